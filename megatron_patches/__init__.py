@@ -1,0 +1,1 @@
+"""The training engine: what Trainyard adds to megatron-core and DeepSpeed."""

@@ -1,0 +1,1 @@
+"""The checkpoint protocol: slices, files, manifest, restore."""

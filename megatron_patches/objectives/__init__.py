@@ -1,0 +1,1 @@
+"""What a sample asks the model to predict."""

@@ -1,0 +1,1 @@
+"""Layout of ranks, process groups and the sharded layers that run on them."""

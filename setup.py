@@ -1,0 +1,36 @@
+"""Packaging: `pip install -c constraints.txt -e .` makes the checkout importable; tool settings live in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="trainyard",
+    version="0.1.0",
+    description="Numbered large-scale language-model training runs on SLURM: launch, survive, resume, find again.",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["data_tools*", "megatron_patches*", "tools*", "slurm*"]),
+    install_requires=[
+        # the engine
+        "torch>=2.11",
+        "deepspeed==0.19.8",
+        "megatron-core==0.16.1",
+        "numpy",
+        "safetensors",
+        # tokenizers and sources of text
+        "tokenizers",
+        "sentencepiece",
+        "pyarrow",
+        "zstandard",
+        # configs, command lines, pictures
+        "pydantic>=2.8",
+        "PyYAML",
+        "typer",
+        "rich",
+        "tensorboard",
+        "matplotlib",
+    ],
+    extras_require={
+        "wandb": ["wandb"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "hypothesis", "transformers", "wandb"],
+    },
+)
