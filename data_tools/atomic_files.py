@@ -1,0 +1,115 @@
+"""Files that are whole or absent: hashed while written, flushed to the disk, renamed into place."""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from typing_extensions import Buffer
+
+READ_CHUNK_BYTES = 1 << 20
+
+
+class HashingWriter:
+    """Writes one file and hashes it on the way; the file is on the disk after a clean exit and gone after an exception.
+
+    Use as a context manager, or call `close` or `discard` where a `with` block does not fit. The path is written as
+    it is given: whoever needs the old content until the end passes a temporary name and renames afterwards.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        """Bytes written so far."""
+        self._digest = hashlib.sha256()
+        self._file: BinaryIO = path.open("wb")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the bytes written so far, 64 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def write(self, content: Buffer) -> None:
+        """Appends the bytes of a contiguous buffer (bytes, memoryview, numpy array).
+
+        Raises:
+            OSError: the disk is full or the file cannot be written.
+        """
+        if memoryview(content).nbytes == 0:
+            return  # a view without elements cannot be cast to bytes
+        with memoryview(content).cast("B") as octets:
+            self._file.write(octets)
+            self._digest.update(octets)
+            self.size += octets.nbytes
+
+    def close(self) -> None:
+        """Flushes the file to the disk; removes it if that fails."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Removes the file."""
+        try:
+            self._file.close()
+        finally:
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def temporary_path(path: Path) -> Path:
+    """A name in the same folder that no other writer uses; a kill can leave it behind, and it may then be deleted."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a small file so that a reader, or a crash, finds the old content or the new one, never a part.
+
+    Raises:
+        OSError: the folder is missing or the disk is full; the old file is untouched.
+    """
+    temporary = temporary_path(path)
+    with HashingWriter(temporary) as writer:
+        writer.write(content)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Makes the names in a folder durable: a rename is on the disk only after its folder is."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """sha256 (64 hexadecimal digits) and size in bytes of a file, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(READ_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size

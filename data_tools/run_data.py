@@ -1,0 +1,138 @@
+"""The data of a run, checked before anything is launched and opened again by every rank."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data_tools.data_config import DataConfig
+from data_tools.dataset_manifest import read_dataset_manifest
+from data_tools.errors import TrainyardError
+from data_tools.indexed_dataset import IndexedDataset
+from data_tools.manifest import verify_files
+from data_tools.split import split_documents
+from data_tools.tokenizers import find_tokenizer, tokenizer_id
+from data_tools.windows import TokenWindows
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """How much a run reads of what there is."""
+
+    sequence_length: int
+    training_tokens: int
+    """Tokens of the training split."""
+    training_windows: int
+    """Samples of one epoch."""
+    planned_samples: int
+    planned_epochs: float
+    validation_tokens: int
+    validation_windows: int
+    validation_samples: int
+
+    @property
+    def planned_tokens(self) -> int:
+        """Targets of all training samples, those read again included."""
+        return self.planned_samples * self.sequence_length
+
+    def describe(self) -> str:
+        """Two lines for people."""
+        return (
+            f"training data    {self.planned_tokens:,} tokens planned = {self.planned_epochs:.3f} epochs of "
+            f"{self.training_windows:,} windows of {self.sequence_length} ({self.training_tokens:,} tokens; "
+            "no overlap, no padding)\n"
+            f"validation data  {self.validation_samples:,} of {self.validation_windows:,} windows "
+            f"({self.validation_tokens:,} tokens)"
+        )
+
+
+class RunData:
+    """Opens what the `data:` section names: the dataset, its manifest, and the windows of each split.
+
+    Args:
+        checkout: folder that relative paths start from.
+
+    Raises:
+        TrainyardError: dataset or tokenizer are missing, damaged, marked invalid, or do not belong together.
+    """
+
+    def __init__(self, config: DataConfig, checkout: Path) -> None:
+        self.prefix = checkout / config.path
+        self._config = config
+        self._dataset = IndexedDataset(self.prefix)
+        manifest, self._facts = read_dataset_manifest(self.prefix)
+        if problems := verify_files(manifest, self.prefix.parent, hashes=False):
+            raise TrainyardError(f"{'; '.join(problems)}. Copy the dataset again, or run tools/preprocess again")
+        self.dataset_id = manifest.id
+        self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer))
+        if self.tokenizer_id != self._facts.tokenizer.id:
+            raise TrainyardError(
+                f"dataset {self.prefix} was made with tokenizer {self._facts.tokenizer.name} "
+                f"({self._facts.tokenizer.id[:12]}), data.tokenizer {config.tokenizer} is another one "
+                f"({self.tokenizer_id[:12]}); name the dataset's own, or run tools/preprocess with this one"
+            )
+        self._ranges = split_documents(config.split, self._dataset.number_of_documents)
+
+    @cached_property
+    def training_windows(self) -> TokenWindows:
+        """Samples of one epoch, in file order."""
+        return TokenWindows(self._dataset, self._ranges[0], self._config.sequence_length)
+
+    @cached_property
+    def validation_windows(self) -> TokenWindows:
+        """Validation samples, in file order."""
+        return TokenWindows(self._dataset, self._ranges[1], self._config.sequence_length)
+
+    def check(self, vocab_size: int, training_samples: int, validation_samples: int) -> DataPlan:
+        """Checks that the data is enough for a run and fits its model.
+
+        Args:
+            vocab_size: rows of the model's token embedding.
+            training_samples: samples of the whole run, steps x global batch.
+            validation_samples: samples of one validation; 0 if the run has none.
+
+        Raises:
+            TrainyardError: a token id beyond the vocabulary, or too few samples.
+        """
+        largest = self._facts.largest_token_id
+        if largest >= vocab_size:
+            raise TrainyardError(
+                f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
+                f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
+            )
+        self._check_training(training_samples)
+        self._check_validation(validation_samples)
+        return DataPlan(
+            sequence_length=self._config.sequence_length,
+            training_tokens=self.training_windows.tokens,
+            training_windows=len(self.training_windows),
+            planned_samples=training_samples,
+            planned_epochs=training_samples / len(self.training_windows),
+            validation_tokens=self.validation_windows.tokens,
+            validation_windows=len(self.validation_windows),
+            validation_samples=validation_samples,
+        )
+
+    def _check_training(self, samples: int) -> None:
+        windows = len(self.training_windows)
+        if windows == 0:
+            raise TrainyardError(
+                f"the training split of {self.prefix} (data.split {self._config.split}) has "
+                f"{self.training_windows.tokens} tokens, one sample needs {self._config.sequence_length + 1}; "
+                "give more data, a larger share, or a smaller data.sequence_length"
+            )
+        if samples > windows * self._config.max_epochs:
+            raise TrainyardError(
+                f"the run reads {samples:,} samples = {samples / windows:.3f} epochs of the {windows:,} windows of "
+                f"{self._config.sequence_length} in the training split of {self.prefix}, data.max_epochs allows "
+                f"{self._config.max_epochs:g}; give more data, fewer training.steps, or set data.max_epochs to "
+                f"{-(-samples * 1000 // windows) / 1000:.3f} or more"
+            )
+
+    def _check_validation(self, samples: int) -> None:
+        windows = len(self.validation_windows)
+        if samples > windows:
+            raise TrainyardError(
+                f"evaluation.samples is {samples:,}, the validation split of {self.prefix} (data.split "
+                f"{self._config.split}) has {windows:,} windows of {self._config.sequence_length} "
+                f"({self.validation_windows.tokens:,} tokens); lower it, or raise the validation share of data.split"
+            )

@@ -1,0 +1,89 @@
+"""A run's whole configuration: read, checked, and written down again as it was resolved."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from data_tools.data_config import DataConfig
+from data_tools.errors import TrainyardError
+from data_tools.section import Section
+from megatron_patches.callbacks.logging_config import LoggingConfig
+from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
+from megatron_patches.config_checks import check_run
+from megatron_patches.config_fields import expand_environment
+from megatron_patches.config_layers import merge_layers, origins_of, override_layer, read_layers
+from megatron_patches.config_problems import NEVER_WRITTEN, Problem, explain, report
+from megatron_patches.config_yaml import RunDumper, read_yaml
+from megatron_patches.evaluation_config import EvaluationConfig
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.optim.optimizer_config import OptimizerConfig
+from megatron_patches.optim.schedule_config import ScheduleConfig
+from megatron_patches.parallel.parallel_config import ParallelConfig
+from megatron_patches.training_config import TrainingConfig
+
+
+class RunConfig(Section):
+    """One run, with every default filled in."""
+
+    name: str = Field(description="name of the run: its file's name without .yaml")
+    family: str = Field(description="folder that the run's file lies in")
+    why: str = Field(min_length=1, description="what the run is for, in a sentence; never inherited")
+    model: ModelConfig = Field(description="architecture and initialisation")
+    data: DataConfig = Field(description="tokens that are read and how they are cut into samples")
+    training: TrainingConfig = Field(description="length, batch, precision and seed")
+    optimizer: OptimizerConfig = Field(description="update rule; its name decides which keys it has")
+    schedule: ScheduleConfig = Field(description="learning rate over steps; its name decides which keys it has")
+    parallel: ParallelConfig = Field(ParallelConfig(), description="layout of the ranks")
+    checkpoint: CheckpointConfig = Field(description="when the run saves itself")
+    logging: LoggingConfig = Field(LoggingConfig(), description="what is shown and recorded")
+    evaluation: EvaluationConfig | None = Field(None, description="validation while training; unset means none")
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run of a YAML file, with its bases and the overrides applied, checked as a whole.
+
+    `overrides` are words of a command line: `--training.steps 8` or `--training.steps=8`, later ones win.
+
+    Raises:
+        TrainyardError: every problem of the file, its bases and the overrides, one a line, each with its remedy.
+    """
+    layers = [*read_layers(path), override_layer(overrides)]
+    settings = merge_layers(layers)
+    settings, unset = expand_environment(RunConfig, settings, os.environ)
+    problems = [Problem(key, complaint) for key, complaint in unset.items()]
+    identity = {"name": path.stem, "family": path.resolve().parent.name}
+    for key in sorted(NEVER_WRITTEN & settings.keys()):
+        problems.append(Problem(key, f"{key} follows from the file's place ({identity[key]}); remove the key"))
+    return _validate({**settings, **identity}, problems, {**origins_of(layers), "": str(path)})
+
+
+def load_resolved(path: Path) -> RunConfig:
+    """The run that `to_yaml` wrote, for example a launch's `config.yaml`; nothing is inherited or expanded.
+
+    Raises:
+        TrainyardError: the file is missing, damaged, or written by a version with other keys.
+    """
+    settings = read_yaml(path)
+    return _validate(settings, [], {"": str(path)})
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration, every key written out; `load_resolved` gives the same configuration back."""
+    text: str = yaml.dump(config.model_dump(), Dumper=RunDumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def _validate(settings: Mapping[str, Any], problems: list[Problem], origins: Mapping[str, str]) -> RunConfig:
+    try:
+        config = RunConfig.model_validate(settings)
+    except ValidationError as error:
+        problems = [*problems, *explain(error, RunConfig)]
+        raise TrainyardError(report(problems, origins)) from None
+    problems = [*problems, *check_run(config)]
+    if problems:
+        raise TrainyardError(report(problems, origins))
+    return config

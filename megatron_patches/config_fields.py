@@ -1,0 +1,75 @@
+"""The keys that a configuration may have, read off the sections' models."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from data_tools.section import ExpandsEnvironment
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^${}]*))?\}")
+
+
+def known_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every dotted key, a section before its own; of a section with several models (`optimizer`), all of theirs."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        for section in section_models(field):
+            yield from known_fields(section, f"{prefix}{name}.")
+
+
+def section_models(field: FieldInfo) -> list[type[BaseModel]]:
+    """The models that a field's value may have: none for a plain value, several where a name decides."""
+    candidates = [field.annotation, *get_args(field.annotation)]
+    return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def nearest_keys(key: str, candidates: list[str]) -> list[str]:
+    """The known keys that a wrong key most likely meant: the same last word elsewhere, else a similar spelling."""
+    word = key.rpartition(".")[2]
+    elsewhere = [candidate for candidate in candidates if candidate.rpartition(".")[2] == word]
+    if elsewhere:
+        return elsewhere
+    section = key.rpartition(".")[0]
+    siblings = [candidate for candidate in candidates if candidate.rpartition(".")[0] == section]
+    for among in (siblings, candidates):
+        words = {candidate.rpartition(".")[2]: candidate for candidate in among}
+        similar = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+        if similar:
+            return [words[similar[0]]]
+    return []
+
+
+def expand_environment(
+    model: type[BaseModel], settings: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings with `${NAME}` and `${NAME:-default}` replaced in fields that are paths, and what failed by key."""
+    expanded = dict(settings)
+    complaints: dict[str, str] = {}
+    for key, field in known_fields(model):
+        section, _, name = key.rpartition(".")
+        inner = expanded.get(section)
+        if not _expands(field) or not isinstance(inner, Mapping) or not isinstance(inner.get(name), str):
+            continue
+        text, complaint = _expand(inner[name], environment)
+        expanded[section] = {**inner, name: text}
+        if complaint:
+            complaints[key] = f"{key}: {complaint}"
+    return expanded, complaints
+
+
+def _expands(field: FieldInfo) -> bool:
+    return any(isinstance(mark, ExpandsEnvironment) for mark in field.metadata)
+
+
+def _expand(text: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    found = list(_VARIABLE.finditer(text))
+    missing = [variable[1] for variable in found if variable[2] is None and not environment.get(variable[1])]
+    if missing:
+        return text, f"{text}: the variable {missing[0]} is not set; export {missing[0]}=... before launching"
+    if "$" in _VARIABLE.sub("", text):
+        return text, f"{text}: of variables only ${{NAME}} and ${{NAME:-default}} are understood"
+    return _VARIABLE.sub(lambda variable: environment.get(variable[1]) or variable[2], text), ""

@@ -1,0 +1,123 @@
+"""What is wrong with a configuration, in words that say where and what to do."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from megatron_patches.config_fields import known_fields, nearest_keys, section_models
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text (put quotes around it)",
+    "model_type": "a section with keys of its own",
+    "model_attributes_type": "a section with keys of its own",
+}
+
+NEVER_WRITTEN = {"name", "family"}
+"""keys of a resolved configuration that follow from where the run's file lies"""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to be put right."""
+
+    key: str
+    """dotted key it was found at"""
+    text: str
+    """what is wrong and what to do, the key included"""
+
+
+def report(problems: Iterable[Problem], origins: Mapping[str, str]) -> str:
+    """One line for each problem, headed by the file or command line that the key comes from."""
+    return "\n".join(f"{_origin(problem.key, origins)}: {problem.text}" for problem in problems)
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    while key not in origins:
+        key = key.rpartition(".")[0]
+    return origins[key]
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """The problems that validating `model` found."""
+    return [_explain(details, model) for details in error.errors()]
+
+
+def _explain(details: ErrorDetails, model: type[BaseModel]) -> Problem:
+    key, field, owner = _locate(details["loc"], model)
+    meaning = f" ({field.description})" if field and field.description else ""
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        return Problem(key, _unknown(key, model, owner))
+    if kind == "missing":
+        named = owner is not model and "name" in owner.model_fields
+        inherits = "; a section that changes its name inherits none of its keys" if named else ""
+        return Problem(_section(key), f"{key} is missing{meaning}{inherits}")
+    if kind == "union_tag_not_found":
+        return Problem(key, f"{key}.name is missing; it is one of {', '.join(_names(field))}")
+    if kind == "union_tag_invalid":
+        tag = json.dumps(details["input"]["name"], default=str)
+        return Problem(f"{key}.name", f"{key}.name: {tag} is not known; it is one of {', '.join(_names(field))}")
+    if kind == "value_error":
+        return Problem(key, f"{key}: {details['ctx']['error']}")
+    if kind == "string_too_short":
+        return Problem(key, f"{key} is empty{meaning}")
+    expected = _EXPECTED.get(kind, details["msg"].removeprefix("Input should be "))
+    return Problem(key, f"{key}: {json.dumps(details['input'], default=str)} is not {expected}{meaning}")
+
+
+def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, FieldInfo | None, type[BaseModel]]:
+    """Dotted key, field (None where the key is unknown) and owning model of pydantic's location.
+
+    In a section with several models pydantic puts the chosen one's name behind the section's: `optimizer`, `adamw`.
+    """
+    words: list[str] = []
+    field: FieldInfo | None = None
+    owner = model
+    choices: list[type[BaseModel]] = [model]
+    for word in map(str, location):
+        named = [choice for choice in choices if len(choices) > 1 and _name_of(choice) == word]
+        if named:
+            choices = named
+            continue
+        owner = choices[0] if choices else owner
+        words.append(word)
+        field = owner.model_fields.get(word)
+        choices = section_models(field) if field else []
+    return ".".join(words), field, owner
+
+
+def _name_of(model: type[BaseModel]) -> str:
+    """The name by which a run chooses this model of a section."""
+    choices: tuple[str, ...] = model.model_fields["name"].annotation.__args__  # type: ignore[union-attr]
+    return choices[0]
+
+
+def _names(field: FieldInfo | None) -> list[str]:
+    return [_name_of(model) for model in section_models(field)] if field else []
+
+
+def _section(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _unknown(key: str, model: type[BaseModel], owner: type[BaseModel]) -> str:
+    known = [known_key for known_key, _ in known_fields(model) if known_key not in NEVER_WRITTEN]
+    if key in known:
+        section = _section(key)
+        return f"{key} has no effect: {section}.name {_name_of(owner)} has no such key; remove it"
+    section = _section(key)
+    here = {f"{section}.{name}" if section else name for name in owner.model_fields} - NEVER_WRITTEN
+    candidates = [candidate for candidate in known if candidate in here or _section(candidate) != section]
+    nearest = nearest_keys(key, candidates)
+    if nearest:
+        return f"{key} is not a known key; nearest: {' or '.join(nearest)}"
+    return f"{key} is not a known key; known here: {', '.join(sorted(here))}"

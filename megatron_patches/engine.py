@@ -1,0 +1,69 @@
+"""The engine's interface: what the trainer knows of DeepSpeed is here, and nothing else."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.parallel.tensor_slice import TensorSlice
+
+
+@dataclass(frozen=True)
+class StatePiece:
+    """A stretch of one tensor of the training state that this rank holds.
+
+    `tensor` is a live, contiguous, one-dimensional view: elements `start ... start + len(tensor)` of the box that
+    `slice` describes, in row-major order.
+    """
+
+    name: str
+    """canonical name of the parameter"""
+    kind: str
+    """weight, master, or the optimizer's own name for a moment (exp_avg, exp_avg_sq, momentum_buffer)"""
+    slice: TensorSlice
+    start: int
+    tensor: Tensor
+    written_here: bool
+    """whether this rank writes it to a checkpoint; of every element exactly one rank does"""
+
+
+class Engine(ABC):
+    """One model and its optimizer on one layout."""
+
+    @abstractmethod
+    def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Gradients of one global batch, summed over micro-batches and data-parallel ranks.
+
+        Weights of the micro-batches already hold the division by the global count of targets. Returns the loss of the
+        global batch, a scalar on the device, the same on every rank.
+        """
+
+    @abstractmethod
+    def grad_norm(self) -> Tensor:
+        """L2 norm of the whole model's gradient, every parameter counted once; a scalar on the device."""
+
+    @abstractmethod
+    def step(self, learning_rate: float, norm: Tensor) -> None:
+        """Clip by the norm, update, forget the gradients. Where the norm is not finite nothing is updated."""
+
+    @abstractmethod
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Loss as `forward_backward` returns it, without gradients or dropout."""
+
+    @abstractmethod
+    def state(self) -> list[StatePiece]:
+        """Everything that a checkpoint must hold of this rank, as views that loading may write to."""
+
+    @abstractmethod
+    def optimizer_steps(self) -> int:
+        """Updates the optimizer has applied; waits for the device."""
+
+    @abstractmethod
+    def set_optimizer_steps(self, steps: int) -> None:
+        """Tell the optimizer, after its moments were loaded, how many updates they come from."""
+
+    @abstractmethod
+    def parameter_count(self) -> int:
+        """Parameters of the whole model, each counted once."""

@@ -1,0 +1,74 @@
+"""The layout of a run's ranks: tensor x pipeline x data."""
+
+from dataclasses import dataclass
+
+from data_tools.errors import TrainyardError
+from megatron_patches.config import RunConfig
+from megatron_patches.divisibility import divisors_near, either, multiples_near
+from megatron_patches.training_config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """One rank's place in the layout."""
+
+    pipeline: int
+    data: int
+    tensor: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of the three axes; ranks are ordered (pipeline, data, tensor), tensor fastest."""
+
+    tensor: int
+    pipeline: int
+    data: int
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.tensor * self.pipeline * self.data
+
+    def coordinates(self, rank: int) -> Coordinates:
+        """Place of a rank."""
+        rest, tensor = divmod(rank, self.tensor)
+        pipeline, data = divmod(rest, self.data)
+        return Coordinates(pipeline=pipeline, data=data, tensor=tensor)
+
+    def micro_batches(self, training: TrainingConfig) -> int:
+        """Micro-batches that each data-parallel rank accumulates in one step."""
+        return training.global_batch_size // (training.micro_batch_size * self.data)
+
+
+def plan_layout(config: RunConfig, processes: int) -> Layout:
+    """The layout of a run on so many processes; data parallelism takes what tensor and pipeline leave.
+
+    Raises:
+        TrainyardError: the processes do not hold whole copies of the model, or the global batch does not divide by
+            micro-batch x data parallel; the nearest values that work are named.
+    """
+    parallel, training = config.parallel, config.training
+    model = parallel.tensor * parallel.pipeline
+    if processes % model:
+        raise TrainyardError(
+            f"{processes} processes cannot be divided into models of parallel.tensor {parallel.tensor} x "
+            f"parallel.pipeline {parallel.pipeline} = {model} processes; nearest number of processes: "
+            f"{either(multiples_near(processes, model))}"
+        )
+    layout = Layout(parallel.tensor, parallel.pipeline, processes // model)
+    together = training.micro_batch_size * layout.data
+    if training.global_batch_size % together:
+        raise TrainyardError(_uneven_batch(training, layout.data, together))
+    return layout
+
+
+def _uneven_batch(training: TrainingConfig, data: int, together: int) -> str:
+    whole, micro = training.global_batch_size, training.micro_batch_size
+    remedy = f"nearest global_batch_size: {either(multiples_near(whole, together))}"
+    if whole % data == 0:
+        remedy += f"; nearest micro_batch_size: {either(divisors_near(whole // data, micro))}"
+    return (
+        f"training.global_batch_size {whole} is not divisible by micro_batch_size {micro} x {data} data-parallel ranks "
+        f"= {together}; {remedy}"
+    )

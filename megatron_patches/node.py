@@ -1,0 +1,134 @@
+"""One node of a launch: starts its training processes through torchrun, and ends as they end.
+
+    python -m megatron_patches.node LAUNCH_DIRECTORY --nodes N --node-rank R --processes P --host HOST --port PORT
+
+`slurm/launch` starts it once on every node. Each process is `python -m megatron_patches.train LAUNCH_DIRECTORY` with
+torchrun's variables. SIGUSR1 asks the run to stop: it is blocked here and in the processes, which unblock it once they
+have their handler, so that it is never lost and never kills.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # DeepSpeed requires it
+
+from data_tools.atomic_files import temporary_path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The process whose end ended the launch."""
+
+    rank: int
+    """among all processes of the launch"""
+    node: str
+    """host name"""
+    code: int
+    """as `subprocess` gives it: -n where signal n ended the process"""
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell gives it: 128 + n where signal n ended the process."""
+        return 128 - self.code if self.code < 0 else self.code
+
+    def __str__(self) -> str:
+        how = f"was ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"ended with code {self.code}"
+        return f"rank {self.rank} on {self.node} {how}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns its exit code, which is that of the first process that failed."""
+    parser = argparse.ArgumentParser("python -m megatron_patches.node", allow_abbrev=False)
+    parser.add_argument("launch_directory", type=Path)
+    parser.add_argument("--nodes", type=int, required=True, help="nodes of the launch")
+    parser.add_argument("--node-rank", type=int, required=True, help="this node, from 0")
+    parser.add_argument("--processes", type=int, required=True, help="processes on each node")
+    parser.add_argument("--host", required=True, help="name or address of node 0")
+    parser.add_argument("--port", type=int, required=True, help="port on node 0 where the processes meet")
+    options = parser.parse_args(arguments)
+    # before torch is imported: its threads inherit the mask, and only the thread that waits may get the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    threading.Thread(target=pass_on_requests_to_stop, args=(options.processes,), daemon=True).start()
+    outcome = run_torchrun(options)
+    if isinstance(outcome, Failure):
+        print(outcome, file=sys.stderr)
+        record_failure(outcome, options.launch_directory)
+        return outcome.exit_code
+    return outcome
+
+
+def pass_on_requests_to_stop(processes: int) -> None:
+    """SIGUSR1 for this process goes to all its children: torchrun's workers, each in a session of its own."""
+    this = psutil.Process()
+    while True:
+        signal.sigwait({signal.SIGUSR1})
+        while len(this.children()) < processes:  # asked before they were started
+            time.sleep(0.1)
+        for child in this.children():
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                child.send_signal(signal.SIGUSR1)
+
+
+def run_torchrun(options: argparse.Namespace) -> int | Failure:
+    """Runs the processes to their end: 0, 128 + n where signal n ended this node, or the first failure."""
+    import torch
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable(
+        logging.ERROR
+    )  # torchrun tells of a failure in 10 lines of its own; ours is one, with rank and node
+    # on a GPU one thread is torchrun's own choice, which it would make with a banner
+    threads = 1 if torch.cuda.is_available() else max(1, available_cpus() // options.processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    try:
+        torchrun.run(torchrun.parse_args(torchrun_arguments(options)))
+    except ChildFailedError as error:
+        rank, first = error.get_first_failure()
+        return Failure(rank, socket.gethostname(), first.exitcode)
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
+
+
+def torchrun_arguments(options: argparse.Namespace) -> list[str]:
+    """The command line of torchrun: a static meeting place, no restarts, nothing written anywhere."""
+    return [
+        *(f"--nnodes={options.nodes}", f"--node-rank={options.node_rank}", f"--nproc-per-node={options.processes}"),
+        *("--rdzv-backend=static", f"--master-addr={options.host}", f"--master-port={options.port}"),
+        *("--max-restarts=0", f"--log-dir={os.devnull}"),
+        *("--module", "megatron_patches.train", str(options.launch_directory)),
+    ]
+
+
+def available_cpus() -> int:
+    """CPUs that this node's processes may use; SLURM counts them also where it does not bind."""
+    bound = len(os.sched_getaffinity(0))
+    return min(bound, int(os.environ.get("SLURM_CPUS_ON_NODE", bound)))
+
+
+def record_failure(failure: Failure, launch_directory: Path) -> None:
+    """Writes `failure.json`, unless another node's is there: what failed first is the cause of the rest."""
+    text = json.dumps({"rank": failure.rank, "node": failure.node, "exit_code": failure.exit_code})
+    target = launch_directory / "failure.json"
+    temporary = temporary_path(target)
+    temporary.write_text(text + "\n")
+    with suppress(FileExistsError):  # a link, unlike a rename, does not replace
+        target.hardlink_to(temporary)
+    temporary.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

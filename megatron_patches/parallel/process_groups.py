@@ -1,0 +1,106 @@
+"""The ranks of one layout and the groups they talk in.
+
+The order of ranks is (pipeline, data, tensor), the same in megatron-core and in DeepSpeed, so the groups that each
+makes for itself hold the same ranks.
+"""
+
+import datetime
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+
+from megatron_patches.layout import Coordinates, Layout
+
+
+@dataclass(frozen=True)
+class ProcessGroups:
+    """This process's place in the layout, its device, and its communicators."""
+
+    layout: Layout
+    rank: int
+    coordinates: Coordinates
+    device: torch.device
+    dtype: torch.dtype
+    """type of weights and activations"""
+    tensor_group: dist.ProcessGroup
+    data_group: dist.ProcessGroup
+    model_group: dist.ProcessGroup
+    """all ranks that together hold one copy of the model"""
+    control_group: dist.ProcessGroup
+    """all ranks, over the CPU: verdicts and manifests, never gradients"""
+
+    @property
+    def first_stage(self) -> bool:
+        return self.coordinates.pipeline == 0
+
+    @property
+    def last_stage(self) -> bool:
+        return self.coordinates.pipeline == self.layout.pipeline - 1
+
+
+def start_process_groups(layout: Layout, dtype: torch.dtype, timeout_s: int = 1800) -> ProcessGroups:
+    """Join the other ranks (torchrun's environment variables say where) and make the layout's groups.
+
+    Raises RuntimeError if the world has another size than the layout; the launcher checks that before.
+    """
+    cuda = torch.cuda.is_available()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(seconds=timeout_s))
+    if dist.get_world_size() != layout.world_size:
+        raise RuntimeError(f"{dist.get_world_size()} processes were started for a layout of {layout.world_size}")
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
+    )
+    control = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s)) if cuda else dist.group.WORLD
+    assert control is not None
+    return ProcessGroups(
+        layout=layout,
+        rank=dist.get_rank(),
+        coordinates=layout.coordinates(dist.get_rank()),
+        device=device,
+        dtype=dtype,
+        tensor_group=parallel_state.get_tensor_model_parallel_group(),
+        data_group=parallel_state.get_data_parallel_group(),
+        model_group=parallel_state.get_model_parallel_group(),
+        control_group=control,
+    )
+
+
+def stop_process_groups() -> None:
+    """Leave all groups."""
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+
+
+class ModelParallelUnit:
+    """What DeepSpeed asks of a "model parallel unit", for a plain module: model parallel means tensor parallel.
+
+    parallel_state itself has no `get_model_parallel_world_size`.
+    """
+
+    def __init__(self, groups: ProcessGroups) -> None:
+        self._groups = groups
+
+    def get_model_parallel_rank(self) -> int:
+        return self._groups.coordinates.tensor
+
+    def get_model_parallel_world_size(self) -> int:
+        return self._groups.layout.tensor
+
+    def get_model_parallel_group(self) -> dist.ProcessGroup:
+        return self._groups.tensor_group
+
+    def get_data_parallel_rank(self) -> int:
+        return self._groups.coordinates.data
+
+    def get_data_parallel_world_size(self) -> int:
+        return self._groups.layout.data
+
+    def get_data_parallel_group(self) -> dist.ProcessGroup:
+        return self._groups.data_group

@@ -1,0 +1,50 @@
+"""Dropout's random numbers: a pure function of (seed, step, place in the layout).
+
+There is no generator state to save: a resumed run seeds step n exactly as the uninterrupted one did. Features that all
+tensor-parallel ranks hold are dropped alike on all of them; features that each holds alone are drawn apart.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from megatron_patches.layout import Coordinates
+from megatron_patches.parallel.parameters import derive_seed
+
+
+class StepRandomness:
+    """Seeds torch's generators at the start of each step."""
+
+    def __init__(self, seed: int, coordinates: Coordinates, device: torch.device) -> None:
+        self._seed = seed
+        self._coordinates = coordinates
+        self._device = device
+        self._split_state = torch.empty(0, dtype=torch.uint8)
+
+    def start_step(self, step: int) -> None:
+        """Seed both streams for one optimizer step."""
+        place = (self._seed, "step", step, self._coordinates.data, self._coordinates.pipeline)
+        torch.manual_seed(derive_seed(*place, "tensor", self._coordinates.tensor))
+        self._split_state = self._state()
+        torch.manual_seed(derive_seed(*place))
+
+    @contextmanager
+    def split_features(self) -> Iterator[None]:
+        """Within it, draws differ between tensor-parallel ranks."""
+        shared = self._state()
+        self._restore(self._split_state)
+        try:
+            yield
+        finally:
+            self._split_state = self._state()
+            self._restore(shared)
+
+    def _state(self) -> torch.Tensor:
+        return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()
+
+    def _restore(self, state: torch.Tensor) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state, self._device)
+        else:
+            torch.set_rng_state(state)

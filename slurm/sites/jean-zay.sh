@@ -1,0 +1,15 @@
+# Jean Zay (IDRIS, France), its H100 nodes: 4 GPUs and 96 cores each. Source: the pages of IDRIS about SLURM partitions
+# and modules, http://www.idris.fr/eng/jean-zay/. Your hours are yours to name: export SBATCH_ACCOUNT=PROJECT@h100
+
+export TRAINYARD_SITE=jean-zay
+
+export SBATCH_CONSTRAINT=h100
+export SBATCH_GRES=gpu:4
+export SBATCH_CPUS_PER_GPU=24
+export SBATCH_HINT=nomultithread
+
+TRAINYARD_MODULES="arch/h100" # modules built for these nodes; it comes before any other
+
+# compute nodes reach no network: say so, where Hugging Face would wait for one
+export HF_HUB_OFFLINE=1
+export TRAINYARD_RUNS=${TRAINYARD_RUNS:-$SCRATCH/runs} # the home folder is small

@@ -1,0 +1,69 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_tools import atomic_files
+from data_tools.atomic_files import HashingWriter, hash_file, write_atomically
+
+
+def test_hashing_writer_hashes_every_kind_of_buffer(tmp_path: Path) -> None:
+    array = np.arange(12, dtype="<u2").reshape(3, 4)
+    with HashingWriter(tmp_path / "file") as writer:
+        for content in (b"ab", bytearray(b"cd"), array.data, np.empty((0, 2), np.float32).data):
+            writer.write(content)
+    content = b"abcd" + array.tobytes()
+    assert (tmp_path / "file").read_bytes() == content
+    assert (writer.sha256, writer.size) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert hash_file(tmp_path / "file") == (writer.sha256, writer.size)
+
+
+def test_hash_file_reads_more_than_one_chunk(tmp_path: Path) -> None:
+    content = bytes(range(256)) * (atomic_files.READ_CHUNK_BYTES // 256) + b"tail"
+    (tmp_path / "file").write_bytes(content)
+    assert hash_file(tmp_path / "file") == (hashlib.sha256(content).hexdigest(), len(content))
+
+
+def test_an_exception_removes_the_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), HashingWriter(tmp_path / "file") as writer:
+        writer.write(b"half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_removes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail_at(monkeypatch, "fsync")
+    with pytest.raises(OSError, match="no space"), HashingWriter(tmp_path / "file") as writer:
+        writer.write(b"whole")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_replacement_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    _fail_at(monkeypatch, step)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"old"
+
+
+def test_replacement(tmp_path: Path) -> None:
+    for content in (b"old", b"newer"):
+        write_atomically(tmp_path / "file", content)
+        assert (tmp_path / "file").read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def _fail_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("no space left")
+
+    if step == "fsync":
+        monkeypatch.setattr("data_tools.atomic_files.os.fsync", fail)
+    else:
+        monkeypatch.setattr(Path, "replace", fail)

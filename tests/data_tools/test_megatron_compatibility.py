@@ -1,0 +1,69 @@
+"""Against megatron-core itself: the only module here that imports it, because that takes seconds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from megatron.core.datasets.blended_megatron_dataset_config import (
+    convert_split_vector_to_split_matrix,
+    parse_and_normalize_split,
+)
+from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+from megatron.core.datasets.indexed_dataset import IndexedDataset as MegatronDataset
+
+from data_tools.indexed_dataset import DTYPES, IndexedDataset, IndexedDatasetWriter, best_dtype
+from data_tools.split import split_documents
+
+DOCUMENTS = [[5, 6, 7], [], [1], list(range(100)), []]
+
+
+@pytest.mark.parametrize("code", sorted(DTYPES))
+def test_files_are_the_same_in_both_directions(tmp_path: Path, code: int) -> None:
+    dtype = DType.dtype_from_code(code)
+    with IndexedDatasetWriter(tmp_path / "ours", dtype) as writer:
+        for document in DOCUMENTS:
+            writer.add_document(document)
+    builder = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=dtype)
+    for document in DOCUMENTS:
+        builder.add_document(torch.tensor(document), [len(document)])
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    for suffix in (".bin", ".idx"):
+        assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
+
+    theirs = MegatronDataset(str(tmp_path / "ours"))
+    ours = IndexedDataset(tmp_path / "theirs")
+    assert ours.dtype == np.dtype(dtype)
+    for sequence, document in enumerate(DOCUMENTS):
+        assert theirs[sequence].tolist() == document
+        assert ours[sequence].tolist() == document
+    assert theirs.document_indices.tolist() == ours.document_indices.tolist()
+
+
+def test_documents_of_several_sequences(tmp_path: Path) -> None:
+    builder = IndexedDatasetBuilder(str(tmp_path / "d.bin"), dtype=np.uint16)
+    builder.add_document(torch.arange(5), [2, 3])
+    builder.add_item(torch.arange(4))
+    builder.end_document()
+    builder.finalize(str(tmp_path / "d.idx"))
+    dataset = IndexedDataset(tmp_path / "d")
+    assert [sequence.tolist() for sequence in dataset] == [[0, 1], [2, 3, 4], [0, 1, 2, 3]]
+    assert dataset.document_lengths(0, 2).tolist() == [5, 4]
+
+
+@pytest.mark.parametrize("vocab_size", [256, 65499, 65500, 10**6])
+def test_dtype_of_a_vocabulary(vocab_size: int) -> None:
+    assert best_dtype(vocab_size) == np.dtype(DType.optimal_dtype(vocab_size))
+
+
+@pytest.mark.parametrize("split", ["949,50,1", "1,1,1", "0.98,0.02", "100", "0,1,1", "1,0,2", "900,90,10", "3,3,7"])
+def test_splits_are_cut_at_the_same_documents(split: str) -> None:
+    matrix = convert_split_vector_to_split_matrix(parse_and_normalize_split(split))
+    for documents in (0, 1, 2, 3, 5, 7, 19, 20, 999, 1000, 123457, 2**31 + 11):
+        ours = split_documents(split, documents)
+        for (first, last), bounds in zip(ours, matrix, strict=True):
+            if bounds is None:
+                assert first == last
+            else:
+                # As _build_megatron_dataset_splits rounds them.
+                assert (first, last) == tuple(round(bound * float(documents)) for bound in bounds)

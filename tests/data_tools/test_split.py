@@ -1,0 +1,31 @@
+import pytest
+
+from data_tools.errors import TrainyardError
+from data_tools.split import parse_split, split_documents
+
+
+def test_missing_shares_are_zero() -> None:
+    assert parse_split("949,50,1") == (949, 50, 1)
+    assert parse_split(" 0.9, .1") == (0.9, 0.1, 0)
+    assert parse_split("1") == (1, 0, 0)
+
+
+@pytest.mark.parametrize("split", ["", "a,b", "1,2,3,4", "-1,2", "0,0,0", "nan,1", "inf", "1,,2"])
+def test_bad_shares(split: str) -> None:
+    with pytest.raises(TrainyardError, match="949,50,1"):
+        parse_split(split)
+
+
+@pytest.mark.parametrize(
+    ("split", "documents", "ranges"),
+    [
+        ("949,50,1", 1000, [(0, 949), (949, 999), (999, 1000)]),
+        ("949,50,1", 20, [(0, 19), (19, 20), (20, 20)]),
+        ("1", 7, [(0, 7), (7, 7), (7, 7)]),
+        ("0,1", 7, [(0, 0), (0, 7), (7, 7)]),
+        ("1,1", 5, [(0, 2), (2, 5), (5, 5)]),  # 2.5 rounds to even
+        ("949,50,1", 0, [(0, 0), (0, 0), (0, 0)]),
+    ],
+)
+def test_ranges(split: str, documents: int, ranges: list[tuple[int, int]]) -> None:
+    assert split_documents(split, documents) == ranges

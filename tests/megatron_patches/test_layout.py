@@ -1,0 +1,46 @@
+"""Which rank stands where, and which layouts are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from data_tools.errors import TrainyardError
+from megatron_patches.config import RunConfig, load_run
+from megatron_patches.layout import Coordinates, Layout, plan_layout
+from tests.small_run import write_run
+
+
+def run(tmp_path: Path, *overrides: str) -> RunConfig:
+    return load_run(write_run(tmp_path / "run.yaml"), overrides)
+
+
+def test_tensor_ranks_are_neighbours_and_stages_are_farthest_apart() -> None:
+    layout = Layout(tensor=2, pipeline=3, data=4)
+    assert layout.world_size == 24
+    places = [layout.coordinates(rank) for rank in range(24)]
+    assert places == [Coordinates(p, d, t) for p in range(3) for d in range(4) for t in range(2)]
+    assert all((c.pipeline * 4 + c.data) * 2 + c.tensor == rank for rank, c in enumerate(places))
+
+
+def test_data_parallelism_takes_the_rest(tmp_path: Path) -> None:
+    config = run(tmp_path, "--parallel.tensor", "2", "--parallel.pipeline", "2")
+    layout = plan_layout(config, 8)
+    assert layout == Layout(tensor=2, pipeline=2, data=2)
+    assert layout.micro_batches(config.training) == 2
+    assert plan_layout(config, 4).micro_batches(config.training) == 4
+
+
+@pytest.mark.parametrize(("processes", "nearest"), [(6, "4 or 8"), (3, "number of processes: 4"), (9, "8 or 12")])
+def test_processes_that_do_not_hold_whole_models(tmp_path: Path, processes: int, nearest: str) -> None:
+    config = run(tmp_path, "--parallel.tensor", "2", "--parallel.pipeline", "2")
+    with pytest.raises(TrainyardError, match=rf"{processes} processes cannot be divided .* = 4 .*{nearest}"):
+        plan_layout(config, processes)
+
+
+def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainyardError, match=r"micro_batch_size 2 x 3 data-parallel ranks = 6; .*global_batch_size: 6 or 12"
+    ):
+        plan_layout(run(tmp_path), 3)
+    with pytest.raises(TrainyardError, match=r"= 16; nearest global_batch_size: 16; nearest micro_batch_size: 1"):
+        plan_layout(run(tmp_path), 8)

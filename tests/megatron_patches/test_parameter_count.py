@@ -1,0 +1,32 @@
+"""Counts that are known from elsewhere."""
+
+import pytest
+
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parameter_count import count_parameters
+
+
+def gpt(layers: int, hidden: int, heads: int, vocab: int, **rest: object) -> ModelConfig:
+    settings = {"layers": layers, "hidden_size": hidden, "attention_heads": heads, "ffn_size": 4 * hidden}
+    return ModelConfig.model_validate({**settings, "vocab_size": vocab, **rest})
+
+
+def test_gpt2() -> None:
+    count = count_parameters(gpt(12, 768, 12, 50257), 1024)
+    assert count.total == 124_439_808
+    assert count.token_embedding == 50257 * 768
+    assert count.positions == 1024 * 768
+    assert count.head == 0
+
+
+@pytest.mark.parametrize(("layers", "hidden", "vocab", "sequence"), [(24, 2048, 50688, 2048), (3, 32, 100, 7)])
+def test_bigscience_formula(layers: int, hidden: int, vocab: int, sequence: int) -> None:
+    expected = layers * (12 * hidden**2 + 13 * hidden) + vocab * hidden + sequence * hidden + 2 * hidden
+    assert count_parameters(gpt(layers, hidden, 8, vocab), sequence).total == expected
+
+
+def test_parts_that_a_run_may_leave_out_or_add() -> None:
+    usual = count_parameters(gpt(2, 32, 4, 100), 8).total
+    assert count_parameters(gpt(2, 32, 4, 100, position_embedding="none"), 8).total == usual - 8 * 32
+    assert count_parameters(gpt(2, 32, 4, 100, tied_head=False), 8).total == usual + 100 * 32
+    assert count_parameters(gpt(2, 32, 4, 100, ffn_size=127), 8).total == usual - 2 * (2 * 32 + 1)

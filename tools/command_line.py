@@ -1,0 +1,18 @@
+"""What every command line shares: a user's mistake is one message on stderr and exit code 2."""
+
+import sys
+from pathlib import Path
+
+import typer
+
+from data_tools.errors import TrainyardError
+
+
+def run_app(app: typer.Typer) -> None:
+    """Runs a verb's command line and ends the process with its exit code."""
+    verb = Path(sys.argv[0]).stem.replace("_", "-")
+    try:
+        app(prog_name=f"tools/{verb}")
+    except TrainyardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

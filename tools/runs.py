@@ -1,0 +1,153 @@
+"""The numbered runs under train/: listed, shown, compared, begun and checked."""
+
+# Each command imports what it needs: configurations cost 0.35 s to import, and `--help` is to answer in under 0.5 s.
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_tools.errors import TrainyardError
+from tools.command_line import run_app
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or the path of its YAML.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For other programs.")]
+
+
+@app.command("list")
+def list_command(
+    json_output: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As it stands in train/README.md.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Refresh the table in train/README.md.")] = False,
+) -> None:
+    """All runs with their baseline, size, tokens and purpose."""
+    from tools.runs_catalogue import as_json, describe_all, markdown, short, write_table
+
+    lines, problems = describe_all(CHECKOUT)
+    if write and not problems:
+        write_table(CHECKOUT / "train" / "README.md", lines)
+    elif json_output:
+        print(json.dumps(as_json(lines), indent=2))
+    elif as_markdown:
+        print(markdown(lines))
+    else:
+        cells = [
+            [each.run, each.baseline or "", short(each.parameters), short(each.tokens), each.why] for each in lines
+        ]
+        _print_table(["run", "baseline", "parameters", "tokens", "why"], cells, numbers={2, 3})
+    if problems:
+        raise TrainyardError("\n".join(problems))
+
+
+@app.command("show")
+def show_command(
+    run: Run,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Lay the run out on so many processes [default: one copy of the model].")
+    ] = None,
+    fields: Annotated[bool, typer.Option("--fields", help="Say what each key means.")] = False,
+    json_output: AsJson = False,
+) -> None:
+    """A run as it is resolved, with its size, layout, length and learning rates."""
+    from megatron_patches.config import load_run
+    from megatron_patches.run_summary import aligned
+    from tools.runs_catalogue import find_run
+    from tools.runs_compare import resolved_values
+    from tools.runs_show import meanings, view_run
+
+    view = view_run(load_run(find_run(run, CHECKOUT)), processes)
+    if json_output:
+        print(json.dumps(view.as_json(), indent=2))
+        return
+    print(aligned(view.headlines()), end="\n\n")
+    parts = [[part, f"{number:,}"] for part, number in view.as_json()["parameters"].items()]
+    _print_table(["part", "parameters"], parts, numbers={1})
+    rates = [[f"{step:,}", f"{rate:.3g}"] for step, rate in view.learning_rates]
+    _print_table(["step", "learning rate"], rates, numbers={0, 1})
+    meaning = meanings()
+    values = resolved_values(view.config).items()
+    if fields:
+        _print_table(["key", "value", "meaning"], [[key, value, meaning[key]] for key, value in values])
+    else:
+        _print_table(["key", "value"], [[key, value] for key, value in values])
+
+
+@app.command("diff")
+def diff_command(
+    run: Run, other: Annotated[str | None, typer.Argument(help="Compare with this run [default: its base].")] = None
+) -> None:
+    """In which settings a run differs from its base, or from another run."""
+    from megatron_patches.config import load_run
+    from megatron_patches.config_layers import base_of
+    from tools.runs_catalogue import find_run
+    from tools.runs_compare import compare_runs
+
+    path = find_run(run, CHECKOUT)
+    against = find_run(other, CHECKOUT) if other else base_of(path)
+    if against is None:
+        raise TrainyardError(f"{path.stem} has no base: name the run to compare with, tools/runs diff {run} OTHER")
+    differences = compare_runs(load_run(against), load_run(path))
+    if not differences:
+        print(f"{path.stem} and {against.stem} have the same settings")
+        return
+    _print_table(["key", against.stem, path.stem], [[each.key, each.first, each.second] for each in differences])
+
+
+@app.command("new")
+def new_command(
+    name: Annotated[str, typer.Argument(help="tr<N>[letter]-<size>-<description>")],
+    base: Annotated[str, typer.Option(help="The baseline it differs from: a run's name or path.")],
+    why: Annotated[str, typer.Option(help="What the run is for, in a line.")],
+) -> None:
+    """Begin a run: its YAML and job script, in a new family with a README to fill in."""
+    from tools.runs_catalogue import find_run
+    from tools.runs_new import create_run
+
+    for path in create_run(name, find_run(base, CHECKOUT), why, CHECKOUT):
+        print(path.relative_to(CHECKOUT))
+    print(f"next: write the difference into the YAML, then tools/runs lint {name}", file=sys.stderr)
+
+
+@app.command("lint")
+def lint_command(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Only these [default: all].")] = None,
+) -> None:
+    """Check names, sizes, scripts, READMEs and the table; exit code 1 if something is wrong."""
+    from tools.runs_catalogue import find_run, run_files
+    from tools.runs_lint import lint_all, lint_runs
+
+    files = [find_run(run, CHECKOUT).resolve() for run in runs or []]
+    problems = lint_runs(files, CHECKOUT) if files else lint_all(CHECKOUT)
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{len(problems)} problems", file=sys.stderr)
+        raise typer.Exit(1)
+    print(f"{len(files or run_files(CHECKOUT))} runs are in order", file=sys.stderr)
+
+
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, title in enumerate(head):
+        # only the last column wraps: a run's name or a key broken over two lines cannot be copied
+        last = column == len(head) - 1
+        table.add_column(title, justify="right" if column in set(numbers) else "left", no_wrap=not last)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(soft_wrap=False).print(table)
+    print()
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,126 @@
+"""The runs under train/: finding them, and the table of them."""
+
+import difflib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_tools.atomic_files import write_atomically
+from data_tools.errors import TrainyardError
+from megatron_patches.config import load_run
+from megatron_patches.config_layers import base_of
+from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_summary import tokens_per_step
+from tools.run_name import order
+
+TABLE_BEGIN = "<!-- runs: made by `tools/runs list --write` -->"
+TABLE_END = "<!-- end of runs -->"
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run's line in the table."""
+
+    run: str
+    family: str
+    baseline: str | None
+    parameters: int
+    tokens: int
+    why: str
+
+
+def run_files(checkout: Path) -> list[Path]:
+    """The YAML files of all runs, by family number and name."""
+    return sorted((checkout / "train").glob("*/*.yaml"), key=lambda path: (order(path.parent), order(path)))
+
+
+def find_run(text: str, checkout: Path) -> Path:
+    """The file of a run given by its name or its path.
+
+    Raises:
+        TrainyardError: there is no such run; the nearest name is offered.
+    """
+    for path in (Path(text), checkout / text):
+        if path.suffix == ".yaml" and path.is_file():
+            return path
+    files = {path.stem: path for path in run_files(checkout)}
+    if text in files:
+        return files[text]
+    nearest = difflib.get_close_matches(text, list(files), n=1, cutoff=0.0)
+    offer = f"; nearest: {nearest[0]}" if nearest else ""
+    raise TrainyardError(f"there is no run {text}{offer}; `tools/runs list` shows all, a path to a YAML works too")
+
+
+def describe_line(path: Path) -> RunLine:
+    """The line of one run.
+
+    Raises:
+        TrainyardError: its configuration does not load.
+    """
+    config = load_run(path)
+    base = base_of(path)
+    return RunLine(
+        run=config.name,
+        family=config.family,
+        baseline=base.stem if base else None,
+        parameters=count_parameters(config.model, config.data.sequence_length).total,
+        tokens=config.training.steps * tokens_per_step(config),
+        why=config.why,
+    )
+
+
+def describe_all(checkout: Path) -> tuple[list[RunLine], list[str]]:
+    """The lines of all runs that load, and what is wrong with the others."""
+    lines, problems = [], []
+    for path in run_files(checkout):
+        try:
+            lines.append(describe_line(path))
+        except TrainyardError as error:
+            problems.append(str(error))
+    return lines, problems
+
+
+def as_json(lines: list[RunLine]) -> list[dict[str, str | int | None]]:
+    """The table for other programs; numbers are exact."""
+    return [asdict(line) for line in lines]
+
+
+def short(number: int) -> str:
+    """Three digits and a unit: 1316605952 is 1.32B."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def markdown(lines: list[RunLine]) -> str:
+    """The table as it stands in train/README.md, between its two markers."""
+    rows = [
+        f"| [{line.run}]({line.family}/{line.run}.yaml) | {line.baseline or ''} | {short(line.parameters)} "
+        f"| {short(line.tokens)} | {line.why.replace('|', chr(92) + '|')} |"
+        for line in lines
+    ]
+    head = ["| run | baseline | parameters | tokens | why |", "|---|---|---:|---:|---|"]
+    return "\n".join([TABLE_BEGIN, *head, *rows, TABLE_END])
+
+
+def table_in_readme(readme: Path) -> str:
+    """The table that train/README.md holds now, with its markers.
+
+    Raises:
+        TrainyardError: the file or one of the markers is missing.
+    """
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    begin, end = text.find(TABLE_BEGIN), text.find(TABLE_END)
+    if not 0 <= begin < end:
+        raise TrainyardError(f"{readme}: the table of runs has no place; put back the lines {TABLE_BEGIN} {TABLE_END}")
+    return text[begin : end + len(TABLE_END)]
+
+
+def write_table(readme: Path, lines: list[RunLine]) -> None:
+    """Replaces the table in train/README.md.
+
+    Raises:
+        TrainyardError: the file or one of the markers is missing.
+    """
+    text = readme.read_text(encoding="utf-8").replace(table_in_readme(readme), markdown(lines))
+    write_atomically(readme, text.encode())

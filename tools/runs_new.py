@@ -1,0 +1,88 @@
+"""A new run from the template in train/."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from data_tools.errors import TrainyardError
+from megatron_patches.config import load_run
+from megatron_patches.config_yaml import RunDumper
+from tools.run_name import RUN_PATTERN, RunName, family_number, order, parse_run_name
+from tools.runs_catalogue import describe_line, run_files, table_in_readme, write_table
+
+TEMPLATE = "arch-and-scaling-template"
+UNWRITTEN = "(to be written)"
+
+
+def create_run(name: str, base: Path, why: str, checkout: Path) -> list[Path]:
+    """Writes a run's YAML and script, its family's README if the family is new, and its line in the table of runs.
+
+    Returns:
+        The new files.
+
+    Raises:
+        TrainyardError: the name is not formed as names are, the run exists, the base does not load, or no reason is
+            given. Nothing was written then.
+    """
+    parsed = parse_run_name(name)
+    if parsed is None:
+        raise TrainyardError(f"{name} is not the name of a run; they are {RUN_PATTERN}")
+    if not why.strip() or "\n" in why:
+        raise TrainyardError("--why takes one line that says what the run is for")
+    taken = [path for path in run_files(checkout) if path.stem == name]
+    if taken:
+        raise TrainyardError(f"{taken[0].relative_to(checkout)} exists; a run's name is used once, take another letter")
+    load_run(base)
+
+    family = _family_folder(parsed, checkout)
+    values = {"name": name, "family": family.name, "why": _one_line(why), "base": _relative(base, family)}
+    files = {family / f"{name}{suffix}": _fill(suffix, values, checkout) for suffix in (".yaml", ".slurm")}
+    if not family.exists():
+        files[family / "README.md"] = _fill(".md", values, checkout)
+    readme = checkout / "train" / "README.md"
+    table_in_readme(readme)
+    lines = [describe_line(path) for path in run_files(checkout)]
+    _write_new(files)
+    (family / f"{name}.slurm").chmod(0o755)
+    new = describe_line(family / f"{name}.yaml")
+    write_table(readme, sorted([*lines, new], key=lambda line: (order(Path(line.family)), order(Path(line.run)))))
+    return sorted(files)
+
+
+def _family_folder(name: RunName, checkout: Path) -> Path:
+    train = checkout / "train"
+    existing = [path for path in sorted(train.iterdir()) if path.is_dir() and family_number(path.name) == name.number]
+    return existing[0] if existing else train / name.family
+
+
+def _one_line(text: str) -> str:
+    """Text as a YAML scalar, quoted where it would be taken for something else."""
+    dumped: str = yaml.dump(text.strip(), Dumper=RunDumper, width=10_000, allow_unicode=True)
+    return dumped.removesuffix("...\n").strip()
+
+
+def _relative(base: Path, family: Path) -> str:
+    return os.path.relpath(base.resolve(), family.resolve())
+
+
+def _fill(suffix: str, values: dict[str, str], checkout: Path) -> str:
+    text = (checkout / "train" / f"{TEMPLATE}{suffix}").read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = text.replace("{{" + key + "}}", value)
+    return text
+
+
+def _write_new(files: dict[Path, str]) -> None:
+    """All files or none."""
+    written: list[Path] = []
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                written.append(path)
+                file.write(text)
+    except OSError as error:
+        for path in written:
+            path.unlink()
+        raise TrainyardError(f"{error.filename}: cannot be written ({error.strerror}); nothing was kept") from error
