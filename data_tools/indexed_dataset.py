@@ -1,40 +1,27 @@
-"""Reader and writer of Megatron's `.bin`/`.idx` pair (MMIDIDX), byte-compatible in both directions.
+"""Reader and writer of Megatron's `.bin`/`.idx` pair (MMIDIDX), byte-compatible in both directions."""
 
-`.idx`, little-endian: magic (9 bytes), version 1 (uint64), dtype code (uint8), number of sequences n (uint64), number
-of document indices d (uint64); then int32 lengths[n] in tokens, int64 pointers[n] in bytes, int64 document_indices[d]:
-document k is the sequences [document_indices[k], document_indices[k + 1]). `.bin`: the tokens of all sequences.
-Source: megatron-core 0.16.1, megatron/core/datasets/indexed_dataset.py.
-"""
-
-import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from data_tools.atomic_files import HashingWriter, fsync_folder, temporary_path
 from data_tools.errors import TrainyardError
-
-MAGIC = b"MMIDIDX\x00\x00"
-VERSION = 1
-HEADER = struct.Struct("<9sQBQQ")
-
-# Codes 6 and 7 as current megatron-core has them; in older forks 7 (and 6) are both 8-byte floats.
-DTYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype("u1"),
-    2: np.dtype("i1"),
-    3: np.dtype("<i2"),
-    4: np.dtype("<i4"),
-    5: np.dtype("<i8"),
-    6: np.dtype("<f8"),
-    7: np.dtype("<f4"),
-    8: np.dtype("<u2"),
-}
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+from data_tools.indexed_dataset_format import (
+    CODES,
+    HEADER,
+    MAGIC,
+    MAKE_AGAIN,
+    VERSION,
+    bin_path,
+    check_files_exist,
+    idx_path,
+    read_header,
+)
 
 # Opening compares this many neighbouring pointers, spread over the index: a constant cost for any number of documents.
 POINTERS_CHECKED_AT_OPEN = 1024
@@ -46,27 +33,11 @@ def best_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
 
 
-def bin_path(prefix: Path) -> Path:
-    """The file of tokens. A prefix may contain dots, so this appends."""
-    return prefix.with_name(prefix.name + ".bin")
-
-
-def idx_path(prefix: Path) -> Path:
-    """The file of lengths, pointers and document boundaries."""
-    return prefix.with_name(prefix.name + ".idx")
-
-
-class _Header(NamedTuple):
-    dtype: np.dtype[Any]
-    sequences: int
-    document_indices: int
-
-
 class IndexedDataset:
     """A dataset on disk, opened by memory map.
 
     Opening costs the same for a thousand tokens and for a trillion: sizes, counts, ends and a sample of the pointers
-    are checked; `dataset_check.scan` reads everything.
+    are checked; `dataset_scan.scan` reads everything.
 
     Raises:
         TrainyardError: a file is missing, empty, truncated, of another format, or the pair does not belong together.
@@ -76,8 +47,8 @@ class IndexedDataset:
         self.prefix = prefix
         self.bin_path = bin_path(prefix)
         self.idx_path = idx_path(prefix)
-        _check_files_exist(self.bin_path, self.idx_path)
-        header = _read_header(self.idx_path)
+        check_files_exist(self.bin_path, self.idx_path)
+        header = read_header(self.idx_path)
         self.dtype = header.dtype
         lengths_end = HEADER.size + 4 * header.sequences
         pointers_end = lengths_end + 8 * header.sequences
@@ -100,7 +71,7 @@ class IndexedDataset:
         if first != 0 or last != len(self):
             raise TrainyardError(
                 f"{self.idx_path}: the document index runs from {first} to {last}, expected 0 to {len(self)} "
-                f"(the number of sequences). {_MAKE_AGAIN}"
+                f"(the number of sequences). {MAKE_AGAIN}"
             )
         expected = int(self.sequence_pointers[-1]) + int(self.sequence_lengths[-1]) * self.dtype.itemsize
         found = self.bin_path.stat().st_size
@@ -118,7 +89,7 @@ class IndexedDataset:
         if int(self.sequence_pointers[0]) != 0:
             raise TrainyardError(
                 f"{self.idx_path}: the first sequence starts at byte {int(self.sequence_pointers[0])}, expected 0. "
-                f"{_MAKE_AGAIN}"
+                f"{MAKE_AGAIN}"
             )
 
     def check_pointers(self, sequences: NDArray[np.int64]) -> None:
@@ -135,7 +106,7 @@ class IndexedDataset:
             sequence = int(sequences[wrong[0]])
             raise TrainyardError(
                 f"{self.idx_path}: sequence {sequence} ends at byte {int(ends[wrong[0]])}, the next one starts at byte "
-                f"{int(self.sequence_pointers[sequence + 1])}; expected no gap. {_MAKE_AGAIN}"
+                f"{int(self.sequence_pointers[sequence + 1])}; expected no gap. {MAKE_AGAIN}"
             )
 
     @property
@@ -176,52 +147,6 @@ class IndexedDataset:
         return np.diff(offsets)
 
 
-_MAKE_AGAIN = "The index is damaged: copy both files again, or run tools/preprocess again"
-
-
-def _check_files_exist(tokens: Path, index: Path) -> None:
-    for path, other in ((tokens, index), (index, tokens)):
-        if not path.is_file():
-            found = f"{other.name} is there alone" if other.is_file() else "neither it nor its partner is there"
-            raise TrainyardError(
-                f"{path} does not exist ({found}). Give the prefix of a dataset without .bin or .idx, or make one "
-                f"with tools/preprocess FILES --output {path.with_suffix('')} --tokenizer DIR"
-            )
-    for path in (tokens, index):
-        if path.stat().st_size == 0:
-            raise TrainyardError(f"{path} is empty. Copy it again, or run tools/preprocess again")
-
-
-def _read_header(path: Path) -> _Header:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        raw = file.read(HEADER.size)
-    if raw[: len(MAGIC)] != MAGIC:
-        raise TrainyardError(
-            f"{path} starts with {raw[: len(MAGIC)]!r}, expected {MAGIC!r}: it is not a Megatron index. "
-            "Make the dataset with tools/preprocess"
-        )
-    if len(raw) < HEADER.size:
-        raise TrainyardError(f"{path} has {size} bytes, expected a header of {HEADER.size}. {_MAKE_AGAIN}")
-    _, version, code, sequences, document_indices = HEADER.unpack(raw)
-    if version != VERSION:
-        raise TrainyardError(f"{path} has version {version}, expected {VERSION}. Make the dataset again")
-    if code not in DTYPES:
-        raise TrainyardError(
-            f"{path} has dtype code {code}, expected one of {', '.join(f'{c} ({d})' for c, d in DTYPES.items())}. "
-            f"{_MAKE_AGAIN}"
-        )
-    expected = HEADER.size + 12 * sequences + 8 * document_indices
-    if size != expected:
-        raise TrainyardError(
-            f"{path} has {size:,} bytes, expected {expected:,} from its own counts ({sequences:,} sequences, "
-            f"{document_indices:,} document indices). {_MAKE_AGAIN}"
-        )
-    if sequences == 0 or document_indices == 0:
-        raise TrainyardError(f"{path} holds no sequences. Make the dataset from a source with text")
-    return _Header(DTYPES[code], sequences, document_indices)
-
-
 class IndexedDatasetWriter:
     """Writes a dataset under temporary names; both files appear under their own when all went well, or neither.
 
@@ -246,11 +171,6 @@ class IndexedDatasetWriter:
     def documents(self) -> int:
         """Documents written so far."""
         return len(self._lengths)
-
-    @property
-    def empty_documents(self) -> int:
-        """Documents of zero tokens written so far."""
-        return self._lengths.count(0)
 
     @property
     def files(self) -> tuple[HashingWriter, HashingWriter]:

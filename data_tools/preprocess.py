@@ -12,7 +12,8 @@ from data_tools.atomic_files import hash_file
 from data_tools.dataset_manifest import DatasetFacts, SettingsFacts, SourceFacts, describe_tokenizer, manifest_path
 from data_tools.document_encoding import chunks_of, encode_in_order
 from data_tools.errors import TrainyardError
-from data_tools.indexed_dataset import IndexedDatasetWriter, best_dtype, bin_path, idx_path
+from data_tools.indexed_dataset import IndexedDatasetWriter, best_dtype
+from data_tools.indexed_dataset_format import bin_path, idx_path
 from data_tools.manifest import FileRecord, build_manifest, write_manifest
 from data_tools.sources import Source, find_sources, read_documents
 from data_tools.tokenizers import Tokenizer, load_tokenizer

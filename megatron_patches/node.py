@@ -3,8 +3,9 @@
     python -m megatron_patches.node LAUNCH_DIRECTORY --nodes N --node-rank R --processes P --host HOST --port PORT
 
 `slurm/launch` starts it once on every node. Each process is `python -m megatron_patches.train LAUNCH_DIRECTORY` with
-torchrun's variables. SIGUSR1 asks the run to stop: it is blocked here and in the processes, which unblock it once they
-have their handler, so that it is never lost and never kills.
+torchrun's variables. A file `stop-requested` in the launch's folder asks the run to stop: each process then gets
+SIGUSR1. It starts with that signal blocked, and unblocks it once it has its handler, so that an early request is
+neither lost nor kills.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # DeepSpeed requires it
 
 from data_tools.atomic_files import temporary_path
+
+TRAINER = "megatron_patches.train"
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--host", required=True, help="name or address of node 0")
     parser.add_argument("--port", type=int, required=True, help="port on node 0 where the processes meet")
     options = parser.parse_args(arguments)
-    # before torch is imported: its threads inherit the mask, and only the thread that waits may get the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    threading.Thread(target=pass_on_requests_to_stop, args=(options.processes,), daemon=True).start()
+    threading.Thread(target=pass_on_request, args=(options.launch_directory, options.processes), daemon=True).start()
     outcome = run_torchrun(options)
     if isinstance(outcome, Failure):
         print(outcome, file=sys.stderr)
@@ -68,16 +70,15 @@ def main(arguments: Sequence[str]) -> int:
     return outcome
 
 
-def pass_on_requests_to_stop(processes: int) -> None:
-    """SIGUSR1 for this process goes to all its children: torchrun's workers, each in a session of its own."""
+def pass_on_request(launch_directory: Path, processes: int) -> None:
+    """Waits for the request to stop, and sends it to this process's children: torchrun's workers."""
     this = psutil.Process()
-    while True:
-        signal.sigwait({signal.SIGUSR1})
-        while len(this.children()) < processes:  # asked before they were started
-            time.sleep(0.1)
-        for child in this.children():
-            with suppress(psutil.NoSuchProcess):  # it has just ended
-                child.send_signal(signal.SIGUSR1)
+    # one look at a shared file system each second and node
+    while not (launch_directory / "stop-requested").exists() or len(this.children()) < processes:
+        time.sleep(1)
+    for worker in this.children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            worker.send_signal(signal.SIGUSR1)
 
 
 def run_torchrun(options: argparse.Namespace) -> int | Failure:
@@ -87,9 +88,8 @@ def run_torchrun(options: argparse.Namespace) -> int | Failure:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable(
-        logging.ERROR
-    )  # torchrun tells of a failure in 10 lines of its own; ours is one, with rank and node
+    # torchrun tells of a failure in 10 lines of its own; ours is one, with rank and node
+    logging.disable(logging.ERROR)
     # on a GPU one thread is torchrun's own choice, which it would make with a banner
     threads = 1 if torch.cuda.is_available() else max(1, available_cpus() // options.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -109,7 +109,7 @@ def torchrun_arguments(options: argparse.Namespace) -> list[str]:
         *(f"--nnodes={options.nodes}", f"--node-rank={options.node_rank}", f"--nproc-per-node={options.processes}"),
         *("--rdzv-backend=static", f"--master-addr={options.host}", f"--master-port={options.port}"),
         *("--max-restarts=0", f"--log-dir={os.devnull}"),
-        *("--module", "megatron_patches.train", str(options.launch_directory)),
+        *("--module", TRAINER, str(options.launch_directory)),
     ]
 
 

@@ -54,7 +54,7 @@ def _run_problems(path: Path, checkout: Path) -> Iterator[str]:
     try:
         config = load_run(path)
     except TrainyardError as error:
-        yield from (f"does not load: {line}" for line in str(error).splitlines())
+        yield from (f"does not load: {line.removeprefix(f'{path}: ')}" for line in str(error).splitlines())
     else:
         parameters = count_parameters(config.model, config.data.sequence_length).total
         if parsed and abs(parameters / parsed.parameters - 1) > SIZE_TOLERANCE:

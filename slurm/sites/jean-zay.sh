@@ -10,6 +10,4 @@ export SBATCH_HINT=nomultithread
 
 TRAINYARD_MODULES="arch/h100" # modules built for these nodes; it comes before any other
 
-# compute nodes reach no network: say so, where Hugging Face would wait for one
-export HF_HUB_OFFLINE=1
 export TRAINYARD_RUNS=${TRAINYARD_RUNS:-$SCRATCH/runs} # the home folder is small

@@ -31,12 +31,12 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sentencepiece_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SentencePiece unigram model of 60 pieces."""
+    """A SentencePiece unigram model of 39 pieces."""
     import sentencepiece
 
     folder = tmp_path_factory.mktemp("sentencepiece")
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS), model_prefix=str(folder / "small"), vocab_size=60, minloglevel=2
+        sentence_iterator=iter(TEXTS), model_prefix=str(folder / "small"), vocab_size=39, minloglevel=2
     )
     return folder / "small.model"
 

@@ -1,5 +1,6 @@
 """What must hold between sections, and the values that the messages offer."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ CASES = [
     ("--schedule.final_learning_rate 1e-3", "is above the peak, optimizer.learning_rate 0.0006", "at most 0.0006"),
     ("--checkpoint.every_steps 11", "checkpoint.every_steps 11 is beyond training.steps 10", "use at most 10"),
     ("--logging.every_steps 11", "logging.every_steps 11 is beyond training.steps 10", "use at most 10"),
-    ("--evaluation {every_steps: 11, samples: 1}", "evaluation.every_steps 11 is beyond", "use at most 10"),
+    ("--evaluation '{every_steps: 11, samples: 1}'", "evaluation.every_steps 11 is beyond", "use at most 10"),
     ("--parallel.tensor 3", "model.attention_heads 4 is not divisible by parallel.tensor 3", "works: 2 or 4"),
     ("--model.vocab_size 322 --parallel.tensor 4", "vocab_size 322 is not divisible", "model.vocab_size: 320 or 324"),
     ("--model.ffn_size 62 --parallel.tensor 4", "ffn_size 62 is not divisible", "model.ffn_size: 60 or 64"),
@@ -30,9 +31,8 @@ CASES = [
 
 @pytest.mark.parametrize(("words", "problem", "remedy"), CASES)
 def test_what_cannot_be(tmp_path: Path, words: str, problem: str, remedy: str) -> None:
-    overrides = [part for word in words.split("--")[1:] for part in (f"--{word.split()[0]}", word.partition(" ")[2])]
     with pytest.raises(TrainyardError) as caught:
-        load_run(write_run(tmp_path / "run.yaml"), [part.strip() for part in overrides])
+        load_run(write_run(tmp_path / "run.yaml"), shlex.split(words))
     matching = [line for line in str(caught.value).splitlines() if problem in line]
     assert len(matching) == 1
     assert remedy in matching[0]

@@ -54,9 +54,10 @@ class Cluster:
 
     def __init__(self, directory: Path, nodes: int = 2) -> None:
         self.directory = directory
+        script = str(Path(__file__).with_name("cluster.sh"))
+        enter = ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
         self._process = subprocess.Popen(
-            ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
-            + ["bash", str(Path(__file__).with_name("cluster.sh")), str(directory), str(nodes)],
+            [*enter, "bash", script, str(directory), str(nodes)],
             stdin=subprocess.PIPE,  # its end, also by a kill of the tests, ends the cluster
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.checkout import RUN, SmallCheckout
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.slurm
 
@@ -29,7 +29,7 @@ class TestWhereItWasSubmitted:
     ) -> None:
         job = cluster.sbatch(checkout.script, cwd=tmp_path, env=ENVIRONMENT)
         assert cluster.wait(job) == ("FAILED", 2)
-        assert f"at or above {tmp_path}" in cluster.log(job).replace("\n", " ")
+        assert f"no slurm/launch at or above {tmp_path};" in cluster.log(job)
         assert "cd into the checkout before sbatch, or export TRAINYARD_HOME=CHECKOUT" in cluster.log(job)
 
     def test_elsewhere_with_a_home(self, cluster: Cluster, checkout: SmallCheckout, tmp_path: Path) -> None:
@@ -133,4 +133,6 @@ class TestEnd:
             cluster.wait_for_log(job, f"node {rank} listens")
         cluster.cancel(job)
         assert cluster.wait(job)[0] == "CANCELLED"
-        cluster.wait_for_log(job, "")
+        wait_until(lambda: (checkout.launch_directory / "stopped").exists(), 10, "the nodes' end")
+        for rank in (0, 1):
+            assert f"node {rank} was asked to stop" in cluster.log(job)

@@ -159,7 +159,11 @@ class TestSite:
         assert run(checkout, *overrides, env={"TRAINYARD_SITE": "here"})[0] == 0
         assert checkout.planned() == [RUN, *overrides, "--local"]
         seen = checkout.node()["environment"]
-        assert (seen["LOADED"], seen["STAND_IN_PYTHON"], seen["STAND_IN_CONTAINER"]) == ("load gcc/12 cuda", "site", "yes")
+        assert (seen["LOADED"], seen["STAND_IN_PYTHON"], seen["STAND_IN_CONTAINER"]) == (
+            "load gcc/12 cuda",
+            "site",
+            "yes",
+        )
 
     def test_an_unknown_one_names_the_known(self, checkout: SmallCheckout) -> None:
         code, _, stderr = run(checkout, env={"TRAINYARD_SITE": "nowhere"})

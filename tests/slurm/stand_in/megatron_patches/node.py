@@ -1,7 +1,7 @@
 """Stands in for a node: records what it was started with, then ends as STAND_IN says.
 
 finish: exit code 0. fail: node 0 fails with 7, the others wait to be ended. kill: ended by SIGKILL.
-stop: waits to be asked to stop, and then says that it has saved itself. stubborn: hears that request and goes on.
+stop: waits to be asked to stop, through SIGTERM, and then says that it has saved itself. stubborn: goes on then.
 """
 
 import json
@@ -11,9 +11,15 @@ import socket
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
-RECORDED = ("CUDA_VISIBLE_DEVICES", "SLURM_CPUS_ON_NODE", "PYTHONPATH", "STAND_IN_PYTHON", "STAND_IN_CONTAINER", "LOADED")
+RECORDED = (
+    "CUDA_VISIBLE_DEVICES",
+    "SLURM_CPUS_ON_NODE",
+    "PYTHONPATH",
+    "STAND_IN_PYTHON",
+    "STAND_IN_CONTAINER",
+    "LOADED",
+)
 launch_directory = Path(sys.argv[1])
 rank = int(sys.argv[sys.argv.index("--node-rank") + 1])
 behaviour = os.environ.get("STAND_IN", "finish")
@@ -25,19 +31,10 @@ record = {
 }
 (launch_directory / f"node-{rank}.json").write_text(json.dumps(record))
 
-asked = False
-
-
-def ask(number: int, frame: FrameType | None) -> None:
-    global asked
-    asked = True
-
 
 def wait_for_request() -> None:
-    signal.signal(signal.SIGUSR1, ask)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     print(f"node {rank} listens", flush=True)
-    while not asked:
+    while not (launch_directory / "stop-requested").exists():
         time.sleep(0.02)
     print(f"node {rank} was asked to stop", flush=True)
 
@@ -51,6 +48,7 @@ if behaviour == "fail":
 if behaviour == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if behaviour == "stop":
+    signal.signal(signal.SIGTERM, lambda *_: print(f"node {rank} got SIGTERM", flush=True))  # srun's, from scancel
     wait_for_request()
     (launch_directory / "stopped").touch()
 if behaviour == "stubborn":

@@ -1,0 +1,97 @@
+"""From consumed samples to micro-batches, and from micro-batches to the share each target has in the loss."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from data_tools.batch_sampler import BatchSampler
+from data_tools.errors import TrainyardError
+from data_tools.windows import TokenWindows, TrainingOrder
+from megatron_patches.objectives.causal import causal_micro_batch
+from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.parallel.process_groups import ProcessGroups
+
+
+class TrainingBatches:
+    """The micro-batches of this rank for the step that starts at a number of consumed samples.
+
+    The next step's windows are read in a thread while the current step runs; what is read depends on the number of
+    samples alone.
+    """
+
+    def __init__(
+        self, windows: TokenWindows, order: TrainingOrder, sampler: BatchSampler, vocab_size: int, groups: ProcessGroups
+    ) -> None:
+        self._windows = windows
+        self._order = order
+        self._sampler = sampler
+        self._vocab_size = vocab_size
+        self._groups = groups
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training-data")
+        self._ahead: tuple[int, Future[list[MicroBatch]]] | None = None
+
+    def at(self, consumed_samples: int) -> list[MicroBatch]:
+        """The global batch's part of this rank, weights divided by the global count of targets."""
+        if self._ahead is not None and self._ahead[0] == consumed_samples:
+            micro_batches = self._ahead[1].result()
+        else:
+            micro_batches = self._read(consumed_samples)
+        following = consumed_samples + self._sampler.global_batch_size
+        self._ahead = (following, self._reader.submit(self._read, following))
+        return share_targets(micro_batches, self._groups)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._reader.shutdown(cancel_futures=True)
+
+    def _read(self, consumed_samples: int) -> list[MicroBatch]:
+        micro_batches = []
+        for samples in self._sampler.micro_batches(consumed_samples):
+            rows = read_windows(self._windows, self._order.windows(samples), self._vocab_size)
+            micro_batches.append(causal_micro_batch(rows))
+        return micro_batches
+
+
+def validation_micro_batches(
+    windows: TokenWindows, samples: int, micro_batch_size: int, vocab_size: int, groups: ProcessGroups
+) -> list[MicroBatch]:
+    """The first `samples` windows of a split, this rank's part; where they do not divide, rows of weight 0 fill up."""
+    data_parallel = groups.layout.data
+    count = -(-samples // (micro_batch_size * data_parallel))
+    micro_batches = []
+    for number in range(count):
+        first = (number * data_parallel + groups.coordinates.data) * micro_batch_size
+        wanted = np.arange(first, first + micro_batch_size)
+        rows = read_windows(windows, np.minimum(wanted, samples - 1), vocab_size)
+        micro_batches.append(causal_micro_batch(rows, real_rows=max(0, min(micro_batch_size, samples - first))))
+    return share_targets(micro_batches, groups)
+
+
+def read_windows(windows: TokenWindows, numbers: np.ndarray, vocab_size: int) -> torch.Tensor:
+    """Windows as int64 `[len(numbers), sequence + 1]`; raises TrainyardError at an id beyond the vocabulary."""
+    rows = np.stack([windows[int(number)] for number in numbers])
+    largest = int(rows.max())
+    if largest >= vocab_size or int(rows.min()) < 0:
+        row = int(np.argmax(rows.max(axis=1)))
+        raise TrainyardError(
+            f"window {numbers[row]} of the dataset holds token id {largest}, the model's vocabulary has {vocab_size}; "
+            "verify the dataset with tools/dataset verify"
+        )
+    return torch.from_numpy(rows)
+
+
+def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) -> list[MicroBatch]:
+    """Divide every weight by the sum of all weights, over micro-batches and data-parallel ranks.
+
+    So the loss is a mean over targets whatever the layout, also where ranks have different numbers of them.
+    """
+    total = torch.stack([batch.weights.double().sum() for batch in micro_batches]).sum()
+    if groups.layout.data > 1:
+        speaks = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
+        total = total if speaks else torch.zeros_like(total)
+        dist.all_reduce(total, group=groups.control_group)
+    return [replace(batch, weights=(batch.weights.double() / total).float()) for batch in micro_batches]

@@ -1,0 +1,47 @@
+"""The callbacks of a run, in the order in which they hear of events. A new one is a file here and a line below."""
+
+import torch
+
+from data_tools.run_data import RunData
+from megatron_patches.callbacks.callback import Callback
+from megatron_patches.callbacks.checkpointing import Checkpointing
+from megatron_patches.callbacks.console_log import ConsoleLog
+from megatron_patches.callbacks.event_recorder import EventRecorder
+from megatron_patches.callbacks.finite_guard import FiniteGuard
+from megatron_patches.callbacks.stop_on_signal import StopOnSignal
+from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
+from megatron_patches.callbacks.validation import Validation
+from megatron_patches.callbacks.wandb_log import WandbLog
+from megatron_patches.config import RunConfig
+from megatron_patches.events import EventWriter
+from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.run_directory import Launch
+
+
+def build_callbacks(
+    config: RunConfig,
+    launch: Launch,
+    groups: ProcessGroups,
+    data: RunData,
+    checkpointing: Checkpointing,
+    events: EventWriter | None,
+) -> list[Callback]:
+    """Those that act, those that record what the others did (rank 0 has `events`), and the one that may refuse it."""
+    acting: list[Callback] = []
+    if config.evaluation is not None:
+        acting.append(Validation(config.evaluation, data.validation_windows))
+    acting += [StopOnSignal(), checkpointing]
+    recording = _recorders(config, launch, groups, events) if events is not None else []
+    return [*acting, *recording, FiniteGuard()]
+
+
+def _recorders(config: RunConfig, launch: Launch, groups: ProcessGroups, events: EventWriter) -> list[Callback]:
+    device = torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else None
+    recorders: list[Callback] = [
+        EventRecorder(events),
+        ConsoleLog(launch.run.logs / f"{launch.id}.log", config.logging.every_steps, device),
+        TensorBoardLog(launch.run.tensorboard),
+    ]
+    if config.logging.wandb is not None:
+        recorders.append(WandbLog(config.logging.wandb))
+    return recorders

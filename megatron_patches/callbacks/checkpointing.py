@@ -1,0 +1,88 @@
+"""Saves the run every N steps, at its end, and when it is asked to stop; resumes it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from megatron_patches.callbacks.callback import Callback
+from megatron_patches.checkpoint.load import StoredState
+from megatron_patches.checkpoint.resume import Resumable
+from megatron_patches.checkpoint.save import CheckpointContent, save_checkpoint
+from megatron_patches.config import to_yaml
+
+if TYPE_CHECKING:
+    from megatron_patches.trainer import Outcome, Trainer
+
+
+class Checkpointing(Callback):
+    """`identity` and `parents` are the same for every checkpoint of a launch."""
+
+    def __init__(self, every_steps: int, identity: dict[str, object], parents: tuple[str, ...]) -> None:
+        self.every_steps = every_steps
+        self.identity = identity
+        self.parents = parents
+        self._saved_step = -1
+
+    def after_update(self, trainer: Trainer) -> None:
+        if trainer.progress.step % self.every_steps == 0:
+            self.save(trainer)
+
+    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the current step, once."""
+        step = trainer.progress.step
+        if step == self._saved_step:
+            return
+        trainer.read_numbers()
+        started = perf_counter()
+        folder = save_checkpoint(
+            trainer.launch.run.checkpoints, trainer.engine.state(), self._content(trainer), trainer.groups
+        )
+        self._saved_step = step
+        trainer.pause_clock(perf_counter() - started)
+        trainer.announce_checkpoint(folder)
+
+    def _content(self, trainer: Trainer) -> CheckpointContent:
+        config, progress, layout = trainer.config, trainer.progress, trainer.groups.layout
+        facts = {
+            "run": config.name,
+            "launch": trainer.launch.id,
+            **asdict(progress),
+            "learning_rate": trainer.learning_rate(progress.step),
+            "optimizer_steps": trainer.engine.optimizer_steps(),
+            "seed": config.training.seed,
+            "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
+            "identity": self.identity,
+        }
+        states = {type(callback).__name__: callback.state() for callback in trainer.callbacks}
+        return CheckpointContent(
+            step=progress.step,
+            facts=facts,
+            trainer={"progress": asdict(progress), "callbacks": states},
+            config=to_yaml(config),
+            parents=self.parents,
+        )
+
+    def resume(self, trainer: Trainer, checkpoint: Resumable) -> None:
+        """Take weights, moments, progress and callbacks' states from a checkpoint; randomness follows from the step."""
+        pieces = trainer.engine.state()
+        StoredState(checkpoint.folder).restore(pieces)
+        steps = checkpoint.manifest.facts["optimizer_steps"]
+        assert isinstance(steps, int)
+        trainer.engine.set_optimizer_steps(steps)
+        for name, value in checkpoint.trainer["progress"].items():
+            setattr(trainer.progress, name, value)
+        for callback in trainer.callbacks:
+            callback.load_state(checkpoint.trainer["callbacks"].get(type(callback).__name__, {}))
+        self._saved_step = trainer.progress.step
+
+
+def describe_resume(checkpoint: Resumable, remaining: int) -> str:
+    """One line that says what is continued."""
+    folder: Path = checkpoint.folder
+    return f"resuming from {folder.name} (step {checkpoint.manifest.facts['step']}, {remaining} steps to go)"

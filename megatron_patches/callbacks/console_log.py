@@ -1,0 +1,93 @@
+"""A line a step for people, in the launch's log file and on the console; a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from megatron_patches.callbacks.callback import Callback
+from megatron_patches.flops import peak_tflops
+from megatron_patches.progress import StepRecord, ValidationRecord
+
+if TYPE_CHECKING:
+    from megatron_patches.trainer import Outcome, Trainer
+
+SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about ten steps
+
+
+class ConsoleLog(Callback):
+    """Rank 0 only."""
+
+    def __init__(self, path: Path, every_steps: int, device_name: str | None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+        self._every_steps = every_steps
+        self._peak = peak_tflops(device_name) if device_name else None
+        self._console = Console(highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=self._console, disable=not sys.stdout.isatty(),
+        )  # fmt: skip
+        self._seconds: float | None = None
+
+    def say(self, line: str) -> None:
+        """One line to the log file and to the console."""
+        self._file.write(line + "\n")
+        self._file.flush()
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def on_start(self, trainer: Trainer) -> None:
+        total = trainer.config.training.steps
+        self.say(f"{trainer.config.name}: launch {trainer.launch.id}, step {trainer.progress.step} of {total}")
+        if self._peak:
+            self.say(f"MFU: TFLOP/s by BigScience's exact formula, causal attention counted whole, over {self._peak:g}")
+        self._task = self._bar.add_task(trainer.config.name, total=total, completed=trainer.progress.step)
+        self._bar.start()
+
+    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+        mixed = record.seconds if self._seconds is None else self._seconds
+        self._seconds = SMOOTHING * mixed + (1 - SMOOTHING) * record.seconds
+        self._bar.update(self._task, completed=record.step)
+        total = trainer.config.training.steps
+        if record.step % self._every_steps == 0 or record.step == total:
+            self.say(step_line(record, total, self._seconds, self._peak))
+
+    def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
+        self.say(f"validation after step {record.step}: loss {record.loss:.4f} ({record.validation_samples} samples)")
+
+    def on_checkpoint(self, trainer: Trainer, folder: Path) -> None:
+        self.say(f"saved {folder.name}")
+
+    def on_message(self, trainer: Trainer, text: str) -> None:
+        self.say(text)
+
+    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
+        reason = f" ({trainer.stop_reason})" if trainer.stop_reason else ""
+        self.say(f"{outcome.name.lower()} at step {trainer.progress.step} of {trainer.config.training.steps}{reason}")
+
+    def close(self) -> None:
+        self._bar.stop()
+        self._file.close()
+
+
+def step_line(record: StepRecord, total_steps: int, seconds_per_step: float, peak: float | None) -> str:
+    """The readable line of a step; MFU only where the peak is known."""
+    remaining = timedelta(seconds=round((total_steps - record.step) * seconds_per_step))
+    parts = [
+        f"step {record.step:>{len(str(total_steps))}}/{total_steps}",
+        f"samples {record.samples:,}",
+        f"tokens {record.tokens:,}",
+        f"loss {record.loss:.4f}",
+        f"lr {record.learning_rate:.3e}",
+        f"grad norm {record.grad_norm:.3f}",
+        f"{record.tokens_per_second:,.0f} tokens/s",
+        f"{record.tflops_per_process:.3g} TFLOP/s",
+    ]
+    if peak:
+        parts.append(f"MFU {record.tflops_per_process / peak:.1%}")
+    return " | ".join([*parts, f"ETA {remaining}"])

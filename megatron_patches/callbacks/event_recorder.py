@@ -1,0 +1,43 @@
+"""Writes the run's events."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megatron_patches.callbacks.callback import Callback
+from megatron_patches.events import EventWriter
+from megatron_patches.progress import StepRecord, ValidationRecord
+
+if TYPE_CHECKING:
+    from megatron_patches.trainer import Outcome, Trainer
+
+
+class EventRecorder(Callback):
+    """One file for this launch, written by rank 0."""
+
+    def __init__(self, writer: EventWriter) -> None:
+        self.writer = writer
+
+    def on_start(self, trainer: Trainer) -> None:
+        layout = trainer.groups.layout
+        self.writer.write("start", run=trainer.config.name, step=trainer.progress.step, layout=asdict(layout))
+
+    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+        self.writer.write("step", **asdict(record))
+
+    def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
+        self.writer.write("validation", **asdict(record))
+
+    def on_checkpoint(self, trainer: Trainer, folder: Path) -> None:
+        self.writer.write("checkpoint", step=trainer.progress.step, folder=folder.name)
+
+    def on_message(self, trainer: Trainer, text: str) -> None:
+        self.writer.write("message", text=text)
+
+    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
+        self.writer.write("end", step=trainer.progress.step, outcome=outcome.name, reason=trainer.stop_reason)
+
+    def close(self) -> None:
+        self.writer.close()

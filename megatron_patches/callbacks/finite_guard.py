@@ -1,0 +1,25 @@
+"""Stops a run whose loss or gradient is no number any more."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from data_tools.errors import TrainyardError
+from megatron_patches.callbacks.callback import Callback
+from megatron_patches.progress import StepRecord
+
+if TYPE_CHECKING:
+    from megatron_patches.trainer import Trainer
+
+
+class FiniteGuard(Callback):
+    """The engine has left out the update of such a step; what was saved before it is good."""
+
+    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+        if not (isfinite(record.loss) and isfinite(record.grad_norm)):
+            raise TrainyardError(
+                f"step {record.step}: loss is {record.loss}, gradient norm is {record.grad_norm}; the update was left "
+                "out and the run stopped. Look at the data of this step and the learning rate; the last checkpoint is "
+                "from before it"
+            )

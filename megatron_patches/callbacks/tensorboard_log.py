@@ -1,0 +1,38 @@
+"""TensorBoard scalars, against steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch.utils.tensorboard import SummaryWriter
+
+from megatron_patches.callbacks.callback import Callback
+from megatron_patches.progress import StepRecord, ValidationRecord
+
+if TYPE_CHECKING:
+    from megatron_patches.trainer import Trainer
+
+
+class TensorBoardLog(Callback):
+    """Rank 0 only. A resumed launch hides what an earlier one wrote after its step (TensorBoard's purge_step)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._writer = SummaryWriter(str(self._folder), purge_step=trainer.progress.step + 1)
+
+    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+        assert self._writer is not None
+        for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "tflops_per_process"):
+            self._writer.add_scalar(f"training/{name}", getattr(record, name), record.step)
+
+    def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
+        assert self._writer is not None
+        self._writer.add_scalar("validation/loss", record.loss, record.step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

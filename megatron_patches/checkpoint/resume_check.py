@@ -1,0 +1,54 @@
+"""Whether a run may continue from what lies in its directory; asked before anything starts. Torch-free."""
+
+from math import isclose
+
+from data_tools.errors import TrainyardError
+from data_tools.manifest import Manifest
+from data_tools.run_data import RunData
+from megatron_patches.checkpoint.folders import inspect, list_checkpoints
+from megatron_patches.checkpoint.identity import differences, run_identity
+from megatron_patches.config import RunConfig
+from megatron_patches.optim.schedule import learning_rate
+from megatron_patches.run_directory import CHECKOUT, RunDirectory
+
+
+def check_resume(config: RunConfig, directory: RunDirectory) -> None:
+    """Refuse a checkpoint of another run, and a schedule that would make the learning rate jump.
+
+    Every checkpoint whose manifest can be read is looked at, since a resume may fall back to any of them.
+
+    Raises:
+        TrainyardError: with what differs and the ways out.
+    """
+    manifests = [
+        (folder, manifest) for folder in list_checkpoints(directory.checkpoints) if (manifest := inspect(folder).manifest)
+    ]
+    if not manifests:
+        return
+    data = RunData(config.data, CHECKOUT)
+    wanted = run_identity(config, data.dataset_id, data.tokenizer_id)
+    for folder, manifest in manifests:
+        _check_identity(manifest, wanted, str(folder))
+    _check_learning_rate(manifests[0][1], config, str(manifests[0][0]))
+
+
+def _check_identity(manifest: Manifest, wanted: dict[str, object], folder: str) -> None:
+    saved = manifest.facts.get("identity")
+    found = differences(saved if isinstance(saved, dict) else {}, wanted)
+    if found:
+        raise TrainyardError(
+            f"{folder} is a checkpoint of another run: {'; '.join(found)}. Restore these settings to continue it, "
+            "start a new run under another name (tools/runs new), or move the run directory away to start over"
+        )
+
+
+def _check_learning_rate(manifest: Manifest, config: RunConfig, folder: str) -> None:
+    step, before = manifest.facts["step"], manifest.facts["learning_rate"]
+    assert isinstance(step, int) and isinstance(before, float)
+    now = learning_rate(config.schedule, config.optimizer.learning_rate, config.training.steps, step)
+    if not isclose(now, before, rel_tol=1e-6, abs_tol=1e-12):
+        raise TrainyardError(
+            f"the learning rate would jump: {folder} was saved at {before:.6g} after step {step}, the configuration "
+            f"gives {now:.6g} there. Restore schedule, optimizer.learning_rate and training.steps (set "
+            "schedule.decay_steps where training.steps grows), or start a new run under another name"
+        )

@@ -1,0 +1,41 @@
+"""Writing safetensors tensor by tensor, hashed on the way; reading is the safetensors library's.
+
+The library's own writer takes all tensors at once and does not hash. The format: 8 bytes little-endian length of the
+header, a JSON header (dtype, shape, byte range of each tensor, `__metadata__` of texts), then the bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_tools.atomic_files import HashingWriter
+from data_tools.manifest import FileRecord
+
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FileRecord:
+    """Write one-dimensional tensors of any device; one at a time is copied to the host.
+
+    Returns the file's record, its path relative to its folder. Raises OSError as writing does; no file is left then.
+    """
+    with HashingWriter(path) as file:
+        file.write(_header(tensors, metadata))
+        for tensor in tensors.values():
+            file.write(tensor.detach().contiguous().view(torch.uint8).cpu().numpy())
+    return FileRecord(path=path.name, size=file.size, sha256=file.sha256)
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name, tensor in tensors.items():
+        end = position + tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the bytes to start at a multiple of 8
+    return len(text).to_bytes(8, "little") + text

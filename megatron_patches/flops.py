@@ -1,0 +1,27 @@
+"""Floating-point work of a training step, and what a GPU could do at most. Torch-free."""
+
+from megatron_patches.models.model_config import ModelConfig
+
+# Dense bf16 peaks, TFLOP/s, from the vendors' data sheets; a GPU that is not here has no MFU.
+PEAK_BF16_TFLOPS = {
+    "A100": 312.0,
+    "H100 80GB HBM3": 989.4,
+    "H200": 989.4,
+}
+
+
+def training_flops_per_token(model: ModelConfig, sequence_length: int) -> float:
+    """FLOPs of forward and backward pass for one token, without recomputation.
+
+    BigScience's exact formula, with the MLP counted at its own width: a layer's forward pass costs
+    8h^2 (projections) + 4sh (scores and their use; causal attention is not halved) + 4h*ffn, the logits 2hV; a backward
+    pass twice that.
+    """
+    hidden = model.hidden_size
+    layer = 8 * hidden**2 + 4 * sequence_length * hidden + 4 * hidden * model.ffn_size
+    return 3.0 * (model.layers * layer + 2 * hidden * model.vocab_size)
+
+
+def peak_tflops(device_name: str) -> float | None:
+    """Dense bf16 peak of a GPU by the name its driver gives, or None where it is not known for certain."""
+    return next((peak for name, peak in PEAK_BF16_TFLOPS.items() if name in device_name), None)

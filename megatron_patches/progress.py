@@ -1,0 +1,42 @@
+"""How far a run is."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Progress:
+    """What was consumed since the run's first step; the data position is `samples` and nothing else."""
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The numbers of one step, read from the device one step later."""
+
+    step: int
+    samples: int
+    tokens: int
+    loss: float
+    """nats per target"""
+    learning_rate: float
+    grad_norm: float
+    """before clipping"""
+    seconds: float
+    tokens_per_second: float
+    tflops_per_process: float
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """One validation."""
+
+    step: int
+    samples: int
+    tokens: int
+    loss: float
+    """nats per target, over `validation_samples`"""
+    validation_samples: int
+    seconds: float

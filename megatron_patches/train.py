@@ -1,0 +1,104 @@
+"""One rank of a launch: `python -m megatron_patches.train LAUNCH_DIRECTORY`, started by torchrun.
+
+Exit codes: 0 finished, 75 stopped to be continued, 2 bad input, anything else failed.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from data_tools.batch_sampler import BatchSampler
+from data_tools.errors import TrainyardError
+from data_tools.run_data import RunData
+from data_tools.windows import TrainingOrder
+from megatron_patches.batches import TrainingBatches
+from megatron_patches.build_engine import PRECISIONS, build_engine
+from megatron_patches.callbacks.build import build_callbacks
+from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
+from megatron_patches.checkpoint.folders import remove_partial
+from megatron_patches.checkpoint.identity import run_identity
+from megatron_patches.checkpoint.resume import newest_whole_checkpoint
+from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.events import EventWriter
+from megatron_patches.layout import plan_layout
+from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
+from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.run_directory import CHECKOUT, Launch
+from megatron_patches.trainer import Outcome, Trainer
+
+
+def train(launch: Launch) -> Outcome:
+    """Run one launch on this rank, from where the run's newest whole checkpoint ended."""
+    config = load_resolved(launch.config)
+    layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
+    groups = start_process_groups(layout, PRECISIONS[config.training.precision])
+    trainer, checkpointing = build_trainer(config, launch, groups)
+    try:
+        resume(trainer, checkpointing)
+        outcome = trainer.fit()
+    finally:
+        trainer.batches.close()
+        for callback in trainer.callbacks:
+            callback.close()
+    if outcome is Outcome.STOPPED and trainer.speaks:
+        launch.stopped.touch()
+    dist.barrier(group=groups.control_group)
+    return outcome
+
+
+def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
+    """Data, engine and callbacks of this rank."""
+    data = RunData(config.data, CHECKOUT)
+    randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
+    identity = run_identity(config, data.dataset_id, data.tokenizer_id)
+    checkpointing = Checkpointing(config.checkpoint.every_steps, identity, (data.dataset_id, data.tokenizer_id))
+    events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
+    trainer = Trainer(
+        config=config,
+        launch=launch,
+        groups=groups,
+        engine=build_engine(config, groups, randomness),
+        batches=training_batches(config, data, groups),
+        randomness=randomness,
+        callbacks=build_callbacks(config, launch, groups, data, checkpointing, events),
+    )
+    return trainer, checkpointing
+
+
+def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) -> TrainingBatches:
+    """What this rank reads, step by step."""
+    training = config.training
+    sampler = BatchSampler(
+        training.global_batch_size, training.micro_batch_size, groups.coordinates.data, groups.layout.data
+    )
+    order = TrainingOrder(len(data.training_windows), training.seed)
+    return TrainingBatches(data.training_windows, order, sampler, config.model.vocab_size, groups)
+
+
+def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
+    """Continue from the newest whole checkpoint, if there is one; what is found damaged is said and recorded."""
+    folder = trainer.launch.run.checkpoints
+    if trainer.speaks:
+        for leftover in remove_partial(folder):
+            trainer.say(f"removed {leftover.name}: a save that was killed")
+    checkpoint = newest_whole_checkpoint(
+        folder, trainer.groups, lambda path, problems: trainer.say(f"skipping damaged {path.name}: {'; '.join(problems)}")
+    )
+    if checkpoint is not None:
+        checkpointing.resume(trainer, checkpoint)
+        trainer.say(describe_resume(checkpoint, trainer.config.training.steps - trainer.progress.step))
+
+
+def main(launch_directory: Path) -> int:
+    """The command line; returns its exit code."""
+    try:
+        return train(Launch(launch_directory)).value
+    except TrainyardError as error:
+        print(f"error on rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

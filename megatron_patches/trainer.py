@@ -1,0 +1,149 @@
+"""The training loop: read, forward and backward, step, callbacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from megatron_patches.batches import TrainingBatches
+from megatron_patches.callbacks.callback import Callback
+from megatron_patches.config import RunConfig
+from megatron_patches.engine import Engine
+from megatron_patches.flops import training_flops_per_token
+from megatron_patches.optim.schedule import learning_rate
+from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.progress import Progress, StepRecord, ValidationRecord
+from megatron_patches.run_directory import Launch
+
+
+class Outcome(Enum):
+    """How a launch ended, and its exit code."""
+
+    FINISHED = 0
+    STOPPED = 75
+
+
+@dataclass(frozen=True)
+class _StepOnDevice:
+    """A step whose numbers the host has not read yet."""
+
+    step: int
+    samples: int
+    tokens: int
+    loss: Tensor
+    grad_norm: Tensor
+    learning_rate: float
+
+
+class Trainer:
+    """One launch of one run on this rank."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        launch: Launch,
+        groups: ProcessGroups,
+        engine: Engine,
+        batches: TrainingBatches,
+        randomness: StepRandomness,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.config = config
+        self.launch = launch
+        self.groups = groups
+        self.engine = engine
+        self.batches = batches
+        self.randomness = randomness
+        self.callbacks = callbacks
+        self.progress = Progress()
+        self.stop_reason: str | None = None
+        self._unread: _StepOnDevice | None = None
+        self._read_at = 0.0
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank writes logs and events for all."""
+        return self.groups.rank == 0
+
+    def fit(self) -> Outcome:
+        """Train to the last step, or to the step at which all ranks agree to stop."""
+        for callback in self.callbacks:
+            callback.on_start(self)
+        self._read_at = perf_counter()
+        while self.progress.step < self.config.training.steps and self.stop_reason is None:
+            self.train_step()
+        self.read_numbers()
+        outcome = Outcome.FINISHED if self.progress.step >= self.config.training.steps else Outcome.STOPPED
+        for callback in self.callbacks:
+            callback.on_end(self, outcome)
+        return outcome
+
+    def train_step(self) -> None:
+        """One optimizer step. The host does not wait for the device: it reads the previous step's numbers."""
+        progress, training = self.progress, self.config.training
+        self.randomness.start_step(progress.step + 1)
+        micro_batches = self.batches.at(progress.samples)
+        loss = self.engine.forward_backward(micro_batches)
+        norm = self.engine.grad_norm()
+        rate = self.learning_rate(progress.step + 1)
+        self.engine.step(rate, norm)
+        self.read_numbers()
+        progress.step += 1
+        progress.samples += training.global_batch_size
+        progress.tokens += training.global_batch_size * self.config.data.sequence_length
+        self._unread = _StepOnDevice(progress.step, progress.samples, progress.tokens, loss, norm, rate)
+        if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
+            self.read_numbers()
+        for callback in self.callbacks:
+            callback.after_update(self)
+
+    def learning_rate(self, step: int) -> float:
+        """Planned learning rate of an update."""
+        config = self.config
+        return learning_rate(config.schedule, config.optimizer.learning_rate, config.training.steps, step)
+
+    def read_numbers(self) -> None:
+        """Wait for the step whose numbers are still on the device, if any, and hand them to the callbacks."""
+        if self._unread is None:
+            return
+        done, self._unread = self._unread, None
+        loss, norm = torch.stack([done.loss, done.grad_norm]).tolist()
+        now = perf_counter()
+        seconds, self._read_at = now - self._read_at, now
+        rate = self.config.training.global_batch_size * self.config.data.sequence_length / seconds
+        work = training_flops_per_token(self.config.model, self.config.data.sequence_length)
+        record = StepRecord(
+            step=done.step, samples=done.samples, tokens=done.tokens, loss=loss, learning_rate=done.learning_rate,
+            grad_norm=norm, seconds=seconds, tokens_per_second=rate,
+            tflops_per_process=rate * work / self.groups.layout.world_size / 1e12,
+        )  # fmt: skip
+        for callback in self.callbacks:
+            callback.on_step(self, record)
+
+    def pause_clock(self, seconds: float) -> None:
+        """Time spent outside steps (validation, saving) is not counted as a step's."""
+        self._read_at += seconds
+
+    def say(self, text: str) -> None:
+        """Something people should know, for log and record."""
+        for callback in self.callbacks:
+            callback.on_message(self, text)
+
+    def announce_validation(self, record: ValidationRecord) -> None:
+        """Tell every callback."""
+        for callback in self.callbacks:
+            callback.on_validation(self, record)
+
+    def announce_checkpoint(self, folder: Path) -> None:
+        """Tell every callback."""
+        for callback in self.callbacks:
+            callback.on_checkpoint(self, folder)
+
+    def request_stop(self, reason: str) -> None:
+        """Stop after this step; every rank must ask in the same step."""
+        self.stop_reason = reason

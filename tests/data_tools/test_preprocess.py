@@ -1,0 +1,238 @@
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_tools import document_encoding
+from data_tools.dataset_manifest import manifest_path, read_dataset_manifest
+from data_tools.errors import TrainyardError
+from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.manifest import verify_files
+from data_tools.preprocess import PreprocessRequest, Progress, preprocess
+from data_tools.tokenizers import load_tokenizer
+
+Request = Callable[..., PreprocessRequest]
+SUFFIXES = (".bin", ".idx", ".manifest.json")
+
+
+def write_jsonl(path: Path, records: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def outputs(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, tokenizer_folder: Path) -> Request:
+    """A request whose output is tmp_path/out/data."""
+
+    def make(inputs: Sequence[Path], **settings: Any) -> PreprocessRequest:
+        return PreprocessRequest(inputs, tmp_path / "out" / "data", tokenizer_folder, **settings)
+
+    return make
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small source makes many chunks."""
+    monkeypatch.setattr(document_encoding, "CHUNK_DOCUMENTS", 3)
+
+
+def test_documents_are_the_tokenized_texts(tmp_path: Path, request_for: Request, small_chunks: None) -> None:
+    texts = ["one", "two two", "", "four\n" * 50, "\u4e2d"]
+    first = write_jsonl(tmp_path / "b.jsonl", [{"text": text} for text in texts[:4]])
+    second = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts[4:]])
+    progress: list[Progress] = []
+    request = request_for([first, second], append_eod=True)
+    summary = preprocess(request, progress.append)
+    tokenizer = load_tokenizer(request.tokenizer)
+    dataset = IndexedDataset(request.output)
+    assert dataset.dtype == np.uint16
+    assert [dataset[number].tolist() for number in range(5)] == [[*tokenizer.encode(text), 0] for text in texts]
+
+    manifest, facts = read_dataset_manifest(request.output)
+    assert verify_files(manifest, request.output.parent, hashes=True) == []
+    assert manifest.parents == [tokenizer.id]
+    assert summary.datasets[0].id == manifest.id
+    assert (facts.documents, facts.sequences, facts.tokens) == (5, 5, len(dataset.tokens))
+    assert (facts.empty_documents, facts.largest_token_id) == (1, int(dataset.tokens.max()))
+    assert [(source.name, source.documents) for source in facts.sources] == [("b.jsonl", 4), ("a.jsonl", 1)]
+    assert facts.tokenizer.model_dump() == {
+        "id": tokenizer.id, "name": "bpe", "vocab_size": 300, "end_of_document": 0
+    }  # fmt: skip
+    assert summary.text_bytes == sum(len(text.encode()) for text in texts)
+    total = first.stat().st_size + second.stat().st_size
+    assert progress[-1] == Progress(5, total, total)
+    assert len(progress) == 2 and progress[0].documents == 3
+
+
+def test_no_manifest_holds_a_path_of_this_machine(tmp_path: Path, request_for: Request) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}])
+    request = request_for([source])
+    preprocess(request)
+    assert str(tmp_path) not in manifest_path(request.output).read_text()
+    assert str(request.tokenizer.parent) not in manifest_path(request.output).read_text()
+
+
+def test_the_result_does_not_depend_on_the_workers(tmp_path: Path, request_for: Request, small_chunks: None) -> None:
+    """Chunks of very different length, so that workers finish out of order."""
+    texts = ["long text, " * (3000 if number % 6 == 0 else 1) + str(number) for number in range(40)]
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    results = []
+    for workers in (1, 3):
+        request = request_for([source], append_eod=True, workers=workers, overwrite=True)
+        preprocess(request)
+        files = [request.output.with_name(f"data{suffix}").read_bytes() for suffix in SUFFIXES[:2]]
+        results.append((*files, read_dataset_manifest(request.output)[0].id))
+    assert results[0] == results[1]
+
+
+def test_pairs_stay_aligned_with_empty_texts(tmp_path: Path, request_for: Request, small_chunks: None) -> None:
+    pairs = [("q1", "a1"), ("", "a2"), ("q3", ""), ("", ""), ("q5", "a5")]
+    source = write_jsonl(tmp_path / "a.jsonl", [{"q": question, "a": answer} for question, answer in pairs])
+    request = request_for([source], json_keys=("q", "a"))
+    preprocess(request)
+    tokenizer = load_tokenizer(request.tokenizer)
+    assert outputs(tmp_path / "out") == {f"data_{key}{suffix}" for key in "qa" for suffix in SUFFIXES}
+    for column, key in enumerate("qa"):
+        dataset = IndexedDataset(tmp_path / "out" / f"data_{key}")
+        assert [tokenizer.decode(document.tolist()) for document in dataset] == [pair[column] for pair in pairs]
+        assert read_dataset_manifest(tmp_path / "out" / f"data_{key}")[1].empty_documents == 2
+
+
+def test_a_folder_of_texts(tmp_path: Path, request_for: Request) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / "in" / name).write_text(f"text of {name}")
+    request = request_for([tmp_path / "in"])
+    preprocess(request)
+    tokenizer = load_tokenizer(request.tokenizer)
+    texts = [tokenizer.decode(document.tolist()) for document in IndexedDataset(request.output)]
+    assert texts == ["text of a.txt", "text of b.txt"]
+
+
+def test_sentencepiece(tmp_path: Path, sentencepiece_model: Path) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "the dog"}, {"text": "the fox"}])
+    preprocess(PreprocessRequest([source], tmp_path / "data", sentencepiece_model, append_eod=True))
+    tokenizer = load_tokenizer(sentencepiece_model)
+    expected = [[*tokenizer.encode(text), 2] for text in ("the dog", "the fox")]
+    assert [document.tolist() for document in IndexedDataset(tmp_path / "data")] == expected
+
+
+def test_an_existing_dataset_is_replaced_only_when_asked(tmp_path: Path, request_for: Request) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "old"}])
+    request = request_for([source])
+    preprocess(request)
+    before = {suffix: request.output.with_name(f"data{suffix}").read_bytes() for suffix in SUFFIXES}
+    write_jsonl(source, [{"text": "new text"}])
+    with pytest.raises(TrainyardError, match=r"data.bin exists already.*--overwrite"):
+        preprocess(request)
+    assert {suffix: request.output.with_name(f"data{suffix}").read_bytes() for suffix in SUFFIXES} == before
+    preprocess(request_for([source], overwrite=True))
+    _, facts = read_dataset_manifest(request.output)
+    assert facts.tokens == len(load_tokenizer(request.tokenizer).encode("new text"))
+    assert outputs(tmp_path / "out") == {f"data{suffix}" for suffix in SUFFIXES}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_line_in_the_middle_leaves_nothing_new(
+    tmp_path: Path, request_for: Request, small_chunks: None, workers: int
+) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "good"}] * 7)
+    preprocess(request_for([source]))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    source.write_text(source.read_text() + '{"text": "cut')
+    with pytest.raises(TrainyardError, match=r"a.jsonl, line 8: not JSON"):
+        preprocess(request_for([source], overwrite=True, workers=workers))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_crash_while_writing_one_of_two_datasets_leaves_nothing(
+    tmp_path: Path, request_for: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"q": "x", "a": "y"}])
+    finish = IndexedDatasetWriter.finish
+
+    def fail_for_the_second(writer: IndexedDatasetWriter) -> None:
+        if writer.prefix.name == "data_a":
+            raise OSError("no space left")
+        finish(writer)
+
+    monkeypatch.setattr(IndexedDatasetWriter, "finish", fail_for_the_second)
+    with pytest.raises(OSError, match="no space"):
+        preprocess(request_for([source], json_keys=("q", "a")))
+    assert outputs(tmp_path / "out") == set()
+
+
+def test_a_dead_worker_is_reported(
+    tmp_path: Path, request_for: Request, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}] * 9)
+    monkeypatch.setattr(document_encoding, "_encode_in_worker", _die)
+    with pytest.raises(TrainyardError, match=r"process died.*fewer --workers"):
+        preprocess(request_for([source], workers=2))
+    assert outputs(tmp_path / "out") == set()
+
+
+def _die(*arguments: object) -> None:
+    import os
+
+    os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"json_keys": ("body",)}, "line 1: no key 'body', only text"),
+        ({"json_keys": ("text", "text")}, "each once"),
+        ({"json_keys": ("a/b",)}, "without slashes"),
+        ({"workers": 0}, "at least one process"),
+    ],
+)
+def test_bad_requests_write_nothing(
+    tmp_path: Path, request_for: Request, settings: dict[str, Any], message: str
+) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}])
+    with pytest.raises(TrainyardError, match=re.escape(message)):
+        preprocess(request_for([source], **settings))
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize("texts", [[], ["", ""]])
+@pytest.mark.parametrize("append_eod", [False, True])
+def test_sources_without_text(tmp_path: Path, request_for: Request, texts: list[str], append_eod: bool) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    source.write_text(source.read_text() + "\n")
+    with pytest.raises(TrainyardError, match=rf"no text under 'text': {len(texts)} documents"):
+        preprocess(request_for([source], append_eod=append_eod))
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_tokenizer_without_an_end_of_document(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    (tmp_path / "bare").mkdir()
+    Tokenizer(models.BPE({"a": 0, "b": 1}, [])).save(str(tmp_path / "bare" / "tokenizer.json"))
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "ab"}])
+    with pytest.raises(TrainyardError, match="no end-of-document token to append"):
+        preprocess(PreprocessRequest([source], tmp_path / "data", tmp_path / "bare", append_eod=True))
+    preprocess(PreprocessRequest([source], tmp_path / "data", tmp_path / "bare"))
+    assert IndexedDataset(tmp_path / "data").tokens.tolist() == [0, 1]
+
+
+def test_a_vocabulary_of_65500_takes_four_bytes(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    (tmp_path / "large").mkdir()
+    vocabulary = {"a": 0, "b": 65499}
+    Tokenizer(models.BPE(vocabulary, [])).save(str(tmp_path / "large" / "tokenizer.json"))
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "ab"}])
+    preprocess(PreprocessRequest([source], tmp_path / "data", tmp_path / "large"))
+    dataset = IndexedDataset(tmp_path / "data")
+    assert (dataset.dtype, dataset.tokens.tolist()) == (np.int32, [0, 65499])

@@ -1,0 +1,162 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_tools.data_config import DataConfig
+from data_tools.dataset_adoption import adopt_dataset
+from data_tools.dataset_manifest import manifest_path
+from data_tools.dataset_scan import scan
+from data_tools.dataset_verification import verify_dataset
+from data_tools.errors import TrainyardError
+from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.manifest import Status, read_manifest, write_manifest
+from data_tools.run_data import RunData
+from tests.data_tools.test_indexed_dataset import write_by_hand
+
+Config = Callable[..., DataConfig]
+MakeDataset = Callable[..., Path]
+
+
+@pytest.fixture
+def config(text_dataset: Path, tokenizer_folder: Path) -> Config:
+    """The `data:` section of a run over TEXTS."""
+
+    def make(**changes: object) -> DataConfig:
+        settings = {"path": str(text_dataset), "tokenizer": str(tokenizer_folder), "split": "3,1", "sequence_length": 8}
+        return DataConfig.model_validate({**settings, **changes})
+
+    return make
+
+
+def test_what_a_run_reads(config: Config, text_dataset: Path) -> None:
+    data = RunData(config(), Path("/nowhere"))
+    dataset = IndexedDataset(text_dataset)
+    boundary = dataset.document_token_offset(15)
+    training = (boundary - 1) // 8
+    plan = data.check(vocab_size=300, training_samples=training, validation_samples=2)
+    assert (plan.training_windows, plan.training_tokens, plan.planned_epochs) == (training, boundary, 1.0)
+    assert plan.planned_tokens == training * 8
+    assert (len(data.training_windows), len(data.validation_windows)) == (training, plan.validation_windows)
+    assert plan.validation_tokens == len(dataset.tokens) - boundary
+    assert np.array_equal(data.validation_windows[0], dataset.tokens[boundary : boundary + 9])
+    assert data.dataset_id == read_manifest(manifest_path(text_dataset)).id
+    assert data.tokenizer_id == read_manifest(manifest_path(text_dataset)).parents[0]
+    assert f"{training * 8:,} tokens planned = 1.000 epochs of {training:,} windows of 8" in plan.describe()
+
+
+def test_relative_paths_start_at_the_checkout(config: Config, text_dataset: Path, tokenizer_folder: Path) -> None:
+    shutil.copytree(tokenizer_folder, text_dataset.parent / "tokenizer")
+    RunData(config(path="texts", tokenizer="tokenizer"), text_dataset.parent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "samples", "message"),
+    [
+        ({}, (300, 1000, 1), r"data.max_epochs allows 1; .* or set data.max_epochs to \d+\.\d{3} or more"),
+        ({"max_epochs": 2.5}, (300, 1000, 1), r"allows 2.5"),
+        ({}, (300, 1, 1000), r"evaluation.samples is 1,000, the validation split .* has \d+ windows of 8"),
+        ({"split": "1"}, (300, 1, 1), r"evaluation.samples is 1, .*0 windows"),
+        ({"split": "0,1"}, (300, 1, 1), r"training split .* has 0 tokens, one sample needs 9"),
+        ({"sequence_length": 10**6}, (300, 1, 1), r"one sample needs 1000001; give more data"),
+        ({}, (100, 1, 1), r"holds token id \d+, model.vocab_size 100 has ids up to 99; set model.vocab_size to 300"),
+    ],
+)
+def test_data_that_is_not_enough(
+    config: Config, changes: dict[str, object], samples: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(TrainyardError, match=message):
+        RunData(config(**changes), Path("/nowhere")).check(*samples)
+
+
+def test_the_largest_plan_is_allowed_and_one_more_sample_is_not(config: Config) -> None:
+    data = RunData(config(max_epochs=1.5), Path("/nowhere"))
+    most = int(len(data.training_windows) * 1.5)
+    assert data.check(300, most, 0).planned_epochs == pytest.approx(most / len(data.training_windows))
+    with pytest.raises(TrainyardError, match="max_epochs"):
+        data.check(300, most + 1, 0)
+
+
+def test_missing_data(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(TrainyardError, match=r"none.bin does not exist .*tools/preprocess FILES --output .*none"):
+        RunData(config(path="none"), tmp_path)
+
+
+def test_no_manifest(config: Config, text_dataset: Path) -> None:
+    manifest_path(text_dataset).unlink()
+    with pytest.raises(TrainyardError, match=r"has no manifest .*tools/dataset adopt .*texts --tokenizer DIR"):
+        RunData(config(), Path("/nowhere"))
+
+
+def test_another_tokenizer(config: Config, sentencepiece_model: Path) -> None:
+    with pytest.raises(TrainyardError, match=r"was made with tokenizer bpe .* is another one"):
+        RunData(config(tokenizer=str(sentencepiece_model)), Path("/nowhere"))
+
+
+def test_data_marked_invalid(config: Config, text_dataset: Path) -> None:
+    path = manifest_path(text_dataset)
+    status = Status(state="invalid", reason="duplicated", date="2026-01-01")
+    write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
+    with pytest.raises(TrainyardError, match="invalid since 2026-01-01: duplicated"):
+        RunData(config(), Path("/nowhere"))
+
+
+def test_another_dataset_under_the_same_manifest(config: Config, text_dataset: Path) -> None:
+    with IndexedDatasetWriter(text_dataset, "u2") as writer:
+        writer.add_document([1, 2, 3])
+    with pytest.raises(TrainyardError, match=r"texts.bin has 6 bytes, its manifest says"):
+        RunData(config(), Path("/nowhere"))
+
+
+def test_verification(text_dataset: Path) -> None:
+    assert verify_dataset(text_dataset).documents == 20
+    tokens = bytearray(text_dataset.with_name("texts.bin").read_bytes())
+    tokens[0:2] = (5000).to_bytes(2, "little")
+    text_dataset.with_name("texts.bin").write_bytes(tokens)
+    with pytest.raises(TrainyardError) as caught:
+        verify_dataset(text_dataset)
+    for words in ("texts.bin has sha256", "largest token id: 5000 found", "5000 lies beyond the 300 ids"):
+        assert words in str(caught.value)
+
+
+def test_scanning_finds_what_opening_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_tools.dataset_scan.ELEMENTS_READ_AT_ONCE", 2)
+    monkeypatch.setattr("data_tools.indexed_dataset.POINTERS_CHECKED_AT_OPEN", 2)
+    tokens = np.array([3, 9, 4, 1, 5], dtype="<u2")
+    write_by_hand(tmp_path / "good", tokens, [1, 0, 3, 1], [0, 1, 2, 2, 4])
+    assert scan(IndexedDataset(tmp_path / "good")) == (1, 9, 2)
+    write_by_hand(tmp_path / "back", tokens, [1, 0, 3, 1], [0, 3, 2, 4])
+    with pytest.raises(TrainyardError, match="document 1 starts at sequence 3 and the next one at 2"):
+        scan(IndexedDataset(tmp_path / "back"))
+    write_by_hand(tmp_path / "gap", tokens, [1, 1, 1, 1, 1], [0, 5])
+    index = bytearray((tmp_path / "gap.idx").read_bytes())
+    index[34 + 20 + 16] = 5
+    (tmp_path / "gap.idx").write_bytes(index)
+    with pytest.raises(TrainyardError, match="sequence 1 ends at byte 4, the next one starts at byte 5"):
+        scan(IndexedDataset(tmp_path / "gap"))
+    write_by_hand(tmp_path / "negative", np.array([3, -1], dtype="<i4"), [2], [0, 1], code=4)
+    with pytest.raises(TrainyardError, match="negative token id -1"):
+        scan(IndexedDataset(tmp_path / "negative"))
+    write_by_hand(tmp_path / "float", np.array([3.0]), [1], [0, 1], code=6)
+    with pytest.raises(TrainyardError, match="holds float64, expected integer"):
+        scan(IndexedDataset(tmp_path / "float"))
+
+
+def test_a_foreign_dataset_is_adopted(make_dataset: MakeDataset, tokenizer_folder: Path, config: Config) -> None:
+    prefix = make_dataset([list(range(100)), [], list(range(99))])
+    manifest = adopt_dataset(prefix, tokenizer_folder)
+    assert manifest.facts["largest_token_id"] == 99
+    assert manifest.facts["empty_documents"] == 1
+    assert verify_dataset(prefix).tokens == 199
+    RunData(config(path=str(prefix)), Path("/nowhere")).check(300, 1, 0)
+    with pytest.raises(TrainyardError, match="exists already"):
+        adopt_dataset(prefix, tokenizer_folder)
+
+
+def test_a_foreign_dataset_of_another_tokenizer(make_dataset: MakeDataset, tokenizer_folder: Path) -> None:
+    prefix = make_dataset([[1, 300]])
+    with pytest.raises(TrainyardError, match=r"holds token id 300, tokenizer bpe has ids up to 299"):
+        adopt_dataset(prefix, tokenizer_folder)
+    assert not manifest_path(prefix).exists()

@@ -1,0 +1,129 @@
+"""One node of a launch: real torchrun, with small workers in place of the trainer."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from megatron_patches.node import Failure, available_cpus, record_failure, torchrun_arguments
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# the node as it is, but for the module that its processes run
+NODE = "import sys; from megatron_patches import node; node.TRAINER = 'worker'; sys.exit(node.main(sys.argv[1:]))"
+
+RECORDS_ITSELF = """
+import json, os, signal, sys, time
+from pathlib import Path
+launch_directory, rank = Path(sys.argv[1]), os.environ["RANK"]
+wanted = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "OMP_NUM_THREADS")
+text = json.dumps({name: os.environ[name] for name in wanted})
+(launch_directory / f"rank-{rank}.json").write_text(text)
+"""
+WAITS_FOR_REQUEST = (
+    RECORDS_ITSELF
+    + """
+time.sleep(1.5)  # as if importing torch, while the request comes
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+time.sleep(60)
+"""
+)
+RANK_1_ENDS = """
+import os, signal, sys, time
+if os.environ["RANK"] == "1":
+    {end}
+time.sleep(60)
+"""
+
+
+def start_node(folder: Path, worker: str, nodes: int = 1, rank: int = 0, processes: int = 2) -> subprocess.Popen[str]:
+    (folder / "worker.py").write_text(worker)
+    place = ["--nodes", str(nodes), "--node-rank", str(rank), "--processes", str(processes)]
+    meeting = ["--host", "127.0.0.1", "--port", str(20000 + os.getpid() % 10000)]
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{CHECKOUT}"}
+    environment.pop("OMP_NUM_THREADS", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", NODE, str(folder), *place, *meeting],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} does not appear"
+        time.sleep(0.05)
+
+
+def test_two_nodes_meet_and_an_early_request_reaches_each_process(tmp_path: Path) -> None:
+    nodes = [start_node(tmp_path, WAITS_FOR_REQUEST, nodes=2, rank=rank, processes=1) for rank in (0, 1)]
+    wait_for(tmp_path / "rank-0.json")
+    (tmp_path / "stop-requested").touch()
+    for node in nodes:
+        assert node.communicate(timeout=30) == ("", "")
+        assert node.returncode == 0
+    for rank in (0, 1):
+        worker = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert worker.pop("OMP_NUM_THREADS").isdecimal()
+        assert worker == {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    assert not (tmp_path / "failure.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("sys.exit(7)", 7, "ended with code 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "was ended by SIGKILL"),
+    ],
+)
+def test_a_failure_is_told_in_one_line_and_recorded(tmp_path: Path, end: str, code: int, said: str) -> None:
+    node = start_node(tmp_path, RANK_1_ENDS.format(end=end))
+    host = os.uname().nodename
+    assert node.communicate(timeout=30) == ("", f"rank 1 on {host} {said}\n")
+    assert node.returncode == code
+    assert json.loads((tmp_path / "failure.json").read_text()) == {"rank": 1, "node": host, "exit_code": code}
+
+
+def test_a_node_that_a_signal_ends_takes_its_processes_along(tmp_path: Path) -> None:
+    worker = f"{RECORDS_ITSELF}\n(launch_directory / f'pid-{{rank}}').write_text(str(os.getpid()))\ntime.sleep(60)"
+    node = start_node(tmp_path, worker)
+    for rank in (0, 1):
+        wait_for(tmp_path / f"pid-{rank}")
+    node.send_signal(signal.SIGTERM)
+    assert node.communicate(timeout=30) == ("", "")
+    assert node.returncode == 128 + signal.SIGTERM
+    for rank in (0, 1):
+        assert not Path("/proc", (tmp_path / f"pid-{rank}").read_text()).exists()
+    assert not (tmp_path / "failure.json").exists()
+
+
+def test_the_first_failure_is_the_one_on_record(tmp_path: Path) -> None:
+    record_failure(Failure(rank=5, node="node2", code=-9), tmp_path)
+    record_failure(Failure(rank=0, node="node1", code=1), tmp_path)
+    assert json.loads((tmp_path / "failure.json").read_text()) == {"rank": 5, "node": "node2", "exit_code": 137}
+    assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
+
+
+def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    assert available_cpus() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
+    assert available_cpus() == 1
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4096")
+    assert available_cpus() == len(os.sched_getaffinity(0))
+
+
+def test_torchrun_restarts_nothing_and_writes_nothing() -> None:
+    sizes = {"nodes": 4, "node_rank": 3, "processes": 8, "host": "node1", "port": 12345}
+    arguments = torchrun_arguments(argparse.Namespace(launch_directory=Path("runs/x/launches/0001"), **sizes))
+    assert {"--max-restarts=0", "--log-dir=/dev/null", "--rdzv-backend=static"} <= set(arguments)
+    assert arguments[-3:] == ["--module", "megatron_patches.train", "runs/x/launches/0001"]

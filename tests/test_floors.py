@@ -1,0 +1,127 @@
+"""Who may import whom, and who must start without torch (ARCHITECTURE.md, "Floors")."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+OURS = {"data_tools", "megatron_patches", "tools", "slurm", "tests", "train"}
+HEAVY = {"torch", "transformers", "deepspeed", "megatron"}
+
+# floor -> packages that no file of it imports, wherever in the file the import stands
+FORBIDDEN = {
+    "data_tools": (OURS - {"data_tools"}) | HEAVY,
+    "megatron_patches": OURS - {"megatron_patches", "data_tools"},
+    "tools": OURS - {"tools", "megatron_patches", "data_tools"},
+}
+
+# what a command line needs in order to check a run; `*_config.py` beside them
+TORCH_FREE_IN_ENGINE = [
+    "config",
+    "config_checks",
+    "config_fields",
+    "config_layers",
+    "config_problems",
+    "config_yaml",
+    "divisibility",
+    "layout",
+    "parameter_count",
+    "plan",
+    "run_directory",
+    "run_summary",
+    "optim.schedule",
+]
+
+
+def imported_packages(file: Path) -> Iterator[tuple[str, int]]:
+    """Top-level packages that a Python file imports, with the line."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # a relative import stays inside its package only while the dots do not lead out of it; none is used here
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            assert node.module is not None
+            yield node.module.split(".")[0], node.lineno
+
+
+def wrong_imports(checkout: Path) -> list[str]:
+    return [
+        f"{file.relative_to(checkout)}:{line} imports {package}"
+        for floor, forbidden in FORBIDDEN.items()
+        for file in sorted((checkout / floor).rglob("*.py"))
+        for package, line in imported_packages(file)
+        if package in forbidden
+    ]
+
+
+def modules_without_torch() -> list[str]:
+    """data_tools, the command lines, and what they need of the engine."""
+    files = [file for folder in ("data_tools", "tools") for file in sorted((CHECKOUT / folder).rglob("*.py"))]
+    files += sorted((CHECKOUT / "megatron_patches").rglob("*_config.py"))
+    dotted = [".".join(file.relative_to(CHECKOUT).with_suffix("").parts) for file in files]
+    return [*dotted, *(f"megatron_patches.{name}" for name in TORCH_FREE_IN_ENGINE)]
+
+
+IMPORT_EACH = """\
+import importlib, sys
+heavy = set(sys.argv[1].split(","))
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+    if loaded := heavy & sys.modules.keys():
+        sys.exit(f"importing {name} loads {', '.join(sorted(loaded))}")
+"""
+
+
+def import_each(*modules: str, path: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
+    """Imports modules one after the other in a fresh interpreter; fails at the first that loads something heavy."""
+    command = [sys.executable, "-c", IMPORT_EACH, ",".join(sorted(HEAVY)), *modules]
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    return subprocess.run(command, cwd=path, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_imports_point_down() -> None:
+    assert wrong_imports(CHECKOUT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "found"),
+    [
+        ("data_tools/x.py", "import torch.nn", "data_tools/x.py:1 imports torch"),
+        (
+            "data_tools/x.py",
+            "def f():\n    from megatron_patches import config",
+            "data_tools/x.py:2 imports megatron_patches",
+        ),
+        ("megatron_patches/a/x.py", "from tools.runs import app", "megatron_patches/a/x.py:1 imports tools"),
+        ("tools/x.py", "import json, slurm", "tools/x.py:1 imports slurm"),
+    ],
+)
+def test_an_import_that_points_up_is_found(tmp_path: Path, file: str, text: str, found: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    assert wrong_imports(tmp_path) == [found]
+
+
+def test_command_lines_start_without_torch() -> None:
+    done = import_each(*modules_without_torch())
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_module_that_loads_torch_is_found(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").touch()
+    (tmp_path / "innocent.py").write_text("import json")
+    (tmp_path / "guilty.py").write_text("import torch")
+    done = import_each("innocent", "guilty", path=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "importing guilty loads torch\n")
+
+
+def test_the_launcher_needs_the_standard_library_alone() -> None:
+    packages = {package for package, _ in imported_packages(CHECKOUT / "slurm" / "launch")}
+    assert packages
+    assert packages <= sys.stdlib_module_names

@@ -1,0 +1,109 @@
+"""What all verbs share: which Python they find, and how a mistake ends them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+VERB = """\
+import sys
+import typer
+from data_tools.errors import TrainyardError
+from tools.command_line import run_app
+
+app = typer.Typer(add_completion=False)
+
+@app.command()
+def main(word: str = "", fail: bool = False) -> None:
+    if fail:
+        raise TrainyardError("no such corpus; name another")
+    print(word, sys.executable, __file__)
+
+if __name__ == "__main__":
+    run_app(app)
+"""
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Path:
+    """A checkout with one verb of two words."""
+    for file in (
+        "tools/__init__.py",
+        "tools/verb",
+        "tools/command_line.py",
+        "data_tools/__init__.py",
+        "data_tools/errors.py",
+    ):
+        (tmp_path / "yard" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / file, tmp_path / "yard" / file)
+    (tmp_path / "yard" / "tools" / "say_word.py").write_text(VERB)
+    (tmp_path / "yard" / "tools" / "say-word").symlink_to("verb")
+    return tmp_path / "yard"
+
+
+def call(verb: Path, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    environment: Mapping[str, str] = {**clean, "TRAINYARD_PYTHON": sys.executable, **variables}
+    return subprocess.run([verb, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_dashes_become_underscores_and_arguments_stay_whole(yard: Path, tmp_path: Path) -> None:
+    done = call(yard / "tools" / "say-word", "--word", "two words", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("two words ")
+    assert str(yard / "tools" / "say_word.py") in done.stdout
+
+
+def test_a_folder_named_tools_where_the_user_stands_is_not_taken(yard: Path, tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("raise SystemExit('wrong tools')")
+    assert call(yard / "tools" / "say-word", cwd=tmp_path).returncode == 0
+
+
+def test_a_link_from_elsewhere(yard: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "say-word").symlink_to(yard / "tools" / "say-word")
+    assert call(Path("say-word"), cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}").returncode == 0
+
+
+def environment_with_python(folder: Path) -> Path:
+    """An environment whose Python says its own name."""
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "this is {folder.name}"\n')
+    python.chmod(0o755)
+    return folder
+
+
+def test_which_python(yard: Path, tmp_path: Path) -> None:
+    verb = yard / "tools" / "say-word"
+    own = environment_with_python(yard / ".venv")
+    active = environment_with_python(tmp_path / "active")
+    named = environment_with_python(tmp_path / "named")
+    assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="").stdout == f"this is {own.name}\n"
+    assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="", VIRTUAL_ENV=str(active)).stdout == "this is active\n"
+    both = call(verb, cwd=tmp_path, TRAINYARD_PYTHON=str(named / "bin" / "python"), VIRTUAL_ENV=str(active))
+    assert both.stdout == "this is named\n"
+    shutil.rmtree(own)
+    shutil.move(active / "bin" / "python", active / "bin" / "python3")
+    path = f"{active / 'bin'}:{os.environ['PATH']}"
+    assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="", PATH=path).stdout == "this is active\n"
+
+
+def test_a_mistake_is_a_message_and_exit_code_2(yard: Path, tmp_path: Path) -> None:
+    done = call(yard / "tools" / "say-word", "--fail", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: no such corpus; name another\n")
+
+
+def test_help_names_the_verb(yard: Path, tmp_path: Path) -> None:
+    assert "tools/say-word" in call(yard / "tools" / "say-word", "--help", cwd=tmp_path).stdout
+
+
+def test_an_unknown_option_ends_with_exit_code_2(yard: Path, tmp_path: Path) -> None:
+    assert call(yard / "tools" / "say-word", "--nothing", cwd=tmp_path).returncode == 2
