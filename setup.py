@@ -15,6 +15,7 @@ setup(
         "deepspeed==0.19.8",
         "megatron-core==0.16.1",
         "numpy",
+        "psutil",
         "safetensors",
         # tokenizers and sources of text
         "tokenizers",

@@ -1,6 +1,7 @@
 """One rank of a launch: `python -m megatron_patches.train LAUNCH_DIRECTORY`, started by torchrun.
 
-Exit codes: 0 finished, 75 stopped to be continued, 2 bad input, anything else failed.
+Exit codes: 0 finished, or stopped to be continued (then the launch's folder has a file `stopped`, which the launcher
+turns into 75: torchrun would take any other code for a failure), 2 bad input, anything else failed.
 """
 
 import os
@@ -94,7 +95,8 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
 def main(launch_directory: Path) -> int:
     """The command line; returns its exit code."""
     try:
-        return train(Launch(launch_directory)).value
+        train(Launch(launch_directory))
+        return 0
     except TrainyardError as error:
         print(f"error on rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr, flush=True)
         return 2

@@ -22,10 +22,10 @@ from megatron_patches.run_directory import Launch
 
 
 class Outcome(Enum):
-    """How a launch ended, and its exit code."""
+    """How a launch ended."""
 
-    FINISHED = 0
-    STOPPED = 75
+    FINISHED = "finished"
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class ConsoleLog(Callback):
 
     def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
         reason = f" ({trainer.stop_reason})" if trainer.stop_reason else ""
-        self.say(f"{outcome.name.lower()} at step {trainer.progress.step} of {trainer.config.training.steps}{reason}")
+        self.say(f"{outcome.value} at step {trainer.progress.step} of {trainer.config.training.steps}{reason}")
 
     def close(self) -> None:
         self._bar.stop()

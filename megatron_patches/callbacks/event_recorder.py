@@ -37,7 +37,7 @@ class EventRecorder(Callback):
         self.writer.write("message", text=text)
 
     def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
-        self.writer.write("end", step=trainer.progress.step, outcome=outcome.name, reason=trainer.stop_reason)
+        self.writer.write("end", step=trainer.progress.step, outcome=outcome.value, reason=trainer.stop_reason)
 
     def close(self) -> None:
         self.writer.close()

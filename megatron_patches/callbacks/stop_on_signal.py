@@ -22,7 +22,8 @@ class StopOnSignal(Callback):
 
     def __init__(self) -> None:
         self._received = 0
-        self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, self._remember)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS))  # node.py blocks USR1 until someone listens
         self._verdict = torch.zeros(1, dtype=torch.int32)
         self._asked: dist.Work | None = None
@@ -46,5 +47,6 @@ class StopOnSignal(Callback):
             self._asked = None
 
     def close(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        # A late second request must not kill a process that has already saved; SLURM sends TERM twice.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)

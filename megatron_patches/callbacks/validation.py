@@ -28,7 +28,7 @@ class Validation(Callback):
             self.validate(trainer)
 
     def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
-        if outcome.name == "FINISHED":
+        if outcome.value == "finished":
             self.validate(trainer)
 
     def validate(self, trainer: Trainer) -> None:

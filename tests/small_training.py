@@ -1,0 +1,48 @@
+"""A dataset of made-up words and a run of a few seconds on it, for tests of the whole path."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.preprocess import PreprocessRequest, preprocess
+from data_tools.tokenizer_training import train_bpe
+
+RUN_YAML = """
+why: a run for tests
+model: {{layers: 4, hidden_size: 32, attention_heads: 4, ffn_size: 64, vocab_size: 384}}
+data: {{path: {folder}/text, tokenizer: {folder}/tokenizer, split: "8,2", sequence_length: 16}}
+training: {{steps: 8, global_batch_size: 8, micro_batch_size: 2, precision: fp32, seed: 7}}
+optimizer: {{name: adamw, learning_rate: 1e-2, weight_decay: 0.1, gradient_clip: 0.05}}
+schedule: {{name: cosine, warmup_steps: 2, final_learning_rate: 1e-3}}
+checkpoint: {{every_steps: 3}}
+evaluation: {{every_steps: 4, samples: 10}}
+"""
+
+
+@dataclass(frozen=True)
+class SmallData:
+    """A folder with `text.bin`, `text.idx`, a manifest and `tokenizer/`."""
+
+    folder: Path
+
+    def write_run(self, path: Path) -> Path:
+        """A run's YAML on this data."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(RUN_YAML.format(folder=self.folder))
+        return path
+
+
+def make_small_data(folder: Path) -> SmallData:
+    """200 documents of 40 words, a BPE of 384 tokens, about 16,000 tokens; a second of work."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 6))) for _ in range(150)]
+    documents = folder / "documents"
+    documents.mkdir()
+    for number in range(200):
+        (documents / f"{number:03d}.txt").write_text(" ".join(draw.choices(words, k=40)))
+    files = sorted(documents.iterdir())
+    train_bpe(files, folder / "tokenizer", vocab_size=384)
+    preprocess(
+        PreprocessRequest(inputs=files, output=folder / "text", tokenizer=folder / "tokenizer", append_eod=True)
+    )
+    return SmallData(folder)
