@@ -60,11 +60,11 @@ class IndexedDataset:
         """First sequence of each document, and at the end the number of sequences, int64 [documents + 1]."""
         self._check_ends()
         self._check_sampled_pointers()
-        self.tokens: NDArray[Any] = np.memmap(self.bin_path, self.dtype, mode="r")
+        self.tokens: NDArray[Any] = np.asarray(np.memmap(self.bin_path, self.dtype, mode="r"))
         """All tokens in file order, [tokens], read-only."""
 
     def _map_index(self, dtype: str, offset: int, count: int) -> NDArray[Any]:
-        return np.memmap(self.idx_path, np.dtype(dtype), mode="r", offset=offset, shape=(count,))
+        return np.asarray(np.memmap(self.idx_path, np.dtype(dtype), mode="r", offset=offset, shape=(count,)))
 
     def _check_ends(self) -> None:
         first, last = int(self.document_indices[0]), int(self.document_indices[-1])

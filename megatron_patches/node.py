@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def run_torchrun(options: argparse.Namespace) -> int | Failure:
 
     # torchrun tells of a failure in 10 lines of its own; ours is one, with rank and node
     logging.disable(logging.ERROR)
+    quieten_libraries()
     # on a GPU one thread is torchrun's own choice, which it would make with a banner
     threads = 1 if torch.cuda.is_available() else max(1, available_cpus() // options.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -101,6 +103,20 @@ def run_torchrun(options: argparse.Namespace) -> int | Failure:
     except SignalException as error:
         return 128 + error.sigval
     return 0
+
+
+def quieten_libraries() -> None:
+    """Settings that spare people 20 lines of what they know, in this process and those it starts; a user's own win."""
+    import torch
+
+    # megatron-core says it four times a process; Trainyard needs neither of the two
+    expected = "Transformer Engine and Apex are not installed"
+    os.environ.setdefault("PYTHONWARNINGS", f"ignore:{expected}:UserWarning")
+    warnings.filterwarnings("ignore", message=expected, category=UserWarning)
+    # tensor parallelism overlaps a reduction with a product only if kernels start in order; megatron-core asks for it
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would come to the same, with a warning
 
 
 def torchrun_arguments(options: argparse.Namespace) -> list[str]:

@@ -1,11 +1,14 @@
 """A dataset of made-up words and a run of a few seconds on it, for tests of the whole path."""
 
+import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.preprocess import PreprocessRequest, preprocess
 from data_tools.tokenizer_training import train_bpe
+from megatron_patches.config import RunConfig, load_run
 
 RUN_YAML = """
 why: a run for tests
@@ -25,11 +28,12 @@ class SmallData:
 
     folder: Path
 
-    def write_run(self, path: Path) -> Path:
-        """A run's YAML on this data."""
+    def run(self, folder: Path, overrides: Sequence[str] = (), name: str = "tr900a-28K-small") -> RunConfig:
+        """A run on this data, its YAML written to a folder."""
+        path = folder / "tr900-tests" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(RUN_YAML.format(folder=self.folder))
-        return path
+        return load_run(path, overrides)
 
 
 def make_small_data(folder: Path) -> SmallData:
@@ -37,7 +41,7 @@ def make_small_data(folder: Path) -> SmallData:
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 6))) for _ in range(150)]
     documents = folder / "documents"
-    documents.mkdir()
+    documents.mkdir(parents=True)
     for number in range(200):
         (documents / f"{number:03d}.txt").write_text(" ".join(draw.choices(words, k=40)))
     files = sorted(documents.iterdir())
@@ -46,3 +50,17 @@ def make_small_data(folder: Path) -> SmallData:
         PreprocessRequest(inputs=files, output=folder / "text", tokenizer=folder / "tokenizer", append_eod=True)
     )
     return SmallData(folder)
+
+
+def overrides(**settings: object) -> list[str]:
+    """`overrides(training__steps=8)` as the words of a command line."""
+    return [f"--{key.replace('__', '.')}={value}" for key, value in settings.items()]
+
+
+def train_launch(launch_directory: str, environment: dict[str, str] | None = None) -> None:
+    """One rank of a launch, for `tests.ranks`."""
+    from megatron_patches.run_directory import Launch
+    from megatron_patches.train import train
+
+    os.environ.update(environment or {})
+    train(Launch(Path(launch_directory)))

@@ -13,6 +13,6 @@ def run_app(app: typer.Typer) -> None:
     verb = Path(sys.argv[0]).stem.replace("_", "-")
     try:
         app(prog_name=f"tools/{verb}")
-    except TrainyardError as error:
+    except (TrainyardError, OSError) as error:  # an OSError names the file: no permission, no space, a missing folder
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -26,12 +26,12 @@ def info(
         raise TrainyardError("--show N and --tokenizer DIR belong together; give both, or neither")
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     console.print(contents_table(prefix))
     if split:
         console.print(split_table(prefix, split))
     if tokenizer is not None:
-        console.print(beginning(prefix, show, tokenizer), markup=False, highlight=False)
+        console.print(beginning(prefix, show, tokenizer), highlight=False)
 
 
 @app.command()

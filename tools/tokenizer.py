@@ -38,7 +38,7 @@ def info(path: Path = typer.Argument(help="Folder with a tokenizer.json, or a Se
     table.add_row("vocabulary", f"{tokenizer.vocab_size:,} ids")
     end = tokenizer.end_of_document
     table.add_row("end of document", "none" if end is None else f"{end} {tokenizer.decode([end])!r}")
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 if __name__ == "__main__":

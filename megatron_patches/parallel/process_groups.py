@@ -41,8 +41,12 @@ class ProcessGroups:
         return self.coordinates.pipeline == self.layout.pipeline - 1
 
 
-def start_process_groups(layout: Layout, dtype: torch.dtype, timeout_s: int = 1800) -> ProcessGroups:
+def start_process_groups(
+    layout: Layout, dtype: torch.dtype, timeout_s: int = 1800, alone: bool = False
+) -> ProcessGroups:
     """Join the other ranks (torchrun's environment variables say where) and make the layout's groups.
+
+    A process that is `alone` needs no such variables and opens no port.
 
     Raises RuntimeError if the world has another size than the layout; the launcher checks that before.
     """
@@ -51,13 +55,19 @@ def start_process_groups(layout: Layout, dtype: torch.dtype, timeout_s: int = 18
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(seconds=timeout_s))
+    timeout = datetime.timedelta(seconds=timeout_s)
+    if alone:
+        dist.init_process_group(
+            "nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=timeout
+        )
+    else:
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
     if dist.get_world_size() != layout.world_size:
         raise RuntimeError(f"{dist.get_world_size()} processes were started for a layout of {layout.world_size}")
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
     )
-    control = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s)) if cuda else dist.group.WORLD
+    control = dist.new_group(backend="gloo", timeout=timeout) if cuda else dist.group.WORLD
     assert control is not None
     return ProcessGroups(
         layout=layout,

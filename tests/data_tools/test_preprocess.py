@@ -170,6 +170,29 @@ def test_a_crash_while_writing_one_of_two_datasets_leaves_nothing(
     assert outputs(tmp_path / "out") == set()
 
 
+def test_a_crash_between_the_files_of_a_replacement_is_never_taken_for_whole(
+    tmp_path: Path, request_for: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old tokens with as many new ones fit the new index, so only the missing manifest can tell."""
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
+    request = request_for([source], overwrite=True)
+    preprocess(request)
+    write_jsonl(source, [{"text": "eno"}])
+    replace = Path.replace
+
+    def fail_for_the_tokens(path: Path, target: Path) -> Path:
+        if target.suffix == ".bin":
+            raise OSError("no space left")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_for_the_tokens)
+    with pytest.raises(OSError, match="no space"):
+        preprocess(request)
+    assert outputs(tmp_path / "out") == {"data.bin", "data.idx"}
+    with pytest.raises(TrainyardError, match="has no manifest"):
+        read_dataset_manifest(request.output)
+
+
 def test_a_dead_worker_is_reported(
     tmp_path: Path, request_for: Request, small_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,173 @@
+"""Continuations from a run's checkpoint: one process, whatever layout saved it, weights only."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_tools.errors import TrainyardError
+from data_tools.manifest import verify_files
+from data_tools.tokenizers import Tokenizer, load_tokenizer
+from megatron_patches.build_engine import PRECISIONS
+from megatron_patches.checkpoint.folders import checkpoint_name, inspect, list_checkpoints
+from megatron_patches.checkpoint.load import StoredState
+from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.engine import StatePiece
+from megatron_patches.layout import Layout
+from megatron_patches.models.build import PlainModel, build_plain
+from megatron_patches.models.gpt import gpt_layers
+from megatron_patches.parallel.parameters import info_of
+from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
+from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.run_directory import CHECKOUT, RunDirectory
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    temperature: float = 1.0
+    """divides the logits; 0 takes the likeliest token"""
+    top_k: int | None = None
+    """choose among so many of the likeliest tokens; None among all"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise TrainyardError(f"temperature {self.temperature}: give 0 (the likeliest token) or a positive number")
+        if self.top_k is not None and self.top_k < 1:
+            raise TrainyardError(f"top-k {self.top_k}: give 1 or more, or leave it out to choose among all tokens")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and the tokenizer it was trained with."""
+
+    checkpoint: Path
+    damage: list[str]
+    """what is wrong with newer checkpoints that were passed over"""
+    config: RunConfig
+    model: PlainModel
+    tokenizer: Tokenizer
+    device: torch.device
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; at most a sequence's length of ids."""
+        batch = torch.tensor([list(ids)], dtype=torch.int64, device=self.device)
+        return self.model(batch)[:, 0].float()
+
+    def continue_ids(self, ids: Sequence[int], tokens: int, sampling: Sampling) -> Iterator[int]:
+        """Up to `tokens` further ids, one at a time; it ends where the model ends the document.
+
+        The model sees the last `data.sequence_length` ids. The same checkpoint, prompt and sampling give the same ids.
+        """
+        generator = torch.Generator().manual_seed(sampling.seed)
+        context = list(ids)
+        for _ in range(tokens):
+            logits = self.logits(context[-self.config.data.sequence_length :])[-1]
+            # rows beyond the tokenizer's ids only pad the embedding: they stand for no text
+            chosen = choose(logits[: self.tokenizer.vocab_size].cpu(), sampling, generator)
+            if chosen == self.tokenizer.end_of_document:
+                return
+            context.append(chosen)
+            yield chosen
+
+    def continue_text(self, prompt: str, tokens: int, sampling: Sampling) -> str:
+        """The prompt and its continuation. An empty prompt stands for the beginning of a document.
+
+        Raises:
+            TrainyardError: the prompt is empty, and the tokenizer has no end-of-document token to begin after.
+        """
+        ids = self.tokenizer.encode(prompt)
+        if not ids and self.tokenizer.end_of_document is None:
+            raise TrainyardError(f"tokenizer {self.tokenizer.name} ends no document: give a prompt of a token or more")
+        start = ids or [self.tokenizer.end_of_document or 0]
+        return self.tokenizer.decode([*ids, *self.continue_ids(start, tokens, sampling)])
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """One id by logits, fp32 `[vocabulary]` on the CPU (a generator draws the same numbers on every machine there)."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    kept = min(sampling.top_k or len(logits), len(logits))
+    values, ids = logits.topk(kept)
+    shares = (values / sampling.temperature).softmax(-1)
+    return int(ids[torch.multinomial(shares, 1, generator=generator)])
+
+
+def load_model(run: RunDirectory, step: int | None = None) -> LoadedModel:
+    """The model of a run's newest whole checkpoint, or of the step's. Starts this process's groups: once a process.
+
+    Raises:
+        TrainyardError: there is no such checkpoint, it is damaged, or its tokenizer is missing or another one.
+    """
+    folder, damage = checkpoint_to_read(run, step)
+    config = load_resolved(folder / "config.yaml")
+    tokenizer = _own_tokenizer(folder, config)
+    groups = start_process_groups(Layout(1, 1, 1), PRECISIONS[config.training.precision], alone=True)
+    return LoadedModel(folder, damage, config, load_weights(folder, config, groups), tokenizer, groups.device)
+
+
+def load_weights(folder: Path, config: RunConfig, groups: ProcessGroups) -> PlainModel:
+    """The checkpoint's model, for evaluation; the groups are those of a single process."""
+    randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
+    model = build_plain(gpt_layers(config.model, config.data.sequence_length, groups, randomness), config.training.seed)
+    StoredState(folder).restore(
+        StatePiece(
+            f"{prefix}.{name}", "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False
+        )
+        for prefix, layer in model.named_layers()
+        for name, parameter in layer.named_parameters()
+    )  # fmt: skip
+    return model.to(groups.device).eval()
+
+
+def checkpoint_to_read(run: RunDirectory, step: int | None) -> tuple[Path, list[str]]:
+    """The newest whole checkpoint of a run, or the one of a step, and what is wrong with newer ones.
+
+    Every byte of its files is compared with its manifest.
+
+    Raises:
+        TrainyardError: there is none, or it is damaged; where all are damaged the problems of each are named.
+    """
+    folders = list_checkpoints(run.checkpoints)
+    if not folders:
+        raise TrainyardError(f"{run.path} has no checkpoints; train the run, or name another run directory")
+    if step is not None:
+        wanted = [folder for folder in folders if folder.name == checkpoint_name(step)]
+        if not wanted:
+            steps = ", ".join(str(int(folder.name.removeprefix("step-"))) for folder in reversed(folders))
+            raise TrainyardError(f"{run.path} has no checkpoint of step {step}; it has those of {steps}")
+        folders = wanted
+    found: list[str] = []
+    for folder in folders:
+        if not (problems := _damage(folder)):
+            return folder, found
+        found += problems
+    raise TrainyardError(
+        f"no whole checkpoint to read in {run.checkpoints}: {'; '.join(found)}. Restore one from a copy, or name another"
+    )
+
+
+def _damage(folder: Path) -> list[str]:
+    inspection = inspect(folder)
+    if inspection.manifest is None or inspection.problems:
+        return inspection.problems
+    return verify_files(inspection.manifest, folder, hashes=True)
+
+
+def _own_tokenizer(folder: Path, config: RunConfig) -> Tokenizer:
+    tokenizer = load_tokenizer(CHECKOUT / config.data.tokenizer)
+    inspection = inspect(folder)
+    assert inspection.manifest is not None, "the checkpoint was verified before"
+    identity = inspection.manifest.facts["identity"]
+    assert isinstance(identity, dict)
+    if tokenizer.id != identity["tokenizer"]:
+        raise TrainyardError(
+            f"{folder} was trained with tokenizer {str(identity['tokenizer'])[:12]}, {config.data.tokenizer} is now "
+            f"{tokenizer.id[:12]}; restore the run's own tokenizer there"
+        )
+    return tokenizer

@@ -1,0 +1,38 @@
+"""`tools/generate`: let a run continue a text."""
+
+import os
+from pathlib import Path
+
+import typer
+
+from tools.command_line import run_app
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    run: str = typer.Argument(help="A run's name, or the path of its run directory."),
+    prompt: str = typer.Option("", help="Text to continue; empty begins a document."),
+    tokens: int = typer.Option(100, min=1, help="Tokens to add at most; a document's end ends it."),
+    temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
+    top_k: int | None = typer.Option(None, min=1, help="Choose among so many tokens [default: all]."),
+    seed: int = typer.Option(0, min=0, help="The same seed gives the same text."),
+    step: int | None = typer.Option(None, min=0, help="Of this step's checkpoint [default: the newest whole one]."),
+) -> None:
+    """Continue a text with the weights of a run's checkpoint, on one process, whatever layout saved it."""
+    from megatron_patches.node import quieten_libraries
+    from megatron_patches.run_directory import RunDirectory, runs_root
+
+    directory = Path(run) if os.sep in run else runs_root() / run
+    quieten_libraries()
+    from megatron_patches.generation import Sampling, load_model
+
+    model = load_model(RunDirectory(directory), step)
+    for problem in model.damage:
+        typer.echo(f"passed over: {problem}", err=True)
+    print(model.continue_text(prompt, tokens, Sampling(temperature, top_k, seed)))
+
+
+if __name__ == "__main__":
+    run_app(app)
