@@ -20,6 +20,7 @@ from data_tools.run_data import RunData
 from megatron_patches.benchmark_statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.config import RunConfig, load_run, to_yaml
 from megatron_patches.flops import peak_tflops, training_flops_per_token
+from megatron_patches.parallel.parallel_config import ParallelConfig
 from megatron_patches.parameter_count import count_parameters
 from megatron_patches.run_directory import CHECKOUT, Launch
 from megatron_patches.run_summary import aligned, tokens_per_step
@@ -94,30 +95,34 @@ def compare(path: Path, overrides: Sequence[str], turns: Turns, threads: int) ->
         TrainyardError: the run, its data or an override is wrong.
         RuntimeError: the worker died; the message is the end of what it said.
     """
-    asked = load_run(path, overrides)
-    config = _for_measuring(path, overrides, asked, (turns.warmup + turns.alternations) * turns.steps)
-    samples = (turns.warmup + turns.alternations) * turns.steps * config.training.global_batch_size
-    RunData(config.data, CHECKOUT).check(config.model.vocab_size, samples, 0)
+    measured_steps = (turns.warmup + turns.alternations) * turns.steps
+    config = _for_measuring(path, overrides, measured_steps)
+    samples = measured_steps * config.training.global_batch_size
+    RunData(config.data, CHECKOUT).check(config.model.vocab_size, samples, validation_samples=0)
     with tempfile.TemporaryDirectory(prefix="trainyard-benchmark-") as folder:
         launch = Launch(Path(folder) / config.name / "launches" / "0001")
         launch.directory.mkdir(parents=True)
         launch.config.write_text(to_yaml(config), encoding="utf-8")
         measured = _run_worker(launch, turns, threads)
-    return _describe(asked, config, list(overrides), turns, measured)
+    return _describe(load_run(path).parallel, config, list(overrides), turns, measured)
 
 
-def _for_measuring(path: Path, overrides: Sequence[str], asked: RunConfig, measured_steps: int) -> RunConfig:
+def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int) -> RunConfig:
     """The run in one process, without validation, with its only save beyond the end of the measurement."""
+    one_process = ["--parallel.tensor=1", "--parallel.pipeline=1"]
+    asked = load_run(path, [*one_process, *overrides])
+    if asked.parallel.tensor * asked.parallel.pipeline > 1:
+        raise TrainyardError(
+            f"{path.stem}: bench measures one process; leave out --parallel.tensor and --parallel.pipeline"
+        )
     steps = max(asked.training.steps, measured_steps + 1)
     changes = {
-        "parallel.tensor": "1",
-        "parallel.pipeline": "1",
-        "training.steps": str(steps),
-        "checkpoint.every_steps": str(steps),
+        "training.steps": steps,
+        "checkpoint.every_steps": steps,
         "evaluation": "null",
         "logging.wandb": "null",
     }
-    return load_run(path, [*overrides, *(f"--{key}={value}" for key, value in changes.items())])
+    return load_run(path, [*one_process, *overrides, *(f"--{key}={value}" for key, value in changes.items())])
 
 
 def _run_worker(launch: Launch, turns: Turns, threads: int) -> dict:
@@ -137,18 +142,19 @@ def _run_worker(launch: Launch, turns: Turns, threads: int) -> dict:
     return json.loads((launch.directory / "measurement.json").read_text())
 
 
-def _describe(asked: RunConfig, config: RunConfig, overrides: list[str], turns: Turns, measured: dict) -> Benchmark:
+def _describe(
+    asked: ParallelConfig, config: RunConfig, overrides: list[str], turns: Turns, measured: dict
+) -> Benchmark:
     tokens = tokens_per_step(config) * turns.steps
     ours, peer = (measured[side] for side in ("ours", "peer"))
     speed = spread([tokens / seconds for seconds in ours["seconds"]])
     tflops = speed.median * training_flops_per_token(config.model, config.data.sequence_length) / 1e12
     peak = peak_tflops(measured["device"]) if measured["device"] and config.training.precision == "bf16" else None
-    parallel = asked.parallel
-    single = parallel.tensor * parallel.pipeline == 1
+    single = asked.tensor * asked.pipeline == 1
     return Benchmark(
         run=config.name,
         overrides=overrides,
-        overridden_layout=None if single else f"tensor {parallel.tensor} x pipeline {parallel.pipeline}",
+        overridden_layout=None if single else f"tensor {asked.tensor} x pipeline {asked.pipeline}",
         peer="loop",
         turns=turns,
         zero_stage=config.parallel.zero_stage,

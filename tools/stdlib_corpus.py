@@ -1,4 +1,4 @@
-"""The text that every machine has: the Python standard library's sources and its documentation.
+"""`tools/stdlib-corpus`: the text that every machine has, the Python standard library's sources and documentation.
 
 The documentation is the language reference that `help()` shows (pydoc_data); the sources hold the library's own.
 """
@@ -9,7 +9,20 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import typer
+
+from tools.command_line import run_app
+
+app = typer.Typer(add_completion=False)
+
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
+
+
+@app.command()
+def main(output: Path = typer.Option(help="File to write, .jsonl.")) -> None:
+    """Collect the sources and the documentation of this Python's standard library, one JSON line a document."""
+    documents = write_stdlib_corpus(output)
+    print(f"{output}: {documents:,} documents, {output.stat().st_size / 1e6:.1f} MB")
 
 
 def write_stdlib_corpus(path: Path) -> int:
@@ -18,14 +31,17 @@ def write_stdlib_corpus(path: Path) -> int:
     Documents are ordered by the hash of their names, so that a split by file order is a random one, and the same on
     every machine with the same Python.
     """
-    documents = sorted(_documents(), key=lambda document: hashlib.sha256(document[0].encode()).digest())
+    from data_tools.atomic_files import write_atomically
+
+    documents = sorted(stdlib_documents(), key=lambda document: hashlib.sha256(document[0].encode()).digest())
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"text": text, "source": name}, ensure_ascii=False) for name, text in documents]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
     return len(documents)
 
 
-def _documents() -> Iterator[tuple[str, str]]:
+def stdlib_documents() -> Iterator[tuple[str, str]]:
+    """(name, text) of every source file, tests left out, and of every topic of `help()`."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         relative = path.relative_to(library)
@@ -37,3 +53,7 @@ def _documents() -> Iterator[tuple[str, str]]:
 
     for name, text in sorted(topics.items()):
         yield f"help/{name}", text
+
+
+if __name__ == "__main__":
+    run_app(app)

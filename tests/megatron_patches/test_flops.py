@@ -1,0 +1,24 @@
+"""Floating-point work against published figures."""
+
+import pytest
+
+from megatron_patches.flops import peak_tflops, training_flops_per_token
+from megatron_patches.models.model_config import ModelConfig
+
+BLOOM = ModelConfig(layers=70, hidden_size=14336, attention_heads=112, ffn_size=4 * 14336, vocab_size=250880)
+
+
+def test_bloom_does_149_tflops() -> None:
+    """384 A100, 2,048 samples of 2,048 tokens in 105.22 s, with recomputation: 149.02 TFLOP/s were published.
+
+    Recomputation runs the layers, but not the logits, a fourth time.
+    """
+    tokens = 2048 * 2048
+    logits = 6 * BLOOM.hidden_size * BLOOM.vocab_size
+    layers = training_flops_per_token(BLOOM, 2048) - logits
+    assert (layers * 4 / 3 + logits) * tokens / (105.22 * 384 * 1e12) == pytest.approx(149.02, abs=0.01)
+
+
+def test_unknown_hardware_has_no_peak() -> None:
+    assert peak_tflops("NVIDIA H200") == 989.4
+    assert peak_tflops("NVIDIA GeForce RTX 4090") is None

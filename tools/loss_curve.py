@@ -1,0 +1,86 @@
+"""A run's loss as a picture and as text, from its events."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron_patches.events import effective, read_events
+
+SMOOTHED_STEPS = 10
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Losses in nats per token, by step."""
+
+    run: str
+    training: list[tuple[int, float]]
+    validation: list[tuple[int, float]]
+    stops: list[int]
+    """steps after which the run was stopped, to be continued"""
+
+
+def read_curve(run: str, events_folder: Path) -> LossCurve:
+    """What the run's launches recorded, without the steps that were rolled back."""
+    events = read_events(events_folder)
+    return LossCurve(
+        run=run,
+        training=[(event.facts["step"], float(event.facts["loss"])) for event in effective(events, "step")],
+        validation=[(event.facts["step"], float(event.facts["loss"])) for event in effective(events, "validation")],
+        stops=[event.facts["step"] for event in events if event.kind == "end" and event.facts["outcome"] == "stopped"],
+    )
+
+
+def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
+    """A PNG of training and validation loss, the stops, and the entropy of single tokens (nats) to compare with."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.add_subplot()
+    steps = [step for step, _ in curve.training]
+    axes.plot(steps, [loss for _, loss in curve.training], color="#9ecae1", linewidth=1, label="training, each step")
+    axes.plot(steps, smoothed(curve), color="#08519c", linewidth=2, label=f"training, mean of {SMOOTHED_STEPS} steps")
+    axes.plot(*zip(*curve.validation, strict=True), "o--", color="#d94801", label="validation")
+    axes.axhline(entropy, color="#555555", linestyle=":", label=f"entropy of single held-out tokens, {entropy:.2f}")
+    for number, step in enumerate(curve.stops):
+        axes.axvline(step, color="#31a354", label=None if number else "stopped and resumed")
+        axes.annotate(f"{step}", (step, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points")
+    last_step, last_loss = curve.validation[-1]
+    axes.annotate(f"{last_loss:.2f}", (last_step, last_loss), xytext=(0, 8), textcoords="offset points", ha="center")
+    axes.set(title=curve.run, xlabel="step", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def smoothed(curve: LossCurve) -> list[float]:
+    """Mean over each step and the ones before it, up to SMOOTHED_STEPS in all."""
+    losses = [loss for _, loss in curve.training]
+    windows = [losses[max(0, last - SMOOTHED_STEPS + 1) : last + 1] for last in range(len(losses))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 16) -> str:
+    """The picture for a terminal: `.` training, `o` validation, `|` a stop, `-` the entropy of single tokens."""
+    last_step = max(step for step, _ in curve.training)
+    values = [loss for _, loss in [*curve.training, *curve.validation]] + [entropy]
+    low, high = min(values), max(values)
+
+    def column(step: int) -> int:
+        return round((step - 1) / max(1, last_step - 1) * (width - 1))
+
+    def row(loss: float) -> int:
+        return round((high - loss) / ((high - low) or 1) * (height - 1))
+
+    grid = [[" "] * width for _ in range(height)]
+    grid[row(entropy)] = ["-"] * width
+    for step in curve.stops:
+        for line in grid:
+            line[column(step)] = "|"
+    for step, loss in curve.training:
+        grid[row(loss)][column(step)] = "."
+    for step, loss in curve.validation:
+        grid[row(loss)][column(step)] = "o"
+    labels = [f"{high - (high - low) * number / (height - 1):6.2f}" for number in range(height)]
+    lines = [f"{label} {''.join(line)}".rstrip() for label, line in zip(labels, grid, strict=True)]
+    axis = f"{'step':>6} 1{last_step:>{width - 1}}"
+    return "\n".join([*lines, axis, "  nats per token: . training  o validation  | stop  - entropy of single tokens"])
