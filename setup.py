@@ -1,4 +1,4 @@
-"""Packaging: `pip install -c constraints.txt -e .` makes the checkout importable; tool settings live in pyproject.toml."""
+"""Packaging: `pip install -c constraints.txt -e .`; the settings of tools are in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

@@ -99,7 +99,7 @@ class OurLoop:
 class BareLoop:
     """A loop as one writes it in PyTorch, over the same module and optimizer, without DeepSpeed.
 
-    It has less to do than a real one: its batches lie in memory, it writes nothing, and it reads no loss before the end.
+    It has less to do than a real one: its batches lie in memory, it writes nothing, it reads no loss before the end.
     """
 
     def __init__(self, config: RunConfig, groups: ProcessGroups, batches: list[list[MicroBatch]]) -> None:
@@ -168,7 +168,7 @@ def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[
 def alternate(
     loops: tuple[Callable[[], None], Callable[[], None]], turns: int, steps: int, device: torch.device
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each turn of both loops; who goes first changes every time, so that neither always follows the other."""
+    """Seconds of each turn of both loops; who goes first changes every time, so neither always follows the other."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns):
         for side in (0, 1) if turn % 2 == 0 else (1, 0):

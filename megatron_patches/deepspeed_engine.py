@@ -20,7 +20,7 @@ from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.zero_partitions import FullState, PartitionedState
+from megatron_patches.zero_partitions import FullState, OptimizerPlacement, PartitionedState
 
 BUCKET_ELEMENTS = 50_000_000  # 200 MB of fp32 gradients in one message
 
@@ -41,7 +41,7 @@ class DeepSpeedEngine(Engine):
         allocate_state(self.optimizer)
         counted = {name for name, parameter in parameters.items() if self._counts_here(parameter)}
         if self.deepspeed.zero_optimization_stage() == 0:
-            self._where = FullState(parameters, counted, optimizer, self.groups)
+            self._where: OptimizerPlacement = FullState(parameters, counted, optimizer, self.groups)
         else:
             self._where = PartitionedState(parameters, counted, self.deepspeed.optimizer, self.groups)
 

@@ -49,7 +49,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_events(folder: Path) -> list[Event]:
-    """All events of a run, launch by launch, each launch in the order of time.
+    """All events of a run, launch by launch, each file in the order it was written.
 
     A last line without its end (a process was killed while writing) is left out; any other damage raises.
     """
@@ -59,18 +59,20 @@ def read_events(folder: Path) -> list[Event]:
 
 def _read_file(path: Path) -> Iterator[Event]:
     launch = path.stem.split("-", 1)[0]
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), 1):
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
         if not line.endswith("\n"):
             return
         try:
             facts = json.loads(line)
             yield Event(launch, facts.pop("kind"), facts.pop("time"), facts)
         except (ValueError, KeyError, AttributeError) as error:
-            raise TrainyardError(f"{path}:{number} is not an event ({error}); restore the file or move it away") from None
+            complaint = f"{path}:{number} is not an event ({error}); restore the file or move it away"
+            raise TrainyardError(complaint) from None
 
 
 def effective(events: list[Event], kind: str) -> list[Event]:
-    """Events of a kind that has a step (step, validation, checkpoint), without those that a later launch rolled back."""
+    """Events of a kind that has a step (step, validation, checkpoint), less those that a later launch rolled back."""
     kept: list[Event] = []
     for event in events:
         if event.kind == "start":

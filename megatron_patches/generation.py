@@ -55,7 +55,7 @@ class LoadedModel:
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; at most a sequence's length of ids."""
+        """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; at most sequence_length ids."""
         batch = torch.tensor([list(ids)], dtype=torch.int64, device=self.device)
         return self.model(batch)[:, 0].float()
 
@@ -121,7 +121,7 @@ def load_weights(folder: Path, config: RunConfig, groups: ProcessGroups) -> Plai
         )
         for prefix, layer in model.named_layers()
         for name, parameter in layer.named_parameters()
-    )  # fmt: skip
+    )
     return model.to(groups.device).eval()
 
 
@@ -148,7 +148,8 @@ def checkpoint_to_read(run: RunDirectory, step: int | None) -> tuple[Path, list[
             return folder, found
         found += problems
     raise TrainyardError(
-        f"no whole checkpoint to read in {run.checkpoints}: {'; '.join(found)}. Restore one from a copy, or name another"
+        f"no whole checkpoint to read in {run.checkpoints}: {'; '.join(found)}. "
+        "Restore one from a copy, or name another"
     )
 
 

@@ -5,7 +5,6 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 
 import deepspeed
-import torch
 from deepspeed.pipe import PipelineModule
 from torch import Tensor
 

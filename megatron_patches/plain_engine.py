@@ -38,7 +38,9 @@ class PlainEngine(DeepSpeedEngine):
         if zero_stage == 0 and groups.layout.data == 1:
             # Nobody to reduce with, yet DeepSpeed would copy all gradients into a bucket and back: 2 % of a CPU step.
             self.deepspeed.enable_backward_allreduce = False
-        names = {f"{prefix}.{name}": p for prefix, layer in model.named_layers() for name, p in layer.named_parameters()}
+        names = {
+            f"{prefix}.{name}": p for prefix, layer in model.named_layers() for name, p in layer.named_parameters()
+        }
         self._adopt(names, torch_optimizer)
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:

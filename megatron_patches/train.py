@@ -84,9 +84,11 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     if trainer.speaks:
         for leftover in remove_partial(folder):
             trainer.say(f"removed {leftover.name}: a save that was killed")
-    checkpoint = newest_whole_checkpoint(
-        folder, trainer.groups, lambda path, problems: trainer.say(f"skipping damaged {path.name}: {'; '.join(problems)}")
-    )
+
+    def skipped(path: Path, problems: list[str]) -> None:
+        trainer.say(f"skipping damaged {path.name}: {'; '.join(problems)}")
+
+    checkpoint = newest_whole_checkpoint(folder, trainer.groups, skipped)
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
         trainer.say(describe_resume(checkpoint, trainer.config.training.steps - trainer.progress.step))

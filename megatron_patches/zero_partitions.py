@@ -1,6 +1,7 @@
 """Where DeepSpeed keeps a rank's gradients, masters and moments, under ZeRO 0 and under ZeRO 1."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -41,9 +42,7 @@ class OptimizerPlacement(ABC):
         for number, (name, parameter) in enumerate(self.parameters.items()):
             turn = number % self.groups.layout.data == self.groups.coordinates.data
             flat = parameter.detach().view(-1)
-            pieces.append(
-                StatePiece(name, "weight", info_of(parameter).slice, 0, flat, turn and name in self.counted)
-            )
+            pieces.append(StatePiece(name, "weight", info_of(parameter).slice, 0, flat, turn and name in self.counted))
         return pieces
 
 
@@ -83,7 +82,7 @@ class PartitionedState(OptimizerPlacement):
     """ZeRO 1: masters, moments and the gradients they need are cut evenly between data-parallel ranks."""
 
     def __init__(
-        self, parameters: dict[str, nn.Parameter], counted: set[str], zero: Optimizer, groups: ProcessGroups
+        self, parameters: dict[str, nn.Parameter], counted: set[str], zero: Any, groups: ProcessGroups
     ) -> None:
         super().__init__(parameters, counted, groups)
         self.zero = zero
@@ -112,7 +111,7 @@ class PartitionedState(OptimizerPlacement):
         return pieces
 
     def _partitioned_pieces(self, parameter: nn.Parameter, partition: Tensor) -> list[StatePiece]:
-        name, mapping = self._names[id(parameter)], parameter._hp_mapping
+        name, mapping = self._names[id(parameter)], parameter._hp_mapping  # type: ignore[attr-defined]
         inside, start = mapping.get_hp_fragment_address(), mapping.lp_fragment_address.start
         held = {"master": partition.detach()} | _moments(self.zero.optimizer, partition)
         is_rounded = parameter.dtype != partition.dtype

@@ -1,7 +1,5 @@
 """Fixtures that several folders share."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.small_training import SmallData, make_small_data

@@ -84,5 +84,5 @@ def _run(
     )  # fmt: skip
     try:
         end.send((True, function(*arguments)))
-    except BaseException:  # whatever it was, the test process shows it
+    except BaseException:  # noqa: BLE001  whatever it was, the test process shows it
         end.send((False, traceback.format_exc()))

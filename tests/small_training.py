@@ -46,9 +46,7 @@ def make_small_data(folder: Path) -> SmallData:
         (documents / f"{number:03d}.txt").write_text(" ".join(draw.choices(words, k=40)))
     files = sorted(documents.iterdir())
     train_bpe(files, folder / "tokenizer", vocab_size=384)
-    preprocess(
-        PreprocessRequest(inputs=files, output=folder / "text", tokenizer=folder / "tokenizer", append_eod=True)
-    )
+    preprocess(PreprocessRequest(inputs=files, output=folder / "text", tokenizer=folder / "tokenizer", append_eod=True))
     return SmallData(folder)
 
 

@@ -46,7 +46,10 @@ BROKEN_DATA: dict[str, tuple[Callable[[Path], object], str]] = {
 BAD_SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "unknown key": (["--training.micro_batch=2"], ["training.micro_batch", "micro_batch_size"]),
     "wrong type": (["--training.steps=many"], ["training.steps", "many"]),
-    "heads": (overrides(parallel__tensor=3, model__vocab_size=387, model__ffn_size=96), ["attention_heads 4", "tensor 3"]),
+    "heads": (
+        overrides(parallel__tensor=3, model__vocab_size=387, model__ffn_size=96),
+        ["attention_heads 4", "tensor 3"],
+    ),
     "layers": (overrides(parallel__pipeline=3), ["layers 4", "pipeline 3"]),
     "global batch": (overrides(training__micro_batch_size=3), ["global_batch_size 8", "micro_batch_size"]),
     "world size": (overrides(parallel__tensor=2, parallel__local_processes=3), ["3 processes", "2 or 4"]),

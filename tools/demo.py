@@ -2,12 +2,12 @@
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from megatron_patches.config import RunConfig
     from megatron_patches.run_directory import RunDirectory
-    from tools.loss_curve import LossCurve
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +31,6 @@ SCRIPT = Path("train/tr0-stdlib-gpt/tr0a-4M-stdlib.slurm")
 REQUIRED_GAIN = 1.5  # nats per token below the entropy of single tokens: out of reach without reading the context
 PROMPT = "def __init__(self"
 STOPPED_TO_BE_CONTINUED = 75
-STARTED = time.monotonic()
 
 
 @app.command()
@@ -42,114 +40,133 @@ def main() -> None:
     from megatron_patches.run_directory import run_directory
 
     signal.signal(signal.SIGTERM, _end_by_term)
+    # One GPU would be too few for two processes; where there are two, CUDA_VISIBLE_DEVICES=0,1 make demo uses them.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     config = load_run(CHECKOUT / SCRIPT.with_suffix(".yaml"))
-    directory = run_directory(config)
-    make_data(config)
-    set_aside(directory.path)
-    train_and_stop(config, directory)
-    resume()
-    validation_loss, entropy = report(config, directory)
-    headline("A continuation of a text")
-    run_command(["tools/generate", config.name, "--prompt", PROMPT, "--tokens", "100", "--top-k", "40"])
-    if validation_loss > entropy - REQUIRED_GAIN:
-        print(
-            f"the demo failed: the validation loss is {entropy - validation_loss:.2f} nats below the entropy of single "
-            f"tokens, {REQUIRED_GAIN} were expected; look at the loss in {directory.path}",
-            file=sys.stderr,
-        )
-        raise typer.Exit(1)
-    headline(f"The demo is done. The run and its checkpoints: {shown(directory.path)}")
+    raise typer.Exit(0 if Demo(config, run_directory(config)).run() else 1)
 
 
-def make_data(config: "RunConfig") -> None:
-    """Corpus, tokenizer and dataset, each unless it is there already."""
-    tokenizer, dataset = Path(config.data.tokenizer), Path(config.data.path)
-    corpus = dataset.with_name("corpus.jsonl")
-    workers = len(os.sched_getaffinity(0))
-    make = [
-        ("Text: the Python standard library", corpus, ["tools/stdlib-corpus", "--output", str(corpus)]),
-        (
-            "A tokenizer, trained on it",
-            tokenizer,
-            ["tools/tokenizer", "train", str(corpus), "--output", str(tokenizer)]
-            + ["--vocab-size", str(config.model.vocab_size)],
-        ),
-        (
-            "Tokens on disk: .bin and .idx",
-            dataset.with_name(dataset.name + ".manifest.json"),
-            ["tools/preprocess", str(corpus), "--output", str(dataset), "--tokenizer", str(tokenizer)]
-            + ["--append-eod", "--workers", str(workers), "--overwrite"],
-        ),
-    ]
-    for title, product, command in make:
-        headline(title)
+class Demo:
+    """The demo's steps, in the order in which they are shown."""
+
+    def __init__(self, config: "RunConfig", directory: "RunDirectory") -> None:
+        self.config = config
+        self.directory = directory
+        self._started = time.monotonic()
+
+    def run(self) -> bool:
+        """All of it; whether the run has learned what it should."""
+        self.make_data()
+        self.set_aside()
+        self.train_and_stop()
+        self.resume()
+        gain = self.report()
+        self.headline("A continuation of a text")
+        run_command(["tools/generate", self.config.name, "--prompt", PROMPT, "--tokens", "100", "--top-k", "40"])
+        if gain < REQUIRED_GAIN:
+            self.headline(f"The demo failed: the loss is only {gain:.2f} nats below, not {REQUIRED_GAIN}")
+            return False
+        self.headline(f"The demo is done. The run and its checkpoints: {shown(self.directory.path)}")
+        return True
+
+    def make_data(self) -> None:
+        """Corpus, tokenizer and dataset, each unless it is there already."""
+        tokenizer, dataset = self.config.data.tokenizer, Path(self.config.data.path)
+        corpus = str(dataset.with_name("corpus.jsonl"))
+        vocabulary, workers = str(self.config.model.vocab_size), str(len(os.sched_getaffinity(0)))
+        self.make("Text: the Python standard library", corpus, ["tools/stdlib-corpus", "--output", corpus])
+        train = ["tools/tokenizer", "train", corpus, "--output", tokenizer, "--vocab-size", vocabulary]
+        self.make("A tokenizer, trained on it (some seconds)", tokenizer, train)
+        encode = ["tools/preprocess", corpus, "--output", str(dataset), "--tokenizer", tokenizer]
+        options = ["--append-eod", "--workers", workers, "--overwrite"]
+        self.make("Tokens on disk: .bin and .idx", f"{dataset}.manifest.json", [*encode, *options])
+
+    def make(self, title: str, product: str, command: list[str]) -> None:
+        """Run one command, unless its product is there."""
+        self.headline(title)
         if (CHECKOUT / product).exists():
             print(f"{shown(CHECKOUT / product)} is there already, from an earlier demo", flush=True)
         else:
             run_command(command)
 
+    def set_aside(self) -> None:
+        """Rename an earlier demo's run directory: the same command would resume it."""
+        directory = self.directory.path
+        if not directory.exists():
+            return
+        number = 1
+        while (aside := directory.with_name(f"{directory.name}.earlier-{number}")).exists():
+            number += 1
+        self.headline("An earlier run makes room; delete it when you like")
+        show_command(["mv", shown(directory), shown(aside)])
+        directory.rename(aside)
 
-def set_aside(directory: Path) -> None:
-    """Rename an earlier demo's run directory: the same command would resume it."""
-    if not directory.exists():
-        return
-    number = 1
-    while (aside := directory.with_name(f"{directory.name}.earlier-{number}")).exists():
-        number += 1
-    headline("An earlier demo's run makes room; delete it when you like")
-    show_command(["mv", shown(directory), shown(aside)])
-    shutil.move(directory, aside)
-
-
-def train_and_stop(config: "RunConfig", directory: "RunDirectory") -> None:
-    """Launch the run as a user would, and ask it to stop once it is past its middle."""
-    middle = config.training.steps // 2
-    headline(f"Training on {config.parallel.tensor} processes (the first step comes after some 15 s of imports)")
-    show_command(["bash", str(SCRIPT), "&"])
-    with subprocess.Popen(["bash", str(SCRIPT)], cwd=CHECKOUT, start_new_session=True) as launch:
-        try:
-            while launch.poll() is None and newest_step(directory.events) <= middle:
+    def train_and_stop(self) -> None:
+        """Launch the run as a user would, and ask it to stop once it is past its middle."""
+        middle = self.config.training.steps // 2
+        processes = self.config.parallel.tensor
+        self.headline(f"Training on {processes} processes, each with half of every matrix (imports take some 15 s)")
+        show_command(["bash", str(SCRIPT), "&"])
+        with launched() as launch:
+            while launch.poll() is None and newest_step(self.directory.events) <= middle:
                 time.sleep(0.2)
             if launch.poll() is None:
-                headline(f"Past the middle: the run is asked to stop, as SLURM does before a time limit")
+                self.headline("Past the middle: the run is asked to stop, as SLURM does before a time limit")
                 show_command(["kill", "-USR1", str(launch.pid)])
                 launch.send_signal(signal.SIGUSR1)
-            code = launch.wait()
-        except BaseException:
-            end_launch(launch)
-            raise
-    print(f"exit code {code}", flush=True)
-    if code != STOPPED_TO_BE_CONTINUED:
-        raise TrainyardError(
-            f"the launch ended with {code} instead of {STOPPED_TO_BE_CONTINUED}, stopped to be continued; its messages "
-            "are above"
-        )
+            check_code(launch.wait(), STOPPED_TO_BE_CONTINUED)
+
+    def resume(self) -> None:
+        """The same command again."""
+        self.headline("The same command again resumes the run by itself")
+        show_command(["bash", str(SCRIPT)])
+        with launched() as launch:
+            check_code(launch.wait(), 0)
+
+    def report(self) -> float:
+        """Show the loss as text, as numbers and as a picture; how many nats it lies below the unigram entropy."""
+        from tools.loss_curve import draw_picture, read_curve, text_plot
+
+        self.headline("What it learned")
+        curve = read_curve(self.config.name, self.directory.events)
+        loss, entropy = curve.validation[-1][1], unigram_entropy(held_out_tokens(self.config))
+        picture = self.directory.path / "loss.png"
+        draw_picture(curve, entropy, picture)
+        print(text_plot(curve, entropy), end="\n\n")
+        print(f"validation loss                         {loss:.3f} nats per token")
+        print(f"unigram entropy of held-out documents   {entropy:.3f} nats per token")
+        print(f"difference                              {entropy - loss:.3f} nats (at least {REQUIRED_GAIN} expected)")
+        print(f"picture                                 {shown(picture)}", flush=True)
+        return entropy - loss
+
+    def headline(self, text: str) -> None:
+        """A step of the demo, with the time since its beginning."""
+        print(f"\n[{time.monotonic() - self._started:3.0f} s] {text}", flush=True)
 
 
-def resume() -> None:
-    """The same command again."""
-    headline("The same command again resumes the run by itself")
-    show_command(["bash", str(SCRIPT)])
+@contextmanager
+def launched() -> "Iterator[subprocess.Popen[bytes]]":
+    """The run's launch in the background; one that is not waited for to its end is stopped, and saves itself first."""
+    # its own session: Ctrl-C then reaches the demo alone, which tells the launch once (twice would kill it)
     with subprocess.Popen(["bash", str(SCRIPT)], cwd=CHECKOUT, start_new_session=True) as launch:
         try:
-            code = launch.wait()
-        except BaseException:
-            end_launch(launch)
-            raise
-    if code:
-        raise TrainyardError(f"the resumed launch ended with {code} instead of 0; its messages are above")
+            yield launch
+        finally:
+            for seconds in (60, 30):
+                if launch.poll() is None:
+                    print("stopping the launch; it saves itself first", file=sys.stderr, flush=True)
+                    launch.send_signal(signal.SIGTERM)
+                    with suppress(subprocess.TimeoutExpired):
+                        launch.wait(seconds)
+            if launch.poll() is None:
+                launch.kill()
 
 
-def end_launch(launch: "subprocess.Popen[bytes]") -> None:
-    """Stop a launch that is not wanted any more: the first TERM lets it save, the second ends it."""
-    print("the launch is stopped; it saves itself first", file=sys.stderr, flush=True)
-    for seconds in (60, 30):
-        if launch.poll() is None:
-            launch.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                launch.wait(seconds)
-    if launch.poll() is None:
-        launch.kill()
+def check_code(code: int, expected: int) -> None:
+    """Show a launch's exit code; raises TrainyardError at another one than expected."""
+    print(f"exit code {code}", flush=True)
+    if code != expected:
+        raise TrainyardError(f"the launch ended with {code}, {expected} was expected; its messages above say why")
 
 
 def newest_step(events: Path) -> int:
@@ -157,24 +174,6 @@ def newest_step(events: Path) -> int:
     from megatron_patches.events import effective, read_events
 
     return max((event.facts["step"] for event in effective(read_events(events), "step")), default=0)
-
-
-def report(config: "RunConfig", directory: "RunDirectory") -> tuple[float, float]:
-    """Show the loss as text and picture; the last validation loss, and the entropy to compare it with."""
-    from tools.loss_curve import draw_picture, read_curve, text_plot
-
-    headline("What it learned")
-    curve = read_curve(config.name, directory.events)
-    entropy = unigram_entropy(held_out_tokens(config))
-    print(text_plot(curve, entropy), end="\n\n")
-    picture = directory.path / "loss.png"
-    draw_picture(curve, entropy, picture)
-    validation_loss = curve.validation[-1][1]
-    print(f"validation loss                         {validation_loss:.3f} nats per token")
-    print(f"unigram entropy of held-out documents   {entropy:.3f} nats per token")
-    print(f"difference                              {entropy - validation_loss:.3f} (at least {REQUIRED_GAIN})")
-    print(f"picture                                 {shown(picture)}", flush=True)
-    return validation_loss, entropy
 
 
 def held_out_tokens(config: "RunConfig") -> "NDArray[np.integer]":
@@ -207,11 +206,6 @@ def run_command(command: list[str]) -> None:
 def show_command(words: list[str]) -> None:
     """A command as it is typed."""
     print("$ " + " ".join(word if word == "&" else shlex.quote(word) for word in words), flush=True)
-
-
-def headline(text: str) -> None:
-    """A step of the demo, with the time since its beginning."""
-    print(f"\n[{time.monotonic() - STARTED:3.0f} s] {text}", flush=True)
 
 
 def shown(path: Path) -> str:

@@ -43,7 +43,9 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
     axes.axhline(entropy, color="#555555", linestyle=":", label=f"entropy of single held-out tokens, {entropy:.2f}")
     for number, step in enumerate(curve.stops):
         axes.axvline(step, color="#31a354", label=None if number else "stopped and resumed")
-        axes.annotate(f"{step}", (step, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points")
+        axes.annotate(
+            f"{step}", (step, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
+        )
     last_step, last_loss = curve.validation[-1]
     axes.annotate(f"{last_loss:.2f}", (last_step, last_loss), xytext=(0, 8), textcoords="offset points", ha="center")
     axes.set(title=curve.run, xlabel="step", ylabel="loss (nats per token)")

@@ -3,7 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 
-class Peer(str, Enum):
+class Peer(StrEnum):
     """What a run is measured against."""
 
     LOOP = "loop"

@@ -1,4 +1,4 @@
-"""What a feature of the training loop may do: subclass, override the events it needs, list it in `callbacks/build.py`."""
+"""What a feature of the training loop may do: override the events it needs, and list it in `callbacks/build.py`."""
 
 from __future__ import annotations
 

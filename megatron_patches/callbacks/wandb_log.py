@@ -35,7 +35,7 @@ class WandbLog(Callback):
             project=self._config.project,
             group=self._config.group or trainer.config.family,
             name=trainer.config.name,
-            id=read_manifest(directory.manifest).facts["wandb_id"],
+            id=str(read_manifest(directory.manifest).facts["wandb_id"]),
             resume="allow",
             mode=self._config.mode,
             config=trainer.config.model_dump(),

@@ -16,15 +16,13 @@ class SubBox:
 
 
 def sub_boxes(whole: TensorSlice, start: int, stop: int) -> Iterator[SubBox]:
-    """Cut elements `start ... stop` (row-major) of a box into sub-boxes, in order: at most two a dimension and one more.
+    """Cut elements `start ... stop` (row-major) of a box into sub-boxes, in order; n dimensions give at most 2n - 1.
 
     A stretch that begins inside a row gives the rest of that row, then the full rows, then the beginning of the last.
     """
     offset = 0
     for ranges in _cut(whole.shape, start, stop):
-        shifted = tuple(
-            (low + begin, high + begin) for (low, high), (begin, _) in zip(ranges, whole.box, strict=True)
-        )
+        shifted = tuple((low + begin, high + begin) for (low, high), (begin, _) in zip(ranges, whole.box, strict=True))
         yield SubBox(TensorSlice(whole.global_shape, shifted), offset)
         offset += prod(high - low for low, high in ranges)
 

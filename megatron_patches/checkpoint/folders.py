@@ -23,7 +23,7 @@ def checkpoint_name(step: int) -> str:
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Complete-looking checkpoints, newest step first; whether they are whole is for `inspect` and the hashes to say."""
+    """Folders named as checkpoints, newest step first; `inspect` and the hashes say whether they are whole."""
     if not checkpoints.is_dir():
         return []
     found = [path for path in checkpoints.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]

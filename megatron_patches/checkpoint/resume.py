@@ -27,7 +27,7 @@ class Resumable:
 def newest_whole_checkpoint(
     checkpoints: Path, groups: ProcessGroups, report: Callable[[Path, list[str]], None]
 ) -> Resumable | None:
-    """The newest checkpoint that is whole, or None where the run has none; `report` hears of damaged ones.
+    """The newest checkpoint that is whole, None where the run has none; `report` hears of damaged ones.
 
     Raises:
         TrainyardError: there are checkpoints, and all of them are damaged: starting over would be silent loss.
@@ -40,8 +40,8 @@ def newest_whole_checkpoint(
         report(folder, problems)
     if folders:
         raise TrainyardError(
-            f"all {len(folders)} checkpoints in {checkpoints} are damaged (see above); restore one from a copy, or move "
-            "the folder away to start the run over"
+            f"all {len(folders)} checkpoints in {checkpoints} are damaged (see above); restore one from a copy, or "
+            "move the folder away to start the run over"
         )
     return None
 

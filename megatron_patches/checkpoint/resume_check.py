@@ -20,9 +20,8 @@ def check_resume(config: RunConfig, directory: RunDirectory) -> None:
     Raises:
         TrainyardError: with what differs and the ways out.
     """
-    manifests = [
-        (folder, manifest) for folder in list_checkpoints(directory.checkpoints) if (manifest := inspect(folder).manifest)
-    ]
+    folders = list_checkpoints(directory.checkpoints)
+    manifests = [(folder, manifest) for folder in folders if (manifest := inspect(folder).manifest)]
     if not manifests:
         return
     data = RunData(config.data, CHECKOUT)

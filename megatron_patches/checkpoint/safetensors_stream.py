@@ -25,7 +25,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     with HashingWriter(path) as file:
         file.write(_header(tensors, metadata))
         for tensor in tensors.values():
-            file.write(tensor.detach().contiguous().view(torch.uint8).cpu().numpy())
+            file.write(tensor.detach().contiguous().view(torch.uint8).cpu().numpy().data)
     return FileRecord(path=path.name, size=file.size, sha256=file.sha256)
 
 

@@ -64,9 +64,7 @@ def build_plain(specs: Sequence[LayerSpec], seed: int) -> PlainModel:
     return model
 
 
-def build_pipeline(
-    specs: Sequence[LayerSpec], groups: ProcessGroups, loss: LossFunction, seed: int
-) -> PipelineModule:
+def build_pipeline(specs: Sequence[LayerSpec], groups: ProcessGroups, loss: LossFunction, seed: int) -> PipelineModule:
     """This stage's layers, with their initial weights; blocks are shared evenly between stages."""
     topology = PipeModelDataParallelTopology(
         num_pp=groups.layout.pipeline, num_mp=groups.layout.tensor, num_dp=groups.layout.data
@@ -87,9 +85,7 @@ def _pipeline_spec(spec: LayerSpec) -> PipelineLayerSpec:
         return PipelineLayerSpec(kind, spec)
     run = spec.forward
     forward = (lambda module, hidden: run(module.layer, hidden)) if run else None
-    return TiedLayerSpec(
-        spec.name, kind, spec, forward_fn=forward, tied_weight_attr=[f"layer.{spec.shared_weight}"]
-    )
+    return TiedLayerSpec(spec.name, kind, spec, forward_fn=forward, tied_weight_attr=[f"layer.{spec.shared_weight}"])
 
 
 def pipeline_layers(module: PipelineModule) -> Iterator[tuple[str, nn.Module]]:

@@ -33,9 +33,7 @@ class OutputHead(nn.Module):
 
     def __init__(self, config: ModelConfig, groups: ProcessGroups) -> None:
         super().__init__()
-        self.logits = SplitOutput(
-            config.hidden_size, config.vocab_size, groups, deviation=config.init_std, bias=False
-        )
+        self.logits = SplitOutput(config.hidden_size, config.vocab_size, groups, deviation=config.init_std, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.logits(hidden)
@@ -50,4 +48,3 @@ class FeatureDropout(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return F.dropout(hidden, self.share, self.training) if self.training and self.share > 0 else hidden
-

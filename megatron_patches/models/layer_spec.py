@@ -1,6 +1,6 @@
 """An architecture is a list of layer specs; a plain module and a pipeline are both built from it.
 
-A spec's name is the canonical prefix of its parameters, whatever the layout: `layers.3` + `.attention.output.linear.weight`.
+A spec's name is the canonical prefix of its parameters on every layout: `layers.3` + `.attention.output.linear.weight`.
 """
 
 from collections.abc import Callable

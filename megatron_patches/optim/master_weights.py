@@ -28,7 +28,7 @@ class MasterWeights(Optimizer):
         self.state = optimizer.state
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update from the model's gradients, which are left as they are."""
         assert closure is None, "a closure would need a forward pass inside the step"
         for parameter, master in self.masters.items():

@@ -1,4 +1,4 @@
-"""The `optimizer:` section of a run: one model for each optimizer, so that an option without effect is an unknown key."""
+"""The `optimizer:` section of a run: one model for each optimizer, so an option without effect is an unknown key."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from data_tools.section import Section
 class _AnyOptimizer(Section):
     learning_rate: float = Field(gt=0, description="peak learning rate, reached at the end of the warm-up")
     weight_decay: float = Field(
-        0.0, ge=0, description="decoupled decay of matrices and embeddings, per unit of learning rate; vectors have none"
+        0.0, ge=0, description="decay of matrices and embeddings, per unit of learning rate; vectors have none"
     )
     gradient_clip: float = Field(
         1.0, ge=0, description="largest L2 norm of the whole model's gradient, over all ranks; 0 leaves it alone"

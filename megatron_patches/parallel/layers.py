@@ -29,7 +29,9 @@ class SplitOutput(nn.Module):
     `[..., inputs] -> [..., outputs / tensor]`.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: ProcessGroups, *, deviation: float, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, groups: ProcessGroups, *, deviation: float, bias: bool = True
+    ) -> None:
         super().__init__()
         self.linear = ColumnParallelLinear(
             inputs, outputs, config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
@@ -54,7 +56,9 @@ class SplitInput(nn.Module):
     `[..., inputs / tensor] -> [..., outputs]`, summed over the tensor-parallel ranks; the bias is added once.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: ProcessGroups, *, deviation: float, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, groups: ProcessGroups, *, deviation: float, bias: bool = True
+    ) -> None:
         super().__init__()
         self.linear = RowParallelLinear(
             inputs, outputs, config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,

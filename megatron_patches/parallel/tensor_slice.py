@@ -1,4 +1,4 @@
-"""Where a rank's tensor lies in the whole parameter: the one description used by initialisation, norms and checkpoints."""
+"""Where a rank's tensor lies in the whole parameter: what initialisation, norms and checkpoints all go by."""
 
 from dataclasses import dataclass
 from math import prod

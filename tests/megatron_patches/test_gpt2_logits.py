@@ -20,10 +20,15 @@ def transformers_weights(model: ModelConfig, positions: int) -> tuple[dict[str, 
     torch.manual_seed(5)
     theirs = GPT2LMHeadModel(
         GPT2Config(
-            n_layer=model.layers, n_embd=model.hidden_size, n_head=model.attention_heads, n_inner=model.ffn_size,
-            vocab_size=model.vocab_size, n_positions=positions,
-            bos_token_id=0, eos_token_id=0,
-        )  # fmt: skip
+            n_layer=model.layers,
+            n_embd=model.hidden_size,
+            n_head=model.attention_heads,
+            n_inner=model.ffn_size,
+            vocab_size=model.vocab_size,
+            n_positions=positions,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
     ).eval()
     for name, parameter in theirs.named_parameters():  # all of them: a zero bias would hide that it is not used
         is_norm = "ln_" in name and name.endswith("weight")

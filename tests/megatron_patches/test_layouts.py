@@ -5,14 +5,18 @@ first 3 steps and under 1e-4 at step 20. The clip is far below the norm; SGD sho
 a factor).
 """
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from megatron_patches.config import RunConfig
+from megatron_patches.events import effective, read_events
+from megatron_patches.run_directory import start_launch
 from tests.ranks import run_on_ranks
-from tests.small_training import SmallData, overrides
+from tests.small_training import SmallData, overrides, train_launch
 
 STEPS = 20
 OPTIMIZERS = {
@@ -79,7 +83,11 @@ def single_process(small_data: SmallData, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_does_not_change_the_result(
-    layout: str, optimizer: str, single_process, small_data: SmallData, tmp_path: Path  # type: ignore[no-untyped-def]
+    layout: str,
+    optimizer: str,
+    single_process,
+    small_data: SmallData,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
 ) -> None:
     ranks, words = LAYOUTS[layout]
     expected = single_process(optimizer)
@@ -88,6 +96,49 @@ def test_layout_does_not_change_the_result(
     for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*OPTIMIZERS[optimizer], *words]), STEPS):
         assert _relative(found[:3], expected[:3]) < 1e-5
         assert _relative(found[-1:], expected[-1:]) < 1e-4
+
+
+def record_steps_with_few_targets(config: RunConfig, steps: int) -> list[tuple[float, float]]:
+    """As `record_steps`, but only every label divisible by 5 counts: ranks and micro-batches differ in how many."""
+    from megatron_patches import batches
+    from megatron_patches.objectives.causal import causal_micro_batch
+    from megatron_patches.objectives.micro_batch import MicroBatch
+
+    def few_targets(windows: Tensor) -> MicroBatch:
+        whole = causal_micro_batch(windows)
+        return replace(whole, weights=whole.weights * (whole.labels % 5 == 0))
+
+    batches.causal_micro_batch = few_targets  # type: ignore[assignment]
+    return record_steps(config, steps)
+
+
+@pytest.mark.parametrize("layout", ["DP2 ZeRO-1", "PP2", "accumulation 4", "PP2 DP2 ZeRO-1"])
+def test_gradients_are_normalised_by_the_global_count_of_targets(
+    layout: str, small_data: SmallData, tmp_path: Path
+) -> None:
+    words = [*OPTIMIZERS["sgd"], *overrides(training__micro_batch_size=8, parallel__zero_stage=0)]
+    expected = run_on_ranks(record_steps_with_few_targets, 1, small_data.run(tmp_path, words), 5)[0]
+    ranks, words = LAYOUTS[layout]
+    config = small_data.run(tmp_path, [*OPTIMIZERS["sgd"], *words])
+    found = run_on_ranks(record_steps_with_few_targets, ranks, config, 5)[0]
+    assert _relative(found, expected) < 1e-5
+    assert found != run_on_ranks(record_steps, ranks, config, 5)[0], "the weights are not used"
+
+
+@pytest.mark.parametrize("layout", ["DP2 ZeRO-1", "PP2", "TP2 PP2"])
+def test_validation_is_over_the_same_samples(
+    layout: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 samples do not divide by 2 ranks x micro-batches of 2: rows of weight 0 fill up."""
+    found = {}
+    for name, (ranks, words) in {"one": (1, []), layout: LAYOUTS[layout]}.items():
+        monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / name))
+        launch = start_launch(small_data.run(tmp_path, words))
+        run_on_ranks(train_launch, ranks, str(launch.directory))
+        validations = effective(read_events(launch.run.events), "validation")
+        found[name] = [(event.facts["step"], event.facts["loss"]) for event in validations]
+    assert [step for step, _ in found["one"]] == [4, 8]
+    assert _relative(found[layout], found["one"]) < 1e-5
 
 
 def test_bf16_stays_close_to_fp32(small_data: SmallData, tmp_path: Path) -> None:

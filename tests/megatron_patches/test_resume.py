@@ -151,7 +151,9 @@ def edit_manifest(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [damage_byte, truncate, remove_file, edit_manifest])
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
-    damage, finished: tuple[RunConfig, RunDirectory], monkeypatch: pytest.MonkeyPatch  # type: ignore[no-untyped-def]
+    damage,
+    finished: tuple[RunConfig, RunDirectory],
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
 ) -> None:
     config, run = finished
     before, good = losses(run), stored_bytes(run.checkpoints / "step-0000000008")
@@ -171,7 +173,7 @@ def test_nothing_is_started_over_when_all_checkpoints_are_damaged(
     config, run = finished
     for folder in list_checkpoints(run.checkpoints):
         damage_byte(folder)
-    with pytest.raises(RankFailed, match="all 3 checkpoints in .* are damaged"):
+    with pytest.raises(RankFailed, match=r"all 3 checkpoints in .* are damaged"):
         train_to_end(config, 1, run.path.parent, monkeypatch)
 
 
@@ -204,7 +206,7 @@ def test_a_full_disk_on_one_rank_stops_all_and_leaves_the_last_checkpoint(
 ) -> None:
     started = launch(small_data.run(tmp_path), tmp_path / "runs", monkeypatch)
     ranks = Ranks(train_with_full_disk, 2, str(started.directory), 1)
-    with pytest.raises(RankFailed, match="checkpoint of step 3 could not be written .*rank 1.*No space left"):
+    with pytest.raises(RankFailed, match=r"checkpoint of step 3 could not be written .*rank 1.*No space left"):
         ranks.results(timeout=60)
     assert list_checkpoints(started.run.checkpoints) == []
 

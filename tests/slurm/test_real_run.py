@@ -23,7 +23,11 @@ def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
         evaluation__samples=8,
     )  # fmt: skip
     return cluster.sbatch(
-        SCRIPT, *words, cwd=CHECKOUT, env={"TRAINYARD_RUNS": str(runs)}, options=("--nodes=2", f"--output={runs}-%j.log")
+        SCRIPT,
+        *words,
+        cwd=CHECKOUT,
+        env={"TRAINYARD_RUNS": str(runs)},
+        options=("--nodes=2", f"--output={runs}-%j.log"),
     )
 
 

@@ -1,0 +1,95 @@
+"""The statistics of a comparison, whose turn it is, and what is said of the result."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from megatron_patches.benchmark import Benchmark, Turns, as_text
+from megatron_patches.benchmark_statistics import Ratio, Spread, median_ratio, spread
+from megatron_patches.benchmark_worker import alternate
+
+FOUND = Benchmark(
+    run="tr900a-28K-small",
+    overrides=[],
+    overridden_layout=None,
+    peer="loop",
+    turns=Turns(alternations=30, warmup=3, steps=1),
+    zero_stage=0,
+    precision="fp32",
+    parameters=28_000,
+    global_batch_size=8,
+    micro_batch_size=2,
+    sequence_length=16,
+    tokens_per_second=Spread(950.0, 900.0, 1000.0),
+    peer_tokens_per_second=Spread(1000.0, 980.0, 1010.0),
+    ratio=Ratio(0.95, 0.93, 0.97),
+    tflops=0.02,
+    peak_tflops=None,
+    final_loss=5.0,
+    peer_final_loss=5.0,
+    hardware="a CPU",
+    threads=1,
+    versions={"python": "3.11"},
+    date="2026-01-01T00:00+00:00",
+)
+
+
+def test_spread_of_known_numbers() -> None:
+    assert spread([4.0, 1.0, 3.0, 2.0, 5.0]) == Spread(median=3.0, low=2.0, high=4.0)
+
+
+def test_the_ratio_is_the_median_of_pairs() -> None:
+    # the ratios are 0.5, 2 and 0.9; the ratio of the medians would be 10 / 10
+    assert median_ratio([1.0, 20.0, 90.0], [2.0, 10.0, 100.0]).median == 0.9
+
+
+def test_equal_pairs_leave_no_doubt() -> None:
+    assert median_ratio([1.0, 3.0, 8.0], [2.0, 6.0, 16.0]) == Ratio(0.5, 0.5, 0.5)
+
+
+def test_a_slow_minute_that_hits_both_sides_cancels() -> None:
+    machine = np.array([1.0, 1.0, 9.0, 9.0, 1.0])
+    assert median_ratio(list(0.8 * machine), list(machine)) == Ratio(*[pytest.approx(0.8)] * 3)
+
+
+def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(1)
+    held = 0
+    for _ in range(30):
+        found = median_ratio(list(0.9 * draw.lognormal(0, 0.1, 30)), [1.0] * 30)
+        held += found.low <= 0.9 <= found.high
+    # 28.5 of 30 are expected; fewer than 25 come about once in 300 times, and the seed is fixed
+    assert held >= 25
+
+
+def test_more_measurements_narrow_the_interval_and_it_can_be_had_again() -> None:
+    values = list(np.random.default_rng(2).lognormal(0, 0.2, 200))
+    few, many = median_ratio(values[:20], [1.0] * 20), median_ratio(values, [1.0] * 200)
+    assert many.high - many.low < (few.high - few.low) / 2
+    assert median_ratio(values[:20], [1.0] * 20) == few
+
+
+def test_sides_take_turns_and_change_who_is_first() -> None:
+    order: list[str] = []
+    seconds = alternate((lambda: order.append("a"), lambda: order.append("b")), 3, 2, torch.device("cpu"))
+    assert "".join(order) == "aabb" + "bbaa" + "aabb"
+    assert [len(side) for side in seconds] == [3, 3]
+
+
+def test_another_loss_is_said() -> None:
+    assert FOUND.agrees
+    assert "they agree" in as_text(FOUND)
+    other = replace(FOUND, final_loss=5.001)
+    assert not other.agrees
+    assert "DO NOT AGREE" in as_text(other)
+    assert not replace(FOUND, final_loss=float("nan")).agrees
+
+
+def test_mfu_is_said_where_the_peak_is_known() -> None:
+    assert FOUND.mfu is None
+    assert "MFU" not in as_text(FOUND)
+    known = replace(FOUND, tflops=300.0, peak_tflops=600.0)
+    assert known.mfu == 0.5
+    assert "MFU 50.0% of 600" in as_text(known)

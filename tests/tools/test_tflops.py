@@ -1,0 +1,62 @@
+"""`tools/tflops bench` from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.small_training import SmallData
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def bench(*arguments: str, temporary: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable, "TMPDIR": str(temporary)}
+    command = [CHECKOUT / "tools" / "tflops", "bench", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def yaml_of(data: SmallData, folder: Path) -> str:
+    config = data.run(folder)
+    return str(folder / config.family / f"{config.name}.yaml")
+
+
+def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> None:
+    # accumulation, dropout, decay, a clip far below the norm: whatever the bare loop left out would show in its loss
+    length = ["--peer", "loop", "--alternations", "3", "--warmup", "1", "--steps", "2", "--threads", "1"]
+    changes = ["--parallel.zero_stage", "0", "--model.hidden_dropout", "0.1", "--model.attention_dropout=0.1"]
+    done = bench(yaml_of(small_data, tmp_path), *length, "--json", *changes, temporary=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["agrees"]
+    assert found["final_loss"] == pytest.approx(found["peer_final_loss"], rel=1e-5)
+    assert found["final_loss"] < 5.9  # it started at ln 384 = 5.95
+    assert found["turns"] == {"alternations": 3, "warmup": 1, "steps": 2}
+    assert found["ratio"]["low"] <= found["ratio"]["median"] <= found["ratio"]["high"]
+    assert (found["threads"], found["zero_stage"], found["mfu"]) == (1, 0, None)
+    assert not list(tmp_path.glob("trainyard-benchmark-*")), "the temporary run directory was left behind"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tr900z-1M-nothing"], "there is no run tr900z-1M-nothing"),
+        (["RUN", "--peer", "megatron"], "megatron"),
+        (["RUN", "--alternation", "3"], "alternation"),
+        (["RUN", "--parallel.tensor", "2"], "measures one process"),
+        (["RUN", "--data.path", "nowhere/text"], "nowhere/text"),
+        (["RUN", "--training.global_batch_size", "4096"], "data.max_epochs"),
+        # found by the process that measures, in its first step
+        (["RUN", "--model.init_std", "1e38", "--alternations", "1"], "step 1: loss is"),
+    ],
+)
+def test_bad_input(small_data: SmallData, tmp_path: Path, words: list[str], said: str) -> None:
+    words = [yaml_of(small_data, tmp_path) if word == "RUN" else word for word in words]
+    done = bench(*words, temporary=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
