@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from data_tools.errors import TrainyardError
-from data_tools.manifest import verify_files
+from data_tools.manifest import read_manifest
 from data_tools.tokenizers import Tokenizer, load_tokenizer
 from megatron_patches.build_engine import PRECISIONS
-from megatron_patches.checkpoint.folders import checkpoint_name, inspect, list_checkpoints
+from megatron_patches.checkpoint.folders import MANIFEST
 from megatron_patches.checkpoint.load import StoredState
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine import StatePiece
@@ -21,24 +21,8 @@ from megatron_patches.models.gpt import gpt_layers
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.run_directory import CHECKOUT, RunDirectory
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen."""
-
-    temperature: float = 1.0
-    """divides the logits; 0 takes the likeliest token"""
-    top_k: int | None = None
-    """choose among so many of the likeliest tokens; None among all"""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise TrainyardError(f"temperature {self.temperature}: give 0 (the likeliest token) or a positive number")
-        if self.top_k is not None and self.top_k < 1:
-            raise TrainyardError(f"top-k {self.top_k}: give 1 or more, or leave it out to choose among all tokens")
+from megatron_patches.run_directory import CHECKOUT
+from megatron_patches.sampling import Sampling, choose
 
 
 @dataclass(frozen=True)
@@ -46,8 +30,6 @@ class LoadedModel:
     """A model and the tokenizer it was trained with."""
 
     checkpoint: Path
-    damage: list[str]
-    """what is wrong with newer checkpoints that were passed over"""
     config: RunConfig
     model: PlainModel
     tokenizer: Tokenizer
@@ -88,27 +70,16 @@ class LoadedModel:
         return self.tokenizer.decode([*ids, *self.continue_ids(start, tokens, sampling)])
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """One id by logits, fp32 `[vocabulary]` on the CPU (a generator draws the same numbers on every machine there)."""
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    kept = min(sampling.top_k or len(logits), len(logits))
-    values, ids = logits.topk(kept)
-    shares = (values / sampling.temperature).softmax(-1)
-    return int(ids[torch.multinomial(shares, 1, generator=generator)])
-
-
-def load_model(run: RunDirectory, step: int | None = None) -> LoadedModel:
-    """The model of a run's newest whole checkpoint, or of the step's. Starts this process's groups: once a process.
+def load_model(folder: Path) -> LoadedModel:
+    """The model of a checkpoint that is whole (`checkpoint_to_read`). Starts this process's groups: once a process.
 
     Raises:
-        TrainyardError: there is no such checkpoint, it is damaged, or its tokenizer is missing or another one.
+        TrainyardError: its tokenizer is missing or another one.
     """
-    folder, damage = checkpoint_to_read(run, step)
     config = load_resolved(folder / "config.yaml")
     tokenizer = _own_tokenizer(folder, config)
     groups = start_process_groups(Layout(1, 1, 1), PRECISIONS[config.training.precision], alone=True)
-    return LoadedModel(folder, damage, config, load_weights(folder, config, groups), tokenizer, groups.device)
+    return LoadedModel(folder, config, load_weights(folder, config, groups), tokenizer, groups.device)
 
 
 def load_weights(folder: Path, config: RunConfig, groups: ProcessGroups) -> PlainModel:
@@ -125,46 +96,9 @@ def load_weights(folder: Path, config: RunConfig, groups: ProcessGroups) -> Plai
     return model.to(groups.device).eval()
 
 
-def checkpoint_to_read(run: RunDirectory, step: int | None) -> tuple[Path, list[str]]:
-    """The newest whole checkpoint of a run, or the one of a step, and what is wrong with newer ones.
-
-    Every byte of its files is compared with its manifest.
-
-    Raises:
-        TrainyardError: there is none, or it is damaged; where all are damaged the problems of each are named.
-    """
-    folders = list_checkpoints(run.checkpoints)
-    if not folders:
-        raise TrainyardError(f"{run.path} has no checkpoints; train the run, or name another run directory")
-    if step is not None:
-        wanted = [folder for folder in folders if folder.name == checkpoint_name(step)]
-        if not wanted:
-            steps = ", ".join(str(int(folder.name.removeprefix("step-"))) for folder in reversed(folders))
-            raise TrainyardError(f"{run.path} has no checkpoint of step {step}; it has those of {steps}")
-        folders = wanted
-    found: list[str] = []
-    for folder in folders:
-        if not (problems := _damage(folder)):
-            return folder, found
-        found += problems
-    raise TrainyardError(
-        f"no whole checkpoint to read in {run.checkpoints}: {'; '.join(found)}. "
-        "Restore one from a copy, or name another"
-    )
-
-
-def _damage(folder: Path) -> list[str]:
-    inspection = inspect(folder)
-    if inspection.manifest is None or inspection.problems:
-        return inspection.problems
-    return verify_files(inspection.manifest, folder, hashes=True)
-
-
 def _own_tokenizer(folder: Path, config: RunConfig) -> Tokenizer:
     tokenizer = load_tokenizer(CHECKOUT / config.data.tokenizer)
-    inspection = inspect(folder)
-    assert inspection.manifest is not None, "the checkpoint was verified before"
-    identity = inspection.manifest.facts["identity"]
+    identity = read_manifest(folder / MANIFEST).facts["identity"]
     assert isinstance(identity, dict)
     if tokenizer.id != identity["tokenizer"]:
         raise TrainyardError(

@@ -39,6 +39,10 @@ def train(launch: Launch) -> Outcome:
     try:
         resume(trainer, checkpointing)
         outcome = trainer.fit()
+    except Exception as error:
+        for callback in trainer.callbacks:
+            callback.on_failure(trainer, error)
+        raise
     finally:
         trainer.batches.close()
         for callback in trainer.callbacks:

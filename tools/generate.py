@@ -21,17 +21,23 @@ def main(
     step: int | None = typer.Option(None, min=0, help="Of this step's checkpoint [default: the newest whole one]."),
 ) -> None:
     """Continue a text with the weights of a run's checkpoint, on one process, whatever layout saved it."""
-    from megatron_patches.node import quieten_libraries
+    from megatron_patches.checkpoint.choice import checkpoint_to_read
     from megatron_patches.run_directory import RunDirectory, runs_root
 
-    directory = Path(run) if os.sep in run else runs_root() / run
-    quieten_libraries()
-    from megatron_patches.generation import Sampling, load_model
-
-    model = load_model(RunDirectory(directory), step)
-    for problem in model.damage:
+    folder, damage = checkpoint_to_read(RunDirectory(Path(run) if os.sep in run else runs_root() / run), step)
+    for problem in damage:
         typer.echo(f"passed over: {problem}", err=True)
-    print(model.continue_text(prompt, tokens, Sampling(temperature, top_k, seed)))
+    print(_continue(folder, prompt, tokens, temperature, top_k, seed))
+
+
+def _continue(folder: Path, prompt: str, tokens: int, temperature: float, top_k: int | None, seed: int) -> str:
+    from megatron_patches.node import quieten_libraries
+
+    quieten_libraries()  # before what they are imported by
+    from megatron_patches.generation import load_model
+    from megatron_patches.sampling import Sampling
+
+    return load_model(folder).continue_text(prompt, tokens, Sampling(temperature, top_k, seed))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
             f"{step}", (step, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
         )
     last_step, last_loss = curve.validation[-1]
-    axes.annotate(f"{last_loss:.2f}", (last_step, last_loss), xytext=(0, 8), textcoords="offset points", ha="center")
+    axes.annotate(f"{last_loss:.2f}", (last_step, last_loss), xytext=(0, -16), textcoords="offset points", ha="center")
     axes.set(title=curve.run, xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -62,13 +62,15 @@ def smoothed(curve: LossCurve) -> list[float]:
 
 
 def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 16) -> str:
-    """The picture for a terminal: `.` training, `o` validation, `|` a stop, `-` the entropy of single tokens."""
+    """The picture for a terminal: `.` training (a column's mean), `o` validation, `|` a stop, `-` the entropy."""
     last_step = max(step for step, _ in curve.training)
-    values = [loss for _, loss in [*curve.training, *curve.validation]] + [entropy]
-    low, high = min(values), max(values)
 
     def column(step: int) -> int:
         return round((step - 1) / max(1, last_step - 1) * (width - 1))
+
+    means = _column_means([(column(step), loss) for step, loss in curve.training])
+    values = [*means.values(), *(loss for _, loss in curve.validation), entropy]
+    low, high = min(values), max(values)
 
     def row(loss: float) -> int:
         return round((high - loss) / ((high - low) or 1) * (height - 1))
@@ -78,11 +80,18 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
     for step in curve.stops:
         for line in grid:
             line[column(step)] = "|"
-    for step, loss in curve.training:
-        grid[row(loss)][column(step)] = "."
+    for place, loss in means.items():
+        grid[row(loss)][place] = "."
     for step, loss in curve.validation:
         grid[row(loss)][column(step)] = "o"
     labels = [f"{high - (high - low) * number / (height - 1):6.2f}" for number in range(height)]
     lines = [f"{label} {''.join(line)}".rstrip() for label, line in zip(labels, grid, strict=True)]
     axis = f"{'step':>6} 1{last_step:>{width - 1}}"
     return "\n".join([*lines, axis, "  nats per token: . training  o validation  | stop  - entropy of single tokens"])
+
+
+def _column_means(points: list[tuple[int, float]]) -> dict[int, float]:
+    columns: dict[int, list[float]] = {}
+    for column, loss in points:
+        columns.setdefault(column, []).append(loss)
+    return {column: sum(losses) / len(losses) for column, losses in columns.items()}

@@ -44,7 +44,7 @@ def bench_command(
 ) -> None:
     """Tokens a second beside a bare PyTorch loop, in turns, in one process.
 
-    Exit code 1 if both sides do not end at the same loss. The figure at 10 million parameters
+    Exit code 1 if the losses of both sides differ. The figure at 10 million parameters
     (train/tflops_optimization.md) is made by
 
     \b

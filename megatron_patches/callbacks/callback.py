@@ -38,6 +38,9 @@ class Callback:
     def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
         """After the last step of this launch, whatever ended it but a failure."""
 
+    def on_failure(self, trainer: Trainer, error: Exception) -> None:
+        """This rank raised; other ranks may not have, so nothing here may wait for them."""
+
     def close(self) -> None:
         """Release files and handlers; also called after a failure."""
 

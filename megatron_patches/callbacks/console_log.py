@@ -70,6 +70,9 @@ class ConsoleLog(Callback):
         reason = f" ({trainer.stop_reason})" if trainer.stop_reason else ""
         self.say(f"{outcome.value} at step {trainer.progress.step} of {trainer.config.training.steps}{reason}")
 
+    def on_failure(self, trainer: Trainer, error: Exception) -> None:
+        self._file.write(f"failed after step {trainer.progress.step}: {error}\n")  # the console gets it from train.py
+
     def close(self) -> None:
         self._bar.stop()
         self._file.close()

@@ -39,5 +39,8 @@ class EventRecorder(Callback):
     def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
         self.writer.write("end", step=trainer.progress.step, outcome=outcome.value, reason=trainer.stop_reason)
 
+    def on_failure(self, trainer: Trainer, error: Exception) -> None:
+        self.writer.write("failure", step=trainer.progress.step, error=type(error).__name__, text=str(error))
+
     def close(self) -> None:
         self.writer.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.benchmark import Benchmark, Turns, as_text
+from megatron_patches.benchmark import Benchmark, Turns, as_text, largest_difference
 from megatron_patches.benchmark_statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark_worker import alternate
 
@@ -27,6 +27,7 @@ FOUND = Benchmark(
     ratio=Ratio(0.95, 0.93, 0.97),
     tflops=0.02,
     peak_tflops=None,
+    loss_difference=1e-7,
     final_loss=5.0,
     peer_final_loss=5.0,
     hardware="a CPU",
@@ -81,10 +82,23 @@ def test_sides_take_turns_and_change_who_is_first() -> None:
 def test_another_loss_is_said() -> None:
     assert FOUND.agrees
     assert "they agree" in as_text(FOUND)
-    other = replace(FOUND, final_loss=5.001)
+    other = replace(FOUND, loss_difference=2e-4)
     assert not other.agrees
     assert "DO NOT AGREE" in as_text(other)
-    assert not replace(FOUND, final_loss=float("nan")).agrees
+    assert replace(other, precision="bf16").agrees
+
+
+def test_the_largest_difference_is_relative_to_the_reference() -> None:
+    assert largest_difference([2.0, 5.0], [2.0, 4.0]) == 0.25
+    assert largest_difference([4.0, 1.0], [2.0, 1.0]) == 1.0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_loss_that_is_no_number_never_agrees(place: int) -> None:
+    losses = [5.0, 5.0]
+    losses[place] = float("nan")
+    difference = largest_difference(losses, [5.0, 5.0])
+    assert not replace(FOUND, loss_difference=difference).agrees
 
 
 def test_mfu_is_said_where_the_peak_is_known() -> None:

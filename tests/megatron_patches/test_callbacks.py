@@ -104,6 +104,8 @@ def test_a_loss_that_is_no_number_stops_all_ranks_and_spoils_nothing(
     with pytest.raises(RankFailed, match=r"step 5: loss is (inf|nan), gradient norm is .*; the update was left out"):
         run_on_ranks(train_with_a_bad_gradient, ranks, str(launch.directory))
     last = effective(read_events(launch.run.events), "step")[-1]
+    failure = read_events(launch.run.events)[-1]
+    assert failure.kind == "failure" and failure.facts["text"].startswith("step 5: loss is")
     assert last.facts["step"] == 5 and re.fullmatch("inf|nan", last.facts["loss"]), "the bad step is on record"
 
     run_on_ranks(train_launch, ranks, str(start_launch(config).directory))

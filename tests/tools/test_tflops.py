@@ -32,7 +32,7 @@ def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["agrees"]
-    assert found["final_loss"] == pytest.approx(found["peer_final_loss"], rel=1e-5)
+    assert found["loss_difference"] < 1e-5
     assert found["final_loss"] < 5.9  # it started at ln 384 = 5.95
     assert found["turns"] == {"alternations": 3, "warmup": 1, "steps": 2}
     assert found["ratio"]["low"] <= found["ratio"]["median"] <= found["ratio"]["high"]

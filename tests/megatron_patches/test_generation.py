@@ -1,0 +1,154 @@
+"""Generation: any layout's checkpoint on one process, the same weights, the choices asked for."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_tools.errors import TrainyardError
+from megatron_patches.checkpoint.choice import checkpoint_to_read
+from megatron_patches.checkpoint.folders import list_checkpoints
+from megatron_patches.run_directory import RunDirectory, start_launch
+from megatron_patches.sampling import Sampling, choose
+from tests.ranks import RankFailed, run_on_ranks
+from tests.small_training import SmallData, overrides, train_launch
+
+IDS = [5, 300, 17, 90, 41, 5]
+
+
+@pytest.fixture(scope="module")
+def trained(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of a run of 8 steps under TP2 x PP2, with checkpoints of steps 3, 6 and 8."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
+        launch = start_launch(small_data.run(folder, overrides(parallel__tensor=2, parallel__pipeline=2)))
+    run_on_ranks(train_launch, 4, str(launch.directory))
+    return launch.run.path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunDirectory:
+    """A copy that a test may damage."""
+    shutil.copytree(trained, tmp_path / "run")
+    return RunDirectory(tmp_path / "run")
+
+
+def generate(folder: Path, step: int | None, prompt: str, *sampling: Any) -> tuple[str, list[list[float]], int]:
+    """A continuation of 24 tokens, logits after IDS, and the step that was read, on one process."""
+    from megatron_patches.generation import load_model
+
+    model = load_model(checkpoint_to_read(RunDirectory(folder), step)[0])
+    text = model.continue_text(prompt, 24, Sampling(*sampling))
+    return text, model.logits(IDS).tolist(), int(model.checkpoint.name.removeprefix("step-"))
+
+
+def logits_of_tensor_parallel_engine(launch_directory: str) -> list[list[float]]:
+    """This rank's part of the vocabulary, from the engine that resumes the run."""
+    import os
+
+    from megatron_patches.build_engine import PRECISIONS
+    from megatron_patches.config import load_resolved
+    from megatron_patches.layout import plan_layout
+    from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.run_directory import Launch
+    from megatron_patches.train import build_trainer, resume
+
+    launch = Launch(Path(launch_directory))
+    config = load_resolved(launch.config)
+    layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
+    trainer, checkpointing = build_trainer(config, launch, start_process_groups(layout, PRECISIONS["fp32"]))
+    resume(trainer, checkpointing)
+    assert trainer.progress.step == 8
+    engine: Any = trainer.engine
+    with torch.no_grad():
+        return engine.deepspeed.module(torch.tensor([IDS]))[:, 0].tolist()
+
+
+def test_logits_are_those_of_the_layout_that_trained(
+    trained: Path, small_data: SmallData, run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    launch = start_launch(small_data.run(tmp_path, overrides(parallel__tensor=2)))
+    shutil.copytree(run.checkpoints, launch.run.checkpoints)
+    halves = run_on_ranks(logits_of_tensor_parallel_engine, 2, str(launch.directory))
+    expected = torch.cat([torch.tensor(half) for half in halves], dim=-1)
+    _, logits, step = run_on_ranks(generate, 1, trained, None, "abc")[0]
+    _, earlier, _ = run_on_ranks(generate, 1, trained, 3, "abc")[0]
+    assert step == 8
+    assert expected.shape == (len(IDS), 384)
+    torch.testing.assert_close(torch.tensor(logits), expected, rtol=1e-5, atol=1e-5)
+    assert (torch.tensor(earlier) - expected).abs().max() > 1e-2, "the step's own weights were not read"
+
+
+def test_a_continuation_is_repeatable_and_begins_with_its_prompt(trained: Path) -> None:
+    """24 further tokens are more than the 16 the model can see at once."""
+
+    def texts(*choices: Any) -> list[str]:
+        return [run_on_ranks(generate, 1, trained, None, "abc ", *choices)[0][0] for _ in range(2)]
+
+    greedy, drawn = texts(0.0), texts(1.5, None, 4)
+    assert greedy[0] == greedy[1] != drawn[0] == drawn[1]
+    assert greedy[0].startswith("abc ")
+    assert len(greedy[0]) > len("abc ")
+    assert texts(1.5, None, 5)[0] != drawn[0]
+
+
+def test_choosing() -> None:
+    logits = torch.tensor([0.0, 3.0, 2.0, -1.0])
+
+    def draws(sampling: Sampling) -> list[int]:
+        generator = torch.Generator().manual_seed(0)
+        return [choose(logits, sampling, generator) for _ in range(4000)]
+
+    assert set(draws(Sampling(temperature=0))) == {1}
+    assert set(draws(Sampling(temperature=5.0, top_k=2))) == {1, 2}
+    assert set(draws(Sampling(temperature=5.0, top_k=9))) == {0, 1, 2, 3}
+    expected = (logits / 2).softmax(-1)
+    shares = torch.bincount(torch.tensor(draws(Sampling(temperature=2.0)))) / 4000
+    assert (shares - expected).abs().max() < 0.03  # four standard deviations
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -0.1}, {"temperature": float("nan")}, {"top_k": 0}])
+def test_sampling_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(TrainyardError, match="give"):
+        Sampling(**bad)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunDirectory) -> None:
+    newest, older, _ = list_checkpoints(run.checkpoints)
+    damaged = newest / "weights-00001.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    folder, problems = checkpoint_to_read(run, None)
+    assert folder == older
+    assert [str(damaged) in problem for problem in problems] == [True]
+    with pytest.raises(TrainyardError, match=r"no whole checkpoint .*weights-00001"):
+        checkpoint_to_read(run, 8)
+
+
+def test_what_is_not_there_is_said(run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(TrainyardError, match="no checkpoint of step 7; it has those of 3, 6, 8"):
+        checkpoint_to_read(run, 7)
+    with pytest.raises(TrainyardError, match="has no checkpoints"):
+        checkpoint_to_read(RunDirectory(tmp_path / "nothing"), None)
+
+
+def test_another_tokenizer_is_refused(trained: Path, small_data: SmallData, tmp_path: Path) -> None:
+    from data_tools.tokenizer_training import train_bpe
+
+    train_bpe([small_data.folder / "documents"], tmp_path / "tokenizer", vocab_size=300)
+    with pytest.raises(RankFailed, match="was trained with tokenizer"):
+        run_on_ranks(generate_with_tokenizer, 1, trained, tmp_path / "tokenizer")
+
+
+def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
+    """Load the run as if its tokenizer's folder held another tokenizer."""
+    from data_tools.tokenizers import load_tokenizer
+    from megatron_patches import generation
+
+    generation.load_tokenizer = lambda path: load_tokenizer(tokenizer)
+    generation.load_model(checkpoint_to_read(RunDirectory(folder), None)[0])
