@@ -1,5 +1,9 @@
-"""The package's own error: shown as one message with exit code 2, never as a traceback."""
+"""The package's own errors: shown as one message, never as a traceback."""
 
 
 class TrainyardError(ValueError):
-    """A user's mistake or a broken input. The message says what was wrong, where, and what to do about it."""
+    """A user's mistake or a broken input: exit code 2. The message says what was wrong, where, and what to do."""
+
+
+class TrainingFailed(RuntimeError):
+    """A run that was in order cannot go on: exit code 1. The message says what happened, where, and what to do."""

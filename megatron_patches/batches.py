@@ -94,4 +94,6 @@ def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) ->
         speaks = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
         total = total if speaks else torch.zeros_like(total)
         dist.all_reduce(total, group=groups.control_group)
+    if total <= 0:  # the same on every rank
+        raise TrainyardError("a global batch has no target at all; look at the data and the objective's masks")
     return [replace(batch, weights=(batch.weights.double() / total).float()) for batch in micro_batches]

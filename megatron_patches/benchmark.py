@@ -69,7 +69,7 @@ class Benchmark:
     ratio: Ratio
     """ours over peer"""
     tflops: float
-    """ours, at the median, by BigScience's exact formula"""
+    """ours, at the median: work of forward and backward pass as `flops.py` counts it"""
     peak_tflops: float | None
     """dense bf16 peak of the GPU; None where it is not known or not the one to compare with: on a CPU, in fp32"""
     loss_difference: float
@@ -155,7 +155,7 @@ def _describe(
     ours, peer = (measured[side] for side in ("ours", "peer"))
     speed = spread([tokens / seconds for seconds in ours["seconds"]])
     tflops = speed.median * training_flops_per_token(config.model, config.data.sequence_length) / 1e12
-    peak = peak_tflops(measured["device"]) if measured["device"] and config.training.precision == "bf16" else None
+    peak = peak_tflops(measured["device"] or "", config.training.precision)
     single = asked.tensor * asked.pipeline == 1
     return Benchmark(
         run=config.name,
@@ -219,7 +219,7 @@ def as_text(found: Benchmark) -> str:
             f"{found.ratio.median:.3f}, 95 % interval {found.ratio.low:.3f} to {found.ratio.high:.3f} "
             f"(median of {turns.alternations} alternations of {turns.steps} steps after {turns.warmup} of warm-up)",
         ),
-        ("work", f"{found.tflops:.3g} TFLOP/s by BigScience's exact formula, causal attention counted whole{mfu}"),
+        ("work", f"{found.tflops:.3g} TFLOP/s of forward and backward pass, causal attention counted whole{mfu}"),
         (
             "losses",
             f"{verdict} (largest relative difference {found.loss_difference:.1e} in the first {COMPARED_STEPS} steps); "

@@ -117,7 +117,6 @@ class BareLoop:
         config, step = self._config, len(self._losses) + 1
         if config.model.hidden_dropout > 0 or config.model.attention_dropout > 0:
             self._randomness.start_step(step)  # the same draws as ours, so that the losses can be compared
-        self._model.zero_grad(set_to_none=True)  # of the module: MasterWeights would forget its copies' alone
         self._losses.append(torch.stack([self._backward(batch) for batch in self._batches[step - 1]]).sum())
         if config.optimizer.gradient_clip > 0:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), config.optimizer.gradient_clip)
@@ -125,6 +124,9 @@ class BareLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
+        # Last, as in ours: gradients kept between turns are memory that the other side has to do without. At 10M
+        # parameters it then grew the heap and gave it back in each of its turns: 20,000 page faults, 3 % of a step.
+        self._model.zero_grad(set_to_none=True)  # of the module: MasterWeights would forget its copies' alone
 
     def _backward(self, batch: MicroBatch) -> Tensor:
         tokens, labels, weights = (each.to(self._device) for each in (batch.tokens, batch.labels, batch.weights))

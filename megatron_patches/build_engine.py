@@ -28,7 +28,7 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False, verbose=False)
 
     training = config.training
-    micro_batches = training.global_batch_size // (training.micro_batch_size * groups.layout.data)
+    micro_batches = groups.layout.micro_batches(training)
     specs = gpt_layers(config.model, config.data.sequence_length, groups, randomness)
     rest = (groups, config.optimizer, config.parallel.zero_stage, training.micro_batch_size, micro_batches)
     if groups.layout.pipeline == 1:

@@ -1,5 +1,6 @@
 """The keys that a configuration may have, read off the sections' models."""
 
+import copy
 import difflib
 import re
 from collections.abc import Iterator, Mapping
@@ -47,15 +48,16 @@ def expand_environment(
     model: type[BaseModel], settings: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings with `${NAME}` and `${NAME:-default}` replaced in fields that are paths, and what failed by key."""
-    expanded = dict(settings)
+    expanded = copy.deepcopy(dict(settings))
     complaints: dict[str, str] = {}
     for key, field in known_fields(model):
-        section, _, name = key.rpartition(".")
-        inner = expanded.get(section)
-        if not _expands(field) or not isinstance(inner, Mapping) or not isinstance(inner.get(name), str):
+        *sections, name = key.split(".")
+        inner: Any = expanded
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, Mapping) else None
+        if not _expands(field) or not isinstance(inner, dict) or not isinstance(inner.get(name), str):
             continue
-        text, complaint = _expand(inner[name], environment)
-        expanded[section] = {**inner, name: text}
+        inner[name], complaint = _expand(inner[name], environment)
         if complaint:
             complaints[key] = f"{key}: {complaint}"
     return expanded, complaints

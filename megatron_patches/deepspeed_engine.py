@@ -124,6 +124,8 @@ def deepspeed_config(zero_stage: int, micro_batch_size: int, micro_batches: int)
         "gradient_accumulation_steps": micro_batches,
         "gradient_clipping": 0.0,
         "steps_per_print": None,
+        # its timers would make the host wait for the GPU in every forward pass
+        "timers": {"throughput": {"enabled": False}},
         "zero_allow_untested_optimizer": True,
         "zero_optimization": zero,
     }

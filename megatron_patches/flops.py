@@ -2,11 +2,12 @@
 
 from megatron_patches.models.model_config import ModelConfig
 
-# Dense bf16 peaks, TFLOP/s, from the vendors' data sheets; a GPU that is not here has no MFU.
+# Dense bf16 peaks, TFLOP/s, from NVIDIA's data sheets, by the name that the driver gives; no other GPU has an MFU.
 PEAK_BF16_TFLOPS = {
-    "A100": 312.0,
-    "H100 80GB HBM3": 989.4,
-    "H200": 989.4,
+    "NVIDIA A100-SXM4-40GB": 312.0,
+    "NVIDIA A100-SXM4-80GB": 312.0,
+    "NVIDIA H100 80GB HBM3": 989.4,
+    "NVIDIA H200": 989.4,
 }
 
 
@@ -22,6 +23,6 @@ def training_flops_per_token(model: ModelConfig, sequence_length: int) -> float:
     return 3.0 * (model.layers * layer + 2 * hidden * model.vocab_size)
 
 
-def peak_tflops(device_name: str) -> float | None:
-    """Dense bf16 peak of a GPU by the name its driver gives, or None where it is not known for certain."""
-    return next((peak for name, peak in PEAK_BF16_TFLOPS.items() if name in device_name), None)
+def peak_tflops(device_name: str, precision: str) -> float | None:
+    """Peak of a GPU in a run's precision, or None where it is not known for certain."""
+    return PEAK_BF16_TFLOPS.get(device_name) if precision == "bf16" else None

@@ -89,6 +89,15 @@ def run_torchrun(options: argparse.Namespace) -> int | Failure:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
+    if gpus is not None and gpus < options.processes:
+        print(
+            f"error: {options.processes} processes on {socket.gethostname()}, which has {gpus} GPUs for them; use a "
+            "layout of fewer processes (--parallel.tensor, --parallel.pipeline), or hide the GPUs to run on the CPU: "
+            "export CUDA_VISIBLE_DEVICES=",
+            file=sys.stderr,
+        )
+        return 2
     # torchrun tells of a failure in 10 lines of its own; ours is one, with rank and node
     logging.disable(logging.ERROR)
     quieten_libraries()

@@ -31,7 +31,7 @@ def count_parameters(model: ModelConfig, sequence_length: int) -> ParameterCount
     layers, hidden, ffn = model.layers, model.hidden_size, model.ffn_size
     return ParameterCount(
         token_embedding=model.vocab_size * hidden,
-        positions=sequence_length * hidden if model.position_embedding == "learned" else 0,
+        positions=model.position_embedding.parameters(sequence_length, hidden),
         attention=layers * (4 * hidden * hidden + 4 * hidden),
         mlp=layers * (2 * hidden * ffn + ffn + hidden),
         norms=(layers * 2 + 1) * 2 * hidden,

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
@@ -50,6 +51,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
         TrainyardError: the run cannot start as it is; the message says the remedy.
     """
     config = load_run(path, overrides)
+    _check_extras(config)
     nodes = machines.nodes or 1
     per_node = processes_per_node(config, machines)
     layout = plan_layout(config, nodes * per_node)
@@ -58,6 +60,13 @@ def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
     directory = run_directory(config)
     check_resume(config, directory)
     return Plan(config, directory, nodes, per_node, layout, data)
+
+
+def _check_extras(config: RunConfig) -> None:
+    if config.logging.wandb is not None and find_spec("wandb") is None:
+        raise TrainyardError(
+            "logging.wandb is set and the package wandb is not installed: pip install -e '.[wandb]', or remove the key"
+        )
 
 
 def processes_per_node(config: RunConfig, machines: Machines) -> int:

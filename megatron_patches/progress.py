@@ -1,6 +1,14 @@
 """How far a run is."""
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class Outcome(Enum):
+    """How a launch ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
 
 
 @dataclass

@@ -6,28 +6,32 @@ turns into 75: torchrun would take any other code for a failure), 2 bad input, a
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch.distributed as dist
 
 from data_tools.batch_sampler import BatchSampler
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from data_tools.windows import TrainingOrder
 from megatron_patches.batches import TrainingBatches
 from megatron_patches.build_engine import PRECISIONS, build_engine
 from megatron_patches.callbacks.build import build_callbacks
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
+from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.checkpoint.folders import remove_partial
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import newest_whole_checkpoint
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.events import EventWriter
 from megatron_patches.layout import plan_layout
-from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
+from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.parameter_count import count_parameters
+from megatron_patches.progress import Outcome
 from megatron_patches.run_directory import CHECKOUT, Launch
-from megatron_patches.trainer import Outcome, Trainer
+from megatron_patches.trainer import Trainer
 
 
 def train(launch: Launch) -> Outcome:
@@ -35,21 +39,22 @@ def train(launch: Launch) -> Outcome:
     config = load_resolved(launch.config)
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     groups = start_process_groups(layout, PRECISIONS[config.training.precision])
-    trainer, checkpointing = build_trainer(config, launch, groups)
-    try:
-        resume(trainer, checkpointing)
-        outcome = trainer.fit()
-    except Exception as error:
+    with ExitStack() as closing:  # closes everything, also where closing one thing fails
+        trainer, checkpointing = build_trainer(config, launch, groups)
+        closing.callback(trainer.batches.close)
         for callback in trainer.callbacks:
-            callback.on_failure(trainer, error)
-        raise
-    finally:
-        trainer.batches.close()
-        for callback in trainer.callbacks:
-            callback.close()
-    if outcome is Outcome.STOPPED and trainer.speaks:
-        launch.stopped.touch()
+            closing.callback(callback.close)
+        try:
+            check_size(trainer)
+            resume(trainer, checkpointing)
+            outcome = trainer.fit()
+        except Exception as error:
+            record_failure(trainer, error)
+            raise
+        if outcome is Outcome.STOPPED and trainer.speaks:
+            launch.stopped.touch()
     dist.barrier(group=groups.control_group)
+    stop_process_groups()
     return outcome
 
 
@@ -70,6 +75,24 @@ def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> t
         callbacks=build_callbacks(config, launch, groups, data, checkpointing, events),
     )
     return trainer, checkpointing
+
+
+def check_size(trainer: Trainer) -> None:
+    """A model of another size than its configuration says would make every figure of the run wrong."""
+    config = trainer.config
+    built = trainer.engine.parameter_count()
+    expected = count_parameters(config.model, config.data.sequence_length).total
+    assert built == expected, f"the engine has {built:,} parameters, the configuration {expected:,}"
+
+
+def record_failure(trainer: Trainer, error: Exception) -> None:
+    """Put on record what this rank failed of; rank 0 may know nothing of it, or only that a connection broke."""
+    for callback in trainer.callbacks:
+        callback.on_failure(trainer, error)
+    if not trainer.speaks:
+        writer = EventWriter(trainer.launch.run.events, trainer.launch.id, f"rank{trainer.groups.rank:05d}")
+        EventRecorder(writer).on_failure(trainer, error)
+        writer.close()
 
 
 def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) -> TrainingBatches:
@@ -103,9 +126,9 @@ def main(launch_directory: Path) -> int:
     try:
         train(Launch(launch_directory))
         return 0
-    except TrainyardError as error:
+    except (TrainyardError, TrainingFailed) as error:
         print(f"error on rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr, flush=True)
-        return 2
+        return 2 if isinstance(error, TrainyardError) else 1
 
 
 if __name__ == "__main__":

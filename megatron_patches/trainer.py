@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from time import perf_counter
 
@@ -17,15 +16,8 @@ from megatron_patches.flops import training_flops_per_token
 from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.progress import Progress, StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, Progress, StepRecord, ValidationRecord
 from megatron_patches.run_directory import Launch
-
-
-class Outcome(Enum):
-    """How a launch ended."""
-
-    FINISHED = "finished"
-    STOPPED = "stopped"
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,11 @@ def main() -> None:
     from megatron_patches.run_directory import run_directory
 
     signal.signal(signal.SIGTERM, _end_by_term)
+    print("A small GPT learns Python from the standard library: about three minutes on two cores.", flush=True)
     # One GPU would be too few for two processes; where there are two, CUDA_VISIBLE_DEVICES=0,1 make demo uses them.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    if "CUDA_VISIBLE_DEVICES" not in os.environ and Path("/dev/nvidia0").exists():
+        show_command(["export", "CUDA_VISIBLE_DEVICES="])
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     config = load_run(CHECKOUT / SCRIPT.with_suffix(".yaml"))
     raise typer.Exit(0 if Demo(config, run_directory(config)).run() else 1)
 

@@ -14,6 +14,7 @@ from megatron_patches.callbacks.validation import Validation
 from megatron_patches.callbacks.wandb_log import WandbLog
 from megatron_patches.config import RunConfig
 from megatron_patches.events import EventWriter
+from megatron_patches.flops import peak_tflops
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run_directory import Launch
 
@@ -36,10 +37,11 @@ def build_callbacks(
 
 
 def _recorders(config: RunConfig, launch: Launch, groups: ProcessGroups, events: EventWriter) -> list[Callback]:
-    device = torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else None
+    device = torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else ""
+    peak = peak_tflops(device, config.training.precision)
     recorders: list[Callback] = [
         EventRecorder(events),
-        ConsoleLog(launch.run.logs / f"{launch.id}.log", config.logging.every_steps, device),
+        ConsoleLog(launch.run.logs / f"{launch.id}.log", config.logging.every_steps, peak),
         TensorBoardLog(launch.run.tensorboard),
     ]
     if config.logging.wandb is not None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron_patches.progress import StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
-    from megatron_patches.trainer import Outcome, Trainer
+    from megatron_patches.trainer import Trainer
 
 
 class Callback:
-    """Every event happens on every rank, in the order in which callbacks are listed.
+    """Events come in the order in which callbacks are listed.
 
-    A callback that talks to other ranks does so on all of them; one that writes does so where `trainer.speaks` is true.
+    Those that record exist on rank 0 alone; all others hear every event on every rank, and may talk to other ranks.
+    One with a state names it in `state_key`: rank 0's is saved, and every rank loads it.
     """
+
+    state_key: str | None = None
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this launch; a resumed run has its progress already."""
@@ -24,7 +27,7 @@ class Callback:
         """After the weights changed; numbers of the step are still on the device."""
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        """The numbers of a step are known, one step later."""
+        """The numbers of a step are known: on a GPU one step later, on a CPU before `after_update`."""
 
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         """A validation was made."""
@@ -49,4 +52,4 @@ class Callback:
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Take back what `state` returned; not called for a checkpoint from before the callback had a state."""

@@ -12,9 +12,10 @@ from megatron_patches.checkpoint.load import StoredState
 from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent, save_checkpoint
 from megatron_patches.config import to_yaml
+from megatron_patches.progress import Outcome
 
 if TYPE_CHECKING:
-    from megatron_patches.trainer import Outcome, Trainer
+    from megatron_patches.trainer import Trainer
 
 
 class Checkpointing(Callback):
@@ -59,7 +60,7 @@ class Checkpointing(Callback):
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
         }
-        states = {type(callback).__name__: callback.state() for callback in trainer.callbacks}
+        states = {callback.state_key: callback.state() for callback in trainer.callbacks if callback.state_key}
         return CheckpointContent(
             step=progress.step,
             facts=facts,
@@ -78,7 +79,8 @@ class Checkpointing(Callback):
         for name, value in checkpoint.trainer["progress"].items():
             setattr(trainer.progress, name, value)
         for callback in trainer.callbacks:
-            callback.load_state(checkpoint.trainer["callbacks"].get(type(callback).__name__, {}))
+            if callback.state_key in checkpoint.trainer["callbacks"]:
+                callback.load_state(checkpoint.trainer["callbacks"][callback.state_key])
         self._saved_step = trainer.progress.step
 
 

@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from megatron_patches.callbacks.callback import Callback
-from megatron_patches.flops import peak_tflops
-from megatron_patches.progress import StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
-    from megatron_patches.trainer import Outcome, Trainer
+    from megatron_patches.trainer import Trainer
 
 SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about ten steps
 
@@ -23,11 +22,11 @@ SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about
 class ConsoleLog(Callback):
     """Rank 0 only."""
 
-    def __init__(self, path: Path, every_steps: int, device_name: str | None) -> None:
+    def __init__(self, path: Path, every_steps: int, peak: float | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
         self._every_steps = every_steps
-        self._peak = peak_tflops(device_name) if device_name else None
+        self._peak = peak
         self._console = Console(highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

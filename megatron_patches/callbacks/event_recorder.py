@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.events import EventWriter
-from megatron_patches.progress import StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
-    from megatron_patches.trainer import Outcome, Trainer
+    from megatron_patches.trainer import Trainer
 
 
 class EventRecorder(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainingFailed
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.progress import StepRecord
 
@@ -18,7 +18,7 @@ class FiniteGuard(Callback):
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
         if not (isfinite(record.loss) and isfinite(record.grad_norm)):
-            raise TrainyardError(
+            raise TrainingFailed(
                 f"step {record.step}: loss is {record.loss}, gradient norm is {record.grad_norm}; the update was left "
                 "out and the run stopped. Look at the data of this step and the learning rate; the last checkpoint is "
                 "from before it"

@@ -10,9 +10,10 @@ import torch
 import torch.distributed as dist
 
 from megatron_patches.callbacks.callback import Callback
+from megatron_patches.progress import Outcome
 
 if TYPE_CHECKING:
-    from megatron_patches.trainer import Outcome, Trainer
+    from megatron_patches.trainer import Trainer
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 

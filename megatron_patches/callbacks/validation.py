@@ -12,7 +12,7 @@ from megatron_patches.evaluation_config import EvaluationConfig
 from megatron_patches.progress import ValidationRecord
 
 if TYPE_CHECKING:
-    from megatron_patches.trainer import Outcome, Trainer
+    from megatron_patches.trainer import Trainer
 
 
 class Validation(Callback):
@@ -21,21 +21,15 @@ class Validation(Callback):
     def __init__(self, config: EvaluationConfig, windows: TokenWindows) -> None:
         self.config = config
         self.windows = windows
-        self._validated_step = -1
 
     def after_update(self, trainer: Trainer) -> None:
-        if trainer.progress.step % self.config.every_steps == 0:
-            self.validate(trainer)
-
-    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
-        if outcome.value == "finished":
+        step = trainer.progress.step
+        if step % self.config.every_steps == 0 or step == trainer.config.training.steps:
             self.validate(trainer)
 
     def validate(self, trainer: Trainer) -> None:
-        """Validate the current weights, once a step."""
+        """Validate the current weights."""
         progress = trainer.progress
-        if progress.step == self._validated_step:
-            return
         trainer.read_numbers()
         started = perf_counter()
         micro_batches = validation_micro_batches(
@@ -46,7 +40,6 @@ class Validation(Callback):
             trainer.groups,
         )
         loss = trainer.engine.evaluate(micro_batches).item()
-        self._validated_step = progress.step
         seconds = perf_counter() - started
         trainer.pause_clock(seconds)
         trainer.announce_validation(
@@ -59,9 +52,3 @@ class Validation(Callback):
                 seconds=seconds,
             )
         )
-
-    def state(self) -> dict[str, int]:
-        return {"validated_step": self._validated_step}
-
-    def load_state(self, state: dict[str, int]) -> None:
-        self._validated_step = state.get("validated_step", -1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data_tools.errors import TrainyardError
 from data_tools.manifest import read_manifest
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.callbacks.logging_config import WandbConfig
@@ -18,12 +17,8 @@ class WandbLog(Callback):
     """Rank 0 only."""
 
     def __init__(self, config: WandbConfig) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise TrainyardError(
-                "logging.wandb is set and the package wandb is not installed: pip install -e '.[wandb]', or remove it"
-            ) from None
+        import wandb  # an extra; the plan has checked that it is there
+
         self._wandb = wandb
         self._config = config
         self._run: Any = None

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.boxes import sub_boxes
@@ -24,6 +23,7 @@ class StoredPiece:
     key: str
     slice: TensorSlice
     start: int
+    elements: int
 
 
 class StoredState:
@@ -35,7 +35,8 @@ class StoredState:
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 for key, entry in json.loads(file.metadata()["slices"]).items():
-                    stored = StoredPiece(path, key, _slice(entry), entry["start"])
+                    elements = file.get_slice(key).get_shape()[0]
+                    stored = StoredPiece(path, key, _slice(entry), entry["start"], elements)
                     self._pieces.setdefault((entry["name"], entry["kind"]), []).append(stored)
 
     @property
@@ -47,8 +48,8 @@ class StoredState:
     def restore(self, pieces: Iterable[StatePiece]) -> None:
         """Copy into live pieces whatever the checkpoint holds of them.
 
-        Where no master weights were stored (fp32 training), masters are the weights. One stored tensor at a time is
-        in memory.
+        Where no master weights were stored (fp32 training), masters are the weights. At most one stored tensor is in
+        memory at a time.
 
         Raises:
             TrainyardError: an element of a piece is nowhere in the checkpoint.
@@ -70,23 +71,20 @@ def _slice(entry: dict[str, Any]) -> TensorSlice:
 
 
 def _copy_common(piece: StatePiece, stored: StoredPiece) -> int:
-    """Copy the elements both hold; how many there were."""
-    if stored.slice.global_shape != piece.slice.global_shape or stored.slice.intersection(piece.slice) is None:
+    """Copy the elements both hold, reading no others' rows; how many there were."""
+    if stored.slice.global_shape != piece.slice.global_shape:
         return 0
-    with safe_open(stored.file, framework="pt") as file:
-        values = file.get_tensor(stored.key)
+    targets = list(sub_boxes(piece.slice, piece.start, piece.start + piece.tensor.numel()))
     copied = 0
-    for source in sub_boxes(stored.slice, stored.start, stored.start + values.numel()):
-        source_view = _view(values, source.offset, source.slice)
-        for target in sub_boxes(piece.slice, piece.start, piece.start + piece.tensor.numel()):
-            common = source.slice.intersection(target.slice)
-            if common is None:
-                continue
-            part = source_view[source.slice.local(common)]
-            _view(piece.tensor, target.offset, target.slice)[target.slice.local(common)].copy_(part)
+    for source in sub_boxes(stored.slice, stored.start, stored.start + stored.elements):
+        met = [(target, box) for target in targets if (box := source.slice.intersection(target.slice)) is not None]
+        if not met:
+            continue
+        with safe_open(stored.file, framework="pt") as file:
+            values = file.get_slice(stored.key)[source.offset : source.offset + source.slice.elements]
+        for target, box in met:
+            part = values.view(source.slice.shape)[source.slice.local(box)]
+            into = piece.tensor[target.offset : target.offset + target.slice.elements].view(target.slice.shape)
+            into[target.slice.local(box)].copy_(part)
             copied += part.numel()
     return copied
-
-
-def _view(flat: Tensor, offset: int, box: TensorSlice) -> Tensor:
-    return flat[offset : offset + box.elements].view(box.shape)

@@ -1,6 +1,7 @@
 """Whether a run may continue from what lies in its directory; asked before anything starts. Torch-free."""
 
 from math import isclose
+from typing import Any
 
 from data_tools.errors import TrainyardError
 from data_tools.manifest import Manifest
@@ -27,13 +28,13 @@ def check_resume(config: RunConfig, directory: RunDirectory) -> None:
     data = RunData(config.data, CHECKOUT)
     wanted = run_identity(config, data.dataset_id, data.tokenizer_id)
     for folder, manifest in manifests:
-        _check_identity(manifest, wanted, str(folder))
+        _check_identity(manifest, wanted, config, str(folder))
     _check_learning_rate(manifests[0][1], config, str(manifests[0][0]))
 
 
-def _check_identity(manifest: Manifest, wanted: dict[str, object], folder: str) -> None:
+def _check_identity(manifest: Manifest, wanted: dict[str, Any], config: RunConfig, folder: str) -> None:
     saved = manifest.facts.get("identity")
-    found = differences(saved if isinstance(saved, dict) else {}, wanted)
+    found = differences(saved if isinstance(saved, dict) else {}, wanted, config)
     if found:
         raise TrainyardError(
             f"{folder} is a checkpoint of another run: {'; '.join(found)}. Restore these settings to continue it, "

@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from data_tools.atomic_files import HashingWriter, fsync_folder
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainingFailed
 from data_tools.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.checkpoint.folders import MANIFEST, TRAINER_STATE, checkpoint_name
 from megatron_patches.checkpoint.safetensors_stream import write_safetensors
@@ -39,7 +39,7 @@ def save_checkpoint(
     """Write a checkpoint and return its folder. Every rank calls it; it returns when the folder is whole.
 
     Raises:
-        TrainyardError: on every rank if any rank could not write; nothing is left of the folder then.
+        TrainingFailed: on every rank if any rank could not write; nothing is left of the folder then.
     """
     final = checkpoints / checkpoint_name(content.step)
     partial = final.with_name(final.name + ".partial")
@@ -54,13 +54,13 @@ def _agree(groups: ProcessGroups, step: int, action: Any) -> list[Any]:
     result, problem = None, None
     try:
         result = action()
-    except OSError as error:
-        problem = f"rank {groups.rank}: {error}"
+    except Exception as error:  # noqa: BLE001  whatever it was: the other ranks wait for the answer
+        problem = f"rank {groups.rank}: {type(error).__name__}: {error}"
     gathered: list[tuple[Any, str | None]] = [(None, None)] * groups.layout.world_size
     dist.all_gather_object(gathered, (result, problem), group=groups.control_group)
     problems = [text for _, text in gathered if text]
     if problems:
-        raise TrainyardError(
+        raise TrainingFailed(
             f"the checkpoint of step {step} could not be written ({'; '.join(problems)}). Free space or repair the "
             "file system, then start the run again: it continues from its last whole checkpoint"
         )

@@ -1,9 +1,12 @@
 """Causal self-attention; the tensor-parallel ranks share the heads."""
 
+from contextlib import nullcontext
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.position import PositionEmbedding
 from megatron_patches.parallel.layers import SplitInput, SplitOutput
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -16,12 +19,18 @@ class CausalSelfAttention(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, groups: ProcessGroups, randomness: StepRandomness, residual_deviation: float
+        self,
+        config: ModelConfig,
+        position: PositionEmbedding,
+        groups: ProcessGroups,
+        randomness: StepRandomness,
+        residual_deviation: float,
     ) -> None:
         super().__init__()
         self.heads_here = config.attention_heads // groups.layout.tensor
         self.head_size = config.hidden_size // config.attention_heads
         self.dropout = config.attention_dropout
+        self.position = position
         self.randomness = randomness
         self.query_key_value = SplitOutput(
             config.hidden_size, 3 * config.hidden_size, groups, deviation=config.init_std
@@ -36,7 +45,10 @@ class CausalSelfAttention(nn.Module):
         return self.output(attended.permute(2, 0, 1, 3).reshape(sequence, batch, -1))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if self.training and self.dropout > 0:
-            with self.randomness.split_features():
-                return F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout, is_causal=True)
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        query, key = self.position.queries_and_keys(query, key)
+        bias = self.position.score_bias(query)
+        dropout = self.dropout if self.training else 0.0
+        with self.randomness.split_features() if dropout > 0 else nullcontext():
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=bias is None
+            )

@@ -10,7 +10,7 @@ from megatron_patches.models.layer_spec import LayerSpec
 from megatron_patches.models.mlp import MLP
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.normalization import LayerNorm
-from megatron_patches.models.position import POSITION_LAYERS
+from megatron_patches.models.position import PositionEmbedding, build_position_embedding
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 
@@ -25,14 +25,14 @@ def gpt_layers(
         embedding = LayerSpec("embedding", embedding.build, shared_weight="tokens.weight")
         head = LayerSpec("embedding", embedding.build, shared_weight="tokens.weight", forward=tied_logits)
 
-    specs = [embedding]
-    make_positions = POSITION_LAYERS[config.position_embedding]
-    if make_positions is not None:
-        specs.append(LayerSpec("positions", lambda: make_positions(config, sequence_length, groups)))
+    position = build_position_embedding(
+        config.position_embedding, config.hidden_size, config.init_std, sequence_length, groups
+    )
+    specs = [embedding, LayerSpec("positions", lambda: position.stream_layer() or nn.Identity())]
     if config.hidden_dropout > 0:
         specs.append(LayerSpec("embedding_dropout", lambda: FeatureDropout(config.hidden_dropout)))
     for index in range(config.layers):
-        specs.append(LayerSpec(f"layers.{index}", lambda: Block(config, groups, randomness), is_block=True))
+        specs.append(LayerSpec(f"layers.{index}", lambda: Block(config, position, groups, randomness), is_block=True))
     specs.append(LayerSpec("final_norm", lambda: LayerNorm(config.hidden_size, config.norm_epsilon, groups)))
     return [*specs, head]
 
@@ -40,12 +40,14 @@ def gpt_layers(
 class Block(nn.Module):
     """Attention and MLP, each on a normalised copy of the residual stream: `[sequence, batch, hidden]` -> the same."""
 
-    def __init__(self, config: ModelConfig, groups: ProcessGroups, randomness: StepRandomness) -> None:
+    def __init__(
+        self, config: ModelConfig, position: PositionEmbedding, groups: ProcessGroups, randomness: StepRandomness
+    ) -> None:
         super().__init__()
         # Radford et al. 2019, section 2.3: the stream is a sum of 2 * layers terms, so each is drawn smaller.
         scale = 1 / sqrt(2 * config.layers) if config.init_residual_scaling else 1.0
         self.attention_norm = LayerNorm(config.hidden_size, config.norm_epsilon, groups)
-        self.attention = CausalSelfAttention(config, groups, randomness, config.init_std * scale)
+        self.attention = CausalSelfAttention(config, position, groups, randomness, config.init_std * scale)
         self.mlp_norm = LayerNorm(config.hidden_size, config.norm_epsilon, groups)
         self.mlp = MLP(config, groups, config.init_std * scale)
         self.dropout = FeatureDropout(config.hidden_dropout)

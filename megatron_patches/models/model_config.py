@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from data_tools.section import Section
+from megatron_patches.models.position_config import LearnedPositionConfig, PositionConfig
 
 
 class ModelConfig(Section):
@@ -17,7 +18,9 @@ class ModelConfig(Section):
     vocab_size: int = Field(
         gt=0, description="rows of the token embedding, padding included; belongs to the run, never to the layout"
     )
-    position_embedding: Literal["learned", "none"] = Field("learned", description="how a token knows its place")
+    position_embedding: PositionConfig = Field(
+        LearnedPositionConfig(name="learned"), description="how a token knows its place: a kind's name, or its keys"
+    )
     activation: Literal["gelu_tanh", "gelu"] = Field(
         "gelu_tanh", description="non-linearity of the MLP; gelu_tanh is GPT-2's approximation"
     )

@@ -14,6 +14,8 @@ from megatron.core import parallel_state
 
 from megatron_patches.layout import Coordinates, Layout
 
+TIMEOUT = datetime.timedelta(minutes=30)  # of one collective: the slowest, a save, must fit in it
+
 
 @dataclass(frozen=True)
 class ProcessGroups:
@@ -33,17 +35,11 @@ class ProcessGroups:
     """all ranks, over the CPU: verdicts and manifests, never gradients"""
 
     @property
-    def first_stage(self) -> bool:
-        return self.coordinates.pipeline == 0
-
-    @property
     def last_stage(self) -> bool:
         return self.coordinates.pipeline == self.layout.pipeline - 1
 
 
-def start_process_groups(
-    layout: Layout, dtype: torch.dtype, timeout_s: int = 1800, alone: bool = False
-) -> ProcessGroups:
+def start_process_groups(layout: Layout, dtype: torch.dtype, alone: bool = False) -> ProcessGroups:
     """Join the other ranks (torchrun's environment variables say where) and make the layout's groups.
 
     A process that is `alone` needs no such variables and opens no port.
@@ -55,19 +51,18 @@ def start_process_groups(
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    timeout = datetime.timedelta(seconds=timeout_s)
     if alone:
         dist.init_process_group(
-            "nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=timeout
+            "nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
         )
     else:
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     if dist.get_world_size() != layout.world_size:
         raise RuntimeError(f"{dist.get_world_size()} processes were started for a layout of {layout.world_size}")
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
     )
-    control = dist.new_group(backend="gloo", timeout=timeout) if cuda else dist.group.WORLD
+    control = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
     assert control is not None
     return ProcessGroups(
         layout=layout,

@@ -20,5 +20,6 @@ def test_bloom_does_149_tflops() -> None:
 
 
 def test_unknown_hardware_has_no_peak() -> None:
-    assert peak_tflops("NVIDIA H200") == 989.4
-    assert peak_tflops("NVIDIA GeForce RTX 4090") is None
+    assert peak_tflops("NVIDIA H200", "bf16") == 989.4
+    assert peak_tflops("NVIDIA H200", "fp32") is None
+    assert peak_tflops("NVIDIA H200 NVL", "bf16") is None
