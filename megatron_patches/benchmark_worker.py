@@ -16,7 +16,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.build_engine import PRECISIONS
 from megatron_patches.callbacks.callback import Callback
@@ -82,7 +82,7 @@ class OurLoop:
         """One optimizer step."""
         self.trainer.train_step()
         if self.trainer.stop_reason is not None:
-            raise TrainyardError(f"the measurement was stopped by {self.trainer.stop_reason}; start it again")
+            raise TrainingFailed(f"the measurement was stopped by {self.trainer.stop_reason}; start it again")
 
     def losses(self) -> list[float]:
         """Losses of all steps so far."""
@@ -194,9 +194,9 @@ def main(launch: Launch, alternations: int, warmup: int, steps: int) -> int:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     try:
         measurement = measure(load_resolved(launch.config), launch, alternations, warmup, steps)
-    except TrainyardError as error:
+    except (TrainyardError, TrainingFailed) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, TrainyardError) else 1
     (launch.directory / "measurement.json").write_text(json.dumps(asdict(measurement)))
     return 0
 

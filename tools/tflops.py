@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from data_tools.errors import TrainingFailed
 from tools.command_line import run_app
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -59,7 +60,11 @@ def bench_command(
     turns = Turns(alternations, warmup, steps)
     path = find_run(run, CHECKOUT)
     print(f"{path.stem}: {warmup} + {alternations} turns of {steps} steps for each side", file=sys.stderr)
-    found = compare(path, context.args, turns, threads or available_cpus())
+    try:
+        found = compare(path, context.args, turns, threads or available_cpus())
+    except TrainingFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     print(json.dumps(asdict(found) | {"mfu": found.mfu, "agrees": found.agrees}) if json_output else as_text(found))
     if not found.agrees:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from data_tools.section import Section
 class LearnedPositionConfig(Section):
     """A learned vector for each place, added to the token's (Radford et al. 2019)."""
 
-    name: Literal["learned"]
+    name: Literal["learned"] = Field(description="the kind")
 
     def parameters(self, sequence_length: int, hidden_size: int) -> int:
         """Parameters of the kind itself."""
@@ -20,7 +20,7 @@ class LearnedPositionConfig(Section):
 class NoPositionConfig(Section):
     """Nothing: causal attention alone tells the order (Haviv et al. 2022)."""
 
-    name: Literal["none"]
+    name: Literal["none"] = Field(description="the kind")
 
     def parameters(self, sequence_length: int, hidden_size: int) -> int:
         """Parameters of the kind itself."""
