@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
-from megatron_patches.divisibility import divisors_near, either, multiples_near
+from megatron_patches.configuration.divisibility import divisors_near, either, multiples_near
 from megatron_patches.training_config import TrainingConfig
 
 

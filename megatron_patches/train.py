@@ -16,7 +16,6 @@ from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from data_tools.windows import TrainingOrder
 from megatron_patches.batches import TrainingBatches
-from megatron_patches.build_engine import PRECISIONS, build_engine
 from megatron_patches.callbacks.build import build_callbacks
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
 from megatron_patches.callbacks.event_recorder import EventRecorder
@@ -24,6 +23,7 @@ from megatron_patches.checkpoint.folders import remove_partial
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import newest_whole_checkpoint
 from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.engine.build import PRECISIONS, build_engine
 from megatron_patches.events import EventWriter
 from megatron_patches.layout import plan_layout
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups

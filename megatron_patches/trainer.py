@@ -11,7 +11,7 @@ from torch import Tensor
 from megatron_patches.batches import TrainingBatches
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig
-from megatron_patches.engine import Engine
+from megatron_patches.engine.interface import Engine
 from megatron_patches.flops import training_flops_per_token
 from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.parallel.process_groups import ProcessGroups

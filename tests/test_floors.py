@@ -22,19 +22,28 @@ FORBIDDEN = {
 
 # what a command line needs in order to check a run; `*_config.py` beside them
 TORCH_FREE_IN_ENGINE = [
+    "benchmark.benchmark",
+    "checkpoint.choice",
+    "checkpoint.folders",
+    "checkpoint.identity",
+    "checkpoint.resume_check",
     "config",
-    "config_checks",
-    "config_fields",
-    "config_layers",
-    "config_problems",
-    "config_yaml",
-    "divisibility",
+    "configuration.checks",
+    "configuration.divisibility",
+    "configuration.fields",
+    "configuration.layers",
+    "configuration.problems",
+    "configuration.yaml_text",
+    "events",
+    "flops",
     "layout",
+    "node",
+    "optim.schedule",
     "parameter_count",
     "plan",
+    "progress",
     "run_directory",
     "run_summary",
-    "optim.schedule",
 ]
 
 

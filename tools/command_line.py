@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainingFailed, TrainyardError
 
 
 def run_app(app: typer.Typer) -> None:
@@ -16,3 +16,6 @@ def run_app(app: typer.Typer) -> None:
     except (TrainyardError, OSError) as error:  # an OSError names the file: no permission, no space, a missing folder
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except TrainingFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -85,7 +85,7 @@ def diff_command(
 ) -> None:
     """In which settings a run differs from its base, or from another run."""
     from megatron_patches.config import load_run
-    from megatron_patches.config_layers import base_of
+    from megatron_patches.configuration.layers import base_of
     from tools.runs_catalogue import find_run
     from tools.runs_compare import compare_runs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_tools.atomic_files import write_atomically
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
-from megatron_patches.config_layers import base_of
+from megatron_patches.configuration.layers import base_of
 from megatron_patches.parameter_count import count_parameters
 from megatron_patches.run_summary import tokens_per_step
 from tools.run_name import order

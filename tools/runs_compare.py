@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megatron_patches.config import RunConfig
-from megatron_patches.config_problems import NEVER_WRITTEN
+from megatron_patches.configuration.problems import NEVER_WRITTEN
 
 ABSENT = "absent"
 

@@ -7,7 +7,7 @@ import yaml
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
-from megatron_patches.config_yaml import RunDumper
+from megatron_patches.configuration.yaml_text import RunDumper
 from tools.run_name import RUN_PATTERN, RunName, family_number, order, parse_run_name
 from tools.runs_catalogue import describe_line, run_files, table_in_readme, write_table
 

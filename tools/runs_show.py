@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from megatron_patches.config import RunConfig
-from megatron_patches.config_fields import known_fields
+from megatron_patches.configuration.fields import known_fields
 from megatron_patches.layout import Layout, plan_layout
 from megatron_patches.parameter_count import ParameterCount, count_parameters
 from megatron_patches.run_summary import (

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.boxes import sub_boxes
-from megatron_patches.engine import StatePiece
+from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.tensor_slice import TensorSlice
 
 

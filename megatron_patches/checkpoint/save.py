@@ -14,7 +14,7 @@ from data_tools.errors import TrainingFailed
 from data_tools.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.checkpoint.folders import MANIFEST, TRAINER_STATE, checkpoint_name
 from megatron_patches.checkpoint.safetensors_stream import write_safetensors
-from megatron_patches.engine import StatePiece
+from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.benchmark import Benchmark, Turns, as_text, largest_difference
-from megatron_patches.benchmark_statistics import Ratio, Spread, median_ratio, spread
-from megatron_patches.benchmark_worker import alternate
+from megatron_patches.benchmark.benchmark import Benchmark, Turns, as_text, largest_difference
+from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
+from megatron_patches.benchmark.worker import alternate
 
 FOUND = Benchmark(
     run="tr900a-28K-small",

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig, load_resolved, load_run, to_yaml
-from megatron_patches.config_fields import known_fields
+from megatron_patches.configuration.fields import known_fields
 from megatron_patches.optim.optimizer_config import AdamWConfig, SGDConfig
 from tests.small_run import SMALL_RUN, write_run
 

@@ -7,7 +7,7 @@ import pytest
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
-from megatron_patches.divisibility import divisors_near, multiples_near
+from megatron_patches.configuration.divisibility import divisors_near, multiples_near
 from tests.small_run import write_run
 
 CASES = [

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron_patches.config_yaml import RunDumper, parse_yaml
+from megatron_patches.configuration.yaml_text import RunDumper, parse_yaml
 
 
 @pytest.mark.parametrize(

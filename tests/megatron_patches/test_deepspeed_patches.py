@@ -15,7 +15,7 @@ from tests.small_training import SmallData, overrides
 def engine_and_batch(config: RunConfig):  # type: ignore[no-untyped-def]
     """A started engine and its first global batch."""
     from data_tools.run_data import RunData
-    from megatron_patches.build_engine import PRECISIONS, build_engine
+    from megatron_patches.engine.build import PRECISIONS, build_engine
     from megatron_patches.layout import plan_layout
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness

@@ -10,8 +10,8 @@ import torch
 from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.choice import checkpoint_to_read
 from megatron_patches.checkpoint.folders import list_checkpoints
+from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.run_directory import RunDirectory, start_launch
-from megatron_patches.sampling import Sampling, choose
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
@@ -38,7 +38,7 @@ def run(trained: Path, tmp_path: Path) -> RunDirectory:
 
 def generate(folder: Path, step: int | None, prompt: str, *sampling: Any) -> tuple[str, list[list[float]], int]:
     """A continuation of 24 tokens, logits after IDS, and the step that was read, on one process."""
-    from megatron_patches.generation import load_model
+    from megatron_patches.generation.generation import load_model
 
     model = load_model(checkpoint_to_read(RunDirectory(folder), step)[0])
     text = model.continue_text(prompt, 24, Sampling(*sampling))
@@ -49,8 +49,8 @@ def logits_of_tensor_parallel_engine(launch_directory: str) -> list[list[float]]
     """This rank's part of the vocabulary, from the engine that resumes the run."""
     import os
 
-    from megatron_patches.build_engine import PRECISIONS
     from megatron_patches.config import load_resolved
+    from megatron_patches.engine.build import PRECISIONS
     from megatron_patches.layout import plan_layout
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.run_directory import Launch

@@ -43,7 +43,7 @@ def record_steps(config: RunConfig, steps: int) -> list[tuple[float, float]]:
     import os
 
     from data_tools.run_data import RunData
-    from megatron_patches.build_engine import PRECISIONS, build_engine
+    from megatron_patches.engine.build import PRECISIONS, build_engine
     from megatron_patches.layout import plan_layout
     from megatron_patches.optim.schedule import learning_rate
     from megatron_patches.parallel.process_groups import start_process_groups

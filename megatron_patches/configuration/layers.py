@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config_yaml import parse_yaml, read_yaml
+from megatron_patches.configuration.yaml_text import parse_yaml, read_yaml
 
 NEVER_INHERITED = "why"
 

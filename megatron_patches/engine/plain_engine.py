@@ -6,7 +6,7 @@ import deepspeed
 import torch
 from torch import Tensor
 
-from megatron_patches.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
+from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
 from megatron_patches.models.build import PlainModel
 from megatron_patches.objectives.loss import weighted_loss
 from megatron_patches.objectives.micro_batch import MicroBatch

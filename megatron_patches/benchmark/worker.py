@@ -1,4 +1,4 @@
-"""The process that measures: `python -m megatron_patches.benchmark_worker LAUNCH_DIRECTORY --alternations N ...`.
+"""The process that measures: `python -m megatron_patches.benchmark.worker LAUNCH_DIRECTORY --alternations N ...`.
 
 It is one configuration and nothing else, so no other's patches, threads or memory are in the measurement. Its result is
 `measurement.json` in the launch's folder.
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
-from megatron_patches.build_engine import PRECISIONS
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig, load_resolved
-from megatron_patches.deepspeed_engine import mixed_precision_optimizer
+from megatron_patches.engine.build import PRECISIONS
+from megatron_patches.engine.deepspeed_engine import mixed_precision_optimizer
 from megatron_patches.layout import Layout
 from megatron_patches.models.build import build_plain
 from megatron_patches.models.gpt import gpt_layers
@@ -202,7 +202,7 @@ def main(launch: Launch, alternations: int, warmup: int, steps: int) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m megatron_patches.benchmark_worker", allow_abbrev=False)
+    parser = argparse.ArgumentParser("python -m megatron_patches.benchmark.worker", allow_abbrev=False)
     parser.add_argument("launch_directory", type=Path)
     parser.add_argument("--alternations", type=int, required=True, help="measured turns of each loop")
     parser.add_argument("--warmup", type=int, required=True, help="turns of each loop before them")

@@ -10,11 +10,12 @@ from torch import Tensor
 from data_tools.errors import TrainyardError
 from data_tools.manifest import read_manifest
 from data_tools.tokenizers import Tokenizer, load_tokenizer
-from megatron_patches.build_engine import PRECISIONS
 from megatron_patches.checkpoint.folders import MANIFEST
 from megatron_patches.checkpoint.load import StoredState
 from megatron_patches.config import RunConfig, load_resolved
-from megatron_patches.engine import StatePiece
+from megatron_patches.engine.build import PRECISIONS
+from megatron_patches.engine.interface import StatePiece
+from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.layout import Layout
 from megatron_patches.models.build import PlainModel, build_plain
 from megatron_patches.models.gpt import gpt_layers
@@ -22,7 +23,6 @@ from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.run_directory import CHECKOUT
-from megatron_patches.sampling import Sampling, choose
 
 
 @dataclass(frozen=True)

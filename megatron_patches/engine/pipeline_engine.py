@@ -8,9 +8,9 @@ import deepspeed
 from deepspeed.pipe import PipelineModule
 from torch import Tensor
 
-from megatron_patches.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
 from megatron_patches.deepspeed_patches.gradients_only import run_gradients_only
 from megatron_patches.deepspeed_patches.tied_gradients import sum_tied_gradients
+from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
 from megatron_patches.models.build import pipeline_layers
 from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.optimizer_config import OptimizerConfig

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from megatron_patches.engine import StatePiece
+from megatron_patches.engine.interface import StatePiece
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
-from megatron_patches.benchmark_statistics import Ratio, Spread, median_ratio, spread
+from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.config import RunConfig, load_run, to_yaml
 from megatron_patches.flops import peak_tflops, training_flops_per_token
 from megatron_patches.parallel.parallel_config import ParallelConfig
@@ -26,7 +26,7 @@ from megatron_patches.parameter_count import count_parameters
 from megatron_patches.run_directory import CHECKOUT, Launch
 from megatron_patches.run_summary import aligned, tokens_per_step
 
-WORKER = "megatron_patches.benchmark_worker"
+WORKER = "megatron_patches.benchmark.worker"
 
 # Both sides differ in one thing, the order in which the squares of the gradient's norm are summed. With equal norms 33
 # losses of 33 were equal to the last bit; with the norms as they are, those of the first 20 steps were within 3e-6.

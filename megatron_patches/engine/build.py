@@ -8,14 +8,14 @@ import torch
 from megatron_patches.config import RunConfig
 from megatron_patches.deepspeed_patches.no_shared_memory_op import skip_shared_memory_op
 from megatron_patches.deepspeed_patches.versions import require_tested_deepspeed
-from megatron_patches.engine import Engine
+from megatron_patches.engine.interface import Engine
+from megatron_patches.engine.pipeline_engine import PipelineEngine
+from megatron_patches.engine.plain_engine import PlainEngine
 from megatron_patches.models.build import build_pipeline, build_plain
 from megatron_patches.models.gpt import gpt_layers
 from megatron_patches.objectives.loss import weighted_loss
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.pipeline_engine import PipelineEngine
-from megatron_patches.plain_engine import PlainEngine
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from data_tools.split import parse_split
-from megatron_patches.config_problems import Problem
-from megatron_patches.divisibility import divisors_near, either, multiples_near
+from megatron_patches.configuration.divisibility import divisors_near, either, multiples_near
+from megatron_patches.configuration.problems import Problem
 from megatron_patches.optim.schedule_config import ConstantScheduleConfig
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from megatron_patches.config_fields import known_fields, nearest_keys, section_models
+from megatron_patches.configuration.fields import known_fields, nearest_keys, section_models
 
 _EXPECTED = {
     "int_type": "a whole number",

@@ -13,14 +13,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from megatron_patches.engine import Engine, StatePiece
+from megatron_patches.engine.interface import Engine, StatePiece
+from megatron_patches.engine.optimizer_placement import FullState, OptimizerPlacement, PartitionedState
 from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.build import allocate_state, build_optimizer
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.zero_partitions import FullState, OptimizerPlacement, PartitionedState
 
 BUCKET_ELEMENTS = 50_000_000  # 200 MB of fp32 gradients in one message
 

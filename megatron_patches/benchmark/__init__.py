@@ -1,0 +1,1 @@
+"""Speed of a run's own step beside a peer."""

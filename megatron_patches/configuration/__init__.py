@@ -1,0 +1,1 @@
+"""How a run's YAML is read: layers, fields, messages."""

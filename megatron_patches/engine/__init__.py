@@ -1,0 +1,1 @@
+"""The engine: its interface, and DeepSpeed behind it."""
