@@ -14,8 +14,8 @@ PEAK_BF16_TFLOPS = {
 def training_flops_per_token(model: ModelConfig, sequence_length: int) -> float:
     """FLOPs of forward and backward pass for one token, without recomputation.
 
-    BigScience's exact formula for the layers, with the MLP at its own width, and the logits as they are computed (theirs
-    holds for them only with recomputation): a layer's forward pass costs
+    BigScience's exact formula for the layers, with the MLP at its own width, and the logits as they are computed
+    (theirs holds for them only with recomputation): a layer's forward pass costs
     8h^2 (projections) + 4sh (scores and their use; causal attention is not halved) + 4h*ffn, the logits 2hV; a backward
     pass twice that.
     """

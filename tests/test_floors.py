@@ -22,7 +22,7 @@ FORBIDDEN = {
 
 # what a command line needs in order to check a run; `*_config.py` beside them
 TORCH_FREE_IN_ENGINE = [
-    "benchmark.benchmark",
+    "benchmark.comparison",
     "checkpoint.choice",
     "checkpoint.folders",
     "checkpoint.identity",

@@ -34,7 +34,7 @@ def _continue(folder: Path, prompt: str, tokens: int, temperature: float, top_k:
     from megatron_patches.node import quieten_libraries
 
     quieten_libraries()  # before what they are imported by
-    from megatron_patches.generation.generation import load_model
+    from megatron_patches.generation.loaded_model import load_model
     from megatron_patches.generation.sampling import Sampling
 
     return load_model(folder).continue_text(prompt, tokens, Sampling(temperature, top_k, seed))

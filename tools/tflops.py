@@ -52,7 +52,7 @@ def bench_command(
       --model.layers 7 --model.hidden_size 320 --model.attention_heads 5 --model.ffn_size 1280 \\
       --data.sequence_length 256 --training.global_batch_size 8 --training.micro_batch_size 8
     """
-    from megatron_patches.benchmark.benchmark import Turns, as_text, compare
+    from megatron_patches.benchmark.comparison import Turns, as_text, compare
     from megatron_patches.node import available_cpus
     from tools.runs_catalogue import find_run
 

@@ -44,9 +44,7 @@ class ConsoleLog(Callback):
         total = trainer.config.training.steps
         self.say(f"{trainer.config.name}: launch {trainer.launch.id}, step {trainer.progress.step} of {total}")
         if self._peak:
-            self.say(
-                f"MFU: TFLOP/s by flops.py (nothing recomputed, causal attention counted whole) over {self._peak:g}, dense bf16"
-            )
+            self.say(f"MFU is over {self._peak:g} TFLOP/s (dense bf16); causal attention is counted whole")
         self._task = self._bar.add_task(trainer.config.name, total=total, completed=trainer.progress.step)
         self._bar.start()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.benchmark.benchmark import Benchmark, Turns, as_text, largest_difference
+from megatron_patches.benchmark.comparison import Benchmark, Turns, as_text, largest_difference
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.worker import alternate
 

@@ -38,7 +38,7 @@ def run(trained: Path, tmp_path: Path) -> RunDirectory:
 
 def generate(folder: Path, step: int | None, prompt: str, *sampling: Any) -> tuple[str, list[list[float]], int]:
     """A continuation of 24 tokens, logits after IDS, and the step that was read, on one process."""
-    from megatron_patches.generation.generation import load_model
+    from megatron_patches.generation.loaded_model import load_model
 
     model = load_model(checkpoint_to_read(RunDirectory(folder), step)[0])
     text = model.continue_text(prompt, 24, Sampling(*sampling))
@@ -148,7 +148,7 @@ def test_another_tokenizer_is_refused(trained: Path, small_data: SmallData, tmp_
 def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
     """Load the run as if its tokenizer's folder held another tokenizer."""
     from data_tools.tokenizers import load_tokenizer
-    from megatron_patches import generation
+    from megatron_patches.generation import loaded_model
 
-    generation.load_tokenizer = lambda path: load_tokenizer(tokenizer)
-    generation.load_model(checkpoint_to_read(RunDirectory(folder), None)[0])
+    loaded_model.load_tokenizer = lambda path: load_tokenizer(tokenizer)
+    loaded_model.load_model(checkpoint_to_read(RunDirectory(folder), None)[0])
