@@ -21,9 +21,9 @@ setup(
         "tokenizers",
         "sentencepiece",
         "pyarrow",
-        "zstandard",
         # configs, command lines, pictures
         "pydantic>=2.8",
+        "typing_extensions",
         "PyYAML",
         "typer",
         "rich",
@@ -32,6 +32,6 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "hypothesis", "transformers", "wandb"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "hypothesis", "transformers", "wandb", "zstandard"],
     },
 )
