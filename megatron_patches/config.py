@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from data_tools.data_config import DataConfig
 from data_tools.errors import TrainyardError
 from data_tools.section import Section
+from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.callbacks.logging_config import LoggingConfig
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.configuration.checks import check_run
@@ -18,7 +19,6 @@ from megatron_patches.configuration.fields import expand_environment
 from megatron_patches.configuration.layers import merge_layers, origins_of, override_layer, read_layers
 from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, report
 from megatron_patches.configuration.yaml_text import RunDumper, read_yaml
-from megatron_patches.evaluation_config import EvaluationConfig
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.optim.schedule_config import ScheduleConfig

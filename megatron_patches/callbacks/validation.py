@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from data_tools.windows import TokenWindows
 from megatron_patches.batches import validation_micro_batches
 from megatron_patches.callbacks.callback import Callback
-from megatron_patches.evaluation_config import EvaluationConfig
+from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.progress import ValidationRecord
 
 if TYPE_CHECKING:
