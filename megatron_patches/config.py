@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from data_tools.data_config import DataConfig
@@ -18,7 +17,7 @@ from megatron_patches.configuration.checks import check_run
 from megatron_patches.configuration.fields import expand_environment
 from megatron_patches.configuration.layers import merge_layers, origins_of, override_layer, read_layers
 from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, report
-from megatron_patches.configuration.yaml_text import RunDumper, read_yaml
+from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.optim.schedule_config import ScheduleConfig
@@ -73,8 +72,7 @@ def load_resolved(path: Path) -> RunConfig:
 
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration, every key written out; `load_resolved` gives the same configuration back."""
-    text: str = yaml.dump(config.model_dump(), Dumper=RunDumper, sort_keys=False, allow_unicode=True, width=120)
-    return text
+    return dump_yaml(config.model_dump())
 
 
 def _validate(settings: Mapping[str, Any], problems: list[Problem], origins: Mapping[str, str]) -> RunConfig:

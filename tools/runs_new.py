@@ -3,11 +3,9 @@
 import os
 from pathlib import Path
 
-import yaml
-
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
-from megatron_patches.configuration.yaml_text import RunDumper
+from megatron_patches.configuration.yaml_text import dump_yaml
 from tools.run_name import RUN_PATTERN, RunName, family_number, order, parse_run_name
 from tools.runs_catalogue import describe_line, run_files, table_in_readme, write_table
 
@@ -58,7 +56,7 @@ def _family_folder(name: RunName, checkout: Path) -> Path:
 
 def _one_line(text: str) -> str:
     """Text as a YAML scalar, quoted where it would be taken for something else."""
-    dumped: str = yaml.dump(text.strip(), Dumper=RunDumper, width=10_000, allow_unicode=True)
+    dumped = dump_yaml(text.strip(), width=10_000)
     return dumped.removesuffix("...\n").strip()
 
 

@@ -75,6 +75,19 @@ class RunDumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _RESOLVERS
 
 
+def dump_yaml(value: Any, width: int = 120) -> str:
+    """A value in YAML, keys in their order, that `parse_yaml` reads back unchanged.
+
+    Unicode's own line separators would be read back as line breaks: where there is one, all but ASCII is escaped.
+    """
+
+    def dump(allow_unicode: bool) -> str:
+        return yaml.dump(value, Dumper=RunDumper, sort_keys=False, allow_unicode=allow_unicode, width=width)
+
+    text = dump(allow_unicode=True)
+    return dump(allow_unicode=False) if any(separator in text for separator in "\x85\u2028\u2029") else text
+
+
 def parse_yaml(text: str, origin: str) -> Any:
     """The value that a text in YAML stands for; `origin` says in an error where the text was found.
 

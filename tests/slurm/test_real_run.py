@@ -10,7 +10,7 @@ from tests.slurm.cluster import Cluster
 from tests.small_training import SmallData, overrides
 
 SCRIPT = CHECKOUT / "train/tr0-stdlib-gpt/tr0a-4M-stdlib.slurm"
-STEPS = 60
+STEPS = 40
 END_SECONDS = 240  # four processes share two cores, and each start imports for 15 s
 
 
@@ -19,7 +19,7 @@ def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
     words = overrides(
         parallel__pipeline=2, training__steps=STEPS, training__global_batch_size=4, training__micro_batch_size=1,
         data__path=small_data.folder / "text", data__tokenizer=small_data.folder / "tokenizer",
-        data__split="80,20", data__max_epochs=5, checkpoint__every_steps=25, evaluation__every_steps=30,
+        data__split="80,20", data__max_epochs=5, checkpoint__every_steps=25, evaluation__every_steps=20,
         evaluation__samples=8,
     )  # fmt: skip
     return cluster.sbatch(
@@ -58,7 +58,7 @@ def test_a_cancelled_and_resubmitted_job_ends_like_an_uninterrupted_one(
 
     expected = losses(tmp_path / "whole")
     assert losses(tmp_path / "cancelled") == expected
-    assert expected.keys() == {*range(1, STEPS + 1), -30, -60}
+    assert expected.keys() == {*range(1, STEPS + 1), -20, -40}
     assert expected[1] - expected[STEPS] > 1
     layout = next(event for event in read_events(tmp_path / "whole/tr0a-4M-stdlib/events") if event.kind == "start")
     assert layout.facts["layout"] == {"tensor": 2, "pipeline": 2, "data": 1}
