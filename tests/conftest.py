@@ -1,8 +1,15 @@
 """Fixtures that several folders share."""
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from tests.small_training import SmallData, make_small_data
+
+# The same examples in every run: a change passes or fails by itself. HYPOTHESIS_PROFILE=default looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
