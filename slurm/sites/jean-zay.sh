@@ -1,5 +1,5 @@
-# Jean Zay (IDRIS, France), its H100 nodes: 4 GPUs and 96 cores each. Source: the pages of IDRIS about SLURM partitions
-# and modules, http://www.idris.fr/eng/jean-zay/. Your hours are yours to name: export SBATCH_ACCOUNT=PROJECT@h100
+# Jean Zay (IDRIS, France), its H100 nodes: 4 GPUs and 96 cores each. Not tried there by us: compare it with IDRIS's own
+# pages about partitions and modules. Your hours are yours to name: export SBATCH_ACCOUNT=PROJECT@h100
 
 export TRAINYARD_SITE=jean-zay
 
