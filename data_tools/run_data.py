@@ -128,11 +128,17 @@ class RunData:
                 f"{-(-samples * 1000 // windows) / 1000:.3f} or more"
             )
 
+    def _documents(self, split: int) -> int:
+        first, last = self._ranges[split]
+        return last - first
+
     def _check_validation(self, samples: int) -> None:
         windows = len(self.validation_windows)
         if samples > windows:
             raise TrainyardError(
                 f"evaluation.samples is {samples:,}, the validation split of {self.prefix} (data.split "
                 f"{self._config.split}) has {windows:,} windows of {self._config.sequence_length} "
-                f"({self.validation_windows.tokens:,} tokens); lower it, or raise the validation share of data.split"
+                f"({self.validation_windows.tokens:,} tokens, {self._documents(1)} of "
+                f"{self._dataset.number_of_documents} documents: splits are by document); lower it, raise the "
+                "validation share of data.split, or set evaluation to null"
             )

@@ -78,6 +78,10 @@ class Launch:
         """The run that was launched."""
         return RunDirectory(self.directory.parents[1])
 
+    def newest(self) -> str:
+        """Id of the run's newest launch: this one, unless another was started since."""
+        return max(path.name for path in self.directory.parent.iterdir() if path.name.isdecimal())
+
     @property
     def config(self) -> Path:
         """The resolved configuration of this launch."""

@@ -34,7 +34,7 @@ class Ranks:
         for rank in range(world_size):
             mine, theirs = _CONTEXT.Pipe()
             process = _CONTEXT.Process(
-                target=_run, args=(theirs, function, rank, world_size, self._store.port, arguments)
+                target=_run, args=(theirs, function, rank, world_size, self._store.port, dict(os.environ), arguments)
             )
             process.start()
             theirs.close()
@@ -73,11 +73,18 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any,
 
 
 def _run(
-    end: Connection, function: Callable[..., Any], rank: int, world_size: int, port: int, arguments: tuple[Any, ...]
+    end: Connection,
+    function: Callable[..., Any],
+    rank: int,
+    world_size: int,
+    port: int,
+    environment: dict[str, str],
+    arguments: tuple[Any, ...],
 ) -> None:
     import torch
 
     torch.set_num_threads(1)
+    os.environ.update(environment)  # the fork server keeps that of the first test that used it
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0",

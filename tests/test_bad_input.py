@@ -106,6 +106,10 @@ def test_bad_settings(
         (overrides(training__seed=8), ["training.seed is 7", "another run"]),
         (overrides(training__steps=16), ["learning rate would jump", "schedule.decay_steps"]),
         (overrides(optimizer__learning_rate=2e-2), ["learning rate would jump"]),
+        (
+            overrides(training__steps=5, schedule__decay_steps=5, evaluation__every_steps=5),
+            ["step-0000000006", "beyond"],
+        ),
     ],
 )
 def test_a_checkpoint_that_cannot_be_continued(

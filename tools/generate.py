@@ -1,10 +1,12 @@
 """`tools/generate`: let a run continue a text."""
 
+import difflib
 import os
 from pathlib import Path
 
 import typer
 
+from data_tools.errors import TrainyardError
 from tools.command_line import run_app
 
 app = typer.Typer(add_completion=False)
@@ -24,9 +26,17 @@ def main(
     from megatron_patches.checkpoint.choice import checkpoint_to_read
     from megatron_patches.run_directory import RunDirectory, runs_root
 
-    folder, damage = checkpoint_to_read(RunDirectory(Path(run) if os.sep in run else runs_root() / run), step)
+    directory = Path(run) if os.sep in run else runs_root() / run
+    if not directory.is_dir():
+        made = sorted(path.name for path in runs_root().glob("*/")) if runs_root().is_dir() else []
+        near = difflib.get_close_matches(directory.name, made, n=1, cutoff=0.3)
+        remedy = f"nearest: {near[0]}" if near else "name a run that was launched, or its run directory"
+        raise TrainyardError(f"there is no run directory {directory}; {remedy}")
+    folder, damage = checkpoint_to_read(RunDirectory(directory), step)
     for problem in damage:
         typer.echo(f"passed over: {problem}", err=True)
+    if damage:
+        typer.echo(f"reading {folder.name}", err=True)
     print(_continue(folder, prompt, tokens, temperature, top_k, seed))
 
 

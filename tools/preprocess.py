@@ -10,6 +10,8 @@ from tools.command_line import run_app
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
     from data_tools.preprocess import PreprocessRequest, PreprocessSummary, Progress
 
+FEW_DOCUMENTS = 20  # a split of 949,50,1 leaves no document for validation
+
 app = typer.Typer(add_completion=False)
 
 
@@ -74,6 +76,8 @@ def _print(summary: "PreprocessSummary") -> None:
             f"{dataset.prefix}: {facts.documents:,} documents{empty}, {facts.tokens:,} tokens of {facts.dtype}, "
             f"id {dataset.id[:12]}"
         )
+        if facts.documents < FEW_DOCUMENTS:
+            print(f"note: a run's split is by document (a .txt file is one), and there are {facts.documents}")
     print(
         f"{summary.text_bytes / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s: "
         f"{summary.megabytes_per_second:,.2f} MB/s, {summary.tokens_per_second:,.0f} tokens/s"

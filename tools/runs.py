@@ -73,8 +73,9 @@ def show_command(
     _print_table(["step", "learning rate"], rates, numbers={0, 1})
     meaning = meanings()
     values = resolved_values(view.config).items()
-    if fields:
-        _print_table(["key", "value", "meaning"], [[key, value, meaning[key]] for key, value in values])
+    if fields:  # a line for each: a table would have no room for the meaning
+        for key, value in values:
+            print(f"{key} = {value}\n    {meaning[key]}")
     else:
         _print_table(["key", "value"], [[key, value] for key, value in values])
 
@@ -112,7 +113,9 @@ def new_command(
 
     for path in create_run(name, find_run(base, CHECKOUT), why, CHECKOUT):
         print(path.relative_to(CHECKOUT))
-    print(f"next: write the difference into the YAML, then tools/runs lint {name}", file=sys.stderr)
+    print(
+        "next: write the difference into the YAML, the reasons into the README, then tools/runs lint", file=sys.stderr
+    )
 
 
 @app.command("lint")

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from data_tools.errors import TrainingFailed
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.checkpoint.load import StoredState
 from megatron_patches.checkpoint.resume import Resumable
@@ -40,6 +41,7 @@ class Checkpointing(Callback):
         if step == self._saved_step:
             return
         trainer.read_numbers()
+        self._check_owner(trainer)
         started = perf_counter()
         folder = save_checkpoint(
             trainer.launch.run.checkpoints, trainer.engine.state(), self._content(trainer), trainer.groups
@@ -48,6 +50,16 @@ class Checkpointing(Callback):
         trainer.pause_clock(perf_counter() - started)
         trainer.announce_checkpoint(folder)
 
+    def _check_owner(self, trainer: Trainer) -> None:
+        """Of two launches of a run the newer one owns its directory; the older must not write there any more."""
+        newest = trainer.groups.from_rank_0(trainer.launch.newest())
+        if newest != trainer.launch.id:
+            raise TrainingFailed(
+                f"launch {newest} of {trainer.config.name} was started while {trainer.launch.id}, this one, was "
+                f"running, and owns it; this one ends at step {trainer.progress.step} without saving. Start a run once "
+                "at a time: the same command resumes it when it has ended"
+            )
+
     def _content(self, trainer: Trainer) -> CheckpointContent:
         config, progress, layout = trainer.config, trainer.progress, trainer.groups.layout
         facts = {
@@ -55,6 +67,7 @@ class Checkpointing(Callback):
             "launch": trainer.launch.id,
             **asdict(progress),
             "learning_rate": trainer.learning_rate(progress.step),
+            "next_learning_rate": trainer.learning_rate(progress.step + 1),
             "optimizer_steps": trainer.engine.optimizer_steps(),
             "seed": config.training.seed,
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
@@ -63,6 +76,7 @@ class Checkpointing(Callback):
         states = {callback.state_key: callback.state() for callback in trainer.callbacks if callback.state_key}
         return CheckpointContent(
             step=progress.step,
+            launch=trainer.launch.id,
             facts=facts,
             trainer={"progress": asdict(progress), "callbacks": states},
             config=to_yaml(config),

@@ -36,7 +36,7 @@ class StopOnSignal(Callback):
         if self._asked is not None:
             self._asked.wait()
             if self._verdict.item():
-                trainer.request_stop(f"signal {signal.Signals(int(self._verdict.item())).name}")
+                trainer.request_stop("asked to stop")
         self._verdict = torch.tensor([self._received], dtype=torch.int32)
         self._asked = dist.all_reduce(
             self._verdict, op=dist.ReduceOp.MAX, group=trainer.groups.control_group, async_op=True

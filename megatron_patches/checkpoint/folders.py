@@ -50,7 +50,7 @@ def inspect(folder: Path) -> Inspection:
 
 
 def remove_partial(checkpoints: Path) -> list[Path]:
-    """Delete what saves that were killed left behind; call it only where no other launch of the run is alive."""
+    """Delete what saves that were killed left behind; a launch that still writes one has lost the run to this one."""
     leftovers = sorted(checkpoints.glob("*.partial")) if checkpoints.is_dir() else []
     for folder in leftovers:
         shutil.rmtree(folder)

@@ -32,7 +32,7 @@ def newest_whole_checkpoint(
     Raises:
         TrainyardError: there are checkpoints, and all of them are damaged: starting over would be silent loss.
     """
-    folders = _rank_0_says([str(path) for path in list_checkpoints(checkpoints)], groups)
+    folders = groups.from_rank_0([str(path) for path in list_checkpoints(checkpoints)])
     for folder in map(Path, folders):
         manifest, problems = _verify_together(folder, groups)
         if manifest is not None and not problems:
@@ -44,13 +44,6 @@ def newest_whole_checkpoint(
             "move the folder away to start the run over"
         )
     return None
-
-
-def _rank_0_says(value: Any, groups: ProcessGroups) -> Any:
-    """Network file systems may show ranks different folders; one rank decides for all."""
-    box = [value]
-    dist.broadcast_object_list(box, src=0, group=groups.control_group)
-    return box[0]
 
 
 def _verify_together(folder: Path, groups: ProcessGroups) -> tuple[Manifest | None, list[str]]:

@@ -29,7 +29,9 @@ def check_resume(config: RunConfig, directory: RunDirectory) -> None:
     wanted = run_identity(config, data.dataset_id, data.tokenizer_id)
     for folder, manifest in manifests:
         _check_identity(manifest, wanted, config, str(folder))
-    _check_learning_rate(manifests[0][1], config, str(manifests[0][0]))
+    newest, manifest = manifests[0]
+    _check_length(manifest, config, str(newest))
+    _check_learning_rate(manifest, config, str(newest))
 
 
 def _check_identity(manifest: Manifest, wanted: dict[str, Any], config: RunConfig, folder: str) -> None:
@@ -42,13 +44,26 @@ def _check_identity(manifest: Manifest, wanted: dict[str, Any], config: RunConfi
         )
 
 
-def _check_learning_rate(manifest: Manifest, config: RunConfig, folder: str) -> None:
-    step, before = manifest.facts["step"], manifest.facts["learning_rate"]
-    assert isinstance(step, int) and isinstance(before, float)
-    now = learning_rate(config.schedule, config.optimizer.learning_rate, config.training.steps, step)
-    if not isclose(now, before, rel_tol=1e-6, abs_tol=1e-12):
+def _check_length(manifest: Manifest, config: RunConfig, folder: str) -> None:
+    step, steps = manifest.facts["step"], config.training.steps
+    assert isinstance(step, int)
+    if step > steps:
         raise TrainyardError(
-            f"the learning rate would jump: {folder} was saved at {before:.6g} after step {step}, the configuration "
-            f"gives {now:.6g} there. Restore schedule, optimizer.learning_rate and training.steps (set "
-            "schedule.decay_steps where training.steps grows), or start a new run under another name"
+            f"{folder} is beyond the end of the run: training.steps is {steps}. Set training.steps to {step} or more "
+            "(what a launch was given on its command line must be given again, or written into the YAML)"
         )
+
+
+def _check_learning_rate(manifest: Manifest, config: RunConfig, folder: str) -> None:
+    """The rate of the last step, and the one that was planned to follow, are what this configuration plans there."""
+    step = manifest.facts["step"]
+    assert isinstance(step, int)
+    for at, planned in ((step, manifest.facts["learning_rate"]), (step + 1, manifest.facts["next_learning_rate"])):
+        assert isinstance(planned, float)
+        now = learning_rate(config.schedule, config.optimizer.learning_rate, config.training.steps, at)
+        if not isclose(now, planned, rel_tol=1e-6, abs_tol=1e-12):
+            raise TrainyardError(
+                f"the learning rate would jump: {folder} planned {planned:.6g} for step {at}, the configuration gives "
+                f"{now:.6g} there. Restore schedule, optimizer.learning_rate and training.steps (set "
+                "schedule.decay_steps to the old end where training.steps grows), or start a new run under another name"
+            )

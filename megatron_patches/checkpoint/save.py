@@ -23,6 +23,8 @@ class CheckpointContent:
     """What rank 0 adds to the pieces."""
 
     step: int
+    launch: str
+    """id of the launch that saves"""
     facts: Mapping[str, Any]
     """of the manifest"""
     trainer: Mapping[str, Any]
@@ -42,7 +44,7 @@ def save_checkpoint(
         TrainingFailed: on every rank if any rank could not write; nothing is left of the folder then.
     """
     final = checkpoints / checkpoint_name(content.step)
-    partial = final.with_name(final.name + ".partial")
+    partial = final.with_name(f"{final.name}.{content.launch}.partial")
     _agree(groups, content.step, lambda: _make_empty(partial) if groups.rank == 0 else None)
     records = _agree(groups, content.step, lambda: _write_pieces(partial, pieces, groups.rank))
     _agree(groups, content.step, lambda: _complete(partial, final, records, content) if groups.rank == 0 else None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import deepspeed
@@ -30,6 +31,8 @@ class PipelineEngine(DeepSpeedEngine):
         micro_batches: int,
     ) -> None:
         super().__init__(groups, optimizer.gradient_clip)
+        # torch warns that a broadcast is no step of autograd; DeepSpeed sends activations and gradients itself
+        warnings.filterwarnings("ignore", message="c10d::broadcast_", category=UserWarning)
         with contextlib.redirect_stdout(io.StringIO()):  # PipelineModule prints its seed, which nothing here uses
             module = build_module()
         torch_optimizer = mixed_precision_optimizer(optimizer, list(module.parameters()), zero_stage, groups)

@@ -20,7 +20,7 @@ class _AnyOptimizer(Section):
 class AdamWConfig(_AnyOptimizer):
     """AdamW (Loshchilov and Hutter 2019)."""
 
-    name: Literal["adamw"]
+    name: Literal["adamw"] = Field(description="kind; it decides which keys there are")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment, per step")
     beta2: float = Field(0.95, ge=0, lt=1, description="decay of the second moment, per step")
     epsilon: float = Field(1e-8, gt=0, description="added to the root of the second moment")
@@ -29,7 +29,7 @@ class AdamWConfig(_AnyOptimizer):
 class SGDConfig(_AnyOptimizer):
     """Stochastic gradient descent; its decay is added to the gradient."""
 
-    name: Literal["sgd"]
+    name: Literal["sgd"] = Field(description="kind; it decides which keys there are")
     momentum: float = Field(0.0, ge=0, lt=1, description="decay of the velocity, per step")
 
 

@@ -14,7 +14,7 @@ class _AnySchedule(Section):
 class ConstantScheduleConfig(_AnySchedule):
     """The peak learning rate to the end."""
 
-    name: Literal["constant"]
+    name: Literal["constant"] = Field(description="kind; it decides which keys there are")
 
 
 class _DecayingSchedule(_AnySchedule):
@@ -27,13 +27,13 @@ class _DecayingSchedule(_AnySchedule):
 class LinearScheduleConfig(_DecayingSchedule):
     """A straight line from the peak to the final learning rate."""
 
-    name: Literal["linear"]
+    name: Literal["linear"] = Field(description="kind; it decides which keys there are")
 
 
 class CosineScheduleConfig(_DecayingSchedule):
     """Half a cosine from the peak to the final learning rate."""
 
-    name: Literal["cosine"]
+    name: Literal["cosine"] = Field(description="kind; it decides which keys there are")
 
 
 ScheduleConfig = Annotated[

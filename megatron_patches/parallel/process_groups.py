@@ -7,6 +7,7 @@ makes for itself hold the same ranks.
 import datetime
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +34,12 @@ class ProcessGroups:
     """all ranks that together hold one copy of the model"""
     control_group: dist.ProcessGroup
     """all ranks, over the CPU: verdicts and manifests, never gradients"""
+
+    def from_rank_0(self, value: Any) -> Any:
+        """Rank 0's value on every rank: network file systems may show ranks different things, so one looks for all."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control_group)
+        return box[0]
 
     @property
     def last_stage(self) -> bool:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from data_tools.errors import TrainyardError
 from data_tools.manifest import read_manifest
 from megatron_patches.checkpoint.folders import list_checkpoints
-from megatron_patches.config import RunConfig
+from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.events import effective, read_events
 from megatron_patches.run_directory import Launch, RunDirectory, start_launch
 from tests.ranks import RankFailed, Ranks, run_on_ranks
@@ -187,6 +187,30 @@ def test_a_killed_save_is_removed_and_never_taken_for_a_checkpoint(
     assert list_checkpoints(run.checkpoints)[0].name == "step-0000000008"
     train_to_end(config, 1, run.path.parent, monkeypatch)
     assert not partial.exists()
+
+
+def train_and_start_another(launch_directory: str) -> None:
+    """Train; in step 2 another launch of the run is started elsewhere."""
+    from megatron_patches.batches import TrainingBatches
+
+    read = TrainingBatches.at
+
+    def read_and_start(self: TrainingBatches, consumed: int):  # type: ignore[no-untyped-def]
+        if consumed == 8 and os.environ["RANK"] == "0":
+            start_launch(load_resolved(Path(launch_directory) / "config.yaml"))
+        return read(self, consumed)
+
+    TrainingBatches.at = read_and_start  # type: ignore[method-assign]
+    train_launch(launch_directory)
+
+
+def test_the_older_of_two_launches_ends_without_saving(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = launch(small_data.run(tmp_path), tmp_path / "runs", monkeypatch)
+    with pytest.raises(RankFailed, match=r"launch 0002 of .* was started while 0001, this one, was running"):
+        run_on_ranks(train_and_start_another, 2, str(started.directory))
+    assert list(started.run.checkpoints.glob("*")) == []
 
 
 def train_with_full_disk(launch_directory: str, on_rank: int) -> None:
