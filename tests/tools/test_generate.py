@@ -25,9 +25,17 @@ def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("by_path", [True, False])
 def test_a_run_without_checkpoints(tmp_path: Path, by_path: bool) -> None:
+    (tmp_path / "tr9a-1K-none").mkdir()
     done = call(tmp_path, str(tmp_path / "tr9a-1K-none") if by_path else "tr9a-1K-none")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}/tr9a-1K-none has no checkpoints; train the run")
+
+
+def test_a_run_that_was_never_launched(tmp_path: Path) -> None:
+    (tmp_path / "tr9a-1K-some").mkdir()
+    done = call(tmp_path, "tr9a-1K-sone")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: there is no run directory {tmp_path}/tr9a-1K-sone; nearest: tr9a-1K-some\n"
 
 
 def test_a_step_that_was_not_saved(tmp_path: Path) -> None:
