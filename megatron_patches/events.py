@@ -54,7 +54,8 @@ def read_events(folder: Path) -> list[Event]:
     A last line without its end (a process was killed while writing) is left out; any other damage raises.
     """
     events = [event for path in sorted(folder.glob("*.jsonl")) for event in _read_file(path)]
-    return sorted(events, key=lambda event: event.launch)  # stable: the order within a file is kept
+    # stable: the order within a file is kept; by length first, since 10000 comes after 9999
+    return sorted(events, key=lambda event: (len(event.launch), event.launch))
 
 
 def _read_file(path: Path) -> Iterator[Event]:

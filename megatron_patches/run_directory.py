@@ -80,7 +80,7 @@ class Launch:
 
     def newest(self) -> str:
         """Id of the run's newest launch: this one, unless another was started since."""
-        return max(path.name for path in self.directory.parent.iterdir() if path.name.isdecimal())
+        return max((path.name for path in self.directory.parent.iterdir() if path.name.isdecimal()), key=int)
 
     @property
     def config(self) -> Path:

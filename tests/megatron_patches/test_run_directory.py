@@ -122,3 +122,9 @@ def test_a_launch_that_fails_leaves_no_folder(runs: Path, config: RunConfig, mon
     with pytest.raises(TrainyardError, match="No space left"):
         start_launch(config)
     assert everything_under(runs / config.name / "launches") == []
+
+
+def test_the_ten_thousandth_launch_is_the_newest(tmp_path: Path) -> None:
+    for name in ("0001", "9999", "10000"):
+        (tmp_path / "launches" / name).mkdir(parents=True)
+    assert module.Launch(tmp_path / "launches" / "9999").newest() == "10000"
