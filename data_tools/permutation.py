@@ -11,6 +11,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.bit_mixing import mix
 from data_tools.errors import TrainyardError
 
 ROUNDS = 8
@@ -59,12 +60,5 @@ def _feistel(values: NDArray[np.uint64], half_bits: int, round_keys: NDArray[np.
     mask = np.uint64((1 << half_bits) - 1)
     left, right = values >> shift, values & mask
     for round_key in round_keys:
-        left, right = right, left ^ (_mix(right ^ round_key) & mask)
+        left, right = right, left ^ (mix(right ^ round_key) & mask)
     return (left << shift) | right
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -1,8 +1,11 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from data_tools.data_config import DataConfig
 from data_tools.dataset_manifest import read_dataset_manifest
@@ -12,6 +15,8 @@ from data_tools.manifest import verify_files
 from data_tools.split import split_documents
 from data_tools.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.windows import TokenWindows
+
+ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,43 @@ class RunData:
     def validation_windows(self) -> TokenWindows:
         """Validation samples, in file order."""
         return TokenWindows(self._dataset, self._ranges[1], self._config.sequence_length)
+
+    def end_of_document(self, needed_by: Sequence[str]) -> int | None:
+        """Id of the token that ends every document; None if nothing needs it.
+
+        Args:
+            needed_by: the settings of the run that need it, as people write them.
+
+        Raises:
+            TrainyardError: the tokenizer has no such token, or the documents do not end with it.
+        """
+        if not needed_by:
+            return None
+        need, tokenizer = f"{' and '.join(needed_by)} must see where documents end", self._facts.tokenizer
+        if tokenizer.end_of_document is None:
+            raise TrainyardError(
+                f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
+                "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
+                "--append-eod, or leave the setting at its default"
+            )
+        if (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
+            raise TrainyardError(
+                f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
+            )
+        return tokenizer.end_of_document
+
+    def _without_end_of_document(self, token: int) -> str | None:
+        """What is wrong if the documents do not end with the token. How an adopted dataset was made is not known:
+        then some of its documents are looked at.
+        """
+        if self._facts.settings is not None:
+            return None if self._facts.settings.append_eod else f"dataset {self.prefix} was made without --append-eod"
+        documents = self._dataset.number_of_documents
+        for document in np.unique(np.linspace(0, documents - 1, ADOPTED_DOCUMENTS_LOOKED_AT).astype(np.int64)).tolist():
+            start, end = (self._dataset.document_token_offset(document + after) for after in (0, 1))
+            if end > start and self._dataset.tokens[end - 1] != token:
+                return f"document {document} of dataset {self.prefix} does not end with token {token}"
+        return None
 
     def check(self, vocab_size: int, training_samples: int, validation_samples: int) -> DataPlan:
         """Checks that the data is enough for a run and fits its model.

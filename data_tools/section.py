@@ -15,6 +15,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
+def kind_by_name(value: Any) -> Any:
+    """In a section of several kinds a kind's name alone is short for `{name: NAME}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class ExpandsEnvironment:
     """Marks a text field in which `${NAME}` and `${NAME:-default}` are replaced before validation (paths only)."""
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from data_tools.batch_sampler import BatchSampler
 from data_tools.errors import TrainyardError
 from data_tools.windows import TokenWindows, TrainingOrder
-from megatron_patches.objectives.causal import causal_micro_batch
+from megatron_patches.objectives.build import Objective
 from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.process_groups import ProcessGroups
 
@@ -24,8 +24,15 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, windows: TokenWindows, order: TrainingOrder, sampler: BatchSampler, vocab_size: int, groups: ProcessGroups
+        self,
+        windows: TokenWindows,
+        order: TrainingOrder,
+        sampler: BatchSampler,
+        objective: Objective,
+        vocab_size: int,
+        groups: ProcessGroups,
     ) -> None:
+        self.objective = objective
         self._windows = windows
         self._order = order
         self._sampler = sampler
@@ -40,7 +47,7 @@ class TrainingBatches:
             micro_batches = self._ahead[1].result()
         else:
             micro_batches = self._read(consumed_samples)
-        following = consumed_samples + self._sampler.global_batch_size
+        following = consumed_samples + self._sampler.batch_size_at(consumed_samples)
         self._ahead = (following, self._reader.submit(self._read, following))
         return share_targets(micro_batches, self._groups)
 
@@ -52,22 +59,32 @@ class TrainingBatches:
         micro_batches = []
         for samples in self._sampler.micro_batches(consumed_samples):
             rows = read_windows(self._windows, self._order.windows(samples), self._vocab_size)
-            micro_batches.append(causal_micro_batch(rows))
+            micro_batches.append(self.objective(rows, samples))
         return micro_batches
 
 
 def validation_micro_batches(
-    windows: TokenWindows, samples: int, micro_batch_size: int, vocab_size: int, groups: ProcessGroups
+    windows: TokenWindows,
+    objective: Objective,
+    samples: int,
+    micro_batch_size: int,
+    vocab_size: int,
+    groups: ProcessGroups,
 ) -> list[MicroBatch]:
-    """The first `samples` windows of a split, this rank's part; where they do not divide, rows of weight 0 fill up."""
+    """The first `samples` windows of a split, this rank's part; where they do not divide, rows of weight 0 fill up.
+
+    A sample's number is its window's, so that a prefix is the same in every validation.
+    """
     data_parallel = groups.layout.data
     count = -(-samples // (micro_batch_size * data_parallel))
     micro_batches = []
     for number in range(count):
         first = (number * data_parallel + groups.coordinates.data) * micro_batch_size
         wanted = np.arange(first, first + micro_batch_size)
-        rows = read_windows(windows, np.minimum(wanted, samples - 1), vocab_size)
-        micro_batches.append(causal_micro_batch(rows, real_rows=max(0, min(micro_batch_size, samples - first))))
+        numbers = np.minimum(wanted, samples - 1)
+        batch = objective(read_windows(windows, numbers, vocab_size), numbers)
+        real = torch.from_numpy(wanted < samples).unsqueeze(1)
+        micro_batches.append(replace(batch, weights=batch.weights * real))
     return share_targets(micro_batches, groups)
 
 
@@ -96,4 +113,5 @@ def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) ->
         dist.all_reduce(total, group=groups.control_group)
     if total <= 0:  # the same on every rank
         raise TrainyardError("a global batch has no target at all; look at the data and the objective's masks")
-    return [replace(batch, weights=(batch.weights.double() / total).float()) for batch in micro_batches]
+    shared = [replace(batch, weights=(batch.weights.double() / total).float()) for batch in micro_batches]
+    return [batch.pinned() for batch in shared] if groups.device.type == "cuda" else shared

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.configuration.checks import check_run
 from megatron_patches.configuration.fields import expand_environment
 from megatron_patches.configuration.layers import merge_layers, origins_of, override_layer, read_layers
-from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, report
+from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, report, report_on_whole
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.objectives.objective_config import CausalConfig, ObjectiveConfig
 from megatron_patches.optim.optimizer_config import OptimizerConfig
+from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.optim.schedule_config import ScheduleConfig
 from megatron_patches.parallel.parallel_config import ParallelConfig
+from megatron_patches.timetable import Timetable
 from megatron_patches.training_config import TrainingConfig
 
 
@@ -33,6 +37,9 @@ class RunConfig(Section):
     why: str = Field(min_length=1, description="what the run is for, in a sentence; never inherited")
     model: ModelConfig = Field(description="architecture and initialisation")
     data: DataConfig = Field(description="tokens that are read and how they are cut into samples")
+    objective: ObjectiveConfig = Field(
+        CausalConfig(name="causal"), description="what a sample asks the model to predict; its name decides its keys"
+    )
     training: TrainingConfig = Field(description="length, batch, precision and seed")
     optimizer: OptimizerConfig = Field(description="update rule; its name decides which keys it has")
     schedule: ScheduleConfig = Field(description="learning rate over steps; its name decides which keys it has")
@@ -40,6 +47,17 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(description="when the run saves itself")
     logging: LoggingConfig = Field(LoggingConfig(), description="what is shown and recorded")
     evaluation: EvaluationConfig | None = Field(None, description="validation while training; unset means none")
+
+    @cached_property
+    def timetable(self) -> Timetable:
+        """What is consumed after each step; how many steps there are."""
+        return Timetable(self.training, self.data.sequence_length)
+
+    def learning_rate(self, step: int) -> float:
+        """Planned learning rate of update number `step` (1 is the first)."""
+        schedule, timetable = self.schedule, self.timetable
+        position, end = (timetable.position(at, schedule.unit) for at in (step, timetable.steps))
+        return learning_rate(schedule, self.optimizer.learning_rate, position, end)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -57,7 +75,8 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     identity = {"name": path.stem, "family": path.resolve().parent.name}
     for key in sorted(NEVER_WRITTEN & settings.keys()):
         problems.append(Problem(key, f"{key} follows from the file's place ({identity[key]}); remove the key"))
-    return _validate({**settings, **identity}, problems, {**origins_of(layers), "": str(path)})
+    whole = f"{path} with its overrides" if overrides else str(path)
+    return _validate({**settings, **identity}, problems, {**origins_of(layers), "": str(path)}, whole)
 
 
 def load_resolved(path: Path) -> RunConfig:
@@ -67,7 +86,7 @@ def load_resolved(path: Path) -> RunConfig:
         TrainyardError: the file is missing, damaged, or written by a version with other keys.
     """
     settings = read_yaml(path)
-    return _validate(settings, [], {"": str(path)})
+    return _validate(settings, [], {"": str(path)}, str(path))
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -75,13 +94,17 @@ def to_yaml(config: RunConfig) -> str:
     return dump_yaml(config.model_dump())
 
 
-def _validate(settings: Mapping[str, Any], problems: list[Problem], origins: Mapping[str, str]) -> RunConfig:
+def _validate(
+    settings: Mapping[str, Any], problems: list[Problem], origins: Mapping[str, str], whole: str
+) -> RunConfig:
+    """`origins` are those of keys; what no key alone is to blame for is a problem of the `whole`."""
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
         problems = [*problems, *explain(error, RunConfig)]
         raise TrainyardError(report(problems, origins)) from None
-    problems = [*problems, *check_run(config)]
-    if problems:
-        raise TrainyardError(report(problems, origins))
+    between_keys = check_run(config)
+    if problems or between_keys:
+        complaints = [report(problems, origins)] if problems else []
+        raise TrainyardError("\n".join([*complaints, *report_on_whole(between_keys, origins, whole)]))
     return config

@@ -1,6 +1,7 @@
 """The layout of a run's ranks: tensor x pipeline x data."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
@@ -24,6 +25,8 @@ class Layout:
     tensor: int
     pipeline: int
     data: int
+    sequence_parallel: bool = False
+    """tensor-parallel ranks share the tokens between the matrices"""
 
     @property
     def world_size(self) -> int:
@@ -37,7 +40,7 @@ class Layout:
         return Coordinates(pipeline=pipeline, data=data, tensor=tensor)
 
     def micro_batches(self, training: TrainingConfig) -> int:
-        """Micro-batches that each data-parallel rank accumulates in one step."""
+        """Micro-batches that each data-parallel rank accumulates in one step, once the batch has grown."""
         return training.global_batch_size // (training.micro_batch_size * self.data)
 
 
@@ -56,11 +59,31 @@ def plan_layout(config: RunConfig, processes: int) -> Layout:
             f"parallel.pipeline {parallel.pipeline} = {model} processes; nearest number of processes: "
             f"{either(multiples_near(processes, model))}"
         )
-    layout = Layout(parallel.tensor, parallel.pipeline, processes // model)
+    layout = Layout(parallel.tensor, parallel.pipeline, processes // model, parallel.sequence_parallel)
     together = training.micro_batch_size * layout.data
     if training.global_batch_size % together:
         raise TrainyardError(_uneven_batch(training, layout.data, together))
     return layout
+
+
+def require_whole_batches(config: RunConfig, layout: Layout, consumed_samples: int) -> None:
+    """Raise TrainyardError if a global batch that is still ahead, while it grows, does not divide on this layout.
+
+    So a run may go on with more processes than its first, small batches could have kept busy.
+    """
+    training = config.training
+    together = training.micro_batch_size * layout.data
+    for stretch, following in pairwise([*config.timetable.stretches, None]):
+        assert stretch is not None
+        over = following is not None and following.samples_before <= consumed_samples
+        if not over and stretch.batch_size % together:
+            nearest = either(multiples_near(stretch.batch_size, together))
+            raise TrainyardError(
+                f"training.batch_ramp has global batches of {stretch.batch_size} samples, not divisible by "
+                f"micro_batch_size {training.micro_batch_size} x {layout.data} data-parallel ranks = {together}; "
+                f"nearest: {nearest}. Choose a start and an increment that divide, or begin with fewer processes and "
+                "go on with more"
+            )
 
 
 def _uneven_batch(training: TrainingConfig, data: int, together: int) -> str:

@@ -1,8 +1,10 @@
 """Parameters of a model, counted from its configuration."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.parameter_table import parameter_table
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,19 @@ class ParameterCount:
 
 
 def count_parameters(model: ModelConfig, sequence_length: int) -> ParameterCount:
-    """Counts a GPT whose position table has `sequence_length` rows.
+    """Counts a GPT whose position table, where it has one, has `sequence_length` rows.
 
-    At ffn 4h and with a tied head the total is l(12h^2 + 13h) + vh + sh + 2h (layers l, width h, vocabulary v,
-    sequence s), the count that BigScience's scripts use.
+    For GPT-2's architecture at ffn 4h the total is l(12h^2 + 13h) + vh + sh + 2h (layers l, width h, vocabulary v,
+    sequence s), the count that BigScience's scripts use; for BLOOM's l(12h^2 + 13h) + vh + 4h.
     """
-    layers, hidden, ffn = model.layers, model.hidden_size, model.ffn_size
+    count: Counter[str] = Counter()
+    for row in parameter_table(model, sequence_length):
+        count[row.part] += row.elements
     return ParameterCount(
-        token_embedding=model.vocab_size * hidden,
-        positions=model.position_embedding.parameters(sequence_length, hidden),
-        attention=layers * (4 * hidden * hidden + 4 * hidden),
-        mlp=layers * (2 * hidden * ffn + ffn + hidden),
-        norms=(layers * 2 + 1) * 2 * hidden,
-        head=0 if model.tied_head else model.vocab_size * hidden,
+        token_embedding=count["token_embedding"],
+        positions=count["positions"],
+        attention=count["attention"],
+        mlp=count["mlp"],
+        norms=count["norms"],
+        head=count["head"],
     )

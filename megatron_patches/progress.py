@@ -27,6 +27,8 @@ class StepRecord:
     step: int
     samples: int
     tokens: int
+    batch_size: int
+    """samples of the step"""
     loss: float
     """nats per target"""
     learning_rate: float
@@ -35,6 +37,8 @@ class StepRecord:
     seconds: float
     tokens_per_second: float
     tflops_per_process: float
+    loss_scale: float | None = None
+    """by what the step's losses were multiplied, in fp16; None otherwise"""
 
 
 @dataclass(frozen=True)

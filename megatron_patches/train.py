@@ -25,7 +25,8 @@ from megatron_patches.checkpoint.resume import newest_whole_checkpoint
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine.build import PRECISIONS, build_engine
 from megatron_patches.events import EventWriter
-from megatron_patches.layout import plan_layout
+from megatron_patches.layout import plan_layout, require_whole_batches
+from megatron_patches.objectives.build import build_objective
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parameter_count import count_parameters
@@ -47,6 +48,7 @@ def train(launch: Launch) -> Outcome:
         try:
             check_size(trainer)
             resume(trainer, checkpointing)
+            require_whole_batches(config, layout, trainer.progress.samples)  # it may have fallen back
             outcome = trainer.fit()
         except Exception as error:
             record_failure(trainer, error)
@@ -99,10 +101,12 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     """What this rank reads, step by step."""
     training = config.training
     sampler = BatchSampler(
-        training.global_batch_size, training.micro_batch_size, groups.coordinates.data, groups.layout.data
+        config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data
     )
     order = TrainingOrder(len(data.training_windows), training.seed)
-    return TrainingBatches(data.training_windows, order, sampler, config.model.vocab_size, groups)
+    end_of_document = data.end_of_document(config.objective.reads_document_ends)
+    objective = build_objective(config.objective, training.seed, end_of_document)
+    return TrainingBatches(data.training_windows, order, sampler, objective, config.model.vocab_size, groups)
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
@@ -118,7 +122,7 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     checkpoint = newest_whole_checkpoint(folder, trainer.groups, skipped)
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
-        trainer.say(describe_resume(checkpoint, trainer.config.training.steps - trainer.progress.step))
+        trainer.say(describe_resume(checkpoint, trainer.config.timetable.steps - trainer.progress.step))
 
 
 def main(launch_directory: Path) -> int:

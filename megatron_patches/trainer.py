@@ -6,14 +6,13 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch import Tensor
 
 from megatron_patches.batches import TrainingBatches
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig
+from megatron_patches.device_numbers import DeviceNumbers
 from megatron_patches.engine.interface import Engine
 from megatron_patches.flops import training_flops_per_token
-from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.progress import Outcome, Progress, StepRecord, ValidationRecord
@@ -27,8 +26,9 @@ class _StepOnDevice:
     step: int
     samples: int
     tokens: int
-    loss: Tensor
-    grad_norm: Tensor
+    batch_size: int
+    numbers: DeviceNumbers
+    """loss, gradient norm, and in fp16 the loss scale"""
     learning_rate: float
 
 
@@ -67,52 +67,51 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_start(self)
         self._read_at = perf_counter()
-        while self.progress.step < self.config.training.steps and self.stop_reason is None:
+        while self.progress.step < self.config.timetable.steps and self.stop_reason is None:
             self.train_step()
         self.read_numbers()
-        outcome = Outcome.FINISHED if self.progress.step >= self.config.training.steps else Outcome.STOPPED
+        outcome = Outcome.FINISHED if self.progress.step >= self.config.timetable.steps else Outcome.STOPPED
         for callback in self.callbacks:
             callback.on_end(self, outcome)
         return outcome
 
     def train_step(self) -> None:
         """One optimizer step. The host does not wait for the device: it reads the previous step's numbers."""
-        progress, training = self.progress, self.config.training
+        progress, config = self.progress, self.config
         self.randomness.start_step(progress.step + 1)
         micro_batches = self.batches.at(progress.samples)
         loss = self.engine.forward_backward(micro_batches)
         norm = self.engine.grad_norm()
-        rate = self.learning_rate(progress.step + 1)
+        scale = self.engine.scale()
+        numbers = DeviceNumbers(torch.stack([loss, norm] if scale is None else [loss, norm, scale]))
+        rate = config.learning_rate(progress.step + 1)
         self.engine.step(rate, norm)
         self.read_numbers()
+        batch_size = config.timetable.batch_size(progress.step + 1)
         progress.step += 1
-        progress.samples += training.global_batch_size
-        progress.tokens += training.global_batch_size * self.config.data.sequence_length
-        self._unread = _StepOnDevice(progress.step, progress.samples, progress.tokens, loss, norm, rate)
+        progress.samples += batch_size
+        progress.tokens += batch_size * config.data.sequence_length
+        self._unread = _StepOnDevice(progress.step, progress.samples, progress.tokens, batch_size, numbers, rate)
         if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
             self.read_numbers()
         for callback in self.callbacks:
             callback.after_update(self)
-
-    def learning_rate(self, step: int) -> float:
-        """Planned learning rate of an update."""
-        config = self.config
-        return learning_rate(config.schedule, config.optimizer.learning_rate, config.training.steps, step)
 
     def read_numbers(self) -> None:
         """Wait for the step whose numbers are still on the device, if any, and hand them to the callbacks."""
         if self._unread is None:
             return
         done, self._unread = self._unread, None
-        loss, norm = torch.stack([done.loss, done.grad_norm]).tolist()
+        loss, norm, *scale = done.numbers.read()
         now = perf_counter()
         seconds, self._read_at = now - self._read_at, now
-        rate = self.config.training.global_batch_size * self.config.data.sequence_length / seconds
+        rate = done.batch_size * self.config.data.sequence_length / seconds
         work = training_flops_per_token(self.config.model, self.config.data.sequence_length)
         record = StepRecord(
-            step=done.step, samples=done.samples, tokens=done.tokens, loss=loss, learning_rate=done.learning_rate,
-            grad_norm=norm, seconds=seconds, tokens_per_second=rate,
+            step=done.step, samples=done.samples, tokens=done.tokens, batch_size=done.batch_size,
+            loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,
             tflops_per_process=rate * work / self.groups.layout.world_size / 1e12,
+            loss_scale=scale[0] if scale else None,
         )  # fmt: skip
         for callback in self.callbacks:
             callback.on_step(self, record)

@@ -8,7 +8,7 @@ model: {layers: 4, hidden_size: 16, attention_heads: 4, ffn_size: 64, vocab_size
 data: {path: data/text, tokenizer: data/tokenizer, split: "90,10", sequence_length: 8}
 training: {steps: 10, global_batch_size: 8, micro_batch_size: 2, precision: fp32}
 optimizer: {name: adamw, learning_rate: 6e-4, beta2: 0.98}
-schedule: {name: cosine, warmup_steps: 2, final_learning_rate: 6e-5}
+schedule: {name: cosine, warmup: 2, final_learning_rate: 6e-5}
 checkpoint: {every_steps: 5}
 """
 

@@ -16,7 +16,7 @@ model: {{layers: 4, hidden_size: 32, attention_heads: 4, ffn_size: 64, vocab_siz
 data: {{path: {folder}/text, tokenizer: {folder}/tokenizer, split: "8,2", sequence_length: 16}}
 training: {{steps: 8, global_batch_size: 8, micro_batch_size: 2, precision: fp32, seed: 7}}
 optimizer: {{name: adamw, learning_rate: 1e-2, weight_decay: 0.1, gradient_clip: 0.05}}
-schedule: {{name: cosine, warmup_steps: 2, final_learning_rate: 1e-3}}
+schedule: {{name: cosine, warmup: 2, final_learning_rate: 1e-3}}
 checkpoint: {{every_steps: 3}}
 evaluation: {{every_steps: 4, samples: 10}}
 """
@@ -30,10 +30,14 @@ class SmallData:
 
     def run(self, folder: Path, overrides: Sequence[str] = (), name: str = "tr900a-28K-small") -> RunConfig:
         """A run on this data, its YAML written to a folder."""
-        path = folder / "tr900-tests" / f"{name}.yaml"
+        return load_run(self.write(folder / "tr900-tests", name), overrides)
+
+    def write(self, family: Path, name: str) -> Path:
+        """The YAML of a run on this data, in a family's folder."""
+        path = family / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(RUN_YAML.format(folder=self.folder))
-        return load_run(path, overrides)
+        return path
 
 
 def make_small_data(folder: Path) -> SmallData:

@@ -50,7 +50,7 @@ BAD_SETTINGS: dict[str, tuple[list[str], list[str]]] = {
         overrides(parallel__tensor=3, model__vocab_size=387, model__ffn_size=96),
         ["attention_heads 4", "tensor 3"],
     ),
-    "layers": (overrides(parallel__pipeline=3), ["layers 4", "pipeline 3"]),
+    "layers": (overrides(parallel__pipeline=5), ["4 blocks", "pipeline 5"]),
     "global batch": (overrides(training__micro_batch_size=3), ["global_batch_size 8", "micro_batch_size"]),
     "world size": (overrides(parallel__tensor=2, parallel__local_processes=3), ["3 processes", "2 or 4"]),
     "ids beyond the vocabulary": (overrides(model__vocab_size=300), ["token id", "model.vocab_size"]),
@@ -74,6 +74,7 @@ def refused(
     """The message of a plan that must be refused, with nothing written."""
     SmallData(folder).run(runs.parent)
     monkeypatch.setenv("TRAINYARD_RUNS", str(runs))
+    monkeypatch.setattr(plan, "has_gpu", lambda: False)
     assert plan.main([str(runs.parent / "tr900-tests" / f"{NAME}.yaml"), *words, "--local"]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and not runs.exists()
@@ -104,10 +105,10 @@ def test_bad_settings(
     [
         (overrides(model__ffn_size=96), ["model.ffn_size is 64 in the checkpoint and 96 now", "another run"]),
         (overrides(training__seed=8), ["training.seed is 7", "another run"]),
-        (overrides(training__steps=16), ["learning rate would jump", "schedule.decay_steps"]),
+        (overrides(training__steps=16), ["learning rate would jump", "schedule.decay_end"]),
         (overrides(optimizer__learning_rate=2e-2), ["learning rate would jump"]),
         (
-            overrides(training__steps=5, schedule__decay_steps=5, evaluation__every_steps=5),
+            overrides(training__steps=5, schedule__decay_end=5, evaluation__every_steps=5),
             ["step-0000000006", "beyond"],
         ),
     ],
@@ -128,7 +129,7 @@ def test_a_checkpoint_that_cannot_be_continued(
     assert all(text in message for text in named), message
     assert [path.name for path in launch.run.launches.iterdir()] == ["0001"]
     # what leaves weights, samples and learning rates alone may change
-    longer = overrides(training__steps=16, schedule__decay_steps=8, training__micro_batch_size=4)
+    longer = overrides(training__steps=16, schedule__decay_end=8, training__micro_batch_size=4)
     assert plan.main([run, *longer, "--local"]) == 0
 
 

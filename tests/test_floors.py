@@ -22,6 +22,7 @@ FORBIDDEN = {
 
 # what a command line needs in order to check a run; `*_config.py` beside them
 TORCH_FREE_IN_ENGINE = [
+    "accelerator",
     "benchmark.comparison",
     "checkpoint.choice",
     "checkpoint.folders",
@@ -32,11 +33,15 @@ TORCH_FREE_IN_ENGINE = [
     "configuration.divisibility",
     "configuration.fields",
     "configuration.layers",
+    "configuration.name_patterns",
     "configuration.problems",
     "configuration.yaml_text",
     "events",
     "flops",
     "layout",
+    "model_summary",
+    "models.parameter_table",
+    "models.pipeline_partition",
     "node",
     "optim.schedule",
     "parameter_count",
@@ -44,6 +49,7 @@ TORCH_FREE_IN_ENGINE = [
     "progress",
     "run_directory",
     "run_summary",
+    "timetable",
 ]
 
 

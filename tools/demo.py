@@ -106,7 +106,7 @@ class Demo:
 
     def train_and_stop(self) -> None:
         """Launch the run as a user would, and ask it to stop once it is past its middle."""
-        middle = self.config.training.steps // 2
+        middle = self.config.timetable.steps // 2
         processes = self.config.parallel.tensor
         self.headline(f"Training on {processes} processes, each with half of every matrix (imports take some 15 s)")
         show_command(["bash", str(SCRIPT), "&"])

@@ -46,6 +46,7 @@ def family_number(name: str) -> int | None:
 
 
 def order(path: Path) -> tuple[float, str]:
-    """Sorts runs and families by number and then by name, so that tr3 comes before tr20."""
-    digits = re.match(r"tr(\d+)", path.name)
-    return (int(digits[1]) if digits else float("inf"), path.name)
+    """Sorts runs and families by number, then by name: tr3 before tr20, and a name before those it begins."""
+    name = path.name.removesuffix(".yaml")
+    digits = re.match(r"tr(\d+)", name)
+    return (int(digits[1]) if digits else float("inf"), name)

@@ -3,6 +3,7 @@
 # Each command imports what it needs: configurations cost 0.35 s to import, and `--help` is to answer in under 0.5 s.
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,66 +24,100 @@ AsJson = Annotated[bool, typer.Option("--json", help="For other programs.")]
 
 @app.command("list")
 def list_command(
+    beginning: Annotated[
+        str, typer.Argument(metavar="[BEGINNING]", help="Only runs whose names begin so, for example tr6 or tr6b.")
+    ] = "",
     json_output: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="As it stands in train/README.md.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Refresh the table in train/README.md.")] = False,
 ) -> None:
-    """All runs with their baseline, size, tokens and purpose."""
-    from tools.runs_catalogue import as_json, describe_all, markdown, short, write_table
+    """All runs by family, with their baseline, size, tokens and purpose."""
+    from tools.runs_catalogue import as_json, describe_all
+    from tools.runs_listing import by_family, chosen
+    from tools.runs_table import markdown, write_table
 
+    if beginning and (as_markdown or write):
+        raise TrainyardError(
+            "the table in train/README.md has all runs: leave out BEGINNING, or --markdown and --write"
+        )
     lines, problems = describe_all(CHECKOUT)
     if write and not problems:
         write_table(CHECKOUT / "train" / "README.md", lines)
     elif json_output:
-        print(json.dumps(as_json(lines), indent=2))
+        print(json.dumps(as_json(chosen(lines, beginning)), indent=2))
     elif as_markdown:
         print(markdown(lines))
     else:
-        cells = [
-            [each.run, each.baseline or "", short(each.parameters), short(each.tokens), each.why] for each in lines
-        ]
-        _print_table(["run", "baseline", "parameters", "tokens", "why"], cells, numbers={2, 3})
+        print(by_family(chosen(lines, beginning), shutil.get_terminal_size().columns))
     if problems:
         raise TrainyardError("\n".join(problems))
 
 
-@app.command("show")
+@app.command("show", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def show_command(
+    context: typer.Context,
     run: Run,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Lay the run out on so many processes [default: one copy of the model].")
+        int | None, typer.Option(min=1, help=r"Lay the run out on so many processes \[default: one copy of the model].")
     ] = None,
-    fields: Annotated[bool, typer.Option("--fields", help="Say what each key means.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Add every key with its value.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="Add every key with its value and meaning.")] = False,
     json_output: AsJson = False,
 ) -> None:
-    """A run as it is resolved, with its size, layout, length and learning rates."""
+    """A run as it is resolved: its size, layout, length and learning rates.
+
+    RUN may be followed by overrides, --section.key value ..., as in a launch.
+    """
     from megatron_patches.config import load_run
     from megatron_patches.run_summary import aligned
     from tools.runs_catalogue import find_run
     from tools.runs_compare import resolved_values
-    from tools.runs_show import meanings, view_run
+    from tools.runs_fields import explain_keys
+    from tools.runs_show import view_run
 
-    view = view_run(load_run(find_run(run, CHECKOUT)), processes)
+    view = view_run(load_run(find_run(run, CHECKOUT), context.args), processes)
     if json_output:
         print(json.dumps(view.as_json(), indent=2))
         return
-    print(aligned(view.headlines()), end="\n\n")
-    parts = [[part, f"{number:,}"] for part, number in view.as_json()["parameters"].items()]
-    _print_table(["part", "parameters"], parts, numbers={1})
+    width = shutil.get_terminal_size().columns
+    print(aligned(view.headlines(), width), end="\n\n")
+    parts = [[part, f"{number:,}", share] for part, number, share in view.parts()]
+    _print_table(["part", "parameters", "share"], parts, numbers={1, 2})
     rates = [[f"{step:,}", f"{rate:.3g}"] for step, rate in view.learning_rates]
     _print_table(["step", "learning rate"], rates, numbers={0, 1})
-    meaning = meanings()
-    values = resolved_values(view.config).items()
-    if fields:  # a line for each: a table would have no room for the meaning
-        for key, value in values:
-            print(f"{key} = {value}\n    {meaning[key]}")
-    else:
-        _print_table(["key", "value"], [[key, value] for key, value in values])
+    if fields:  # a paragraph for each: a table would have no room for the meaning
+        for line in explain_keys(view.config):
+            print(line.as_text(width))
+    elif keys:
+        _print_table(["key", "value"], [[key, value] for key, value in resolved_values(view.config).items()])
+
+
+@app.command("fields")
+def fields_command(
+    beginning: Annotated[
+        str,
+        typer.Argument(metavar="[BEGINNING]", help="Only keys that begin so, for example optimizer or model.position."),
+    ] = "",
+    json_output: AsJson = False,
+) -> None:
+    """Every key that a run may have: its default, what it can be, what it means."""
+    from tools.runs_reference import reference
+
+    sections = reference(beginning)
+    if json_output:
+        print(json.dumps([section.as_json() for section in sections], indent=2))
+        return
+    width = shutil.get_terminal_size().columns
+    for position, section in enumerate(sections):
+        if position:
+            print()
+        typer.secho(section.heading, bold=True)  # plain where it is no terminal
+        print(section.as_text(width))
 
 
 @app.command("diff")
 def diff_command(
-    run: Run, other: Annotated[str | None, typer.Argument(help="Compare with this run [default: its base].")] = None
+    run: Run, other: Annotated[str | None, typer.Argument(help=r"Compare with this run \[default: its base].")] = None
 ) -> None:
     """In which settings a run differs from its base, or from another run."""
     from megatron_patches.config import load_run
@@ -103,7 +138,7 @@ def diff_command(
 
 @app.command("new")
 def new_command(
-    name: Annotated[str, typer.Argument(help="tr<N>[letter]-<size>-<description>")],
+    name: Annotated[str, typer.Argument(help=r"tr<N>\[letter]-<size>-<description>")],
     base: Annotated[str, typer.Option(help="The baseline it differs from: a run's name or path.")],
     why: Annotated[str, typer.Option(help="What the run is for, in a line.")],
 ) -> None:
@@ -114,13 +149,15 @@ def new_command(
     for path in create_run(name, find_run(base, CHECKOUT), why, CHECKOUT):
         print(path.relative_to(CHECKOUT))
     print(
-        "next: write the difference into the YAML, the reasons into the README, then tools/runs lint", file=sys.stderr
+        "next: write the difference into the YAML and the reasons into the README; tools/runs list --write then renews "
+        "the table, and tools/runs lint checks all",
+        file=sys.stderr,
     )
 
 
 @app.command("lint")
 def lint_command(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Only these [default: all].")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help=r"Only these \[default: all].")] = None,
 ) -> None:
     """Check names, sizes, scripts, READMEs and the table; exit code 1 if something is wrong."""
     from tools.runs_catalogue import find_run, run_files
@@ -148,8 +185,10 @@ def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: It
         table.add_column(title, justify="right" if column in set(numbers) else "left", no_wrap=not last)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(soft_wrap=False).print(table)
-    print()
+    console = Console(soft_wrap=False)
+    with console.capture() as printed:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()), end="\n\n")
 
 
 if __name__ == "__main__":

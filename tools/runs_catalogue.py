@@ -1,19 +1,14 @@
-"""The runs under train/: finding them, and the table of them."""
+"""The runs under train/: finding them, and what there is to say of each in a line."""
 
 import difflib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_tools.atomic_files import write_atomically
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.configuration.layers import base_of
 from megatron_patches.parameter_count import count_parameters
-from megatron_patches.run_summary import tokens_per_step
 from tools.run_name import order
-
-TABLE_BEGIN = "<!-- runs: made by `tools/runs list --write` -->"
-TABLE_END = "<!-- end of runs -->"
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ def describe_line(path: Path) -> RunLine:
         family=config.family,
         baseline=base.stem if base else None,
         parameters=count_parameters(config.model, config.data.sequence_length).total,
-        tokens=config.training.steps * tokens_per_step(config),
+        tokens=config.timetable.end.tokens,
         why=config.why,
     )
 
@@ -90,37 +85,3 @@ def short(number: int) -> str:
         if number >= 0.9995 * size:  # what three digits round up to the unit
             return f"{number / size:.3g}{unit}"
     return str(number)
-
-
-def markdown(lines: list[RunLine]) -> str:
-    """The table as it stands in train/README.md, between its two markers."""
-    rows = [
-        f"| [{line.run}]({line.family}/{line.run}.yaml) | {line.baseline or ''} | {short(line.parameters)} "
-        f"| {short(line.tokens)} | {line.why.replace('|', chr(92) + '|')} |"
-        for line in lines
-    ]
-    head = ["| run | baseline | parameters | tokens | why |", "|---|---|---:|---:|---|"]
-    return "\n".join([TABLE_BEGIN, *head, *rows, TABLE_END])
-
-
-def table_in_readme(readme: Path) -> str:
-    """The table that train/README.md holds now, with its markers.
-
-    Raises:
-        TrainyardError: the file or one of the markers is missing.
-    """
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    begin, end = text.find(TABLE_BEGIN), text.find(TABLE_END)
-    if not 0 <= begin < end:
-        raise TrainyardError(f"{readme}: the table of runs has no place; put back the lines {TABLE_BEGIN} {TABLE_END}")
-    return text[begin : end + len(TABLE_END)]
-
-
-def write_table(readme: Path, lines: list[RunLine]) -> None:
-    """Replaces the table in train/README.md.
-
-    Raises:
-        TrainyardError: the file or one of the markers is missing.
-    """
-    text = readme.read_text(encoding="utf-8").replace(table_in_readme(readme), markdown(lines))
-    write_atomically(readme, text.encode())

@@ -1,6 +1,6 @@
 """Two runs beside each other, key by key as they were resolved."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,15 @@ def as_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
+def name_first(keys: Iterable[str]) -> list[str]:
+    """The keys of a section, its `name` before those that it decides."""
+    return sorted(keys, key=lambda key: key != "name")
+
+
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
+    for key in name_first(settings):
+        value = settings[key]
+        if isinstance(value, Mapping) and value:  # an empty one is a value, not a section
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

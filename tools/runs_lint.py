@@ -8,8 +8,9 @@ from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.parameter_count import count_parameters
 from tools.run_name import FAMILY_PATTERN, RUN_PATTERN, family_number, parse_run_name
-from tools.runs_catalogue import describe_line, markdown, run_files, short, table_in_readme
+from tools.runs_catalogue import describe_line, run_files, short
 from tools.runs_new import TEMPLATE, UNWRITTEN
+from tools.runs_table import markdown, table_in_readme
 from tools.slurm_script import script_problems
 
 SIZE_TOLERANCE = 0.05

@@ -1,13 +1,16 @@
 """A new run from the template in train/."""
 
 import os
+import shlex
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.configuration.yaml_text import dump_yaml
 from tools.run_name import RUN_PATTERN, RunName, family_number, order, parse_run_name
-from tools.runs_catalogue import describe_line, run_files, table_in_readme, write_table
+from tools.runs_catalogue import describe_line, run_files
+from tools.runs_table import table_in_readme, write_table
+from tools.slurm_script import OF_THE_SITE, REQUIRED, parse_script
 
 TEMPLATE = "arch-and-scaling-template"
 UNWRITTEN = "(to be written)"
@@ -36,13 +39,16 @@ def create_run(name: str, base: Path, why: str, checkout: Path) -> list[Path]:
     family = _family_folder(parsed, checkout)
     values = {"name": name, "family": family.name, "why": _one_line(why), "base": _relative(base, family)}
     files = {family / f"{name}{suffix}": _fill(suffix, values, checkout) for suffix in (".yaml", ".slurm")}
+    script = family / f"{name}.slurm"
+    if base.with_suffix(".slurm").is_file():
+        files[script] = _with_options_of(base.with_suffix(".slurm"), files[script], checkout)
     if not family.exists():
         files[family / "README.md"] = _fill(".md", values, checkout)
     readme = checkout / "train" / "README.md"
     table_in_readme(readme)
     lines = [describe_line(path) for path in run_files(checkout)]
     _write_new(files)
-    (family / f"{name}.slurm").chmod(0o755)
+    script.chmod(0o755)
     new = describe_line(family / f"{name}.yaml")
     write_table(readme, sorted([*lines, new], key=lambda line: (order(Path(line.family)), order(Path(line.run)))))
     return sorted(files)
@@ -69,6 +75,19 @@ def _fill(suffix: str, values: dict[str, str], checkout: Path) -> str:
     for key, value in values.items():
         text = text.replace("{{" + key + "}}", value)
     return text
+
+
+def _with_options_of(base_script: Path, text: str, checkout: Path) -> str:
+    """A script that asks SLURM for what the base's asks for: nodes, time, and whatever else is not the same for all."""
+    ending = (checkout / "slurm" / "script_ending.sh").read_text(encoding="utf-8")
+    fixed = {option for option, value in REQUIRED.items() if value is not None} | {"job-name"}
+    base = parse_script(base_script.read_text(encoding="utf-8"), ending).options
+    own = {option: value for option, value in base.items() if option not in fixed | OF_THE_SITE}
+    options = {**parse_script(text, ending).options, **own}
+    asked = [f"#SBATCH --{option}" + (f"={shlex.quote(value)}" if value else "") for option, value in options.items()]
+    shebang, *lines = text.splitlines()
+    rest = [line for line in lines if not line.startswith("#SBATCH")]
+    return "\n".join([shebang, *asked, *rest]) + "\n"
 
 
 def _write_new(files: dict[Path, str]) -> None:

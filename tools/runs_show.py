@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from megatron_patches.config import RunConfig
-from megatron_patches.configuration.fields import known_fields
 from megatron_patches.layout import Layout, plan_layout
+from megatron_patches.model_summary import describe_model
+from megatron_patches.models.pipeline_partition import stages_of
 from megatron_patches.parameter_count import ParameterCount, count_parameters
 from megatron_patches.run_summary import (
     describe_layout,
@@ -30,20 +31,36 @@ class RunView:
         """Labels and texts of the lines above the tables."""
         return [*describe_run(self.config), *describe_layout(self.config, self.layout)]
 
+    def parts(self) -> list[tuple[str, int, str]]:
+        """Parts of the model that there are, their parameters, and their share of all."""
+        total = self.parameters.total
+        parts = {part.replace("_", " "): number for part, number in asdict(self.parameters).items() if number}
+        return [(part, number, percentage(number, total)) for part, number in {**parts, "total": total}.items()]
+
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; numbers are exact."""
-        step = tokens_per_step(self.config)
+        config, total = self.config, self.parameters.total
+        counts = {**asdict(self.parameters), "total": total}
         return {
-            "config": self.config.model_dump(),
-            "parameters": {**asdict(self.parameters), "total": self.parameters.total},
+            "config": config.model_dump(),
+            "model": describe_model(config.model),
+            "parameters": counts,
+            "parameter_shares": {part: number / total for part, number in counts.items()},
             "layout": {
                 **asdict(self.layout),
                 "world_size": self.layout.world_size,
-                "micro_batches": self.layout.micro_batches(self.config.training),
+                "micro_batches": self.layout.micro_batches(config.training),
             },
-            "samples": training_samples(self.config),
-            "tokens": self.config.training.steps * step,
-            "tokens_per_step": step,
+            "stages": [{"blocks": stage.blocks, "parameters": stage.parameters} for stage in stages_of(config)],
+            "global_batches": [
+                {"from_step": stretch.steps_before + 1, "samples": stretch.batch_size}
+                for stretch in config.timetable.stretches
+                if stretch.steps_before < config.timetable.steps
+            ],
+            "steps": config.timetable.steps,
+            "samples": training_samples(config),
+            "tokens": config.timetable.end.tokens,
+            "tokens_per_step": tokens_per_step(config),
             "learning_rates": [{"step": step, "learning_rate": rate} for step, rate in self.learning_rates],
         }
 
@@ -63,6 +80,7 @@ def view_run(config: RunConfig, processes: int | None) -> RunView:
     )
 
 
-def meanings() -> dict[str, str]:
-    """What each dotted key means and in which unit."""
-    return {key: field.description or "" for key, field in known_fields(RunConfig)}
+def percentage(number: int, total: int) -> str:
+    """A share with one decimal; what is there but would round to none says so."""
+    share = f"{number / total:.1%}"
+    return "<0.1%" if number and share == "0.0%" else share

@@ -71,7 +71,7 @@ class Benchmark:
     tflops: float
     """ours, at the median: work of forward and backward pass as `flops.py` counts it"""
     peak_tflops: float | None
-    """dense bf16 peak of the GPU; None where it is not known or not the one to compare with: on a CPU, in fp32"""
+    """dense peak of the GPU in 16 bits; None where it is not known or not the one to compare with: on a CPU, in fp32"""
     loss_difference: float
     """largest relative difference of both sides' losses, over the first 20 steps"""
     final_loss: float
@@ -115,15 +115,19 @@ def compare(path: Path, overrides: Sequence[str], turns: Turns, threads: int) ->
 
 def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int) -> RunConfig:
     """The run in one process, without validation, with its only save beyond the end of the measurement."""
-    one_process = ["--parallel.tensor=1", "--parallel.pipeline=1"]
+    one_process = ["--parallel.tensor=1", "--parallel.pipeline=1", "--parallel.pipeline_partition=transformer"]
+    one_process += ["--parallel.sequence_parallel=false"]
     asked = load_run(path, [*one_process, *overrides])
     if asked.parallel.tensor * asked.parallel.pipeline > 1:
         raise TrainyardError(
             f"{path.stem}: bench measures one process; leave out --parallel.tensor and --parallel.pipeline"
         )
-    steps = max(asked.training.steps, measured_steps + 1)
+    steps = max(asked.timetable.steps, measured_steps + 1)
     changes = {
         "training.steps": steps,
+        "training.samples": "null",
+        "training.tokens": "null",
+        "training.batch_ramp": "null",  # its smaller batches would be another measurement
         "checkpoint.every_steps": steps,
         "evaluation": "null",
         "logging.wandb": "null",

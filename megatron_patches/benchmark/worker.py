@@ -23,11 +23,10 @@ from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.engine.deepspeed_engine import mixed_precision_optimizer
 from megatron_patches.layout import Layout
-from megatron_patches.models.build import build_plain
+from megatron_patches.models.build import build_plain, canonical_parameters
 from megatron_patches.models.gpt import gpt_layers
-from megatron_patches.objectives.loss import weighted_loss
+from megatron_patches.objectives.loss import build_loss
 from megatron_patches.objectives.micro_batch import MicroBatch
-from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.progress import StepRecord
@@ -107,9 +106,12 @@ class BareLoop:
         self._batches = batches
         self._device = groups.device
         self._randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-        specs = gpt_layers(config.model, config.data.sequence_length, groups, self._randomness)
+        specs = gpt_layers(
+            config.model, config.data.sequence_length, groups, self._randomness, config.training.recomputation
+        )
         self._model = build_plain(specs, config.training.seed).to(groups.device)
-        self._optimizer = mixed_precision_optimizer(config.optimizer, list(self._model.parameters()), 0, groups)
+        self._optimizer = mixed_precision_optimizer(config.optimizer, canonical_parameters(self._model), 0, groups)
+        self._loss = build_loss(config.objective, groups)
         self._losses: list[Tensor] = []
 
     def step(self) -> None:
@@ -120,7 +122,7 @@ class BareLoop:
         self._losses.append(torch.stack([self._backward(batch) for batch in self._batches[step - 1]]).sum())
         if config.optimizer.gradient_clip > 0:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), config.optimizer.gradient_clip)
-        rate = learning_rate(config.schedule, config.optimizer.learning_rate, config.training.steps, step)
+        rate = config.learning_rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
@@ -129,8 +131,8 @@ class BareLoop:
         self._model.zero_grad(set_to_none=True)  # of the module: MasterWeights would forget its copies' alone
 
     def _backward(self, batch: MicroBatch) -> Tensor:
-        tokens, labels, weights = (each.to(self._device) for each in (batch.tokens, batch.labels, batch.weights))
-        loss = weighted_loss(self._model(tokens), (labels, weights))
+        batch = batch.to(self._device)
+        loss = self._loss(self._model(batch.tokens, batch.context), (batch.labels, batch.weights))
         loss.backward()
         return loss.detach()
 
@@ -162,7 +164,7 @@ def measure(config: RunConfig, launch: Launch, alternations: int, warmup: int, s
 def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[list[MicroBatch]]:
     batches = training_batches(config, RunData(config.data, CHECKOUT), groups)
     try:
-        return [batches.at(step * config.training.global_batch_size) for step in range(steps)]
+        return [batches.at(config.timetable.after(step).samples) for step in range(steps)]
     finally:
         batches.close()
 

@@ -66,8 +66,8 @@ class Checkpointing(Callback):
             "run": config.name,
             "launch": trainer.launch.id,
             **asdict(progress),
-            "learning_rate": trainer.learning_rate(progress.step),
-            "next_learning_rate": trainer.learning_rate(progress.step + 1),
+            "learning_rate": config.learning_rate(progress.step),
+            "next_learning_rate": config.learning_rate(progress.step + 1),
             "optimizer_steps": trainer.engine.optimizer_steps(),
             "seed": config.training.seed,
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
@@ -78,7 +78,7 @@ class Checkpointing(Callback):
             step=progress.step,
             launch=trainer.launch.id,
             facts=facts,
-            trainer={"progress": asdict(progress), "callbacks": states},
+            trainer={"progress": asdict(progress), "callbacks": states, "engine": trainer.engine.scalars()},
             config=to_yaml(config),
             parents=self.parents,
         )
@@ -90,6 +90,7 @@ class Checkpointing(Callback):
         steps = checkpoint.manifest.facts["optimizer_steps"]
         assert isinstance(steps, int)
         trainer.engine.set_optimizer_steps(steps)
+        trainer.engine.load_scalars(checkpoint.trainer.get("engine", {}))
         for name, value in checkpoint.trainer["progress"].items():
             setattr(trainer.progress, name, value)
         for callback in trainer.callbacks:

@@ -41,10 +41,10 @@ class ConsoleLog(Callback):
         self._console.print(line, markup=False, soft_wrap=True)
 
     def on_start(self, trainer: Trainer) -> None:
-        total = trainer.config.training.steps
+        total = trainer.config.timetable.steps
         self.say(f"{trainer.config.name}: launch {trainer.launch.id}, step {trainer.progress.step} of {total}")
         if self._peak:
-            self.say(f"MFU is over {self._peak:g} TFLOP/s (dense bf16); causal attention is counted whole")
+            self.say(f"MFU is over {self._peak:g} TFLOP/s (dense, 16 bits); causal attention is counted whole")
         self._task = self._bar.add_task(trainer.config.name, total=total, completed=trainer.progress.step)
         self._bar.start()
 
@@ -52,7 +52,7 @@ class ConsoleLog(Callback):
         mixed = record.seconds if self._seconds is None else self._seconds
         self._seconds = SMOOTHING * mixed + (1 - SMOOTHING) * record.seconds
         self._bar.update(self._task, completed=record.step)
-        total = trainer.config.training.steps
+        total = trainer.config.timetable.steps
         if record.step % self._every_steps == 0 or record.step == total:
             self.say(step_line(record, total, self._seconds, self._peak))
 
@@ -67,7 +67,7 @@ class ConsoleLog(Callback):
 
     def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
         reason = f" ({trainer.stop_reason})" if trainer.stop_reason else ""
-        self.say(f"{outcome.value} at step {trainer.progress.step} of {trainer.config.training.steps}{reason}")
+        self.say(f"{outcome.value} at step {trainer.progress.step} of {trainer.config.timetable.steps}{reason}")
 
     def on_failure(self, trainer: Trainer, error: Exception) -> None:
         self._file.write(f"failed after step {trainer.progress.step}: {error}\n")  # the console gets it from train.py

@@ -25,7 +25,8 @@ class EventRecorder(Callback):
         self.writer.write("start", run=trainer.config.name, step=trainer.progress.step, layout=asdict(layout))
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        self.writer.write("step", **asdict(record))
+        measured = {key: value for key, value in asdict(record).items() if value is not None}
+        self.writer.write("step", **measured)
 
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         self.writer.write("validation", **asdict(record))

@@ -26,8 +26,10 @@ class TensorBoardLog(Callback):
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
         assert self._writer is not None
-        for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "tflops_per_process"):
-            self._writer.add_scalar(f"training/{name}", getattr(record, name), record.step)
+        for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "tflops_per_process", "loss_scale"):
+            value = getattr(record, name)
+            if value is not None:
+                self._writer.add_scalar(f"training/{name}", value, record.step)
 
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         assert self._writer is not None

@@ -24,7 +24,7 @@ class Validation(Callback):
 
     def after_update(self, trainer: Trainer) -> None:
         step = trainer.progress.step
-        if step % self.config.every_steps == 0 or step == trainer.config.training.steps:
+        if step % self.config.every_steps == 0 or step == trainer.config.timetable.steps:
             self.validate(trainer)
 
     def validate(self, trainer: Trainer) -> None:
@@ -34,6 +34,7 @@ class Validation(Callback):
         started = perf_counter()
         micro_batches = validation_micro_batches(
             self.windows,
+            trainer.batches.objective,
             self.config.samples,
             trainer.config.training.micro_batch_size,
             trainer.config.model.vocab_size,

@@ -37,8 +37,9 @@ class WandbLog(Callback):
         )
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        names = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens")
-        self._run.log({f"training/{name}": getattr(record, name) for name in names}, step=record.step)
+        names = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale")
+        measured = {f"training/{name}": getattr(record, name) for name in names if getattr(record, name) is not None}
+        self._run.log(measured, step=record.step)
 
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         self._run.log({"validation/loss": record.loss}, step=record.step)

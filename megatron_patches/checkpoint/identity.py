@@ -1,9 +1,12 @@
 """What must stay the same for a checkpoint to be continued. Torch-free."""
 
+import json
 from typing import Any
 
 from data_tools.section import Section
 from megatron_patches.config import RunConfig
+
+_OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "seed")
 
 
 def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[str, Any]:
@@ -12,25 +15,25 @@ def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[
     Layout, micro-batch, logging and lengths are not among them: a resume may change them. Learning rates are compared
     as such (resume_check.py).
     """
+    training = config.training.model_dump(include=set(_OF_TRAINING))
     optimizer = config.optimizer.model_dump(exclude={"learning_rate"})
-    model = {f"model.{key}": value for key, value in config.model.model_dump().items()}
+    optimizer["weight_decay_by_name"] = _in_order(optimizer["weight_decay_by_name"])
     return {
         "name": config.name,
-        **model,
+        **_prefixed("model", config.model.model_dump()),
+        **_prefixed("objective", config.objective.model_dump()),
+        **_prefixed("training", training),
+        **_prefixed("optimizer", optimizer),
         "data.sequence_length": config.data.sequence_length,
         "data.split": config.data.split,
         "dataset": dataset_id,
         "tokenizer": tokenizer_id,
-        "training.global_batch_size": config.training.global_batch_size,
-        "training.precision": config.training.precision,
-        "training.seed": config.training.seed,
-        **{f"optimizer.{key}": value for key, value in optimizer.items()},
     }
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig) -> list[str]:
     """One phrase for each setting that differs; one that did not exist when it was saved had its default then."""
-    saved = _defaults(type(config.model), "model") | _defaults(type(config.optimizer), "optimizer") | saved
+    saved = _defaults_then(saved, config) | saved
     return [
         f"{key} is {_shown(saved.get(key))} in the checkpoint and {_shown(wanted.get(key))} now"
         for key in sorted(saved.keys() | wanted.keys())
@@ -38,11 +41,37 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
     ]
 
 
-def _defaults(section: type[Section], prefix: str) -> dict[str, Any]:
+def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """What keys stood for before they existed. A checkpoint from before there were objectives has the usual one."""
+    training = {key: value for key, value in _defaults(type(config.training)).items() if key in _OF_TRAINING}
+    optimizer = _defaults(type(config.optimizer))
+    optimizer["weight_decay_by_name"] = _in_order(optimizer["weight_decay_by_name"])
+    usual = RunConfig.model_fields["objective"].default.model_dump()
+    objective = _defaults(type(config.objective)) if "objective.name" in saved else usual
+    return {
+        **_prefixed("model", _defaults(type(config.model))),
+        **_prefixed("objective", objective),
+        **_prefixed("training", training),
+        **_prefixed("optimizer", optimizer),
+    }
+
+
+def _defaults(section: type[Section]) -> dict[str, Any]:
     fields = {key: field for key, field in section.model_fields.items() if not field.is_required()}
     plain = section.model_construct(**{key: field.default for key, field in fields.items()}).model_dump()
-    return {f"{prefix}.{key}": plain[key] for key in fields}
+    return {key: plain[key] for key in fields}
+
+
+def _prefixed(section: str, settings: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for key, value in settings.items()}
+
+
+def _in_order(decays: dict[str, float]) -> list[list[Any]]:
+    """Of patterns the last one that fits counts, and JSON's objects have no order."""
+    return [list(each) for each in decays.items()]
 
 
 def _shown(value: Any) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)
+    if isinstance(value, str):
+        return f"{value[:12]}..." if len(value) == 64 else value
+    return json.dumps(value)  # as a YAML would say it: true, null

@@ -9,14 +9,14 @@ from data_tools.run_data import RunData
 from megatron_patches.checkpoint.folders import inspect, list_checkpoints
 from megatron_patches.checkpoint.identity import differences, run_identity
 from megatron_patches.config import RunConfig
-from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.run_directory import CHECKOUT, RunDirectory
 
 
-def check_resume(config: RunConfig, directory: RunDirectory) -> None:
+def check_resume(config: RunConfig, directory: RunDirectory) -> int:
     """Refuse a checkpoint of another run, and a schedule that would make the learning rate jump.
 
-    Every checkpoint whose manifest can be read is looked at, since a resume may fall back to any of them.
+    Every checkpoint whose manifest can be read is looked at, since a resume may fall back to any of them. Returns the
+    samples that the newest has consumed, 0 where there is none.
 
     Raises:
         TrainyardError: with what differs and the ways out.
@@ -24,7 +24,7 @@ def check_resume(config: RunConfig, directory: RunDirectory) -> None:
     folders = list_checkpoints(directory.checkpoints)
     manifests = [(folder, manifest) for folder in folders if (manifest := inspect(folder).manifest)]
     if not manifests:
-        return
+        return 0
     data = RunData(config.data, CHECKOUT)
     wanted = run_identity(config, data.dataset_id, data.tokenizer_id)
     for folder, manifest in manifests:
@@ -32,6 +32,9 @@ def check_resume(config: RunConfig, directory: RunDirectory) -> None:
     newest, manifest = manifests[0]
     _check_length(manifest, config, str(newest))
     _check_learning_rate(manifest, config, str(newest))
+    samples = manifest.facts["samples"]
+    assert isinstance(samples, int)
+    return samples
 
 
 def _check_identity(manifest: Manifest, wanted: dict[str, Any], config: RunConfig, folder: str) -> None:
@@ -45,11 +48,11 @@ def _check_identity(manifest: Manifest, wanted: dict[str, Any], config: RunConfi
 
 
 def _check_length(manifest: Manifest, config: RunConfig, folder: str) -> None:
-    step, steps = manifest.facts["step"], config.training.steps
+    step, steps = manifest.facts["step"], config.timetable.steps
     assert isinstance(step, int)
     if step > steps:
         raise TrainyardError(
-            f"{folder} is beyond the end of the run: training.steps is {steps}. Set training.steps to {step} or more "
+            f"{folder} is beyond the end of the run, which has {steps} steps. Set training.steps to {step} or more "
             "(what a launch was given on its command line must be given again, or written into the YAML)"
         )
 
@@ -60,10 +63,10 @@ def _check_learning_rate(manifest: Manifest, config: RunConfig, folder: str) -> 
     assert isinstance(step, int)
     for at, planned in ((step, manifest.facts["learning_rate"]), (step + 1, manifest.facts["next_learning_rate"])):
         assert isinstance(planned, float)
-        now = learning_rate(config.schedule, config.optimizer.learning_rate, config.training.steps, at)
+        now = config.learning_rate(at)
         if not isclose(now, planned, rel_tol=1e-6, abs_tol=1e-12):
             raise TrainyardError(
                 f"the learning rate would jump: {folder} planned {planned:.6g} for step {at}, the configuration gives "
                 f"{now:.6g} there. Restore schedule, optimizer.learning_rate and training.steps (set "
-                "schedule.decay_steps to the old end where training.steps grows), or start a new run under another name"
+                "schedule.decay_end to the old end where training.steps grows), or start a new run under another name"
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 from data_tools.atomic_files import HashingWriter
 from data_tools.manifest import FileRecord
 
-_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FileRecord:

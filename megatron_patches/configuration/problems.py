@@ -21,6 +21,8 @@ _EXPECTED = {
     "model_attributes_type": "a section with keys of its own",
 }
 
+_TYPE_WORDS = ("float", "int", "bool", "str")
+
 NEVER_WRITTEN = {"name", "family"}
 """keys of a resolved configuration that follow from where the run's file lies"""
 
@@ -40,6 +42,16 @@ def report(problems: Iterable[Problem], origins: Mapping[str, str]) -> str:
     return "\n".join(f"{_origin(problem.key, origins)}: {problem.text}" for problem in problems)
 
 
+def report_on_whole(problems: Iterable[Problem], origins: Mapping[str, str], whole: str) -> list[str]:
+    """One line for each problem between keys: the run is to blame, and where the key that stands for it is from."""
+    return [f"{whole}: {problem.text}{_inherited(problem.key, origins)}" for problem in problems]
+
+
+def _inherited(key: str, origins: Mapping[str, str]) -> str:
+    origin = origins.get(key, origins[""])
+    return "" if origin == origins[""] else f" ({key} is from {origin})"
+
+
 def _origin(key: str, origins: Mapping[str, str]) -> str:
     while key not in origins:
         key = key.rpartition(".")[0]
@@ -47,11 +59,16 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """The problems that validating `model` found."""
-    return [_explain(details, model) for details in error.errors()]
+    """The problems that validating `model` found, one for each key."""
+    complaints: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors():
+        complaints.setdefault(_locate(details["loc"], model)[0], []).append(details)
+    return [_explain(details, model) for details in complaints.values()]
 
 
-def _explain(details: ErrorDetails, model: type[BaseModel]) -> Problem:
+def _explain(complaints: list[ErrorDetails], model: type[BaseModel]) -> Problem:
+    """One key's problem; a value that may be of several types has a complaint of each."""
+    details = complaints[0]
     key, field, owner = _locate(details["loc"], model)
     meaning = f" ({field.description})" if field and field.description else ""
     kind = details["type"]
@@ -70,14 +87,17 @@ def _explain(details: ErrorDetails, model: type[BaseModel]) -> Problem:
         return Problem(key, f"{key}: {details['ctx']['error']}")
     if kind == "string_too_short":
         return Problem(key, f"{key} is empty{meaning}")
-    expected = _EXPECTED.get(kind, details["msg"].removeprefix("Input should be "))
+    expected = " or ".join(
+        _EXPECTED.get(each["type"], each["msg"].removeprefix("Input should be ")) for each in complaints
+    )
     return Problem(key, f"{key}: {json.dumps(details['input'], default=str)} is not {expected}{meaning}")
 
 
 def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, FieldInfo | None, type[BaseModel]]:
     """Dotted key, field (None where the key is unknown) and owning model of pydantic's location.
 
-    In a section with several models pydantic puts the chosen one's name behind the section's: `optimizer`, `adamw`.
+    In a section with several models pydantic puts the chosen one's name behind the section's: `optimizer`, `adamw`;
+    behind a value that may be of several types it puts the type: `init_std`, `float`.
     """
     words: list[str] = []
     field: FieldInfo | None = None
@@ -87,6 +107,8 @@ def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[st
         named = [choice for choice in choices if len(choices) > 1 and _name_of(choice) == word]
         if named:
             choices = named
+            continue
+        if field is not None and (word in _TYPE_WORDS or word.startswith("literal[")):
             continue
         owner = choices[0] if choices else owner
         words.append(word)

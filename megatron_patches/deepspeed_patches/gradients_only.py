@@ -23,13 +23,11 @@ class GradientsOnlySchedule(TrainSchedule):
             yield [command for command in commands if not isinstance(command, _AFTER_THE_LAST_BACKWARD)]
 
 
-def run_gradients_only(engine: PipelineEngine) -> None:
-    """Forward and backward passes of one global batch from the engine's data iterator."""
+def run_gradients_only(engine: PipelineEngine, micro_batches: int) -> None:
+    """Forward and backward passes of one global batch, so many micro-batches, from the engine's data iterator."""
     engine.module.train()
     engine.total_loss = None
     engine.total_additional_losses = None
     engine._compute_loss = True
-    schedule = GradientsOnlySchedule(
-        micro_batches=engine.micro_batches, stages=engine.num_stages, stage_id=engine.stage_id
-    )
+    schedule = GradientsOnlySchedule(micro_batches=micro_batches, stages=engine.num_stages, stage_id=engine.stage_id)
     engine._exec_schedule(schedule)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 
 def sum_tied_gradients(engine: PipelineEngine) -> None:
-    """All-reduce the gradient of every tied weight over its stages."""
+    """All-reduce the gradient of every tied weight that is trained over its stages."""
     for weight, group in engine.module.get_tied_weights_and_groups():
+        if not weight.requires_grad:
+            continue
         gradient = _gradient(engine, weight)
         assert gradient is not None, "a tied weight has no gradient after the backward pass"
         dist.all_reduce(gradient, group=group)

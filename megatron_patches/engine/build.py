@@ -4,20 +4,29 @@ import logging
 
 import deepspeed
 import torch
+from deepspeed.pipe import PipelineModule
+from torch import nn
 
+from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
 from megatron_patches.deepspeed_patches.no_shared_memory_op import skip_shared_memory_op
 from megatron_patches.deepspeed_patches.versions import require_tested_deepspeed
 from megatron_patches.engine.interface import Engine
 from megatron_patches.engine.pipeline_engine import PipelineEngine
 from megatron_patches.engine.plain_engine import PlainEngine
-from megatron_patches.models.build import build_pipeline, build_plain
+from megatron_patches.engine.shared_weights import share_weights
+from megatron_patches.models.build import PlainModel, build_pipeline, canonical_parameters, leave
+from megatron_patches.models.compilation import compile_blocks
 from megatron_patches.models.gpt import gpt_layers
-from megatron_patches.objectives.loss import weighted_loss
+from megatron_patches.models.pipeline_partition import stages_of
+from megatron_patches.objectives.loss import build_loss
+from megatron_patches.optim.build import select_trainable
+from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.training_config import LossScaleConfig
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRandomness) -> Engine:
@@ -28,9 +37,39 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False, verbose=False)
 
     training = config.training
-    micro_batches = groups.layout.micro_batches(training)
-    specs = gpt_layers(config.model, config.data.sequence_length, groups, randomness)
-    rest = (groups, config.optimizer, config.parallel.zero_stage, training.micro_batch_size, micro_batches)
+    specs = gpt_layers(config.model, config.data.sequence_length, groups, randomness, training.recomputation)
+    loss = build_loss(config.objective, groups)
+    module: PlainModel | PipelineModule
     if groups.layout.pipeline == 1:
-        return PlainEngine(build_plain(specs, training.seed), *rest)
-    return PipelineEngine(lambda: build_pipeline(specs, groups, weighted_loss, training.seed), *rest)
+        shares = config.parallel.zero_stage == 3
+        module = PlainModel(specs, training.seed, share_weights(groups) if shares else leave)
+    else:
+        module = build_pipeline(specs, stages_of(config), groups, loss, training.seed)
+    select_trainable(training, canonical_parameters(module))
+    require_trained_parameters(canonical_parameters(module), groups)
+    if compiles(config, groups):
+        compile_blocks(module)
+    scale = LossScale(training.loss_scale or LossScaleConfig(), groups.device) if training.precision == "fp16" else None
+    rest = (groups, config.optimizer, config.parallel.zero_stage, training.micro_batch_size, scale)
+    return PlainEngine(module, loss, *rest) if isinstance(module, PlainModel) else PipelineEngine(module, *rest)
+
+
+def require_trained_parameters(parameters: dict[str, nn.Parameter], groups: ProcessGroups) -> None:
+    """Raise TrainyardError, on every rank, if a pipeline stage has nothing to train: it would have no optimizer."""
+    idle = torch.zeros(groups.layout.pipeline, dtype=torch.int64)
+    idle[groups.coordinates.pipeline] = not any(parameter.requires_grad for parameter in parameters.values())
+    torch.distributed.all_reduce(idle, group=groups.control_group)
+    stages = [str(stage) for stage, ranks in enumerate(idle.tolist()) if ranks]
+    if stages:
+        raise TrainyardError(
+            f"training.trainable and training.frozen leave nothing to train in pipeline stage {', '.join(stages)} of "
+            f"{groups.layout.pipeline} (tools/runs show lists the stages' layers); let a parameter of it be trained, "
+            "or take fewer stages (parallel.pipeline)"
+        )
+
+
+def compiles(config: RunConfig, groups: ProcessGroups) -> bool:
+    """Whether blocks are compiled: unless the run says so, on a GPU, where ZeRO 3 does not exchange their weights."""
+    if config.training.compile is not None:
+        return config.training.compile
+    return groups.device.type == "cuda" and config.parallel.zero_stage < 3

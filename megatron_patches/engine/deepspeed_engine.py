@@ -6,6 +6,7 @@ they must be the same on every layout, and because a step must not wait for the 
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from megatron_patches.engine.interface import Engine, StatePiece
-from megatron_patches.engine.optimizer_placement import FullState, OptimizerPlacement, PartitionedState
+from megatron_patches.engine.optimizer_placement import place_optimizer, speaks_for
+from megatron_patches.layout import Layout
 from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.build import allocate_state, build_optimizer
+from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import OptimizerConfig
+from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
 
@@ -30,50 +34,60 @@ class DeepSpeedEngine(Engine):
 
     deepspeed: Any
 
-    def __init__(self, groups: ProcessGroups, gradient_clip: float) -> None:
+    def __init__(self, groups: ProcessGroups, gradient_clip: float, loss_scale: LossScale | None) -> None:
         self.groups = groups
         self.gradient_clip = gradient_clip
+        self.loss_scale = loss_scale
 
     def _adopt(self, parameters: dict[str, nn.Parameter], optimizer: Optimizer) -> None:
         """Find out where DeepSpeed has put gradients and optimizer state of these parameters."""
         self.parameters = parameters
         self.optimizer = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
-        allocate_state(self.optimizer)
-        counted = {name for name, parameter in parameters.items() if self._counts_here(parameter)}
-        if self.deepspeed.zero_optimization_stage() == 0:
-            self._where: OptimizerPlacement = FullState(parameters, counted, optimizer, self.groups)
-        else:
-            self._where = PartitionedState(parameters, counted, self.deepspeed.optimizer, self.groups)
+        stage = self.deepspeed.zero_optimization_stage()
+        self.placement = place_optimizer(stage, parameters, optimizer, self.deepspeed.optimizer, self.groups)
+        if isinstance(self.optimizer, SlicedOptimizer):
+            self.optimizer.bind(self.placement.fragments(), self.groups)
+        allocate_state(self.optimizer, self.placement.stepped_tensors())
 
-    def _counts_here(self, parameter: nn.Parameter) -> bool:
-        """Whether this rank speaks for the parameter: one tensor rank of a replicated one, one stage of a tied one."""
-        first_copy = self.groups.coordinates.tensor == 0 or not info_of(parameter).tensor_replicated
-        return first_copy and not getattr(parameter, "ds_pipe_replicated", False)
+    @torch.no_grad()
+    def _finish_gradients(self) -> None:
+        """What is left to do to gradients that DeepSpeed has reduced: sum parts, take the loss scale out.
+
+        DeepSpeed has averaged over data-parallel ranks where we want the sum. With a loss scale that is put right here;
+        without one the losses were multiplied before (`_loss_factor`), which costs no pass over the gradients.
+        """
+        self.placement.sum_partial_gradients()
+        if self.loss_scale is not None and (gradients := self.placement.gradients()):
+            torch._foreach_mul_(gradients, self.groups.layout.data / self.loss_scale.scale)
 
     def grad_norm(self) -> Tensor:
         squares = torch.zeros((), dtype=torch.float32, device=self.groups.device)
-        gradients = self._where.counted_gradients()
+        gradients = self.placement.counted_gradients()
         if gradients:
             squares += torch.stack(torch._foreach_norm(gradients)).square().sum()
-        dist.all_reduce(squares, group=self._where.norm_group)
+        dist.all_reduce(squares)
         return squares.sqrt()
 
     @torch.no_grad()
     def step(self, learning_rate: float, norm: Tensor) -> None:
-        if self.gradient_clip > 0:
-            torch._foreach_mul_(self._where.gradients(), (self.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
+        gradients = self.placement.gradients()
+        if self.gradient_clip > 0 and gradients:
+            torch._foreach_mul_(gradients, (self.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         # torch's fused kernels read this flag on the device: a bad step is skipped without asking the host.
-        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        found_inf = (~norm.isfinite()).float()
+        self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
         self._update()
+        if self.loss_scale is not None:
+            self.loss_scale.update(found_inf)
 
     @abstractmethod
     def _update(self) -> None:
         """Let DeepSpeed run the optimizer and forget the gradients."""
 
     def state(self) -> list[StatePiece]:
-        return self._where.pieces()
+        return self.placement.pieces()
 
     def optimizer_steps(self) -> int:
         for state in self.optimizer.state.values():
@@ -86,23 +100,40 @@ class DeepSpeedEngine(Engine):
             if "step" in state:
                 state["step"].fill_(steps)
 
+    def scale(self) -> Tensor | None:
+        return None if self.loss_scale is None else self.loss_scale.scale
+
+    def scalars(self) -> dict[str, float]:
+        return {} if self.loss_scale is None else self.loss_scale.state()
+
+    def load_scalars(self, scalars: dict[str, float]) -> None:
+        if self.loss_scale is not None and scalars:  # a run that is continued in fp16 starts with the scale of its own
+            self.loss_scale.load(scalars)
+
     def parameter_count(self) -> int:
-        here = sum(parameter.numel() for parameter in self.parameters.values() if self._counts_here(parameter))
+        counted = (parameter for parameter in self.parameters.values() if speaks_for(parameter, self.groups))
+        here = sum(info_of(parameter).slice.elements for parameter in counted)
         total = torch.tensor(here, dtype=torch.int64, device=self.groups.device)
         dist.all_reduce(total, group=self.groups.model_group)
         return int(total.item())
 
-    def _to_device(self, micro_batches: Sequence[MicroBatch], factor: float) -> Iterator[MicroBatch]:
-        """Micro-batches on the device, their weights times what DeepSpeed will divide by."""
-        device = self.groups.device
+    def _to_train(self, micro_batches: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+        """Micro-batches on the device, their weights times the factor of the loss."""
         for micro_batch in micro_batches:
-            yield MicroBatch(
-                tokens=micro_batch.tokens.to(device, non_blocking=True),
-                labels=micro_batch.labels.to(device, non_blocking=True),
-                weights=(micro_batch.weights * factor).to(device, non_blocking=True),
-            )
+            batch = micro_batch.to(self.groups.device)
+            yield replace(batch, weights=batch.weights * self._loss_factor())
 
-    def _sum_over_ranks(self, loss_here: Tensor | None, divisor: float) -> Tensor:
+    def _to_evaluate(self, micro_batches: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+        return (micro_batch.to(self.groups.device) for micro_batch in micro_batches)
+
+    def _loss_factor(self) -> Tensor | float:
+        """By how much a loss made of `_to_train` is too large: the loss scale, else what DeepSpeed will divide by.
+
+        Not both: on 1024 ranks a scale of 2**6 would already be one of 2**16.
+        """
+        return float(self.groups.layout.data) if self.loss_scale is None else self.loss_scale.scale
+
+    def _sum_over_ranks(self, loss_here: Tensor | None, divisor: Tensor | float) -> Tensor:
         """The global batch's loss from what the last stage's ranks have summed up, each tensor rank the same."""
         speaks = self.groups.last_stage and self.groups.coordinates.tensor == 0 and loss_here is not None
         total = torch.zeros((), dtype=torch.float32, device=self.groups.device)
@@ -113,32 +144,47 @@ class DeepSpeedEngine(Engine):
         return total
 
 
-def deepspeed_config(zero_stage: int, micro_batch_size: int, micro_batches: int) -> dict[str, Any]:
-    """What DeepSpeed is told. It sees no precision: weights come in their own type, gradients in fp32 (grad_dtype)."""
+def deepspeed_config(zero_stage: int, micro_batch_size: int, layout: Layout) -> dict[str, Any]:
+    """What DeepSpeed is told.
+
+    It sees no precision: weights come in their own type, gradients in fp32 (grad_dtype). It sees no accumulation
+    either: the number of micro-batches may grow from step to step, and the engines say which is the last.
+    """
     zero: dict[str, Any] = {"stage": zero_stage}
+    if zero_stage in (1, 2):
+        zero |= {"compute_grad_norm": False}  # stage 3 refuses the key: see deepspeed_patches/no_second_norm.py
+    if zero_stage == 3:
+        zero |= {"sub_group_size": 10**15}  # elements stepped at once: never less than a group of parameters
     if zero_stage > 0:
-        zero |= {"compute_grad_norm": False, "overlap_comm": False, "contiguous_gradients": False}
+        zero |= {"overlap_comm": False, "contiguous_gradients": False}
         zero |= {"reduce_bucket_size": BUCKET_ELEMENTS, "allgather_bucket_size": BUCKET_ELEMENTS}
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": micro_batches,
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": 0.0,
+        # stages 1 to 3 look at the type of the weights: of fp16 ones they would scale the loss by 65,536 on their own
+        "fp16": {"enabled": False, "loss_scale": 1.0},
         "steps_per_print": None,
         # its timers would make the host wait for the GPU in every forward pass
         "timers": {"throughput": {"enabled": False}},
         "zero_allow_untested_optimizer": True,
+        # Left on, a tensor rank sends the next stage its part of an activation that its peers hold too, and the parts
+        # are put together there. Under sequence parallelism each holds other tokens: the whole of them must travel.
+        "pipeline": dict.fromkeys(("pipe_partitioned", "grad_partitioned"), not layout.sequence_parallel),
         "zero_optimization": zero,
     }
 
 
 def mixed_precision_optimizer(
-    config: OptimizerConfig, parameters: Sequence[nn.Parameter], zero_stage: int, groups: ProcessGroups
+    config: OptimizerConfig, parameters: dict[str, nn.Parameter], zero_stage: int, groups: ProcessGroups
 ) -> Optimizer:
-    """The optimizer for DeepSpeed to hold; ZeRO 1 makes fp32 masters of its own, ZeRO 0 does not.
+    """The optimizer for DeepSpeed to hold, of the parameters that are trained.
 
-    Autograd is told to sum bf16 gradients in fp32: equal gradients of micro-batches stall in bf16 after 256 of them.
+    ZeRO 1 and above make fp32 masters of their own, ZeRO 0 does not. Autograd is told to sum bf16 gradients in fp32:
+    equal gradients of micro-batches stall in bf16 after 256 of them.
     """
-    for parameter in parameters:
+    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    for parameter in trained.values():
         parameter.grad_dtype = torch.float32
-    optimizer = build_optimizer(config, parameters)
+    optimizer = build_optimizer(config, trained)
     return MasterWeights(optimizer) if zero_stage == 0 and groups.dtype != torch.float32 else optimizer

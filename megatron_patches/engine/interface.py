@@ -49,6 +49,13 @@ class Engine(ABC):
         """Clip by the norm, update, forget the gradients. Where the norm is not finite nothing is updated."""
 
     @abstractmethod
+    def scale(self) -> Tensor | None:
+        """By what the losses of the step at hand are multiplied in fp16, a scalar on the device; None otherwise.
+
+        `step` changes it in place.
+        """
+
+    @abstractmethod
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Loss as `forward_backward` returns it, without gradients or dropout."""
 
@@ -58,11 +65,19 @@ class Engine(ABC):
 
     @abstractmethod
     def optimizer_steps(self) -> int:
-        """Updates the optimizer has applied; waits for the device."""
+        """Updates the optimizer has applied, 0 of one that does not count them (SGD, Lion); waits for the device."""
 
     @abstractmethod
     def set_optimizer_steps(self, steps: int) -> None:
         """Tell the optimizer, after its moments were loaded, how many updates they come from."""
+
+    @abstractmethod
+    def scalars(self) -> dict[str, float]:
+        """Numbers of the training state that every rank holds alike: the loss scale's; waits for the device."""
+
+    @abstractmethod
+    def load_scalars(self, scalars: dict[str, float]) -> None:
+        """Continue from what `scalars` returned; where there is nothing, from the start."""
 
     @abstractmethod
     def parameter_count(self) -> int:

@@ -1,4 +1,4 @@
-"""The engine for pp = 1: one plain module under DeepSpeed, ZeRO 0 or 1."""
+"""The engine for pp = 1: one plain module under DeepSpeed, any ZeRO stage."""
 
 from collections.abc import Sequence
 
@@ -6,53 +6,58 @@ import deepspeed
 import torch
 from torch import Tensor
 
+from megatron_patches.deepspeed_patches.no_second_norm import skip_second_norm
 from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
-from megatron_patches.models.build import PlainModel
-from megatron_patches.objectives.loss import weighted_loss
+from megatron_patches.models.build import PlainModel, canonical_parameters
+from megatron_patches.objectives.loss import LossFunction, weighted_loss
 from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.process_groups import ModelParallelUnit, ProcessGroups
 
 
 class PlainEngine(DeepSpeedEngine):
-    """Forward and backward passes follow each other; gradients are reduced in the last one."""
+    """Forward and backward passes follow each other; gradients are reduced in the last one (ZeRO 2 and 3: in each)."""
 
     def __init__(
         self,
         model: PlainModel,
+        loss: LossFunction,
         groups: ProcessGroups,
         optimizer: OptimizerConfig,
         zero_stage: int,
         micro_batch_size: int,
-        micro_batches: int,
+        loss_scale: LossScale | None,
     ) -> None:
-        super().__init__(groups, optimizer.gradient_clip)
-        model.to(groups.device)
-        torch_optimizer = mixed_precision_optimizer(optimizer, list(model.parameters()), zero_stage, groups)
+        super().__init__(groups, optimizer.gradient_clip, loss_scale)
+        self._loss = loss
+        if zero_stage < 3:
+            model.to(groups.device)
+        parameters = canonical_parameters(model)
+        torch_optimizer = mixed_precision_optimizer(optimizer, parameters, zero_stage, groups)
         self.deepspeed, *_ = deepspeed.initialize(
             model=model,
             optimizer=torch_optimizer,
             mpu=ModelParallelUnit(groups),
-            config=deepspeed_config(zero_stage, micro_batch_size, micro_batches),
+            config=deepspeed_config(zero_stage, micro_batch_size, groups.layout),
         )
         if zero_stage == 0 and groups.layout.data == 1:
             # Nobody to reduce with, yet DeepSpeed would copy all gradients into a bucket and back: 2 % of a CPU step.
             self.deepspeed.enable_backward_allreduce = False
-        names = {
-            f"{prefix}.{name}": p for prefix, layer in model.named_layers() for name, p in layer.named_parameters()
-        }
-        self._adopt(names, torch_optimizer)
+        if zero_stage == 3:
+            skip_second_norm(self.deepspeed.optimizer)
+        self._adopt(parameters, torch_optimizer)
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         self.deepspeed.train()
-        data_parallel = self.groups.layout.data  # DeepSpeed averages over data-parallel ranks; we want the sum
         losses = []
-        for number, batch in enumerate(self._to_device(micro_batches, data_parallel)):
+        for number, batch in enumerate(self._to_train(micro_batches)):
             self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
-            loss = weighted_loss(self.deepspeed(batch.tokens), (batch.labels, batch.weights))
+            loss = self._loss(self.deepspeed(batch.tokens, batch.context), (batch.labels, batch.weights))
             self.deepspeed.backward(loss, scale_wrt_gas=False)
             losses.append(loss.detach())
-        return self._sum_over_ranks(torch.stack(losses).sum(), data_parallel)
+        self._finish_gradients()
+        return self._sum_over_ranks(torch.stack(losses).sum(), self._loss_factor())
 
     def _update(self) -> None:
         self.deepspeed.step()
@@ -61,7 +66,9 @@ class PlainEngine(DeepSpeedEngine):
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         self.deepspeed.eval()
         losses = [
-            weighted_loss(self.deepspeed.module(batch.tokens), (batch.labels, batch.weights))
-            for batch in self._to_device(micro_batches, 1.0)
+            weighted_loss(
+                self.deepspeed.module(batch.tokens, batch.context), (batch.labels, batch.weights), self.groups
+            )
+            for batch in self._to_evaluate(micro_batches)
         ]
         return self._sum_over_ranks(torch.stack(losses).sum(), 1.0)

@@ -17,8 +17,10 @@ from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.engine.interface import StatePiece
 from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.layout import Layout
-from megatron_patches.models.build import PlainModel, build_plain
+from megatron_patches.models.build import PlainModel, build_plain, canonical_parameters
 from megatron_patches.models.gpt import gpt_layers
+from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.objectives.objective_config import PrefixLMConfig
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -36,20 +38,31 @@ class LoadedModel:
     device: torch.device
 
     @torch.no_grad()
-    def logits(self, ids: Sequence[int]) -> Tensor:
-        """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; at most sequence_length ids."""
+    def logits(self, ids: Sequence[int], prefix: int = 0) -> Tensor:
+        """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; at most sequence_length ids.
+
+        The first `prefix` of them see each other whole, where the model was trained to read prefixes so.
+        """
         batch = torch.tensor([list(ids)], dtype=torch.int64, device=self.device)
-        return self.model(batch)[:, 0].float()
+        return self.model(batch, self._context(len(ids), prefix))[:, 0].float()
+
+    def _context(self, length: int, prefix: int) -> TokenContext:
+        if not (prefix and isinstance(self.config.objective, PrefixLMConfig)):
+            return PLAIN_CONTEXT
+        ends = torch.arange(1, length + 1, device=self.device).clamp(min=prefix)
+        return TokenContext(visible=torch.stack((torch.zeros_like(ends), ends), dim=-1)[None])
 
     def continue_ids(self, ids: Sequence[int], tokens: int, sampling: Sampling) -> Iterator[int]:
         """Up to `tokens` further ids, one at a time; it ends where the model ends the document.
 
-        The model sees the last `data.sequence_length` ids. The same checkpoint, prompt and sampling give the same ids.
+        The model sees the last `data.sequence_length` ids; `ids` are the prefix of a model that reads one. The same
+        checkpoint, prompt and sampling give the same ids.
         """
         generator = torch.Generator().manual_seed(sampling.seed)
         context = list(ids)
         for _ in range(tokens):
-            logits = self.logits(context[-self.config.data.sequence_length :])[-1]
+            seen = context[-self.config.data.sequence_length :]
+            logits = self.logits(seen, prefix=max(0, len(ids) - len(context) + len(seen)))[-1]
             # rows beyond the tokenizer's ids only pad the embedding: they stand for no text
             chosen = choose(logits[: self.tokenizer.vocab_size].cpu(), sampling, generator)
             if chosen == self.tokenizer.end_of_document:
@@ -87,11 +100,8 @@ def load_weights(folder: Path, config: RunConfig, groups: ProcessGroups) -> Plai
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     model = build_plain(gpt_layers(config.model, config.data.sequence_length, groups, randomness), config.training.seed)
     StoredState(folder).restore(
-        StatePiece(
-            f"{prefix}.{name}", "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False
-        )
-        for prefix, layer in model.named_layers()
-        for name, parameter in layer.named_parameters()
+        StatePiece(name, "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False)
+        for name, parameter in canonical_parameters(model).items()
     )
     return model.to(groups.device).eval()
 

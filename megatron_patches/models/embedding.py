@@ -1,7 +1,9 @@
 """Tokens in, logits out."""
 
-import torch.nn.functional as F
-from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
+from collections.abc import Callable
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 
 from megatron_patches.models.model_config import ModelConfig
@@ -10,41 +12,40 @@ from megatron_patches.parallel.process_groups import ProcessGroups
 
 
 class TokenEmbedding(nn.Module):
-    """ids `[batch, sequence]` -> `[sequence, batch, hidden]`."""
+    """ids `[batch, sequence]` -> `[tokens, batch, hidden]`."""
 
     def __init__(self, config: ModelConfig, groups: ProcessGroups) -> None:
         super().__init__()
-        self.groups = groups
-        self.tokens = SplitEmbedding(config.vocab_size, config.hidden_size, groups, deviation=config.init_std)
+        self.tokens = SplitEmbedding(config.padded_vocab_size, config.hidden_size, groups, deviation=config.deviation)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.tokens(ids).transpose(0, 1).contiguous()
-
-
-def tied_logits(embedding: nn.Module, hidden: Tensor) -> Tensor:
-    """`[sequence, batch, hidden] -> [sequence, batch, vocabulary / tensor]` by the token embedding's own rows."""
-    assert isinstance(embedding, TokenEmbedding)
-    shared = copy_to_tensor_model_parallel_region(hidden, group=embedding.groups.tensor_group)
-    return F.linear(shared, embedding.tokens.weight)
+        return self.tokens(ids)
 
 
 class OutputHead(nn.Module):
-    """`[sequence, batch, hidden] -> [sequence, batch, vocabulary / tensor]` by a matrix of its own."""
+    """`[tokens, batch, hidden] -> [sequence, batch, vocabulary / tensor]` by a matrix of its own."""
 
     def __init__(self, config: ModelConfig, groups: ProcessGroups) -> None:
         super().__init__()
-        self.logits = SplitOutput(config.hidden_size, config.vocab_size, groups, deviation=config.init_std, bias=False)
+        self.soft_cap = config.logit_soft_cap
+        self.logits = SplitOutput(
+            config.hidden_size, (config.padded_vocab_size,), groups, deviation=config.deviation, bias=False
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.logits(hidden)
+        return capped(self.logits(hidden), self.soft_cap)
 
 
-class FeatureDropout(nn.Module):
-    """Dropout of features that every tensor-parallel rank holds, the same on each."""
+def tied_head(config: ModelConfig) -> Callable[[nn.Module, Tensor], Tensor]:
+    """`(embedding, [tokens, batch, hidden]) -> [sequence, batch, vocabulary / tensor]` by the embedding's own rows."""
+    return partial(_tied_logits, soft_cap=config.logit_soft_cap)
 
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return F.dropout(hidden, self.share, self.training) if self.training and self.share > 0 else hidden
+def _tied_logits(embedding: nn.Module, hidden: Tensor, soft_cap: float | None) -> Tensor:
+    assert isinstance(embedding, TokenEmbedding)
+    return capped(embedding.tokens.logits(hidden), soft_cap)
+
+
+def capped(logits: Tensor, bound: float | None) -> Tensor:
+    """Logits squeezed smoothly into (-bound, bound) (Gemma 2, 2024, section 2); None leaves them alone."""
+    return logits if bound is None else bound * torch.tanh(logits / bound)

@@ -1,57 +1,72 @@
-"""The GPT family as a list of layers: embedding, positions, pre-norm blocks, final norm, head."""
+"""The GPT family as a list of layers: embedding, positions, blocks, final norm, head."""
 
-from math import sqrt
+from collections.abc import Iterator
 
-from torch import Tensor, nn
-
-from megatron_patches.models.attention import CausalSelfAttention
-from megatron_patches.models.embedding import FeatureDropout, OutputHead, TokenEmbedding, tied_logits
+from megatron_patches.models.block import Block
+from megatron_patches.models.dropout import FeatureDropout
+from megatron_patches.models.embedding import OutputHead, TokenEmbedding, tied_head
 from megatron_patches.models.layer_spec import LayerSpec
-from megatron_patches.models.mlp import MLP
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.models.normalization import LayerNorm
+from megatron_patches.models.normalization import build_stream_norm
 from megatron_patches.models.position import PositionEmbedding, build_position_embedding
+from megatron_patches.models.recomputation import Recomputation
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 
 
 def gpt_layers(
-    config: ModelConfig, sequence_length: int, groups: ProcessGroups, randomness: StepRandomness
+    config: ModelConfig,
+    sequence_length: int,
+    groups: ProcessGroups,
+    randomness: StepRandomness,
+    recomputation: Recomputation = "none",
 ) -> list[LayerSpec]:
-    """The layers of a GPT (Radford et al. 2019), first to last; nothing is built yet."""
-    embedding = LayerSpec("embedding", lambda: TokenEmbedding(config, groups))
-    head = LayerSpec("head", lambda: OutputHead(config, groups))
-    if config.tied_head:
-        embedding = LayerSpec("embedding", embedding.build, shared_weight="tokens.weight")
-        head = LayerSpec("embedding", embedding.build, shared_weight="tokens.weight", forward=tied_logits)
+    """The layers of a GPT (Radford et al. 2019) or of a descendant, first to last; nothing is built yet."""
+    position = build_position_embedding(config, sequence_length, groups)
 
-    position = build_position_embedding(
-        config.position_embedding, config.hidden_size, config.init_std, sequence_length, groups
+    def block() -> Block:
+        return Block(config, position, groups, randomness, recomputation)
+
+    blocks = [LayerSpec(f"layers.{index}", block, is_block=True, reads_context=True) for index in range(config.layers)]
+    first, last = _ends(config, groups)
+    return [first, *_stem(config, position, groups, randomness), *blocks, *_final_norm(config, groups), last]
+
+
+def _ends(config: ModelConfig, groups: ProcessGroups) -> tuple[LayerSpec, LayerSpec]:
+    """Embedding and head, with one weight or two."""
+
+    def embedding() -> TokenEmbedding:
+        return TokenEmbedding(config, groups)
+
+    if not config.tied_head:
+        head = LayerSpec("head", lambda: OutputHead(config, groups))
+        return LayerSpec("embedding", embedding), head
+    weight = "tokens.table.weight"
+    return (
+        LayerSpec("embedding", embedding, shared_weight=weight),
+        LayerSpec("embedding", embedding, shared_weight=weight, forward=tied_head(config)),
     )
-    specs = [embedding, LayerSpec("positions", lambda: position.stream_layer() or nn.Identity())]
-    if config.hidden_dropout > 0:
-        specs.append(LayerSpec("embedding_dropout", lambda: FeatureDropout(config.hidden_dropout)))
-    for index in range(config.layers):
-        specs.append(LayerSpec(f"layers.{index}", lambda: Block(config, position, groups, randomness), is_block=True))
-    specs.append(LayerSpec("final_norm", lambda: LayerNorm(config.hidden_size, config.norm_epsilon, groups)))
-    return [*specs, head]
 
 
-class Block(nn.Module):
-    """Attention and MLP, each on a normalised copy of the residual stream: `[sequence, batch, hidden]` -> the same."""
+def _stem(
+    config: ModelConfig, position: PositionEmbedding, groups: ProcessGroups, randomness: StepRandomness
+) -> Iterator[LayerSpec]:
+    """What is between the embedding and the first block.
 
-    def __init__(
-        self, config: ModelConfig, position: PositionEmbedding, groups: ProcessGroups, randomness: StepRandomness
-    ) -> None:
-        super().__init__()
-        # Radford et al. 2019, section 2.3: the stream is a sum of 2 * layers terms, so each is drawn smaller.
-        scale = 1 / sqrt(2 * config.layers) if config.init_residual_scaling else 1.0
-        self.attention_norm = LayerNorm(config.hidden_size, config.norm_epsilon, groups)
-        self.attention = CausalSelfAttention(config, position, groups, randomness, config.init_std * scale)
-        self.mlp_norm = LayerNorm(config.hidden_size, config.norm_epsilon, groups)
-        self.mlp = MLP(config, groups, config.init_std * scale)
-        self.dropout = FeatureDropout(config.hidden_dropout)
+    The embedded tokens are normalised before positions are added, as BigScience's Megatron-DeepSpeed does it within
+    its embedding layer; BLOOM, with ALiBi, has nothing to add.
+    """
+    if config.embedding_norm:
+        yield LayerSpec("embedding_norm", lambda: build_stream_norm(config, groups))
+    build_positions = position.stream_layer()
+    if build_positions is not None:
+        yield LayerSpec("positions", build_positions, reads_context=True)
+    share = config.dropout_of_embedding
+    if share > 0:
+        yield LayerSpec("embedding_dropout", lambda: FeatureDropout(share, groups, randomness))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden)))
-        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
+
+def _final_norm(config: ModelConfig, groups: ProcessGroups) -> Iterator[LayerSpec]:
+    """Of a post-norm model the last block's output is normalised already."""
+    if config.norm_placement == "pre":
+        yield LayerSpec("final_norm", lambda: build_stream_norm(config, groups))

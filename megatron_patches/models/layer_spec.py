@@ -5,10 +5,12 @@ A spec's name is the canonical prefix of its parameters on every layout: `layers
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-LayerForward = Callable[[nn.Module, Tensor], Tensor]
+LayerForward = Callable[..., Tensor]
+"""(layer, hidden), and the `TokenContext` where the spec reads it"""
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,15 @@ class LayerSpec:
     name: str
     build: Callable[[], nn.Module]
     is_block: bool = False
-    """a transformer block: pipeline stages share these evenly"""
+    """a transformer block"""
+    reads_context: bool = False
+    """whether the layer is called with the `TokenContext` behind the stream"""
     shared_weight: str | None = None
     """dotted name, within the layer, of the weight that other specs of the same name use too"""
     forward: LayerForward | None = None
     """how to run a shared layer in this place; None calls it"""
+
+    def run(self, layer: nn.Module, stream: Tensor, context: Any) -> Tensor:
+        """The layer's output in this place."""
+        inputs = (stream, context) if self.reads_context else (stream,)
+        return self.forward(layer, *inputs) if self.forward else layer(*inputs)

@@ -1,21 +1,51 @@
-"""The two matrices of a block's MLP; the tensor-parallel ranks share the features between them."""
+"""The matrices of a block's MLP; the tensor-parallel ranks share the features between them."""
 
+import torch
 from torch import Tensor, nn
 
 from megatron_patches.models.activation import ACTIVATIONS
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.recomputation import Recomputation, recomputed, without_keeping
 from megatron_patches.parallel.layers import SplitInput, SplitOutput
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
 class MLP(nn.Module):
-    """`[..., hidden] -> [..., hidden]`."""
+    """`[tokens, batch, hidden]` -> the same.
 
-    def __init__(self, config: ModelConfig, groups: ProcessGroups, residual_deviation: float) -> None:
+    A gated MLP's two input matrices are one of shape (2, ffn, hidden), cut along the features, so that a rank has both
+    halves of its features; the first half is activated and multiplies the second.
+    """
+
+    def __init__(self, config: ModelConfig, groups: ProcessGroups, recomputation: Recomputation) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
-        self.up = SplitOutput(config.hidden_size, config.ffn_size, groups, deviation=config.init_std)
-        self.down = SplitInput(config.ffn_size, config.hidden_size, groups, deviation=residual_deviation)
+        self.gated = config.gated
+        self.recomputes = recomputation == "selective"
+        shape: tuple[int, ...] = (2, config.ffn_size) if config.gated else (config.ffn_size,)
+        cut, stack = (1, 0) if config.gated else (0, None)
+        self.up = SplitOutput(
+            config.hidden_size, shape, groups, deviation=config.deviation, bias=config.mlp_bias, cut=cut, stack=stack
+        )
+        self.down = SplitInput(
+            config.ffn_size, config.hidden_size, groups, deviation=config.residual_deviation, bias=config.mlp_bias
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(hidden)))
+        features = self.up(hidden)
+        if not (self.recomputes and torch.is_grad_enabled()):
+            return self._finish(features)
+        if torch.compiler.is_compiling():  # which repeats only what is needed: not the matrix
+            return recomputed(self._finish, features, draws=False)
+        activated = recomputed(self._activate, features, draws=False)
+        with without_keeping(activated, features, self._activate):
+            return self.down(activated)
+
+    def _finish(self, features: Tensor) -> Tensor:
+        return self.down(self._activate(features))
+
+    def _activate(self, features: Tensor) -> Tensor:
+        if not self.gated:
+            return self.activation(features)
+        gate, value = features.chunk(2, dim=-1)
+        return self.activation(gate) * value

@@ -3,58 +3,136 @@
 A hook that a kind leaves alone does nothing: embedding and attention call all of them.
 """
 
+import math
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from megatron_patches.models.position_config import LearnedPositionConfig, PositionConfig
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.position_config import AlibiPositionConfig, LearnedPositionConfig, RotaryPositionConfig
+from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.parallel.parameters import ParameterInfo, describe
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.tensor_slice import TensorSlice
 
 
 class PositionEmbedding:
-    """What a kind may do. It holds no weights; a layer that does is made by `stream_layer`."""
+    """What a kind may do. It holds no weights; a layer that does is made by what `stream_layer` returns."""
 
-    def stream_layer(self) -> nn.Module | None:
-        """A layer behind the token embedding, `[sequence, batch, hidden]` -> the same; None if the kind has none."""
+    def stream_layer(self) -> Callable[[], nn.Module] | None:
+        """What builds a layer behind the token embedding, `([tokens, batch, hidden], context)` -> the same; or None."""
         return None
 
-    def queries_and_keys(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys as attention compares them; `[batch, heads here, sequence, feature]`."""
+    def queries_and_keys(self, query: Tensor, key: Tensor, context: TokenContext) -> tuple[Tensor, Tensor]:
+        """Queries and keys as attention compares them; each `[batch, its heads here, sequence, feature]`."""
         return query, key
 
     def score_bias(self, query: Tensor) -> Tensor | None:
-        """What is added to the scores, causal mask included, `[heads here, sequence, sequence]`; None for nothing."""
+        """What is added to the scores of visible keys, `[heads here, sequence, sequence]`; None for nothing.
+
+        In the type of the query, on its device. Which keys are visible is attention's affair.
+        """
         return None
 
 
 class LearnedPositions(PositionEmbedding):
     """A table with a row for each place."""
 
-    def __init__(self, hidden_size: int, deviation: float, sequence_length: int, groups: ProcessGroups) -> None:
-        self._table = (hidden_size, deviation, sequence_length, groups)
+    def __init__(self, config: ModelConfig, sequence_length: int, groups: ProcessGroups) -> None:
+        self._table = (config, sequence_length, groups)
 
-    def stream_layer(self) -> nn.Module:
-        return PositionTable(*self._table)
+    def stream_layer(self) -> Callable[[], nn.Module]:
+        return partial(PositionTable, *self._table)
 
 
 class PositionTable(nn.Module):
-    """Adds a learned vector for each place: `[sequence, batch, hidden]` -> the same."""
+    """Adds a learned vector for each place: `[tokens, batch, hidden]` -> the same."""
 
-    def __init__(self, hidden_size: int, deviation: float, sequence_length: int, groups: ProcessGroups) -> None:
+    def __init__(self, config: ModelConfig, sequence_length: int, groups: ProcessGroups) -> None:
         super().__init__()
-        shape = (sequence_length, hidden_size)
+        self.first_share = groups.coordinates.tensor if groups.layout.sequence_parallel else 0
+        shape, partial = (sequence_length, config.hidden_size), groups.layout.sequence_parallel
         self.weight = nn.Parameter(torch.empty(shape, dtype=groups.dtype))
-        describe(self.weight, ParameterInfo(TensorSlice.whole(shape), "normal", deviation))
+        info = ParameterInfo(TensorSlice.whole(shape), "normal", config.deviation, partial_gradient=partial)
+        describe(self.weight, info)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.weight[: hidden.shape[0], None]
+    def forward(self, hidden: Tensor, context: TokenContext = PLAIN_CONTEXT) -> Tensor:
+        tokens = hidden.shape[0]
+        here = slice(self.first_share * tokens, (self.first_share + 1) * tokens)
+        if context.positions is None:
+            return hidden + self.weight[here, None]
+        return hidden + self.weight[context.positions[:, here].t()]
 
 
-def build_position_embedding(
-    config: PositionConfig, hidden_size: int, deviation: float, sequence_length: int, groups: ProcessGroups
-) -> PositionEmbedding:
+class RotaryPositions(PositionEmbedding):
+    """Pairs of features are turned by position x theta^(-2i / turned features) (Su et al. 2021, section 3.2.2)."""
+
+    def __init__(self, config: RotaryPositionConfig, head_size: int) -> None:
+        self.turned = config.rotated_features(head_size)
+        self.theta = config.theta
+        self.interleaved = config.pairs == "interleaved"
+
+    def queries_and_keys(self, query: Tensor, key: Tensor, context: TokenContext) -> tuple[Tensor, Tensor]:
+        angles = self._angles(query, context)
+        # Angles need fp32: a position of 2,047 is 2,048 in bf16. Their cosines do not.
+        cosine, sine = angles.cos().to(query.dtype), angles.sin().to(query.dtype)
+        return self._turn(query, cosine, sine), self._turn(key, cosine, sine)
+
+    def _angles(self, query: Tensor, context: TokenContext) -> Tensor:
+        """fp32 `[batch or 1, 1, sequence, pairs]`."""
+        exponents = torch.arange(0, self.turned, 2, device=query.device, dtype=torch.float32) / self.turned
+        positions = context.positions
+        if positions is None:
+            positions = torch.arange(query.shape[-2], device=query.device)[None]
+        return positions[:, None, :, None].float() * self.theta**-exponents
+
+    def _turn(self, features: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        turned, kept = features[..., : self.turned], features[..., self.turned :]
+        if self.interleaved:
+            first, second = turned[..., 0::2], turned[..., 1::2]
+        else:
+            first, second = turned.chunk(2, dim=-1)
+        pair = (first * cosine - second * sine, second * cosine + first * sine)
+        joined = torch.stack(pair, dim=-1).flatten(-2) if self.interleaved else torch.cat(pair, dim=-1)
+        return torch.cat((joined, kept), dim=-1) if kept.shape[-1] else joined
+
+
+class AlibiPositions(PositionEmbedding):
+    """Scores fall linearly with the distance (Press et al. 2022); tensor-parallel ranks take their heads' slopes."""
+
+    def __init__(self, heads: int, groups: ProcessGroups) -> None:
+        heads_here = heads // groups.layout.tensor
+        first = groups.coordinates.tensor * heads_here
+        here = alibi_slopes(heads)[first : first + heads_here]
+        # once, and not in each forward pass: a copy to the device would make the host wait
+        self.slopes = torch.tensor(here, dtype=torch.float32, device=groups.device)
+
+    def score_bias(self, query: Tensor) -> Tensor:
+        places = torch.arange(query.shape[-2], device=query.device, dtype=torch.float32)
+        # Made in fp32 and rounded once; in bf16 the places themselves would be rounded from 257 on.
+        return (self.slopes[:, None, None] * (places - places[:, None])).to(query.dtype)
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Slopes of all heads: 2^(-8/n), 2^(-16/n), ... for n heads (Press et al. 2022, section 3).
+
+    For n that is no power of two, those of the power of two below come first, and then every other one of twice that
+    power: the authors' rule for such n, which BLOOM's 112 heads follow.
+    """
+    power = 2 ** int(math.log2(heads))
+    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    return slopes + [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
+
+
+def build_position_embedding(config: ModelConfig, sequence_length: int, groups: ProcessGroups) -> PositionEmbedding:
     """The kind that a run names."""
-    if isinstance(config, LearnedPositionConfig):
-        return LearnedPositions(hidden_size, deviation, sequence_length, groups)
+    kind = config.position_embedding
+    if isinstance(kind, LearnedPositionConfig):
+        return LearnedPositions(config, sequence_length, groups)
+    if isinstance(kind, RotaryPositionConfig):
+        return RotaryPositions(kind, config.head_size)
+    if isinstance(kind, AlibiPositionConfig):
+        return AlibiPositions(config.attention_heads, groups)
     return PositionEmbedding()

@@ -29,7 +29,7 @@ class MasterWeights(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update from the model's gradients, which are left as they are."""
+        """One update from the model's gradients."""
         assert closure is None, "a closure would need a forward pass inside the step"
         for parameter, master in self.masters.items():
             master.grad = parameter.grad

@@ -1,21 +1,39 @@
-"""Learning rates as a pure function of the step. Torch-free: the plan prints it before anything starts."""
+"""Learning rates as a pure function of the position in the run. Torch-free."""
 
-from math import cos, pi
+from math import cos, pi, sqrt
 
-from megatron_patches.optim.schedule_config import ConstantScheduleConfig, CosineScheduleConfig, ScheduleConfig
+from megatron_patches.optim.schedule_config import (
+    ConstantScheduleConfig,
+    InverseSquareRootScheduleConfig,
+    ScheduleConfig,
+    WarmupStableDecayScheduleConfig,
+)
 
 
-def learning_rate(schedule: ScheduleConfig, peak: float, total_steps: int, step: int) -> float:
-    """Learning rate of update number `step` (1 is the first, `total_steps` the last).
+def learning_rate(schedule: ScheduleConfig, peak: float, position: int, end: int) -> float:
+    """Learning rate of the update that ends at `position`, in the schedule's unit; the run's last one ends at `end`.
 
-    Warm-up is linear and reaches the peak at update `warmup_steps`; the decay ends at `decay_steps` (total_steps if
-    unset). Cosine: Loshchilov and Hutter 2017, equation 5, without restarts.
+    Warm-up is linear and reaches the peak at `warmup`; the decay ends at `decay_end` (`end` if unset). Cosine:
+    Loshchilov and Hutter 2017, equation 5, without restarts. Inverse square root: Raffel et al. 2020, section 3.1.2.
     """
-    if step <= schedule.warmup_steps:
-        return peak * step / schedule.warmup_steps
+    if position < schedule.warmup:
+        return peak * position / schedule.warmup
     if isinstance(schedule, ConstantScheduleConfig):
         return peak
-    end = schedule.decay_steps or total_steps
-    progress = min(1.0, (step - schedule.warmup_steps) / max(1, end - schedule.warmup_steps))
-    remaining = (1 + cos(pi * progress)) / 2 if isinstance(schedule, CosineScheduleConfig) else 1 - progress
-    return schedule.final_learning_rate + (peak - schedule.final_learning_rate) * remaining
+    if isinstance(schedule, InverseSquareRootScheduleConfig):
+        timescale = schedule.timescale or max(1, schedule.warmup)
+        return max(schedule.final_learning_rate, peak * sqrt(timescale / max(timescale, position)))
+    last = schedule.decay_end or end
+    first = schedule.warmup
+    if isinstance(schedule, WarmupStableDecayScheduleConfig):
+        first = max(first, last - schedule.decay)
+    progress = min(1.0, max(0, position - first) / max(1, last - first))
+    shape = schedule.shape if isinstance(schedule, WarmupStableDecayScheduleConfig) else schedule.name
+    return schedule.final_learning_rate + (peak - schedule.final_learning_rate) * _remaining(shape, progress)
+
+
+def _remaining(shape: str, progress: float) -> float:
+    """Share of the fall that is still ahead."""
+    if shape == "cosine":
+        return (1 + cos(pi * progress)) / 2
+    return 1 - sqrt(progress) if shape == "square_root" else 1 - progress

@@ -1,7 +1,22 @@
-"""megatron-core's tensor-parallel layers, each parameter described by its slice and its initial values."""
+"""megatron-core's tensor-parallel layers, each parameter described by its slice and its initial values.
 
+Under sequence parallelism (Korthikanti et al. 2022, section 4.2.2) what lies between two matrices holds only this
+rank's tokens: `tokens` below is the sequence, or this rank's share of it.
+"""
+
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from megatron.core.model_parallel_config import ModelParallelConfig
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
+from megatron.core.tensor_parallel import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
 from torch import Tensor, nn
 
 from megatron_patches.parallel.parameters import ParameterInfo, describe
@@ -16,6 +31,7 @@ def _leave_uninitialised(weight: Tensor) -> None:
 def _core_config(groups: ProcessGroups) -> ModelParallelConfig:
     return ModelParallelConfig(
         tensor_model_parallel_size=groups.layout.tensor,
+        sequence_parallel=groups.layout.sequence_parallel,
         params_dtype=groups.dtype,
         use_cpu_initialization=True,
         perform_initialization=False,
@@ -23,71 +39,153 @@ def _core_config(groups: ProcessGroups) -> ModelParallelConfig:
     )
 
 
+@torch.compiler.disable
+def whole_features(features: Tensor, groups: ProcessGroups) -> Tensor:
+    """`[tokens, batch, features]` -> `[sequence, batch, features]`, for a layer of which each rank computes a part.
+
+    Backward, the ranks' gradients are summed.
+    """
+    if groups.layout.sequence_parallel:
+        return gather_from_sequence_parallel_region(
+            features, tensor_parallel_output_grad=True, group=groups.tensor_group
+        )
+    return copy_to_tensor_model_parallel_region(features, group=groups.tensor_group)
+
+
+def _alone(inputs: int, outputs: int, groups: ProcessGroups, bias: bool) -> Any:
+    """A matrix shared with nobody is torch's own layer, which torch.compile takes whole."""
+    return torch.nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, dtype=groups.dtype)
+
+
+def _apply(linear: nn.Module, features: Tensor) -> Tensor:
+    """The layer and its bias, which megatron-core leaves to us: with a frozen weight it would give it no gradient."""
+    if isinstance(linear, nn.Linear):
+        return linear(features)
+    output, bias = _communicate(linear, features)
+    return output if bias is None else output + bias
+
+
+@torch.compiler.disable
+def _communicate(linear: nn.Module, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The layer without its bias, its messages between compiled pieces: Dynamo takes no asynchronous collective."""
+    return linear(features)
+
+
 class SplitOutput(nn.Module):
     """A linear layer whose output features are shared by the tensor-parallel ranks (megatron-core's column parallel).
 
-    `[..., inputs] -> [..., outputs / tensor]`.
+    `[tokens, batch, inputs] -> [sequence, batch, outputs / tensor]`. `outputs` may have several dimensions, of which
+    `cut` is the one that is shared: the halves of a gated MLP are `(2, ffn)`, cut in dimension 1.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, groups: ProcessGroups, *, deviation: float, bias: bool = True
+        self,
+        inputs: int,
+        outputs: tuple[int, ...],
+        groups: ProcessGroups,
+        *,
+        deviation: float,
+        bias: bool = True,
+        cut: int = 0,
+        stack: int | None = None,
     ) -> None:
         super().__init__()
-        self.linear = ColumnParallelLinear(
-            inputs, outputs, config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
-            gather_output=False, tp_group=groups.tensor_group,
-        )  # fmt: skip
+        self.linear: Any
+        if groups.layout.tensor == 1:
+            self.linear = _alone(inputs, prod(outputs), groups, bias)
+        else:
+            self.linear = ColumnParallelLinear(
+                inputs, prod(outputs), config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
+                gather_output=False, skip_bias_add=True, tp_group=groups.tensor_group,
+            )  # fmt: skip
         rank, size = groups.coordinates.tensor, groups.layout.tensor
-        weight = TensorSlice.cut((outputs, inputs), 0, rank, size)
-        describe(self.linear.weight, ParameterInfo(weight, "normal", deviation, tensor_replicated=False))
+        weight = TensorSlice.cut((*outputs, inputs), cut, rank, size)
+        describe(self.linear.weight, ParameterInfo(weight, "normal", deviation, tensor_replicated=False, stack=stack))
         if bias:
-            describe(
-                self.linear.bias,
-                ParameterInfo(TensorSlice.cut((outputs,), 0, rank, size), "zeros", tensor_replicated=False),
-            )
+            box = TensorSlice.cut(outputs, cut, rank, size)
+            describe(self.linear.bias, ParameterInfo(box, "zeros", tensor_replicated=False))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.linear(features)[0]
+        return _apply(self.linear, features)
+
+
+class WholeOutput(nn.Module):
+    """A linear layer that every tensor-parallel rank computes whole, to use a part of it.
+
+    `[tokens, batch, inputs] -> [sequence, batch, outputs]`. For keys and values of fewer heads than ranks.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: tuple[int, ...],
+        groups: ProcessGroups,
+        *,
+        deviation: float,
+        bias: bool = True,
+        stack: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.linear = _alone(inputs, prod(outputs), groups, bias)
+        box = TensorSlice.whole((*outputs, inputs))
+        describe(self.linear.weight, ParameterInfo(box, "normal", deviation, partial_gradient=True, stack=stack))
+        if bias:
+            describe(self.linear.bias, ParameterInfo(TensorSlice.whole(outputs), "zeros", partial_gradient=True))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(whole_features(features, self.groups))
 
 
 class SplitInput(nn.Module):
     """A linear layer whose input features are shared by the tensor-parallel ranks (megatron-core's row parallel).
 
-    `[..., inputs / tensor] -> [..., outputs]`, summed over the tensor-parallel ranks; the bias is added once.
+    `[sequence, batch, inputs / tensor] -> [tokens, batch, outputs]`, summed over the tensor-parallel ranks; the bias is
+    added once.
     """
 
     def __init__(
         self, inputs: int, outputs: int, groups: ProcessGroups, *, deviation: float, bias: bool = True
     ) -> None:
         super().__init__()
-        self.linear = RowParallelLinear(
-            inputs, outputs, config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
-            input_is_parallel=True, skip_bias_add=False, tp_group=groups.tensor_group,
-        )  # fmt: skip
+        self.linear: Any
+        if groups.layout.tensor == 1:
+            self.linear = _alone(inputs, outputs, groups, bias)
+        else:
+            self.linear = RowParallelLinear(
+                inputs, outputs, config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
+                input_is_parallel=True, skip_bias_add=True, tp_group=groups.tensor_group,
+            )  # fmt: skip
         weight = TensorSlice.cut((outputs, inputs), 1, groups.coordinates.tensor, groups.layout.tensor)
         describe(self.linear.weight, ParameterInfo(weight, "normal", deviation, tensor_replicated=False))
         if bias:
-            describe(self.linear.bias, ParameterInfo(TensorSlice.whole((outputs,)), "zeros"))
+            box, partial = TensorSlice.whole((outputs,)), groups.layout.sequence_parallel
+            describe(self.linear.bias, ParameterInfo(box, "zeros", partial_gradient=partial))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.linear(features)[0]
+        return _apply(self.linear, features)
 
 
 class SplitEmbedding(nn.Module):
-    """A table whose rows are shared by the tensor-parallel ranks: ids `[...]` -> `[..., features]`."""
+    """A table whose rows the tensor-parallel ranks share: ids `[batch, sequence]` -> `[tokens, batch, features]`.
+
+    It is the output matrix too, where a model ties them.
+    """
 
     def __init__(self, rows: int, features: int, groups: ProcessGroups, *, deviation: float) -> None:
         super().__init__()
+        self.groups = groups
         self.table = VocabParallelEmbedding(
-            rows, features, config=_core_config(groups), init_method=_leave_uninitialised, tp_group=groups.tensor_group
-        )
+            rows, features, config=_core_config(groups), init_method=_leave_uninitialised,
+            reduce_scatter_embeddings=groups.layout.sequence_parallel, tp_group=groups.tensor_group,
+        )  # fmt: skip
         rows_here = TensorSlice.cut((rows, features), 0, groups.coordinates.tensor, groups.layout.tensor)
         describe(self.table.weight, ParameterInfo(rows_here, "normal", deviation, tensor_replicated=False))
 
-    @property
-    def weight(self) -> nn.Parameter:
-        """This rank's rows, `[rows / tensor, features]`."""
-        return self.table.weight
-
     def forward(self, ids: Tensor) -> Tensor:
-        return self.table(ids)
+        embedded = self.table(ids)
+        return embedded if self.groups.layout.sequence_parallel else embedded.transpose(0, 1).contiguous()
+
+    def logits(self, features: Tensor) -> Tensor:
+        """`[tokens, batch, features] -> [sequence, batch, rows / tensor]`."""
+        return F.linear(whole_features(features, self.groups), self.table.weight)

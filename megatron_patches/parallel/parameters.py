@@ -7,6 +7,8 @@ layout cannot change the initial weights, and no rank ever holds a whole matrix.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from typing import Literal
 
 import torch
@@ -24,7 +26,12 @@ class ParameterInfo:
     slice: TensorSlice
     initial: Literal["normal", "zeros", "ones"]
     deviation: float = 0.0
-    tensor_replicated: bool = True  # every tensor-parallel rank holds the same values
+    tensor_replicated: bool = True
+    """every tensor-parallel rank holds the same values"""
+    partial_gradient: bool = False
+    """each tensor-parallel rank computes a part of the gradient, and they must be summed"""
+    stack: int | None = None
+    """dimension that counts matrices, where several are fused: 0 of a gated MLP's (2, ffn, hidden)"""
 
 
 def describe(parameter: nn.Parameter, info: ParameterInfo) -> None:
@@ -40,6 +47,11 @@ def info_of(parameter: nn.Parameter) -> ParameterInfo:
     return info
 
 
+def shape_of(parameter: nn.Parameter) -> torch.Size:
+    """The parameter's own shape, also where ZeRO 3 has shared it out and left an empty tensor in its place."""
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
 def draw(name: str, info: ParameterInfo, seed: int) -> Tensor:
     """The initial values of one slice, fp32 on the CPU, in the box's shape; equal on every layout."""
     shape = info.slice.shape
@@ -47,18 +59,35 @@ def draw(name: str, info: ParameterInfo, seed: int) -> Tensor:
         return torch.zeros(shape)
     if info.initial == "ones":
         return torch.ones(shape)
-    return torch.cat([block * info.deviation for block in _normal_rows(name, info.slice, seed)])
+    return torch.cat([block * info.deviation for block in _normal_rows(name, info.slice, seed)]).view(shape)
 
 
 def _normal_rows(name: str, box: TensorSlice, seed: int) -> Iterator[Tensor]:
-    first, last = box.box[0]
-    columns = tuple(slice(start, stop) for start, stop in box.box[1:])
-    rows = box.global_shape[0]
-    for block in range(first // ROWS_PER_BLOCK, -(-last // ROWS_PER_BLOCK)):
-        start, stop = block * ROWS_PER_BLOCK, min((block + 1) * ROWS_PER_BLOCK, rows)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "initial", name, block))
-        drawn = torch.randn((stop - start, *box.global_shape[1:]), generator=generator)
-        yield drawn[(slice(max(first, start) - start, min(last, stop) - start), *columns)]
+    """Blocks of rows, all dimensions but the last taken together as rows (a vector's elements are its rows)."""
+    rows, columns = prod(box.global_shape[:-1] or box.global_shape), box.global_shape[1:] and box.global_shape[-1:]
+    columns_here = tuple(slice(start, stop) for start, stop in box.box[1:] and box.box[-1:])
+    for first, last in row_ranges(box):
+        for block in range(first // ROWS_PER_BLOCK, -(-last // ROWS_PER_BLOCK)):
+            start, stop = block * ROWS_PER_BLOCK, min((block + 1) * ROWS_PER_BLOCK, rows)
+            generator = torch.Generator().manual_seed(derive_seed(seed, "initial", name, block))
+            drawn = torch.randn((stop - start, *columns), generator=generator)
+            yield drawn[(slice(max(first, start) - start, min(last, stop) - start), *columns_here)]
+
+
+def row_ranges(box: TensorSlice) -> list[tuple[int, int]]:
+    """Rows of the box, all dimensions but the last taken together as rows; neighbours joined."""
+    shape, ranges = box.global_shape[:-1] or box.global_shape, box.box[:-1] or box.box
+    found: list[tuple[int, int]] = []
+    for outer in product(*(range(*each) for each in ranges[:-1])):
+        base = 0
+        for index, size in zip(outer, shape, strict=False):
+            base = base * size + index
+        start, stop = (base * shape[-1] + edge for edge in ranges[-1])
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], stop)
+        else:
+            found.append((start, stop))
+    return found
 
 
 def derive_seed(*parts: int | str) -> int:

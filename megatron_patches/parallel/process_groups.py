@@ -6,6 +6,7 @@ makes for itself hold the same ranks.
 
 import datetime
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from megatron_patches.layout import Coordinates, Layout
+from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of one collective: the slowest, a save, must fit in it
 
@@ -32,6 +34,8 @@ class ProcessGroups:
     data_group: dist.ProcessGroup
     model_group: dist.ProcessGroup
     """all ranks that together hold one copy of the model"""
+    stage_group: dist.ProcessGroup
+    """all ranks of this pipeline stage: tensor x data"""
     control_group: dist.ProcessGroup
     """all ranks, over the CPU: verdicts and manifests, never gradients"""
 
@@ -66,6 +70,10 @@ def start_process_groups(layout: Layout, dtype: torch.dtype, alone: bool = False
         dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     if dist.get_world_size() != layout.world_size:
         raise RuntimeError(f"{dist.get_world_size()} processes were started for a layout of {layout.world_size}")
+    use_cpu_where_there_is_no_cuda()
+    # megatron-core's sequence parallelism calls two functions by the names that torch 2.13 has given up: a warning each
+    # time, six of them in a launch's first lines
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.(reduce_scatter|all_gather_into)_tensor`", FutureWarning)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
     )
@@ -80,6 +88,7 @@ def start_process_groups(layout: Layout, dtype: torch.dtype, alone: bool = False
         tensor_group=parallel_state.get_tensor_model_parallel_group(),
         data_group=parallel_state.get_data_parallel_group(),
         model_group=parallel_state.get_model_parallel_group(),
+        stage_group=parallel_state.get_tensor_and_data_parallel_group(),
         control_group=control,
     )
 

@@ -1,11 +1,12 @@
 """Dropout's random numbers: a pure function of (seed, step, place in the layout).
 
 There is no generator state to save: a resumed run seeds step n exactly as the uninterrupted one did. Features that all
-tensor-parallel ranks hold are dropped alike on all of them; features that each holds alone are drawn apart.
+tensor-parallel ranks hold are dropped alike on all of them; features that each holds alone are drawn apart. What is
+computed again in a backward pass draws what it drew the first time.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -39,6 +40,24 @@ class StepRandomness:
         finally:
             self._split_state = self._state()
             self._restore(shared)
+
+    def replay(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Contexts for a first computation that starts now, and for its repetition later: it draws the same.
+
+        The repetition leaves both streams as it found them. (The `context_fn` of `torch.utils.checkpoint`.)
+        """
+        return nullcontext(), self._repeated(self._state(), self._split_state)
+
+    @contextmanager
+    def _repeated(self, shared: torch.Tensor, split: torch.Tensor) -> Iterator[None]:
+        later = self._state(), self._split_state
+        self._restore(shared)
+        self._split_state = split
+        try:
+            yield
+        finally:
+            self._restore(later[0])
+            self._split_state = later[1]
 
     def _state(self) -> torch.Tensor:
         return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,10 @@ from data_tools.dataset_verification import verify_dataset
 from data_tools.errors import TrainyardError
 from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.manifest import Status, read_manifest, write_manifest
+from data_tools.preprocess import PreprocessRequest, preprocess
 from data_tools.run_data import RunData
+from data_tools.tokenizers import load_tokenizer
+from tests.data_tools.conftest import TEXTS
 from tests.data_tools.test_indexed_dataset import write_by_hand
 
 Config = Callable[..., DataConfig]
@@ -108,6 +112,60 @@ def test_another_dataset_under_the_same_manifest(config: Config, text_dataset: P
         writer.add_document([1, 2, 3])
     with pytest.raises(TrainyardError, match=r"texts.bin has 6 bytes, its manifest says"):
         RunData(config(), Path("/nowhere"))
+
+
+NEED = ["objective.reset_attention: true", "objective.loss_after_end_of_document: false"]
+
+
+def test_the_end_of_a_document_is_the_tokenizers(config: Config, text_dataset: Path, tokenizer_folder: Path) -> None:
+    data = RunData(config(), Path("/nowhere"))
+    token = load_tokenizer(tokenizer_folder).end_of_document
+    assert data.end_of_document(NEED) == token is not None
+    assert all(document[-1] == token for document in IndexedDataset(text_dataset))
+    assert data.end_of_document([]) is None
+
+
+def test_documents_made_without_ends(config: Config, tmp_path: Path, tokenizer_folder: Path) -> None:
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    preprocess(PreprocessRequest([tmp_path / "text.jsonl"], tmp_path / "endless", tokenizer_folder))
+    data = RunData(config(path=str(tmp_path / "endless")), Path("/nowhere"))
+    assert data.end_of_document([]) is None
+    expected = (
+        "objective.reset_attention: true and objective.loss_after_end_of_document: false must see where documents "
+        r"end, and dataset .*endless was made without --append-eod; run tools/preprocess with --append-eod, or leave"
+    )
+    with pytest.raises(TrainyardError, match=expected):
+        data.end_of_document(NEED)
+
+
+def test_a_tokenizer_that_ends_no_document(config: Config, tmp_path: Path) -> None:
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_prefix=str(tmp_path / "endless"), vocab_size=38, minloglevel=2, eos_id=-1
+    )
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    preprocess(PreprocessRequest([tmp_path / "text.jsonl"], tmp_path / "text", tmp_path / "endless.model"))
+    data = RunData(config(path=str(tmp_path / "text"), tokenizer=str(tmp_path / "endless.model")), Path("/nowhere"))
+    with pytest.raises(TrainyardError, match=r"tokenizer endless.model has no end-of-document token; take a tokenizer"):
+        data.end_of_document(NEED)
+
+
+def test_ends_of_an_adopted_datasets_documents_are_looked_at(
+    make_dataset: MakeDataset, tokenizer_folder: Path, config: Config
+) -> None:
+    """How it was made is not known; empty documents end with nothing."""
+    token = load_tokenizer(tokenizer_folder).end_of_document
+    assert token is not None
+    prefix = make_dataset([[], *([[5, 6, token]] * 250), []])
+    adopt_dataset(prefix, tokenizer_folder)
+    assert RunData(config(path=str(prefix)), Path("/nowhere")).end_of_document(NEED) == token
+    manifest_path(prefix).unlink()
+    make_dataset([[5, 6, token], [7, 8], [5, 6, token]])
+    adopt_dataset(prefix, tokenizer_folder)
+    data = RunData(config(path=str(prefix)), Path("/nowhere"))
+    with pytest.raises(TrainyardError, match=rf"document 1 of dataset .* does not end with token {token}; run tools/"):
+        data.end_of_document(NEED)
 
 
 def test_verification(text_dataset: Path) -> None:

@@ -1,5 +1,6 @@
 """What a rank reads for a step depends on the consumed samples alone; its weights are shares of the global batch."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,16 @@ from data_tools.errors import TrainyardError
 from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.windows import TokenWindows, TrainingOrder
 from megatron_patches.batches import TrainingBatches, read_windows, share_targets, validation_micro_batches
-from megatron_patches.objectives.causal import causal_micro_batch
+from megatron_patches.objectives.build import Objective, build_objective
+from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
 ALONE: Any = SimpleNamespace(
-    layout=SimpleNamespace(data=1), coordinates=SimpleNamespace(data=0, tensor=0, pipeline=0), control_group=None
-)
+    layout=SimpleNamespace(data=1), coordinates=SimpleNamespace(data=0, tensor=0, pipeline=0), control_group=None,
+    device=torch.device("cpu"),
+)  # fmt: skip
+CAUSAL = build_objective(CausalConfig(name="causal"), seed=3, end_of_document=None)
+PREFIX_LM = build_objective(PrefixLMConfig(name="prefix_lm"), seed=3, end_of_document=None)
 
 
 @pytest.fixture
@@ -28,8 +34,9 @@ def windows(tmp_path: Path) -> TokenWindows:
     return TokenWindows(IndexedDataset(tmp_path / "numbers"), (0, 1), 4)
 
 
-def batches(windows: TokenWindows) -> TrainingBatches:
-    return TrainingBatches(windows, TrainingOrder(len(windows), 3), BatchSampler(4, 2, 0, 1), 100, ALONE)
+def batches(windows: TokenWindows, objective: Objective = CAUSAL, micro_batch_size: int = 2) -> TrainingBatches:
+    sampler = BatchSampler(lambda _: 4, micro_batch_size, 0, 1)
+    return TrainingBatches(windows, TrainingOrder(len(windows), 3), sampler, objective, 100, ALONE)
 
 
 def test_reading_ahead_changes_nothing(windows: TokenWindows) -> None:
@@ -53,12 +60,47 @@ def test_labels_are_the_next_tokens_and_weights_add_up_to_one(windows: TokenWind
 
 
 def test_validation_takes_the_first_windows_and_fills_up_with_weight_zero(windows: TokenWindows) -> None:
-    micro_batches = validation_micro_batches(windows, 5, 2, 100, ALONE)
+    micro_batches = validation_micro_batches(windows, CAUSAL, 5, 2, 100, ALONE)
     weights = torch.cat([batch.weights for batch in micro_batches])
     tokens = torch.cat([batch.tokens for batch in micro_batches])
     assert weights.shape == (6, 4) and weights[5].sum() == 0
     assert torch.allclose(weights[:5], torch.full((5, 4), 1 / 20))
     assert torch.equal(tokens[:5, 0], torch.arange(0, 20, 4))
+
+
+def prefix_ends(micro_batches: list[MicroBatch]) -> list[int]:
+    """Where the prefix of each sample ends."""
+    visible = [batch.context.visible for batch in micro_batches]
+    return [end for each in visible if each is not None for end in each[:, 0, 1].tolist()]
+
+
+def test_prefixes_follow_the_samples_whatever_the_micro_batch(windows: TokenWindows) -> None:
+    """Of 12 epochs' steps; an epoch is 5 steps of the same windows with other prefixes."""
+    steps = range(0, 240, 4)
+    ends = {}
+    for size in (1, 2, 4):
+        reader = batches(windows, PREFIX_LM, micro_batch_size=size)
+        ends[size] = [prefix_ends(reader.at(consumed)) for consumed in steps]
+        reader.close()
+    assert ends[1] == ends[2] == ends[4]
+    assert {end for step in ends[1] for end in step} == {1, 2, 3, 4}
+    assert ends[1][:5] != ends[1][5:10]
+
+
+def test_prefixes_of_validation_are_the_same_every_time(windows: TokenWindows) -> None:
+    found = [prefix_ends(validation_micro_batches(windows, PREFIX_LM, 12, size, 100, ALONE)) for size in (1, 3, 6, 3)]
+    assert found[0] == found[1] == found[2] == found[3] and len(set(found[0])) > 1
+
+
+def test_a_micro_batch_may_be_without_targets(windows: TokenWindows) -> None:
+    """9 is one label of one window: no other micro-batch has a target."""
+
+    def only_nine(rows: torch.Tensor, samples: np.ndarray) -> MicroBatch:
+        whole = CAUSAL(rows, samples)
+        return replace(whole, weights=whole.weights * (whole.labels == 9))
+
+    weights = [batch.weights for batch in validation_micro_batches(windows, only_nine, 12, 2, 100, ALONE)]
+    assert sorted(each.sum().item() for each in weights) == [0, 0, 0, 0, 0, 1]
 
 
 def test_an_id_beyond_the_vocabulary_is_named(windows: TokenWindows) -> None:
@@ -67,6 +109,7 @@ def test_an_id_beyond_the_vocabulary_is_named(windows: TokenWindows) -> None:
 
 
 def test_a_batch_without_targets_is_refused() -> None:
-    empty = causal_micro_batch(torch.zeros(2, 5, dtype=torch.int64), real_rows=0)
+    ends = torch.zeros(2, 5, dtype=torch.int64)
+    empty = build_objective(CausalConfig(name="causal", loss_after_end_of_document=False), 3, 0)(ends, np.arange(2))
     with pytest.raises(TrainyardError, match="no target"):
         share_targets([empty], ALONE)

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_tools.manifest import read_manifest
 from megatron_patches.callbacks.console_log import step_line
+from megatron_patches.device_numbers import DeviceNumbers
 from megatron_patches.events import effective, read_events
 from megatron_patches.progress import StepRecord
 from megatron_patches.run_directory import Launch, start_launch
@@ -15,7 +17,7 @@ from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
 RECORD = StepRecord(
-    step=5, samples=40, tokens=640, loss=5.25, learning_rate=6e-4, grad_norm=1.5, seconds=2.0,
+    step=5, samples=40, tokens=640, batch_size=8, loss=5.25, learning_rate=6e-4, grad_norm=1.5, seconds=2.0,
     tokens_per_second=2000.0, tflops_per_process=400.0,
 )  # fmt: skip
 
@@ -43,9 +45,9 @@ def test_tensorboard_shows_each_step_once_after_a_resume(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    until_5 = overrides(training__steps=5, schedule__decay_steps=5)
+    until_5 = overrides(training__steps=5, schedule__decay_end=5)
     launch = train(small_data, tmp_path, monkeypatch, *until_5)
-    train(small_data, tmp_path, monkeypatch, "--training.steps=8", "--schedule.decay_steps=5")
+    train(small_data, tmp_path, monkeypatch, "--training.steps=8", "--schedule.decay_end=5")
     board = EventAccumulator(str(launch.run.tensorboard))
     board.Reload()
     loss = {scalar.step: scalar.value for scalar in board.Scalars("training/loss")}
@@ -70,7 +72,7 @@ def test_weights_and_biases_is_offline_and_keeps_one_id(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
-    words = overrides(training__steps=5, schedule__decay_steps=5, logging__wandb="{project: tests}")
+    words = overrides(training__steps=5, schedule__decay_end=5, logging__wandb="{project: tests}")
     launch = train(small_data, tmp_path, monkeypatch, *words)
     train(small_data, tmp_path, monkeypatch, *words[1:], "--training.steps=8")
     identity = read_manifest(launch.run.manifest).facts["wandb_id"]
@@ -110,3 +112,11 @@ def test_a_loss_that_is_no_number_stops_all_ranks_and_spoils_nothing(
 
     run_on_ranks(train_launch, ranks, str(start_launch(config).directory))
     assert all(math.isfinite(e.facts["loss"]) for e in effective(read_events(launch.run.events), "step"))
+
+
+def test_numbers_on_their_way_are_those_of_their_step() -> None:
+    """The trainer's tensors are written over by later steps; what was sent off before is not."""
+    values = torch.tensor([5.5, 1.25])
+    numbers = DeviceNumbers(torch.stack([*values]))
+    values.zero_()
+    assert numbers.read() == [5.5, 1.25]

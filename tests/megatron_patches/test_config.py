@@ -118,7 +118,10 @@ def test_words_that_are_no_overrides(base: Path, words: list[str], message: str)
         (["--optimizer.momentum", "0.9"], "optimizer.momentum has no effect: optimizer.name adamw has no such key"),
         (["--name", "other"], "name follows from the file's place (tr8-1K-base); remove the key"),
         (["--base", "other"], "base is not a known key"),
-        (["--training.steps", '"8"'], 'training.steps: "8" is not a whole number (optimizer steps of the whole run)'),
+        (
+            ["--training.steps", '"8"'],
+            'training.steps: "8" is not a whole number (optimizer steps of the whole run; or give samples, or tokens)',
+        ),
         (["--training.steps", "8.0"], "training.steps: 8.0 is not a whole number"),
         (["--training.steps", "1_000"], 'training.steps: "1_000" is not a whole number'),
         (["--training.steps", "true"], "training.steps: true is not a whole number"),
@@ -132,9 +135,9 @@ def test_words_that_are_no_overrides(base: Path, words: list[str], message: str)
         (["--data.split", "a,b"], "split 'a,b' is not a list of numbers"),
         (["--data.path", '""'], "data.path is empty"),
         (["--evaluation", "3"], "evaluation: 3 is not a section with keys of its own"),
-        (["--model.activation", "relu"], "model.activation: \"relu\" is not 'gelu_tanh' or 'gelu'"),
+        (["--model.activation", "rely"], "model.activation: \"rely\" is not 'gelu_tanh', 'gelu', 'relu'"),
         (["--optimizer.name", "adam"], 'optimizer.name: "adam" is not known; it is one of adamw, sgd'),
-        (["--schedule", "{warmup_steps: 1, name: null}"], "schedule.name: null is not known; it is one of constant"),
+        (["--schedule", "{warmup: 1, name: null}"], "schedule.name: null is not known; it is one of constant"),
         (["--evaluation.samples", "3"], "evaluation.every_steps is missing (steps between two validations"),
         (["--model.attention_heads", "3"], "model: hidden_size 16 is not divisible by attention_heads 3"),
     ],
@@ -155,7 +158,8 @@ def test_all_problems_are_reported_at_once_with_their_origin(base: Path) -> None
     base.write_text(SMALL_RUN.replace("steps: 10", "steps: ten"))
     assert complaint(path, "--parallel.tensors", "2").splitlines() == [
         f"{path}: model.layerz is not a known key; nearest: model.layers",
-        f'{base}: training.steps: "ten" is not a whole number (optimizer steps of the whole run)',
+        f'{base}: training.steps: "ten" is not a whole number (optimizer steps of the whole run; or give samples, or '
+        "tokens)",
         "the command line: parallel.tensors is not a known key; nearest: parallel.tensor",
     ]
 
@@ -259,3 +263,27 @@ def test_known_fields_sees_a_field_without_description() -> None:
         inner: Inner | None = None
 
     assert [(key, field.description) for key, field in known_fields(Outer)] == [("inner", None), ("inner.silent", None)]
+
+
+def test_a_kind_is_chosen_by_its_name_alone(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "tr8-base" / "tr8-1K-base.yaml")
+    short = load_run(
+        path, ["--objective", "prefix_lm", "--model.position_embedding", "alibi", "--schedule", "constant"]
+    )
+    assert (short.objective.name, short.model.position_embedding.name, short.schedule.name) == (
+        "prefix_lm", "alibi", "constant",
+    )  # fmt: skip
+    assert "optimizer.rest is missing" in complaint(path, "--optimizer", "muon")
+    assert "adamx" in complaint(path, "--optimizer", "adamx")
+
+
+def test_what_no_key_alone_is_to_blame_for_is_the_runs_own(tmp_path: Path) -> None:
+    """The baseline's warm-up is right there; the run that shortens it is to blame."""
+    base = write_run(tmp_path / "tr8-base" / "tr8-1K-base.yaml")
+    path = write_run(
+        tmp_path / "tr8-base" / "tr8b-1K-short.yaml", f"base: {base.name}\nwhy: short\ntraining: {{steps: 2}}\n"
+    )
+    found = complaint(path).splitlines()
+    assert found[0].startswith(f"{path}: schedule.warmup 2 leaves nothing of the 2 steps")
+    assert found[0].endswith(f"(schedule.warmup is from {base})")
+    assert complaint(base, "--training.steps=2").startswith(f"{base} with its overrides: schedule.warmup 2")

@@ -8,24 +8,155 @@ import pytest
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.configuration.divisibility import divisors_near, multiples_near
+from megatron_patches.timetable import Timetable
+from megatron_patches.training_config import BatchRampConfig, TrainingConfig
 from tests.small_run import write_run
 
 CASES = [
-    ("--training.precision fp16", "training.precision fp16 needs a loss scaler", "use bf16 or fp32"),
-    ("--schedule.warmup_steps 10", "schedule.warmup_steps 10 leaves nothing of the 10 steps", "use at most 9"),
-    ("--schedule.decay_steps 2", "schedule.warmup_steps 2 leaves nothing of the 2 steps", "use at most 1"),
-    ("--schedule.decay_steps 11", "schedule.decay_steps 11 is beyond training.steps 10", "use at most 10"),
+    ("--schedule.warmup 10", "schedule.warmup 10 leaves nothing of the 10 steps", "use at most 9"),
+    ("--schedule.decay_end 2", "schedule.warmup 2 leaves nothing of the 2 steps", "use at most 1"),
+    ("--schedule.decay_end 11", "schedule.decay_end 11 is beyond the run's 10 steps", "use at most 10"),
     ("--schedule.final_learning_rate 1e-3", "is above the peak, optimizer.learning_rate 0.0006", "at most 0.0006"),
-    ("--checkpoint.every_steps 11", "checkpoint.every_steps 11 is beyond training.steps 10", "use at most 10"),
-    ("--logging.every_steps 11", "logging.every_steps 11 is beyond training.steps 10", "use at most 10"),
+    ("--checkpoint.every_steps 11", "checkpoint.every_steps 11 is beyond the run's 10 steps", "use at most 10"),
+    ("--logging.every_steps 11", "logging.every_steps 11 is beyond the run's 10 steps", "use at most 10"),
     ("--evaluation '{every_steps: 11, samples: 1}'", "evaluation.every_steps 11 is beyond", "use at most 10"),
     ("--parallel.tensor 3", "model.attention_heads 4 is not divisible by parallel.tensor 3", "works: 2 or 4"),
-    ("--model.vocab_size 322 --parallel.tensor 4", "vocab_size 322 is not divisible", "model.vocab_size: 320 or 324"),
+    (
+        "--model.vocab_size 322 --parallel.tensor 4",
+        "padded to 322, is not divisible",
+        "vocab_multiple to a multiple of 4",
+    ),
     ("--model.ffn_size 62 --parallel.tensor 4", "ffn_size 62 is not divisible", "model.ffn_size: 60 or 64"),
-    ("--parallel.pipeline 3", "model.layers 4 is not divisible by parallel.pipeline 3", "2 or 4"),
-    ("--parallel.pipeline 3", "model.layers 4 is not divisible by parallel.pipeline 3", "model.layers: 3 or 6"),
+    ("--parallel.pipeline 5", "parallel.pipeline 5 stages are more than the 4 blocks", "use at most 4"),
     ("--training.micro_batch_size 3", "global_batch_size 8 is not divisible", "global_batch_size: 6 or 9"),
     ("--training.micro_batch_size 3", "global_batch_size 8 is not divisible", "micro_batch_size: 2 or 4"),
+    # the model
+    (
+        "--model.key_value_heads 3",
+        "attention_heads 4 is not divisible by key_value_heads 3",
+        "divides the attention heads",
+    ),
+    ("--model.key_value_heads 0", "model.key_value_heads: 0 is not greater than 0", "multi-query"),
+    ("--model.norm rmsnorm", "RMSNorm has no bias", "set norm_bias: false"),
+    ("--model.norm_placement post --model.parallel_residual true", "parallel_residual needs", "norm_placement: pre"),
+    ("--model.position_embedding '{name: rotary, fraction: 0.2}'", "of 4 features a head are 0.8,", "number: 0.5"),
+    (
+        "--model.position_embedding '{name: rotary, fraction: 0.3}' --model.hidden_size 512",
+        "of 128 features a head are 38.4,",
+        "nearest fraction that gives an even number: 0.296875 or 0.3125",
+    ),
+    (
+        "--model.position_embedding rotary --model.hidden_size 4",
+        "of 1 features a head are 1,",
+        "give a head at least 2",
+    ),
+    ("--model.position_embedding rotatory", "rotatory", "learned, rotary, alibi, none"),
+    ("--model.position_embedding.theta 5", "model.position_embedding.name is missing", "rotary"),
+    ("--model.activation glu", '"glu"', "swiglu"),
+    ("--model.init_std 0.0", "init_std 0.0 is not above 0", "learn alike"),
+    ("--model.init_std tiny", '"tiny" is not a number', "small"),
+    ("--model.logit_soft_cap 0", "model.logit_soft_cap: 0 is not greater than 0", "tanh"),
+    ("--model.vocab_multiple 0", "model.vocab_multiple: 0 is not greater than 0", "padded up"),
+    ("--model.embedding_dropout 1.0", "model.embedding_dropout: 1.0 is not less than 1", "after the embedding"),
+    # what is asked of it
+    ("--objective.reset_positions true --model.position_embedding alibi", "no effect with", "alibi"),
+    ("--objective.reset_positions true --model.position_embedding none", "no effect with", "none"),
+    (
+        "--objective '{reset_positions: true, reset_attention: true}' --model.position_embedding rotary",
+        "no effect with rotary",
+        "keep reset_attention alone",
+    ),
+    ("--objective.loss_on_targets_only true", "objective.loss_on_targets_only has no effect", "causal has no such key"),
+    ("--objective.name prefix", "prefix", "causal, prefix_lm"),
+    ("--objective.label_smoothing 1.0", "objective.label_smoothing: 1.0 is not less than 1", "spread evenly"),
+    ("--objective.z_loss -1.0", "objective.z_loss: -1.0 is not greater than or equal to 0", "1e-4"),
+    # length and batch
+    ("--training.samples 80", "given: steps and samples", "Keep one"),
+    ("--training.steps null", "given: none of them", "Keep one"),
+    (
+        "--training.batch_ramp '{start: 2, increment: 4, samples: 8}'",
+        "never meets global_batch_size 8",
+        "divides the difference, 6",
+    ),
+    (
+        "--training.batch_ramp '{start: 8, increment: 4, samples: 8}'",
+        "never meets global_batch_size 8",
+        "difference, 0",
+    ),
+    ("--training.batch_ramp '{start: 4, increment: 4, samples: 99}'", "not below the run's", "use at most"),
+    (
+        "--training.batch_ramp '{start: 2, increment: 2, samples: 6}'",
+        "batch_ramp.samples 6 is so short that 1 of the ramp's 4 sizes are skipped",
+        "use at least 12",
+    ),
+    (
+        "--training.batch_ramp '{start: 2, increment: 2, samples: 1}'",
+        "batch_ramp.samples 1 is so short that 2 of the ramp's 4 sizes are skipped",
+        "use at least 12",
+    ),
+    # precision and memory
+    ("--training.loss_scale '{window: 5}'", "loss_scale has no effect with precision fp32", "remove it, or use fp16"),
+    ("--training.recomputation some", '"some"', "selective"),
+    ("--training.compile true --parallel.zero_stage 3", "does not go with parallel.zero_stage 3", "zero_stage 2"),
+    # the layout
+    ("--parallel.zero_stage 2 --parallel.pipeline 2", "zero_stage 2 needs pipeline 1", "set zero_stage to 1 or 0"),
+    ("--parallel.zero_stage 3 --parallel.pipeline 2", "zero_stage 3 needs pipeline 1", "or pipeline to 1"),
+    ("--parallel.zero_stage 4", "parallel.zero_stage: 4 is not 0, 1, 2 or 3", "weights"),
+    ("--parallel.sequence_parallel true", "no effect with tensor 1", "raise tensor"),
+    (
+        "--parallel.sequence_parallel true --parallel.tensor 2 --data.sequence_length 15",
+        "data.sequence_length 15 is not divisible by parallel.tensor 2",
+        "14 or 16",
+    ),
+    ("--parallel.pipeline_partition parameters", "no effect with pipeline 1", "raise pipeline"),
+    (
+        "--model.key_value_heads 2 --model.attention_heads 6 --model.hidden_size 48 --parallel.tensor 3 "
+        "--model.ffn_size 66 --model.vocab_size 324",
+        "model.key_value_heads 2 and parallel.tensor 3: one must divide the other",
+        "nearest parallel.tensor that works: 2 or 6",
+    ),
+    (
+        "--model.key_value_heads 2 --model.attention_heads 6 --model.hidden_size 48 --parallel.tensor 3 "
+        "--model.ffn_size 66 --model.vocab_size 321",
+        "model.key_value_heads 2 and parallel.tensor 3: one must divide the other",
+        "nearest parallel.tensor that works: 1",
+    ),
+    (
+        "--model.key_value_heads 2 --model.attention_heads 6 --model.hidden_size 48 --parallel.tensor 4 "
+        "--model.ffn_size 66 --model.vocab_size 324",
+        "model.ffn_size 66 is not divisible by parallel.tensor 4",
+        "nearest parallel.tensor that works: 2 or 6; nearest model.ffn_size: 64 or 68",
+    ),
+    (
+        "--model.key_value_heads 2 --model.attention_heads 6 --model.hidden_size 48 --parallel.tensor 5 "
+        "--model.ffn_size 66 --model.vocab_size 324",
+        "model.vocab_size 324, padded to 324, is not divisible by parallel.tensor 5",
+        "nearest parallel.tensor that works: 6 or 2; or set",
+    ),
+    # update rules and learning rates
+    ("--optimizer.weight_decay_by_name '{\"*.bias\": -1.0}'", "-1.0 is not greater than or equal to 0", "optimizer"),
+    ("--optimizer '{name: muon, learning_rate: 1e-2}'", "optimizer.rest is missing", "AdamW for embeddings"),
+    ("--optimizer.momentum 0.9", "optimizer.momentum has no effect", "adamw has no such key"),
+    ("--schedule '{name: warmup_stable_decay, warmup: 6, decay: 5}'", "do not fit into the 10 steps", "at most 4"),
+    ("--schedule '{name: inverse_square_root, warmup: 2, final_learning_rate: 1.0}'", "is above the peak", "at most"),
+    (
+        "--schedule '{name: inverse_square_root, unit: samples}'",
+        "schedule.timescale and schedule.warmup are not given",
+        "give one of them, in samples",
+    ),
+    ("--schedule '{name: inverse_square_root, unit: tokens}'", "would fall from the first of the tokens", "in tokens"),
+    (
+        "--optimizer '{name: adafactor, learning_rate: 1e-2, scale_by_parameter: false, least_scale: 1e-3}'",
+        "least_scale has no effect with scale_by_parameter: false",
+        "remove it",
+    ),
+    (
+        "--optimizer '{name: muon, learning_rate: 1e-2, momentum: 0, rest: {learning_rate: 1e-3}}'",
+        "nesterov has no effect with momentum 0",
+        "set nesterov: false",
+    ),
+    ("--schedule '{name: cosine, unit: samples, warmup: 80}'", "leaves nothing of the 80 samples", "use at most 79"),
+    ("--schedule '{name: cosine, unit: tokens, decay_end: 99999}'", "beyond the run's", "tokens"),
 ]
 
 
@@ -47,18 +178,39 @@ def test_validation_needs_documents(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["--schedule.warmup_steps", "9"],
-        ["--schedule.decay_steps", "10"],
+        ["--schedule.warmup", "9"],
+        ["--schedule.decay_end", "10"],
         ["--schedule.final_learning_rate", "6e-4"],
-        ["--schedule", "{name: constant, warmup_steps: 9}"],
+        ["--schedule", "{name: constant, warmup: 9}"],
         ["--checkpoint.every_steps", "10"],
         ["--parallel.tensor", "4", "--parallel.pipeline", "4"],
         ["--training.micro_batch_size", "8"],
         ["--model.position_embedding", "none"],
+        ["--model.position_embedding", "{name: rotary, fraction: 0.25}", "--model.hidden_size", "384"],
+        ["--model.position_embedding", "{name: rotary, fraction: 0.296875}", "--model.hidden_size", "512"],
+        ["--model.position_embedding", "{name: rotary, fraction: 0.333333}", "--model.hidden_size", "384"],
+        ["--training.batch_ramp", "{start: 2, increment: 2, samples: 12}", "--training.micro_batch_size", "1"],
+        ["--training.batch_ramp", "{start: 4, increment: 4, samples: 1}"],
+        ["--schedule", "{name: inverse_square_root, unit: samples, timescale: 9}"],
+        ["--schedule", "{name: inverse_square_root, unit: tokens, warmup: 9}"],
+        ["--schedule", "{name: inverse_square_root}"],
+        ["--optimizer", "{name: adafactor, learning_rate: 1e-2, scale_by_parameter: false}"],
+        ["--optimizer", "{name: muon, learning_rate: 1e-2, momentum: 0, nesterov: false, rest: {learning_rate: 1e-3}}"],
     ],
 )
 def test_the_last_values_that_work(tmp_path: Path, words: list[str]) -> None:
     load_run(write_run(tmp_path / "run.yaml"), words)
+
+
+@pytest.mark.parametrize("start", [2, 8, 14])
+@pytest.mark.parametrize("increment", [1, 2, 6])
+def test_a_ramp_of_the_samples_asked_for_skips_no_size(start: int, increment: int) -> None:
+    sizes = range(start, start + 6 * increment + 1, increment)
+    enough = 6 * sizes[-3]
+    for samples in range(enough, enough + 40):
+        ramp = BatchRampConfig(start=start, increment=increment, samples=samples)
+        training = TrainingConfig(steps=1, global_batch_size=sizes[-1], micro_batch_size=1, batch_ramp=ramp)
+        assert [stretch.batch_size for stretch in Timetable(training, 1).stretches] == list(sizes)
 
 
 def test_offered_values_work() -> None:

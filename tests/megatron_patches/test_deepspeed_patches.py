@@ -32,12 +32,13 @@ def tied_gradient_norms(config: RunConfig) -> tuple[float, float]:
     """Norm of the tied weight's gradient on this stage: after DeepSpeed's own summing, and after the patch's."""
     from megatron_patches.deepspeed_patches.gradients_only import run_gradients_only
     from megatron_patches.deepspeed_patches.tied_gradients import _gradient, sum_tied_gradients
+    from megatron_patches.engine.pipeline_engine import pairs
 
     engine, batch = engine_and_batch(config)
     pipeline = engine.deepspeed
     [(weight, _)] = pipeline.module.get_tied_weights_and_groups()
-    pipeline.set_dataiterator(engine._pairs(batch, 1.0))
-    run_gradients_only(pipeline)
+    pipeline.set_dataiterator(pairs(batch))
+    run_gradients_only(pipeline, len(batch))
     pipeline._exec_reduce_tied_grads()
     theirs = _gradient(pipeline, weight).norm().item()
     sum_tied_gradients(pipeline)
@@ -70,6 +71,30 @@ def test_deepspeeds_norm_of_a_pipeline_is_not_the_models(small_data: SmallData, 
     single = run_on_ranks(deepspeed_clip_and_true_norm, 1, small_data.run(tmp_path, overrides(parallel__zero_stage=0)))
     assert ours == pytest.approx(single[0][1], rel=1e-5)
     assert theirs != pytest.approx(ours, rel=0.01), "DeepSpeed's clip is right now: it could be used"
+
+
+def norms_in_a_step(config: RunConfig) -> tuple[int, int]:
+    """How often the stage 3 optimizer computes a norm in a step: with the patch, and left to itself."""
+    engine, batch = engine_and_batch(config)
+    zero, counts = engine.deepspeed.optimizer, []
+    for patched in (True, False):
+        calls: list[int] = []
+        if not patched:
+            del zero._get_norm_groups
+        compute = zero.get_grad_norm_direct
+        zero.get_grad_norm_direct = lambda *given, compute=compute, calls=calls: calls.append(1) or compute(*given)
+        engine.forward_backward(batch)
+        engine.step(1e-3, engine.grad_norm())
+        counts.append(len(calls))
+    return counts[0], counts[1]
+
+
+def test_stage_3_would_compute_a_norm_of_its_own(small_data: SmallData, tmp_path: Path) -> None:
+    patched, unpatched = run_on_ranks(norms_in_a_step, 1, small_data.run(tmp_path, overrides(parallel__zero_stage=3)))[
+        0
+    ]
+    assert patched == 0
+    assert unpatched > 0, "DeepSpeed leaves it out now: remove deepspeed_patches/no_second_norm.py"
 
 
 def test_deepspeed_would_compile_an_extension_at_start() -> None:

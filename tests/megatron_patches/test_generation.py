@@ -152,3 +152,23 @@ def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
 
     loaded_model.load_tokenizer = lambda path: load_tokenizer(tokenizer)
     loaded_model.load_model(checkpoint_to_read(RunDirectory(folder), None)[0])
+
+
+def first_logits_after_another_end(folder: Path) -> list[bool]:
+    """Whether the first id's logits hear of a change of the last id: causal, and with a prefix of 6 and of 3."""
+    from dataclasses import replace
+
+    from megatron_patches.generation.loaded_model import load_model
+    from megatron_patches.objectives.objective_config import PrefixLMConfig
+
+    causal = load_model(checkpoint_to_read(RunDirectory(folder), None)[0])
+    reads_prefixes = causal.config.model_copy(update={"objective": PrefixLMConfig(name="prefix_lm")})
+    with_prefix = replace(causal, config=reads_prefixes)
+    return [
+        not torch.equal(model.logits(IDS, prefix)[0], model.logits([*IDS[:-1], 7], prefix)[0])
+        for model, prefix in ((causal, 6), (with_prefix, 6), (with_prefix, 3))
+    ]
+
+
+def test_a_prompt_is_a_prefix_to_a_model_that_reads_one(trained: Path) -> None:
+    assert run_on_ranks(first_logits_after_another_end, 1, trained)[0] == [False, True, False]

@@ -6,7 +6,7 @@ import pytest
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig, load_run
-from megatron_patches.layout import Coordinates, Layout, plan_layout
+from megatron_patches.layout import Coordinates, Layout, plan_layout, require_whole_batches
 from tests.small_run import write_run
 
 
@@ -44,3 +44,18 @@ def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
         plan_layout(run(tmp_path), 3)
     with pytest.raises(TrainyardError, match=r"= 16; nearest global_batch_size: 16; nearest micro_batch_size: 1"):
         plan_layout(run(tmp_path), 8)
+
+
+def test_batches_of_a_ramp_divide_as_far_as_they_are_ahead(tmp_path: Path) -> None:
+    """2 samples at first, 4 for the samples from 6 on, 8 from 14 on: four data-parallel ranks can go on there."""
+    config = run(
+        tmp_path, "--training.batch_ramp={start: 2, increment: 2, samples: 18}", "--training.micro_batch_size=1"
+    )
+    assert [stretch.batch_size for stretch in config.timetable.stretches] == [2, 4, 6, 8]
+    full = config.timetable.stretches[-1].samples_before
+    require_whole_batches(config, Layout(1, 1, 2), 0)
+    for consumed in (0, full - 6):
+        with pytest.raises(TrainyardError, match=r"of [26] samples, not divisible .* 4 data-parallel ranks = 4; .* 4"):
+            require_whole_batches(config, Layout(1, 1, 4), consumed)
+    require_whole_batches(config, Layout(1, 1, 4), full)
+    require_whole_batches(config, Layout(1, 1, 8), full)

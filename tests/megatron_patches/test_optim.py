@@ -12,17 +12,17 @@ ADAMW = AdamWConfig(name="adamw", learning_rate=1e-2, weight_decay=0.5)
 SGD = SGDConfig(name="sgd", learning_rate=0.1, weight_decay=0.5, momentum=0.9)
 
 
-def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+def parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
     torch.manual_seed(0)
-    return [nn.Parameter(torch.randn(4, 3).to(dtype)), nn.Parameter(torch.randn(3).to(dtype))]
+    return {"matrix": nn.Parameter(torch.randn(4, 3).to(dtype)), "vector": nn.Parameter(torch.randn(3).to(dtype))}
 
 
 @pytest.mark.parametrize("config", [ADAMW, SGD])
 def test_matrices_decay_and_vectors_do_not(config: OptimizerConfig) -> None:
-    matrix, vector = parameters()
-    optimizer = build_optimizer(config, [matrix, vector])
+    values = parameters()
+    optimizer = build_optimizer(config, values)
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decays == {id(matrix): 0.5, id(vector): 0.0}
+    assert decays == {id(values["matrix"]): 0.5, id(values["vector"]): 0.0}
 
 
 @pytest.mark.parametrize("config", [ADAMW, SGD, SGD.model_copy(update={"momentum": 0.0})])
@@ -32,12 +32,12 @@ def test_moments_of_zeros_give_the_updates_of_torch(config: OptimizerConfig) -> 
     allocate_state(early)
     held = {name for state in early.state.values() for name in state}
     for step in range(3):
-        for a, b in zip(ours, theirs, strict=True):
+        for a, b in zip(ours.values(), theirs.values(), strict=True):
             a.grad = torch.full_like(a, 0.1 * (step + 1))
             b.grad = torch.full_like(b, 0.1 * (step + 1))
         early.step()
         late.step()
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
     assert held == {name for state in early.state.values() for name in state}, "nothing is allocated later"
 
 
@@ -45,7 +45,7 @@ def test_masters_keep_updates_that_bf16_cannot_hold() -> None:
     weight = nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
     weight.grad_dtype = torch.float32  # type: ignore[attr-defined]
     config = SGDConfig(name="sgd", learning_rate=1e-3)
-    optimizer = MasterWeights(build_optimizer(config, [weight]))
+    optimizer = MasterWeights(build_optimizer(config, {"weight": weight}))
     for _ in range(10):
         weight.grad = torch.ones(2, 2)
         optimizer.step()
@@ -60,10 +60,10 @@ def test_a_flag_on_the_device_leaves_an_update_out() -> None:
         values = parameters()
         optimizer = build_optimizer(config, values)
         allocate_state(optimizer)
-        before = [value.detach().clone() for value in values]
+        before = [value.detach().clone() for value in values.values()]
         optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
-        for value in values:
+        for value in values.values():
             value.grad = torch.full_like(value, torch.nan)
         optimizer.step()
-        assert all(torch.equal(a, b) for a, b in zip(values, before, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(values.values(), before, strict=True))
         assert all(tensor.isfinite().all() for state in optimizer.state.values() for tensor in state.values())

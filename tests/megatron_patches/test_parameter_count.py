@@ -19,6 +19,23 @@ def test_gpt2() -> None:
     assert count.head == 0
 
 
+def test_bloom() -> None:
+    """The number on the model's card; 250,680 tokens and 200 rows of padding."""
+    bloom = gpt(70, 14336, 112, 250680, vocab_multiple=512, position_embedding="alibi", embedding_norm=True)
+    count = count_parameters(bloom, 2048)
+    assert count.total == 176_247_271_424
+    assert (count.positions, count.head, count.token_embedding) == (0, 0, 250_880 * 14_336)
+
+
+def test_llama_2_70b() -> None:
+    """80 layers, 8 groups of heads, SwiGLU of 28,672: 68,976,648,192 parameters by its published weights."""
+    llama = gpt(
+        80, 8192, 64, 32000, key_value_heads=8, ffn_size=28672, activation="swiglu", norm="rmsnorm", norm_bias=False,
+        attention_bias=False, mlp_bias=False, tied_head=False, position_embedding="rotary",
+    )  # fmt: skip
+    assert count_parameters(llama, 4096).total == 68_976_648_192
+
+
 @pytest.mark.parametrize(("layers", "hidden", "vocab", "sequence"), [(24, 2048, 50688, 2048), (3, 32, 100, 7)])
 def test_bigscience_formula(layers: int, hidden: int, vocab: int, sequence: int) -> None:
     expected = layers * (12 * hidden**2 + 13 * hidden) + vocab * hidden + sequence * hidden + 2 * hidden

@@ -33,6 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_bpe([folder / "text.jsonl"], folder / "tokenizer", 320)
     train_bpe([folder / "text.jsonl"], folder / "other", 300)
     preprocess(PreprocessRequest([folder / "text.jsonl"], folder / "text", folder / "tokenizer", append_eod=True))
+    preprocess(PreprocessRequest([folder / "text.jsonl"], folder / "endless", folder / "tokenizer"))
     return folder
 
 
@@ -92,14 +93,17 @@ def test_processes_per_node(run: Path) -> None:
     [
         ("--model.layer 3 --local", "nearest: model.layers"),
         ("--training.steps many --local", "is not a whole number"),
-        ("--training.precision fp16 --local", "use bf16 or fp32"),
         ("--parallel.tensor 3 --local", "nearest parallel.tensor that works: 2 or 4"),
-        ("--parallel.pipeline 3 --local", "nearest parallel.pipeline: 2 or 4"),
+        ("--parallel.pipeline 5 --local", "use at most 4"),
         ("--parallel.local_processes 3 --local", "nearest global_batch_size: 6 or 12"),
         ("--parallel.tensor 2 --nodes 1 --gpus-per-node 3", "nearest number of processes: 2 or 4"),
         ("--nodes 2", "add --parallel.processes_per_node N"),
         ("--data.path none --local", "tools/preprocess"),
         ("--data.tokenizer DATA/other --local", "was made with tokenizer"),
+        (
+            "--data.path DATA/endless --objective '{name: causal, reset_positions: true}' --local",
+            "objective.reset_positions: true must see where documents end, and dataset DATA/endless was made without",
+        ),
         ("--model.vocab_size 100 --local", "model.vocab_size 100 has ids up to 99"),
         ("--training.steps 1000 --local", "data.max_epochs"),
         ("--evaluation '{every_steps: 2, samples: 9999}' --local", "evaluation.samples is 9,999"),
@@ -114,7 +118,7 @@ def test_bad_input(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
-    assert message in captured.err
+    assert message.replace("DATA", str(data)) in captured.err
     assert not runs.exists()
 
 
@@ -176,6 +180,16 @@ def test_the_command_line(run: Path, runs: Path) -> None:
     }
     assert load_resolved(launch / "config.yaml").why == "two words"
     assert "two words" in done.stderr
+
+
+@pytest.mark.parametrize("machines", [Machines(nodes=None), Machines(nodes=2, gpus_per_node=1)])
+def test_fp16_needs_a_gpu(run: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--training.precision", "fp16"]
+    monkeypatch.setattr(module, "has_gpu", lambda: False)
+    with pytest.raises(TrainyardError, match=r"fp16 needs a GPU, and this machine has none.*use bf16 or fp32"):
+        plan_run(run, words, machines)
+    monkeypatch.setattr(module, "has_gpu", lambda: True)
+    assert plan_run(run, words, machines).config.training.precision == "fp16"
 
 
 def test_the_command_line_refuses_without_a_traceback(run: Path, runs: Path) -> None:

@@ -21,7 +21,13 @@ from tests.small_training import SmallData, overrides, train_launch
 LAYOUTS = {
     "TP2 PP2": (4, overrides(parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=0)),
     "DP2 ZeRO-1": (2, overrides(parallel__zero_stage=1)),
+    "DP2 ZeRO-3": (2, overrides(parallel__zero_stage=3)),
 }
+MORE_LAYOUTS = {
+    "DP2 ZeRO-2": (2, overrides(parallel__zero_stage=2)),
+    "TP2 DP2 ZeRO-3": (4, overrides(parallel__tensor=2, parallel__zero_stage=3)),
+}
+MOVES = [("DP2 ZeRO-1", "TP2 PP2"), ("DP2 ZeRO-3", "DP2 ZeRO-2"), ("DP2 ZeRO-2", "TP2 DP2 ZeRO-3")]
 PRECISIONS = {
     "fp32, dropout": overrides(model__hidden_dropout=0.1, model__attention_dropout=0.1),
     "bf16": overrides(training__precision="bf16"),
@@ -93,17 +99,19 @@ def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("first", "then"), MOVES)
 def test_another_layout_continues_with_the_same_samples(
-    precision: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: str, then: str, precision: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masters and moments arrive whole: under bf16 a master rounded on the way would show in the losses."""
-    precise = overrides(training__precision=precision)
-    small = small_data.run(tmp_path, [*precise, *overrides(parallel__zero_stage=1)])
-    whole = train_to_end(small, 2, tmp_path / "whole", monkeypatch)
+    precise, layouts = overrides(training__precision=precision), LAYOUTS | MORE_LAYOUTS
+    ranks, words = layouts[first]
+    small = small_data.run(tmp_path, [*precise, *words])
+    whole = train_to_end(small, ranks, tmp_path / "whole", monkeypatch)
     started = launch(small, tmp_path / "moved", monkeypatch)
-    run_on_ranks(train_and_signal, 2, str(started.directory), 4, signal.SIGTERM, 0)
-    moved_words = overrides(parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=0)
-    moved = train_to_end(small_data.run(tmp_path, [*precise, *moved_words]), 4, tmp_path / "moved", monkeypatch)
+    run_on_ranks(train_and_signal, ranks, str(started.directory), 4, signal.SIGTERM, 0)
+    ranks, words = layouts[then]
+    moved = train_to_end(small_data.run(tmp_path, [*precise, *words]), ranks, tmp_path / "moved", monkeypatch)
 
     expected, found = losses(whole), losses(moved)
     tolerance = 1e-5 if precision == "fp32" else 2e-3

@@ -61,4 +61,4 @@ def test_a_cancelled_and_resubmitted_job_ends_like_an_uninterrupted_one(
     assert expected.keys() == {*range(1, STEPS + 1), -20, -40}
     assert expected[1] - expected[STEPS] > 1
     layout = next(event for event in read_events(tmp_path / "whole/tr0a-4M-stdlib/events") if event.kind == "start")
-    assert layout.facts["layout"] == {"tensor": 2, "pipeline": 2, "data": 1}
+    assert layout.facts["layout"] == {"tensor": 2, "pipeline": 2, "data": 1, "sequence_parallel": False}

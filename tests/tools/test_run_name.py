@@ -52,3 +52,9 @@ def test_families() -> None:
 def test_numbers_sort_as_numbers() -> None:
     names = ["tr20-x", "tr3-x", "other", "tr3-a", "tr0-x"]
     assert sorted(names, key=lambda name: order(Path(name))) == ["tr0-x", "tr3-a", "tr3-x", "tr20-x", "other"]
+
+
+def test_a_file_is_sorted_before_those_whose_names_go_on() -> None:
+    names = ["tr6-1B3-prefix-unbiased.yaml", "tr6-1B3-prefix.yaml", "tr6b-350M-prefix.yaml"]
+    expected = ["tr6-1B3-prefix.yaml", "tr6-1B3-prefix-unbiased.yaml", "tr6b-350M-prefix.yaml"]
+    assert sorted(names, key=lambda name: order(Path(name))) == expected

@@ -1,0 +1,16 @@
+"""A mixer of 64-bit numbers: random numbers that are a pure function of where they are needed.
+
+What is drawn from it is part of every run's result: it may never change, and tests hold golden values.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection in which every input bit reaches every
+    output bit.
+    """
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,95 @@
+"""Patterns of parameter names (`*.bias`, `layers.0.*`): what they choose, and whether they choose anything. Torch-free.
+
+They are fnmatch's: `*` stands for any text, dots included, `?` for one character, `[01]` for one of several.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from megatron_patches.configuration.problems import Problem
+from megatron_patches.models.parameter_table import ParameterRow, parameter_table
+from megatron_patches.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from megatron_patches.config import RunConfig
+
+
+def is_trained(training: TrainingConfig, name: str) -> bool:
+    """Whether a parameter is updated: some pattern of `trainable` fits and none of `frozen` does."""
+    return _fits_any(name, training.trainable) and not _fits_any(name, training.frozen)
+
+
+def decay_by_name(decays: Mapping[str, float], name: str) -> float | None:
+    """Weight decay that the last pattern which fits gives to a parameter; None where none fits."""
+    fitting = [decay for pattern, decay in decays.items() if fnmatchcase(name, pattern)]
+    return fitting[-1] if fitting else None
+
+
+def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
+    """Patterns and decays that change nothing, and patterns that leave nothing to train."""
+    table = parameter_table(config.model, config.data.sequence_length)
+    names = [row.name for row in table]
+    training, optimizer = config.training, config.optimizer
+    trained = [row for row in table if is_trained(training, row.name)]
+    chosen = [name for name in names if _fits_any(name, training.trainable)]
+    yield from _idle_patterns("training.trainable", training.trainable, names, names)
+    yield from _idle_patterns("training.frozen", training.frozen, names, chosen)
+    decays = optimizer.weight_decay_by_name
+    yield from _idle_patterns("optimizer.weight_decay_by_name", decays, names, [row.name for row in trained])
+    if not trained:
+        yield Problem(
+            "training.trainable",
+            f"nothing is left to train: training.trainable {training.trainable} without training.frozen "
+            f"{training.frozen} fits none of the {len(names)} parameters; widen trainable, or shorten frozen",
+        )
+        return
+    matrices = [row.name for row in trained if is_matrix_row(row)]
+    if optimizer.name == "muon" and not any(name.startswith("layers.") for name in matrices):
+        yield Problem(
+            "optimizer.name",
+            "optimizer.name muon steps the matrices inside blocks, and training.trainable and training.frozen leave "
+            "none of them to train; use adamw",
+        )
+    if optimizer.weight_decay and not any(decay_by_name(decays, name) is None for name in matrices):
+        reason = "weight_decay_by_name says another for all that are trained" if matrices else "none of them is trained"
+        yield Problem(
+            "optimizer.weight_decay",
+            f"optimizer.weight_decay {optimizer.weight_decay:g} has no effect: it is for matrices and tables, and "
+            f"{reason}; set optimizer.weight_decay to 0",
+        )
+
+
+def is_matrix_row(row: ParameterRow) -> bool:
+    """Whether a layer gives the parameter rows and columns; the shape does not tell, a fused bias has several sizes."""
+    return row.part != "norms" and row.name.endswith(".weight")
+
+
+def _fits_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _idle_patterns(key: str, patterns: Iterable[str], names: list[str], affected: list[str]) -> Iterator[Problem]:
+    """Patterns that fit no parameter, and those that fit none of the parameters that the key could affect.
+
+    Where there are none of these at all, another key is wrong.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            yield Problem(key, _fits_nothing(key, pattern, names))
+        elif affected and not any(fnmatchcase(name, pattern) for name in affected):
+            yield Problem(
+                key,
+                f"{key}: the pattern {pattern} has no effect: nothing that it fits is left to train by "
+                f"{'training.trainable' if key == 'training.frozen' else 'training.trainable and training.frozen'}; "
+                "remove it",
+            )
+
+
+def _fits_nothing(key: str, pattern: str, names: list[str]) -> str:
+    """The names offered are those of the first block: the others differ in their number."""
+    kinds = list(dict.fromkeys(re.sub(r"^layers\.\d+\.", "layers.*.", name) for name in names))
+    nearest = difflib.get_close_matches(pattern, kinds, n=3, cutoff=0.4) or kinds[:3]
+    return f"{key}: the pattern {pattern} fits no parameter; nearest: {', '.join(nearest)}"

@@ -1,0 +1,63 @@
+"""A model and its objective in a line each: what is there always, then what differs from GPT-2."""
+
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.position_config import PositionConfig, RotaryPositionConfig
+from megatron_patches.objectives.objective_config import ObjectiveConfig, PrefixLMConfig
+
+
+def describe_model(model: ModelConfig) -> str:
+    """For example `24 blocks, width 2048, 16 heads (4 key/value), rotary, swiglu 5504, rmsnorm, untied head`."""
+    heads = f"{model.attention_heads} heads"
+    if model.groups != model.attention_heads:
+        heads += f" ({model.groups} key/value)"
+    size = [f"{model.layers} blocks", f"width {model.hidden_size}", heads, _positions(model.position_embedding)]
+    return ", ".join([*size, f"{model.activation} {model.ffn_size}", model.norm, *_differences(model)])
+
+
+def _positions(position: PositionConfig) -> str:
+    if isinstance(position, RotaryPositionConfig):
+        asked = [f"theta {position.theta:g}"] if position.theta != 10000 else []
+        asked += [f"of {position.fraction:.0%}"] if position.fraction != 1 else []
+        asked += ["interleaved"] if position.pairs == "interleaved" else []
+        return f"rotary ({', '.join(asked)})" if asked else "rotary"
+    return {"learned": "learned positions", "alibi": "alibi", "none": "no positions"}[position.name]
+
+
+def _differences(model: ModelConfig) -> list[str]:
+    """What GPT-2 has not."""
+    biases = {"attention": model.attention_bias, "MLP": model.mlp_bias}
+    if model.norm == "layernorm":  # the other kind has none
+        biases["norms"] = model.norm_bias
+    without = [part for part, has_bias in biases.items() if not has_bias]
+    cap = model.logit_soft_cap
+    dropout = max(model.hidden_dropout, model.attention_dropout, model.dropout_of_embedding)
+    switches = {
+        "post-norm": model.norm_placement == "post",
+        "parallel residual": model.parallel_residual,
+        "embedding norm": model.embedding_norm,
+        "query-key norm": model.query_key_norm,
+        f"no biases in {', '.join(without)}": bool(without),
+        "untied head": not model.tied_head,
+        f"logits within {cap or 0:g}": cap is not None,
+        f"dropout {dropout:g}": dropout > 0,
+    }
+    return [text for text, is_on in switches.items() if is_on]
+
+
+def describe_objective(objective: ObjectiveConfig) -> str:
+    """For example `prefix-LM, loss on targets only, attention reset at documents`."""
+    switches = {
+        "attention reset at documents": objective.reset_attention,
+        "positions reset at documents": objective.reset_positions,
+        "no loss after end of document": not objective.loss_after_end_of_document,
+        f"label smoothing {objective.label_smoothing:g}": objective.label_smoothing > 0,
+        f"z-loss {objective.z_loss:g}": objective.z_loss > 0,
+    }
+    return ", ".join([*_kind(objective), *(text for text, is_on in switches.items() if is_on)])
+
+
+def _kind(objective: ObjectiveConfig) -> list[str]:
+    if not isinstance(objective, PrefixLMConfig):
+        return ["causal"]
+    loss = "loss on targets only" if objective.loss_on_targets_only else "loss on the prefix too"
+    return ["prefix-LM", loss, *["reweighted by position"] * objective.reweight_by_position]

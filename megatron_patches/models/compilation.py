@@ -1,0 +1,23 @@
+"""torch.compile, one block at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from megatron_patches.models.block import Block
+
+
+def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Compile each block's computation in place.
+
+    One compilation serves all blocks of a rank: they share their code, and their weights are inputs of it. Alone
+    (tensor 1) a block is one graph. Tensor-parallel ranks compile what lies between two matrices, since their
+    messages are not compiled. What repeats a block under full recomputation stays outside and calls it compiled.
+    """
+    for module in model.modules():
+        if isinstance(module, Block):
+            # A micro-batch's shape never changes within a run: no graph for any shape is tried.
+            compiled = torch.compile(module.compute, backend=backend, dynamic=False)
+            module.compute = compiled  # type: ignore[method-assign]

@@ -1,0 +1,57 @@
+"""The documents of a batch of samples, found by the token that ends them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents in the order of samples and, within each, of places; one number of each, int64 `[documents]`.
+
+    Of a document that begins or ends in another sample, the part in this one counts as a document.
+    """
+
+    shape: tuple[int, int]
+    """samples, places of each"""
+    row: NDArray[np.int64]
+    """sample of the batch that it lies in"""
+    number: NDArray[np.int64]
+    """how many begin before it in its sample"""
+    start: NDArray[np.int64]
+    """its first place"""
+    length: NDArray[np.int64]
+    """its places"""
+
+    def at_places(self, values: NDArray[np.int64]) -> Tensor:
+        """Each document's value at each of its places, int64 `[batch, sequence]`."""
+        return torch.from_numpy(np.repeat(values, self.length).reshape(self.shape))
+
+    def positions(self) -> Tensor:
+        """Places counted from the beginning of each document, int64 `[batch, sequence]`."""
+        return torch.arange(self.shape[1]) - self.at_places(self.start)
+
+
+def find_documents(tokens: Tensor, end_of_document: int) -> Documents:
+    """Documents of int64 `[batch, sequence]`; the token that ends a document belongs to it."""
+    begins = np.ones(tokens.shape, dtype=bool)
+    begins[:, 1:] = tokens.numpy()[:, :-1] == end_of_document
+    row, start = np.nonzero(begins)
+    first_of_row = np.flatnonzero(start == 0)
+    return Documents(
+        shape=(tokens.shape[0], tokens.shape[1]),
+        row=row,
+        number=np.arange(len(row)) - first_of_row[row],
+        start=start,
+        length=np.diff(row * tokens.shape[1] + start, append=tokens.numel()),
+    )
+
+
+def whole_samples(tokens: Tensor) -> Documents:
+    """Every sample of int64 `[batch, sequence]` as one document, whatever it holds."""
+    samples, places = tokens.shape
+    nothing = np.zeros(samples, dtype=np.int64)
+    return Documents((samples, places), np.arange(samples), nothing, nothing, np.full(samples, places))

@@ -1,0 +1,61 @@
+"""What must stay the same for a checkpoint to be continued, also for checkpoints from before a key existed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_patches.checkpoint.identity import differences, run_identity
+from megatron_patches.config import RunConfig, load_run
+from tests.small_run import write_run
+
+# as version 0.1.0 would have saved it, but for the sizes of vocabulary and fused matrices
+OF_0_1_0: dict[str, Any] = {
+    "name": "run", "model.layers": 4, "model.hidden_size": 16, "model.attention_heads": 4, "model.ffn_size": 64,
+    "model.vocab_size": 320, "model.position_embedding": {"name": "learned"}, "model.activation": "gelu_tanh",
+    "model.norm_epsilon": 1e-5, "model.tied_head": True, "model.hidden_dropout": 0.0, "model.attention_dropout": 0.0,
+    "model.init_std": 0.02, "model.init_residual_scaling": True, "data.sequence_length": 8, "data.split": "90,10",
+    "dataset": "d" * 64, "tokenizer": "t" * 64, "training.global_batch_size": 8, "training.precision": "fp32",
+    "training.seed": 1234, "optimizer.name": "adamw", "optimizer.weight_decay": 0.0, "optimizer.gradient_clip": 1.0,
+    "optimizer.beta1": 0.9, "optimizer.beta2": 0.98, "optimizer.epsilon": 1e-8,
+}  # fmt: skip
+
+
+def run(tmp_path: Path, *words: str) -> RunConfig:
+    return load_run(write_run(tmp_path / "run.yaml"), words)
+
+
+def found(saved: dict[str, Any], config: RunConfig) -> list[str]:
+    return differences(saved, run_identity(config, "d" * 64, "t" * 64), config)
+
+
+def test_a_key_that_did_not_exist_had_its_default(tmp_path: Path) -> None:
+    assert found(OF_0_1_0, run(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        ("--model.embedding_norm=true", "model.embedding_norm is false in the checkpoint and true now"),
+        ("--objective.name=prefix_lm", "objective.name is causal in the checkpoint and prefix_lm now"),
+        ("--objective.z_loss=1e-4", "objective.z_loss is 0.0 in the checkpoint and 0.0001 now"),
+        ("--training.frozen=['*.bias']", 'training.frozen is [] in the checkpoint and ["*.bias"] now'),
+        ("--training.batch_ramp={start: 4, increment: 4, samples: 8}", "training.batch_ramp is null"),
+        ("--optimizer.weight_decay_by_name={'*.bias': 0.5}", "optimizer.weight_decay_by_name is []"),
+        ("--optimizer.beta2=0.9", "optimizer.beta2 is 0.98 in the checkpoint and 0.9 now"),
+    ],
+)
+def test_another_setting_is_another_run(tmp_path: Path, words: str, phrase: str) -> None:
+    assert phrase in "; ".join(found(OF_0_1_0, run(tmp_path, words)))
+
+
+@pytest.mark.parametrize("words", ["--training.steps=9", "--parallel.tensor=2", "--training.recomputation=full"])
+def test_length_layout_and_memory_may_change(tmp_path: Path, words: str) -> None:
+    assert found(OF_0_1_0, run(tmp_path, words)) == []
+
+
+def test_the_order_of_patterns_is_part_of_their_meaning(tmp_path: Path) -> None:
+    first = run(tmp_path, "--optimizer.weight_decay_by_name={'*.bias': 0.5, '*.attention.*': 0.1}")
+    second = run(tmp_path, "--optimizer.weight_decay_by_name={'*.attention.*': 0.1, '*.bias': 0.5}")
+    assert found(run_identity(first, "d" * 64, "t" * 64), first) == []
+    assert len(found(run_identity(first, "d" * 64, "t" * 64), second)) == 1

@@ -1,0 +1,118 @@
+"""Prefix and document masks against dense attention written out: matrix product, mask, softmax."""
+
+import itertools
+import math
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from megatron_patches.layout import Layout
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
+from megatron_patches.models.position_config import RotaryPositionConfig
+from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from tests.ranks import run_on_ranks
+
+SEQUENCE, HEADS, SIZE = 12, 4, 8
+KINDS = ["learned", "rotary", "alibi", "none"]
+CASES = ["causal", "prefix", "documents"]
+
+
+def model(kind: str, groups: int) -> ModelConfig:
+    sizes = {"layers": 1, "hidden_size": HEADS * SIZE, "attention_heads": HEADS, "ffn_size": 40, "vocab_size": 32}
+    return ModelConfig.model_validate(
+        sizes | {"position_embedding": kind, "key_value_heads": groups, "query_key_norm": True, "init_std": 0.5}
+    )
+
+
+def context(case: str) -> TokenContext:
+    """Two sequences: prefixes of 5 and 2 tokens, or documents that end before 4 and 9, or before 7."""
+    if case == "causal":
+        return PLAIN_CONTEXT
+    places = torch.arange(SEQUENCE)
+    if case == "prefix":
+        stops = [torch.maximum(places + 1, torch.tensor(prefix)) for prefix in (5, 2)]
+        return TokenContext(visible=torch.stack([torch.stack([torch.zeros_like(s), s], dim=-1) for s in stops]))
+    starts = torch.stack([torch.tensor([0] * 4 + [4] * 5 + [9] * 3), torch.tensor([0] * 7 + [7] * 5)])
+    visible = torch.stack([starts, (places + 1).expand(2, -1)], dim=-1)
+    return TokenContext(positions=places - starts, visible=visible)
+
+
+def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What our attention makes of random features, and what the reference makes of the same queries and keys."""
+    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+    groups = start_process_groups(layout, torch.float32)
+    randomness = StepRandomness(0, groups.coordinates, groups.device)
+    results = []
+    for kind, heads, case in cases:
+        plain = build_plain(gpt_layers(model(kind, heads), SEQUENCE, groups, randomness), seed=3)
+        layers = {layer.spec.name: layer.layer for layer in plain.layers.values()}
+        attention, torch_seed = layers["layers.0"].attention, torch.manual_seed(4)
+        hidden = torch.randn(SEQUENCE, 2, HEADS * SIZE, generator=torch_seed)
+        with torch.no_grad():
+            found = attention(hidden, context(case))
+            query, key, value = attention._project(hidden)
+            query, key = attention.query_norm(query), attention.key_norm(key)
+            ours = slice(groups.coordinates.tensor * query.shape[1], (groups.coordinates.tensor + 1) * query.shape[1])
+            expected = attention.output(dense_attention(kind, query, key, value, context(case), ours))
+        results.append((found.numpy(), expected.numpy()))
+    return results
+
+
+def dense_attention(kind: str, query: Tensor, key: Tensor, value: Tensor, given: TokenContext, heads: slice) -> Tensor:
+    """One score after the other: `[sequence, batch, features]`."""
+    hook = RotaryPositions(RotaryPositionConfig(name="rotary"), SIZE) if kind == "rotary" else PositionEmbedding()
+    query, key = hook.queries_and_keys(query, key, given)
+    slopes = alibi_slopes(HEADS)[heads]
+    output = torch.zeros_like(query)
+    for sample, head, place in itertools.product(range(2), range(query.shape[1]), range(SEQUENCE)):
+        shared = head * key.shape[1] // query.shape[1]
+        first, last = (0, place + 1) if given.visible is None else given.visible[sample, place].tolist()
+        scores = key[sample, shared, first:last] @ query[sample, head, place] / math.sqrt(SIZE)
+        if kind == "alibi":
+            scores = scores - slopes[head] * (place - torch.arange(first, last))
+        output[sample, head, place] = scores.softmax(-1) @ value[sample, shared, first:last]
+    return output.permute(2, 0, 1, 3).flatten(2)
+
+
+@cache
+def _results(tensor: int) -> dict[tuple[str, int, str], list[tuple[np.ndarray, np.ndarray]]]:
+    cases = list(itertools.product(KINDS, [HEADS, 2, 1], CASES))
+    ranks = run_on_ranks(attended, tensor, Layout(tensor, 1, 1), cases)
+    return dict(zip(cases, map(list, zip(*ranks, strict=True)), strict=True))
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_equals_the_dense_reference(kind: str, case: str, tensor: int) -> None:
+    for groups in (HEADS, 2, 1):
+        for found, expected in _results(tensor)[kind, groups, case]:
+            np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_changes_the_output(kind: str) -> None:
+    causal, *masked = (_results(1)[kind, HEADS, case][0][0] for case in CASES)
+    for found in masked:
+        assert np.abs(found - causal).max() > 0.1
+
+
+def test_learned_positions_read_those_that_tokens_have() -> None:
+    groups = SimpleNamespace(layout=Layout(1, 1, 1), coordinates=None, dtype=torch.float32)
+    table = PositionTable(model("learned", 1), SEQUENCE, groups)  # type: ignore[arg-type]
+    torch.nn.init.normal_(table.weight)
+    hidden, given = torch.zeros(SEQUENCE, 2, HEADS * SIZE), context("documents")
+    added = table(hidden, given)
+    assert given.positions is not None
+    for place, sample in itertools.product(range(SEQUENCE), range(2)):
+        assert torch.equal(added[place, sample], table.weight[given.positions[sample, place]])
+    assert torch.equal(table(hidden)[:, 0], table.weight)

@@ -1,0 +1,274 @@
+"""What each key of a run is shown to do by `test_every_switch.py`.
+
+A case changes one key and says what must differ then. Keys of a section with several kinds carry the kind:
+`optimizer.lion.beta1`.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tests.small_training import overrides
+
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Trains:
+    """Losses and gradient norms of four steps differ."""
+
+    change: list[str]
+    base: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Holds:
+    """What the ranks hold of model and optimizer, or keep for the backward pass, differs."""
+
+    what: str
+    change: list[str]
+    base: list[str] = field(default_factory=list)
+    ranks: tuple[int, int] = (1, 1)
+    """without and with the change"""
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The plan says `text` with the change and does not without."""
+
+    text: str
+    change: list[str]
+    base: list[str] = field(default_factory=list)
+    nodes: int | None = None
+
+
+@dataclass(frozen=True)
+class Writes:
+    """A launch leaves other files or events."""
+
+    what: Literal["files", "validations", "log", "wandb"]
+    change: list[str]
+    base: list[str] = field(default_factory=list)
+
+
+def kind(section: str, name: str, **settings: object) -> list[str]:
+    """A section of another kind, in one override."""
+    return [f"--{section}={json.dumps({'name': name, **settings})}"]
+
+
+def of_kind(section: str, name: str, change: dict[str, object], **settings: object) -> Trains:
+    """A key of a kind, changed against the kind's own settings."""
+    return Trains(kind(section, name, **{**settings, **change}), kind(section, name, **settings))
+
+
+RAMP = overrides(training__batch_ramp="{start: 4, increment: 2, samples: 12}", training__micro_batch_size=2)
+FAST = {"learning_rate": 1e-2}
+MUON = {**FAST, "weight_decay": 0.1, "rest": {"learning_rate": 1e-2}}
+LINEAR = {"warmup": 2}
+WSD = {"warmup": 1, "decay": 2}
+PREFIX = kind("objective", "prefix_lm")
+RESET = overrides(objective__reset_attention="true")
+FP16 = overrides(training__precision="fp16", training__loss_scale="{initial: 1e30, hysteresis: 1}")
+SMALL_SCALE = overrides(training__precision="fp16", training__loss_scale="{initial: 4.0}")
+EVALUATED = overrides(evaluation="{every_steps: 2, samples: 10}")
+WANDB = overrides(logging__wandb="{project: one}")
+
+CASES: dict[str, Trains | Holds | Plans | Writes] = {
+    "name": Plans("tr900b-28K-other", ["NAME=tr900b-28K-other"]),
+    "family": Plans("tr901-others", ["FAMILY=tr901-others"]),
+    "why": Plans("to see it", ["--why=to see it"]),
+    # the model
+    "model.layers": Trains(overrides(model__layers=3)),
+    "model.hidden_size": Trains(overrides(model__hidden_size=48)),
+    "model.attention_heads": Trains(overrides(model__attention_heads=2)),
+    "model.key_value_heads": Trains(overrides(model__key_value_heads=2)),
+    "model.ffn_size": Trains(overrides(model__ffn_size=96)),
+    "model.vocab_size": Trains(overrides(model__vocab_size=400)),
+    "model.vocab_multiple": Trains(overrides(model__vocab_multiple=128 * 5)),
+    "model.position_embedding.learned.name": Trains(
+        overrides(model__position_embedding="learned"), overrides(model__position_embedding="none")
+    ),
+    "model.position_embedding.rotary.name": Trains(overrides(model__position_embedding="rotary")),
+    "model.position_embedding.rotary.theta": of_kind("model.position_embedding", "rotary", {"theta": 100.0}),
+    "model.position_embedding.rotary.fraction": of_kind("model.position_embedding", "rotary", {"fraction": 0.5}),
+    "model.position_embedding.rotary.pairs": of_kind("model.position_embedding", "rotary", {"pairs": "interleaved"}),
+    "model.position_embedding.alibi.name": Trains(
+        overrides(model__position_embedding="alibi"), overrides(model__position_embedding="none")
+    ),
+    "model.position_embedding.none.name": Trains(overrides(model__position_embedding="none")),
+    "model.activation": Trains(overrides(model__activation="relu")),
+    "model.norm": Trains(
+        overrides(model__norm="rmsnorm", model__norm_bias="false"), overrides(model__norm_bias="false")
+    ),
+    "model.norm_placement": Trains(overrides(model__norm_placement="post")),
+    "model.norm_epsilon": Trains(overrides(model__norm_epsilon=1e-2)),
+    "model.norm_bias": Trains(overrides(model__norm_bias="false")),
+    "model.embedding_norm": Trains(overrides(model__embedding_norm="true")),
+    "model.query_key_norm": Trains(overrides(model__query_key_norm="true")),
+    "model.parallel_residual": Trains(overrides(model__parallel_residual="true")),
+    "model.attention_bias": Trains(overrides(model__attention_bias="false")),
+    "model.mlp_bias": Trains(overrides(model__mlp_bias="false")),
+    "model.tied_head": Trains(overrides(model__tied_head="false")),
+    "model.logit_soft_cap": Trains(overrides(model__logit_soft_cap=0.1)),
+    "model.hidden_dropout": Trains(overrides(model__hidden_dropout=0.1, model__embedding_dropout=0.0)),
+    "model.attention_dropout": Trains(overrides(model__attention_dropout=0.1)),
+    "model.embedding_dropout": Trains(overrides(model__embedding_dropout=0.1)),
+    "model.init_std": Trains(overrides(model__init_std="small")),
+    "model.init_residual_scaling": Trains(overrides(model__init_residual_scaling="false")),
+    # the data
+    "data.path": Plans("missing", ["--data.path=missing"]),
+    "data.tokenizer": Plans("missing", ["--data.tokenizer=missing"]),
+    "data.split": Trains(["--data.split=7,3"]),
+    "data.sequence_length": Trains(overrides(data__sequence_length=8)),
+    "data.max_epochs": Plans("no overlap", overrides(data__max_epochs=99), overrides(training__steps=2000)),
+    # what is asked of the model
+    "objective.causal.name": Trains(kind("objective", "causal"), PREFIX),
+    "objective.causal.reset_attention": Trains(RESET),
+    "objective.causal.reset_positions": Trains(overrides(objective__reset_positions="true")),
+    "objective.causal.loss_after_end_of_document": Trains(overrides(objective__loss_after_end_of_document="false")),
+    "objective.causal.label_smoothing": Trains(overrides(objective__label_smoothing=0.1)),
+    "objective.causal.z_loss": Trains(overrides(objective__z_loss=1e-2)),
+    "objective.prefix_lm.name": Trains(PREFIX),
+    "objective.prefix_lm.reset_attention": Trains(RESET, PREFIX),
+    "objective.prefix_lm.reset_positions": Trains(overrides(objective__reset_positions="true"), PREFIX),
+    "objective.prefix_lm.loss_after_end_of_document": Trains(
+        overrides(objective__loss_after_end_of_document="false"), PREFIX
+    ),
+    "objective.prefix_lm.label_smoothing": Trains(overrides(objective__label_smoothing=0.1), PREFIX),
+    "objective.prefix_lm.z_loss": Trains(overrides(objective__z_loss=1e-2), PREFIX),
+    "objective.prefix_lm.loss_on_targets_only": Trains(
+        overrides(objective__loss_on_targets_only="false"), PREFIX
+    ),
+    "objective.prefix_lm.reweight_by_position": Trains(
+        overrides(objective__reweight_by_position="true"), PREFIX
+    ),
+    # length, batch, precision, memory
+    "training.steps": Trains(overrides(training__steps=6)),  # the end of the decay moves
+    "training.samples": Trains(overrides(training__steps="null", training__samples=48)),
+    "training.tokens": Trains(overrides(training__steps="null", training__tokens=48 * 16)),
+    "training.global_batch_size": Trains(overrides(training__global_batch_size=16)),
+    "training.batch_ramp.start": Trains(["--training.batch_ramp.start=2"], RAMP),
+    "training.batch_ramp.increment": Trains(["--training.batch_ramp.increment=4"], RAMP),
+    "training.batch_ramp.samples": Trains(["--training.batch_ramp.samples=6"], RAMP),
+    "training.micro_batch_size": Holds("saved bytes", overrides(training__micro_batch_size=4)),
+    "training.precision": Holds("weight bytes", overrides(training__precision="bf16")),
+    "training.loss_scale.initial": Holds("loss scale", ["--training.loss_scale.initial=1024.0"], FP16),
+    "training.loss_scale.window": Holds("loss scale", ["--training.loss_scale.window=1"], SMALL_SCALE),
+    "training.loss_scale.hysteresis": Holds("loss scale", ["--training.loss_scale.hysteresis=3"], FP16),
+    "training.loss_scale.minimum": Holds("loss scale", ["--training.loss_scale.minimum=5e29"], FP16),
+    "training.recomputation": Holds("saved bytes", overrides(training__recomputation="full")),
+    "training.compile": Holds("compiled blocks", overrides(training__compile="true")),
+    "training.trainable": Trains(
+        overrides(training__trainable="['*.bias']"), overrides(optimizer__weight_decay=0.0)
+    ),
+    "training.frozen": Trains(overrides(training__frozen="['embedding.*']")),
+    "training.seed": Trains(overrides(training__seed=8)),
+    # update rules
+    "optimizer.adamw.name": Trains(kind("optimizer", "adamw", **FAST), kind("optimizer", "sgd", **FAST)),
+    "optimizer.adamw.learning_rate": Trains(overrides(optimizer__learning_rate=2e-2)),
+    "optimizer.adamw.weight_decay": Trains(overrides(optimizer__weight_decay=0.5)),
+    "optimizer.adamw.weight_decay_by_name": Trains(overrides(optimizer__weight_decay_by_name="{'*.bias': 0.5}")),
+    "optimizer.adamw.gradient_clip": of_kind("optimizer", "adamw", {"gradient_clip": 1e-9}, **FAST),
+    "optimizer.adamw.beta1": Trains(overrides(optimizer__beta1=0.5)),
+    "optimizer.adamw.beta2": Trains(overrides(optimizer__beta2=0.5)),
+    "optimizer.adamw.epsilon": Trains(overrides(optimizer__epsilon=1e-2)),
+    "optimizer.sgd.name": Trains(kind("optimizer", "sgd", **FAST)),
+    "optimizer.sgd.momentum": of_kind("optimizer", "sgd", {"momentum": 0.9}, **FAST),
+    "optimizer.adafactor.name": Trains(kind("optimizer", "adafactor", **FAST)),
+    "optimizer.adafactor.decay_exponent": of_kind("optimizer", "adafactor", {"decay_exponent": 0.5}, **FAST),
+    "optimizer.adafactor.update_clip": of_kind("optimizer", "adafactor", {"update_clip": 0.5}, **FAST),
+    "optimizer.adafactor.scale_by_parameter": of_kind("optimizer", "adafactor", {"scale_by_parameter": False}, **FAST),
+    "optimizer.adafactor.epsilon": of_kind("optimizer", "adafactor", {"epsilon": 1e-2}, **FAST),
+    "optimizer.adafactor.least_scale": of_kind("optimizer", "adafactor", {"least_scale": 0.5}, **FAST),
+    "optimizer.lion.name": Trains(kind("optimizer", "lion", **FAST)),
+    "optimizer.lion.beta1": of_kind("optimizer", "lion", {"beta1": 0.1}, **FAST),
+    "optimizer.lion.beta2": of_kind("optimizer", "lion", {"beta2": 0.1}, **FAST),
+    "optimizer.muon.name": Trains(kind("optimizer", "muon", **MUON)),
+    "optimizer.muon.momentum": of_kind("optimizer", "muon", {"momentum": 0.5}, **MUON),
+    "optimizer.muon.nesterov": of_kind("optimizer", "muon", {"nesterov": False}, **MUON),
+    "optimizer.muon.newton_schulz_steps": of_kind("optimizer", "muon", {"newton_schulz_steps": 1}, **MUON),
+    "optimizer.muon.update_scale": of_kind("optimizer", "muon", {"update_scale": "rms"}, **MUON),
+    **{
+        f"optimizer.muon.rest.{key}": of_kind("optimizer", "muon", {"rest": {**FAST, key: value}}, **MUON)
+        for key, value in {"learning_rate": 2e-2, "beta1": 0.5, "beta2": 0.5, "epsilon": 1e-2}.items()
+    },
+    **{
+        f"optimizer.{name}.{key}": of_kind("optimizer", name, {key: value}, **(MUON if name == "muon" else FAST))
+        for name in ("sgd", "adafactor", "lion", "muon")
+        for key, value in {
+            "learning_rate": 2e-2,
+            "weight_decay": 0.5,
+            "weight_decay_by_name": {"*.bias": 0.5},
+            "gradient_clip": 1e-9,
+        }.items()
+    },
+    # it goes by signs: a clip matters where it brings gradients of different steps to one size
+    "optimizer.lion.gradient_clip": of_kind(
+        "optimizer", "lion", {"gradient_clip": 0.05}, gradient_clip=0.0, learning_rate=0.1, beta1=0.5
+    ),
+    # learning rates
+    **{
+        f"schedule.{name}.{key}": of_kind("schedule", name, change, **settings)
+        for name, settings in {
+            "constant": LINEAR, "inverse_square_root": LINEAR, "linear": LINEAR, "cosine": LINEAR,
+            "warmup_stable_decay": WSD,
+        }.items()
+        for key, change in {"unit": {"unit": "samples"}, "warmup": {"warmup": 3 - settings["warmup"]}}.items()
+    },
+    **{
+        f"schedule.{name}.decay_end": of_kind("schedule", name, {"decay_end": 3}, **settings)
+        for name, settings in {"linear": LINEAR, "cosine": LINEAR, "warmup_stable_decay": WSD}.items()
+    },
+    **{
+        f"schedule.{name}.final_learning_rate": of_kind("schedule", name, {"final_learning_rate": 9e-3}, **settings)
+        for name, settings in {
+            "inverse_square_root": LINEAR, "linear": LINEAR, "cosine": LINEAR, "warmup_stable_decay": WSD,
+        }.items()
+    },
+    "schedule.constant.name": Trains(kind("schedule", "constant")),
+    "schedule.inverse_square_root.name": Trains(kind("schedule", "inverse_square_root")),
+    "schedule.inverse_square_root.timescale": of_kind("schedule", "inverse_square_root", {"timescale": 2}),
+    "schedule.linear.name": Trains(kind("schedule", "linear")),
+    "schedule.cosine.name": Trains(kind("schedule", "cosine"), kind("schedule", "linear")),
+    "schedule.warmup_stable_decay.name": Trains(
+        kind("schedule", "warmup_stable_decay", **WSD), kind("schedule", "linear", **LINEAR)
+    ),
+    "schedule.warmup_stable_decay.decay": of_kind("schedule", "warmup_stable_decay", {"decay": 1}, **WSD),
+    "schedule.warmup_stable_decay.shape": of_kind(
+        "schedule", "warmup_stable_decay", {"shape": "cosine"}, warmup=0, decay=3
+    ),
+    # the layout
+    "parallel.tensor": Holds("weight bytes", overrides(parallel__tensor=2), ranks=(1, 2)),
+    "parallel.sequence_parallel": Holds(
+        "saved bytes", overrides(parallel__sequence_parallel="true"), overrides(parallel__tensor=2), ranks=(2, 2)
+    ),
+    "parallel.pipeline": Holds("parameters", overrides(parallel__pipeline=2), ranks=(1, 2)),
+    "parallel.pipeline_partition": Holds(
+        "parameters",
+        overrides(parallel__pipeline_partition="parameters"),
+        overrides(parallel__pipeline=2, model__tied_head="false", model__layers=3),
+        ranks=(2, 2),
+    ),
+    "parallel.zero_stage": Holds(
+        "optimizer bytes", overrides(parallel__zero_stage=1), overrides(training__micro_batch_size=4), ranks=(2, 2)
+    ),
+    "parallel.processes_per_node": Plans(
+        "4 processes", overrides(parallel__processes_per_node=4, training__micro_batch_size=2),
+        overrides(parallel__processes_per_node=2), nodes=1
+    ),
+    "parallel.local_processes": Plans(
+        "4 processes", overrides(parallel__local_processes=4, training__micro_batch_size=2)
+    ),
+    # what a launch leaves behind
+    "checkpoint.every_steps": Writes("files", overrides(checkpoint__every_steps=2)),
+    "logging.every_steps": Writes("log", overrides(logging__every_steps=2)),
+    "logging.wandb.project": Writes("wandb", overrides(logging__wandb="{project: two}"), WANDB),
+    "logging.wandb.group": Writes("wandb", overrides(logging__wandb="{project: one, group: some}"), WANDB),
+    "logging.wandb.mode": Writes("wandb", overrides(logging__wandb="{project: one, mode: online}"), WANDB),
+    "evaluation.every_steps": Writes("validations", overrides(evaluation="{every_steps: 1, samples: 10}"), EVALUATED),
+    "evaluation.samples": Writes("validations", overrides(evaluation="{every_steps: 2, samples: 12}"), EVALUATED),
+}  # fmt: skip
+BASE = overrides(
+    training__steps=STEPS, training__micro_batch_size=8, parallel__zero_stage=0, checkpoint__every_steps=4,
+    evaluation="null", optimizer__gradient_clip=0.0,
+)  # fmt: skip

@@ -1,0 +1,204 @@
+"""Promise 5: every key of a run does something. Each is shown here; a key that is not listed in `switches.py` fails.
+
+What must differ is the numbers of training, what the ranks hold, what the plan says, or what a launch writes.
+"""
+
+from collections.abc import Callable, Iterator
+from math import isfinite
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from data_tools.errors import TrainyardError
+from megatron_patches.config import RunConfig, load_run
+from megatron_patches.configuration.fields import section_models
+from megatron_patches.events import effective, read_events
+from megatron_patches.plan import Machines, plan_run, summary
+from megatron_patches.run_directory import start_launch
+from tests.ranks import run_on_ranks
+from tests.small_engine import SmallEngine, record_steps
+from tests.small_training import SmallData, train_launch
+from tests.switches import BASE, CASES, STEPS, Holds, Plans, Trains, Writes
+
+
+def run_file(small_data: SmallData, folder: Path, words: list[str]) -> tuple[Path, list[str]]:
+    """The small run's file and its overrides; `NAME=` and `FAMILY=` say where the file lies."""
+    place = dict(word.split("=", 1) for word in words if not word.startswith("--"))
+    settings = [word for word in words if word.startswith("--")]
+    path = small_data.write(folder / place.get("FAMILY", "tr900-tests"), place.get("NAME", "tr900a-28K-small"))
+    return path, [*BASE, *settings]
+
+
+def configure(small_data: SmallData, folder: Path, words: list[str]) -> RunConfig:
+    """The small run with overrides."""
+    path, settings = run_file(small_data, folder, words)
+    return load_run(path, settings)
+
+
+def leaf_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Every key that holds a value, the kind's name in front of the keys of a section with several kinds."""
+    for name, info in model.model_fields.items():
+        sections = section_models(info)
+        if not sections:
+            yield prefix + name
+        for section in sections:
+            kind_name = f"{get_args(section.model_fields['name'].annotation)[0]}." if len(sections) > 1 else ""
+            yield from leaf_keys(section, f"{prefix}{name}.{kind_name}")
+
+
+def test_every_key_is_listed() -> None:
+    keys = list(leaf_keys())
+    assert sorted(CASES) == sorted(keys)
+    assert len(keys) > 100
+
+
+@pytest.fixture(scope="module")
+def numbers(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What every run of a `Trains` case comes to, by its overrides; all of them train in one process."""
+    words = {repr(each): each for case in CASES.values() if isinstance(case, Trains) for each in runs_of(case)}
+    folder = tmp_path_factory.mktemp("runs")
+    configs = {key: configure(small_data, folder, each) for key, each in words.items()}
+    return run_on_ranks(train_each, 1, configs, timeout=300)[0]
+
+
+def runs_of(case: Trains) -> list[list[str]]:
+    """Overrides without and with the change; a change of one key is laid over the base."""
+    return [case.base, [*case.base, *case.change]]
+
+
+def train_each(configs: dict[str, RunConfig]) -> dict[str, Any]:
+    """Losses and gradient norms of each run, or the error that it ended with."""
+    import torch.distributed as dist
+
+    from megatron_patches.parallel.process_groups import stop_process_groups
+
+    found: dict[str, Any] = {}
+    for key, config in configs.items():
+        try:
+            found[key] = record_steps(config, min(STEPS, config.timetable.steps))
+        except Exception as error:  # noqa: BLE001  one run's error is its own case's failure
+            found[key] = f"{type(error).__name__}: {error}"
+        if dist.is_initialized():
+            stop_process_groups()
+    return found
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Trains)])
+def test_a_key_changes_the_numbers(key: str, numbers: dict[str, Any]) -> None:
+    case = CASES[key]
+    assert isinstance(case, Trains)
+    before, after = (numbers[repr(each)] for each in runs_of(case))
+    assert isinstance(before, list), before
+    assert isinstance(after, list), after
+    assert all(isfinite(number) for step in [*before, *after] for number in step)
+    assert before != after
+    assert len(before) >= 2
+
+
+def measure_holdings(config: RunConfig) -> dict[str, Any]:
+    """What this rank holds after some steps, and what a forward pass keeps for the backward pass."""
+    import torch
+    from torch import Tensor
+
+    kept, compiled = 0, 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    def count_compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        nonlocal compiled
+        compiled += 1
+        return function
+
+    torch.compile = count_compiled  # type: ignore[assignment]
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        small = SmallEngine(config)
+        small.train(STEPS)
+    small.batches.close()
+    pieces = small.engine.state()
+    return {
+        "parameters": sorted({piece.name for piece in pieces}),
+        "weight bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind == "weight"),
+        "optimizer bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind != "weight"),
+        "loss scale": small.engine.scalars(),
+        "saved bytes": kept,
+        "compiled blocks": compiled,
+    }
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Holds)])
+def test_a_key_changes_what_ranks_hold(key: str, small_data: SmallData, tmp_path: Path) -> None:
+    case = CASES[key]
+    assert isinstance(case, Holds)
+    before, after = (
+        run_on_ranks(measure_holdings, ranks, configure(small_data, tmp_path, words))[0]
+        for ranks, words in zip(case.ranks, (case.base, [*case.base, *case.change]), strict=True)
+    )
+    assert before[case.what] != after[case.what]
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Plans)])
+def test_a_key_changes_the_plan(
+    key: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    case = CASES[key]
+    assert isinstance(case, Plans)
+
+    def said(words: list[str]) -> str:
+        try:
+            return summary(plan_run(*run_file(small_data, tmp_path, words), Machines(case.nodes)))
+        except TrainyardError as error:
+            return str(error)
+
+    assert case.text in said([*case.base, *case.change])
+    assert case.text not in said(case.base)
+
+
+def launch_and_look(small_data: SmallData, folder: Path, words: list[str]) -> dict[str, Any]:
+    """What a launch has left behind."""
+    launch = start_launch(configure(small_data, folder, words))
+    asked = run_on_ranks(train_and_tell_wandb, 1, str(launch.directory))[0]
+    lines = (launch.run.logs / f"{launch.id}.log").read_text().splitlines()
+    return {
+        "files": sorted(path.name for path in launch.run.checkpoints.iterdir()),
+        "log": [line.split(" |")[0] for line in lines if line.startswith("step ")],
+        "validations": [
+            (event.facts["step"], event.facts["validation_samples"])
+            for event in effective(read_events(launch.run.events), "validation")
+        ],
+        "wandb": asked,
+    }
+
+
+def train_and_tell_wandb(launch_directory: str) -> list[dict[str, Any]]:
+    """Train; what Weights & Biases was asked for."""
+    import wandb
+
+    asked: list[dict[str, Any]] = []
+    start = wandb.init
+
+    def listen(**options: Any) -> Any:
+        asked.append({key: options[key] for key in ("project", "group", "mode")})
+        return start(**{**options, "mode": "disabled"})
+
+    wandb.init = listen  # type: ignore[assignment]
+    train_launch(launch_directory)
+    return asked
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Writes)])
+def test_a_key_changes_what_a_launch_leaves(
+    key: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[key]
+    assert isinstance(case, Writes)
+    found = []
+    for number, words in enumerate((case.base, [*case.base, *case.change])):
+        monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / str(number)))
+        found.append(launch_and_look(small_data, tmp_path, words)[case.what])
+    assert found[0] != found[1]
