@@ -104,6 +104,15 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def drop_from_page_cache(path: Path) -> None:
+    """Make the next read of a file that is on the disk come from there; a file system may ignore it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def hash_file(path: Path) -> tuple[str, int]:
     """sha256 (64 hexadecimal digits) and size in bytes of a file, read in pieces of 1 MiB."""
     digest = hashlib.sha256()

@@ -52,6 +52,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def save_requested(self) -> Path:
+        """A file, its text the reason, by which people ask a running run for a checkpoint."""
+        return self.path / "save-requested"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files of TensorBoard."""
         return self.path / "tensorboard"

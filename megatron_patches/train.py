@@ -21,7 +21,8 @@ from megatron_patches.callbacks.checkpointing import Checkpointing, describe_res
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.checkpoint.folders import remove_partial
 from megatron_patches.checkpoint.identity import run_identity
-from megatron_patches.checkpoint.resume import newest_whole_checkpoint
+from megatron_patches.checkpoint.resume import load_newest_whole
+from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine.build import PRECISIONS, build_engine
 from megatron_patches.events import EventWriter
@@ -65,7 +66,8 @@ def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> t
     data = RunData(config.data, CHECKOUT)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.dataset_id, data.tokenizer_id)
-    checkpointing = Checkpointing(config.checkpoint.every_steps, identity, (data.dataset_id, data.tokenizer_id))
+    saver = Saver(launch.run.checkpoints, config.checkpoint, groups)
+    checkpointing = Checkpointing(saver, identity, (data.dataset_id, data.tokenizer_id))
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
     trainer = Trainer(
         config=config,
@@ -114,12 +116,12 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     folder = trainer.launch.run.checkpoints
     if trainer.speaks:
         for leftover in remove_partial(folder):
-            trainer.say(f"removed {leftover.name}: a save that was killed")
+            trainer.say(f"removed {leftover.name}: a save or a deletion that was killed")
 
     def skipped(path: Path, problems: list[str]) -> None:
         trainer.say(f"skipping damaged {path.name}: {'; '.join(problems)}")
 
-    checkpoint = newest_whole_checkpoint(folder, trainer.groups, skipped)
+    checkpoint = load_newest_whole(folder, trainer.engine.state(), trainer.groups, skipped)
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
         trainer.say(describe_resume(checkpoint, trainer.config.timetable.steps - trainer.progress.step))

@@ -1,14 +1,15 @@
 """The training loop: read, forward and backward, step, callbacks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 
 import torch
 
 from megatron_patches.batches import TrainingBatches
 from megatron_patches.callbacks.callback import Callback
+from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.config import RunConfig
 from megatron_patches.device_numbers import DeviceNumbers
 from megatron_patches.engine.interface import Engine
@@ -17,6 +18,7 @@ from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.progress import Outcome, Progress, StepRecord, ValidationRecord
 from megatron_patches.run_directory import Launch
+from megatron_patches.votes import StepVotes
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Trainer:
         self.batches = batches
         self.randomness = randomness
         self.callbacks = callbacks
+        self.votes = StepVotes(groups.control_group)
         self.progress = Progress()
         self.stop_reason: str | None = None
         self._unread: _StepOnDevice | None = None
@@ -69,6 +72,7 @@ class Trainer:
         self._read_at = perf_counter()
         while self.progress.step < self.config.timetable.steps and self.stop_reason is None:
             self.train_step()
+        self.votes.collect()
         self.read_numbers()
         outcome = Outcome.FINISHED if self.progress.step >= self.config.timetable.steps else Outcome.STOPPED
         for callback in self.callbacks:
@@ -94,8 +98,10 @@ class Trainer:
         self._unread = _StepOnDevice(progress.step, progress.samples, progress.tokens, batch_size, numbers, rate)
         if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
             self.read_numbers()
+        self.votes.collect()
         for callback in self.callbacks:
             callback.after_update(self)
+        self.votes.send()
 
     def read_numbers(self) -> None:
         """Wait for the step whose numbers are still on the device, if any, and hand them to the callbacks."""
@@ -116,9 +122,12 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_step(self, record)
 
-    def pause_clock(self, seconds: float) -> None:
-        """Time spent outside steps (validation, saving) is not counted as a step's."""
-        self._read_at += seconds
+    @contextmanager
+    def outside_steps(self) -> Iterator[None]:
+        """Time spent within it (validation, saving) is not counted as a step's."""
+        started = perf_counter()
+        yield
+        self._read_at += perf_counter() - started
 
     def say(self, text: str) -> None:
         """Something people should know, for log and record."""
@@ -130,10 +139,10 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_validation(self, record)
 
-    def announce_checkpoint(self, folder: Path) -> None:
+    def announce_checkpoint(self, record: SaveRecord) -> None:
         """Tell every callback."""
         for callback in self.callbacks:
-            callback.on_checkpoint(self, folder)
+            callback.on_checkpoint(self, record)
 
     def request_stop(self, reason: str) -> None:
         """Stop after this step; every rank must ask in the same step."""

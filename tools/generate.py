@@ -1,12 +1,11 @@
 """`tools/generate`: let a run continue a text."""
 
-import difflib
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
-from data_tools.errors import TrainyardError
+from tools.checkpoint_reference import find_run_directory
 from tools.command_line import run_app
 
 app = typer.Typer(add_completion=False)
@@ -23,31 +22,24 @@ def main(
     step: int | None = typer.Option(None, min=0, help="Of this step's checkpoint [default: the newest whole one]."),
 ) -> None:
     """Continue a text with the weights of a run's checkpoint, on one process, whatever layout saved it."""
-    from megatron_patches.checkpoint.choice import checkpoint_to_read
-    from megatron_patches.run_directory import RunDirectory, runs_root
+    from megatron_patches.checkpoint.choice import checkpoints_with_weights
 
-    directory = Path(run) if os.sep in run else runs_root() / run
-    if not directory.is_dir():
-        made = sorted(path.name for path in runs_root().glob("*/")) if runs_root().is_dir() else []
-        near = difflib.get_close_matches(directory.name, made, n=1, cutoff=0.3)
-        remedy = f"nearest: {near[0]}" if near else "name a run that was launched, or its run directory"
-        raise TrainyardError(f"there is no run directory {directory}; {remedy}")
-    folder, damage = checkpoint_to_read(RunDirectory(directory), step)
-    for problem in damage:
-        typer.echo(f"passed over: {problem}", err=True)
-    if damage:
-        typer.echo(f"reading {folder.name}", err=True)
-    print(_continue(folder, prompt, tokens, temperature, top_k, seed))
+    print(_continue(checkpoints_with_weights(find_run_directory(run), step), prompt, tokens, temperature, top_k, seed))
 
 
-def _continue(folder: Path, prompt: str, tokens: int, temperature: float, top_k: int | None, seed: int) -> str:
+def _continue(
+    folders: Sequence[Path], prompt: str, tokens: int, temperature: float, top_k: int | None, seed: int
+) -> str:
     from megatron_patches.node import quieten_libraries
 
     quieten_libraries()  # before what they are imported by
     from megatron_patches.generation.loaded_model import load_model
     from megatron_patches.generation.sampling import Sampling
 
-    return load_model(folder).continue_text(prompt, tokens, Sampling(temperature, top_k, seed))
+    model = load_model(folders, passed_over=lambda problem: typer.echo(f"passed over: {problem}", err=True))
+    if model.checkpoint != folders[0]:
+        typer.echo(f"reading {model.checkpoint.name}", err=True)
+    return model.continue_text(prompt, tokens, Sampling(temperature, top_k, seed))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from megatron_patches.callbacks.checkpointing import Checkpointing
 from megatron_patches.callbacks.console_log import ConsoleLog
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.finite_guard import FiniteGuard
+from megatron_patches.callbacks.spike_watch import SpikeWatch
 from megatron_patches.callbacks.stop_on_signal import StopOnSignal
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.validation import Validation
@@ -31,6 +32,8 @@ def build_callbacks(
     acting: list[Callback] = []
     if config.evaluation is not None:
         acting.append(Validation(config.evaluation, data.validation_windows))
+    if config.checkpoint.pin_spikes_above is not None:
+        acting.append(SpikeWatch(config.checkpoint.pin_spikes_above, checkpointing))
     acting += [StopOnSignal(), checkpointing]
     recording = _recorders(config, launch, groups, events) if events is not None else []
     return [*acting, *recording, FiniteGuard()]

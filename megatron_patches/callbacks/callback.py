@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
+    from megatron_patches.checkpoint.saver import SaveRecord
     from megatron_patches.trainer import Trainer
 
 
@@ -32,8 +32,8 @@ class Callback:
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         """A validation was made."""
 
-    def on_checkpoint(self, trainer: Trainer, folder: Path) -> None:
-        """A checkpoint is complete."""
+    def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
+        """A checkpoint is whole on the disk; training may be steps beyond it."""
 
     def on_message(self, trainer: Trainer, text: str) -> None:
         """Something people should know."""

@@ -1,19 +1,21 @@
-"""Saves the run every N steps, at its end, and when it is asked to stop; resumes it."""
+"""Saves the run every N steps, at its end, when it is asked to stop, and when somebody asks for it; resumes it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from data_tools.errors import TrainingFailed
 from megatron_patches.callbacks.callback import Callback
-from megatron_patches.checkpoint.load import StoredState
+from megatron_patches.callbacks.save_request import SaveRequest
+from megatron_patches.checkpoint.folders import Content, list_checkpoints
+from megatron_patches.checkpoint.marks import pin
 from megatron_patches.checkpoint.resume import Resumable
-from megatron_patches.checkpoint.save import CheckpointContent, save_checkpoint
+from megatron_patches.checkpoint.save import CheckpointContent
+from megatron_patches.checkpoint.saver import SaveOrder, Saver
 from megatron_patches.config import to_yaml
-from megatron_patches.progress import Outcome
+from megatron_patches.progress import Outcome, ValidationRecord
+from megatron_patches.votes import Question
 
 if TYPE_CHECKING:
     from megatron_patches.trainer import Trainer
@@ -22,33 +24,94 @@ if TYPE_CHECKING:
 class Checkpointing(Callback):
     """`identity` and `parents` are the same for every checkpoint of a launch."""
 
-    def __init__(self, every_steps: int, identity: dict[str, object], parents: tuple[str, ...]) -> None:
-        self.every_steps = every_steps
+    def __init__(self, saver: Saver, identity: dict[str, object], parents: tuple[str, ...]) -> None:
+        self.saver = saver
         self.identity = identity
         self.parents = parents
         self._saved_step = -1
+        self._validation: ValidationRecord | None = None
+        self._pin_next: str | None = None
+        self._request: SaveRequest
+        self._done: Question
+
+    def on_start(self, trainer: Trainer) -> None:
+        reserved = self.saver.reserve(trainer.engine.state())
+        if reserved:
+            trainer.say(
+                f"a copy of {reserved:,} bytes for checkpoints is reserved in the memory of each process's host"
+            )
+        self._request = SaveRequest(trainer.launch.run.save_requested, trainer.speaks, trainer.votes.ask())
+        self._done = trainer.votes.ask()
 
     def after_update(self, trainer: Trainer) -> None:
-        if trainer.progress.step % self.every_steps == 0:
-            self.save(trainer)
+        if self._done.verdict and self.saver.busy:
+            self._finish(trainer)
+        order = self._due(trainer)
+        if asked := self._request.answer(trainer.groups):
+            self._pin_next = asked
+            weights = order is not None and "weights" in order.contents
+            order = SaveOrder(("full", "weights") if weights else ("full",), asked)
+        if order is not None:
+            self._save(trainer, order)
+        # rank 0 is through with a save only when all ranks are: the last thing that they do, they do together
+        self._done.vote = int(trainer.speaks and self.saver.done)
+
+    def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
+        self._validation = record
 
     def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
-        self.save(trainer)
+        if trainer.progress.step != self._saved_step:
+            self._save(trainer, SaveOrder(("full",), "end"))
+        self._finish(trainer)
 
-    def save(self, trainer: Trainer) -> None:
-        """Save the current step, once."""
-        step = trainer.progress.step
-        if step == self._saved_step:
-            return
+    def close(self) -> None:
+        self.saver.close()
+
+    def pin_around(self, trainer: Trainer, reason: str) -> None:
+        """Keep the newest checkpoint that is whole, and the next one."""
+        self._finish(trainer)
+        if trainer.speaks:
+            for folder in list_checkpoints(trainer.launch.run.checkpoints)[:1]:
+                pin(folder, reason)
+        self._pin_next = reason
+
+    def _due(self, trainer: Trainer) -> SaveOrder | None:
+        """What the intervals ask for at this step."""
+        step, rules = trainer.progress.step, trainer.config.checkpoint
+        contents: list[Content] = []
+        if step % rules.every_steps == 0:
+            contents.append("full")
+        if rules.weights_every_steps and step % rules.weights_every_steps == 0:
+            contents.append("weights")
+        if contents:
+            return SaveOrder(tuple(contents), "interval")
+        if rules.ephemeral_every_steps and step % rules.ephemeral_every_steps == 0:
+            if not self.saver.busy:
+                return SaveOrder(("full",), "ephemeral")
+            trainer.say(f"no ephemeral checkpoint of step {step}: another one is still being written")
+        return None
+
+    def _save(self, trainer: Trainer, order: SaveOrder) -> None:
+        """Begin to save the current step; a save that is still being written comes first."""
+        self._finish(trainer)
         trainer.read_numbers()
         self._check_owner(trainer)
-        started = perf_counter()
-        folder = save_checkpoint(
-            trainer.launch.run.checkpoints, trainer.engine.state(), self._content(trainer), trainer.groups
-        )
-        self._saved_step = step
-        trainer.pause_clock(perf_counter() - started)
-        trainer.announce_checkpoint(folder)
+        with trainer.outside_steps():
+            self.saver.begin(trainer.engine.state(), self._content(trainer, order), order)
+        if "full" in order.contents:
+            self._saved_step, self._pin_next = trainer.progress.step, None
+        if not trainer.config.checkpoint.asynchronous:
+            self._finish(trainer)
+
+    def _finish(self, trainer: Trainer) -> None:
+        """Wait for the save that is being written, if there is one, and tell everybody."""
+        if not self.saver.busy:
+            return
+        with trainer.outside_steps():
+            records = self.saver.finish()
+        for record in records:
+            trainer.announce_checkpoint(record)
+        self._request.done()
 
     def _check_owner(self, trainer: Trainer) -> None:
         """Of two launches of a run the newer one owns its directory; the older must not write there any more."""
@@ -60,12 +123,13 @@ class Checkpointing(Callback):
                 "at a time: the same command resumes it when it has ended"
             )
 
-    def _content(self, trainer: Trainer) -> CheckpointContent:
+    def _content(self, trainer: Trainer, order: SaveOrder) -> CheckpointContent:
         config, progress, layout = trainer.config, trainer.progress, trainer.groups.layout
         facts = {
             "run": config.name,
             "launch": trainer.launch.id,
             **asdict(progress),
+            "reason": order.reason,
             "learning_rate": config.learning_rate(progress.step),
             "next_learning_rate": config.learning_rate(progress.step + 1),
             "optimizer_steps": trainer.engine.optimizer_steps(),
@@ -73,6 +137,8 @@ class Checkpointing(Callback):
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
         }
+        if self._validation is not None and self._validation.step == progress.step:
+            facts["validation_loss"] = self._validation.loss
         states = {callback.state_key: callback.state() for callback in trainer.callbacks if callback.state_key}
         return CheckpointContent(
             step=progress.step,
@@ -81,12 +147,12 @@ class Checkpointing(Callback):
             trainer={"progress": asdict(progress), "callbacks": states, "engine": trainer.engine.scalars()},
             config=to_yaml(config),
             parents=self.parents,
+            pin=self._pin_next,
         )
 
     def resume(self, trainer: Trainer, checkpoint: Resumable) -> None:
-        """Take weights, moments, progress and callbacks' states from a checkpoint; randomness follows from the step."""
-        pieces = trainer.engine.state()
-        StoredState(checkpoint.folder).restore(pieces)
+        """Take progress and callbacks' states from a checkpoint whose tensors are loaded; randomness follows from the
+        step."""
         steps = checkpoint.manifest.facts["optimizer_steps"]
         assert isinstance(steps, int)
         trainer.engine.set_optimizer_steps(steps)
@@ -101,5 +167,4 @@ class Checkpointing(Callback):
 
 def describe_resume(checkpoint: Resumable, remaining: int) -> str:
     """One line that says what is continued."""
-    folder: Path = checkpoint.folder
-    return f"resuming from {folder.name} (step {checkpoint.manifest.facts['step']}, {remaining} steps to go)"
+    return f"resuming from {checkpoint.folder.name} (step {checkpoint.manifest.facts['step']}, {remaining} steps to go)"

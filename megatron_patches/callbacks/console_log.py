@@ -14,6 +14,7 @@ from megatron_patches.callbacks.callback import Callback
 from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
+    from megatron_patches.checkpoint.saver import SaveRecord
     from megatron_patches.trainer import Trainer
 
 SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about ten steps
@@ -59,8 +60,8 @@ class ConsoleLog(Callback):
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         self.say(f"validation after step {record.step}: loss {record.loss:.4f} ({record.validation_samples} samples)")
 
-    def on_checkpoint(self, trainer: Trainer, folder: Path) -> None:
-        self.say(f"saved {folder.name}")
+    def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
+        self.say(saved_line(record))
 
     def on_message(self, trainer: Trainer, text: str) -> None:
         self.say(text)
@@ -93,3 +94,13 @@ def step_line(record: StepRecord, total_steps: int, seconds_per_step: float, pea
     if peak:
         parts.append(f"MFU {record.tflops_per_process / peak:.1%}")
     return " | ".join([*parts, f"ETA {remaining}"])
+
+
+def saved_line(record: SaveRecord) -> str:
+    """What was saved, what it cost, and what went for it."""
+    written = record.written
+    cost = f"{written.bytes:,} bytes in {record.write_seconds:.2f} s, training waited {record.stall_seconds:.2f} s"
+    why = "" if record.reason in ("interval", "end") else f", {record.reason}"
+    gone = f"; removed {', '.join(written.removed)}" if written.removed else ""
+    complaint = f"; {written.complaint}" if written.complaint else ""
+    return f"saved {written.folder.name} ({cost}{why}){gone}{complaint}"

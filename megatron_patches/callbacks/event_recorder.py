@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megatron_patches.callbacks.callback import Callback
@@ -11,6 +10,7 @@ from megatron_patches.events import EventWriter
 from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
+    from megatron_patches.checkpoint.saver import SaveRecord
     from megatron_patches.trainer import Trainer
 
 
@@ -31,8 +31,12 @@ class EventRecorder(Callback):
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         self.writer.write("validation", **asdict(record))
 
-    def on_checkpoint(self, trainer: Trainer, folder: Path) -> None:
-        self.writer.write("checkpoint", step=trainer.progress.step, folder=folder.name)
+    def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
+        self.writer.write(
+            "checkpoint", step=record.step, folder=record.written.folder.name, content=record.content,
+            reason=record.reason, bytes=record.written.bytes, stall_seconds=record.stall_seconds,
+            write_seconds=record.write_seconds, removed=record.written.removed,
+        )  # fmt: skip
 
     def on_message(self, trainer: Trainer, text: str) -> None:
         self.writer.write("message", text=text)

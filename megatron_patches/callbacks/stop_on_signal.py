@@ -6,11 +6,8 @@ import signal
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
-
 from megatron_patches.callbacks.callback import Callback
-from megatron_patches.progress import Outcome
+from megatron_patches.votes import Question
 
 if TYPE_CHECKING:
     from megatron_patches.trainer import Trainer
@@ -19,33 +16,25 @@ SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 class StopOnSignal(Callback):
-    """Ranks agree over the CPU while the next step runs, so no step waits for the question."""
+    """The ranks vote (`votes.py`), so all stop at the same step."""
 
     def __init__(self) -> None:
         self._received = 0
+        self._question: Question
         for number in SIGNALS:
             signal.signal(number, self._remember)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS))  # node.py blocks USR1 until someone listens
-        self._verdict = torch.zeros(1, dtype=torch.int32)
-        self._asked: dist.Work | None = None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._received = number
 
-    def after_update(self, trainer: Trainer) -> None:
-        if self._asked is not None:
-            self._asked.wait()
-            if self._verdict.item():
-                trainer.request_stop("asked to stop")
-        self._verdict = torch.tensor([self._received], dtype=torch.int32)
-        self._asked = dist.all_reduce(
-            self._verdict, op=dist.ReduceOp.MAX, group=trainer.groups.control_group, async_op=True
-        )
+    def on_start(self, trainer: Trainer) -> None:
+        self._question = trainer.votes.ask()
 
-    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
-        if self._asked is not None:
-            self._asked.wait()
-            self._asked = None
+    def after_update(self, trainer: Trainer) -> None:
+        if self._question.verdict:
+            trainer.request_stop("asked to stop")
+        self._question.vote = self._received
 
     def close(self) -> None:
         # A late second request must not kill a process that has already saved; SLURM sends TERM twice.

@@ -32,17 +32,17 @@ class Validation(Callback):
         progress = trainer.progress
         trainer.read_numbers()
         started = perf_counter()
-        micro_batches = validation_micro_batches(
-            self.windows,
-            trainer.batches.objective,
-            self.config.samples,
-            trainer.config.training.micro_batch_size,
-            trainer.config.model.vocab_size,
-            trainer.groups,
-        )
-        loss = trainer.engine.evaluate(micro_batches).item()
+        with trainer.outside_steps():
+            micro_batches = validation_micro_batches(
+                self.windows,
+                trainer.batches.objective,
+                self.config.samples,
+                trainer.config.training.micro_batch_size,
+                trainer.config.model.vocab_size,
+                trainer.groups,
+            )
+            loss = trainer.engine.evaluate(micro_batches).item()
         seconds = perf_counter() - started
-        trainer.pause_clock(seconds)
         trainer.announce_validation(
             ValidationRecord(
                 step=progress.step,

@@ -1,43 +1,29 @@
-"""Which checkpoint of a run to read, outside a launch. Torch-free."""
+"""Which checkpoints of a run to read from, outside a launch. Torch-free."""
 
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
-from data_tools.manifest import verify_files
-from megatron_patches.checkpoint.folders import checkpoint_name, inspect, list_checkpoints
+from megatron_patches.checkpoint.folders import list_checkpoints, step_of
 from megatron_patches.run_directory import RunDirectory
 
 
-def checkpoint_to_read(run: RunDirectory, step: int | None) -> tuple[Path, list[str]]:
-    """The newest whole checkpoint of a run, or the one of a step, and what is wrong with newer ones.
+def checkpoints_with_weights(run: RunDirectory, step: int | None = None) -> list[Path]:
+    """Folders to read a run's weights from, the newest step first; those of one step where it is given.
 
-    Every byte of its files is compared with its manifest.
+    Where a step has a full checkpoint and one of weights alone, the latter comes first. Whether they are whole is seen
+    when they are read.
 
     Raises:
-        TrainyardError: there is none, or it is damaged; where all are damaged the problems of each are named.
+        TrainyardError: there is none; the steps that there are are named.
     """
-    folders = list_checkpoints(run.checkpoints)
+    folders = [*list_checkpoints(run.checkpoints, "weights"), *list_checkpoints(run.checkpoints)]
+    folders.sort(key=step_of, reverse=True)
     if not folders:
         raise TrainyardError(f"{run.path} has no checkpoints; train the run, or name another run directory")
-    if step is not None:
-        wanted = [folder for folder in folders if folder.name == checkpoint_name(step)]
-        if not wanted:
-            steps = ", ".join(str(int(folder.name.removeprefix("step-"))) for folder in reversed(folders))
-            raise TrainyardError(f"{run.path} has no checkpoint of step {step}; it has those of {steps}")
-        folders = wanted
-    found: list[str] = []
-    for folder in folders:
-        if not (problems := _damage(folder)):
-            return folder, found
-        found += problems
-    raise TrainyardError(
-        f"no whole checkpoint to read in {run.checkpoints}: {'; '.join(found)}. "
-        "Restore one from a copy, or name another"
-    )
-
-
-def _damage(folder: Path) -> list[str]:
-    inspection = inspect(folder)
-    if inspection.manifest is None or inspection.problems:
-        return inspection.problems
-    return verify_files(inspection.manifest, folder, hashes=True)
+    if step is None:
+        return folders
+    wanted = [folder for folder in folders if step_of(folder) == step]
+    if not wanted:
+        steps = ", ".join(str(known) for known in sorted({step_of(folder) for folder in folders}))
+        raise TrainyardError(f"{run.path} has no checkpoint of step {step}; it has those of {steps}")
+    return wanted

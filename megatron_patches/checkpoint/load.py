@@ -1,90 +1,213 @@
-"""Loading: of every stored piece, what this rank's layout needs. No layout needs a conversion first."""
+"""Loading: of every stored piece, what a rank's layout needs. No layout needs a conversion first.
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+A rank that reads a file whole hashes it on the way, so that bytes are read and verified at once; `resume.py` gives
+each file to the rank that needs most of it. What others need of it they read by ranges.
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from torch import Tensor
 
 from data_tools.errors import TrainyardError
-from megatron_patches.checkpoint.boxes import sub_boxes
+from data_tools.manifest import Manifest
+from megatron_patches.checkpoint.boxes import SubBox, sub_boxes
+from megatron_patches.checkpoint.stored_files import BYTES_OF, BadHeader, StoredPiece, read_header
 from megatron_patches.engine.interface import StatePiece
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parallel.tensor_slice import Range
+
+CHUNK_BYTES = 16 << 20  # read at a time: what loading holds beside the state itself
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+class DamagedCheckpoint(TrainyardError):
+    """Bytes of a checkpoint are not those that were written."""
+
+
+@dataclass
+class _Target:
+    """A live piece as sub-boxes, and how many of its elements have arrived."""
+
+    piece: StatePiece
+    boxes: list[SubBox] = field(init=False)
+    copied: int = 0
+
+    def __post_init__(self) -> None:
+        self.boxes = list(sub_boxes(self.piece.slice, self.piece.start, self.piece.start + self.piece.tensor.numel()))
 
 
 @dataclass(frozen=True)
-class StoredPiece:
-    """A stretch of a tensor in one of the checkpoint's files."""
+class _Meeting:
+    """Elements that a stretch of a stored piece and a live piece have in common."""
 
-    file: Path
-    key: str
-    slice: TensorSlice
-    start: int
-    elements: int
-
-
-class StoredState:
-    """All pieces of a checkpoint, by parameter and kind; opening it reads the files' headers only."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._pieces: dict[tuple[str, str], list[StoredPiece]] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                for key, entry in json.loads(file.metadata()["slices"]).items():
-                    elements = file.get_slice(key).get_shape()[0]
-                    stored = StoredPiece(path, key, _slice(entry), entry["start"], elements)
-                    self._pieces.setdefault((entry["name"], entry["kind"]), []).append(stored)
+    target: _Target
+    into: SubBox
+    source: SubBox
+    box: tuple[Range, ...]
 
     @property
-    def names(self) -> set[str]:
-        """Canonical names of the stored parameters."""
-        return {name for name, _ in self._pieces}
+    def elements(self) -> int:
+        return prod(high - low for low, high in self.box)
+
+    def copy(self, values: Tensor) -> None:
+        """`values` are the stretch's elements, flat."""
+        part = values[self.source.offset : self.source.offset + self.source.slice.elements]
+        part = part.view(self.source.slice.shape)[self.source.slice.local(self.box)]
+        into = self.target.piece.tensor[self.into.offset : self.into.offset + self.into.slice.elements]
+        into.view(self.into.slice.shape)[self.into.slice.local(self.box)].copy_(part)
+        self.target.copied += self.elements
+
+
+class StateLoader:
+    """Fills live pieces from the files of one checkpoint; no more than a chunk of a file is in memory at a time.
+
+    fp32 training stores no master weights: there they are the weights.
+    """
+
+    def __init__(self, folder: Path, stored: Iterable[StoredPiece], pieces: Iterable[StatePiece]) -> None:
+        self._folder = folder
+        self._files: dict[str, list[StoredPiece]] = defaultdict(list)
+        for source in stored:
+            self._files[source.file].append(source)
+        held = {(source.name, source.kind) for sources in self._files.values() for source in sources}
+        self._targets: dict[tuple[str, str], list[_Target]] = defaultdict(list)
+        for piece in pieces:
+            kind = "weight" if piece.kind == "master" and (piece.name, "master") not in held else piece.kind
+            self._targets[piece.name, kind].append(_Target(piece))
+
+    def bytes_needed(self) -> dict[str, int]:
+        """Of each file, bytes that the live pieces take; files of which they take nothing are left out."""
+        needed = {
+            file: sum(
+                meeting.elements * BYTES_OF[source.dtype]
+                for source in sources
+                for meeting in self._meetings(source, 0, source.elements)
+            )
+            for file, sources in self._files.items()
+        }
+        return {file: count for file, count in needed.items() if count}
 
     @torch.no_grad()
-    def restore(self, pieces: Iterable[StatePiece]) -> None:
-        """Copy into live pieces whatever the checkpoint holds of them.
-
-        Where no master weights were stored (fp32 training), masters are the weights. At most one stored tensor is in
-        memory at a time.
+    def read(self, file: str, sha256: str | None) -> None:
+        """Copy what is needed of a file. With its `sha256` every byte of it is read and hashed on the way.
 
         Raises:
-            TrainyardError: an element of a piece is nowhere in the checkpoint.
+            DamagedCheckpoint: the file is shorter than its header says, or has another hash; what was copied is worth
+                nothing then.
+            OSError: the file cannot be read.
         """
-        for piece in pieces:
-            stored = self._pieces.get((piece.name, piece.kind))
-            if stored is None and piece.kind == "master":
-                stored = self._pieces.get((piece.name, "weight"))
-            copied = sum(_copy_common(piece, source) for source in stored or ())
-            if copied != piece.tensor.numel():
-                raise TrainyardError(
-                    f"{self._folder} holds {copied:,} of {piece.tensor.numel():,} elements of {piece.kind} of "
-                    f"{piece.name}; it was saved by another model or optimizer, or by another version"
-                )
+        path, digest = self._folder / file, hashlib.sha256() if sha256 else None
+        sources = self._files.get(file, [])
+        with path.open("rb", buffering=0) as opened:
+            reader = _Reader(path, opened.fileno())
+            if digest:
+                _hash_range(reader, digest, 0, sources[0].offset if sources else path.stat().st_size)
+            for source in sources:
+                for first, last in _chunks(source):
+                    meetings = self._meetings(source, first, last)
+                    if meetings or digest:
+                        width = BYTES_OF[source.dtype]
+                        content = reader.read(source.offset + first * width, (last - first) * width)
+                        if digest:
+                            digest.update(content)
+                        values = torch.from_numpy(content).view(DTYPES[source.dtype])
+                        for meeting in meetings:
+                            meeting.copy(values)
+        if digest and digest.hexdigest() != sha256:
+            raise DamagedCheckpoint(f"{path} does not have the sha256 that its manifest says")
+
+    def missing(self) -> list[str]:
+        """One sentence for each live piece of which the files read so far do not hold every element."""
+        return [
+            f"{self._folder} holds {target.copied:,} of {target.piece.tensor.numel():,} elements of "
+            f"{target.piece.kind} of {target.piece.name}"
+            for targets in self._targets.values()
+            for target in targets
+            if target.copied != target.piece.tensor.numel()
+        ]
+
+    def _meetings(self, source: StoredPiece, first: int, last: int) -> list[_Meeting]:
+        """What elements `first ... last` of a stored piece have in common with live ones."""
+        targets = [
+            target
+            for target in self._targets.get((source.name, source.kind), ())
+            if target.piece.slice.global_shape == source.slice.global_shape
+        ]
+        if not targets:
+            return []
+        stretches = list(sub_boxes(source.slice, source.start + first, source.start + last))
+        return [
+            _Meeting(target, into, stretch, box)
+            for target in targets
+            for into in target.boxes
+            for stretch in stretches
+            if (box := stretch.slice.intersection(into.slice)) is not None
+        ]
 
 
-def _slice(entry: dict[str, Any]) -> TensorSlice:
-    return TensorSlice(tuple(entry["global_shape"]), tuple((low, high) for low, high in entry["box"]))
+class _Reader:
+    """Reads ranges of a file into one buffer."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._buffer: Any = np.empty(CHUNK_BYTES, dtype=np.uint8)
+
+    def read(self, offset: int, count: int) -> Any:
+        """uint8 `[count]`, at most CHUNK_BYTES, valid until the next call."""
+        into = memoryview(self._buffer)[:count]
+        done = 0
+        while done < count:
+            found = os.preadv(self._descriptor, [into[done:]], offset + done)
+            if not found:
+                raise DamagedCheckpoint(f"{self._path} ends at byte {offset + done:,}, within a tensor")
+            done += found
+        return self._buffer[:count]
 
 
-def _copy_common(piece: StatePiece, stored: StoredPiece) -> int:
-    """Copy the elements both hold, reading no others' rows; how many there were."""
-    if stored.slice.global_shape != piece.slice.global_shape:
-        return 0
-    targets = list(sub_boxes(piece.slice, piece.start, piece.start + piece.tensor.numel()))
-    copied = 0
-    for source in sub_boxes(stored.slice, stored.start, stored.start + stored.elements):
-        met = [(target, box) for target in targets if (box := source.slice.intersection(target.slice)) is not None]
-        if not met:
-            continue
-        with safe_open(stored.file, framework="pt") as file:
-            values = file.get_slice(stored.key)[source.offset : source.offset + source.slice.elements]
-        for target, box in met:
-            part = values.view(source.slice.shape)[source.slice.local(box)]
-            into = piece.tensor[target.offset : target.offset + target.slice.elements].view(target.slice.shape)
-            into[target.slice.local(box)].copy_(part)
-            copied += part.numel()
-    return copied
+def _chunks(source: StoredPiece) -> Iterator[tuple[int, int]]:
+    step = CHUNK_BYTES // BYTES_OF[source.dtype]
+    for first in range(0, source.elements, step):
+        yield first, min(first + step, source.elements)
+
+
+def _hash_range(reader: _Reader, digest: Any, start: int, stop: int) -> None:
+    for position in range(start, stop, CHUNK_BYTES):
+        digest.update(reader.read(position, min(CHUNK_BYTES, stop - position)))
+
+
+def state_files(manifest: Manifest, weights_alone: bool = False) -> list[str]:
+    """The files of a checkpoint that hold tensors; those of weights hold nothing else, and their names say so."""
+    beginning = "weights-" if weights_alone else ""
+    paths = [file.path for file in manifest.files]
+    return [path for path in paths if path.startswith(beginning) and path.endswith(".safetensors")]
+
+
+def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -> None:
+    """Fill live pieces in one process; each file of which something is needed is read once, whole, and hashed.
+
+    Raises:
+        DamagedCheckpoint: a file is not as it was written; some pieces may hold its numbers then.
+        TrainyardError: the checkpoint lacks elements of a piece: it was saved by another model.
+    """
+    try:
+        files = state_files(manifest, weights_alone=all(piece.kind == "weight" for piece in pieces))
+        stored = [piece for file in files for piece in read_header(folder / file)]
+        loader = StateLoader(folder, stored, pieces)
+        hashes = {file.path: file.sha256 for file in manifest.files}
+        for file in loader.bytes_needed():
+            loader.read(file, hashes[file])
+    except BadHeader as error:
+        raise DamagedCheckpoint(f"{folder}: {error}") from None
+    except OSError as error:
+        raise DamagedCheckpoint(f"{folder} cannot be read: {error}") from None
+    if missing := loader.missing():
+        raise TrainyardError(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")

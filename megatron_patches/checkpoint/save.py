@@ -1,18 +1,25 @@
-"""Saving: every rank writes its pieces, rank 0 the rest, the manifest last, then one rename."""
+"""Saving: every rank writes its pieces, rank 0 the rest, the manifest last, then one rename; then what the rules do
+not keep goes.
+
+All of it may run beside training, in one thread of each rank: it talks over `saving_group`, which nothing else uses.
+"""
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from data_tools.atomic_files import HashingWriter, fsync_folder
+from data_tools.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
 from data_tools.errors import TrainingFailed
 from data_tools.manifest import FileRecord, build_manifest, write_manifest
-from megatron_patches.checkpoint.folders import MANIFEST, TRAINER_STATE, checkpoint_name
+from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
+from megatron_patches.checkpoint.folders import MANIFEST, TRAINER_STATE, Content, checkpoint_name, delete_checkpoint
+from megatron_patches.checkpoint.marks import mark_verified, pin
+from megatron_patches.checkpoint.retention import known_checkpoints, superfluous
 from megatron_patches.checkpoint.safetensors_stream import write_safetensors
 from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.process_groups import ProcessGroups
@@ -33,25 +40,54 @@ class CheckpointContent:
     """resolved configuration, YAML"""
     parents: tuple[str, ...]
     """ids of the artefacts that it came from"""
+    pin: str | None = None
+    """why it is to be kept whatever the rules say"""
 
 
-def save_checkpoint(
-    checkpoints: Path, pieces: Iterable[StatePiece], content: CheckpointContent, groups: ProcessGroups
-) -> Path:
-    """Write a checkpoint and return its folder. Every rank calls it; it returns when the folder is whole.
+@dataclass(frozen=True)
+class WrittenCheckpoint:
+    """A checkpoint that is whole on the disk."""
+
+    folder: Path
+    files: tuple[FileRecord, ...]
+    removed: tuple[str, ...] = ()
+    """names of older checkpoints that the rules gave up for it"""
+    complaint: str | None = None
+    """what kept another one from being deleted"""
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(file.size for file in self.files)
+
+
+def write_checkpoint(
+    checkpoints: Path, pieces: Iterable[StatePiece], content: CheckpointContent, kind: Content, groups: ProcessGroups
+) -> WrittenCheckpoint:
+    """Write a checkpoint; every rank calls it, and it returns when the folder is whole.
 
     Raises:
         TrainingFailed: on every rank if any rank could not write; nothing is left of the folder then.
     """
-    final = checkpoints / checkpoint_name(content.step)
+    final = checkpoints / checkpoint_name(content.step, kind)
     partial = final.with_name(f"{final.name}.{content.launch}.partial")
-    _agree(groups, content.step, lambda: _make_empty(partial) if groups.rank == 0 else None)
-    records = _agree(groups, content.step, lambda: _write_pieces(partial, pieces, groups.rank))
-    _agree(groups, content.step, lambda: _complete(partial, final, records, content) if groups.rank == 0 else None)
-    return final
+    written = [piece for piece in pieces if piece.written_here and (kind == "full" or piece.kind == "weight")]
+
+    def agree(action: Callable[[], Any]) -> list[Any]:
+        return _agree(groups, f"the checkpoint of step {content.step} could not be written", action)
+
+    try:
+        agree(lambda: _make_empty(partial) if groups.rank == 0 else None)
+        records = agree(lambda: _write_pieces(partial, written, groups.rank))
+        files = agree(lambda: _complete(partial, final, records, content, kind) if groups.rank == 0 else None)[0]
+    except TrainingFailed:
+        if groups.rank == 0:  # a disk that is full gets its space back at once
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return WrittenCheckpoint(final, tuple(files))
 
 
-def _agree(groups: ProcessGroups, step: int, action: Any) -> list[Any]:
+def _agree(groups: ProcessGroups, failure: str, action: Callable[[], Any]) -> list[Any]:
     """Run an action on every rank and gather the results; if it failed anywhere, all ranks raise the same error."""
     result, problem = None, None
     try:
@@ -59,12 +95,12 @@ def _agree(groups: ProcessGroups, step: int, action: Any) -> list[Any]:
     except Exception as error:  # noqa: BLE001  whatever it was: the other ranks wait for the answer
         problem = f"rank {groups.rank}: {type(error).__name__}: {error}"
     gathered: list[tuple[Any, str | None]] = [(None, None)] * groups.layout.world_size
-    dist.all_gather_object(gathered, (result, problem), group=groups.control_group)
+    dist.all_gather_object(gathered, (result, problem), group=groups.saving_group)
     problems = [text for _, text in gathered if text]
     if problems:
         raise TrainingFailed(
-            f"the checkpoint of step {step} could not be written ({'; '.join(problems)}). Free space or repair the "
-            "file system, then start the run again: it continues from its last whole checkpoint"
+            f"{failure} ({'; '.join(problems)}). Free space or repair the file system, then start the run again: it "
+            "continues from its last whole checkpoint"
         )
     return [value for value, _ in gathered]
 
@@ -75,17 +111,18 @@ def _make_empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _write_pieces(folder: Path, pieces: Iterable[StatePiece], rank: int) -> list[FileRecord]:
-    written = [piece for piece in pieces if piece.written_here]
+def _write_pieces(folder: Path, pieces: Sequence[StatePiece], rank: int) -> list[FileRecord]:
     files = {
-        f"weights-{rank:05d}.safetensors": [piece for piece in written if piece.kind == "weight"],
-        f"optimizer-{rank:05d}.safetensors": [piece for piece in written if piece.kind != "weight"],
+        f"weights-{rank:05d}.safetensors": [piece for piece in pieces if piece.kind == "weight"],
+        f"optimizer-{rank:05d}.safetensors": [piece for piece in pieces if piece.kind != "weight"],
     }
-    return [_write_file(folder / name, held) for name, held in files.items() if held]
+    return [write_pieces(folder / name, held) for name, held in files.items() if held]
 
 
-def _write_file(path: Path, pieces: list[StatePiece]) -> FileRecord:
+def write_pieces(path: Path, pieces: Sequence[StatePiece]) -> FileRecord:
+    """One file of a checkpoint, with the place of each piece in its header; one piece a parameter and kind."""
     tensors = {f"{piece.name}/{piece.kind}": piece.tensor for piece in pieces}
+    assert len(tensors) == len(pieces), f"{path.name} would hold two pieces of one name"
     slices = {f"{piece.name}/{piece.kind}": _slice_entry(piece) for piece in pieces}
     return write_safetensors(path, tensors, {"slices": json.dumps(slices)})
 
@@ -100,19 +137,24 @@ def _slice_entry(piece: StatePiece) -> dict[str, Any]:
     }
 
 
-def _complete(partial: Path, final: Path, records: list[list[FileRecord]], content: CheckpointContent) -> None:
-    own = [
-        _write_text(partial / "config.yaml", content.config),
-        _write_text(partial / TRAINER_STATE, json.dumps(content.trainer, indent=2) + "\n"),
-    ]
+def _complete(
+    partial: Path, final: Path, records: list[list[FileRecord]], content: CheckpointContent, kind: Content
+) -> list[FileRecord]:
+    """Rank 0's part: what is left to write, the manifest, the name."""
+    own = [_write_text(partial / "config.yaml", content.config)]
+    if kind == "full":
+        own.append(_write_text(partial / TRAINER_STATE, json.dumps(content.trainer, indent=2) + "\n"))
     files = [record for rank_records in records for record in rank_records] + own
-    write_manifest(
-        partial / MANIFEST, build_manifest("checkpoint", files=files, facts=content.facts, parents=content.parents)
-    )
+    facts = {**content.facts, "content": kind}
+    manifest = build_manifest("checkpoint", files=files, facts=facts, parents=content.parents)
+    if content.pin and kind == "full":
+        pin(partial, content.pin)
+    write_manifest(partial / MANIFEST, manifest)
     if final.exists():  # a damaged checkpoint of this step, which the run did not resume from
         final.rename(_unused_name(final))
     partial.rename(final)
     fsync_folder(final.parent)
+    return files
 
 
 def _unused_name(folder: Path) -> Path:
@@ -126,3 +168,59 @@ def _write_text(path: Path, text: str) -> FileRecord:
     with HashingWriter(path) as file:
         file.write(text.encode())
     return FileRecord(path=path.name, size=file.size, sha256=file.sha256)
+
+
+def tidy(written: WrittenCheckpoint, rules: CheckpointConfig, groups: ProcessGroups) -> WrittenCheckpoint:
+    """Delete what the rules do not keep, now that there is a newer checkpoint; every rank calls it.
+
+    Nothing goes before the newer one was read back from the disk, by all ranks together, and found whole.
+
+    Raises:
+        TrainingFailed: on every rank, if the new checkpoint is not what was written.
+    """
+
+    def agree(failure: str, action: Callable[[], Any]) -> list[Any]:
+        return _agree(groups, failure, action)
+
+    name = written.folder.name
+    going = agree(
+        f"{written.folder.parent} cannot be read", lambda: _superseded(written, rules) if groups.rank == 0 else None
+    )[0]
+    if not going:
+        return written
+    agree(f"{name} is not what was just written", lambda: _read_back(written, groups))
+    removed, complaint = agree(
+        f"{name} cannot be marked as verified",
+        lambda: _delete_all(written, going, groups.layout.world_size) if groups.rank == 0 else None,
+    )[0]
+    return replace(written, removed=removed, complaint=complaint)
+
+
+def _superseded(written: WrittenCheckpoint, rules: CheckpointConfig) -> list[Path]:
+    """What may go once the new checkpoint is verified."""
+    known = known_checkpoints(written.folder.parent)
+    verified = [replace(each, verified=True) if each.folder == written.folder else each for each in known]
+    return [each.folder for each in superfluous(verified, rules)]
+
+
+def _read_back(written: WrittenCheckpoint, groups: ProcessGroups) -> None:
+    """Hash this rank's share of the files: others than it wrote, where there are others, past the page cache."""
+    size = groups.layout.world_size
+    for record in written.files[(groups.rank + size // 2) % size :: size]:
+        path = written.folder / record.path
+        drop_from_page_cache(path)
+        if hash_file(path)[0] != record.sha256:
+            raise OSError(f"{path} does not have the sha256 that was written")
+
+
+def _delete_all(written: WrittenCheckpoint, going: Sequence[Path], readers: int) -> tuple[tuple[str, ...], str | None]:
+    """Names of the folders that are gone, and what kept the next one from going: no reason to end a run."""
+    mark_verified(written.folder, f"{readers} ranks after saving it")
+    removed: list[str] = []
+    for folder in going:
+        try:
+            delete_checkpoint(folder)
+        except OSError as error:
+            return tuple(removed), f"{folder.name} cannot be deleted: {error}"
+        removed.append(folder.name)
+    return tuple(removed), None

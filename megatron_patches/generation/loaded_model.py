@@ -1,17 +1,17 @@
 """Continuations from a run's checkpoint: one process, whatever layout saved it, weights only."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from data_tools.errors import TrainyardError
-from data_tools.manifest import read_manifest
+from data_tools.manifest import Manifest
 from data_tools.tokenizers import Tokenizer, load_tokenizer
-from megatron_patches.checkpoint.folders import MANIFEST
-from megatron_patches.checkpoint.load import StoredState
+from megatron_patches.checkpoint.folders import inspect
+from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.engine.interface import StatePiece
@@ -83,32 +83,50 @@ class LoadedModel:
         return self.tokenizer.decode([*ids, *self.continue_ids(start, tokens, sampling)])
 
 
-def load_model(folder: Path) -> LoadedModel:
-    """The model of a checkpoint that is whole (`checkpoint_to_read`). Starts this process's groups: once a process.
+def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> LoadedModel:
+    """The model of the first of these checkpoints that is whole. Starts this process's groups: once a process.
+
+    `passed_over` hears what is wrong with those before it.
 
     Raises:
-        TrainyardError: its tokenizer is missing or another one.
+        TrainyardError: all of them are damaged; or its tokenizer is missing or another one.
     """
-    config = load_resolved(folder / "config.yaml")
-    tokenizer = _own_tokenizer(folder, config)
-    groups = start_process_groups(Layout(1, 1, 1), PRECISIONS[config.training.precision], alone=True)
-    return LoadedModel(folder, config, load_weights(folder, config, groups), tokenizer, groups.device)
+    problems: list[str] = []
+    groups: ProcessGroups | None = None
+    for folder in folders:
+        try:
+            inspection = inspect(folder)
+            if inspection.manifest is None or inspection.problems:
+                raise DamagedCheckpoint("; ".join(inspection.problems))
+            config = load_resolved(folder / "config.yaml")
+            tokenizer = _own_tokenizer(folder, inspection.manifest, config)
+            precision = PRECISIONS[config.training.precision]
+            groups = groups or start_process_groups(Layout(1, 1, 1), precision, alone=True)
+            model = _load_weights(folder, inspection.manifest, config, replace(groups, dtype=precision))
+            return LoadedModel(folder, config, model, tokenizer, groups.device)
+        except DamagedCheckpoint as error:
+            problems.append(str(error))
+            passed_over(str(error))
+    raise TrainyardError(
+        f"no whole checkpoint to read: {'; '.join(problems)}. Restore one from a copy, or name another"
+    )
 
 
-def load_weights(folder: Path, config: RunConfig, groups: ProcessGroups) -> PlainModel:
+def _load_weights(folder: Path, manifest: Manifest, config: RunConfig, groups: ProcessGroups) -> PlainModel:
     """The checkpoint's model, for evaluation; the groups are those of a single process."""
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     model = build_plain(gpt_layers(config.model, config.data.sequence_length, groups, randomness), config.training.seed)
-    StoredState(folder).restore(
+    pieces = [
         StatePiece(name, "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False)
         for name, parameter in canonical_parameters(model).items()
-    )
+    ]
+    load_alone(folder, manifest, pieces)
     return model.to(groups.device).eval()
 
 
-def _own_tokenizer(folder: Path, config: RunConfig) -> Tokenizer:
+def _own_tokenizer(folder: Path, manifest: Manifest, config: RunConfig) -> Tokenizer:
     tokenizer = load_tokenizer(CHECKOUT / config.data.tokenizer)
-    identity = read_manifest(folder / MANIFEST).facts["identity"]
+    identity = manifest.facts["identity"]
     assert isinstance(identity, dict)
     if tokenizer.id != identity["tokenizer"]:
         raise TrainyardError(

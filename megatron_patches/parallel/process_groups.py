@@ -38,6 +38,8 @@ class ProcessGroups:
     """all ranks of this pipeline stage: tensor x data"""
     control_group: dist.ProcessGroup
     """all ranks, over the CPU: verdicts and manifests, never gradients"""
+    saving_group: dist.ProcessGroup
+    """the same for the thread that writes checkpoints beside training: a group takes messages of one thread only"""
 
     def from_rank_0(self, value: Any) -> Any:
         """Rank 0's value on every rank: network file systems may show ranks different things, so one looks for all."""
@@ -78,7 +80,8 @@ def start_process_groups(layout: Layout, dtype: torch.dtype, alone: bool = False
         tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
     )
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
-    assert control is not None
+    saving = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    assert control is not None and saving is not None
     return ProcessGroups(
         layout=layout,
         rank=dist.get_rank(),
@@ -90,6 +93,7 @@ def start_process_groups(layout: Layout, dtype: torch.dtype, alone: bool = False
         model_group=parallel_state.get_model_parallel_group(),
         stage_group=parallel_state.get_tensor_and_data_parallel_group(),
         control_group=control,
+        saving_group=saving,
     )
 
 

@@ -63,7 +63,9 @@ def test_the_log_has_a_line_for_each_step_and_what_happened_between(
     launch = train(small_data, tmp_path, monkeypatch, "--logging.every_steps=2")
     lines = (launch.run.logs / "0001.log").read_text().splitlines()
     assert [line.split(" |")[0] for line in lines if line.startswith("step ")] == [f"step {n}/8" for n in (2, 4, 6, 8)]
-    assert [line for line in lines if line.startswith("saved")] == [f"saved step-000000000{n}" for n in (3, 6, 8)]
+    saved = [line for line in lines if line.startswith("saved")]
+    assert [line.split(" (")[0] for line in saved] == [f"saved step-000000000{n}" for n in (3, 6, 8)]
+    assert all(re.search(r"\([\d,]+ bytes in \d+\.\d\d s, training waited \d+\.\d\d s\)", line) for line in saved)
     assert sum(line.startswith("validation after step") for line in lines) == 2
     assert lines[-1] == "finished at step 8 of 8" and "MFU" not in "".join(lines)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_tools.errors import TrainyardError
-from megatron_patches.checkpoint.choice import checkpoint_to_read
+from megatron_patches.checkpoint.choice import checkpoints_with_weights
 from megatron_patches.checkpoint.folders import list_checkpoints
 from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.run_directory import RunDirectory, start_launch
@@ -40,7 +40,7 @@ def generate(folder: Path, step: int | None, prompt: str, *sampling: Any) -> tup
     """A continuation of 24 tokens, logits after IDS, and the step that was read, on one process."""
     from megatron_patches.generation.loaded_model import load_model
 
-    model = load_model(checkpoint_to_read(RunDirectory(folder), step)[0])
+    model = load_model(checkpoints_with_weights(RunDirectory(folder), step), passed_over=print)
     text = model.continue_text(prompt, 24, Sampling(*sampling))
     return text, model.logits(IDS).tolist(), int(model.checkpoint.name.removeprefix("step-"))
 
@@ -123,18 +123,35 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunDirectory) -> Non
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    folder, problems = checkpoint_to_read(run, None)
+    folder, problems = run_on_ranks(read_weights, 1, run.path, None)[0]
     assert folder == older
     assert [str(damaged) in problem for problem in problems] == [True]
-    with pytest.raises(TrainyardError, match=r"no whole checkpoint .*weights-00001"):
-        checkpoint_to_read(run, 8)
+    with pytest.raises(RankFailed, match=r"no whole checkpoint .*weights-00001"):
+        run_on_ranks(read_weights, 1, run.path, 8)
+
+
+def test_weights_are_read_without_the_rest(run: RunDirectory) -> None:
+    """Of a checkpoint the optimizer's files are six times those of the weights."""
+    newest = list_checkpoints(run.checkpoints)[0]
+    for path in newest.glob("optimizer-*"):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert run_on_ranks(read_weights, 1, run.path, None)[0] == (newest, [])
+
+
+def read_weights(folder: Path, step: int | None) -> tuple[Path, list[str]]:
+    """The checkpoint that was read, and what was wrong with those before it."""
+    from megatron_patches.generation.loaded_model import load_model
+
+    problems: list[str] = []
+    model = load_model(checkpoints_with_weights(RunDirectory(folder), step), problems.append)
+    return model.checkpoint, problems
 
 
 def test_what_is_not_there_is_said(run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(TrainyardError, match="no checkpoint of step 7; it has those of 3, 6, 8"):
-        checkpoint_to_read(run, 7)
+        checkpoints_with_weights(run, 7)
     with pytest.raises(TrainyardError, match="has no checkpoints"):
-        checkpoint_to_read(RunDirectory(tmp_path / "nothing"), None)
+        checkpoints_with_weights(RunDirectory(tmp_path / "nothing"))
 
 
 def test_another_tokenizer_is_refused(trained: Path, small_data: SmallData, tmp_path: Path) -> None:
@@ -151,7 +168,7 @@ def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
     from megatron_patches.generation import loaded_model
 
     loaded_model.load_tokenizer = lambda path: load_tokenizer(tokenizer)
-    loaded_model.load_model(checkpoint_to_read(RunDirectory(folder), None)[0])
+    loaded_model.load_model(checkpoints_with_weights(RunDirectory(folder)), passed_over=print)
 
 
 def first_logits_after_another_end(folder: Path) -> list[bool]:
@@ -161,7 +178,7 @@ def first_logits_after_another_end(folder: Path) -> list[bool]:
     from megatron_patches.generation.loaded_model import load_model
     from megatron_patches.objectives.objective_config import PrefixLMConfig
 
-    causal = load_model(checkpoint_to_read(RunDirectory(folder), None)[0])
+    causal = load_model(checkpoints_with_weights(RunDirectory(folder)), passed_over=print)
     reads_prefixes = causal.config.model_copy(update={"objective": PrefixLMConfig(name="prefix_lm")})
     with_prefix = replace(causal, config=reads_prefixes)
     return [

@@ -249,7 +249,7 @@ def test_records_are_readable_after_a_kill_at_any_instant(
     started = launch(small_data.run(tmp_path, overrides(training__steps=300)), tmp_path / "runs", monkeypatch)
     ranks = Ranks(train_launch, 1, str(started.directory))
     deadline = time.monotonic() + 60
-    while not list_checkpoints(started.run.checkpoints) and time.monotonic() < deadline:
+    while not effective(read_events(started.run.events), "checkpoint") and time.monotonic() < deadline:
         time.sleep(0.05)
     ranks.kill()
     events = read_events(started.run.events)

@@ -1,0 +1,56 @@
+"""A checkpoint on request: a file `save-requested` in the run's directory, with the reason in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+
+from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.votes import Question
+
+SECONDS_BETWEEN_LOOKS = 1.0  # one look at a shared file system a second, by rank 0 alone
+LONGEST_REASON = 500  # characters
+
+
+class SaveRequest:
+    """Rank 0 looks for the file, and all ranks answer it at the same step; it goes when the checkpoint is whole."""
+
+    def __init__(self, path: Path, looks: bool, question: Question) -> None:
+        self._path = path
+        self._looks = looks
+        self._question = question
+        self._looked = 0.0
+        self._answered: int | None = None
+        """mtime, in nanoseconds, of the request that was answered last and still lies there; rank 0 alone"""
+
+    def answer(self, groups: ProcessGroups) -> str | None:
+        """Why somebody wants the current step saved, on every rank; None where nobody does."""
+        if self._question.verdict:
+            self._question.verdict = 0
+            reason: str | None = groups.from_rank_0(self._take() if self._looks else None)
+            self._question.vote = 0
+            return reason
+        if self._looks and monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
+            self._looked = monotonic()
+            made = self._made()
+            self._question.vote = int(made is not None and made != self._answered)
+        return None
+
+    def done(self) -> None:
+        """What was asked for is on the disk: the file goes, unless it was written anew since."""
+        if self._answered is not None and self._made() == self._answered:
+            self._path.unlink(missing_ok=True)
+
+    def _made(self) -> int | None:
+        try:
+            return self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def _take(self) -> str | None:
+        made = self._made()
+        if made is None or made == self._answered:  # it was taken back, or answered while this vote was on its way
+            return None
+        self._answered = made
+        text = self._path.read_text(errors="replace").strip()
+        return f"asked for: {text[:LONGEST_REASON]}" if text else "asked for"
