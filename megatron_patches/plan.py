@@ -17,6 +17,7 @@ from data_tools.errors import TrainyardError
 from data_tools.run_data import DataPlan, RunData
 from megatron_patches.accelerator import has_gpu
 from megatron_patches.checkpoint.resume_check import check_resume
+from megatron_patches.checkpoint.size import describe_checkpoints, require_space
 from megatron_patches.config import RunConfig, load_run
 from megatron_patches.layout import Layout, plan_layout, require_whole_batches
 from megatron_patches.run_directory import CHECKOUT, RunDirectory, run_directory, start_launch
@@ -63,6 +64,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
     amounts = data.check(config.model.vocab_size, training_samples(config), validation_samples)
     directory = run_directory(config)
     require_whole_batches(config, layout, consumed_samples=check_resume(config, directory))
+    require_space(config, directory.checkpoints)
     return Plan(config, directory, nodes, per_node, layout, amounts)
 
 
@@ -102,7 +104,11 @@ def processes_per_node(config: RunConfig, machines: Machines) -> int:
 
 def summary(plan: Plan) -> str:
     """The plan for people, one label a line."""
-    lines = [*describe_run(plan.config), *describe_layout(plan.config, plan.layout)]
+    lines = [
+        *describe_run(plan.config),
+        *describe_layout(plan.config, plan.layout),
+        ("checkpoints", describe_checkpoints(plan.config, plan.layout)),
+    ]
     return "\n".join([aligned(lines), plan.data.describe(), aligned([("run directory", str(plan.directory.path))])])
 
 

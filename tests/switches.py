@@ -46,7 +46,7 @@ class Plans:
 class Writes:
     """A launch leaves other files or events."""
 
-    what: Literal["files", "validations", "log", "wandb"]
+    what: Literal["files", "saves", "messages", "validations", "log", "wandb"]
     change: list[str]
     base: list[str] = field(default_factory=list)
 
@@ -71,6 +71,14 @@ RESET = overrides(objective__reset_attention="true")
 FP16 = overrides(training__precision="fp16", training__loss_scale="{initial: 1e30, hysteresis: 1}")
 SMALL_SCALE = overrides(training__precision="fp16", training__loss_scale="{initial: 4.0}")
 EVALUATED = overrides(evaluation="{every_steps: 2, samples: 10}")
+EACH_STEP = overrides(checkpoint__every_steps=1)
+LAST_ONE = [*EACH_STEP, *overrides(checkpoint__keep_last=1)]
+WORSENS = overrides(evaluation="{every_steps: 1, samples: 10}", optimizer__learning_rate=3.0)
+# 22 steps, from the 21st on at a rate that is far too high
+SPIKES = [
+    *overrides(training__steps=22, checkpoint__every_steps=1, checkpoint__keep_last=1, optimizer__learning_rate=5.0),
+    *kind("schedule", "linear", warmup=21),
+]
 WANDB = overrides(logging__wandb="{project: one}")
 
 CASES: dict[str, Trains | Holds | Plans | Writes] = {
@@ -261,6 +269,13 @@ CASES: dict[str, Trains | Holds | Plans | Writes] = {
     ),
     # what a launch leaves behind
     "checkpoint.every_steps": Writes("files", overrides(checkpoint__every_steps=2)),
+    "checkpoint.ephemeral_every_steps": Writes("saves", overrides(checkpoint__ephemeral_every_steps=3)),
+    "checkpoint.weights_every_steps": Writes("files", overrides(checkpoint__weights_every_steps=3)),
+    "checkpoint.keep_last": Writes("files", overrides(checkpoint__keep_last=2), EACH_STEP),
+    "checkpoint.keep_every_steps": Writes("files", overrides(checkpoint__keep_every_steps=2), LAST_ONE),
+    "checkpoint.keep_best": Writes("files", overrides(checkpoint__keep_best=2), [*LAST_ONE, *WORSENS]),
+    "checkpoint.pin_spikes_above": Writes("files", overrides(checkpoint__pin_spikes_above=1.01), SPIKES),
+    "checkpoint.asynchronous": Writes("messages", overrides(checkpoint__asynchronous="false")),
     "logging.every_steps": Writes("log", overrides(logging__every_steps=2)),
     "logging.wandb.project": Writes("wandb", overrides(logging__wandb="{project: two}"), WANDB),
     "logging.wandb.group": Writes("wandb", overrides(logging__wandb="{project: one, group: some}"), WANDB),

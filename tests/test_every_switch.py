@@ -164,12 +164,14 @@ def launch_and_look(small_data: SmallData, folder: Path, words: list[str]) -> di
     launch = start_launch(configure(small_data, folder, words))
     asked = run_on_ranks(train_and_tell_wandb, 1, str(launch.directory))[0]
     lines = (launch.run.logs / f"{launch.id}.log").read_text().splitlines()
+    events = read_events(launch.run.events)
     return {
+        "saves": [event.facts["folder"] for event in events if event.kind == "checkpoint"],
+        "messages": [event.facts["text"] for event in events if event.kind == "message"],
         "files": sorted(path.name for path in launch.run.checkpoints.iterdir()),
         "log": [line.split(" |")[0] for line in lines if line.startswith("step ")],
         "validations": [
-            (event.facts["step"], event.facts["validation_samples"])
-            for event in effective(read_events(launch.run.events), "validation")
+            (event.facts["step"], event.facts["validation_samples"]) for event in effective(events, "validation")
         ],
         "wandb": asked,
     }

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from megatron_patches.checkpoint.size import checkpoint_size, describe_checkpoints
 from megatron_patches.config import RunConfig
 from megatron_patches.layout import Layout, plan_layout
 from megatron_patches.model_summary import describe_model
@@ -29,7 +30,11 @@ class RunView:
 
     def headlines(self) -> list[tuple[str, str]]:
         """Labels and texts of the lines above the tables."""
-        return [*describe_run(self.config), *describe_layout(self.config, self.layout)]
+        return [
+            *describe_run(self.config),
+            *describe_layout(self.config, self.layout),
+            ("checkpoints", describe_checkpoints(self.config, self.layout)),
+        ]
 
     def parts(self) -> list[tuple[str, int, str]]:
         """Parts of the model that there are, their parameters, and their share of all."""
@@ -61,6 +66,7 @@ class RunView:
             "samples": training_samples(config),
             "tokens": config.timetable.end.tokens,
             "tokens_per_step": tokens_per_step(config),
+            "checkpoint_bytes": asdict(checkpoint_size(config)),
             "learning_rates": [{"step": step, "learning_rate": rate} for step, rate in self.learning_rates],
         }
 

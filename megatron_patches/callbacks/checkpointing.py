@@ -37,9 +37,7 @@ class Checkpointing(Callback):
     def on_start(self, trainer: Trainer) -> None:
         reserved = self.saver.reserve(trainer.engine.state())
         if reserved:
-            trainer.say(
-                f"a copy of {reserved:,} bytes for checkpoints is reserved in the memory of each process's host"
-            )
+            trainer.say(f"checkpoints are written from a copy: {readable(reserved)} of host memory on rank 0")
         self._request = SaveRequest(trainer.launch.run.save_requested, trainer.speaks, trainer.votes.ask())
         self._done = trainer.votes.ask()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check_run(config: "RunConfig") -> list[Problem]:
     """The problems that no section can see alone; none for a run that can be laid out and trained."""
     checks = (
-        _ramp, _compile, _schedule, _intervals, _validation, _objective,
+        _ramp, _compile, _schedule, _intervals, _best_checkpoints, _validation, _objective,
         _tensor_parallel, _sequence_parallel, _pipeline_parallel, _batch, check_name_patterns,
     )  # fmt: skip
     return [problem for check in checks for problem in check(config)]
@@ -114,11 +114,29 @@ def _timescale(schedule: InverseSquareRootScheduleConfig) -> Iterator[Problem]:
 def _intervals(config: "RunConfig") -> Iterator[Problem]:
     """An interval longer than the run never comes round: it would be an option without effect."""
     steps = config.timetable.steps
-    for section in ("checkpoint", "logging", "evaluation"):
-        every = getattr(getattr(config, section), "every_steps", 1)
-        if every > steps:
-            key = f"{section}.every_steps"
+    saving = ("every_steps", "ephemeral_every_steps", "weights_every_steps", "keep_every_steps")
+    intervals = {"logging.every_steps": config.logging.every_steps}
+    intervals |= {f"checkpoint.{key}": getattr(config.checkpoint, key) for key in saving}
+    if config.evaluation:
+        intervals["evaluation.every_steps"] = config.evaluation.every_steps
+    for key, every in intervals.items():
+        if every and every > steps:
             yield Problem(key, f"{key} {every} is beyond the run's {steps} steps; use at most {steps}")
+
+
+def _best_checkpoints(config: "RunConfig") -> Iterator[Problem]:
+    """The best are told by a validation of the very step that is saved."""
+    if not config.checkpoint.keep_best:
+        return
+    key, saved = "checkpoint.keep_best", config.checkpoint.every_steps
+    if config.evaluation is None:
+        yield Problem(key, f"{key} needs validation losses; set evaluation, or remove it")
+    elif math.lcm(saved, config.evaluation.every_steps) > config.timetable.steps:
+        yield Problem(
+            key,
+            f"{key}: no step is both validated (evaluation.every_steps {config.evaluation.every_steps}) and saved "
+            f"(checkpoint.every_steps {saved}); make one a multiple of the other",
+        )
 
 
 def _validation(config: "RunConfig") -> Iterator[Problem]:

@@ -1,0 +1,110 @@
+"""How much a run's checkpoints take, on the disk and in the memory of its hosts, from the configuration alone.
+Torch-free."""
+
+import shutil
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from data_tools.errors import TrainyardError
+from megatron_patches.config import RunConfig
+from megatron_patches.configuration.name_patterns import is_matrix_row, is_trained
+from megatron_patches.layout import Layout
+from megatron_patches.models.parameter_table import ParameterRow, parameter_table
+from megatron_patches.models.pipeline_partition import stages_of
+from megatron_patches.optim.optimizer_config import AdafactorConfig, AdamWConfig, LionConfig, MuonConfig, SGDConfig
+
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+ALONGSIDE = 1.02  # headers, manifest and configuration, generously: the space is to suffice
+FP32 = 4
+
+
+@dataclass(frozen=True)
+class CheckpointSize:
+    """Bytes of tensors in one checkpoint."""
+
+    weights: int
+    optimizer: int
+    """masters and moments"""
+
+    @property
+    def full(self) -> int:
+        """All of it."""
+        return self.weights + self.optimizer
+
+
+def checkpoint_size(config: RunConfig) -> CheckpointSize:
+    """Of a run's checkpoints: exact but for headers of some kilobytes a file; of Adafactor's moments at most."""
+    rows = parameter_table(config.model, config.data.sequence_length)
+    width = WEIGHT_BYTES[config.training.precision]
+    master = 0 if width == FP32 else FP32
+    trained = [row for row in rows if is_trained(config.training, row.name)]
+    return CheckpointSize(
+        weights=sum(row.elements for row in rows) * width,
+        optimizer=sum(row.elements * master + moment_bytes(config, row) for row in trained),
+    )
+
+
+def moment_bytes(config: RunConfig, row: ParameterRow) -> int:
+    """Bytes of the optimizer's moments of one trained parameter."""
+    optimizer, elements = config.optimizer, row.elements
+    if isinstance(optimizer, AdamWConfig):
+        return 2 * FP32 * elements
+    if isinstance(optimizer, SGDConfig):
+        return FP32 * elements if optimizer.momentum else 0
+    if isinstance(optimizer, LionConfig):
+        return FP32 * elements
+    if isinstance(optimizer, MuonConfig):
+        return (1 if is_matrix_row(row) and row.name.startswith("layers.") else 2) * FP32 * elements
+    assert isinstance(optimizer, AdafactorConfig)
+    rows, columns = prod(row.shape[:-1]), row.shape[-1]
+    # columns of each of a fused parameter's matrices: queries, keys and values are three, the most there are
+    return FP32 * (rows + 3 * columns if is_matrix_row(row) else elements)
+
+
+def host_bytes(config: RunConfig, layout: Layout) -> int:
+    """About how much memory of its host the largest rank's copy takes: an even share of the largest stage."""
+    if not config.checkpoint.asynchronous:
+        return 0
+    stages = [stage.parameters for stage in stages_of(config)]
+    return round(checkpoint_size(config).full * max(stages) / sum(stages) / (layout.tensor * layout.data))
+
+
+def require_space(config: RunConfig, checkpoints: Path) -> None:
+    """Raise TrainyardError if the file system has no room for the run's next checkpoint."""
+    place = next(folder for folder in (checkpoints, *checkpoints.parents) if folder.exists())
+    free, needed = shutil.disk_usage(place).free, round(checkpoint_size(config).full * ALONGSIDE)
+    if free < needed:
+        raise TrainyardError(
+            f"{checkpoints}: the next checkpoint takes {readable(needed)}, and {readable(free)} are free there. Free "
+            "space, name another place for runs (export TRAINYARD_RUNS=FOLDER), or keep fewer checkpoints "
+            "(checkpoint.keep_last)"
+        )
+
+
+def describe_checkpoints(config: RunConfig, layout: Layout) -> str:
+    """When a run is saved, what that takes, what stays."""
+    rules, size = config.checkpoint, checkpoint_size(config)
+    parts = [f"{readable(size.full)} every {rules.every_steps:,} steps"]
+    if rules.weights_every_steps:
+        parts.append(f"weights alone ({readable(size.weights)}) every {rules.weights_every_steps:,}")
+    if rules.ephemeral_every_steps:
+        parts.append(f"ephemeral ones every {rules.ephemeral_every_steps:,}")
+    if rules.keep_last is None:
+        parts.append("all stay")
+    else:
+        stay = [f"the last {rules.keep_last}"]
+        stay += [f"those of every {rules.keep_every_steps:,} steps"] if rules.keep_every_steps else []
+        stay += [f"the {rules.keep_best} of lowest validation loss"] if rules.keep_best else []
+        parts.append(f"{', '.join(stay)} stay")
+    if copy := host_bytes(config, layout):
+        parts.append(f"written from a copy of about {readable(copy)} on each process's host")
+    return "; ".join(parts)
+
+
+def readable(count: float) -> str:
+    """Bytes with three digits and a decimal unit."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"
