@@ -13,6 +13,7 @@ from megatron_patches.checkpoint.marks import pin
 from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
+from megatron_patches.checkpoint.size import readable
 from megatron_patches.config import to_yaml
 from megatron_patches.progress import Outcome, ValidationRecord
 from megatron_patches.votes import Question
