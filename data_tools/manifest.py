@@ -146,6 +146,12 @@ def read_manifest(path: Path) -> Manifest:
 def _parse(path: Path) -> Manifest:
     try:
         content: Any = json.loads(path.read_bytes())
+        written = content.get("format") if isinstance(content, dict) else None
+        if isinstance(written, int) and written > 1:
+            raise TrainyardError(
+                f"{path} is of format {written}, which a later Trainyard wrote; this one reads format 1: update the "
+                "checkout"
+            )
         return Manifest.model_validate(content)
     except FileNotFoundError:
         raise TrainyardError(f"{path} does not exist: the artefact has no manifest, or the path is wrong") from None

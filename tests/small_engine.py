@@ -33,6 +33,7 @@ class SmallEngine:
 
         groups = groups or groups_of(config)
         self.config = config
+        self.groups = groups
         self.randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
         self.engine = build_engine(config, groups, self.randomness)
         self.batches = training_batches(config, RunData(config.data, CHECKOUT), groups)

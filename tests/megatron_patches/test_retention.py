@@ -1,0 +1,153 @@
+"""Which checkpoints the rules give up: never the newest that was verified, never a pinned one."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_tools.errors import TrainyardError
+from data_tools.manifest import build_manifest, write_manifest
+from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
+from megatron_patches.checkpoint.folders import checkpoint_name, delete_checkpoint, list_checkpoints, remove_partial
+from megatron_patches.checkpoint.marks import is_pinned, mark_verified, pin, pin_of, unpin, verification_of
+from megatron_patches.checkpoint.retention import KeptCheckpoint, known_checkpoints, superfluous
+
+
+def checkpoint(step: int, **facts: object) -> KeptCheckpoint:
+    known = {"ephemeral": False, "validation_loss": None, "pinned": False, "verified": False}
+    return KeptCheckpoint(Path(checkpoint_name(step)), step, **{**known, **facts})  # type: ignore[arg-type]
+
+
+def going(known: list[KeptCheckpoint], **rules: object) -> list[int]:
+    return [each.step for each in superfluous(known, CheckpointConfig(every_steps=10, **rules))]  # type: ignore[arg-type]
+
+
+TEN_TO_SIXTY = [checkpoint(step, verified=step == 60) for step in range(10, 70, 10)]
+
+
+def test_all_stay_unless_the_rules_say_otherwise() -> None:
+    assert going(TEN_TO_SIXTY) == []
+
+
+def test_the_last_ones_stay() -> None:
+    assert going(TEN_TO_SIXTY, keep_last=2) == [10, 20, 30, 40]
+    assert going(TEN_TO_SIXTY, keep_last=9) == []
+
+
+def test_multiples_stay() -> None:
+    assert going(TEN_TO_SIXTY, keep_last=1, keep_every_steps=30) == [10, 20, 40, 50]
+
+
+def test_the_best_stay() -> None:
+    losses = {10: 3.0, 20: 2.0, 30: None, 40: float("nan"), 50: 2.5, 60: 9.0}
+    known = [checkpoint(step, validation_loss=loss, verified=step == 60) for step, loss in losses.items()]
+    assert going(known, keep_last=1, keep_best=2) == [10, 30, 40]
+
+
+def test_pinned_ones_stay() -> None:
+    known = [checkpoint(step, pinned=step == 20, verified=step == 60) for step in range(10, 70, 10)]
+    assert going(known, keep_last=1) == [10, 30, 40, 50]
+
+
+def test_ephemeral_ones_go_with_the_next_verified_one() -> None:
+    known = [checkpoint(5, ephemeral=True), checkpoint(10), checkpoint(15, ephemeral=True, verified=True)]
+    assert going(known) == [5]
+    assert going(known, keep_last=1) == [5], "the last permanent one stays beside it"
+
+
+def test_nothing_goes_before_a_newer_one_was_read_back() -> None:
+    unverified = [checkpoint(step) for step in (10, 20, 30)]
+    assert going(unverified, keep_last=1) == []
+    assert going([checkpoint(10), checkpoint(20, verified=True), checkpoint(30)], keep_last=1) == [10]
+
+
+known_ones = st.lists(
+    st.builds(
+        checkpoint,
+        st.integers(1, 40),
+        ephemeral=st.booleans(),
+        validation_loss=st.none() | st.floats(),
+        pinned=st.booleans(),
+        verified=st.booleans(),
+    ),
+    unique_by=lambda each: each.step,
+)
+
+
+@given(known_ones, st.integers(1, 4), st.none() | st.just(20), st.integers(0, 3))
+def test_the_newest_verified_and_the_pinned_never_go(
+    known: list[KeptCheckpoint], last: int, every: int | None, best: int
+) -> None:
+    rules = CheckpointConfig(every_steps=10, keep_last=last, keep_every_steps=every, keep_best=best)
+    gone = superfluous(known, rules)
+    verified = [each.step for each in known if each.verified]
+    assert not any(each.pinned for each in gone)
+    assert all(each.step < max(verified) for each in gone)
+    stay = [each for each in known if each not in gone]
+    assert superfluous(stay, rules) == [], "what stays once, stays"
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"keep_best": 1}, "keep_best has no effect while all checkpoints stay"),
+        ({"keep_every_steps": 20}, "keep_every_steps has no effect while all checkpoints stay"),
+        ({"keep_last": 1, "keep_every_steps": 15}, "is no multiple of every_steps 10"),
+        ({"ephemeral_every_steps": 10}, "is not below every_steps 10"),
+        ({"weights_every_steps": 20}, "is a multiple of every_steps 10"),
+    ],
+)
+def test_rules_without_effect_are_refused(settings: dict[str, int], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        CheckpointConfig(every_steps=10, **settings)  # type: ignore[arg-type]
+
+
+def make(checkpoints: Path, step: int, **facts: object) -> Path:
+    folder = checkpoints / checkpoint_name(step)
+    folder.mkdir(parents=True)
+    manifest = build_manifest("checkpoint", files=[], facts={"step": step, **facts})  # type: ignore[arg-type]
+    write_manifest(folder / "manifest.json", manifest)
+    return folder
+
+
+def test_what_the_rules_go_by_is_read_from_the_folders(tmp_path: Path) -> None:
+    first, second = make(tmp_path, 10, reason="ephemeral"), make(tmp_path, 20, validation_loss=2.5)
+    pin(first, "to look at")
+    mark_verified(second, "a test")
+    damaged = make(tmp_path, 30)
+    (damaged / "manifest.json").write_text("{")
+    assert known_checkpoints(tmp_path) == [
+        KeptCheckpoint(second, 20, False, 2.5, pinned=False, verified=True),
+        KeptCheckpoint(first, 10, True, None, pinned=True, verified=False),
+    ]
+
+
+def test_marks_are_read_and_taken_back(tmp_path: Path) -> None:
+    folder = make(tmp_path, 10)
+    assert (pin_of(folder), verification_of(folder), is_pinned(folder)) == (None, None, False)
+    pin(folder, "the one of the paper")
+    mark = pin_of(folder)
+    assert mark is not None and mark.reason == "the one of the paper" and mark.date.startswith("20")
+    unpin(folder)
+    unpin(folder)
+    assert not is_pinned(folder)
+    (folder / "verified.json").write_text("yes")
+    with pytest.raises(TrainyardError, match=r"verified\.json is no mark"):
+        verification_of(folder)
+
+
+def test_a_deletion_that_is_killed_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path, 10)
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        delete_checkpoint(folder)
+    monkeypatch.undo()
+    assert list_checkpoints(tmp_path) == []
+    assert [path.name for path in remove_partial(tmp_path)] == ["step-0000000010.deleted.partial"]
+    assert list(tmp_path.iterdir()) == []
