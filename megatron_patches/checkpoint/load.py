@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -105,17 +105,18 @@ class StateLoader:
             OSError: the file cannot be read.
         """
         path, digest = self._folder / file, hashlib.sha256() if sha256 else None
-        sources = self._files.get(file, [])
-        with path.open("rb", buffering=0) as opened:
-            reader = _Reader(path, opened.fileno())
+        sources, buffer = self._files.get(file, []), np.empty(CHUNK_BYTES, dtype=np.uint8)
+        with FileReader(path) as reader:
             if digest:
-                _hash_range(reader, digest, 0, sources[0].offset if sources else path.stat().st_size)
+                stop = sources[0].offset if sources else path.stat().st_size
+                for position in range(0, stop, CHUNK_BYTES):
+                    digest.update(reader.read(position, min(CHUNK_BYTES, stop - position), buffer))
             for source in sources:
                 for first, last in _chunks(source):
                     meetings = self._meetings(source, first, last)
                     if meetings or digest:
                         width = BYTES_OF[source.dtype]
-                        content = reader.read(source.offset + first * width, (last - first) * width)
+                        content = reader.read(source.offset + first * width, (last - first) * width, buffer)
                         if digest:
                             digest.update(content)
                         values = torch.from_numpy(content).view(DTYPES[source.dtype])
@@ -153,35 +154,39 @@ class StateLoader:
         ]
 
 
-class _Reader:
-    """Reads ranges of a file into one buffer."""
+class FileReader:
+    """Reads ranges of a file."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = descriptor
-        self._buffer: Any = np.empty(CHUNK_BYTES, dtype=np.uint8)
+        self._descriptor = os.open(path, os.O_RDONLY)
 
-    def read(self, offset: int, count: int) -> Any:
-        """uint8 `[count]`, at most CHUNK_BYTES, valid until the next call."""
-        into = memoryview(self._buffer)[:count]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int, count: int, buffer: Any = None) -> Any:
+        """uint8 `[count]`: the beginning of `buffer`, a numpy array that is long enough, or of a new one.
+
+        Raises DamagedCheckpoint where the file ends before.
+        """
+        result = (np.empty(count, dtype=np.uint8) if buffer is None else buffer)[:count]
+        into = memoryview(result)  # type: ignore[arg-type]  # numpy arrays are buffers
         done = 0
         while done < count:
             found = os.preadv(self._descriptor, [into[done:]], offset + done)
             if not found:
                 raise DamagedCheckpoint(f"{self._path} ends at byte {offset + done:,}, within a tensor")
             done += found
-        return self._buffer[:count]
+        return result
 
 
 def _chunks(source: StoredPiece) -> Iterator[tuple[int, int]]:
     step = CHUNK_BYTES // BYTES_OF[source.dtype]
     for first in range(0, source.elements, step):
         yield first, min(first + step, source.elements)
-
-
-def _hash_range(reader: _Reader, digest: Any, start: int, stop: int) -> None:
-    for position in range(start, stop, CHUNK_BYTES):
-        digest.update(reader.read(position, min(CHUNK_BYTES, stop - position)))
 
 
 def state_files(manifest: Manifest, weights_alone: bool = False) -> list[str]:
