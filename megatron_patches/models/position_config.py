@@ -61,7 +61,7 @@ class RotaryPositionConfig(_AnyPositionConfig):
 
 
 class AlibiPositionConfig(_AnyPositionConfig):
-    """Scores fall linearly with the distance, by a slope of each head (Press et al. 2022)."""
+    """Scores fall linearly with the distance, before or behind, by a slope of each head (Press et al. 2022)."""
 
     name: Literal["alibi"] = Field(description="the kind")
 
