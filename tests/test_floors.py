@@ -33,6 +33,7 @@ TORCH_FREE_IN_ENGINE = [
     "configuration.divisibility",
     "configuration.fields",
     "configuration.layers",
+    "configuration.merging",
     "configuration.name_patterns",
     "configuration.problems",
     "configuration.yaml_text",

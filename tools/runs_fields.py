@@ -4,13 +4,13 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from megatron_patches.config import RunConfig
-from megatron_patches.configuration.fields import section_models
+from megatron_patches.configuration.fields import kind_name, section_models
 from tools.runs_compare import as_text, name_first
 
 _PLAIN = {float: "a number", int: "a whole number", str: "text"}
@@ -74,12 +74,6 @@ def _choices(field: FieldInfo) -> list[str]:
     if not named:
         return []
     return [*(_PLAIN[part] for part in parts if part in _PLAIN), *named, *["null"] * (NoneType in parts)]
-
-
-def kind_name(kind: type[BaseModel]) -> str:
-    """What a section's `name` must be for it to be of this kind."""
-    value: Any = get_args(kind.model_fields["name"].annotation)[0]
-    return str(value)
 
 
 def _own_keys(kind: type[BaseModel], kinds: list[type[BaseModel]]) -> list[str]:

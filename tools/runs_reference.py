@@ -14,10 +14,9 @@ from pydantic.fields import FieldInfo
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
-from megatron_patches.configuration.fields import nearest_keys, section_models
+from megatron_patches.configuration.fields import kind_name, nearest_keys, section_models
 from megatron_patches.configuration.problems import NEVER_WRITTEN
 from tools.runs_compare import as_text, name_first
-from tools.runs_fields import kind_name
 
 _PLAIN = {float: "a number", int: "a whole number", str: "text", bool: "true or false", NoneType: "null"}
 

@@ -39,6 +39,7 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
     yield from _idle_patterns("training.frozen", training.frozen, names, chosen)
     decays = optimizer.weight_decay_by_name
     yield from _idle_patterns("optimizer.weight_decay_by_name", decays, names, [row.name for row in trained])
+    yield from _shadowed_patterns("optimizer.weight_decay_by_name", list(decays), [row.name for row in trained])
     if not trained:
         yield Problem(
             "training.trainable",
@@ -85,6 +86,19 @@ def _idle_patterns(key: str, patterns: Iterable[str], names: list[str], affected
                 f"{key}: the pattern {pattern} has no effect: nothing that it fits is left to train by "
                 f"{'training.trainable' if key == 'training.frozen' else 'training.trainable and training.frozen'}; "
                 "remove it",
+            )
+
+
+def _shadowed_patterns(key: str, patterns: list[str], names: list[str]) -> Iterator[Problem]:
+    """Patterns of which each name is one of a later pattern too: of those the last counts."""
+    for number, pattern in enumerate(patterns, start=1):
+        fitting = [name for name in names if fnmatchcase(name, pattern)]
+        behind = [each for each in patterns[number:] if any(fnmatchcase(name, each) for name in fitting)]
+        if fitting and all(_fits_any(name, behind) for name in fitting):
+            yield Problem(
+                key,
+                f"{key}: the pattern {pattern} has no effect: all that it fits is fitted by {' and '.join(behind)} "
+                "behind it, and the last pattern that fits counts; put it last, or remove it",
             )
 
 
