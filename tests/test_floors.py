@@ -33,6 +33,8 @@ TORCH_FREE_IN_ENGINE = [
     "configuration.divisibility",
     "configuration.fields",
     "configuration.layers",
+    "configuration.layout_checks",
+    "configuration.length_checks",
     "configuration.merging",
     "configuration.name_patterns",
     "configuration.problems",

@@ -69,8 +69,8 @@ def test_what_differs_is_said(keys: dict[str, Any], words: str) -> None:
         (CausalConfig(name="causal", label_smoothing=0.1, z_loss=1e-4), "causal, label smoothing 0.1, z-loss 0.0001"),
         (PrefixLMConfig(name="prefix_lm"), "prefix-LM, loss on targets only"),
         (
-            PrefixLMConfig(name="prefix_lm", loss_on_targets_only=False, reweight_by_position=True),
-            "prefix-LM, loss on the prefix too, reweighted by position",
+            PrefixLMConfig(name="prefix_lm", reweight_by_position=True),
+            "prefix-LM, loss on targets only, reweighted by position",
         ),
     ],
 )
