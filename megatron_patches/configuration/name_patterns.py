@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.parameter_table import ParameterRow, parameter_table
+from megatron_patches.models.parameter_table import is_matrix, parameter_table
 from megatron_patches.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
             f"{training.frozen} fits none of the {len(names)} parameters; widen trainable, or shorten frozen",
         )
         return
-    matrices = [row.name for row in trained if is_matrix_row(row)]
+    matrices = [row.name for row in trained if is_matrix(row.name)]
     if optimizer.name == "muon" and not any(name.startswith("layers.") for name in matrices):
         yield Problem(
             "optimizer.name",
@@ -61,11 +61,6 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
             f"optimizer.weight_decay {optimizer.weight_decay:g} has no effect: it is for matrices and tables, and "
             f"{reason}; set optimizer.weight_decay to 0",
         )
-
-
-def is_matrix_row(row: ParameterRow) -> bool:
-    """Whether a layer gives the parameter rows and columns; the shape does not tell, a fused bias has several sizes."""
-    return row.part != "norms" and row.name.endswith(".weight")
 
 
 def _fits_any(name: str, patterns: Iterable[str]) -> bool:

@@ -5,7 +5,7 @@ they must be the same on every layout, and because a step must not wait for the 
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,10 @@ from megatron_patches.engine.interface import Engine, StatePiece
 from megatron_patches.engine.optimizer_placement import place_optimizer, speaks_for
 from megatron_patches.layout import Layout
 from megatron_patches.objectives.micro_batch import MicroBatch
-from megatron_patches.optim.build import allocate_state, build_optimizer
+from megatron_patches.optim.build import build_optimizer
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import OptimizerConfig
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
 
@@ -39,15 +38,21 @@ class DeepSpeedEngine(Engine):
         self.gradient_clip = gradient_clip
         self.loss_scale = loss_scale
 
-    def _adopt(self, parameters: dict[str, nn.Parameter], optimizer: Optimizer) -> None:
-        """Find out where DeepSpeed has put gradients and optimizer state of these parameters."""
+    def _adopt(
+        self,
+        parameters: dict[str, nn.Parameter],
+        optimizer: Optimizer,
+        tied: Mapping[str, dist.ProcessGroup] | None = None,
+    ) -> None:
+        """Find out where DeepSpeed has put gradients and optimizer state of these parameters.
+
+        `tied` are the groups in which each stage that holds a tied parameter has one rank.
+        """
         self.parameters = parameters
         self.optimizer = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
         stage = self.deepspeed.zero_optimization_stage()
         self.placement = place_optimizer(stage, parameters, optimizer, self.deepspeed.optimizer, self.groups)
-        if isinstance(self.optimizer, SlicedOptimizer):
-            self.optimizer.bind(self.placement.fragments(), self.groups)
-        allocate_state(self.optimizer, self.placement.stepped_tensors())
+        self.placement.make_ready(tied)
 
     @torch.no_grad()
     def _finish_gradients(self) -> None:

@@ -9,9 +9,9 @@ from torch import nn
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig, load_run
-from megatron_patches.configuration.name_patterns import decay_by_name, is_matrix_row, is_trained
+from megatron_patches.configuration.name_patterns import decay_by_name, is_trained
 from megatron_patches.layout import Layout
-from megatron_patches.models.parameter_table import parameter_table
+from megatron_patches.models.parameter_table import is_matrix, parameter_table
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.training_config import TrainingConfig
 from tests.ranks import run_on_ranks
@@ -51,14 +51,13 @@ def layers_of(config: RunConfig) -> dict[str, bool]:
     """Which parameters of the built model have rows and columns."""
     from megatron_patches.models.build import build_plain, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
-    from megatron_patches.optim.parameter_groups import is_matrix
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     model = build_plain(gpt_layers(config.model, config.data.sequence_length, groups, randomness), seed=0)
-    return {name: is_matrix(parameter) for name, parameter in canonical_parameters(model).items()}
+    return {name: parameter.dim() >= 2 for name, parameter in canonical_parameters(model).items()}
 
 
 def test_the_configuration_knows_the_matrices_that_optimizers_know(tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_the_configuration_knows_the_matrices_that_optimizers_know(tmp_path: Pat
     words = ["--model.activation=swiglu", "--model.query_key_norm=true", "--model.tied_head=false"]
     config = load_run(write_run(tmp_path / "run.yaml"), words)
     table = parameter_table(config.model, config.data.sequence_length)
-    assert run_on_ranks(layers_of, 1, config) == [{row.name: is_matrix_row(row) for row in table}]
+    assert run_on_ranks(layers_of, 1, config) == [{row.name: is_matrix(row.name) for row in table}]
 
 
 CASES = [
