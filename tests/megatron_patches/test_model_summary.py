@@ -49,8 +49,10 @@ def test_llama() -> None:
         ({"query_key_norm": True}, "query-key norm"),
         ({"norm_bias": False}, "no biases in norms"),
         ({"logit_soft_cap": 30.0}, "logits within 30"),
-        ({"hidden_dropout": 0.1}, "dropout 0.1"),
-        ({"embedding_dropout": 0.2}, "dropout 0.2"),
+        ({"hidden_dropout": 0.1, "attention_dropout": 0.1}, "layernorm, dropout 0.1"),
+        ({"hidden_dropout": 0.1}, "dropout 0.1 of sub-layers, dropout 0.1 of the embedding"),
+        ({"attention_dropout": 0.3, "embedding_dropout": 0.2}, "dropout 0.3 of attention weights, dropout 0.2 of the"),
+        ({"embedding_dropout": 0.2}, "layernorm, dropout 0.2 of the embedding"),
     ],
 )
 def test_what_differs_is_said(keys: dict[str, Any], words: str) -> None:
