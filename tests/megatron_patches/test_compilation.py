@@ -36,7 +36,7 @@ def compiled_steps(layout: Layout, names: list[str]) -> dict[str, tuple[float, i
     """
     from torch._dynamo.utils import counters
 
-    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.compilation import compile_blocks
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
@@ -59,7 +59,7 @@ def compiled_steps(layout: Layout, names: list[str]) -> dict[str, tuple[float, i
         counters.clear()
         switches, recomputation = CASES[name]
         config = ModelConfig.model_validate(SIZES | switches)
-        model = build_plain(gpt_layers(config, SEQUENCE, groups, randomness, recomputation), seed=0)
+        model = PlainModel(gpt_layers(config, SEQUENCE, groups, randomness, recomputation), seed=0)
         expected = [gradient.clone() for gradient in gradients(model)]
         compile_blocks(model, backend="aot_eager")
         difference = max((a - b).abs().max().item() for a, b in zip(gradients(model), expected, strict=True))

@@ -45,7 +45,7 @@ def context(case: str) -> TokenContext:
 
 def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """What our attention makes of random features, and what the reference makes of the same queries and keys."""
-    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
@@ -54,7 +54,7 @@ def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     results = []
     for kind, heads, case in cases:
-        plain = build_plain(gpt_layers(model(kind, heads), SEQUENCE, groups, randomness), seed=3)
+        plain = PlainModel(gpt_layers(model(kind, heads), SEQUENCE, groups, randomness), seed=3)
         layers = {layer.spec.name: layer.layer for layer in plain.layers.values()}
         attention, torch_seed = layers["layers.0"].attention, torch.manual_seed(4)
         hidden = torch.randn(SEQUENCE, 2, HEADS * SIZE, generator=torch_seed)
@@ -109,14 +109,14 @@ def test_a_mask_changes_the_output(kind: str) -> None:
 
 def large_tensors_kept(kind: str) -> list[tuple[int, ...]]:
     """Shapes of the tensors, each once, that three layers keep for the backward pass and that have a number a pair."""
-    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     config = model(kind, HEADS).model_copy(update={"layers": 3})
-    plain = build_plain(gpt_layers(config, SEQUENCE, groups, StepRandomness(0, groups.coordinates, groups.device)), 0)
+    plain = PlainModel(gpt_layers(config, SEQUENCE, groups, StepRandomness(0, groups.coordinates, groups.device)), 0)
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -49,14 +49,14 @@ def test_the_last_pattern_decides_the_decay() -> None:
 
 def layers_of(config: RunConfig) -> dict[str, bool]:
     """Which parameters of the built model have rows and columns."""
-    from megatron_patches.models.build import build_plain, canonical_parameters
+    from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    model = build_plain(gpt_layers(config.model, config.data.sequence_length, groups, randomness), seed=0)
+    model = PlainModel(gpt_layers(config.model, config.data.sequence_length, groups, randomness), seed=0)
     return {name: parameter.dim() >= 2 for name, parameter in canonical_parameters(model).items()}
 
 

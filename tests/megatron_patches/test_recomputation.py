@@ -55,7 +55,7 @@ def bytes_kept(layers: torch.nn.Module, stream: torch.Tensor) -> int:
 
 def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]]]:
     """Of each model: bytes that the blocks' forward passes keep, its gradients, and random numbers drawn afterwards."""
-    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -67,7 +67,7 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
     results = {}
     for name, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | DROPOUTS | switches)
-        plain = build_plain(gpt_layers(model, SEQUENCE, groups, randomness, kind), seed=0)
+        plain = PlainModel(gpt_layers(model, SEQUENCE, groups, randomness, kind), seed=0)
         blocks = [layer.layer for layer in plain.layers.values() if layer.spec.is_block]
         randomness.start_step(1)
         stream = torch.randn(SEQUENCE // (layout.tensor if layout.sequence_parallel else 1), BATCH, HIDDEN)
