@@ -1,0 +1,37 @@
+"""`tools/reshape`: write a checkpoint in fewer or more files."""
+
+from pathlib import Path
+
+import typer
+
+from tools.command_line import run_app
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    run: str = typer.Argument(help="A run's name, the path of its directory, or of one checkpoint's folder."),
+    output: Path = typer.Option(help="New folder that the checkpoint is written to."),
+    files: int = typer.Option(min=1, help="Files of weights, and as many of the optimizer's state."),
+    step: int | None = typer.Option(None, min=0, help="Of this step [default: the newest whole one]."),
+    weights_only: bool = typer.Option(False, "--weights-only", help="Leave masters and moments out."),
+) -> None:
+    """Write a checkpoint of any layout anew, in so many files, with all its facts.
+
+    Any layout loads any checkpoint as it is: this is for file systems that want fewer or larger files, and for weights
+    that are to be passed on alone. One process does it, with some hundred MB of memory whatever the model's size.
+    """
+    from tools.checkpoint_argument import checkpoint_of, refuse_existing
+
+    refuse_existing(output)
+    source = checkpoint_of(run, step)
+    from megatron_patches.checkpoint.reshape import reshape_checkpoint
+
+    manifest = reshape_checkpoint(source, output, files, weights_only)
+    size = sum(file.size for file in manifest.files)
+    print(f"{output}: {source.name} in {len(manifest.files)} files, {size:,} bytes, id {manifest.id[:12]}")
+
+
+if __name__ == "__main__":
+    run_app(app)
