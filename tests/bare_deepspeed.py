@@ -6,8 +6,6 @@ It reads the samples that a run of ours reads, so that losses can be compared; n
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +51,9 @@ class TensorPeers:
 
     def get_model_parallel_group(self) -> Any:
         return self.tensor_group
+
+    get_tensor_model_parallel_rank = get_model_parallel_rank
+    get_tensor_model_parallel_world_size = get_model_parallel_world_size
 
     def get_data_parallel_rank(self) -> int:
         return self.data_rank
@@ -120,6 +121,13 @@ def build_model(config: RunConfig, peers: TensorPeers, seed: int) -> Any:
             whole = gather_from_tensor_model_parallel_region(logits, group=group)
             return F.cross_entropy(whole.float().transpose(0, 1).flatten(0, 1), labels.flatten())
 
+        def state_dict(self, *arguments: Any, **options: Any) -> Any:
+            """Without megatron-core's empty extra states, which DeepSpeed's converter stumbles over."""
+            found = super().state_dict(*arguments, **options)
+            for name in [name for name, value in found.items() if value is None]:
+                del found[name]
+            return found
+
     bare = BareGPT()
     with torch.no_grad():
         for number, (name, parameter) in enumerate(bare.named_parameters()):
@@ -134,9 +142,7 @@ def build_model(config: RunConfig, peers: TensorPeers, seed: int) -> Any:
 class BareScript:
     """Its engine, optimizer and data; `train` gives the losses of the next steps."""
 
-    def __init__(
-        self, config: RunConfig, tensor: int, stage: int, bf16: bool = False, frozen: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, config: RunConfig, tensor: int, stage: int, bf16: bool = False, universal: bool = False) -> None:
         import deepspeed
         import torch
 
@@ -152,15 +158,13 @@ class BareScript:
         deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
         self.config, self.peers = config, TensorPeers(tensor)
         model = build_model(config, self.peers, seed=3)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name not in frozen)
         self.windows = RunData(config.data, CHECKOUT).training_windows
         self.order = TrainingOrder(len(self.windows), config.training.seed)
         self.engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=torch.optim.AdamW(groups(model), betas=(0.9, 0.95), eps=1e-8),
             mpu=self.peers,
-            config=settings(config, self.peers, stage, bf16),
+            config=settings(config, self.peers, stage, bf16) | {"checkpoint": {"load_universal": universal}},
         )
         self.step = 0
 
@@ -205,9 +209,8 @@ class BareScript:
 
 def groups(model: Any) -> list[dict[str, Any]]:
     """Matrices and tables decay, vectors do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.dim() > 1]
-    vectors = [parameter for parameter in trained if parameter.dim() <= 1]
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     return [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
 
 
@@ -226,12 +229,31 @@ def settings(config: RunConfig, peers: TensorPeers, stage: int, bf16: bool) -> d
     }
 
 
-def train_and_save(
-    config: RunConfig, tensor: int, stage: int, folder: str, steps: int, then: int, bf16: bool = False
-) -> list[float]:
-    """For `tests.ranks`: train, save under `folder`, and go on; the losses of the steps after the save."""
-    os.environ["DS_ACCELERATOR"] = "cpu"
-    script = BareScript(config, tensor, stage, bf16)
-    script.train(steps)
-    script.save(Path(folder))
-    return script.train(then)
+def save_and_go_on(config: RunConfig, folder: str) -> list[float]:
+    """Under TP2 x DP2 and ZeRO 1: 3 steps, a save with what DeepSpeed's converter asks for, and the 5 losses after."""
+    script = BareScript(config, tensor=2, stage=1)
+    script.train(3)
+    patterns = {
+        "universal_checkpoint_version": 0.2,
+        "tp_replicated_parameter_patterns": [r"pos\.weight", r".*ln\d?\.(weight|bias)", r".*(proj|fc2)\.bias"],
+        "parameter_with_row_parallelism_patterns": [r".*(proj|fc2)\.weight"],
+    }
+    script.save(Path(folder), universal_checkpoint_info=patterns, iteration=3)
+    return script.train(5)
+
+
+def save_each(config: RunConfig, folder: str, variants: dict[str, tuple[int, bool]]) -> None:
+    """Of each ZeRO stage and precision: 2 steps on all data-parallel ranks, and a save."""
+    for name, (stage, bf16) in variants.items():
+        script = BareScript(config, tensor=1, stage=stage, bf16=bf16)
+        script.train(2)
+        script.save(Path(folder) / name)
+
+
+def load_universal_and_go_on(config: RunConfig, folder: str, step: int, steps: int) -> list[float]:
+    """Under TP2 x DP2 and ZeRO 1, from a universal checkpoint, by DeepSpeed's own loading."""
+    script = BareScript(config, tensor=2, stage=1, universal=True)
+    loaded, _ = script.engine.load_checkpoint(folder, load_lr_scheduler_states=False)
+    assert loaded is not None
+    script.step = step
+    return script.train(steps)

@@ -14,7 +14,7 @@ def main(
     run: str = typer.Argument(help="A run's name, the path of its directory, or of one checkpoint's folder."),
     output: Path = typer.Option(help="New folder that the checkpoint is written to."),
     files: int = typer.Option(min=1, help="Files of weights, and as many of the optimizer's state."),
-    step: int | None = typer.Option(None, min=0, help="Of this step [default: the newest whole one]."),
+    step: int | None = typer.Option(None, min=0, help=r"Of this step \[default: the newest whole one]."),
     weights_only: bool = typer.Option(False, "--weights-only", help="Leave masters and moments out."),
 ) -> None:
     """Write a checkpoint of any layout anew, in so many files, with all its facts.

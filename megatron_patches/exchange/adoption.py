@@ -20,9 +20,9 @@ from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_dee
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, shortened
 from megatron_patches.exchange.foreign import ForeignCheckpoint
 from megatron_patches.exchange.matching import Matched, largest_difference, match_tensors
-from megatron_patches.exchange.megatron_names import TITLE, megatron_map, setting_differences
 from megatron_patches.exchange.moments import moment_shapes, zeros
-from megatron_patches.exchange.name_map import NameMap, OwnNames, read_name_map
+from megatron_patches.exchange.name_map import NameMap
+from megatron_patches.exchange.naming import found_names, given_names
 from megatron_patches.exchange.universal import is_universal, read_universal
 from megatron_patches.models.parameter_table import ParameterRow, parameter_table
 from megatron_patches.progress import Progress
@@ -70,12 +70,10 @@ def import_checkpoint(request: ImportRequest, run: RunDirectory) -> Imported:
     _refuse_checkpoints(run)
     data = RunData(config.data, CHECKOUT)
     folder = find_checkpoint_folder(request.folder)
-    names = _given_names(request.names)
+    names = given_names(request.names)
     options = ReadOptions(request.weights_only, request.trust_pickle, names.groups if names else ())
     foreign = (read_universal if is_universal(folder) else read_deepspeed)(folder, options)
-    if names is None:
-        _check_settings(config, foreign, folder)
-        names = megatron_map((tensor.name for tensor in foreign.tensors), config.model, foreign.settings)
+    names = names or found_names(config, foreign, folder)
     matched = match_tensors(foreign.tensors, config, names, request.average_replicas)
     if not request.average_replicas:
         _check_rounding(matched)
@@ -103,23 +101,6 @@ def _refuse_checkpoints(run: RunDirectory) -> None:
             f"{run.path} has checkpoints already, the newest {there[0].name}: a launch continues the newest. Begin a "
             "new run (tools/runs new), or move them away"
         )
-
-
-def _given_names(text: str) -> NameMap | None:
-    """None stands for Megatron's, which depend on what is found."""
-    if text == TITLE:
-        return None
-    if text == "trainyard":
-        return OwnNames(text, ())
-    if not text.endswith((".yaml", ".yml")):
-        raise TrainyardError(f"--names {text}: choose {TITLE}, trainyard, or the path of a YAML that maps names")
-    return read_name_map(Path(text))
-
-
-def _check_settings(config: RunConfig, foreign: ForeignCheckpoint, folder: Path) -> None:
-    found = setting_differences(config.model, foreign.settings)
-    if found:
-        raise TrainyardError(f"{folder} is another model's: {'; '.join(found)}. Change the run's model")
 
 
 def _check_rounding(matched: Matched) -> None:
