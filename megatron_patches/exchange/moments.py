@@ -38,7 +38,7 @@ def _adafactor(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, ...
     if not is_matrix_row(row):
         return {"second_moment": row.shape}
     *leading, columns = row.shape
-    leaf = row.name.split(".")[-3]
+    leaf = row.name.removesuffix(".linear.weight").rpartition(".")[2]
     stack = {"query_key_value": 1, "key_value": 1, "up": 0 if config.model.gated else None}.get(leaf)
     count = 1 if stack is None else leading[stack]
     return {"second_moment_rows": (prod(leading),), "second_moment_columns": (count, columns)}

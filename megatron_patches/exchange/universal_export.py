@@ -87,8 +87,11 @@ def _their_names(config: RunConfig, names: NameMap) -> dict[ParameterRow, str]:
 
 
 def _refuse_whole_matrix_state(state: State, config: RunConfig) -> None:
-    other = sorted({kind for (name, kind), each in state.items() if each.shape != state[name, "weight"].shape})
-    if other or config.optimizer.name == "muon":
+    moments = {name: each for (name, kind), each in state.items() if kind not in ("weight", "master")}
+    whole = config.optimizer.name == "muon" or any(
+        each.shape != state[name, "weight"].shape for name, each in moments.items()
+    )
+    if moments and whole:
         raise TrainyardError(
             f"the state of optimizer.name {config.optimizer.name} is none that DeepSpeed's engines continue from; "
             "make a checkpoint of weights with tools/reshape --weights-only and export that"
