@@ -142,7 +142,15 @@ def build_model(config: RunConfig, peers: TensorPeers, seed: int) -> Any:
 class BareScript:
     """Its engine, optimizer and data; `train` gives the losses of the next steps."""
 
-    def __init__(self, config: RunConfig, tensor: int, stage: int, bf16: bool = False, universal: bool = False) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        tensor: int,
+        stage: int,
+        bf16: bool = False,
+        universal: bool = False,
+        frozen: str | None = None,
+    ) -> None:
         import deepspeed
         import torch
 
@@ -158,6 +166,8 @@ class BareScript:
         deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
         self.config, self.peers = config, TensorPeers(tensor)
         model = build_model(config, self.peers, seed=3)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name != frozen)
         self.windows = RunData(config.data, CHECKOUT).training_windows
         self.order = TrainingOrder(len(self.windows), config.training.seed)
         self.engine, *_ = deepspeed.initialize(
@@ -209,8 +219,8 @@ class BareScript:
 
 def groups(model: Any) -> list[dict[str, Any]]:
     """Matrices and tables decay, vectors do not."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices, vectors = ([each for each in trained if (each.dim() > 1) == wanted] for wanted in (True, False))
     return [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
 
 
@@ -242,10 +252,10 @@ def save_and_go_on(config: RunConfig, folder: str) -> list[float]:
     return script.train(5)
 
 
-def save_each(config: RunConfig, folder: str, variants: dict[str, tuple[int, bool]]) -> None:
-    """Of each ZeRO stage and precision: 2 steps on all data-parallel ranks, and a save."""
-    for name, (stage, bf16) in variants.items():
-        script = BareScript(config, tensor=1, stage=stage, bf16=bf16)
+def save_each(config: RunConfig, folder: str, variants: dict[str, tuple[int, bool, str | None]]) -> None:
+    """Of each ZeRO stage, precision and frozen parameter: 2 steps on all data-parallel ranks, and a save."""
+    for name, (stage, bf16, frozen) in variants.items():
+        script = BareScript(config, tensor=1, stage=stage, bf16=bf16, frozen=frozen)
         script.train(2)
         script.save(Path(folder) / name)
 

@@ -53,13 +53,14 @@ def find_checkpoint_folder(path: Path) -> Path:
     Raises:
         TrainyardError: there is no such folder.
     """
-    if not path.is_dir():
-        raise TrainyardError(f"there is no folder {path}; name a global_stepN folder of DeepSpeed, or a universal one")
-    for name in ("latest", "latest_universal"):
-        latest = path / name
-        if latest.is_file():
-            return find_checkpoint_folder(path / latest.read_text().strip())
-    return path
+    named = [file for name in ("latest", "latest_universal") if (file := path / name).is_file()]
+    found = path / named[0].read_text().strip() if named else path
+    if not found.is_dir():
+        told = f", which {named[0]} names" if named else ""
+        raise TrainyardError(
+            f"there is no folder {found}{told}; name a global_stepN folder of DeepSpeed, or a universal one"
+        )
+    return found
 
 
 def list_deepspeed_folder(path: Path) -> DeepSpeedFolder:

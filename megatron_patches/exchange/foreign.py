@@ -1,7 +1,6 @@
 """What was found in another program's checkpoint, before any name is understood."""
 
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
@@ -38,6 +37,8 @@ class ForeignTensor:
     dtype: torch.dtype
     shards: tuple[Shard, ...]
     """of each tensor-parallel rank"""
+    padding_removed: bool = False
+    """a table without the rows that only pad its vocabulary; DeepSpeed loads zeros there"""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,6 @@ class ForeignCheckpoint:
     """tensor, pipeline, data and zero_stage of the ranks that wrote it"""
     settings: dict[str, Any] = field(default_factory=dict)
     """their command line, where they save it"""
-    orders_unnamed: bool = False
-    """the optimizer's state has numbers in place of names, and was put in the order of the module"""
 
 
 def whole_shard(tensor: Tensor) -> Shard:
@@ -79,8 +78,3 @@ def reader_of(tensor: Tensor, offset: int = 0) -> Reader:
         return flat[offset + first : offset + last]
 
     return read
-
-
-def elements_of(shape: tuple[int, ...]) -> int:
-    """Numbers in a shape."""
-    return prod(shape)

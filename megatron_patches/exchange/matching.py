@@ -92,8 +92,10 @@ def _check_shapes(
     for (name, _), candidates in found.items():
         for tensor in candidates:
             for part, shard in enumerate(tensor.shards):
-                box = slice_of(rows[name], config.model, part, len(tensor.shards))
-                expected = matrix_shape(rows[name], box)
+                row = rows[name]
+                expected = matrix_shape(row, slice_of(row, config.model, part, len(tensor.shards)))
+                if tensor.padding_removed and row.shape[0] == config.model.padded_vocab_size:
+                    expected = (config.model.vocab_size, *expected[1:])
                 if shard.shape not in (expected, (prod(expected),)):
                     wrong[name] = f"{tensor.name} {shard.shape} for {name} {expected}"
     if wrong:
@@ -130,6 +132,9 @@ def _state_tensor(
     for number, shard in enumerate(tensor.shards):
         box = slice_of(row, config.model, number, count)
         stretches += _stretches(shard, shard_parts(row, box, names))
+    if tensor.padding_removed:
+        held = sum(each.elements for each in stretches)
+        stretches.append(Stretch(TensorSlice.whole(row.shape), held, prod(row.shape) - held, _zeros))
     return StateTensor(row.name, kind, row.shape, tensor.dtype, tuple(stretches))
 
 
@@ -179,6 +184,10 @@ def _stretches(shard: Shard, parts: Sequence[Part]) -> list[Stretch]:
 
 def _shifted(read: Reader, by: int) -> Reader:
     return lambda first, last: read(first + by, last + by)
+
+
+def _zeros(first: int, last: int) -> Tensor:
+    return torch.zeros(last - first)
 
 
 def _from_replicas(tensor: ForeignTensor, row: ParameterRow, kind: str, average: bool) -> StateTensor:

@@ -52,10 +52,11 @@ def _tensors(folder: Path, name: str, options: ReadOptions) -> Iterator[ForeignT
             continue
         saved: Any = read_pickle(file, options.trust_pickle)
         values = saved.get("param") if isinstance(saved, dict) else saved
+        stripped = isinstance(saved, dict) and bool(saved.get("vocab_tensor"))
         if not isinstance(values, Tensor):
             raise TrainyardError(f"{file} holds no tensor; it was not written by DeepSpeed's converter")
         kind = "master" if file.stem == "fp32" else file.stem
-        yield ForeignTensor(name, kind, values.dtype, (whole_shard(values),))
+        yield ForeignTensor(name, kind, values.dtype, (whole_shard(values),), padding_removed=stripped)
 
 
 def _state(path: Path, options: ReadOptions) -> dict[str, Any]:

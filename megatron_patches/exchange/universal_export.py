@@ -6,6 +6,7 @@ OUTPUT/global_stepN_universal/zero/optimizer_state.pt        what groups of para
 OUTPUT/global_stepN_universal/zero/<their name>/             fp32.pt, each moment, step.pt
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from data_tools.atomic_files import fsync_folder, temporary_path
 from data_tools.errors import TrainyardError
-from data_tools.manifest import Manifest, build_manifest, read_manifest, record_file, write_manifest
+from data_tools.manifest import FileRecord, Manifest, build_manifest, read_manifest, record_file, write_manifest
 from megatron_patches.checkpoint.folders import MANIFEST
 from megatron_patches.checkpoint.state_tensor import PIECE_ELEMENTS, StateTensor
 from megatron_patches.checkpoint.stored_tensors import stored_tensors
@@ -57,7 +58,7 @@ def export_universal(source: Path, target: Path, names: NameMap) -> Manifest:
             _write_parameter(folder / "zero" / name, row, state, config, names, saved.facts)
         _write_common(folder, saved.facts, len(theirs))
         (partial / "latest_universal").write_text(folder.name)
-        files = [record_file(path, partial) for path in sorted(partial.rglob("*")) if path.is_file()]
+        files = [_finished(path, partial) for path in sorted(partial.rglob("*")) if path.is_file()]
         facts = {"format": "deepspeed universal", "names": names.title} | {
             key: saved.facts[key] for key in ("run", "step", "samples", "tokens", "optimizer_steps")
         }
@@ -69,6 +70,13 @@ def export_universal(source: Path, target: Path, names: NameMap) -> Manifest:
         raise
     fsync_folder(target.parent)
     return manifest
+
+
+def _finished(path: Path, folder: Path) -> FileRecord:
+    """The record of a file that torch.save wrote, once it is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return record_file(path, folder)
 
 
 def _their_names(config: RunConfig, names: NameMap) -> dict[ParameterRow, str]:

@@ -24,9 +24,10 @@ from tests.small_training import SmallData, overrides, train_launch
 
 GROUPS = 'groups: [["tok.weight", "pos.weight", "*.qkv.weight", "*.proj.weight", "*.fc?.weight"], ["*"]]\n'
 VARIANTS = {
-    "ZeRO 0": (0, False), "ZeRO 2": (2, False), "ZeRO 3": (3, False),
-    "ZeRO 0 bf16": (0, True), "BF16_Optimizer": (1, True), "ZeRO 2 bf16": (2, True),
+    "ZeRO 0": (0, False, None), "ZeRO 2": (2, False, None), "ZeRO 3": (3, False, None),
+    "ZeRO 0 bf16": (0, True, None), "BF16_Optimizer": (1, True, None), "ZeRO 2 bf16": (2, True, None),
 }  # fmt: skip
+FROZEN = {f"frozen under ZeRO {stage}": (stage, False, "pos.weight") for stage in (1, 3)}
 
 
 class Saved(SimpleNamespace):
@@ -50,7 +51,7 @@ def saved(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> Sa
     (folder / "names.yaml").write_text(NAMES + GROUPS)
     made = Saved(data=small_data, folder=folder, names=folder / "names.yaml")
     made.losses = run_on_ranks(save_and_go_on, 4, made.config(), str(folder / "TP2 DP2"))[0]
-    run_on_ranks(save_each, 2, made.config(), str(folder), VARIANTS)
+    run_on_ranks(save_each, 2, made.config(), str(folder), VARIANTS | FROZEN)
     return made
 
 
@@ -136,6 +137,21 @@ def test_moments_do_not_depend_on_the_stage(saved: Saved, tmp_path: Path) -> Non
             if not name.endswith("query_key_value.linear.bias"):  # keys' biases change nothing: theirs is noise
                 scale = tensor.abs().max().item()  # the stages sum in another order
                 torch.testing.assert_close(found[name, kind], tensor, rtol=1e-3, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_parameter_that_they_froze(name: str, saved: Saved, tmp_path: Path) -> None:
+    with pytest.raises(TrainyardError, match=r"it lacks exp_avg of positions.weight, exp_avg_sq of positions.weight"):
+        adopt(saved.request(name), tmp_path / "run")
+    request = saved.request(name, "--training.frozen", '["positions.*"]')
+    found = contents(adopt(request, tmp_path / "run").folder)
+    assert {kind for key, kind in found if key == "positions.weight"} == {"weight"}
+    expected = contents(
+        adopt(replace(request, folder=saved.folder / "ZeRO 2", weights_only=True), tmp_path / "2").folder
+    )
+    assert (found["positions.weight", "weight"] - expected["positions.weight", "weight"]).abs().max() < 0.1
+    other = contents(adopt(replace(request, folder=saved.folder / next(iter(FROZEN))), tmp_path / "other").folder)
+    assert torch.equal(found["positions.weight", "weight"], other["positions.weight", "weight"])
 
 
 def test_weights_alone_begin_a_run_anew(saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,3 +241,26 @@ def test_moments_are_those_of_the_engines(small_data: SmallData, tmp_path: Path)
     for config, kinds in zip(configs, run_on_ranks(saved_moments, 1, configs)[0], strict=True):
         for row in parameter_table(config.model, config.data.sequence_length):
             assert moment_shapes(config, row) == kinds.get(row.name, {}), (config.optimizer.name, row.name)
+
+
+@pytest.mark.parametrize(("rows", "removed", "fits"), [(384, True, True), (384, False, False), (383, True, False)])
+def test_a_vocabulary_without_its_padding(
+    rows: int, removed: bool, fits: bool, small_data: SmallData, tmp_path: Path
+) -> None:
+    """Where DeepSpeed's converter took the rows off that only pad, zeros come back, as in its own loading."""
+    config = small_data.run(tmp_path, overrides(model__layers=1, model__vocab_multiple=100))
+    tensors = []
+    for row in parameter_table(config.model, config.data.sequence_length):
+        shape = matrix_shape(row, TensorSlice.whole(row.shape))
+        is_table = row.part == "token_embedding"
+        values = torch.randn((rows, 32) if is_table else shape)
+        shards = (whole_shard(values),)
+        tensors.append(ForeignTensor(row.name, "weight", torch.float32, shards, padding_removed=removed and is_table))
+    if not fits:
+        with pytest.raises(TrainyardError, match=f"Their table has {rows} rows; .*vocab_multiple 100 has 400"):
+            match_tensors(tensors, config, OwnNames("test", ()), average_replicas=False)
+        return
+    matched = match_tensors(tensors, config, OwnNames("test", ()), average_replicas=False)
+    table = matched["embedding.tokens.table.weight", "weight"]
+    found = table.read(0, table.elements).view(400, 32)
+    assert found[:384].all() and not found[384:].any()
