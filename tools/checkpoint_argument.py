@@ -31,6 +31,8 @@ def checkpoint_of(text: str, step: int | None) -> Path:
     folder, damage = checkpoint_to_read(RunDirectory(directory), step)
     for problem in damage:
         typer.echo(f"passed over: {problem}", err=True)
+    if damage:
+        typer.echo(f"reading {folder.name}", err=True)
     return folder
 
 

@@ -10,6 +10,7 @@ import torch
 
 from data_tools.errors import TrainyardError
 from data_tools.manifest import read_manifest
+from megatron_patches.checkpoint.folders import list_checkpoints
 from megatron_patches.checkpoint.resume_check import check_resume
 from megatron_patches.checkpoint.stored_tensors import stored_tensors
 from megatron_patches.config import RunConfig
@@ -80,6 +81,9 @@ def test_our_trainer_continues_as_the_script_does(
     assert (done.folder.name, done.progress.samples, done.optimizer_steps) == ("step-0000000003", 24, 3)
     assert check_resume(request.config, launch.run) == 24
     run_on_ranks(train_launch, ranks, str(launch.directory))
+    newest, *_, first = list_checkpoints(launch.run.checkpoints)
+    saved_here, imported = (read_manifest(folder / "manifest.json") for folder in (newest, first))
+    assert imported.facts.keys() == saved_here.facts.keys() | {"source"}
     found = losses(launch.run)
     assert len(found) == len(saved.losses) == 5
     assert max(abs(ours - theirs) / theirs for ours, theirs in zip(found, saved.losses, strict=True)) < 1e-5
