@@ -20,7 +20,7 @@ from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_dee
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, shortened
 from megatron_patches.exchange.foreign import ForeignCheckpoint
 from megatron_patches.exchange.matching import Matched, largest_difference, match_tensors
-from megatron_patches.exchange.moments import moment_shapes, zeros
+from megatron_patches.exchange.moments import moment_shapes, optimizer_differences, zeros
 from megatron_patches.exchange.name_map import NameMap
 from megatron_patches.exchange.naming import found_names, given_names
 from megatron_patches.exchange.universal import is_universal, read_universal
@@ -57,6 +57,8 @@ class Imported:
     progress: Progress
     optimizer_steps: int
     parameters: int
+    notes: list[str]
+    """what goes on otherwise than there"""
 
 
 def import_checkpoint(request: ImportRequest, run: RunDirectory) -> Imported:
@@ -72,7 +74,7 @@ def import_checkpoint(request: ImportRequest, run: RunDirectory) -> Imported:
     folder = find_checkpoint_folder(request.folder)
     names = given_names(request.names)
     options = ReadOptions(request.weights_only, request.trust_pickle, names.groups if names else ())
-    foreign = (read_universal if is_universal(folder) else read_deepspeed)(folder, options)
+    foreign = _read(folder, options)
     names = names or found_names(config, foreign, folder)
     matched = match_tensors(foreign.tensors, config, names, request.average_replicas)
     if not request.average_replicas:
@@ -91,7 +93,20 @@ def import_checkpoint(request: ImportRequest, run: RunDirectory) -> Imported:
     whole = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)
     write_checkpoint(target, tensors, max(1, whole // FILE_BYTES), content)
     parameters = sum(tensor.elements for tensor in tensors if tensor.kind == "weight")
-    return Imported(target, foreign.format, progress, steps, parameters)
+    notes = [] if request.weights_only else optimizer_differences(config, foreign.optimizer, progress.step)
+    return Imported(target, foreign.format, progress, steps, parameters, notes)
+
+
+def _read(folder: Path, options: ReadOptions) -> ForeignCheckpoint:
+    try:
+        return (read_universal if is_universal(folder) else read_deepspeed)(folder, options)
+    except TrainyardError:
+        raise
+    except (LookupError, AttributeError, TypeError, ValueError) as error:  # what is read has another structure
+        raise TrainyardError(
+            f"{folder} has a file that is not as DeepSpeed writes it ({type(error).__name__}: {error}); name a folder "
+            "that DeepSpeed saved, or import it with --weights-only"
+        ) from error
 
 
 def _refuse_checkpoints(run: RunDirectory) -> None:

@@ -1,10 +1,11 @@
 """Reading DeepSpeed's own checkpoints: plain modules and pipelines, ZeRO 0 to 3, any number of ranks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from data_tools.errors import TrainyardError
@@ -63,6 +64,34 @@ class _Opened:
         return read_pickle(path, self.options.trust_pickle)
 
 
+@dataclass
+class _Collected:
+    """What was found, over all model-parallel ranks."""
+
+    shards: dict[tuple[str, str], dict[int, Shard]] = field(default_factory=dict)
+    """by (name, kind) and tensor-parallel rank"""
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    """by kind"""
+    steps: dict[str, int] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    zero_stage: int = 0
+
+    def add_weight(self, name: str, tensor_rank: int, shard: Shard, dtype: torch.dtype) -> None:
+        """A rank's weight."""
+        self.dtypes.setdefault("weight", dtype)
+        self.shards.setdefault((name, "weight"), {})[tensor_rank] = shard
+
+    def add(
+        self, read: Shards, shapes: Mapping[str, tuple[int, ...]], where: Path, model_rank: int, tensor: int
+    ) -> None:
+        """What the optimizer's files of a model-parallel rank hold; of what several stages hold the first stage's."""
+        for key, shard in read.shards(shapes, str(where)).items():
+            self.shards.setdefault(key, {}).setdefault(model_rank % tensor, shard)
+        self.dtypes.update(read.dtypes)
+        self.steps.update({f"model-parallel rank {model_rank}: {file}": step for file, step in read.steps.items()})
+        self.optimizer = self.optimizer or read.optimizer
+
+
 def read_deepspeed(path: Path, options: ReadOptions) -> ForeignCheckpoint:
     """What a folder `global_stepN` holds; tensors stay in their files until they are read.
 
@@ -70,28 +99,27 @@ def read_deepspeed(path: Path, options: ReadOptions) -> ForeignCheckpoint:
         TrainyardError: files are missing, damaged, unsafe, or of a sort that cannot be read exactly.
     """
     opened = _open(list_deepspeed_folder(path), options)
-    collected: dict[tuple[str, str], dict[int, Shard]] = {}
-    dtypes = _collect_weights(opened, collected)
-    steps: dict[str, int] = {}
-    stage = 3 if opened.shares_weights else 0
+    found = _Collected(zero_stage=3 if opened.shares_weights else 0)
+    _collect_weights(opened, found)
     if opened.folder.optimizers and (opened.shares_weights or not options.weights_only):
-        stage = _collect_partitions(opened, collected, dtypes, steps)
+        _collect_partitions(opened, found)
     elif not options.weights_only:
-        _collect_plain_optimizer(opened, collected, dtypes, steps)
+        _collect_plain_optimizer(opened, found)
     first = opened.states[0]
     return ForeignCheckpoint(
         format="deepspeed pipeline" if opened.folder.layers else "deepspeed",
-        tensors=list(_tensors(collected, dtypes, opened.tensor, options)),
+        tensors=list(_tensors(found, opened.tensor, options)),
         progress=progress_of(first),
-        optimizer_steps=agreed_steps(steps),
+        optimizer_steps=agreed_steps(found.steps),
         layout={
             "tensor": opened.tensor,
             "pipeline": len(opened.states) // opened.tensor,
             "data": opened.data,
             "sequence_parallel": False,
-            "zero_stage": stage,
+            "zero_stage": found.zero_stage,
         },
         settings=settings_of(first),
+        optimizer=found.optimizer,
     )
 
 
@@ -129,29 +157,23 @@ def _refuse_unreadable(state: dict[str, Any], path: Path) -> None:
         )
 
 
-def _collect_weights(opened: _Opened, collected: dict[tuple[str, str], dict[int, Shard]]) -> dict[str, Any]:
-    """Weights by (name, kind) and tensor-parallel rank; their type."""
-    dtypes: dict[str, Any] = {}
+def _collect_weights(opened: _Opened, found: _Collected) -> None:
     for (number, rank), path in sorted(opened.folder.layers.items()):
         for key, value in flat_names(opened.read(path)):
-            dtypes.setdefault("weight", value.dtype)
-            collected.setdefault((f"{number}.{key}", "weight"), {})[rank] = whole_shard(value)
+            found.add_weight(f"{number}.{key}", rank, whole_shard(value), value.dtype)
     for rank, state in enumerate(opened.states):
         if opened.shares_weights:
-            _collect_frozen_shares(opened, rank, collected, dtypes)
+            _collect_frozen_shares(opened, rank, found)
         elif state.get("module") is not None:
             for name, value in _parameters(state):
-                dtypes.setdefault("weight", value.dtype)
-                collected.setdefault((name, "weight"), {})[rank] = whole_shard(value)
-    return dtypes
+                found.add_weight(name, rank, whole_shard(value), value.dtype)
 
 
-def _collect_frozen_shares(
-    opened: _Opened, model_rank: int, collected: dict[tuple[str, str], dict[int, Shard]], dtypes: dict[str, Any]
-) -> None:
+def _collect_frozen_shares(opened: _Opened, model_rank: int, found: _Collected) -> None:
     """ZeRO 3 keeps frozen parameters as shares beside the model's state; those trained are in the optimizer's."""
     shapes = opened.states[model_rank].get("frozen_param_shapes") or {}
     stretches: dict[str, list[ShardStretch]] = {name: [] for name in shapes}
+    dtypes: dict[str, torch.dtype] = {}
     for rank in range(opened.data if shapes else 0):
         path = opened.folder.shared_models.get((model_rank, rank))
         if path is None:
@@ -160,38 +182,26 @@ def _collect_frozen_shares(
             whole = shapes[name].numel()
             start = min(rank * share.numel(), whole)
             stretches[name].append(ShardStretch(start, min(share.numel(), whole - start), reader_of(share)))
-            dtypes.setdefault("weight", share.dtype)
+            dtypes[name] = share.dtype
     for name, held in stretches.items():
-        collected.setdefault((name, "weight"), {})[model_rank] = Shard(tuple(shapes[name]), tuple(held))
+        found.add_weight(name, model_rank, Shard(tuple(shapes[name]), tuple(held)), dtypes[name])
 
 
-def _collect_partitions(
-    opened: _Opened,
-    collected: dict[tuple[str, str], dict[int, Shard]],
-    dtypes: dict[str, Any],
-    steps: dict[str, int],
-) -> int:
-    """Masters and moments; of what several pipeline stages hold the first stage's. Returns the ZeRO stage."""
+def _collect_partitions(opened: _Opened, found: _Collected) -> None:
+    """Masters and moments of ZeRO 1 to 3."""
     require_data_parallel(opened.folder, opened.data)
-    stage = 3 if opened.shares_weights else 1
     for model_rank, state in enumerate(opened.states):
         paths = [opened.folder.optimizers[model_rank, rank] for rank in range(opened.data)]
         saved = [(path, opened.read(path)["optimizer_state_dict"]) for path in paths]
         groups = state["param_shapes"]
-        stage = int(saved[0][1].get("zero_stage", stage))
+        # DeepSpeed's bf16 optimizer, which shares its state out as ZeRO 1 does, names no stage
+        found.zero_stage = int(saved[0][1].get("zero_stage", 1))
         merged = merge_shares(saved, groups) if opened.shares_weights else merge_partitions(saved)
-        _collect_shards(merged, shapes_of(groups), opened.folder.path, collected, model_rank % opened.tensor)
-        dtypes.update(merged.dtypes)
-        steps.update({f"model-parallel rank {model_rank}: {where}": step for where, step in merged.steps.items()})
-    return stage
+        found.add(merged, shapes_of(groups), opened.folder.path, model_rank, opened.tensor)
 
 
-def _collect_plain_optimizer(
-    opened: _Opened,
-    collected: dict[tuple[str, str], dict[int, Shard]],
-    dtypes: dict[str, Any],
-    steps: dict[str, int],
-) -> None:
+def _collect_plain_optimizer(opened: _Opened, found: _Collected) -> None:
+    """Masters and moments of ZeRO 0."""
     for model_rank, state in enumerate(opened.states):
         path = opened.folder.models[model_rank]
         if not state.get("optimizer"):
@@ -203,31 +213,16 @@ def _collect_plain_optimizer(
             )
         shapes = {name: tuple(value.shape) for name, value in _parameters(state)}
         read = read_plain_optimizer(state["optimizer"], shapes, opened.options.groups, path)
-        _collect_shards(read, shapes, path, collected, model_rank)
-        dtypes.update(read.dtypes)
-        steps.update({f"model-parallel rank {model_rank}: {where}": step for where, step in read.steps.items()})
+        found.add(read, shapes, path, model_rank, opened.tensor)
 
 
-def _collect_shards(
-    read: Shards,
-    shapes: Mapping[str, tuple[int, ...]],
-    where: Path,
-    collected: dict[tuple[str, str], dict[int, Shard]],
-    tensor_rank: int,
-) -> None:
-    for key, shard in read.shards(shapes, str(where)).items():
-        collected.setdefault(key, {}).setdefault(tensor_rank, shard)
-
-
-def _tensors(
-    collected: dict[tuple[str, str], dict[int, Shard]], dtypes: dict[str, Any], tensor: int, options: ReadOptions
-) -> Iterator[ForeignTensor]:
-    lacking = [f"{kind} of {name}" for (name, kind), shards in collected.items() if len(shards) != tensor]
+def _tensors(found: _Collected, tensor: int, options: ReadOptions) -> Iterator[ForeignTensor]:
+    lacking = [f"{kind} of {name}" for (name, kind), shards in found.shards.items() if len(shards) != tensor]
     if lacking:
         raise TrainyardError(f"not all of the {tensor} tensor-parallel ranks hold {shortened(lacking)}")
-    for (name, kind), shards in collected.items():
+    for (name, kind), shards in found.shards.items():
         if kind in ("weight", "master") or not options.weights_only:
-            yield ForeignTensor(name, kind, dtypes[kind], tuple(shards[rank] for rank in range(tensor)))
+            yield ForeignTensor(name, kind, found.dtypes[kind], tuple(shards[rank] for rank in range(tensor)))
 
 
 def _parameters(state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -63,6 +63,8 @@ class ForeignCheckpoint:
     """tensor, pipeline, data and zero_stage of the ranks that wrote it"""
     settings: dict[str, Any] = field(default_factory=dict)
     """their command line, where they save it"""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    """settings of their optimizer's first group, where they are known"""
 
 
 def whole_shard(tensor: Tensor) -> Shard:

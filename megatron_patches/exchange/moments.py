@@ -1,6 +1,8 @@
-"""Which moments a run's optimizer keeps of a parameter, and how they begin: as zeros."""
+"""Which moments a run's optimizer keeps of a parameter, how they begin, and whether they go on as they were."""
 
-from math import prod
+from collections.abc import Mapping
+from math import isclose, prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +44,24 @@ def _adafactor(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, ...
     stack = {"query_key_value": 1, "key_value": 1, "up": 0 if config.model.gated else None}.get(leaf)
     count = 1 if stack is None else leading[stack]
     return {"second_moment_rows": (prod(leading),), "second_moment_columns": (count, columns)}
+
+
+def optimizer_differences(config: RunConfig, theirs: Mapping[str, Any], step: int) -> list[str]:
+    """How the run's next updates differ from those the moments come from; where they do not say, nothing does."""
+    optimizer = config.optimizer
+    ours: dict[str, Any] = {"lr": config.learning_rate(step)}
+    if isinstance(optimizer, AdamWConfig):
+        ours |= {"betas": (optimizer.beta1, optimizer.beta2), "eps": optimizer.epsilon}
+    return [
+        f"their {key} was {theirs[key]}, the run's is {wanted} at step {step}"
+        for key, wanted in ours.items()
+        if key in theirs and not _is_close(theirs[key], wanted)
+    ]
+
+
+def _is_close(theirs: Any, ours: Any) -> bool:
+    pairs = zip(theirs, ours, strict=True) if isinstance(ours, tuple) else [(theirs, ours)]
+    return all(isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) for one, other in pairs)
 
 
 def zeros(name: str, kind: str, shape: tuple[int, ...]) -> StateTensor:

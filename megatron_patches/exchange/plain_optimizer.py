@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_tools.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_folder import shortened
-from megatron_patches.exchange.zero_partitions import Shards, flat_moments
+from megatron_patches.exchange.zero_partitions import Shards, flat_moments, optimizer_settings
 
 
 def read_plain_optimizer(
@@ -26,7 +26,7 @@ def read_plain_optimizer(
     """
     inner = saved.get("optimizer_state_dict", saved)
     names = _names(inner["param_groups"], list(shapes), groups, path)
-    read = Shards()
+    read = Shards(optimizer=optimizer_settings(inner["param_groups"][0]))
     for number, (group, held_names) in enumerate(zip(inner["param_groups"], names, strict=True)):
         states = [inner["state"].get(key, {}) for key in group["params"]]
         counted = next((state["step"] for state in states if "step" in state), group.get("step"))

@@ -10,6 +10,7 @@ from data_tools.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, agreed_steps, progress_of, settings_of
 from megatron_patches.exchange.foreign import ForeignCheckpoint, ForeignProgress, ForeignTensor, whole_shard
 from megatron_patches.exchange.safe_pickle import read_pickle
+from megatron_patches.exchange.zero_partitions import optimizer_settings
 
 _GLOBAL = "optimizer_state.pt"
 
@@ -35,14 +36,16 @@ def read_universal(path: Path, options: ReadOptions) -> ForeignCheckpoint:
         tensors += _tensors(folder, name, options)
         if (folder / "step.pt").is_file() and not options.weights_only:
             steps[name] = int(read_pickle(folder / "step.pt", options.trust_pickle))
-    state = _state(path, options)
+    state, common = _state(path, options), _common(path, options)
+    groups = common.get("param_groups", [])
     return ForeignCheckpoint(
         format="deepspeed universal",
         tensors=tensors,
         progress=progress_of(state) if state else ForeignProgress(None),
-        optimizer_steps=agreed_steps(steps) if steps else _global_step(path, options),
+        optimizer_steps=agreed_steps(steps) if steps else _common_step(common),
         layout={"tensor": 1, "pipeline": 1, "data": 1, "sequence_parallel": False, "zero_stage": 0},
         settings=settings_of(state),
+        optimizer=optimizer_settings(groups[0]) if groups else {},
     )
 
 
@@ -65,12 +68,14 @@ def _state(path: Path, options: ReadOptions) -> dict[str, Any]:
     return read_pickle(files[0], options.trust_pickle) if files else {}
 
 
-def _global_step(path: Path, options: ReadOptions) -> int | None:
-    """Where optimizers count updates by group, not by parameter."""
+def _common(path: Path, options: ReadOptions) -> dict[str, Any]:
+    """What the optimizer's parameters have in common, if it was saved."""
     file = path / "zero" / _GLOBAL
-    if options.weights_only or not file.is_file():
-        return None
-    groups = read_pickle(file, options.trust_pickle).get("param_groups", [])
-    return agreed_steps(
-        {f"group {number}": int(group["step"]) for number, group in enumerate(groups) if "step" in group}
-    )
+    return {} if options.weights_only or not file.is_file() else read_pickle(file, options.trust_pickle)
+
+
+def _common_step(common: dict[str, Any]) -> int | None:
+    """The count of updates where optimizers keep it by group; converted from ZeRO 3, the first rank's whole state."""
+    counted = {f"group {number}": each for number, each in enumerate(common.get("param_groups", []))}
+    counted |= common.get("optimizer_state_dict", {}).get("state", {})
+    return agreed_steps({str(where): int(each["step"]) for where, each in counted.items() if "step" in each})

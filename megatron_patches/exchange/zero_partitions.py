@@ -29,6 +29,8 @@ class Shards:
     """by kind"""
     steps: dict[str, int] = field(default_factory=dict)
     """count of updates that each file has"""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    """settings of the optimizer's first group"""
 
     def add(self, name: str, kind: str, tensor: Tensor, offset: int, elements: int) -> None:
         """The next elements of a parameter: `elements` of a flat tensor, from `offset` on."""
@@ -96,6 +98,7 @@ def _moments(state: dict[str, Any], number: int, path: Path, merged: Shards) -> 
     saved = state["base_optimizer_state"]
     if isinstance(saved, dict):
         group = saved["param_groups"][number]
+        merged.optimizer = merged.optimizer or optimizer_settings(group)
         held = saved["state"].get(group["params"][0], {})
         counted = held.get("step", group.get("step"))
     else:
@@ -104,6 +107,11 @@ def _moments(state: dict[str, Any], number: int, path: Path, merged: Shards) -> 
     if counted is not None:
         merged.steps[f"{path.name}, group {number}"] = int(counted)
     return flat_moments(held, path)
+
+
+def optimizer_settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group of torch's optimizers says beside its parameters."""
+    return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
 def flat_moments(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -135,7 +143,9 @@ def merge_shares(states: Sequence[tuple[Path, dict[str, Any]]], groups: Sequence
                 "stepped in parts: import it with DeepSpeed's zero_to_fp32 and --weights-only"
             )
         for number, (shapes, master) in enumerate(zip(groups, flats, strict=True)):
-            held = state["optimizer_state_dict"]["state"].get(number, {})
+            inner = state["optimizer_state_dict"]
+            merged.optimizer = merged.optimizer or optimizer_settings(inner["param_groups"][0])
+            held = inner["state"].get(number, {})
             if "step" in held:
                 merged.steps[f"{path.name}, group {number}"] = int(held["step"])
             kinds = {"master": master, **flat_moments(held, path)}

@@ -79,6 +79,7 @@ def test_our_trainer_continues_as_the_script_does(
     launch = start_launch(request.config)
     done = adopt(request, launch.run.path)
     assert (done.folder.name, done.progress.samples, done.optimizer_steps) == ("step-0000000003", 24, 3)
+    assert done.notes == []
     assert check_resume(request.config, launch.run) == 24
     run_on_ranks(train_launch, ranks, str(launch.directory))
     newest, *_, first = list_checkpoints(launch.run.checkpoints)
@@ -88,6 +89,13 @@ def test_our_trainer_continues_as_the_script_does(
     assert len(found) == len(saved.losses) == 5
     assert max(abs(ours - theirs) / theirs for ours, theirs in zip(found, saved.losses, strict=True)) < 1e-5
     assert len(set(saved.losses)) == 5, "the script learns nothing that could differ"
+
+
+def test_an_optimizer_that_goes_on_otherwise_is_said(saved: Saved, tmp_path: Path) -> None:
+    words = overrides(optimizer__beta2=0.9, optimizer__learning_rate=2e-2)
+    notes = adopt(saved.request("TP2 DP2", *words), tmp_path).notes
+    assert [note.split(" was ")[0] for note in notes] == ["their lr", "their betas"]
+    assert notes[1] == "their betas was (0.9, 0.95), the run's is (0.9, 0.9) at step 3"
 
 
 def test_the_manifest_says_where_it_came_from(saved: Saved, tmp_path: Path) -> None:
@@ -172,17 +180,21 @@ def test_weights_alone_begin_a_run_anew(saved: Saved, tmp_path: Path, monkeypatc
     assert len(losses(launch.run)) == 8
 
 
-def test_deepspeeds_own_universal_checkpoint_is_the_same(saved: Saved, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["TP2 DP2", "ZeRO 3"])
+def test_deepspeeds_own_universal_checkpoint_is_the_same(name: str, saved: Saved, tmp_path: Path) -> None:
+    """Its converter keeps shapes under ZeRO 1, and flat parameters under ZeRO 3."""
     from deepspeed.checkpoint.ds_to_universal import main as convert
 
+    (folder,) = (saved.folder / name).glob("global_step*")
     options = SimpleNamespace(
-        input_folder=str(saved.folder / "TP2 DP2" / "global_step3"), output_folder=str(tmp_path / "universal"),
+        input_folder=str(folder), output_folder=str(tmp_path / "universal"),
         num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=False,
     )  # fmt: skip
     convert(options)
-    request = replace(saved.request("TP2 DP2"), folder=tmp_path / "universal")
-    converted, direct = adopt(request, tmp_path / "converted"), adopt(saved.request("TP2 DP2"), tmp_path / "direct")
-    assert (converted.progress, converted.optimizer_steps) == (direct.progress, direct.optimizer_steps)
+    request = replace(saved.request(name), folder=tmp_path / "universal")
+    converted, direct = adopt(request, tmp_path / "converted"), adopt(saved.request(name), tmp_path / "direct")
+    assert converted.progress == direct.progress
+    assert converted.optimizer_steps == direct.optimizer_steps
     found, expected = contents(converted.folder), contents(direct.folder)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())

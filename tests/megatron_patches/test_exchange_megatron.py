@@ -209,6 +209,16 @@ def test_updates_that_files_count_differently(copy: Path, config: RunConfig, tmp
         adopt(copy, config, tmp_path / "run")
 
 
+@pytest.mark.parametrize("lost", ["single_partition_of_fp32_groups", "base_optimizer_state"])
+def test_another_structure_is_no_traceback(lost: str, copy: Path, config: RunConfig, tmp_path: Path) -> None:
+    def lose(state: dict[str, Any]) -> None:
+        del state["optimizer_state_dict"][lost]
+
+    change(copy / "bf16_zero_pp_rank_4_mp_rank_03_optim_states.pt", lose)
+    with pytest.raises(TrainyardError, match=f"is not as DeepSpeed writes it .KeyError: '{lost}'"):
+        adopt(copy, config, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -92,12 +92,13 @@ def test_shares_of_every_parameter() -> None:
     states = []
     for rank in range(4):
         flat = torch.cat([a[2 * rank : 2 * rank + 2], b[2 * rank : 2 * rank + 2]])
-        optimizer = {"state": {0: {"exp_avg": flat + 100, "step": 4}}}
+        optimizer = {"state": {0: {"exp_avg": flat + 100, "step": 4}}, "param_groups": [{"params": [0], "lr": 0.1}]}
         states.append((Path(f"rank{rank}"), {"fp32_flat_groups": [flat], "optimizer_state_dict": optimizer}))
     read = merge_shares(states, [SHAPES])
     assert whole(read, "a", "master") == [0, 1, 2, 3, 4, 5]
     assert whole(read, "b", "exp_avg") == [110, 111, 112, 113, 114]
     assert set(read.steps.values()) == {4}
+    assert read.optimizer == {"lr": 0.1}
 
 
 def plain(groups: list[list[int]], named: bool = False) -> dict[str, Any]:
