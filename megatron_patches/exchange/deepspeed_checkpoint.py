@@ -70,15 +70,12 @@ class _Collected:
 
     shards: dict[tuple[str, str], dict[int, Shard]] = field(default_factory=dict)
     """by (name, kind) and tensor-parallel rank"""
-    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
-    """by kind"""
     steps: dict[str, int] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     zero_stage: int = 0
 
-    def add_weight(self, name: str, tensor_rank: int, shard: Shard, dtype: torch.dtype) -> None:
+    def add_weight(self, name: str, tensor_rank: int, shard: Shard) -> None:
         """A rank's weight."""
-        self.dtypes.setdefault("weight", dtype)
         self.shards.setdefault((name, "weight"), {})[tensor_rank] = shard
 
     def add(
@@ -87,7 +84,6 @@ class _Collected:
         """What the optimizer's files of a model-parallel rank hold; of what several stages hold the first stage's."""
         for key, shard in read.shards(shapes, str(where)).items():
             self.shards.setdefault(key, {}).setdefault(model_rank % tensor, shard)
-        self.dtypes.update(read.dtypes)
         self.steps.update({f"model-parallel rank {model_rank}: {file}": step for file, step in read.steps.items()})
         self.optimizer = self.optimizer or read.optimizer
 
@@ -160,13 +156,13 @@ def _refuse_unreadable(state: dict[str, Any], path: Path) -> None:
 def _collect_weights(opened: _Opened, found: _Collected) -> None:
     for (number, rank), path in sorted(opened.folder.layers.items()):
         for key, value in flat_names(opened.read(path)):
-            found.add_weight(f"{number}.{key}", rank, whole_shard(value), value.dtype)
+            found.add_weight(f"{number}.{key}", rank, whole_shard(value))
     for rank, state in enumerate(opened.states):
         if opened.shares_weights:
             _collect_frozen_shares(opened, rank, found)
         elif state.get("module") is not None:
             for name, value in _parameters(state):
-                found.add_weight(name, rank, whole_shard(value), value.dtype)
+                found.add_weight(name, rank, whole_shard(value))
 
 
 def _collect_frozen_shares(opened: _Opened, model_rank: int, found: _Collected) -> None:
@@ -184,7 +180,7 @@ def _collect_frozen_shares(opened: _Opened, model_rank: int, found: _Collected) 
             stretches[name].append(ShardStretch(start, min(share.numel(), whole - start), reader_of(share)))
             dtypes[name] = share.dtype
     for name, held in stretches.items():
-        found.add_weight(name, model_rank, Shard(tuple(shapes[name]), tuple(held)), dtypes[name])
+        found.add_weight(name, model_rank, Shard(tuple(shapes[name]), dtypes[name], tuple(held)))
 
 
 def _collect_partitions(opened: _Opened, found: _Collected) -> None:
@@ -222,7 +218,7 @@ def _tensors(found: _Collected, tensor: int, options: ReadOptions) -> Iterator[F
         raise TrainyardError(f"not all of the {tensor} tensor-parallel ranks hold {shortened(lacking)}")
     for (name, kind), shards in found.shards.items():
         if kind in ("weight", "master") or not options.weights_only:
-            yield ForeignTensor(name, kind, found.dtypes[kind], tuple(shards[rank] for rank in range(tensor)))
+            yield ForeignTensor(name, kind, tuple(shards[rank] for rank in range(tensor)))
 
 
 def _parameters(state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:

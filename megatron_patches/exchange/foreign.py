@@ -1,5 +1,6 @@
 """What was found in another program's checkpoint, before any name is understood."""
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ class Shard:
     """What one tensor-parallel rank holds of a parameter; the stretches, in order, are all of it."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
     stretches: tuple[ShardStretch, ...]
 
 
@@ -34,11 +36,15 @@ class ForeignTensor:
     """theirs"""
     kind: str
     """weight, master, or the optimizer's name of a moment"""
-    dtype: torch.dtype
     shards: tuple[Shard, ...]
     """of each tensor-parallel rank"""
     padding_removed: bool = False
     """a table without the rows that only pad its vocabulary; DeepSpeed loads zeros there"""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that holds every rank's elements exactly."""
+        return functools.reduce(torch.promote_types, (shard.dtype for shard in self.shards))
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class ForeignCheckpoint:
 
 def whole_shard(tensor: Tensor) -> Shard:
     """A shard that lies in one tensor."""
-    return Shard(tuple(tensor.shape), (ShardStretch(0, tensor.numel(), reader_of(tensor)),))
+    return Shard(tuple(tensor.shape), tensor.dtype, (ShardStretch(0, tensor.numel(), reader_of(tensor)),))
 
 
 def reader_of(tensor: Tensor, offset: int = 0) -> Reader:

@@ -59,7 +59,7 @@ def _tensors(folder: Path, name: str, options: ReadOptions) -> Iterator[ForeignT
         if not isinstance(values, Tensor):
             raise TrainyardError(f"{file} holds no tensor; it was not written by DeepSpeed's converter")
         kind = "master" if file.stem == "fp32" else file.stem
-        yield ForeignTensor(name, kind, values.dtype, (whole_shard(values),), padding_removed=stripped)
+        yield ForeignTensor(name, kind, (whole_shard(values),), padding_removed=stripped)
 
 
 def _state(path: Path, options: ReadOptions) -> dict[str, Any]:

@@ -25,8 +25,7 @@ class Shards:
 
     by_kind: dict[tuple[str, str], list[ShardStretch]] = field(default_factory=dict)
     """by (name, kind)"""
-    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
-    """by kind"""
+    dtypes: dict[tuple[str, str], torch.dtype] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     """count of updates that each file has"""
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -37,7 +36,7 @@ class Shards:
         held = self.by_kind.setdefault((name, kind), [])
         start = held[-1].start + held[-1].elements if held else 0
         held.append(ShardStretch(start, elements, reader_of(tensor, offset)))
-        self.dtypes[kind] = tensor.dtype
+        self.dtypes[name, kind] = tensor.dtype
 
     def shards(self, shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[tuple[str, str], Shard]:
         """Whole shards of these shapes.
@@ -55,7 +54,7 @@ class Shards:
                 f"the partitions of {where} together do not have as many elements as the parameters: "
                 f"{shortened(wrong)}. Files of different saves are mixed, or a rank's are missing"
             )
-        return {(name, kind): Shard(shapes[name], tuple(held)) for (name, kind), held in self.by_kind.items()}
+        return {key: Shard(shapes[key[0]], self.dtypes[key], tuple(held)) for key, held in self.by_kind.items()}
 
 
 def merge_partitions(states: Sequence[tuple[Path, dict[str, Any]]]) -> Shards:

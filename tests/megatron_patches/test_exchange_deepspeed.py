@@ -26,7 +26,7 @@ from tests.small_training import SmallData, overrides, train_launch
 GROUPS = 'groups: [["tok.weight", "pos.weight", "*.qkv.weight", "*.proj.weight", "*.fc?.weight"], ["*"]]\n'
 VARIANTS = {
     "ZeRO 0": (0, False, None), "ZeRO 2": (2, False, None), "ZeRO 3": (3, False, None),
-    "ZeRO 0 bf16": (0, True, None), "BF16_Optimizer": (1, True, None), "ZeRO 2 bf16": (2, True, None),
+    "ZeRO 0 bf16": (0, True, None), "BF16_Optimizer": (1, True, None),
 }  # fmt: skip
 FROZEN = {f"frozen under ZeRO {stage}": (stage, False, "pos.weight") for stage in (1, 3)}
 
@@ -52,7 +52,7 @@ def saved(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> Sa
     (folder / "names.yaml").write_text(NAMES + GROUPS)
     made = Saved(data=small_data, folder=folder, names=folder / "names.yaml")
     made.losses = run_on_ranks(save_and_go_on, 4, made.config(), str(folder / "TP2 DP2"))[0]
-    run_on_ranks(save_each, 2, made.config(), str(folder), VARIANTS | FROZEN)
+    run_on_ranks(save_each, 2, made.config(), str(folder), VARIANTS | FROZEN, timeout=240)
     return made
 
 

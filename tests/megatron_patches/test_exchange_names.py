@@ -140,7 +140,7 @@ def test_rows_in_another_order(
         parts = parts_of(truth[row.name], names, row.name, ranks)
         shape = matrix_shape(row, slice_of(row, config.model, 0, ranks))
         shards = tuple(whole_shard(part.reshape(shape)) for part in parts)
-        tensors.append(ForeignTensor(row.name, "weight", torch.float32, shards))
+        tensors.append(ForeignTensor(row.name, "weight", shards))
     for (name, _), tensor in match_tensors(tensors, config, names, average_replicas=False).items():
         assert torch.equal(tensor.read(0, tensor.elements).view(tensor.shape), truth[name]), name
 
@@ -150,7 +150,7 @@ def test_an_unknown_order_is_refused_and_not_guessed(small_data: SmallData, tmp_
     rows = parameter_table(config.model, config.data.sequence_length)
     shapes = [matrix_shape(row, TensorSlice.whole(row.shape)) for row in rows]
     tensors = [
-        ForeignTensor(row.name, "weight", torch.float32, (whole_shard(torch.zeros(shape)),))
+        ForeignTensor(row.name, "weight", (whole_shard(torch.zeros(shape)),))
         for row, shape in zip(rows, shapes, strict=True)
     ]
     with pytest.raises(TrainyardError, match="which half of their gated MLP is activated is not known"):
@@ -162,13 +162,13 @@ def test_two_names_of_one_parameter_must_agree(small_data: SmallData, tmp_path: 
     config = small_data.run(tmp_path, overrides(model__layers=1))
     rows = parameter_table(config.model, config.data.sequence_length)
     tensors = [
-        ForeignTensor(row.name, "weight", torch.float32, (whole_shard(torch.ones(matrix_shape(row, whole))),))
+        ForeignTensor(row.name, "weight", (whole_shard(torch.ones(matrix_shape(row, whole))),))
         for row in rows
         if (whole := TensorSlice.whole(row.shape))
     ]
     rules = (NameRule("lm_head.weight", "embedding.tokens.table.weight"), *(NameRule(r.name, r.name) for r in rows))
     for value, fits in ((1.0, True), (2.0, False)):
-        head = ForeignTensor("lm_head.weight", "weight", torch.float32, (whole_shard(torch.full((384, 32), value)),))
+        head = ForeignTensor("lm_head.weight", "weight", (whole_shard(torch.full((384, 32), value)),))
         if fits:
             assert len(match_tensors([*tensors, head], config, NameMap("test", rules), False)) == len(rows)
             continue
@@ -255,7 +255,7 @@ def test_a_vocabulary_without_its_padding(
         is_table = row.part == "token_embedding"
         values = torch.randn((rows, 32) if is_table else shape)
         shards = (whole_shard(values),)
-        tensors.append(ForeignTensor(row.name, "weight", torch.float32, shards, padding_removed=removed and is_table))
+        tensors.append(ForeignTensor(row.name, "weight", shards, padding_removed=removed and is_table))
     if not fits:
         with pytest.raises(TrainyardError, match=f"Their table has {rows} rows; .*vocab_multiple 100 has 400"):
             match_tensors(tensors, config, OwnNames("test", ()), average_replicas=False)
@@ -264,3 +264,16 @@ def test_a_vocabulary_without_its_padding(
     table = matched["embedding.tokens.table.weight", "weight"]
     found = table.read(0, table.elements).view(400, 32)
     assert found[:384].all() and not found[384:].any()
+
+
+def test_each_parameter_keeps_its_own_precision(small_data: SmallData, tmp_path: Path) -> None:
+    """Norms in fp32 among weights in bf16: nothing is rounded on the way."""
+    config = small_data.run(tmp_path, overrides(model__layers=1))
+    truth, tensors = {}, []
+    for row in parameter_table(config.model, config.data.sequence_length):
+        dtype = torch.float32 if row.part == "norms" else torch.bfloat16
+        truth[row.name] = torch.randn(matrix_shape(row, TensorSlice.whole(row.shape))).to(dtype)
+        tensors.append(ForeignTensor(row.name, "weight", (whole_shard(truth[row.name]),)))
+    for (name, _), tensor in match_tensors(tensors, config, OwnNames("test", ()), average_replicas=False).items():
+        assert tensor.dtype == truth[name].dtype
+        assert torch.equal(tensor.read(0, tensor.elements), truth[name].flatten())
