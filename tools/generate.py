@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from tools.checkpoint_reference import find_run_directory
+from tools.checkpoint_reference import find_checkpoints
 from tools.command_line import run_app
 
 app = typer.Typer(add_completion=False)
@@ -13,18 +13,15 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    run: str = typer.Argument(help="A run's name, or the path of its run directory."),
+    checkpoint: str = typer.Argument(help="A run (its newest whole checkpoint), RUN@STEP, or a checkpoint's folder."),
     prompt: str = typer.Option("", help="Text to continue; empty begins a document."),
     tokens: int = typer.Option(100, min=1, help="Tokens to add at most; a document's end ends it."),
     temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
     top_k: int | None = typer.Option(None, min=1, help="Choose among so many tokens [default: all]."),
     seed: int = typer.Option(0, min=0, help="The same seed gives the same text."),
-    step: int | None = typer.Option(None, min=0, help="Of this step's checkpoint [default: the newest whole one]."),
 ) -> None:
     """Continue a text with the weights of a run's checkpoint, on one process, whatever layout saved it."""
-    from megatron_patches.checkpoint.choice import checkpoints_with_weights
-
-    print(_continue(checkpoints_with_weights(find_run_directory(run), step), prompt, tokens, temperature, top_k, seed))
+    print(_continue(find_checkpoints(checkpoint), prompt, tokens, temperature, top_k, seed))
 
 
 def _continue(

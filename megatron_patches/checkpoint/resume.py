@@ -66,7 +66,10 @@ def load_newest_whole(
 
 def _look(folder: Path) -> tuple[Manifest | None, list[str]]:
     inspection = inspect(folder)
-    return inspection.manifest, inspection.problems
+    manifest, problems = inspection.manifest, inspection.problems
+    if manifest is not None and manifest.facts.get("content") == "weights":
+        problems = [*problems, f"{folder} holds weights alone: a run cannot resume from it"]
+    return manifest, problems
 
 
 def _load_together(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece], groups: ProcessGroups) -> list[str]:

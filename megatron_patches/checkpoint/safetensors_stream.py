@@ -5,7 +5,7 @@ header, a JSON header (dtype, shape, byte range of each tensor, `__metadata__` o
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -22,9 +22,20 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
     Returns the file's record, its path relative to its folder. Raises OSError as writing does; no file is left then.
     """
+    return stream_safetensors(path, tensors, tensors.values(), metadata)
+
+
+def stream_safetensors(
+    path: Path, announced: Mapping[str, Tensor], tensors: Iterable[Tensor], metadata: Mapping[str, str]
+) -> FileRecord:
+    """The same of tensors that are made one after the other while the file is written.
+
+    `announced` says their types and sizes beforehand; its own may lie on the meta device.
+    """
     with HashingWriter(path) as file:
-        file.write(_header(tensors, metadata))
-        for tensor in tensors.values():
+        file.write(_header(announced, metadata))
+        for tensor, expected in zip(tensors, announced.values(), strict=True):
+            assert (tensor.dtype, tensor.numel()) == (expected.dtype, expected.numel())
             file.write(tensor.detach().contiguous().view(torch.uint8).cpu().numpy().data)
     return FileRecord(path=path.name, size=file.size, sha256=file.sha256)
 

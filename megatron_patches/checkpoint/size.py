@@ -10,9 +10,9 @@ from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
 from megatron_patches.configuration.name_patterns import is_trained
 from megatron_patches.layout import Layout
-from megatron_patches.models.parameter_table import ParameterRow, is_matrix, parameter_table
+from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import stages_of
-from megatron_patches.optim.optimizer_config import AdafactorConfig, AdamWConfig, LionConfig, MuonConfig, SGDConfig
+from megatron_patches.optim.moment_table import moment_shapes
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ALONGSIDE = 1.02  # headers, manifest and configuration, generously: the space is to suffice
@@ -34,32 +34,17 @@ class CheckpointSize:
 
 
 def checkpoint_size(config: RunConfig) -> CheckpointSize:
-    """Of a run's checkpoints: exact but for headers of some kilobytes a file; of Adafactor's moments at most."""
+    """Of a run's checkpoints, exact but for headers of some kilobytes a file."""
     rows = parameter_table(config.model, config.data.sequence_length)
     width = WEIGHT_BYTES[config.training.precision]
     master = 0 if width == FP32 else FP32
     trained = [row for row in rows if is_trained(config.training, row.name)]
     return CheckpointSize(
         weights=sum(row.elements for row in rows) * width,
-        optimizer=sum(row.elements * master + moment_bytes(config, row) for row in trained),
+        optimizer=sum(
+            row.elements * master + FP32 * sum(map(prod, moment_shapes(config, row).values())) for row in trained
+        ),
     )
-
-
-def moment_bytes(config: RunConfig, row: ParameterRow) -> int:
-    """Bytes of the optimizer's moments of one trained parameter."""
-    optimizer, elements = config.optimizer, row.elements
-    if isinstance(optimizer, AdamWConfig):
-        return 2 * FP32 * elements
-    if isinstance(optimizer, SGDConfig):
-        return FP32 * elements if optimizer.momentum else 0
-    if isinstance(optimizer, LionConfig):
-        return FP32 * elements
-    if isinstance(optimizer, MuonConfig):
-        return (1 if is_matrix(row.name) and row.name.startswith("layers.") else 2) * FP32 * elements
-    assert isinstance(optimizer, AdafactorConfig)
-    rows, columns = prod(row.shape[:-1]), row.shape[-1]
-    # columns of each of a fused parameter's matrices: queries, keys and values are three, the most there are
-    return FP32 * (rows + 3 * columns if is_matrix(row.name) else elements)
 
 
 def host_bytes(config: RunConfig, layout: Layout) -> int:

@@ -25,7 +25,7 @@ def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("by_path", [True, False])
 def test_a_run_without_checkpoints(tmp_path: Path, by_path: bool) -> None:
-    (tmp_path / "tr9a-1K-none").mkdir()
+    (tmp_path / "tr9a-1K-none" / "launches").mkdir(parents=True)
     done = call(tmp_path, str(tmp_path / "tr9a-1K-none") if by_path else "tr9a-1K-none")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}/tr9a-1K-none has no checkpoints; train the run")
@@ -41,7 +41,7 @@ def test_a_run_that_was_never_launched(tmp_path: Path) -> None:
 def test_a_step_that_was_not_saved(tmp_path: Path) -> None:
     for step in (5, 10):
         (tmp_path / "tr9a-1K-some" / "checkpoints" / f"step-{step:010d}").mkdir(parents=True)
-    done = call(tmp_path, "tr9a-1K-some", "--step", "7")
+    done = call(tmp_path, "tr9a-1K-some@7")
     assert done.returncode == 2
     assert "has no checkpoint of step 7; it has those of 5, 10" in done.stderr
 

@@ -1,0 +1,105 @@
+"""Reading files of torch.save that others made: pickles, which may run any program unless what they name is limited.
+
+torch's restricted reader builds tensors and plain containers. Of what else the files of DeepSpeed and Megatron hold,
+each type is named below, and even then an inert object of ours stands for it: none of their code is imported or run.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_tools.errors import TrainyardError
+
+
+class Record:
+    """Stands for an object of another program: what it was made from, and its attributes."""
+
+    def __init__(self, *made_from: Any) -> None:
+        self.made_from = made_from
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+class FragmentAddress(Record):
+    """DeepSpeed's: where in a rank's partition a parameter's elements lie (`start`, `numel`)."""
+
+    start: int
+    numel: int
+
+
+class Settings(Record):
+    """argparse's Namespace: Megatron saves its command line."""
+
+
+STAND_INS: dict[str, type] = {
+    "argparse.Namespace": Settings,
+    "deepspeed.utils.tensor_fragment.fragment_address": FragmentAddress,
+    "deepspeed.runtime.zero.config.ZeroStageEnum": int,
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler": Record,
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler": Record,
+    "deepspeed.checkpoint.universal_checkpoint.SubparamShape": Record,
+    # of Megatron's settings
+    "megatron.enums.PositionEmbeddingType": Record,
+    "megatron.model.enums.PositionEmbeddingType": Record,
+    "pathlib.PosixPath": Record,
+    # the states of random generators
+    "numpy.core.multiarray._reconstruct": Record,
+    "numpy._core.multiarray._reconstruct": Record,
+    "numpy.core.multiarray.scalar": Record,
+    "numpy._core.multiarray.scalar": Record,
+    "numpy.dtype": Record,
+    "numpy.ndarray": Record,
+}
+"""types that real files hold (a test writes such files), and what stands for them"""
+
+
+def read_pickle(path: Path, trust: bool) -> Any:
+    """What torch.save wrote, tensors on the CPU and mapped from the file, so that memory holds what is used of them.
+
+    With `trust` the file is unpickled as it is, and whatever program is hidden in it runs.
+
+    Raises:
+        TrainyardError: the file names a type that is not known to be harmless, or it is damaged.
+    """
+    mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format, which is read into memory
+    if mapped and not trust:
+        _refuse_unknown_types(path)
+    names: list[Any] = [(kind, name) for name, kind in STAND_INS.items()]
+    try:
+        with torch.serialization.safe_globals(names):
+            return torch.load(path, map_location="cpu", mmap=mapped, weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        raise TrainyardError(f"{path} cannot be read safely: {_first_line(error)}. {_WAYS_OUT}") from error
+    except (RuntimeError, ValueError, EOFError, KeyError, ImportError, AttributeError, TypeError) as error:
+        raise TrainyardError(
+            f"{path} cannot be read ({_first_line(error)}); it is damaged, or no file of torch.save: copy it again"
+        ) from error
+
+
+_WAYS_OUT = (
+    "Ask for the checkpoint in another format. Only if you would run any program that its author sends you: "
+    "--trust-pickle reads it as it is"
+)
+
+
+def _refuse_unknown_types(path: Path) -> None:
+    try:
+        unknown = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - STAND_INS.keys()
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainyardError(
+            f"{path} cannot be read ({_first_line(error)}); it is damaged, or no file of torch.save: copy it again"
+        ) from error
+    if unknown:
+        raise TrainyardError(
+            f"{path} names {', '.join(sorted(unknown))}, not known to be harmless: reading it could run any program. "
+            f"{_WAYS_OUT}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

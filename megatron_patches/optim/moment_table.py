@@ -1,0 +1,41 @@
+"""Which moments a run's optimizer keeps of each parameter, from the configuration alone. Torch-free.
+
+Tests hold it to what the engines save.
+"""
+
+from math import prod
+
+from megatron_patches.config import RunConfig
+from megatron_patches.models.parameter_table import ParameterRow, is_matrix
+from megatron_patches.optim.optimizer_config import AdafactorConfig, AdamWConfig, LionConfig, MuonConfig, SGDConfig
+
+_ADAM = ("exp_avg", "exp_avg_sq")
+
+
+def moment_shapes(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, ...]]:
+    """Kinds of a trained parameter's moments, all fp32, and their shapes."""
+    optimizer = config.optimizer
+    kinds: tuple[str, ...]
+    if isinstance(optimizer, AdafactorConfig):
+        return _adafactor(config, row)
+    if isinstance(optimizer, AdamWConfig):
+        kinds = _ADAM
+    elif isinstance(optimizer, SGDConfig):
+        kinds = ("momentum_buffer",) if optimizer.momentum else ()
+    elif isinstance(optimizer, LionConfig):
+        kinds = ("exp_avg",)
+    else:
+        assert isinstance(optimizer, MuonConfig)
+        kinds = ("momentum_buffer",) if is_matrix(row.name) and row.name.startswith("layers.") else _ADAM
+    return dict.fromkeys(kinds, row.shape)
+
+
+def _adafactor(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, ...]]:
+    """A number for each row and one for each column, of every matrix that is fused with others."""
+    if not is_matrix(row.name):
+        return {"second_moment": row.shape}
+    *leading, columns = row.shape
+    leaf = row.name.removesuffix(".linear.weight").rpartition(".")[2]
+    stack = {"query_key_value": 1, "key_value": 1, "up": 0 if config.model.gated else None}.get(leaf)
+    count = 1 if stack is None else leading[stack]
+    return {"second_moment_rows": (prod(leading),), "second_moment_columns": (count, columns)}
