@@ -6,6 +6,8 @@ each type is named below, and even then an inert object of ours stands for it: n
 
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +69,10 @@ def read_pickle(path: Path, trust: bool) -> Any:
         TrainyardError: the file names a type that is not known to be harmless, or it is damaged.
     """
     mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format, which is read into memory
-    if mapped and not trust:
-        _refuse_unknown_types(path)
-    names: list[Any] = [(kind, name) for name, kind in STAND_INS.items()]
     try:
-        with torch.serialization.safe_globals(names):
+        with _stand_ins_alone():
+            if mapped and not trust:
+                _refuse_unknown_types(path)
             return torch.load(path, map_location="cpu", mmap=mapped, weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise TrainyardError(f"{path} cannot be read safely: {_first_line(error)}. {_WAYS_OUT}") from error
@@ -79,6 +80,22 @@ def read_pickle(path: Path, trust: bool) -> Any:
         raise TrainyardError(
             f"{path} cannot be read ({_first_line(error)}); it is damaged, or no file of torch.save: copy it again"
         ) from error
+
+
+@contextmanager
+def _stand_ins_alone() -> Iterator[None]:
+    """Within it torch's restricted reader knows our stand-ins and nothing that other libraries have allowed it.
+
+    transformers and others allow numpy's own functions, which would be called in place of a stand-in of the same name.
+    """
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([(kind, name) for name, kind in STAND_INS.items()])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
 
 
 _WAYS_OUT = (

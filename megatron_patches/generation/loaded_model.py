@@ -17,7 +17,7 @@ from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.engine.interface import StatePiece
 from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.layout import Layout
-from megatron_patches.models.build import PlainModel, build_plain, canonical_parameters
+from megatron_patches.models.build import PlainModel, canonical_parameters
 from megatron_patches.models.gpt import gpt_layers
 from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.objectives.objective_config import PrefixLMConfig
@@ -115,7 +115,7 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
 def _load_weights(folder: Path, manifest: Manifest, config: RunConfig, groups: ProcessGroups) -> PlainModel:
     """The checkpoint's model, for evaluation; the groups are those of a single process."""
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    model = build_plain(gpt_layers(config.model, config.data.sequence_length, groups, randomness), config.training.seed)
+    model = PlainModel(gpt_layers(config.model, config.data.sequence_length, groups, randomness), config.training.seed)
     pieces = [
         StatePiece(name, "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False)
         for name, parameter in canonical_parameters(model).items()

@@ -66,11 +66,6 @@ class PlainModel(nn.Module):
         return logits_only(stream)
 
 
-def build_plain(specs: Sequence[LayerSpec], seed: int) -> PlainModel:
-    """The whole model of this tensor-parallel rank, with its initial weights."""
-    return PlainModel(specs, seed)
-
-
 class PartitionedPipeline(PipelineModule):
     """A PipelineModule whose stages are given: `partition_method` is the list of their boundaries."""
 

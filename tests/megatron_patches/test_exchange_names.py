@@ -182,7 +182,7 @@ Boxes = list[dict[str, tuple[TensorSlice, tuple[int, ...]]]]
 def built_boxes(models: list[ModelConfig], ranks: int) -> Boxes:
     """Of each model's parameters the box on this rank and the shape of its own tensor."""
     from megatron_patches.layout import Layout
-    from megatron_patches.models.build import build_plain, canonical_parameters
+    from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.parameters import info_of
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -190,7 +190,7 @@ def built_boxes(models: list[ModelConfig], ranks: int) -> Boxes:
 
     groups = start_process_groups(Layout(ranks, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = (build_plain(gpt_layers(model, 8, groups, randomness), seed=0) for model in models)
+    plain = (PlainModel(gpt_layers(model, 8, groups, randomness), seed=0) for model in models)
     return [
         {name: (info_of(each).slice, tuple(each.shape)) for name, each in canonical_parameters(built).items()}
         for built in plain

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data_tools.errors import TrainyardError
-from data_tools.manifest import read_manifest
+from data_tools.manifest import build_manifest, read_manifest, write_manifest
 from megatron_patches.checkpoint import state_tensor
 from megatron_patches.checkpoint.offline import plan_files
 from megatron_patches.checkpoint.reshape import reshape_checkpoint
@@ -138,7 +138,9 @@ def test_bad_input_leaves_nothing(words: tuple[str, ...], message: str, trained:
 
 def test_a_hole_is_an_error_and_leaves_nothing(trained: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(source(trained), tmp_path / "copy"))
-    (copy / "weights-00001.safetensors").unlink()
+    manifest = read_manifest(copy / "manifest.json")
+    left = [file for file in manifest.files if file.path != "weights-00001.safetensors"]
+    write_manifest(copy / "manifest.json", build_manifest("checkpoint", files=left, facts=manifest.facts))
     with pytest.raises(TrainyardError, match=r"of weight of .* were found; the checkpoint does not hold"):
         reshape_checkpoint(copy, tmp_path / "out", 1, weights_only=False)
     assert list(tmp_path.iterdir()) == [copy]
