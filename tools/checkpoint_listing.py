@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_patches.checkpoint.folders import inspect, list_checkpoints, step_of
-from megatron_patches.checkpoint.marks import pin_of, verification_of
+from megatron_patches.checkpoint.marks import damage_of, pin_of, verification_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ def _line(folder: Path) -> CheckpointLine:
     manifest = inspection.manifest
     facts = manifest.facts if manifest else {}
     loss, verified, pinned = facts.get("validation_loss"), verification_of(folder), pin_of(folder)
+    damage = damage_of(folder)
     return CheckpointLine(
         name=folder.name,
         step=step_of(folder),
@@ -43,5 +44,5 @@ def _line(folder: Path) -> CheckpointLine:
         reason=str(facts.get("reason", "")),
         verified=verified.date if verified else None,
         pinned=pinned.reason if pinned else None,
-        problem="; ".join(inspection.problems) or None,
+        problem="; ".join(inspection.problems) or (damage.reason if damage else None),
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data_tools.manifest import verify_files
 from megatron_patches.checkpoint.folders import inspect
-from megatron_patches.checkpoint.marks import forget_verified, mark_verified
+from megatron_patches.checkpoint.marks import mark_damaged, mark_verified
 
 
 def verify_checkpoint(folder: Path) -> list[str]:
@@ -14,7 +14,7 @@ def verify_checkpoint(folder: Path) -> list[str]:
     if inspection.manifest is not None and not problems:
         problems = verify_files(inspection.manifest, folder, hashes=True)
     if problems:
-        forget_verified(folder)
+        mark_damaged(folder, "; ".join(problems))
     else:
         mark_verified(folder, "tools/checkpoint verify")
     return problems

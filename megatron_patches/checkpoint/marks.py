@@ -1,5 +1,5 @@
-"""Marks in a checkpoint's folder, beside what its manifest lists: that a person or the run wants it kept, and that it
-was read back. Torch-free.
+"""Marks in a checkpoint's folder, beside what its manifest lists: that a person or the run wants it kept, that it was
+read back whole, or found damaged. Torch-free.
 
 Each is a small file of its own, written whole, so that no two writers share one; moving the folder takes it along.
 """
@@ -14,6 +14,7 @@ from data_tools.errors import TrainyardError
 
 PINNED = "pinned.json"
 VERIFIED = "verified.json"
+DAMAGED = "damaged.json"
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,23 @@ def pin_of(folder: Path) -> Mark | None:
 def mark_verified(folder: Path, reader: str) -> None:
     """Put on record that every byte was read back and hashed as the manifest says; `reader` says by what."""
     _write(folder / VERIFIED, f"read back by {reader}")
+    (folder / DAMAGED).unlink(missing_ok=True)
 
 
-def forget_verified(folder: Path) -> None:
-    """A checkpoint was found damaged since."""
+def mark_damaged(folder: Path, problems: str) -> None:
+    """Put on record what is wrong with a checkpoint: it counts for nothing any more, and is left as it is."""
+    _write(folder / DAMAGED, problems)
     (folder / VERIFIED).unlink(missing_ok=True)
+
+
+def is_damaged(folder: Path) -> bool:
+    """Whether a checkpoint was found damaged when it was read last."""
+    return (folder / DAMAGED).exists()
+
+
+def damage_of(folder: Path) -> Mark | None:
+    """What was found wrong with a checkpoint when it was read last, if anything was."""
+    return _read(folder / DAMAGED)
 
 
 def is_verified(folder: Path) -> bool:

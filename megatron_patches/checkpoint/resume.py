@@ -14,7 +14,7 @@ from data_tools.errors import TrainyardError
 from data_tools.manifest import Manifest
 from megatron_patches.checkpoint.folders import TRAINER_STATE, inspect, list_checkpoints
 from megatron_patches.checkpoint.load import DamagedCheckpoint, StateLoader, state_files
-from megatron_patches.checkpoint.marks import forget_verified, mark_verified
+from megatron_patches.checkpoint.marks import mark_damaged, mark_verified
 from megatron_patches.checkpoint.stored_files import BadHeader, StoredPiece, read_header
 from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.process_groups import ProcessGroups
@@ -53,8 +53,8 @@ def load_newest_whole(
                 mark_verified(folder, "a resume")
             trainer = json.loads((folder / TRAINER_STATE).read_text()) if groups.rank == 0 else None
             return Resumable(folder, manifest, groups.from_rank_0(trainer))
-        if groups.rank == 0:
-            forget_verified(folder)
+        if groups.rank == 0 and manifest is not None:
+            problems += _mark(folder, problems)
         report(folder, problems)
     if folders:
         raise TrainyardError(
@@ -62,6 +62,15 @@ def load_newest_whole(
             "move the folder away to start the run over"
         )
     return None
+
+
+def _mark(folder: Path, problems: list[str]) -> list[str]:
+    """What kept the damage from being put on record, if anything did: a disk that fails may not be written to."""
+    try:
+        mark_damaged(folder, "; ".join(problems))
+    except OSError as error:
+        return [f"the folder cannot be marked: {error}"]
+    return []
 
 
 def _look(folder: Path) -> tuple[Manifest | None, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.folders import inspect, list_checkpoints
-from megatron_patches.checkpoint.marks import is_pinned, is_verified
+from megatron_patches.checkpoint.marks import is_damaged, is_pinned, is_verified
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,15 @@ class KeptCheckpoint:
 
 
 def known_checkpoints(checkpoints: Path) -> list[KeptCheckpoint]:
-    """The full checkpoints of a run, newest first; those that are visibly damaged are left out, and so stay."""
+    """The full checkpoints of a run, newest first.
+
+    Those that are damaged, as far as it was seen, are left out: they stay, and take no good one's place.
+    """
     found = []
     for folder in list_checkpoints(checkpoints):
-        manifest = inspect(folder).manifest
-        if manifest is not None:
+        inspection = inspect(folder)
+        manifest = inspection.manifest
+        if manifest is not None and not inspection.problems and not is_damaged(folder):
             step, loss = manifest.facts["step"], manifest.facts.get("validation_loss")
             assert isinstance(step, int)
             found.append(

@@ -10,7 +10,17 @@ from data_tools.errors import TrainyardError
 from data_tools.manifest import build_manifest, write_manifest
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.folders import checkpoint_name, delete_checkpoint, list_checkpoints, remove_partial
-from megatron_patches.checkpoint.marks import is_pinned, mark_verified, pin, pin_of, unpin, verification_of
+from megatron_patches.checkpoint.marks import (
+    damage_of,
+    is_pinned,
+    is_verified,
+    mark_damaged,
+    mark_verified,
+    pin,
+    pin_of,
+    unpin,
+    verification_of,
+)
 from megatron_patches.checkpoint.retention import KeptCheckpoint, known_checkpoints, superfluous
 
 
@@ -117,6 +127,8 @@ def test_what_the_rules_go_by_is_read_from_the_folders(tmp_path: Path) -> None:
     mark_verified(second, "a test")
     damaged = make(tmp_path, 30)
     (damaged / "manifest.json").write_text("{")
+    mark_verified(make(tmp_path, 40), "a test")
+    mark_damaged(tmp_path / checkpoint_name(40), "a bit is another one")
     assert known_checkpoints(tmp_path) == [
         KeptCheckpoint(second, 20, False, 2.5, pinned=False, verified=True),
         KeptCheckpoint(first, 10, True, None, pinned=True, verified=False),
@@ -132,6 +144,13 @@ def test_marks_are_read_and_taken_back(tmp_path: Path) -> None:
     unpin(folder)
     unpin(folder)
     assert not is_pinned(folder)
+    mark_damaged(folder, "a bit is another one")
+    damage = damage_of(folder)
+    assert damage is not None and damage.reason == "a bit is another one"
+    mark_verified(folder, "a test")
+    assert damage_of(folder) is None and is_verified(folder)
+    mark_damaged(folder, "again")
+    assert not is_verified(folder)
     (folder / "verified.json").write_text("yes")
     with pytest.raises(TrainyardError, match=r"verified\.json is no mark"):
         verification_of(folder)

@@ -12,7 +12,7 @@ from data_tools.errors import TrainyardError
 from data_tools.manifest import read_manifest
 from megatron_patches.checkpoint.folders import list_checkpoints
 from megatron_patches.checkpoint.host_copy import HostCopy
-from megatron_patches.checkpoint.marks import is_verified, pin_of
+from megatron_patches.checkpoint.marks import is_damaged, is_verified, pin_of
 from megatron_patches.checkpoint.size import checkpoint_size, require_space
 from megatron_patches.engine.interface import StatePiece
 from megatron_patches.events import Event, read_events
@@ -154,6 +154,23 @@ def test_a_disk_that_lies_costs_no_older_checkpoint(
     assert [folder.name for folder in list_checkpoints(run.checkpoints)][1:] == ["step-0000000004", "step-0000000002"]
     train(small_data, tmp_path, monkeypatch, *words)
     assert any("skipping damaged step-0000000006" in text for text in messages(run))
+
+
+def test_a_damaged_one_takes_no_good_ones_place(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 2, 4 and 6 two stay; 6 is damaged, 4 is resumed, and 5 is the second good one beside it."""
+    words = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2, training__steps=6, schedule__decay_end=6)
+    run = train(small_data, tmp_path, monkeypatch, *words)
+    newest, older = list_checkpoints(run.checkpoints)
+    path = newest / "optimizer-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    more = overrides(checkpoint__every_steps=5, checkpoint__keep_last=2, training__steps=7, schedule__decay_end=6)
+    train(small_data, tmp_path, monkeypatch, *more)
+    assert [folder.name for folder in list_checkpoints(run.checkpoints)] == [
+        "step-0000000007", "step-0000000006", "step-0000000005",
+    ]  # fmt: skip
+    assert is_damaged(newest) and not older.exists()
 
 
 def test_weights_alone_are_a_checkpoint_that_nothing_resumes_from(

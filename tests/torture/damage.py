@@ -59,5 +59,5 @@ DAMAGES: dict[str, Damage] = {
 
 def _any_file(folder: Path, draw: Random) -> Path:
     """A file that belongs to the checkpoint: its marks do not."""
-    marks = ("pinned.json", "verified.json")
+    marks = ("pinned.json", "verified.json", "damaged.json")
     return draw.choice(sorted(path for path in folder.iterdir() if path.name not in marks))
