@@ -57,6 +57,9 @@ class Status(_Record):
     state: Literal["valid", "invalid"] = "valid"
     reason: str | None = None
     date: str | None = None
+    """UTC, ISO 8601."""
+    cause: str | None = None
+    """Id of the artefact it was invalidated with; its own where the fault is its own."""
 
 
 class Manifest(_Record):
