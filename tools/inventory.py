@@ -50,7 +50,7 @@ def find_command(
     run: Annotated[str, typer.Option(help="Only of this run.")] = "",
     family: Annotated[str, typer.Option(help="Only of runs of this folder of train/, for example tr6.")] = "",
     baseline: Annotated[str, typer.Option(help="Only of runs that differ from this one.")] = "",
-    kind: Annotated[list[str] | None, typer.Option(help="checkpoint, export, evaluation, dataset or tokenizer.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="checkpoint, export, evaluation, dataset, tokenizer.")] = None,
     steps: Annotated[str, typer.Option(help="1000, 1000:5000, 1000: or :5000.")] = "",
     tokens: Annotated[str, typer.Option(help="The same, with K, M, B or T: 1B:2B.")] = "",
     metric: Annotated[list[str] | None, typer.Option(help="'validation_loss<3.2'.")] = None,
@@ -84,7 +84,8 @@ def find_command(
         if found.runs:
             print_table(["run", "state", "best", "gold", "locations"], run_rows(found.runs))
         if found.artefacts:
-            print("" if found.runs else "", end="\n" if found.runs else "")
+            if found.runs:
+                print()
             head = ["artefact", "kind", "id", "tokens", "layout", "size", "status", "metrics"]
             print_table(head, artefact_rows(found.artefacts, found.faulty), numbers={3, 5})
         if found.count > len(found.artefacts):
@@ -136,7 +137,9 @@ def where_command(
 
 @app.command("verify")
 def verify_command(
-    what: Annotated[list[str] | None, typer.Argument(metavar="[WHAT]...", help=r"Artefacts or runs \[default: all].")] = None,
+    what: Annotated[
+        list[str] | None, typer.Argument(metavar="[WHAT]...", help=r"Artefacts or runs \[default: all].")
+    ] = None,
     sizes_only: Annotated[bool, typer.Option("--sizes-only", help="Do not read the files' content.")] = False,
     json_output: AsJson = False,
 ) -> None:  # fmt: skip

@@ -49,12 +49,16 @@ class CopyRecorder:
     def __init__(self, run_folder: Path) -> None:
         self._folder = run_folder / FOLDER
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
+        self._last = 0
 
     def record(self, copy: Copy) -> None:
         """Append one line, numbered after all that are there."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        last = max((each.number for each in read_copies(self._folder.parent, latest=False)), default=0)
-        line = json.dumps(asdict(replace(copy, number=last + 1)), ensure_ascii=False) + "\n"
+        if not self._last:
+            known = read_copies(self._folder.parent, latest=False)
+            self._last = max((each.number for each in known), default=0)
+        self._last += 1
+        line = json.dumps(asdict(replace(copy, number=self._last)), ensure_ascii=False) + "\n"
         with (self._folder / self._name).open("a", encoding="utf-8") as file:
             file.write(line)
             file.flush()

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,8 @@ from data_tools.storage.store import DamagedSource, Entry, Store, TransientFailu
 _CHUNK = 8 << 20
 _NOT_BY_KERNEL = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 """copy_file_range refuses some pairs of file systems"""
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 class FolderStore(Store):
@@ -23,6 +26,8 @@ class FolderStore(Store):
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         self._root = Path(location.path)
+        self._lock = threading.Lock()
+        self._not_durable: set[Path] = set()
 
     def entries(self, folder: str) -> dict[str, Entry]:
         root = self._root / folder if folder else self._root
@@ -49,21 +54,42 @@ class FolderStore(Store):
 
     def write(self, path: str, content: bytes) -> None:
         target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, content)
+        except OSError as error:
+            raise _explain(error, target) from error
 
     def send(self, upload: Upload, path: str, meter: Meter) -> None:
         target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_path(target)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             found = _copy(upload, temporary, meter)
             if found != upload.sha256:
                 _blame(upload, path)
             temporary.replace(target)
+            with self._lock:
+                self._not_durable.add(target)
+        except OSError as error:
+            raise _explain(error, target) from error
         finally:
             temporary.unlink(missing_ok=True)
-        fsync_folder(target.parent)
+
+    def settle(self, folder: str) -> None:
+        """Waits for the disk, once for all files: the manifest that vouches for them is written behind this."""
+        root = self._root / folder
+        with self._lock:
+            written = {path for path in self._not_durable if path.is_relative_to(root)}
+        try:
+            for path in sorted(written):
+                _flush(path)
+            for parent in {path.parent for path in written}:
+                fsync_folder(parent)
+        except OSError as error:
+            raise _explain(error, root) from error
+        with self._lock:
+            self._not_durable -= written
 
     def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
         try:
@@ -90,6 +116,22 @@ class FolderStore(Store):
         return f"file permissions: {folder} may be written to"
 
 
+def _explain(error: OSError, target: Path) -> Exception:
+    if error.errno in _NO_SPACE:
+        return TrainyardError(f"{target}: {error.strerror}; free space there and sync again: it goes on")
+    if error.errno in _NOT_ALLOWED:
+        return TrainyardError(f"{target}: {error.strerror}; ask its owner for permission, or name another location")
+    return TransientFailure(f"{target}: {error.strerror}")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _copy(upload: Upload, target: Path, meter: Meter) -> str:
     """Copies the first bytes of a file and reads each piece back; the hash of what is there.
 
@@ -111,7 +153,6 @@ def _copy(upload: Upload, target: Path, meter: Meter) -> str:
                 digest.update(os.pread(copy, moved, done))
                 done += moved
                 meter.count(moved)
-            os.fsync(copy)
         finally:
             os.close(copy)
     finally:

@@ -16,6 +16,11 @@ class Meter:
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether there is a bandwidth to keep to."""
+        return self._rate is not None
+
     def count(self, size: int) -> None:
         """Counts bytes that were moved; waits until the bandwidth allows more."""
         with self._lock:
