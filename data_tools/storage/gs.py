@@ -16,12 +16,14 @@ class GoogleStore(ObjectStore):
     """A bucket, or a part of one."""
 
     def _open(self) -> Any:
-        import gcsfs
+        # its other class asks for the kind of a bucket by gRPC, 60 s for one try where only HTTP passes
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        from gcsfs.core import GCSFileSystem
 
         # an emulator (STORAGE_EMULATOR_HOST) knows nobody; asking Google who we are would take its time-out
         token = {"token": "anon"} if os.environ.get("STORAGE_EMULATOR_HOST") else {}
         try:
-            return gcsfs.GCSFileSystem(skip_instance_cache=True, use_listings_cache=False, **token)
+            return GCSFileSystem(skip_instance_cache=True, use_listings_cache=False, **token)
         except Exception as error:
             raise TrainyardError(f"{self.location}: Google's client finds no credentials; {_HELP}") from error
 

@@ -26,12 +26,14 @@ class HubStore(Store):
 
     def __init__(self, location: Location) -> None:
         from huggingface_hub import HfApi
+        from huggingface_hub.utils import disable_progress_bars
 
         super().__init__(location)
         organisation, repository, *folder = location.path.split("/")
         repository, _, revision = repository.partition("@")
         self._repository, self._revision = f"{organisation}/{repository}", revision or "main"
         self._folder = "/".join(folder)
+        disable_progress_bars()  # ours shows all files together
         self._api = HfApi()
         self._lock = threading.Lock()
         self._pending: dict[str, tuple[Any, Upload]] = {}
