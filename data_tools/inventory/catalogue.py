@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_tools.errors import TrainyardError
 from data_tools.inventory.artefact import Artefact
 from data_tools.inventory.renewal import COLUMNS, VERSION, changed_folders, renew
 from data_tools.inventory.scan import Folder, roots
 from data_tools.places import cache_root, data_root, runs_root
+
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,30 @@ def open_catalogue(runs: Path | None = None, data: Path | None = None, thorough:
     """
     runs, data = runs or runs_root(), data or data_root()
     path = catalogue_path(runs, data)
+    connection, renewal = _open_renewed(path, roots(runs, data), thorough)
+    with closing(connection):
+        yield Catalogue(connection, renewal)
+
+
+def _open_renewed(path: Path, beginnings: list[Folder], thorough: bool) -> tuple[sqlite3.Connection, Renewal]:
+    """Others may delete the file at any instant; then it is made anew. An open one stays readable."""
     started = time.perf_counter()
-    known = _known_folders(path)
-    changed = changed_folders(known, roots(runs, data)) if known is not None and not thorough else None
-    read, manifests = 0, 0
-    if changed is None or changed:
-        read, manifests = renew(path, roots(runs, data), known, changed, thorough)
-    with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)) as connection:
-        yield Catalogue(connection, Renewal(read, manifests, time.perf_counter() - started))
+    for _ in range(_ATTEMPTS):
+        known = _known_folders(path)
+        changed = changed_folders(known, beginnings) if known is not None and not thorough else None
+        read, manifests = 0, 0
+        try:
+            if changed is None or changed:
+                read, manifests = renew(path, beginnings, known, changed, thorough)
+            connection = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)
+            connection.execute("SELECT count(*) FROM folders")
+        except (FileNotFoundError, sqlite3.OperationalError):
+            continue
+        return connection, Renewal(read, manifests, time.perf_counter() - started)
+    raise TrainyardError(
+        f"{path} was deleted {_ATTEMPTS} times while it was being opened; find out which program empties the folder, "
+        "or export TRAINYARD_CACHE=FOLDER to name another place for it"
+    )
 
 
 def catalogue_path(runs: Path, data: Path) -> Path:

@@ -71,7 +71,7 @@ def _of_step(text: str, catalogue: Catalogue) -> Artefact:
     if not found:
         rows = catalogue.rows("SELECT DISTINCT step FROM artefacts WHERE run = ? AND kind = 'checkpoint'", [run])
         steps = sorted((each for (each,) in rows if each is not None), key=lambda each: abs(each - int(step)))
-        offer = f"nearest: {', '.join(map(str, sorted(steps[:5])))}" if steps else "it has none"
+        offer = f"nearest: {', '.join(map(str, steps[:5]))}" if steps else "it has none"
         raise TrainyardError(f"{run} has no checkpoint of step {rest}; {offer}")
     return found[0]
 

@@ -75,10 +75,14 @@ def renew(
 
     Raises:
         TrainyardError: the cache's folder cannot be written to.
+        FileNotFoundError: the present catalogue was deleted meanwhile.
     """
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    try:
         if known is not None:
             shutil.copyfile(path, temporary)
         with closing(sqlite3.connect(temporary)) as connection:
@@ -93,14 +97,20 @@ def renew(
             numbers = _Writer(connection).renew(waiting)
             connection.commit()
         temporary.replace(path)
+    except FileNotFoundError:
+        raise  # somebody deleted the present one meanwhile: the caller begins again
     except (OSError, sqlite3.Error) as error:
-        raise TrainyardError(
-            f"{path.parent}: the catalogue cannot be written there ({error}); free space, or export "
-            "TRAINYARD_CACHE=FOLDER to name another place for it"
-        ) from error
+        raise _not_writable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     return numbers
+
+
+def _not_writable(path: Path, error: Exception) -> TrainyardError:
+    return TrainyardError(
+        f"{path.parent}: the catalogue cannot be written there ({error}); free space, or export "
+        "TRAINYARD_CACHE=FOLDER to name another place for it"
+    )
 
 
 class _Writer:
