@@ -51,6 +51,8 @@ class FolderStore(Store):
             return (self._root / path).read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _explain(error, self._root / path) from error
 
     def write(self, path: str, content: bytes) -> None:
         target = self._root / path

@@ -34,7 +34,9 @@ class HubStore(Store):
         self._repository, self._revision = f"{organisation}/{repository}", revision or "main"
         self._folder = "/".join(folder)
         disable_progress_bars()  # ours shows all files together
-        self._api = HfApi()
+        # asked for by name: the client reads the variable once, when it is imported
+        self._endpoint = os.environ.get("HF_ENDPOINT") or None
+        self._api = HfApi(endpoint=self._endpoint)
         self._lock = threading.Lock()
         self._pending: dict[str, tuple[Any, Upload]] = {}
         self._exists = False
@@ -146,7 +148,7 @@ class HubStore(Store):
     def _fetch(self, path: str, target: BinaryIO, meter: Meter) -> None:
         from huggingface_hub import HfFileSystem
 
-        filesystem = HfFileSystem(skip_instance_cache=True, use_listings_cache=False)
+        filesystem = HfFileSystem(endpoint=self._endpoint, skip_instance_cache=True, use_listings_cache=False)
         try:
             name = f"{self._repository}/{self._full(path)}"
             with filesystem.open(name, "rb", block_size=0, cache_type="none", revision=self._revision) as source:

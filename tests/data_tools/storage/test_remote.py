@@ -57,10 +57,11 @@ def remotes() -> Iterator[dict[str, Remote]]:
         ):  # fmt: skip
             patch.setenv("AWS_ENDPOINT_URL", s3_proxy.address)
             patch.setenv("STORAGE_EMULATOR_HOST", gs_proxy.address)
-            from huggingface_hub import constants, hf_api, hf_file_system
+            patch.setenv("HF_ENDPOINT", hub_proxy.address)
+            import gcsfs.retry
+            from huggingface_hub import constants
 
-            for module in (constants, hf_api.constants, hf_file_system.constants):
-                patch.setattr(module, "ENDPOINT", hub_proxy.address)
+            patch.setattr(gcsfs.retry, "min", lambda *_: 0.01, raising=False)  # its pauses between tries are seconds
             patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
             yield {
                 "s3": Remote("s3", s3_proxy, "s3://yard"),
@@ -110,7 +111,9 @@ SENDS = {"s3": ("PUT", "safetensors"), "gs": ("POST", "upload_id"), "hf": ("PUT"
 
 
 @pytest.mark.parametrize("kind", ["cut", "500", "503", "slow", "corrupt"])
-def test_faults_while_sending(remote: Remote, kind: str, manifest: Manifest, folder: Path) -> None:
+def test_faults_while_sending(remote: Remote, kind: str, tmp_path: Path) -> None:
+    manifest = make_checkpoint(tmp_path / "runs", 100, run=kind)  # content that the hub does not hold yet
+    folder = tmp_path / "runs" / kind / PLACE
     store = remote.store(f"send-{kind}")
     method, path = SENDS[remote.scheme]
     body = b"<Error><Code>SlowDown</Code></Error>"
@@ -166,7 +169,7 @@ def test_an_expired_token_is_named_with_its_remedy_and_not_tried_again(
 def test_a_large_object_goes_in_parts_and_is_compared(
     remotes: dict[str, Remote], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = 5 << 20
+    part = 8 << 20  # like the real one, a multiple of what is read at once
     monkeypatch.setattr(object_store, "PART", part)
     monkeypatch.setattr("data_tools.storage.s3.PART", part)
     manifest = make_checkpoint(tmp_path / "runs", 100, size=part + 1000)
