@@ -15,7 +15,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport PYTHONHOME TRAINYARD_PYTHON TRAINYARD_VENV
 sudo := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help install install-dev demo test lint slurm-packages
+.PHONY: help install install-dev demo test torture lint slurm-packages
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ demo: install  ## text to a trained, stopped, resumed and writing model, in minu
 
 test: install-dev  ## every test; those of SLURM where it is installed (make slurm-packages)
 	$(bin)/python -m pytest -q $(PYTEST_ARGS)
+
+torture: install-dev  ## random kills and faults, 200 rounds; ROUNDS=1000 for more
+	$(bin)/python -m tests.torture.sync --rounds $(or $(ROUNDS),200)
 
 lint: install-dev  ## style and types
 	$(bin)/ruff check .

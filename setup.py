@@ -32,6 +32,23 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "hypothesis", "transformers", "wandb", "zstandard"],
+        # copies of runs at s3://, gs:// and hf://; file:// needs none of them
+        "storage": ["fsspec", "s3fs", "gcsfs", "huggingface_hub"],
+        "dev": [
+            "s3fs",
+            "gcsfs",
+            "huggingface_hub",
+            "moto[s3]",
+            "flask",
+            "flask-cors",  # storage and its servers
+            "pytest",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "hypothesis",
+            "transformers",
+            "wandb",
+            "zstandard",
+        ],
     },
 )
