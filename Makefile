@@ -43,8 +43,9 @@ demo: install  ## text to a trained, stopped, resumed and writing model, in minu
 test: install-dev  ## every test; those of SLURM where it is installed (make slurm-packages)
 	$(bin)/python -m pytest -q $(PYTEST_ARGS)
 
-torture: install-dev  ## hundreds of random kills, full disks and damaged files; a table of what happened
-	$(bin)/python -m tests.torture.checkpoints --rounds 300
+torture: install-dev  ## hundreds of random kills, full disks and damaged files (ROUNDS=1000 for more); tables of what happened
+	$(bin)/python -m tests.torture.checkpoints --rounds $(or $(ROUNDS),300)
+	$(bin)/python -m tests.torture.sync --rounds $(or $(ROUNDS),200)
 
 lint: install-dev  ## style and types
 	$(bin)/ruff check .

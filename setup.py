@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="trainyard",
-    version="0.3.0",
+    version="0.4.0",
     description="Numbered large-scale language-model training runs on SLURM: launch, survive, resume, find again.",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
@@ -32,6 +32,23 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "hypothesis", "transformers", "wandb", "zstandard"],
+        # copies of runs at s3://, gs:// and hf://; file:// needs none of them
+        "storage": ["fsspec", "s3fs", "gcsfs", "huggingface_hub"],
+        "dev": [
+            "s3fs",
+            "gcsfs",
+            "huggingface_hub",
+            "moto[s3]",
+            "flask",
+            "flask-cors",  # storage and its servers
+            "pytest",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "hypothesis",
+            "transformers",
+            "wandb",
+            "zstandard",
+        ],
     },
 )

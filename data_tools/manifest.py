@@ -57,6 +57,9 @@ class Status(_Record):
     state: Literal["valid", "invalid"] = "valid"
     reason: str | None = None
     date: str | None = None
+    """UTC, ISO 8601."""
+    cause: str | None = None
+    """Id of the artefact it was invalidated with; its own where the fault is its own."""
 
 
 class Manifest(_Record):
@@ -133,33 +136,44 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         TrainyardError: missing, unreadable, of another format, or changed after it was written.
     """
-    manifest = _parse(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise TrainyardError(f"{path} does not exist: the artefact has no manifest, or the path is wrong") from None
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(text: bytes, origin: str) -> Manifest:
+    """The manifest that a file holds; `origin` says in an error where it lies.
+
+    Raises:
+        TrainyardError: unreadable, of another format, or changed after it was written.
+    """
+    manifest = _parse(text, origin)
     expected = content_id(manifest.kind, manifest.parents, manifest.files, manifest.facts)
     if manifest.id != expected:
         raise TrainyardError(
-            f"{path} was changed after it was written: its id is {manifest.id}, its content hashes to {expected}. "
+            f"{origin} was changed after it was written: its id is {manifest.id}, its content hashes to {expected}. "
             "Restore the original file, or make the artefact again"
         )
     return manifest
 
 
-def _parse(path: Path) -> Manifest:
+def _parse(text: bytes, origin: str) -> Manifest:
     try:
-        content: Any = json.loads(path.read_bytes())
+        content: Any = json.loads(text)
         written = content.get("format") if isinstance(content, dict) else None
         if isinstance(written, int) and written > 1:
             raise TrainyardError(
-                f"{path} is of format {written}, which a later Trainyard wrote; this one reads format 1: update the "
+                f"{origin} is of format {written}, which a later Trainyard wrote; this one reads format 1: update the "
                 "checkout"
             )
         return Manifest.model_validate(content)
-    except FileNotFoundError:
-        raise TrainyardError(f"{path} does not exist: the artefact has no manifest, or the path is wrong") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise TrainyardError(f"{path} is not a manifest of format 1 ({problems})") from None
+        raise TrainyardError(f"{origin} is not a manifest of format 1 ({problems})") from None
     except ValueError as error:
-        raise TrainyardError(f"{path} is not JSON ({error}); restore the file, or make the artefact again") from None
+        raise TrainyardError(f"{origin} is not JSON ({error}); restore the file, or make the artefact again") from None
 
 
 def refuse_invalid(manifest: Manifest, path: Path) -> None:

@@ -26,6 +26,7 @@ from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.optim.schedule_config import ScheduleConfig
 from megatron_patches.parallel.parallel_config import ParallelConfig
+from megatron_patches.storage_config import StorageConfig
 from megatron_patches.timetable import Timetable
 from megatron_patches.training_config import TrainingConfig
 
@@ -48,6 +49,7 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(description="when the run saves itself")
     logging: LoggingConfig = Field(LoggingConfig(), description="what is shown and recorded")
     evaluation: EvaluationConfig | None = Field(None, description="validation while training; unset means none")
+    storage: StorageConfig = Field(StorageConfig(), description="where copies of the run are kept")
 
     @cached_property
     def timetable(self) -> Timetable:

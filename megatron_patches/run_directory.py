@@ -1,6 +1,5 @@
 """Where a run keeps what it makes: `$TRAINYARD_RUNS/<name>/`, readable whatever instant a process is killed at."""
 
-import os
 import secrets
 import shutil
 from contextlib import suppress
@@ -10,14 +9,10 @@ from pathlib import Path
 from data_tools.atomic_files import fsync_folder, temporary_path, write_atomically
 from data_tools.errors import TrainyardError
 from data_tools.manifest import build_manifest, write_manifest
+from data_tools.places import CHECKOUT, runs_root
 from megatron_patches.config import RunConfig, to_yaml
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-
-
-def runs_root() -> Path:
-    """Folder of all run directories: `$TRAINYARD_RUNS` (a relative one counts from the checkout), else `runs`."""
-    return CHECKOUT / (os.environ.get("TRAINYARD_RUNS") or "runs")
+__all__ = ["CHECKOUT", "Launch", "RunDirectory", "run_directory", "runs_root", "start_launch"]
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ class Writes:
     base: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Copies:
+    """What `tools/sync-to-hub --all` would bring elsewhere differs."""
+
+    change: dict[str, object]
+    base: dict[str, object] = field(default_factory=dict)
+
+
 def kind(section: str, name: str, **settings: object) -> list[str]:
     """A section of another kind, in one override."""
     return [f"--{section}={json.dumps({'name': name, **settings})}"]
@@ -82,7 +90,7 @@ SPIKES = [
 ]
 WANDB = overrides(logging__wandb="{project: one}")
 
-CASES: dict[str, Trains | Holds | Plans | Writes] = {
+CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
     "name": Plans("tr900b-28K-other", ["NAME=tr900b-28K-other"]),
     "family": Plans("tr901-others", ["FAMILY=tr901-others"]),
     "why": Plans("to see it", ["--why=to see it"]),
@@ -316,6 +324,11 @@ CASES: dict[str, Trains | Holds | Plans | Writes] = {
     "logging.wandb.project": Writes("wandb", overrides(logging__wandb="{project: two}"), WANDB),
     "logging.wandb.group": Writes("wandb", overrides(logging__wandb="{project: one, group: some}"), WANDB),
     "logging.wandb.mode": Writes("wandb", overrides(logging__wandb="{project: one, mode: online}"), WANDB),
+    "storage.locations.to": Copies({"to": "file:///other"}),
+    "storage.locations.what": Copies({"what": ["checkpoints", "logs"]}),
+    "storage.locations.full_every": Copies({"full_every": 20}),
+    "storage.locations.weights_every": Copies({"weights_every": 10}, {"full_every": 20}),
+    "storage.locations.pinned": Copies({"pinned": False}, {"full_every": 20}),
     "evaluation.every_steps": Writes("validations", overrides(evaluation="{every_steps: 1, samples: 10}"), EVALUATED),
     "evaluation.samples": Writes("validations", overrides(evaluation="{every_steps: 2, samples: 12}"), EVALUATED),
 }  # fmt: skip

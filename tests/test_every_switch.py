@@ -3,6 +3,7 @@
 What must differ is the numbers of training, what the ranks hold, what the plan says, or what a launch writes.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
@@ -13,16 +14,21 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from data_tools.errors import TrainyardError
+from data_tools.storage.transfer import Options
 from megatron_patches.config import RunConfig, load_run
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.events import effective, read_events
 from megatron_patches.plan import Machines, plan_run, summary
 from megatron_patches.run_directory import start_launch
 from tests.ranks import run_on_ranks
+from tests.small_artefacts import make_checkpoint
 from tests.small_engine import SmallEngine, record_steps
+from tests.small_run import SMALL_RUN, write_run
 from tests.small_training import SmallData, train_launch
-from tests.switches import BASE, CASES, STEPS, Holds, Plans, Trains, Writes
+from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Trains, Writes
 from tools.runs_choices import choices_of
+from tools.sync_due import due_tasks
+from tools.sync_items import items_of, loose_files
 
 
 def run_file(small_data: SmallData, folder: Path, words: list[str]) -> tuple[Path, list[str]]:
@@ -236,3 +242,33 @@ def test_a_key_changes_what_a_launch_leaves(
         monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / str(number)))
         found.append(launch_and_look(small_data, tmp_path, words)[case.what])
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Copies)])
+def test_a_key_changes_what_is_copied(key: str, tmp_path: Path) -> None:
+    case = CASES[key]
+    assert isinstance(case, Copies)
+    run = write_copied_run(tmp_path)
+
+    def due(settings: dict[str, object]) -> list[tuple[str, str]]:
+        location = json.dumps({"to": "file:///somewhere", **settings})
+        run.write_text(f"{SMALL_RUN}storage: {{locations: [{location}]}}\n")
+        tasks, problems = due_tasks(tmp_path, tmp_path / "runs", [run.stem], Options())
+        assert problems == []
+        found = [(str(task.location), item.name) for task in tasks for item in items_of(task.run_folder, task.choice)]
+        return found + [("", name) for task in tasks for name in loose_files(task.run_folder, task.choice)]
+
+    before, after = due(case.base), due({**case.base, **case.change})
+    assert before
+    assert before != after
+
+
+def write_copied_run(folder: Path) -> Path:
+    """A run with checkpoints of steps 10 (pinned), 20 and 30, and a log; the path of its YAML."""
+    path = write_run(folder / "train" / "tr900-tests" / "tr900a-28K-small.yaml")
+    for step in (10, 20, 30):
+        make_checkpoint(folder / "runs", step, run=path.stem)
+    (folder / "runs" / path.stem / "checkpoints" / "step-0000000010" / "pinned.json").write_text("{}")
+    (folder / "runs" / path.stem / "logs").mkdir()
+    (folder / "runs" / path.stem / "logs" / "0001.log").write_text("step 1\n")
+    return path

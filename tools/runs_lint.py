@@ -7,6 +7,7 @@ from pathlib import Path
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.parameter_count import count_parameters
+from tools.inventory_render import stale_files
 from tools.run_name import FAMILY_PATTERN, RUN_PATTERN, family_number, parse_run_name
 from tools.runs_catalogue import describe_line, run_files, short
 from tools.runs_new import TEMPLATE, UNWRITTEN
@@ -42,7 +43,15 @@ def lint_all(checkout: Path) -> list[str]:
     problems += _shared_numbers(families)
     problems += _template_problems(checkout)
     problems += _table_problems(checkout)
-    return problems
+    # these pages are drawn from all the rest: while that is wrong they need not be right
+    return problems or list(_inventory_problems(checkout))
+
+
+def _inventory_problems(checkout: Path) -> Iterator[str]:
+    try:
+        yield from stale_files(checkout)
+    except TrainyardError as error:
+        yield str(error)
 
 
 def _run_problems(path: Path, checkout: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.inventory_render import render
 from tools.runs_catalogue import describe_all
 from tools.runs_table import write_table
 
@@ -20,6 +21,7 @@ def checkout(tmp_path: Path) -> Path:
     others = [path.name for path in (CHECKOUT / "train").iterdir() if path.is_dir() and path.name not in FAMILIES]
     shutil.copytree(CHECKOUT / "train", copy / "train", ignore=shutil.ignore_patterns(*others))
     write_table(copy / "train" / "README.md", describe_all(copy)[0])
+    render(copy)
     (copy / "slurm").mkdir()
     shutil.copy(CHECKOUT / "slurm" / "script_ending.sh", copy / "slurm")
     return copy

@@ -97,6 +97,8 @@ DEFECTS: dict[str, tuple[Damage, str]] = {
         "template.slurm: has no",
     ),
     "stale table": (replace("train/README.md", "| 10B |", "| 15B |"), "the table of runs is stale"),
+    "stale page": (replace("checkpoints.md", "ready (never launched)", "finished"), "checkpoints.md: stale"),
+    "stale states": (replace("train/README.md", "ready (never launched)", "finished"), "train/README.md: stale"),
     "no table": (write("train/README.md", "# The runs\n"), "the table of runs has no place"),
 }
 

@@ -1,0 +1,96 @@
+"""Which folders hold manifests: what lies under the runs' and the data's root, one folder at a time.
+
+A folder's time of change says whether an entry of it was added, renamed or removed. So the catalogue looks at the
+times of some folders per run, never at each of a hundred thousand checkpoints.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+FolderKind = Literal["runs", "run", "shelf", "data", "record"]
+SHELVES = ("checkpoints", "exports", "evals", "elsewhere")
+"""Folders of a run that hold artefacts, one folder each."""
+RECORDS = ("annotations", "copies")
+"""Folders of a run that hold small files which several people write: what they typed, and where copies lie."""
+_NOT_ARTEFACTS = (".partial", ".deleted")
+_DATA_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder to watch."""
+
+    path: str
+    kind: FolderKind
+    run: str | None = None
+    depth: int = 0
+    """of a data folder: levels beneath the root"""
+
+
+@dataclass
+class Listing:
+    """What a folder holds that concerns the catalogue."""
+
+    folders: list[Folder] = field(default_factory=list)
+    manifests: list[str] = field(default_factory=list)
+
+
+def roots(runs: Path, data: Path) -> list[Folder]:
+    """Where to begin."""
+    return [Folder(str(runs), "runs"), Folder(str(data), "data")]
+
+
+def list_folder(folder: Folder) -> Listing:
+    """The folders and manifests directly in a folder.
+
+    Raises:
+        OSError: it is gone, or may not be read.
+    """
+    with os.scandir(folder.path) as entries:
+        names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    visible = [(name, is_folder) for name, is_folder in names if not name.startswith(".")]
+    listing = Listing()
+    for name, is_folder in visible:
+        _place(listing, folder, name, is_folder)
+    return listing
+
+
+def _place(listing: Listing, folder: Folder, name: str, is_folder: bool) -> None:
+    path = f"{folder.path}/{name}"
+    if folder.kind == "runs" and is_folder:
+        listing.folders.append(Folder(path, "run", name))
+    elif folder.kind == "run":
+        if is_folder and name in SHELVES:
+            listing.folders.append(Folder(path, "shelf", folder.run))
+        elif is_folder and name in RECORDS:
+            listing.folders.append(Folder(path, "record", folder.run))
+        elif name == "manifest.json":
+            listing.manifests.append(path)
+    elif folder.kind == "shelf" and is_folder and not name.endswith(_NOT_ARTEFACTS) and ".replaced-" not in name:
+        listing.manifests.append(f"{path}/manifest.json")
+    elif folder.kind == "data":
+        if is_folder and folder.depth < _DATA_DEPTH and not name.endswith(_NOT_ARTEFACTS):
+            listing.folders.append(Folder(path, "data", None, folder.depth + 1))
+        elif not is_folder and (name == "manifest.json" or name.endswith(".manifest.json")):
+            listing.manifests.append(path)
+
+
+def beneath(path: str) -> tuple[str, str]:
+    """The range of names that lie under a folder, for a comparison of text."""
+    return f"{path}/", f"{path}0"  # "0" follows "/"
+
+
+def walk(folders: list[Folder]) -> Iterator[tuple[Folder, Listing]]:
+    """Every folder under these that exists and may be read, with what it holds."""
+    waiting = list(folders)
+    while waiting:
+        folder = waiting.pop()
+        try:
+            listing = list_folder(folder)
+        except FileNotFoundError:
+            continue
+        waiting += listing.folders
+        yield folder, listing

@@ -1,0 +1,83 @@
+"""What gc may take, and what it may not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_tools.inventory.annotations import Annotation, annotate
+from data_tools.inventory.catalogue import open_catalogue
+from data_tools.inventory.copies import Copy, CopyRecorder
+from data_tools.inventory.removal import Plan, Retention, carry_out, plan_removal
+from data_tools.manifest import Manifest
+from tests.data_tools.inventory.conftest import SmallYard
+from tests.small_artefacts import RUN
+
+OLD = 1_600_000_000
+
+
+def age(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (OLD, OLD))
+
+
+def plan(yard: SmallYard, retention: Retention | None = None) -> Plan:
+    with open_catalogue(yard.runs, yard.data, thorough=True) as catalogue:
+        return plan_removal(catalogue, yard.runs, [RUN], retention)
+
+
+def copied(yard: SmallYard, *manifests: Manifest, verified: str | None = "2026-01-01", whole: bool = True) -> None:
+    recorder = CopyRecorder(yard.runs / RUN)
+    for manifest in manifests:
+        recorder.record(Copy(manifest.id, manifest.id, manifest.id, "s3://x", 1, whole, verified, "as sent"))
+
+
+def test_leftovers_go_when_they_are_old(yard: SmallYard) -> None:
+    shelf = yard.checkpoint(100).parent
+    for suffix in ("0001.partial", "replaced-1", "deleted"):
+        shutil.copytree(yard.checkpoint(100), shelf / f"step-0000000900.{suffix}")
+    assert [each.folder.suffix for each in plan(yard).removals] == [".deleted"]
+    for folder in shelf.glob("*900*"):
+        age(folder)
+    found = plan(yard)
+    assert len(found.removals) == 3
+    assert carry_out(found) > 0
+    assert sorted(path.name for path in shelf.iterdir()) == [f"step-{step:010d}" for step in (100, 200, 300)]
+
+
+def test_only_what_has_a_verified_whole_copy_and_nothing_else_keeps(yard: SmallYard) -> None:
+    keep_one = Retention(last=1)
+    assert plan(yard, keep_one).removals == []
+    copied(yard, *yard.checkpoints)
+    assert [each.folder for each in plan(yard, keep_one).removals] == [yard.checkpoint(200), yard.checkpoint(100)]
+    assert [each.folder for each in plan(yard).removals] == []
+    annotate(yard.runs / RUN, Annotation("gold", "best", yard.checkpoints[0].id))
+    (yard.checkpoint(200) / "pinned.json").write_text("{}")
+    found = plan(yard, keep_one)
+    assert found.removals == []
+    reasons = dict(found.kept)
+    assert reasons[yard.checkpoint(100)] == "gold"
+    assert reasons[yard.checkpoint(200)] == "pinned"
+
+
+@pytest.mark.parametrize(("verified", "whole"), [(None, True), ("2026-01-01", False)])
+def test_a_copy_that_was_not_compared_or_is_a_part_is_none(yard: SmallYard, verified: str | None, whole: bool) -> None:
+    copied(yard, *yard.checkpoints, verified=verified, whole=whole)
+    assert plan(yard, Retention(last=1)).removals == []
+
+
+def test_a_removed_checkpoint_keeps_its_place_in_the_lineage(yard: SmallYard) -> None:
+    copied(yard, *yard.checkpoints)
+    carry_out(plan(yard, Retention(last=1)))
+    assert not yard.checkpoint(100).exists()
+    left = yard.ask("step = 100")
+    assert [(each.id, each.whereabouts) for each in left] == [(yard.checkpoints[0].id, "elsewhere")]
+    assert set(left[0].parents) == {yard.dataset.id, yard.tokenizer.id}
+
+
+def test_the_plans_name_is_its_content(yard: SmallYard) -> None:
+    copied(yard, *yard.checkpoints)
+    first = plan(yard, Retention(last=1))
+    assert first.digest == plan(yard, Retention(last=1)).digest
+    assert first.digest != plan(yard, Retention(last=2)).digest

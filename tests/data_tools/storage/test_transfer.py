@@ -1,0 +1,305 @@
+"""One artefact to a folder and back: what is missing travels, manifest last; nothing half is taken for whole."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from data_tools.errors import TrainyardError
+from data_tools.manifest import Manifest, Status, read_manifest
+from data_tools.storage import file as file_module
+from data_tools.storage.fetch import fetch_artefact
+from data_tools.storage.file import FolderStore
+from data_tools.storage.location import Location, parse_location, run_location
+from data_tools.storage.loose import fetch_loose, send_loose
+from data_tools.storage.meter import Meter
+from data_tools.storage.packing import TAR
+from data_tools.storage.store import DamagedSource, TransientFailure, Upload
+from data_tools.storage.transfer import Options, check_artefact, send_artefact
+from tests.small_artefacts import RUN, make_checkpoint
+
+PLACE = "checkpoints/step-0000000100"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(Location("file", str(tmp_path / "remote")))
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return make_checkpoint(tmp_path / "runs", 100)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, manifest: Manifest) -> Path:
+    return tmp_path / "runs" / RUN / PLACE
+
+
+def options(**more: object) -> Options:
+    return Options(pause=0.001, meter=Meter(), **more)  # type: ignore[arg-type]
+
+
+def there(tmp_path: Path) -> list[str]:
+    root = tmp_path / "remote"
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def test_there_and_back(tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    sent = send_artefact(store, PLACE, manifest, folder, options())
+    assert (sent.word, sent.files, sent.size) == ("sent", 6, sum(file.size for file in manifest.files))
+    assert check_artefact(store, PLACE, manifest.id, options()) == []
+    fetched = fetch_artefact(store, PLACE, manifest, tmp_path / "back", options())
+    assert fetched.word == "fetched"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+
+
+def test_a_second_sync_moves_nothing(store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    second = options()
+    assert send_artefact(store, PLACE, manifest, folder, second).word == "present"
+    assert second.meter.moved == 0
+
+
+def test_an_interrupted_sync_goes_on(
+    tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def dies(self: FolderStore, upload: Upload, path: str, meter: Meter) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        real(self, upload, path, meter)
+
+    real = FolderStore.send
+    monkeypatch.setattr(FolderStore, "send", dies)
+    with pytest.raises(KeyboardInterrupt):
+        send_artefact(store, PLACE, manifest, folder, options(parallel=1))
+    assert f"{PLACE}/manifest.json" not in there(tmp_path)
+    monkeypatch.setattr(FolderStore, "send", real)
+    assert 0 < send_artefact(store, PLACE, manifest, folder, options()).files < 4
+    assert check_artefact(store, PLACE, manifest.id, options()) == []
+
+
+def test_a_file_of_the_right_size_without_manifest_is_compared(
+    tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path
+) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    remote = tmp_path / "remote" / PLACE
+    (remote / "manifest.json").unlink()
+    (remote / "weights-00000.safetensors").write_bytes(b"x" * 2000)
+    assert send_artefact(store, PLACE, manifest, folder, options()).files == 1
+    assert check_artefact(store, PLACE, manifest.id, options()) == []
+
+
+def test_a_file_lost_there_is_sent_again(tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    (tmp_path / "remote" / PLACE / "config.yaml").unlink()
+    assert len(check_artefact(store, PLACE, manifest.id, options())) == 1
+    assert send_artefact(store, PLACE, manifest, folder, options()).files == 1
+
+
+def test_damage_there_is_found_by_a_check(tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    (tmp_path / "remote" / PLACE / "weights-00001.safetensors").write_bytes(b"x" * 2000)
+    (problem,) = check_artefact(store, PLACE, manifest.id, options())
+    assert "weights-00001.safetensors has sha256" in problem
+    with pytest.raises(TrainyardError, match="damaged, or was cut"):
+        fetch_artefact(store, PLACE, manifest, tmp_path / "back", options(tries=2))
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_damaged_file_here_is_not_copied(
+    tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path
+) -> None:
+    (folder / "weights-00000.safetensors").write_bytes(b"x" * 2000)
+    with pytest.raises(DamagedSource, match="not what its manifest says"):
+        send_artefact(store, PLACE, manifest, folder, options())
+    assert f"{PLACE}/manifest.json" not in there(tmp_path)
+
+
+def test_a_copy_that_differs_is_made_again(
+    store: FolderStore, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, broken = file_module._move, [True]
+
+    def flips(source: int, copy: int, offset: int, size: int) -> int:
+        moved = real(source, copy, offset, size)
+        if broken.pop() if broken else False:
+            os.pwrite(copy, b"\xff\x00\xff", 0)
+        return moved
+
+    monkeypatch.setattr(file_module, "_move", flips)
+    assert send_artefact(store, PLACE, manifest, folder, options()).word == "sent"
+    assert check_artefact(store, PLACE, manifest.id, options()) == []
+
+
+def test_another_artefact_is_not_written_over(
+    tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path
+) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    other = make_checkpoint(tmp_path / "other", 100, seed=8)
+    with pytest.raises(TrainyardError, match="--replace"):
+        send_artefact(store, PLACE, other, tmp_path / "other" / RUN / PLACE, options())
+    send_artefact(store, PLACE, other, tmp_path / "other" / RUN / PLACE, options(replace=True))
+    assert check_artefact(store, PLACE, other.id, options()) == []
+
+
+def test_a_change_of_status_travels(tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    marked = manifest.model_copy(update={"status": Status(state="invalid", reason="a leak", date="2026-01-01")})
+    assert send_artefact(store, PLACE, marked, folder, options()).word == "status renewed"
+    assert read_manifest(tmp_path / "remote" / PLACE / "manifest.json").status.reason == "a leak"
+
+
+def test_many_small_files_travel_as_one(tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    send_artefact(store, PLACE, manifest, folder, options(pack_below=1000))
+    assert there(tmp_path) == sorted(
+        [f"{PLACE}/{name}" for name in (TAR, "packed.json", "manifest.json")]
+        + [f"{PLACE}/{part}-0000{rank}.safetensors" for part in ("weights", "optimizer") for rank in (0, 1)]
+    )
+    assert send_artefact(store, PLACE, manifest, folder, options(pack_below=1000)).word == "present"
+    assert check_artefact(store, PLACE, manifest.id, options()) == []
+    fetch_artefact(store, PLACE, manifest, tmp_path / "back", options())
+    assert (tmp_path / "back" / "config.yaml").read_bytes() == (folder / "config.yaml").read_bytes()
+    (tmp_path / "remote" / PLACE / TAR).write_bytes(b"x" * (tmp_path / "remote" / PLACE / TAR).stat().st_size)
+    assert len(check_artefact(store, PLACE, manifest.id, options())) == 1
+
+
+def test_two_writers_at_once(store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    failed: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            for _ in range(5):
+                send_artefact(store, PLACE, manifest, folder, options())
+                store.delete(f"{PLACE}/config.yaml")
+        except TrainyardError as error:
+            # the other one removed the file between its copy and the look at all of them
+            if "vanished" not in str(error):
+                failed.append(error)
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    send_artefact(store, PLACE, manifest, folder, options())
+    assert check_artefact(store, PLACE, manifest.id, options()) == []
+
+
+def test_a_full_disk_says_so_and_leaves_nothing_half(
+    tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file_module, "_move", full)
+    with pytest.raises(TrainyardError, match="No space left on device; free space"):
+        send_artefact(store, PLACE, manifest, folder, options())
+    assert there(tmp_path) == []
+
+
+def test_no_permission(tmp_path: Path, manifest: Manifest, folder: Path) -> None:
+    (tmp_path / "file").touch()
+    store = FolderStore(Location("file", str(tmp_path / "file")))
+    with pytest.raises(TrainyardError, match="name another location"):
+        send_artefact(store, PLACE, manifest, folder, options())
+
+
+def test_it_gives_up_after_so_many_tries(
+    store: FolderStore, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    def fails(*_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise TransientFailure("the line is dead")
+
+    monkeypatch.setattr(FolderStore, "entries", fails)
+    with pytest.raises(TrainyardError, match="the line is dead, at each of 3 tries"):
+        send_artefact(store, PLACE, manifest, folder, options(tries=3))
+    assert tried == 3
+
+
+def test_an_interrupted_pull_goes_on(tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    partial = tmp_path / "back.pull.partial"
+    partial.mkdir()
+    (partial / "weights-00000.safetensors").write_bytes((folder / "weights-00000.safetensors").read_bytes())
+    (partial / "weights-00001.safetensors").write_bytes(b"half")
+    (partial / "weights-00001.safetensors.abcd.partial").write_bytes(b"half")
+    fetched = fetch_artefact(store, PLACE, manifest, tmp_path / "back", options())
+    assert fetched.files == 5
+    assert {path.name for path in (tmp_path / "back").iterdir()} == {path.name for path in folder.iterdir()}
+    assert fetch_artefact(store, PLACE, manifest, tmp_path / "back", options()).word == "present"
+
+
+def test_an_edited_manifest_there_is_refused(
+    tmp_path: Path, store: FolderStore, manifest: Manifest, folder: Path
+) -> None:
+    send_artefact(store, PLACE, manifest, folder, options())
+    path = tmp_path / "remote" / PLACE / "manifest.json"
+    content = json.loads(path.read_text())
+    content["facts"]["step"] = 7
+    path.write_text(json.dumps(content))
+    with pytest.raises(TrainyardError, match="changed after it was written"):
+        check_artefact(store, PLACE, manifest.id, options())
+
+
+def test_bandwidth_is_kept(store: FolderStore, manifest: Manifest, folder: Path) -> None:
+    import time
+
+    started = time.monotonic()
+    send_artefact(store, PLACE, manifest, folder, Options(meter=Meter(bytes_per_second=20_000)))
+    assert time.monotonic() - started > 0.3  # 8 kB
+
+
+def test_growing_logs(tmp_path: Path, store: FolderStore) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "0001.log").write_text("one\n")
+    (logs / "0002.log").write_text("two\n")
+
+    def send() -> int:
+        return send_loose(store, "logs", logs, sorted(logs.iterdir()), options()).files
+
+    assert [send(), send()] == [2, 0]
+    (logs / "0002.log").write_text("two\nthree\n")
+    assert send() == 1
+    assert fetch_loose(store, "logs", tmp_path / "back", options()).files == 2
+    assert (tmp_path / "back" / "0002.log").read_text() == "two\nthree\n"
+    (tmp_path / "back" / "0002.log").write_text("two\nthree\nfour\n")  # it has grown here since: it stays
+    assert fetch_loose(store, "logs", tmp_path / "back", options()).files == 0
+    (tmp_path / "back" / "0001.log").write_text("xxxx")
+    with pytest.raises(TrainyardError, match="differs from its copy"):
+        fetch_loose(store, "logs", tmp_path / "back", options())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bucket/x", "is not an address"),
+        ("ftp://x", "no storage ftp"),
+        ("hf://org", "hf://organisation/repository"),
+        ("s3://", "name a bucket"),
+        ("s3://key:secret@bucket/x", "holds no credentials"),
+    ],
+)
+def test_addresses_that_are_wrong(text: str, said: str) -> None:
+    with pytest.raises(TrainyardError, match=said) as caught:
+        parse_location(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_where_a_run_lies_at_an_address() -> None:
+    assert str(run_location("s3://bucket/runs/", "tr1")) == "s3://bucket/runs/tr1"
+    assert str(run_location("hf://org/{run}", "tr1")) == "hf://org/tr1"

@@ -1,0 +1,198 @@
+"""The endpoints of the Hugging Face hub that its client uses to commit, list and read, on loopback and in memory.
+
+Files whose names end in .json or .yaml, and empty ones, are kept in git, all others as LFS objects.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_a_token_for_tests"
+
+
+@dataclass
+class Hub:
+    """Repositories by name, LFS objects by hash."""
+
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    large: dict[str, set[str]] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    commits: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _is_large(name: str, size: int) -> bool:
+    return size > 0 and not name.endswith((".json", ".yaml"))
+
+
+@contextmanager
+def hub_server() -> Iterator[tuple[str, Hub]]:
+    """The address of a hub that knows one token, and what it holds."""
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = unquote(urlsplit(self.path).path)
+            if not path.startswith("/objects/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self.say(401, {"error": "Invalid credentials in Authorization header"})
+                return
+            for method, pattern, action in ROUTES:
+                if (method == self.command or (method == "GET" and self.command == "HEAD")) and (
+                    found := re.fullmatch(pattern, path)
+                ):
+                    action(self, body, *found.groups())
+                    return
+            self.say(404, {"error": f"no route for {self.command} {path}"})
+
+        do_GET = do_PUT = do_POST = do_HEAD = handle_any
+
+        def whoami(self, body: bytes) -> None:
+            self.say(200, {"type": "user", "name": "tester", "orgs": []})
+
+        def create(self, body: bytes) -> None:
+            wanted = json.loads(body)
+            name = f"{wanted.get('organization') or 'tester'}/{wanted['name']}"
+            if name in hub.files:
+                self.say(409, {"error": "You already created this repo", "url": f"{self.base()}/{name}"})
+                return
+            hub.files[name], hub.large[name] = {}, set()
+            self.say(200, {"url": f"{self.base()}/{name}", "name": name})
+
+        def preupload(self, body: bytes, name: str) -> None:
+            files = json.loads(body)["files"]
+            modes = [
+                {
+                    "path": each["path"],
+                    "uploadMode": "lfs" if _is_large(each["path"], each["size"]) else "regular",
+                    "shouldIgnore": False,
+                }
+                for each in files
+            ]
+            self.say(200, {"files": modes})
+
+        def batch(self, body: bytes, name: str) -> None:
+            answers = []
+            for each in json.loads(body)["objects"]:
+                answer: dict[str, Any] = {"oid": each["oid"], "size": each["size"]}
+                if each["oid"] not in hub.objects:
+                    answer["actions"] = {"upload": {"href": f"{self.base()}/objects/{each['oid']}", "header": {}}}
+                answers.append(answer)
+            self.say(200, {"transfer": "basic", "objects": answers})
+
+        def put_object(self, body: bytes, oid: str) -> None:
+            if hashlib.sha256(body).hexdigest() != oid:
+                self.say(400, {"error": "the content does not have that hash"})
+                return
+            with hub.lock:
+                hub.objects[oid] = body
+            self.say(200, {})
+
+        def commit(self, body: bytes, name: str) -> None:
+            lines = [json.loads(line) for line in body.splitlines() if line.strip()]
+            with hub.lock:
+                files, large = hub.files[name], hub.large[name]
+                for line in lines:
+                    value = line["value"]
+                    if line["key"] == "file":
+                        files[value["path"]] = base64.b64decode(value["content"])
+                        large.discard(value["path"])
+                    elif line["key"] == "lfsFile":
+                        files[value["path"]] = hub.objects[value["oid"]]
+                        large.add(value["path"])
+                    elif line["key"] == "deletedFile":
+                        files.pop(value["path"], None)
+                hub.commits += 1
+            url = f"{self.base()}/{name}/commit/{hub.commits:040x}"
+            self.say(200, {"commitUrl": url, "commitOid": f"{hub.commits:040x}", "success": True})
+
+        def tree(self, body: bytes, name: str, _: str, folder: str | None) -> None:
+            prefix = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
+            found = [each for each in sorted(hub.files.get(name, {})) if each.startswith(prefix)]
+            if name not in hub.files:
+                self.say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            elif prefix and not found:
+                self.say(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
+            else:
+                self.say(200, [self.record(name, each) for each in found])
+
+        def record(self, name: str, path: str) -> dict[str, Any]:
+            content = hub.files[name][path]
+            oid = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+            record: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": oid}
+            if path in hub.large[name]:
+                sha256 = hashlib.sha256(content).hexdigest()
+                record["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
+            return record
+
+        def paths_info(self, body: bytes, name: str, _: str) -> None:
+            wanted = json.loads(body)["paths"]
+            self.say(200, [self.record(name, path) for path in wanted if path in hub.files.get(name, {})])
+
+        def info(self, body: bytes, name: str) -> None:
+            if name not in hub.files:
+                self.say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            else:
+                self.say(200, {"id": name, "modelId": name, "sha": f"{hub.commits:040x}", "siblings": [], "tags": []})
+
+        def resolve(self, body: bytes, name: str, _: str, path: str) -> None:
+            content = hub.files.get(name, {}).get(path)
+            if content is None:
+                code = "EntryNotFound" if name in hub.files else "RepoNotFound"
+                self.say(404, {"error": "not found"}, {"X-Error-Code": code})
+                return
+            self.send_response(200)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", f"{hub.commits:040x}")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def base(self) -> str:
+            return f"http://{self.headers['Host']}"
+
+        def say(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+            text = json.dumps(content).encode()
+            self.send_response(status)
+            for key, value in (headers or {}).items():
+                self.send_header(key, value)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    ROUTES = [
+        ("GET", r"/api/whoami-v2", Handler.whoami),
+        ("POST", r"/api/repos/create", Handler.create),
+        ("POST", r"/api/models/([^/]+/[^/]+)/preupload/[^/]+", Handler.preupload),
+        ("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", Handler.batch),
+        ("PUT", r"/objects/([0-9a-f]{64})", Handler.put_object),
+        ("POST", r"/api/models/([^/]+/[^/]+)/commit/[^/]+", Handler.commit),
+        ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(/.*)?", Handler.tree),
+        ("POST", r"/api/models/([^/]+/[^/]+)/paths-info/([^/]+)", Handler.paths_info),
+        ("GET", r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", Handler.info),
+        ("GET", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", Handler.resolve),
+    ]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", hub
+    finally:
+        server.shutdown()
+        server.server_close()

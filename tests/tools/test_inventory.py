@@ -1,0 +1,245 @@
+"""The daily questions, as they are typed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from data_tools.errors import TrainyardError
+from megatron_patches.events import EventWriter
+from tests.small_artefacts import RUN, make_artefact, make_checkpoint
+from tools import inventory, sync_to_hub
+from tools.inventory_render import render, stale_files
+from tools.inventory_state import derive_state
+
+ROTARY = "tr4c-1B3-rotary-oscar"
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs, data and cache of this test alone."""
+    for name in ("RUNS", "DATA", "CACHE"):
+        monkeypatch.setenv(f"TRAINYARD_{name}", str(tmp_path / name.lower()))
+    return tmp_path
+
+
+def call(app: Any, *words: str) -> Result:
+    return CliRunner().invoke(app, list(words), catch_exceptions=True)
+
+
+def ask(*words: str) -> Any:
+    done = call(inventory.app, *words, "--json")
+    assert done.exit_code in (0, 1), done.exception
+    return json.loads(done.stdout)
+
+
+def refused(app: Any, *words: str) -> str:
+    done = call(app, *words)
+    assert isinstance(done.exception, TrainyardError), done.output
+    return str(done.exception)
+
+
+def test_a_newcomer_finds_every_copy_and_pulls_the_weights_of_one_step(tmp_path: Path) -> None:
+    for step in (1000, 2000):
+        make_checkpoint(tmp_path / "runs", step, run=ROTARY)
+    address = f"file://{tmp_path}/bucket"
+    assert call(sync_to_hub.app, ROTARY, "--to", address).exit_code == 0
+    found = ask("find", "rotary")
+    assert ROTARY in {run["name"] for run in found["runs"]}
+    assert [each["step"] for each in found["artefacts"] if each["run"] == ROTARY] == [1000, 2000]
+    copies = ask("where", ROTARY)
+    assert len(copies) == 4
+    assert {copy["verified"] is not None for copy in copies if "bucket" in copy["location"]} == {True}
+    empty = tmp_path / "empty"
+    words = ["pull", ROTARY, "--from", address, "--steps", "2000", "--weights-only", "--into", str(empty)]
+    done = call(sync_to_hub.app, *words)
+    assert done.exit_code == 0, done.output
+    folder = empty / ROTARY / "checkpoints" / "weights-0000002000"
+    source = tmp_path / "runs" / ROTARY / "checkpoints" / "step-0000002000"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in source.iterdir() if not path.name.startswith("optimizer-")}
+    assert (folder / "weights-00000.safetensors").read_bytes() == (source / "weights-00000.safetensors").read_bytes()
+
+
+def test_where_looks_at_copies_and_remembers_what_it_found(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "runs", 100)
+    call(sync_to_hub.app, RUN, "--to", f"file://{tmp_path}/bucket")
+    remote = tmp_path / "bucket" / RUN / "checkpoints" / "step-0000000100"
+    (remote / "config.yaml").unlink()
+    done = call(inventory.app, "where", f"{RUN}@100", "--check")
+    assert done.exit_code == 1
+    assert "config.yaml is missing" in " ".join(done.output.split())
+    assert any(copy["problem"] for copy in ask("where", RUN))
+
+
+def test_invalidate_and_back_on_the_command_line(tmp_path: Path) -> None:
+    dataset = make_artefact(tmp_path / "data" / "text", "dataset", {"text.bin": b"1"}, {})
+    make_checkpoint(tmp_path / "runs", 100, parents=(dataset.id,))
+    assert refused(inventory.app, "invalidate", dataset.id[:8], "--because", "").startswith("say why")
+    assert len(ask("invalidate", dataset.id[:8], "--because", "a leak")["changed"]) == 2
+    assert {each["name"] for each in ask("find", "--status", "invalid")["artefacts"]} == {"text", f"{RUN}@100"}
+    assert "is invalid" in refused(inventory.app, "gold", f"{RUN}@100", "--because", "best")
+    assert len(ask("revalidate", dataset.id[:8])["changed"]) == 2
+
+
+def test_an_invalid_parent_is_refused_unless_allowed(tmp_path: Path) -> None:
+    dataset = make_artefact(tmp_path / "data" / "text", "dataset", {"text.bin": b"1"}, {})
+    call(inventory.app, "invalidate", dataset.id[:8], "--because", "a leak")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "step-5-val_ppl-3.0.ckpt").write_bytes(b"1")
+    words = ["adopt", str(tmp_path / "foreign"), "--run", "t5", "--parent", dataset.id[:8]]
+    assert "cannot be a parent: a leak" in refused(inventory.app, *words)
+    assert call(inventory.app, *words, "--allow-invalid").exit_code == 0
+    assert ask("show", "t5@5")["ancestors"][0]["id"] == dataset.id
+
+
+def test_gold_notes_and_deprecation(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "runs", 100)
+    call(inventory.app, "gold", f"{RUN}@100", "--because", "lowest loss", "--metric", "mmlu=0.2687")
+    call(inventory.app, "note", RUN, "look at step 90", "--tag", "good", "--deprecate", "replaced by another")
+    run = ask("show", RUN)
+    assert (run["state"]["word"], run["tags"]) == ("deprecated", ["good"])
+    assert run["gold"] == [f"{RUN}@100 mmlu 0.2687"]
+    assert "look at step 90" in run["notes"][0]
+    assert [each["name"] for each in ask("find", "--tag", "good", "--steps", "100")["artefacts"]] == [f"{RUN}@100"]
+    call(inventory.app, "gold", f"{RUN}@100", "--undo")
+    call(inventory.app, "note", RUN, "--restore")
+    run = ask("show", RUN)
+    assert (run["state"]["word"], run["gold"]) == ("ready", [])
+    assert "say why" in refused(inventory.app, "gold", f"{RUN}@100")
+    assert "edit it there" in refused(inventory.app, "note", "tr13", "hello")
+
+
+def test_gc_plans_first_and_does_what_was_read(tmp_path: Path) -> None:
+    for step in (100, 200, 300):
+        make_checkpoint(tmp_path / "runs", step)
+    call(sync_to_hub.app, RUN, "--to", f"file://{tmp_path}/bucket")
+    plan = ask("gc", "--copied")
+    assert [Path(each["folder"]).name for each in plan["removals"]] == ["step-0000000100"]
+    assert (tmp_path / "runs" / RUN / "checkpoints" / "step-0000000100").is_dir()
+    assert "something changed" in refused(inventory.app, "gc", "--copied", "--do", "00000000")
+    assert call(inventory.app, "gc", "--copied", "--do", plan["plan"]).exit_code == 0
+    assert not (tmp_path / "runs" / RUN / "checkpoints" / "step-0000000100").exists()
+    assert ask("where", f"{RUN}@100")[0]["location"].startswith("file://")
+
+
+def test_a_published_run_says_what_was_declared() -> None:
+    (place,) = ask("where", "tr9c-1B3-swiglu-pile")
+    assert (place["verified"], place["location"]) == (None, "six_ALL_CCFRSTORE/checkpoints/tr9b-1B3-swiglu-pile")
+    found = ask("show", "lr_001_OPTIMIZED_clean_restart")
+    assert found["declared"]
+    assert "MMLU (English, zero-shot) 0.2687" in found["gold"][0]
+    assert any("[truncated]" in each["location"] for each in ask("locations"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["where", "tr6b"], "say which|there is no|nothing is known"),
+        (["show", "tr0z-none"], "nothing is known"),
+        (["note", "tr6b-350M", "x"], "tr6b-350M-prefix-lm"),
+        (["note", "tr99-none", "x"], "there is no run"),
+        (["find", "--metric", "low"], "give a name"),
+        (["find", "--status", "odd"], "valid or invalid"),
+    ],
+)
+def test_wrong_questions(words: list[str], said: str) -> None:
+    import re
+
+    assert re.search(said, refused(inventory.app, *words))
+
+
+def launch(tmp_path: Path, *events: tuple[str, dict[str, Any]]) -> Path:
+    folder = tmp_path / "runs" / RUN
+    (folder / "launches" / "0001").mkdir(parents=True)
+    writer = EventWriter(folder / "events", "0001", "trainer")
+    for kind, facts in events:
+        writer.write(kind, **facts)
+    writer.close()
+    return folder
+
+
+START, STEP = ("start", {"step": 0}), ("step", {"step": 7, "tokens": 70, "seconds": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("events", "later", "queue", "word"),
+    [
+        ([], 0, {}, "running"),
+        ([START, STEP], 0, {}, "running"),
+        ([START, STEP], 3600, {}, "stale"),
+        ([START, STEP], -7200, {}, "running"),
+        ([START, STEP], 3600, {RUN: "RUNNING"}, "running"),
+        ([START, STEP], 3600, {RUN: "PENDING"}, "queued"),
+        ([START, STEP, ("end", {"step": 7, "outcome": "finished"})], 0, {}, "finished"),
+        ([START, STEP, ("end", {"step": 7, "outcome": "stopped"})], 0, {}, "ready"),
+        ([START, STEP, ("failure", {"step": 7, "error": "ValueError", "text": "no"})], 0, {}, "failed"),
+    ],
+)
+def test_the_state_follows_from_the_record(
+    tmp_path: Path, events: list[tuple[str, dict[str, Any]]], later: float, queue: dict[str, str], word: str
+) -> None:
+    import time
+
+    from data_tools.inventory.annotations import Said
+
+    state = derive_state(launch(tmp_path, *events), Said([], [], {}, None), queue, time.time() + later)
+    assert state.word == word
+    if events and later < 0:
+        assert "clock" in state.detail
+    if events:
+        assert state.step == 7
+
+
+def test_a_run_that_was_never_launched_is_ready(tmp_path: Path) -> None:
+    from data_tools.inventory.annotations import Said
+
+    assert derive_state(tmp_path / "none", Said([], [], {}, None), {}).word == "ready"
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A checkout with one family, and the published entries."""
+    copy = tmp_path / "checkout"
+    for name in ("tr0-stdlib-gpt", "tr20-125M-domain-tokens"):
+        shutil.copytree(CHECKOUT / "train" / name, copy / "train" / name)
+    shutil.copy(CHECKOUT / "train" / "README.md", copy / "train")
+    shutil.copytree(CHECKOUT / "published", copy / "published")
+    render(copy)
+    return copy
+
+
+def test_the_repositorys_pages_are_fresh() -> None:
+    assert stale_files(CHECKOUT) == []
+
+
+def test_every_published_run_is_on_the_page_with_its_marks(pages: Path) -> None:
+    page = (pages / "checkpoints.md").read_text()
+    assert page.count("(**truncated**, unverified") == 2
+    for text in (
+        "tr13",
+        "gs://bigscience-backups/tr1-13B/",
+        "_gold**: MMLU (English, zero-shot) 0.2687",
+        "still running",
+    ):
+        assert text in page
+
+
+def test_notes_of_people_survive_and_a_stale_page_is_named(pages: Path) -> None:
+    page = pages / "checkpoints.md"
+    mark = "<!-- notes on BigScience: what stands here stays -->\n"
+    page.write_text(page.read_text().replace(mark, f"{mark}\nAsked for tr4's path on Monday.\n"))
+    assert stale_files(pages) == []
+    entries = pages / "published" / "bigscience.yaml"
+    entries.write_text(entries.read_text().replace("name: tr13\n", "name: tr14\n"))
+    assert stale_files(pages) == ["checkpoints.md: stale; `tools/inventory render` makes it anew"]
+    assert render(pages) == [page]
+    assert "Asked for tr4's path on Monday." in page.read_text()
+    entries.unlink()
+    render(pages)
+    assert "Asked for tr4's path on Monday." in page.read_text()
+    assert "which is no longer listed" in page.read_text()

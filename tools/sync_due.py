@@ -1,0 +1,49 @@
+"""What is due by the runs' own YAMLs: each run's `storage.locations`."""
+
+from pathlib import Path
+
+from data_tools.errors import TrainyardError
+from data_tools.inventory.annotations import Said
+from data_tools.storage.location import run_location
+from data_tools.storage.transfer import Options
+from megatron_patches.config import RunConfig, load_resolved, load_run
+from megatron_patches.storage_config import LocationConfig
+from tools.inventory_state import derive_state
+from tools.sync_items import Choice
+from tools.sync_run import Task
+
+
+def due_tasks(checkout: Path, runs: Path, names: list[str], options: Options) -> tuple[list[Task], list[str]]:
+    """A task for each location of each launched run, and what was wrong with runs that are passed over.
+
+    The file under train/ decides, so that a location added today holds for a run that was launched last week; of a run
+    that is not there, the configuration of its last launch.
+    """
+    files = {path.stem: path for path in (checkout / "train").glob("*/*.yaml")}
+    tasks, problems = [], []
+    for name in names or sorted(path.name for path in runs.glob("*/") if not path.name.startswith(".")):
+        folder = runs / name
+        if not folder.is_dir():
+            problems.append(f"{folder} does not exist: the run was never launched here")
+            continue
+        try:
+            config = _config(files.get(name), folder)
+        except TrainyardError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        if config is not None:
+            tasks += [_task(folder, location, options) for location in config.storage.locations]
+    return tasks, problems
+
+
+def _config(file: Path | None, folder: Path) -> RunConfig | None:
+    if file is not None:
+        return load_run(file)
+    return load_resolved(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
+
+
+def _task(folder: Path, location: LocationConfig, options: Options) -> Task:
+    state = derive_state(folder, Said([], [], {}, None), {})
+    last = state.step if state.word == "finished" else None
+    choice = Choice(what=tuple(location.what), policy=location, last_step=last)
+    return Task(folder, run_location(location.to, folder.name), choice, options)

@@ -1,0 +1,68 @@
+"""What one call of `tools/sync-to-hub` is to do: the tasks, and whether there will be more to do later."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_tools.errors import TrainyardError
+from data_tools.inventory.annotations import Said
+from data_tools.inventory.names import resolve_run
+from data_tools.storage.location import run_location
+from data_tools.storage.store import TransientFailure
+from data_tools.storage.transfer import Options
+from tools.inventory_state import derive_state
+from tools.sync_items import Choice
+from tools.sync_run import Line, Task, push
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    run: str
+    to: str
+    """empty means what the YAMLs ask for"""
+    choice: Choice
+    options: Options
+    dry_run: bool
+    delete_local: bool
+
+
+def lines_of(request: Request, checkout: Path, runs: Path) -> tuple[Iterator[Line], Callable[[], bool]]:
+    """A line for each artefact as it is done, and whether all runs that were looked at had finished by then.
+
+    Raises:
+        TrainyardError: the run is unknown or ambiguous, or the location cannot be used.
+    """
+    known = sorted(path.name for path in runs.glob("*/")) if runs.is_dir() else []
+    problems: list[str] = []
+    names = [resolve_run(request.run, known)] if request.run else known
+    had_ended = all(_has_ended(runs / name) for name in names)  # before anything is copied: what comes later is due
+    if request.to:
+        location = run_location(request.to, names[0])
+        tasks = [Task(runs / names[0], location, replace(request.choice, passed_over=[]), request.options)]
+    else:
+        from tools.sync_due import due_tasks
+
+        tasks, problems = due_tasks(checkout, runs, names if request.run else [], request.options)
+        if request.run and not tasks and not problems:
+            raise TrainyardError(f"{names[0]} names no storage.locations in its YAML; give --to ADDRESS")
+    for task in tasks:
+        task.dry_run, task.delete_local = request.dry_run, request.delete_local
+    return _all_lines(tasks, problems), lambda: had_ended
+
+
+def _all_lines(tasks: list[Task], problems: list[str]) -> Iterator[Line]:
+    for problem in problems:
+        yield Line("", "", "", "passed over", problem=problem)
+    for task in tasks:
+        try:
+            yield from push(task)
+        except (TrainyardError, TransientFailure) as error:
+            if len(tasks) == 1:
+                raise TrainyardError(str(error)) from error
+            yield Line(task.run_folder.name, "", str(task.location), "failed", problem=str(error))
+
+
+def _has_ended(run_folder: Path) -> bool:
+    return derive_state(run_folder, Said([], [], {}, None), {}).word == "finished"
