@@ -162,18 +162,19 @@ def parse_manifest(text: bytes, origin: str) -> Manifest:
 def _parse(text: bytes, origin: str) -> Manifest:
     try:
         content: Any = json.loads(text)
-        written = content.get("format") if isinstance(content, dict) else None
-        if isinstance(written, int) and written > 1:
-            raise TrainyardError(
-                f"{origin} is of format {written}, which a later Trainyard wrote; this one reads format 1: update the "
-                "checkout"
-            )
+    except ValueError as error:
+        raise TrainyardError(f"{origin} is not JSON ({error}); restore the file, or make the artefact again") from None
+    written = content.get("format") if isinstance(content, dict) else None
+    if isinstance(written, int) and written > 1:
+        raise TrainyardError(
+            f"{origin} is of format {written}, which a later Trainyard wrote; this one reads format 1: update the "
+            "checkout"
+        )
+    try:
         return Manifest.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise TrainyardError(f"{origin} is not a manifest of format 1 ({problems})") from None
-    except ValueError as error:
-        raise TrainyardError(f"{origin} is not JSON ({error}); restore the file, or make the artefact again") from None
 
 
 def refuse_invalid(manifest: Manifest, path: Path) -> None:
