@@ -13,7 +13,7 @@ from data_tools.storage.location import Location
 from data_tools.storage.meter import Meter
 from data_tools.storage.store import DamagedSource, Entry, Store, TransientFailure, Upload, VanishedSource
 
-_CHUNK = 8 << 20
+_CHUNK = 1 << 20  # what was just written is read back from the processor's cache: 8 MiB took a third longer
 _NOT_BY_KERNEL = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 """copy_file_range refuses some pairs of file systems"""
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -147,12 +147,12 @@ def _copy(upload: Upload, target: Path, meter: Meter) -> str:
     try:
         copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            done = 0
+            done, piece = 0, memoryview(bytearray(min(_CHUNK, max(upload.size, 1))))
             while done < upload.size:
                 moved = _move(source, copy, done, min(_CHUNK, upload.size - done))
-                if moved == 0:
+                if moved == 0 or os.preadv(copy, [piece[:moved]], done) != moved:
                     break  # shorter than it should be: the hash will differ
-                digest.update(os.pread(copy, moved, done))
+                digest.update(piece[:moved])
                 done += moved
                 meter.count(moved)
         finally:
