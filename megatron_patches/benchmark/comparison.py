@@ -20,7 +20,8 @@ from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.config import RunConfig, load_run, to_yaml
-from megatron_patches.flops import peak_tflops, training_flops_per_token
+from megatron_patches.flops import training_flops_per_token
+from megatron_patches.hardware import peak_tflops
 from megatron_patches.parallel.parallel_config import ParallelConfig
 from megatron_patches.parameter_count import count_parameters
 from megatron_patches.run_directory import CHECKOUT, Launch
