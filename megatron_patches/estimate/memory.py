@@ -51,11 +51,14 @@ class StageMemory:
     """tables that all layers share: ALiBi's bias"""
     accumulates: bool
     """whether gradients are there while activations are at their most"""
+    keeps_gradients: bool
+    """whether they have a place from step to step (ZeRO 3)"""
 
     @property
     def state(self) -> int:
         """What stays from step to step."""
-        return self.weights + self.optimizer + self.constants
+        kept = self.gradients if self.keeps_gradients else 0
+        return self.weights + self.optimizer + self.constants + kept
 
     @property
     def activations(self) -> int:
@@ -65,10 +68,10 @@ class StageMemory:
     @cached_property
     def total(self) -> int:
         """The most at once. In a step of one micro-batch gradients come as activations go; buffers come last."""
-        ending = self.gradients + self.buffers
+        gradients = 0 if self.keeps_gradients else self.gradients
         if self.accumulates:
-            return self.state + self.gradients + max(self.activations, self.buffers)
-        return self.state + max(self.activations, ending)
+            return self.state + gradients + max(self.activations, self.buffers)
+        return self.state + max(self.activations, gradients + self.buffers)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def _stage(config: RunConfig, layout: Layout, number: int, stage: Stage, kept: A
     trained = [(row, count) for row, count in here if is_trained(config.training, row.name)]
     parameters, gradients = sum(count for _, count in here), FP32 * sum(count for _, count in trained)
     weights = BYTES[config.training.precision] * parameters
-    zero = effective_zero_stage(config, layout)
+    zero = layout.zero_stage(config.parallel.zero_stage)
     last = number == layout.pipeline - 1
     micro_batches = layout.micro_batches(config.training)
     in_flight = min(micro_batches, layout.pipeline - number)
@@ -117,13 +120,8 @@ def _stage(config: RunConfig, layout: Layout, number: int, stage: Stage, kept: A
         working=kept.repeated + kept.backward,
         constants=_constants(config, layout),
         accumulates=micro_batches > 1,
+        keeps_gradients=zero == 3,
     )
-
-
-def effective_zero_stage(config: RunConfig, layout: Layout) -> int:
-    """ZeRO 1 and 2 share nothing where there is one data-parallel rank: the engine then takes stage 0."""
-    stage = config.parallel.zero_stage
-    return 0 if layout.data == 1 and stage < 3 else stage
 
 
 def _optimizer_bytes(config: RunConfig, row: ParameterRow, count: int, layout: Layout, zero: int) -> int:
@@ -152,9 +150,11 @@ def _buffers(
         # bf16 has its share in a tensor of its own while buckets are reduced; fp32 makes it at the step
         return bucket + share if config.training.precision != "fp32" else max(bucket, share)
     if zero == 2:
-        return 2 * bucket + share  # gradients wait in the bucket and are copied for the message
+        return max(2 * bucket, share)  # gradients wait in the bucket and are copied for the message
     large = sum(count for _, count in here if count > PERSISTENT_ELEMENTS)
-    return BYTES[config.training.precision] * min(large, GATHERED_ELEMENTS) + 2 * bucket
+    gathered = BYTES[config.training.precision] * min(large, GATHERED_ELEMENTS)
+    # where one bucket takes all gradients, it is emptied after the backward pass, and no weight is gathered then
+    return max(2 * bucket, gathered) if bucket == gradients else 2 * bucket + gathered
 
 
 def _constants(config: RunConfig, layout: Layout) -> int:
