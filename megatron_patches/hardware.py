@@ -1,7 +1,7 @@
 """What a GPU can do at most: dense peaks by precision, memory, links. Torch-free.
 
-Everything is from the maker's data sheet and for one device as a process sees it: an MI250X shows itself as two. What is
-not listed is not known: no MFU is computed with a guess.
+Everything is from the maker's data sheet and for one device as a process sees it: an MI250X shows itself as two. What
+is not listed is not known: no MFU is computed with a guess.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,11 @@ class Hardware:
     link: float
     """bytes/s that a GPU sends to its node's other GPUs, all its links together, one direction"""
     source: str
+
+    @property
+    def usable_memory(self) -> int:
+        """Bytes for tensors: the driver's context and NCCL's buffers take 2 to 3 GB, fragments some percent."""
+        return round(self.memory * 0.92)
 
 
 def _hopper(name: str, driver_name: str, memory: int, bandwidth: float, source: str) -> Hardware:

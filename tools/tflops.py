@@ -1,6 +1,7 @@
-"""How fast a run trains, measured beside something else."""
+"""How fast a run trains and could train: estimated, measured, tuned."""
 
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -15,6 +16,19 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
+WITH_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+RunWithOverrides = Annotated[
+    str, typer.Argument(metavar="RUN [--section.key VALUE]...", help="A run's name or YAML, and overrides of it.")
+]
+Nodes = Annotated[int, typer.Option(min=1, help="Nodes of the job.")]
+GpusPerNode = Annotated[
+    int | None, typer.Option(min=1, help="GPUs of a node [default: what one copy of the model needs, 8 at most].")
+]
+Gpu = Annotated[
+    str | None, typer.Option(help="V100-32GB, A100-80GB, H100, H200, B200, MI250X, MI300X ... [default: not known].")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For other programs.")]
+
 
 class Peer(StrEnum):
     """What a run is measured against."""
@@ -22,12 +36,32 @@ class Peer(StrEnum):
     LOOP = "loop"
 
 
-@app.callback()
-def _verb() -> None:
-    """Keeps `bench` a word of its own while there is no second one."""
+@app.command("estimate", context_settings=WITH_OVERRIDES)
+def estimate_command(
+    context: typer.Context,
+    run: RunWithOverrides,
+    nodes: Nodes = 1,
+    gpus_per_node: GpusPerNode = None,
+    gpu: Gpu = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="TFLOP/s for each GPU by BigScience's formula, where measured.")
+    ] = None,
+    dollars: Annotated[float | None, typer.Option("--dollars-per-gpu-hour", min=0, help="For the cost.")] = None,
+    refuse: Annotated[bool, typer.Option("--require-fit", help="Exit code 2 if the run does not fit the GPU.")] = False,
+    json_output: AsJson = False,
+) -> None:
+    """Parameters, FLOPs, memory, messages, time and cost of a run, before it starts and without torch.
+
+    Speeds are those measured on the GPU (train/benchmarks), else its data sheet's at usual shares; which is said.
+    """
+    from megatron_patches.estimate.text import as_text
+    from tools.tflops_estimate import estimate_run
+
+    found = estimate_run(run, context.args, nodes, gpus_per_node, gpu, tflops, dollars, refuse)
+    print(json.dumps(found.as_json(), indent=2) if json_output else as_text(found, shutil.get_terminal_size().columns))
 
 
-@app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command("bench", context_settings=WITH_OVERRIDES)
 def bench_command(
     context: typer.Context,
     run: Annotated[

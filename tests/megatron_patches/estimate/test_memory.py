@@ -13,7 +13,11 @@ from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 
 SIZES = overrides(
-    model__layers=4, model__hidden_size=256, model__ffn_size=1024, model__attention_heads=4, training__micro_batch_size=2
+    model__layers=4,
+    model__hidden_size=256,
+    model__ffn_size=1024,
+    model__attention_heads=4,
+    training__micro_batch_size=2,
 )
 BF16 = overrides(training__precision="bf16")
 LAYOUTS: dict[str, tuple[int, list[str]]] = {
@@ -80,7 +84,9 @@ def test_parts_and_peak(layout: str, small_data: SmallData, tmp_path: Path) -> N
         if config.parallel.zero_stage < 3:  # whose small parameters are whole beside their shares
             assert stage.weights == pytest.approx(found["weights"], rel=0.02)
         if plan.data == 1 or config.parallel.zero_stage >= 2:
-            assert stage.gradients == pytest.approx(found["gradients"], rel=0.15)  # ZeRO 2 keeps whole tensors at the cut
+            assert stage.gradients == pytest.approx(
+                found["gradients"], rel=0.15
+            )  # ZeRO 2 keeps whole tensors at the cut
         assert stage.optimizer == pytest.approx(found["optimizer"], rel=0.02)
         assert stage.state == pytest.approx(found["between steps"], rel=0.1)
         assert stage.total == pytest.approx(found["peak"], rel=0.1)
