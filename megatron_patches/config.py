@@ -16,7 +16,8 @@ from megatron_patches.callbacks.logging_config import LoggingConfig
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.configuration.checks import check_run
 from megatron_patches.configuration.fields import expand_environment
-from megatron_patches.configuration.layers import merge_layers, origins_of, override_layer, read_layers
+from megatron_patches.configuration.layers import override_layer, read_layers
+from megatron_patches.configuration.merging import merge_layers
 from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, report, report_on_whole
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.models.model_config import ModelConfig
@@ -68,15 +69,14 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         TrainyardError: every problem of the file, its bases and the overrides, one a line, each with its remedy.
     """
-    layers = [*read_layers(path), override_layer(overrides)]
-    settings = merge_layers(layers)
-    settings, unset = expand_environment(RunConfig, settings, os.environ)
+    merged = merge_layers([*read_layers(path), override_layer(overrides, RunConfig)], RunConfig)
+    settings, unset = expand_environment(RunConfig, merged.settings, os.environ)
     problems = [Problem(key, complaint) for key, complaint in unset.items()]
     identity = {"name": path.stem, "family": path.resolve().parent.name}
     for key in sorted(NEVER_WRITTEN & settings.keys()):
         problems.append(Problem(key, f"{key} follows from the file's place ({identity[key]}); remove the key"))
     whole = f"{path} with its overrides" if overrides else str(path)
-    return _validate({**settings, **identity}, problems, {**origins_of(layers), "": str(path)}, whole)
+    return _validate({**settings, **identity}, problems, {**merged.origins, "": str(path)}, whole)
 
 
 def load_resolved(path: Path) -> RunConfig:

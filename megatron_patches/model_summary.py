@@ -1,7 +1,6 @@
 """A model and its objective in a line each: what is there always, then what differs from GPT-2."""
 
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.models.position_config import PositionConfig, RotaryPositionConfig
 from megatron_patches.objectives.objective_config import ObjectiveConfig, PrefixLMConfig
 
 
@@ -10,17 +9,8 @@ def describe_model(model: ModelConfig) -> str:
     heads = f"{model.attention_heads} heads"
     if model.groups != model.attention_heads:
         heads += f" ({model.groups} key/value)"
-    size = [f"{model.layers} blocks", f"width {model.hidden_size}", heads, _positions(model.position_embedding)]
+    size = [f"{model.layers} blocks", f"width {model.hidden_size}", heads, model.position_embedding.describe()]
     return ", ".join([*size, f"{model.activation} {model.ffn_size}", model.norm, *_differences(model)])
-
-
-def _positions(position: PositionConfig) -> str:
-    if isinstance(position, RotaryPositionConfig):
-        asked = [f"theta {position.theta:g}"] if position.theta != 10000 else []
-        asked += [f"of {position.fraction:.0%}"] if position.fraction != 1 else []
-        asked += ["interleaved"] if position.pairs == "interleaved" else []
-        return f"rotary ({', '.join(asked)})" if asked else "rotary"
-    return {"learned": "learned positions", "alibi": "alibi", "none": "no positions"}[position.name]
 
 
 def _differences(model: ModelConfig) -> list[str]:
@@ -30,7 +20,6 @@ def _differences(model: ModelConfig) -> list[str]:
         biases["norms"] = model.norm_bias
     without = [part for part, has_bias in biases.items() if not has_bias]
     cap = model.logit_soft_cap
-    dropout = max(model.hidden_dropout, model.attention_dropout, model.dropout_of_embedding)
     switches = {
         "post-norm": model.norm_placement == "post",
         "parallel residual": model.parallel_residual,
@@ -39,9 +28,20 @@ def _differences(model: ModelConfig) -> list[str]:
         f"no biases in {', '.join(without)}": bool(without),
         "untied head": not model.tied_head,
         f"logits within {cap or 0:g}": cap is not None,
-        f"dropout {dropout:g}": dropout > 0,
     }
-    return [text for text, is_on in switches.items() if is_on]
+    return [*(text for text, is_on in switches.items() if is_on), *_dropouts(model)]
+
+
+def _dropouts(model: ModelConfig) -> list[str]:
+    """One number where all three are alike, else each that there is with its place."""
+    shares = {
+        "sub-layers": model.hidden_dropout,
+        "attention weights": model.attention_dropout,
+        "the embedding": model.dropout_of_embedding,
+    }
+    if len(set(shares.values())) == 1:
+        return [f"dropout {model.hidden_dropout:g}"] if model.hidden_dropout else []
+    return [f"dropout {share:g} of {place}" for place, share in shares.items() if share]
 
 
 def describe_objective(objective: ObjectiveConfig) -> str:

@@ -1,10 +1,13 @@
 """The `training:` section of a run: how long, how much at once, in which precision."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from data_tools.section import Section
+from megatron_patches.optim.schedule_config import Unit
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 class BatchRampConfig(Section):
@@ -64,9 +67,14 @@ class TrainingConfig(Section):
     )
     seed: int = Field(1234, ge=0, description="decides initial weights, order of samples and dropout")
 
+    @property
+    def length_unit(self) -> Unit:
+        """What the length of the run is given in, which is the key's name too."""
+        return next(unit for unit in UNITS if getattr(self, unit) is not None)
+
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingConfig":
-        given = [key for key in ("steps", "samples", "tokens") if getattr(self, key) is not None]
+        given = [key for key in UNITS if getattr(self, key) is not None]
         if len(given) != 1:
             found = " and ".join(given) if given else "none of them"
             raise ValueError(

@@ -1,7 +1,8 @@
 """What each key of a run is shown to do by `test_every_switch.py`.
 
 A case changes one key and says what must differ then. Keys of a section with several kinds carry the kind:
-`optimizer.lion.beta1`.
+`optimizer.lion.beta1`. A key that is one of more than two words or numbers has a case for each of them but the one that
+it is compared with, named `key=value`.
 """
 
 import json
@@ -104,7 +105,13 @@ CASES: dict[str, Trains | Holds | Plans | Writes] = {
         overrides(model__position_embedding="alibi"), overrides(model__position_embedding="none")
     ),
     "model.position_embedding.none.name": Trains(overrides(model__position_embedding="none")),
-    "model.activation": Trains(overrides(model__activation="relu")),
+    **{
+        f"model.activation={name}": Trains(overrides(model__activation=name), overrides(model__activation=other))
+        for name, other in {
+            "gelu": "gelu_tanh", "relu": "gelu_tanh",
+            "liglu": "reglu", "geglu": "reglu", "swiglu": "reglu", "reglu": "relu",
+        }.items()
+    },
     "model.norm": Trains(
         overrides(model__norm="rmsnorm", model__norm_bias="false"), overrides(model__norm_bias="false")
     ),
@@ -121,7 +128,11 @@ CASES: dict[str, Trains | Holds | Plans | Writes] = {
     "model.hidden_dropout": Trains(overrides(model__hidden_dropout=0.1, model__embedding_dropout=0.0)),
     "model.attention_dropout": Trains(overrides(model__attention_dropout=0.1)),
     "model.embedding_dropout": Trains(overrides(model__embedding_dropout=0.1)),
-    "model.init_std": Trains(overrides(model__init_std="small")),
+    "model.init_std": Trains(overrides(model__init_std=0.03)),
+    "model.init_std=small": Trains(overrides(model__init_std="small")),
+    "model.init_std=megatron_530b": Trains(
+        overrides(model__init_std="megatron_530b"), overrides(model__init_std="small")
+    ),
     "model.init_residual_scaling": Trains(overrides(model__init_residual_scaling="false")),
     # the data
     "data.path": Plans("missing", ["--data.path=missing"]),
@@ -159,12 +170,18 @@ CASES: dict[str, Trains | Holds | Plans | Writes] = {
     "training.batch_ramp.increment": Trains(["--training.batch_ramp.increment=4"], RAMP),
     "training.batch_ramp.samples": Trains(["--training.batch_ramp.samples=6"], RAMP),
     "training.micro_batch_size": Holds("saved bytes", overrides(training__micro_batch_size=4)),
-    "training.precision": Holds("weight bytes", overrides(training__precision="bf16")),
+    "training.precision=bf16": Holds("weight bytes", overrides(training__precision="bf16")),
+    "training.precision=fp16": Holds(
+        "loss scale", overrides(training__precision="fp16"), overrides(training__precision="bf16")
+    ),
     "training.loss_scale.initial": Holds("loss scale", ["--training.loss_scale.initial=1024.0"], FP16),
     "training.loss_scale.window": Holds("loss scale", ["--training.loss_scale.window=1"], SMALL_SCALE),
     "training.loss_scale.hysteresis": Holds("loss scale", ["--training.loss_scale.hysteresis=3"], FP16),
     "training.loss_scale.minimum": Holds("loss scale", ["--training.loss_scale.minimum=5e29"], FP16),
-    "training.recomputation": Holds("saved bytes", overrides(training__recomputation="full")),
+    "training.recomputation=selective": Holds("saved bytes", overrides(training__recomputation="selective")),
+    "training.recomputation=full": Holds(
+        "saved bytes", overrides(training__recomputation="full"), overrides(training__recomputation="selective")
+    ),
     "training.compile": Holds("compiled blocks", overrides(training__compile="true")),
     "training.trainable": Trains(
         overrides(training__trainable="['*.bias']"), overrides(optimizer__weight_decay=0.0)
@@ -221,7 +238,11 @@ CASES: dict[str, Trains | Holds | Plans | Writes] = {
             "constant": LINEAR, "inverse_square_root": LINEAR, "linear": LINEAR, "cosine": LINEAR,
             "warmup_stable_decay": WSD,
         }.items()
-        for key, change in {"unit": {"unit": "samples"}, "warmup": {"warmup": 3 - settings["warmup"]}}.items()
+        for key, change in {
+            "unit=samples": {"unit": "samples"},
+            "unit=tokens": {"unit": "tokens"},
+            "warmup": {"warmup": 3 - settings["warmup"]},
+        }.items()
     },
     **{
         f"schedule.{name}.decay_end": of_kind("schedule", name, {"decay_end": 3}, **settings)
@@ -242,24 +263,39 @@ CASES: dict[str, Trains | Holds | Plans | Writes] = {
         kind("schedule", "warmup_stable_decay", **WSD), kind("schedule", "linear", **LINEAR)
     ),
     "schedule.warmup_stable_decay.decay": of_kind("schedule", "warmup_stable_decay", {"decay": 1}, **WSD),
-    "schedule.warmup_stable_decay.shape": of_kind(
-        "schedule", "warmup_stable_decay", {"shape": "cosine"}, warmup=0, decay=3
-    ),
+    **{
+        f"schedule.warmup_stable_decay.shape={shape}": of_kind(
+            "schedule", "warmup_stable_decay", {"shape": shape}, warmup=0, decay=3
+        )
+        for shape in ("cosine", "square_root")
+    },
     # the layout
     "parallel.tensor": Holds("weight bytes", overrides(parallel__tensor=2), ranks=(1, 2)),
     "parallel.sequence_parallel": Holds(
         "saved bytes", overrides(parallel__sequence_parallel="true"), overrides(parallel__tensor=2), ranks=(2, 2)
     ),
     "parallel.pipeline": Holds("parameters", overrides(parallel__pipeline=2), ranks=(1, 2)),
-    "parallel.pipeline_partition": Holds(
+    "parallel.pipeline_partition=parameters": Holds(
         "parameters",
         overrides(parallel__pipeline_partition="parameters"),
         overrides(parallel__pipeline=2, model__tied_head="false", model__layers=3),
         ranks=(2, 2),
     ),
-    "parallel.zero_stage": Holds(
-        "optimizer bytes", overrides(parallel__zero_stage=1), overrides(training__micro_batch_size=4), ranks=(2, 2)
+    "parallel.pipeline_partition=transformer|embedding": Holds(
+        "parameters",
+        overrides(parallel__pipeline_partition="transformer|embedding"),
+        overrides(parallel__pipeline=3, model__layers=4),
+        ranks=(3, 3),
     ),
+    **{
+        f"parallel.zero_stage={stage}": Holds(
+            what,
+            overrides(parallel__zero_stage=stage),
+            overrides(parallel__zero_stage=stage - 1, training__micro_batch_size=2),
+            ranks=(2, 2),
+        )
+        for stage, what in {1: "optimizer bytes", 2: "gradient bytes", 3: "weight bytes"}.items()
+    },
     "parallel.processes_per_node": Plans(
         "4 processes", overrides(parallel__processes_per_node=4, training__micro_batch_size=2),
         overrides(parallel__processes_per_node=2), nodes=1

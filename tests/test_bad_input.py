@@ -109,7 +109,15 @@ def test_bad_settings(
         (overrides(optimizer__learning_rate=2e-2), ["learning rate would jump"]),
         (
             overrides(training__steps=5, schedule__decay_end=5, evaluation__every_steps=5),
-            ["step-0000000006", "beyond"],
+            ["step-0000000006", "beyond", "Set training.steps to 6 or more"],
+        ),
+        (
+            overrides(training__steps="null", training__samples=40, schedule__decay_end=5, evaluation__every_steps=5),
+            ["step-0000000006", "beyond", "Set training.samples to 48 or more"],
+        ),
+        (
+            overrides(training__steps="null", training__tokens=64 * 16 * 8),
+            ["learning rate would jump", "optimizer.learning_rate and training.tokens (set", "where training.tokens"],
         ),
     ],
 )

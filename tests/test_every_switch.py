@@ -6,14 +6,15 @@ What must differ is the numbers of training, what the ranks hold, what the plan 
 from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig, load_run
-from megatron_patches.configuration.fields import section_models
+from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.events import effective, read_events
 from megatron_patches.plan import Machines, plan_run, summary
 from megatron_patches.run_directory import start_launch
@@ -21,6 +22,7 @@ from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, record_steps
 from tests.small_training import SmallData, train_launch
 from tests.switches import BASE, CASES, STEPS, Holds, Plans, Trains, Writes
+from tools.runs_choices import choices_of
 
 
 def run_file(small_data: SmallData, folder: Path, words: list[str]) -> tuple[Path, list[str]]:
@@ -37,21 +39,40 @@ def configure(small_data: SmallData, folder: Path, words: list[str]) -> RunConfi
     return load_run(path, settings)
 
 
-def leaf_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+def leaf_keys() -> list[str]:
     """Every key that holds a value, the kind's name in front of the keys of a section with several kinds."""
+    return [key for key, _ in leaf_fields()]
+
+
+def leaf_fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The same with their fields."""
     for name, info in model.model_fields.items():
         sections = section_models(info)
         if not sections:
-            yield prefix + name
+            yield prefix + name, info
         for section in sections:
-            kind_name = f"{get_args(section.model_fields['name'].annotation)[0]}." if len(sections) > 1 else ""
-            yield from leaf_keys(section, f"{prefix}{name}.{kind_name}")
+            kind = f"{kind_name(section)}." if len(sections) > 1 else ""
+            yield from leaf_fields(section, f"{prefix}{name}.{kind}")
 
 
 def test_every_key_is_listed() -> None:
-    keys = list(leaf_keys())
-    assert sorted(CASES) == sorted(keys)
+    keys = leaf_keys()
+    assert sorted({key.partition("=")[0] for key in CASES}) == sorted(keys)
     assert len(keys) > 100
+
+
+def test_every_value_of_a_few_is_listed() -> None:
+    few = {key: values for key, values in choices().items() if len(values) > 2}
+    assert len(few) > 5
+    for key, values in few.items():
+        listed = {case.partition("=")[2] for case in CASES if case.partition("=")[0] == key}
+        assert len(set(values) - listed) <= 1, f"{key}: {set(values) - listed} have no case"
+        assert listed <= {*values, ""}, key
+
+
+def choices() -> dict[str, list[str]]:
+    """The words and numbers that a key can be one of, by leaf key."""
+    return {key: choices_of(field) for key, field in leaf_fields() if choices_of(field)}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +123,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     import torch
     from torch import Tensor
 
-    kept, compiled = 0, 0
+    kept, compiled, gradients = 0, 0, 0
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal kept
@@ -114,13 +135,24 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         compiled += 1
         return function
 
+    def counted_backward(*arguments: Any, **options: Any) -> None:
+        """What lies with the weights between two micro-batches: shares of it are DeepSpeed's own."""
+        nonlocal gradients
+        backward(*arguments, **options)
+        parameters = small.engine.parameters.values()  # type: ignore[attr-defined]
+        held = [getattr(each, place, None) for each in parameters for place in ("grad", "grad_accum")]
+        gradients = max(gradients, sum(gradient.nbytes for gradient in held if gradient is not None))
+
     torch.compile = count_compiled  # type: ignore[assignment]
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         small = SmallEngine(config)
+        backward = getattr(small.engine.deepspeed, "backward", None)  # type: ignore[attr-defined]
+        small.engine.deepspeed.backward = counted_backward  # type: ignore[attr-defined]
         small.train(STEPS)
     small.batches.close()
     pieces = small.engine.state()
     return {
+        "gradient bytes": gradients,
         "parameters": sorted({piece.name for piece in pieces}),
         "weight bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind == "weight"),
         "optimizer bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind != "weight"),

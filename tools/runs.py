@@ -83,6 +83,8 @@ def show_command(
     print(aligned(view.headlines(), width), end="\n\n")
     parts = [[part, f"{number:,}", share] for part, number, share in view.parts()]
     _print_table(["part", "parameters", "share"], parts, numbers={1, 2})
+    if stages := [[number, f"{parameters:,}", layers] for number, layers, parameters in view.stages()]:
+        _print_table(["stage", "parameters", "layers"], stages, numbers={0, 1})
     rates = [[f"{step:,}", f"{rate:.3g}"] for step, rate in view.learning_rates]
     _print_table(["step", "learning rate"], rates, numbers={0, 1})
     if fields:  # a paragraph for each: a table would have no room for the meaning

@@ -3,17 +3,13 @@
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from megatron_patches.config import RunConfig
-from megatron_patches.configuration.fields import section_models
+from megatron_patches.configuration.fields import kind_name, section_models
+from tools.runs_choices import choices_of
 from tools.runs_compare import as_text, name_first
-
-_PLAIN = {float: "a number", int: "a whole number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ def explain_keys(config: RunConfig) -> list[KeyLine]:
 def _explain(section: BaseModel, prefix: str, kinds: list[type[BaseModel]]) -> Iterator[KeyLine]:
     """The keys of a section that could have been of any of these kinds."""
     fields = type(section).model_fields
-    choices = {name: _choices(field) for name, field in fields.items()}
+    choices = {name: choices_of(field) for name, field in fields.items()}
     other_keys: dict[str, dict[str, list[str]]] = {}
     if len(kinds) > 1:
         choices["name"] = [kind_name(kind) for kind in kinds]
@@ -64,22 +60,6 @@ def _explain(section: BaseModel, prefix: str, kinds: list[type[BaseModel]]) -> I
             unset = {"its keys": [each for kind in inner for each in kind.model_fields]} if inner else {}
             others = {whose: keys for whose, keys in (other_keys.get(name) or unset).items() if keys}
             yield KeyLine(f"{prefix}{name}", as_text(value), field.description or "", choices[name], others)
-
-
-def _choices(field: FieldInfo) -> list[str]:
-    """`Literal` values, and what else is allowed beside them; nothing where there are none."""
-    annotation = field.annotation
-    parts = [annotation] if get_origin(annotation) is Literal else list(get_args(annotation))
-    named = [as_text(value) for part in parts if get_origin(part) is Literal for value in get_args(part)]
-    if not named:
-        return []
-    return [*(_PLAIN[part] for part in parts if part in _PLAIN), *named, *["null"] * (NoneType in parts)]
-
-
-def kind_name(kind: type[BaseModel]) -> str:
-    """What a section's `name` must be for it to be of this kind."""
-    value: Any = get_args(kind.model_fields["name"].annotation)[0]
-    return str(value)
 
 
 def _own_keys(kind: type[BaseModel], kinds: list[type[BaseModel]]) -> list[str]:

@@ -3,23 +3,19 @@
 import difflib
 import inspect
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
-from megatron_patches.configuration.fields import nearest_keys, section_models
+from megatron_patches.configuration.fields import kind_name, nearest_keys, section_models
 from megatron_patches.configuration.problems import NEVER_WRITTEN
+from tools.runs_choices import can_be
 from tools.runs_compare import as_text, name_first
-from tools.runs_fields import kind_name
-
-_PLAIN = {float: "a number", int: "a whole number", str: "text", bool: "true or false", NoneType: "null"}
 
 
 @dataclass(frozen=True)
@@ -109,53 +105,7 @@ def _key(key: str, field: FieldInfo) -> KeyReference:
     default = None if required else field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
         default = default.model_dump()
-    return KeyReference(key, required, default, _can_be(field), field.description or "")
-
-
-def _can_be(field: FieldInfo) -> str:
-    """Types, choices and limits, in words."""
-    models = section_models(field)
-    words = []
-    if models:
-        kinds = ", ".join(kind_name(model) for model in models) if len(models) > 1 else ""
-        words.append(f"a section, with name: {kinds}" if kinds else "a section")
-    union = get_origin(field.annotation) in {Union, UnionType}
-    parts = [part for part in (get_args(field.annotation) if union else [field.annotation]) if part not in models]
-    words += [_limited(part, [] if part is NoneType else field.metadata) for part in parts]
-    return ", or ".join(words)
-
-
-def _limited(annotation: Any, marks: Sequence[object]) -> str:
-    limits = [limit for mark in marks if (limit := _limit(mark))]
-    return f"{_type(annotation)} {', '.join(limits)}".strip()
-
-
-def _type(annotation: Any) -> str:
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return ("one of: " if len(inner) > 1 else "") + ", ".join(as_text(value) for value in inner)
-    if origin is Annotated:
-        return _limited(inner[0], [mark for field in inner[1:] for mark in field.metadata])
-    if origin is list:
-        return f"a list, each entry {_type(inner[0])}"
-    if origin is dict:
-        return f"a mapping of {_type(inner[0])} to {_type(inner[1])}"
-    return _PLAIN.get(annotation, str(annotation))
-
-
-def _limit(mark: object) -> str:
-    match mark:
-        case Gt(gt=number):
-            return f"above {as_text(number)}"
-        case Ge(ge=number):
-            return f"from {as_text(number)}"
-        case Lt(lt=number):
-            return f"below {as_text(number)}"
-        case Le(le=number):
-            return f"up to {as_text(number)}"
-        case MinLen():
-            return "that is not empty"
-    return ""
+    return KeyReference(key, required, default, can_be(field), field.description or "")
 
 
 def _kind_if_left_out(field: FieldInfo) -> str | None:

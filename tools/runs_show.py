@@ -5,7 +5,7 @@ from typing import Any
 
 from megatron_patches.checkpoint.size import checkpoint_size, describe_checkpoints
 from megatron_patches.config import RunConfig
-from megatron_patches.layout import Layout, plan_layout
+from megatron_patches.layout import Layout, plan_layout, require_whole_batches
 from megatron_patches.model_summary import describe_model
 from megatron_patches.models.pipeline_partition import stages_of
 from megatron_patches.parameter_count import ParameterCount, count_parameters
@@ -42,6 +42,11 @@ class RunView:
         parts = {part.replace("_", " "): number for part, number in asdict(self.parameters).items() if number}
         return [(part, number, percentage(number, total)) for part, number in {**parts, "total": total}.items()]
 
+    def stages(self) -> list[tuple[str, str, int]]:
+        """Number, layers and parameters of each pipeline stage, where there are several."""
+        stages = stages_of(self.config) if self.layout.pipeline > 1 else []
+        return [(str(number), stage.names, stage.parameters) for number, stage in enumerate(stages)]
+
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; numbers are exact."""
         config, total = self.config, self.parameters.total
@@ -56,7 +61,10 @@ class RunView:
                 "world_size": self.layout.world_size,
                 "micro_batches": self.layout.micro_batches(config.training),
             },
-            "stages": [{"blocks": stage.blocks, "parameters": stage.parameters} for stage in stages_of(config)],
+            "stages": [
+                {"layers": list(stage.layers), "blocks": stage.blocks, "parameters": stage.parameters}
+                for stage in stages_of(config)
+            ],
             "global_batches": [
                 {"from_step": stretch.steps_before + 1, "samples": stretch.batch_size}
                 for stretch in config.timetable.stretches
@@ -75,13 +83,15 @@ def view_run(config: RunConfig, processes: int | None) -> RunView:
     """Derives what a run will be on so many processes; None takes as many as one copy of the model needs.
 
     Raises:
-        TrainyardError: the layout does not fit the processes.
+        TrainyardError: the layout does not fit the processes, from the first batch to the last.
     """
     parallel = config.parallel
+    layout = plan_layout(config, processes or parallel.tensor * parallel.pipeline)
+    require_whole_batches(config, layout, consumed_samples=0)
     return RunView(
         config=config,
         parameters=count_parameters(config.model, config.data.sequence_length),
-        layout=plan_layout(config, processes or parallel.tensor * parallel.pipeline),
+        layout=layout,
         learning_rates=learning_rate_plan(config),
     )
 

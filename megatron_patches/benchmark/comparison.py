@@ -123,6 +123,12 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int) ->
         raise TrainyardError(
             f"{path.stem}: bench measures one process; leave out --parallel.tensor and --parallel.pipeline"
         )
+    if asked.training.precision not in AGREEMENT:
+        raise TrainyardError(
+            f"{path.stem}: bench compares in {' or '.join(AGREEMENT)}: a bare loop has no loss scale, so in "
+            f"{asked.training.precision} it would train something else; add --training.precision bf16 "
+            "--training.loss_scale null"
+        )
     steps = max(asked.timetable.steps, measured_steps + 1)
     changes = {
         "training.steps": steps,

@@ -20,13 +20,16 @@ from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig, load_resolved
-from megatron_patches.engine.build import PRECISIONS
+from megatron_patches.engine.build import PRECISIONS, compiles
 from megatron_patches.engine.deepspeed_engine import mixed_precision_optimizer
+from megatron_patches.engine.optimizer_placement import place_optimizer
 from megatron_patches.layout import Layout
-from megatron_patches.models.build import build_plain, canonical_parameters
+from megatron_patches.models.build import PlainModel, canonical_parameters
+from megatron_patches.models.compilation import compile_blocks
 from megatron_patches.models.gpt import gpt_layers
 from megatron_patches.objectives.loss import build_loss
 from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.optim.build import select_trainable
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.progress import StepRecord
@@ -109,15 +112,22 @@ class BareLoop:
         specs = gpt_layers(
             config.model, config.data.sequence_length, groups, self._randomness, config.training.recomputation
         )
-        self._model = build_plain(specs, config.training.seed).to(groups.device)
-        self._optimizer = mixed_precision_optimizer(config.optimizer, canonical_parameters(self._model), 0, groups)
+        model = config.model
+        self._draws = max(model.hidden_dropout, model.attention_dropout, model.dropout_of_embedding) > 0
+        self._model = PlainModel(specs, config.training.seed).to(groups.device)
+        parameters = canonical_parameters(self._model)
+        select_trainable(config.training, parameters)
+        if compiles(config, groups):
+            compile_blocks(self._model)
+        self._optimizer = mixed_precision_optimizer(config.optimizer, parameters, 0, groups)
+        place_optimizer(0, parameters, self._optimizer, None, groups).make_ready()
         self._loss = build_loss(config.objective, groups)
         self._losses: list[Tensor] = []
 
     def step(self) -> None:
         """One optimizer step."""
         config, step = self._config, len(self._losses) + 1
-        if config.model.hidden_dropout > 0 or config.model.attention_dropout > 0:
+        if self._draws:
             self._randomness.start_step(step)  # the same draws as ours, so that the losses can be compared
         self._losses.append(torch.stack([self._backward(batch) for batch in self._batches[step - 1]]).sum())
         if config.optimizer.gradient_clip > 0:

@@ -48,18 +48,19 @@ def _check_identity(manifest: Manifest, wanted: dict[str, Any], config: RunConfi
 
 
 def _check_length(manifest: Manifest, config: RunConfig, folder: str) -> None:
-    step, steps = manifest.facts["step"], config.timetable.steps
+    step, steps, unit = manifest.facts["step"], config.timetable.steps, config.training.length_unit
     assert isinstance(step, int)
     if step > steps:
         raise TrainyardError(
-            f"{folder} is beyond the end of the run, which has {steps} steps. Set training.steps to {step} or more "
-            "(what a launch was given on its command line must be given again, or written into the YAML)"
+            f"{folder} is beyond the end of the run, which has {steps} steps. Set training.{unit} to "
+            f"{config.timetable.position(step, unit)} or more (what a launch was given on its command line must be "
+            "given again, or written into the YAML)"
         )
 
 
 def _check_learning_rate(manifest: Manifest, config: RunConfig, folder: str) -> None:
     """The rate of the last step, and the one that was planned to follow, are what this configuration plans there."""
-    step = manifest.facts["step"]
+    step, length = manifest.facts["step"], f"training.{config.training.length_unit}"
     assert isinstance(step, int)
     for at, planned in ((step, manifest.facts["learning_rate"]), (step + 1, manifest.facts["next_learning_rate"])):
         assert isinstance(planned, float)
@@ -67,6 +68,6 @@ def _check_learning_rate(manifest: Manifest, config: RunConfig, folder: str) -> 
         if not isclose(now, planned, rel_tol=1e-6, abs_tol=1e-12):
             raise TrainyardError(
                 f"the learning rate would jump: {folder} planned {planned:.6g} for step {at}, the configuration gives "
-                f"{now:.6g} there. Restore schedule, optimizer.learning_rate and training.steps (set "
-                "schedule.decay_end to the old end where training.steps grows), or start a new run under another name"
+                f"{now:.6g} there. Restore schedule, optimizer.learning_rate and {length} (set schedule.decay_end to "
+                f"the old end where {length} grows), or start a new run under another name"
             )

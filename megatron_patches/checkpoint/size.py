@@ -8,9 +8,9 @@ from pathlib import Path
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
-from megatron_patches.configuration.name_patterns import is_matrix_row, is_trained
+from megatron_patches.configuration.name_patterns import is_trained
 from megatron_patches.layout import Layout
-from megatron_patches.models.parameter_table import ParameterRow, parameter_table
+from megatron_patches.models.parameter_table import ParameterRow, is_matrix, parameter_table
 from megatron_patches.models.pipeline_partition import stages_of
 from megatron_patches.optim.optimizer_config import AdafactorConfig, AdamWConfig, LionConfig, MuonConfig, SGDConfig
 
@@ -55,11 +55,11 @@ def moment_bytes(config: RunConfig, row: ParameterRow) -> int:
     if isinstance(optimizer, LionConfig):
         return FP32 * elements
     if isinstance(optimizer, MuonConfig):
-        return (1 if is_matrix_row(row) and row.name.startswith("layers.") else 2) * FP32 * elements
+        return (1 if is_matrix(row.name) and row.name.startswith("layers.") else 2) * FP32 * elements
     assert isinstance(optimizer, AdafactorConfig)
     rows, columns = prod(row.shape[:-1]), row.shape[-1]
     # columns of each of a fused parameter's matrices: queries, keys and values are three, the most there are
-    return FP32 * (rows + 3 * columns if is_matrix_row(row) else elements)
+    return FP32 * (rows + 3 * columns if is_matrix(row.name) else elements)
 
 
 def host_bytes(config: RunConfig, layout: Layout) -> int:

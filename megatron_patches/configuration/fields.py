@@ -28,6 +28,12 @@ def section_models(field: FieldInfo) -> list[type[BaseModel]]:
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
+def kind_name(model: type[BaseModel]) -> str:
+    """What the `name` of a section must be for it to be of this kind."""
+    value: Any = get_args(model.model_fields["name"].annotation)[0]
+    return str(value)
+
+
 def nearest_keys(key: str, candidates: list[str]) -> list[str]:
     """The known keys that a wrong key most likely meant: the same last word elsewhere, else a similar spelling."""
     word = key.rpartition(".")[2]

@@ -1,24 +1,17 @@
-"""Where a run's settings come from: its bases, its own file, the overrides, each laid over the one before."""
+"""Where a run's settings come from: its bases, its own file, the overrides."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from data_tools.errors import TrainyardError
+from megatron_patches.configuration.merging import Layer, merge_parts
 from megatron_patches.configuration.yaml_text import parse_yaml, read_yaml
 
 NEVER_INHERITED = "why"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Settings of one origin."""
-
-    origin: str
-    """what a message calls it: a file, or the overrides"""
-    settings: Mapping[str, Any]
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -64,7 +57,7 @@ def _base_path(path: Path, base: object) -> Path | None:
     return Path(os.path.normpath(path.parent / base))
 
 
-def override_layer(words: Sequence[str]) -> Layer:
+def override_layer(words: Sequence[str], model: type[BaseModel]) -> Layer:
     """The layer of `--section.key value` or `--section.key=value` words; values are YAML, later words win.
 
     Raises:
@@ -80,54 +73,20 @@ def override_layer(words: Sequence[str]) -> Layer:
             text = next(remaining, "--")
             if text.startswith("--"):
                 raise TrainyardError(f"--{key} has no value; write --{key} VALUE or --{key}=VALUE")
-        _place(settings, key, parse_yaml(text, f"--{key}"))
+        part = _nested(settings, key, parse_yaml(text, f"--{key}"))
+        settings = merge_parts([settings, part], model)
     return Layer("the command line", settings)
 
 
-def _place(settings: dict[str, Any], key: str, value: object) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = settings.setdefault(section, {})
-        if not isinstance(inner, dict):
+def _nested(settings: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
+    """The settings that an override stands for; `settings` are those of the overrides before it."""
+    first, *rest = key.split(".")
+    part: object = value
+    inner: object = settings
+    for section in [first, *rest][:-1]:
+        inner = inner.get(section, {}) if isinstance(inner, Mapping) else inner
+        if not isinstance(inner, Mapping):
             raise TrainyardError(f"--{key} reaches into {section}, which another override set to {inner!r}")
-        settings = inner
-    settings[last] = value
-
-
-def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The settings of all layers, a later layer's laid over an earlier's key by key."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = _merge(merged, layer.settings)
-    return merged
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged, except one that takes another `name`: what AdamW was told means nothing to SGD."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = below.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and _same_name(old, value):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _same_name(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
-    return "name" not in above or above["name"] == below.get("name")
-
-
-def origins_of(layers: Sequence[Layer]) -> dict[str, str]:
-    """The origin of each dotted key, of sections too."""
-    origins: dict[str, str] = {}
-    for layer in layers:
-        origins.update(dict.fromkeys(_dotted_keys(layer.settings), layer.origin))
-    return origins
-
-
-def _dotted_keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in settings.items():
-        yield prefix + key
-        if isinstance(value, Mapping):
-            yield from _dotted_keys(value, f"{prefix}{key}.")
+    for word in reversed(rest):
+        part = {word: part}
+    return {first: part}

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.parameter_table import ParameterRow, parameter_table
+from megatron_patches.models.parameter_table import is_matrix, parameter_table
 from megatron_patches.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
     yield from _idle_patterns("training.frozen", training.frozen, names, chosen)
     decays = optimizer.weight_decay_by_name
     yield from _idle_patterns("optimizer.weight_decay_by_name", decays, names, [row.name for row in trained])
+    yield from _shadowed_patterns("optimizer.weight_decay_by_name", list(decays), [row.name for row in trained])
     if not trained:
         yield Problem(
             "training.trainable",
@@ -46,7 +47,7 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
             f"{training.frozen} fits none of the {len(names)} parameters; widen trainable, or shorten frozen",
         )
         return
-    matrices = [row.name for row in trained if is_matrix_row(row)]
+    matrices = [row.name for row in trained if is_matrix(row.name)]
     if optimizer.name == "muon" and not any(name.startswith("layers.") for name in matrices):
         yield Problem(
             "optimizer.name",
@@ -60,11 +61,6 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
             f"optimizer.weight_decay {optimizer.weight_decay:g} has no effect: it is for matrices and tables, and "
             f"{reason}; set optimizer.weight_decay to 0",
         )
-
-
-def is_matrix_row(row: ParameterRow) -> bool:
-    """Whether a layer gives the parameter rows and columns; the shape does not tell, a fused bias has several sizes."""
-    return row.part != "norms" and row.name.endswith(".weight")
 
 
 def _fits_any(name: str, patterns: Iterable[str]) -> bool:
@@ -85,6 +81,19 @@ def _idle_patterns(key: str, patterns: Iterable[str], names: list[str], affected
                 f"{key}: the pattern {pattern} has no effect: nothing that it fits is left to train by "
                 f"{'training.trainable' if key == 'training.frozen' else 'training.trainable and training.frozen'}; "
                 "remove it",
+            )
+
+
+def _shadowed_patterns(key: str, patterns: list[str], names: list[str]) -> Iterator[Problem]:
+    """Patterns of which each name is one of a later pattern too: of those the last counts."""
+    for number, pattern in enumerate(patterns, start=1):
+        fitting = [name for name in names if fnmatchcase(name, pattern)]
+        behind = [each for each in patterns[number:] if any(fnmatchcase(name, each) for name in fitting)]
+        if fitting and all(_fits_any(name, behind) for name in fitting):
+            yield Problem(
+                key,
+                f"{key}: the pattern {pattern} has no effect: all that it fits is fitted by {' and '.join(behind)} "
+                "behind it, and the last pattern that fits counts; put it last, or remove it",
             )
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from megatron_patches.configuration.fields import known_fields, nearest_keys, section_models
+from megatron_patches.configuration.fields import kind_name, known_fields, nearest_keys, section_models
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -78,6 +78,10 @@ def _explain(complaints: list[ErrorDetails], model: type[BaseModel]) -> Problem:
         named = owner is not model and "name" in owner.model_fields
         inherits = "; a section that changes its name inherits none of its keys" if named else ""
         return Problem(_section(key), f"{key} is missing{meaning}{inherits}")
+    if details["input"] is None and field is not None and field.is_required():
+        return Problem(
+            key, f"{key} is required{meaning}: null means back to the default, and it has none; give it a value"
+        )
     if kind == "union_tag_not_found":
         return Problem(key, f"{key}.name is missing; it is one of {', '.join(_names(field))}")
     if kind == "union_tag_invalid":
@@ -104,7 +108,7 @@ def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[st
     owner = model
     choices: list[type[BaseModel]] = [model]
     for word in map(str, location):
-        named = [choice for choice in choices if len(choices) > 1 and _name_of(choice) == word]
+        named = [choice for choice in choices if len(choices) > 1 and kind_name(choice) == word]
         if named:
             choices = named
             continue
@@ -117,14 +121,8 @@ def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[st
     return ".".join(words), field, owner
 
 
-def _name_of(model: type[BaseModel]) -> str:
-    """The name by which a run chooses this model of a section."""
-    choices: tuple[str, ...] = model.model_fields["name"].annotation.__args__  # type: ignore[union-attr]
-    return choices[0]
-
-
 def _names(field: FieldInfo | None) -> list[str]:
-    return [_name_of(model) for model in section_models(field)] if field else []
+    return [kind_name(model) for model in section_models(field)] if field else []
 
 
 def _section(key: str) -> str:
@@ -135,7 +133,7 @@ def _unknown(key: str, model: type[BaseModel], owner: type[BaseModel]) -> str:
     known = [known_key for known_key, _ in known_fields(model) if known_key not in NEVER_WRITTEN]
     if key in known:
         section = _section(key)
-        return f"{key} has no effect: {section}.name {_name_of(owner)} has no such key; remove it"
+        return f"{key} has no effect: {section}.name {kind_name(owner)} has no such key; remove it"
     section = _section(key)
     here = {f"{section}.{name}" if section else name for name in owner.model_fields} - NEVER_WRITTEN
     candidates = [candidate for candidate in known if candidate in here or _section(candidate) != section]

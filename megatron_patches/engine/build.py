@@ -5,9 +5,7 @@ import logging
 import deepspeed
 import torch
 from deepspeed.pipe import PipelineModule
-from torch import nn
 
-from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig
 from megatron_patches.deepspeed_patches.no_shared_memory_op import skip_shared_memory_op
 from megatron_patches.deepspeed_patches.versions import require_tested_deepspeed
@@ -46,27 +44,14 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     else:
         module = build_pipeline(specs, stages_of(config), groups, loss, training.seed)
     select_trainable(training, canonical_parameters(module))
-    require_trained_parameters(canonical_parameters(module), groups)
+    # else it would have no optimizer; `check_layout` has refused such a run
+    assert any(parameter.requires_grad for parameter in module.parameters()), "a pipeline stage has nothing to train"
     if compiles(config, groups):
         compile_blocks(module)
     scale = LossScale(training.loss_scale or LossScaleConfig(), groups.device) if training.precision == "fp16" else None
     zero_stage = groups.layout.zero_stage(config.parallel.zero_stage)
     rest = (groups, config.optimizer, zero_stage, training.micro_batch_size, scale)
     return PlainEngine(module, loss, *rest) if isinstance(module, PlainModel) else PipelineEngine(module, *rest)
-
-
-def require_trained_parameters(parameters: dict[str, nn.Parameter], groups: ProcessGroups) -> None:
-    """Raise TrainyardError, on every rank, if a pipeline stage has nothing to train: it would have no optimizer."""
-    idle = torch.zeros(groups.layout.pipeline, dtype=torch.int64)
-    idle[groups.coordinates.pipeline] = not any(parameter.requires_grad for parameter in parameters.values())
-    torch.distributed.all_reduce(idle, group=groups.control_group)
-    stages = [str(stage) for stage, ranks in enumerate(idle.tolist()) if ranks]
-    if stages:
-        raise TrainyardError(
-            f"training.trainable and training.frozen leave nothing to train in pipeline stage {', '.join(stages)} of "
-            f"{groups.layout.pipeline} (tools/runs show lists the stages' layers); let a parameter of it be trained, "
-            "or take fewer stages (parallel.pipeline)"
-        )
 
 
 def compiles(config: RunConfig, groups: ProcessGroups) -> bool:

@@ -5,7 +5,7 @@ they must be the same on every layout, and because a step must not wait for the 
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,10 @@ from megatron_patches.engine.interface import Engine, StatePiece
 from megatron_patches.engine.optimizer_placement import place_optimizer, speaks_for
 from megatron_patches.layout import Layout
 from megatron_patches.objectives.micro_batch import MicroBatch
-from megatron_patches.optim.build import allocate_state, build_optimizer
+from megatron_patches.optim.build import build_optimizer
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import OptimizerConfig
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
 
@@ -39,26 +38,28 @@ class DeepSpeedEngine(Engine):
         self.gradient_clip = gradient_clip
         self.loss_scale = loss_scale
 
-    def _adopt(self, parameters: dict[str, nn.Parameter], optimizer: Optimizer) -> None:
-        """Find out where DeepSpeed has put gradients and optimizer state of these parameters."""
+    def _adopt(
+        self,
+        parameters: dict[str, nn.Parameter],
+        optimizer: Optimizer,
+        tied: Mapping[str, dist.ProcessGroup] | None = None,
+    ) -> None:
+        """Find out where DeepSpeed has put gradients and optimizer state of these parameters.
+
+        `tied` are the groups in which each stage that holds a tied parameter has one rank.
+        """
         self.parameters = parameters
         self.optimizer = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
         stage = self.deepspeed.zero_optimization_stage()
         self.placement = place_optimizer(stage, parameters, optimizer, self.deepspeed.optimizer, self.groups)
-        if isinstance(self.optimizer, SlicedOptimizer):
-            self.optimizer.bind(self.placement.fragments(), self.groups)
-        allocate_state(self.optimizer, self.placement.stepped_tensors())
+        self.placement.make_ready(tied)
 
     @torch.no_grad()
     def _finish_gradients(self) -> None:
-        """What is left to do to gradients that DeepSpeed has reduced: sum parts, take the loss scale out.
-
-        DeepSpeed has averaged over data-parallel ranks where we want the sum. With a loss scale that is put right here;
-        without one the losses were multiplied before (`_loss_factor`), which costs no pass over the gradients.
-        """
+        """What is left to do to gradients that DeepSpeed has reduced: sum parts, take the loss scale out."""
         self.placement.sum_partial_gradients()
         if self.loss_scale is not None and (gradients := self.placement.gradients()):
-            torch._foreach_mul_(gradients, self.groups.layout.data / self.loss_scale.scale)
+            torch._foreach_mul_(gradients, 1 / self.loss_scale.scale)
 
     def grad_norm(self) -> Tensor:
         squares = torch.zeros((), dtype=torch.float32, device=self.groups.device)
@@ -127,11 +128,16 @@ class DeepSpeedEngine(Engine):
         return (micro_batch.to(self.groups.device) for micro_batch in micro_batches)
 
     def _loss_factor(self) -> Tensor | float:
-        """By how much a loss made of `_to_train` is too large: the loss scale, else what DeepSpeed will divide by.
+        """By how much a loss made of `_to_train` is too large: what DeepSpeed will divide by, times the loss scale.
 
-        Not both: on 1024 ranks a scale of 2**6 would already be one of 2**16.
+        DeepSpeed averages over data-parallel ranks where we want the sum. Both factors, so that the scale means what it
+        does elsewhere: that of a loss which is the mean over the rank's own targets. A target weighs scale x ranks /
+        global targets: with 2**12, 64 ranks and 2**21 targets 1/8, and the gradient of a logit of probability 2**-18
+        is 2**-21. Without the ranks it is 2**-27, below fp16's least number, 2**-24. Only activations' gradients are
+        fp16; those of weights, which DeepSpeed sums and divides, are fp32 and have room for any number of ranks.
         """
-        return float(self.groups.layout.data) if self.loss_scale is None else self.loss_scale.scale
+        data = float(self.groups.layout.data)
+        return data if self.loss_scale is None else data * self.loss_scale.scale
 
     def _sum_over_ranks(self, loss_here: Tensor | None, divisor: Tensor | float) -> Tensor:
         """The global batch's loss from what the last stage's ranks have summed up, each tensor rank the same."""

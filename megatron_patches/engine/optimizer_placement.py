@@ -1,7 +1,7 @@
 """Where DeepSpeed keeps a rank's gradients, masters, moments and weights, under each ZeRO stage."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from megatron_patches.engine.interface import StatePiece
+from megatron_patches.optim.build import allocate_state
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import info_of
+from megatron_patches.parallel.parameters import info_of, is_first_stages
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -49,6 +50,12 @@ class OptimizerPlacement(ABC):
     def stepped_tensors(self) -> list[list[Tensor]]:
         """The optimizer's own tensors, for each of its groups."""
         return [group["params"] for group in self.optimizer.param_groups]
+
+    def make_ready(self, tied: Mapping[str, dist.ProcessGroup] | None = None) -> None:
+        """Tell the optimizer what it steps, and make its moments; `tied` as in `SlicedOptimizer.bind`."""
+        if isinstance(self.optimizer, SlicedOptimizer):
+            self.optimizer.bind(self.fragments(), self.groups, tied or {})
+        allocate_state(self.optimizer, self.stepped_tensors())
 
     def counted_gradients(self) -> list[Tensor]:
         """The part of `gradients` that this rank speaks for; over all ranks they are the model's gradient, once."""
@@ -247,7 +254,7 @@ def place_optimizer(
 
 def speaks_for(parameter: nn.Parameter, groups: ProcessGroups) -> bool:
     """Whether this rank counts a parameter: one tensor rank of a replicated one, one stage of a tied one."""
-    return is_first_copy(parameter, groups) and not getattr(parameter, "ds_pipe_replicated", False)
+    return is_first_copy(parameter, groups) and is_first_stages(parameter)
 
 
 def is_first_copy(parameter: nn.Parameter, groups: ProcessGroups) -> bool:

@@ -42,7 +42,9 @@ class PipelineEngine(DeepSpeedEngine):
             optimizer=torch_optimizer,
             config=deepspeed_config(zero_stage, micro_batch_size, groups.layout),
         )
-        self._adopt(parameters, torch_optimizer)
+        names = {id(parameter): name for name, parameter in parameters.items()}
+        tied = {names[id(weight)]: group for weight, group in self.deepspeed.module.get_tied_weights_and_groups()}
+        self._adopt(parameters, torch_optimizer, tied)
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         self.deepspeed.set_dataiterator(pairs(self._to_train(micro_batches)))

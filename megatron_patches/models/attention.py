@@ -36,6 +36,7 @@ class SelfAttention(nn.Module):
         self.heads_here = config.attention_heads // groups.layout.tensor
         self.head_size = config.head_size
         self.grouped = config.groups < config.attention_heads
+        self.shares_keys = takes_shared_keys(groups)
         self.dropout = config.attention_dropout
         self.drops_apart = groups.layout.tensor > 1
         self.recomputes = recomputation == "selective"
@@ -106,31 +107,42 @@ class SelfAttention(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = self.position.queries_and_keys(query, key, context)
-        mask = score_mask(self.position.score_bias(query), context.visible, query)
+        mask = score_mask(self.position, context.visible, query)
         repeats = query.shape[1] // key.shape[1]
-        if mask is not None and repeats > 1:
-            # With a mask, CUDA's efficient kernels want as many keys as queries.
+        shares = mask is None and self.shares_keys
+        if repeats > 1 and not shares:
             key, value = (heads.repeat_interleave(repeats, dim=1) for heads in (key, value))
         dropout = self.dropout if self.training else 0.0
         with self.randomness.split_features() if dropout > 0 and self.drops_apart else nullcontext():
             attended = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None,
-                enable_gqa=mask is None and repeats > 1,
+                enable_gqa=shares and repeats > 1,
             )  # fmt: skip
         return attended.permute(2, 0, 1, 3).flatten(2)
 
 
-def score_mask(bias: Tensor | None, visible: Tensor | None, query: Tensor) -> Tensor | None:
+def takes_shared_keys(groups: ProcessGroups) -> bool:
+    """Whether `scaled_dot_product_attention`, without a mask, is at its best with fewer keys than queries.
+
+    On CUDA its flash kernel alone takes them: in 16 bits, from compute capability 8 on. The memory-efficient kernel,
+    the one for fp32 and for a V100, and any that is given a mask, wants as many keys as queries: else all scores are
+    written out.
+    """
+    if groups.device.type != "cuda":
+        return True
+    return groups.dtype != torch.float32 and torch.cuda.get_device_capability(groups.device) >= (8, 0)
+
+
+def score_mask(position: PositionEmbedding, visible: Tensor | None, query: Tensor) -> Tensor | None:
     """What `scaled_dot_product_attention` adds to the scores, or a boolean mask; None for its own causal one.
 
-    `bias` is `[heads, sequence, sequence]`, `visible` int64 `[batch, sequence, 2]` (see `TokenContext`).
+    `visible` is int64 `[batch, sequence, 2]` (see `TokenContext`). The result has four dimensions: of any other number
+    the fused kernels take none.
     """
-    if bias is None and visible is None:
-        return None
-    keys = torch.arange(query.shape[-2], device=query.device)
     if visible is None:
-        seen = keys <= keys[:, None]
-    else:
-        start, stop = visible[:, None, :, None, 0], visible[:, None, :, None, 1]
-        seen = (start <= keys) & (keys < stop)
+        return position.causal_bias(query)
+    keys = torch.arange(query.shape[-2], device=query.device)
+    start, stop = visible[:, None, :, None, 0], visible[:, None, :, None, 1]
+    seen = (start <= keys) & (keys < stop)
+    bias = position.score_bias(query)
     return seen if bias is None else bias.masked_fill(~seen, -torch.inf)

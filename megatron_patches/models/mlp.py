@@ -35,14 +35,18 @@ class MLP(nn.Module):
         features = self.up(hidden)
         if not (self.recomputes and torch.is_grad_enabled()):
             return self._finish(features)
-        if torch.compiler.is_compiling():  # which repeats only what is needed: not the matrix
+        if torch.compiler.is_compiling() and isinstance(self.down.linear, nn.Linear):
+            # The compiler repeats only what is needed: not the matrix. One that is shared is no part of its graph.
             return recomputed(self._finish, features, draws=False)
-        activated = recomputed(self._activate, features, draws=False)
-        with without_keeping(activated, features, self._activate):
-            return self.down(activated)
+        return self._finish_without_keeping(recomputed(self._activate, features, draws=False), features)
 
     def _finish(self, features: Tensor) -> Tensor:
         return self.down(self._activate(features))
+
+    @torch.compiler.disable
+    def _finish_without_keeping(self, activated: Tensor, features: Tensor) -> Tensor:
+        with without_keeping(activated, features, self._activate):
+            return self.down(activated)
 
     def _activate(self, features: Tensor) -> Tensor:
         if not self.gated:

@@ -27,6 +27,14 @@ class ParameterRow:
         return prod(self.shape)
 
 
+def is_matrix(name: str) -> bool:
+    """Whether a layer gives this parameter rows and columns: a weight of anything but a norm.
+
+    The shape does not tell: a fused bias has several sizes.
+    """
+    return name.endswith(".weight") and not name.endswith("norm.weight")
+
+
 def parameter_table(model: ModelConfig, sequence_length: int) -> list[ParameterRow]:
     """All parameters, first layer to last, a tied head's once; a position table has `sequence_length` rows."""
     hidden = model.hidden_size

@@ -5,7 +5,7 @@ Torch-free: a run's stages are shown before it starts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Literal
 
 from megatron_patches.models.model_config import ModelConfig
@@ -42,6 +42,15 @@ class Stage:
     blocks: int
     parameters: int
     """a tied embedding counts on both stages that hold it"""
+
+    @property
+    def names(self) -> str:
+        """The layers for people, blocks that follow each other together: `layers.0 to layers.5, final_norm`."""
+        words = []
+        for is_block, same in groupby(self.layers, key=lambda name: name.startswith("layers.")):
+            first, *rest = same
+            words += [f"{first} to {rest[-1]}"] if is_block and rest else [first, *rest]
+        return ", ".join(words)
 
 
 def stages_of(config: "RunConfig") -> list[Stage]:

@@ -30,10 +30,14 @@ class PositionEmbedding:
         return query, key
 
     def score_bias(self, query: Tensor) -> Tensor | None:
-        """What is added to the scores of visible keys, `[heads here, sequence, sequence]`; None for nothing.
+        """What is added to the scores of visible keys, `[1, heads here, sequence, sequence]`; None for nothing.
 
         In the type of the query, on its device. Which keys are visible is attention's affair.
         """
+        return None
+
+    def causal_bias(self, query: Tensor) -> Tensor | None:
+        """The same where each token sees all before it, -inf for what it does not see: one tensor for all layers."""
         return None
 
 
@@ -100,19 +104,34 @@ class RotaryPositions(PositionEmbedding):
 
 
 class AlibiPositions(PositionEmbedding):
-    """Scores fall linearly with the distance (Press et al. 2022); tensor-parallel ranks take their heads' slopes."""
+    """Scores fall linearly with the distance (Press et al. 2022); tensor-parallel ranks take their heads' slopes.
 
-    def __init__(self, heads: int, groups: ProcessGroups) -> None:
+    The distance counts both ways: in a prefix, where keys behind the query are visible, they count less and less too.
+    """
+
+    def __init__(self, heads: int, sequence_length: int, groups: ProcessGroups) -> None:
         heads_here = heads // groups.layout.tensor
         first = groups.coordinates.tensor * heads_here
         here = alibi_slopes(heads)[first : first + heads_here]
         # once, and not in each forward pass: a copy to the device would make the host wait
         self.slopes = torch.tensor(here, dtype=torch.float32, device=groups.device)
+        # Held for the whole run: 16 heads of 2048 x 2048 in 16 bits are 134 MB, and each layer would keep its own.
+        # Where tokens see other ranges the sum depends on the micro-batch, and each layer makes it.
+        places = torch.arange(sequence_length, device=groups.device)
+        later = places > places[:, None]
+        self._causal = self._bias(sequence_length, groups.dtype).masked_fill_(later, -torch.inf)
 
     def score_bias(self, query: Tensor) -> Tensor:
-        places = torch.arange(query.shape[-2], device=query.device, dtype=torch.float32)
+        return self._bias(query.shape[-2], query.dtype)
+
+    def causal_bias(self, query: Tensor) -> Tensor:
+        tokens = query.shape[-2]
+        return self._causal[..., :tokens, :tokens]
+
+    def _bias(self, tokens: int, dtype: torch.dtype) -> Tensor:
+        places = torch.arange(tokens, device=self.slopes.device, dtype=torch.float32)
         # Made in fp32 and rounded once; in bf16 the places themselves would be rounded from 257 on.
-        return (self.slopes[:, None, None] * (places - places[:, None])).to(query.dtype)
+        return (-self.slopes[:, None, None] * (places - places[:, None]).abs()).to(dtype)[None]
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -134,5 +153,5 @@ def build_position_embedding(config: ModelConfig, sequence_length: int, groups: 
     if isinstance(kind, RotaryPositionConfig):
         return RotaryPositions(kind, config.head_size)
     if isinstance(kind, AlibiPositionConfig):
-        return AlibiPositions(config.attention_heads, groups)
+        return AlibiPositions(config.attention_heads, sequence_length, groups)
     return PositionEmbedding()

@@ -1,5 +1,6 @@
 """`model.position_embedding`: how a token knows its place. One model for each kind, with the keys that it has."""
 
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -11,6 +12,10 @@ class _AnyPositionConfig(Section):
     reads_positions: ClassVar[bool] = False
     """whether the number of a place matters, or only distances (or nothing)"""
 
+    @abstractmethod
+    def describe(self) -> str:
+        """The kind in a few words, with what is not usual about it."""
+
     def parameters(self, sequence_length: int, hidden_size: int) -> int:
         """Parameters of the kind itself."""
         return 0
@@ -21,6 +26,9 @@ class LearnedPositionConfig(_AnyPositionConfig):
 
     reads_positions: ClassVar[bool] = True
     name: Literal["learned"] = Field(description="the kind")
+
+    def describe(self) -> str:
+        return "learned positions"
 
     def parameters(self, sequence_length: int, hidden_size: int) -> int:
         return sequence_length * hidden_size
@@ -40,6 +48,12 @@ class RotaryPositionConfig(_AnyPositionConfig):
         description="which features turn together: feature i with i + half of them (GPT-NeoX, Llama), or neighbours "
         "(the paper, GPT-J)",
     )
+
+    def describe(self) -> str:
+        asked = [f"theta {self.theta:g}"] if self.theta != 10000 else []
+        asked += [f"of {self.fraction:.0%}"] if self.fraction != 1 else []
+        asked += ["interleaved"] if self.pairs == "interleaved" else []
+        return f"rotary ({', '.join(asked)})" if asked else "rotary"
 
     def rotated_features(self, head_size: int) -> int:
         """Features of a head that are turned.
@@ -61,15 +75,21 @@ class RotaryPositionConfig(_AnyPositionConfig):
 
 
 class AlibiPositionConfig(_AnyPositionConfig):
-    """Scores fall linearly with the distance, by a slope of each head (Press et al. 2022)."""
+    """Scores fall linearly with the distance, before or behind, by a slope of each head (Press et al. 2022)."""
 
     name: Literal["alibi"] = Field(description="the kind")
+
+    def describe(self) -> str:
+        return "alibi"
 
 
 class NoPositionConfig(_AnyPositionConfig):
     """Nothing: causal attention alone tells the order (Haviv et al. 2022)."""
 
     name: Literal["none"] = Field(description="the kind")
+
+    def describe(self) -> str:
+        return "no positions"
 
 
 PositionConfig = Annotated[

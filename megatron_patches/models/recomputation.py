@@ -32,15 +32,17 @@ def without_keeping(made: Tensor, source: Tensor, make: Callable[[Tensor], Tenso
 
     For a tensor that is an input of the next matrix: `recomputed` alone would leave it kept there.
     """
-    address, shape = made.data_ptr(), made.shape
+    address, elements = made.data_ptr(), made.numel()
 
-    def pack(kept: Tensor) -> Tensor | None:
-        return None if kept.data_ptr() == address and kept.shape == shape else kept
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        # nn.Linear keeps a view of its input that has tokens and batch in one dimension
+        is_made = kept.data_ptr() == address and kept.numel() == elements and kept.is_contiguous()
+        return kept.shape if is_made else kept
 
-    def unpack(kept: Tensor | None) -> Tensor:
-        if kept is not None:
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        if isinstance(kept, Tensor):
             return kept
         with torch.no_grad():
-            return make(source)
+            return make(source).view(kept)
 
     return saved_tensors_hooks(pack, unpack)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from data_tools.section import Section, kind_by_name
 
@@ -53,6 +53,21 @@ class PrefixLMConfig(_AnyObjective):
         description="whether position i of s weighs 2 (s - i) / (s + 1): late positions are targets more often than "
         "early ones",
     )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "PrefixLMConfig":
+        """The weights make up for prefixes of a whole sample that count nothing (`prefix_lm.position_weights`)."""
+        if self.reweight_by_position and not self.loss_on_targets_only:
+            raise ValueError(
+                "reweight_by_position needs loss_on_targets_only: with a loss on the prefix too, every position is a "
+                "target equally often; leave one of them out"
+            )
+        if self.reweight_by_position and self.reset_attention:
+            raise ValueError(
+                "reweight_by_position does not go with reset_attention: each document has a prefix of its own, and the "
+                "weights are those of places in the whole sample; leave one of them out"
+            )
+        return self
 
 
 def _causal_unless_named(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Adafactor (Shazeer and Stern 2018) on parameters of which each rank holds a stretch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,6 +15,7 @@ from megatron_patches.optim.optimizer_config import AdafactorConfig
 from megatron_patches.optim.rectangles import Matrices, Rectangle, rectangles
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer, elements_of, gradient_of
 from megatron_patches.optim.verdict import gradients_of, zero_where_left_out
+from megatron_patches.parallel.parameters import is_first_stages
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.tensor_slice import TensorSlice
 
@@ -46,6 +47,7 @@ class Adafactor(SlicedOptimizer):
     """Factored second moments for groups with `factored`, one for each element in the others.
 
     Two all-reduces a call of `step`: sums over rows and columns of squared gradients, then the squares of the updates.
+    Each is followed by a broadcast between the stages that hold a tied parameter.
     Row and column moments are whole on every rank: a matrix of n x m has n + m of them.
     """
 
@@ -59,8 +61,10 @@ class Adafactor(SlicedOptimizer):
         self._elements: dict[str, Tensor] = {}
         """of the whole parameter, `[1]`, on the device: a copy to it in every step would make the host wait"""
 
-    def bind(self, fragments: Iterable[Fragment], groups: ProcessGroups) -> None:
-        super().bind(list(fragments), groups)
+    def bind(
+        self, fragments: Sequence[Fragment], groups: ProcessGroups, tied: Mapping[str, dist.ProcessGroup] | None = None
+    ) -> None:
+        super().bind(fragments, groups, tied)
         device = groups.device
         elements = torch.tensor([prod(self.infos[name].slice.global_shape) for name in self.fragments], device=device)
         self._elements = dict(zip(self.fragments, elements.split(1), strict=True))
@@ -80,7 +84,7 @@ class Adafactor(SlicedOptimizer):
         rank, size = (each(self.process_groups.stage_group) for each in (dist.get_rank, dist.get_world_size))
         pieces = []
         for number, (name, moments) in enumerate(self._factored.items()):
-            written = number % size == rank and self._speaks_for(name)
+            written = number % size == rank and is_first_stages(self.parameters[name])
             for kind, moment in (("second_moment_rows", moments.rows), ("second_moment_columns", moments.columns)):
                 box = TensorSlice.whole(tuple(moment.shape))
                 pieces.append(StatePiece(name, kind, box, 0, moment.view(-1), written))
@@ -114,7 +118,7 @@ class Adafactor(SlicedOptimizer):
             sizes[name] = (moments.rows.numel(), moments.columns.numel(), 1) if moments else (0, 0, 1)
         packed = torch.zeros(sum(map(sum, sizes.values())), device=self.process_groups.device)
         parts = iter(packed.split([size for each in sizes.values() for size in each]))
-        found = {}
+        found: dict[str, _Sums] = {}
         for name in sizes:
             rows, columns, parameter = (next(parts) for _ in range(3))
             if name in self._factored:
@@ -124,7 +128,7 @@ class Adafactor(SlicedOptimizer):
                 for fragment in self._counted(name):
                     parameter += elements_of(fragment, fragment.tensor).square().sum()
             found[name] = _Sums(rows, columns, parameter)
-        self._all_reduce(packed)
+        self._all_reduce(packed, dict(zip(sizes, packed.split([sum(each) for each in sizes.values()]), strict=True)))
         return found
 
     def _add_squared_gradients(self, name: str, rows: Tensor, columns: Tensor) -> None:
@@ -175,7 +179,7 @@ class Adafactor(SlicedOptimizer):
         for number, name in enumerate(sums):
             for fragment in self._counted(name):
                 squares[number] += elements_of(fragment, gradient_of(fragment)).square().sum()
-        self._all_reduce(squares)
+        self._all_reduce(squares, dict(zip(sums, squares.split(1), strict=True)))
 
         elements = torch.cat([self._elements[name] for name in sums])
         shrink = ((squares / elements).sqrt() / self.config.update_clip).clamp(min=1.0)
@@ -197,6 +201,14 @@ class Adafactor(SlicedOptimizer):
     def _counted(self, name: str) -> list[Fragment]:
         return [fragment for fragment in self.fragments[name] if fragment.counted]
 
-    def _all_reduce(self, sums: Tensor) -> None:
+    def _all_reduce(self, sums: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Sum over the stage; `parts` are the parameters' own, as views.
+
+        Of a tied parameter all stages take the first one's: each has cut it elsewhere, and a sum of other stretches is
+        another one in its last bit. The copies would drift apart, and nothing brings them together again.
+        """
         if dist.get_world_size(self.process_groups.stage_group) > 1:
             dist.all_reduce(sums, group=self.process_groups.stage_group)
+        for name, part in parts.items():
+            if name in self.tied:
+                dist.broadcast(part, group_src=0, group=self.tied[name])

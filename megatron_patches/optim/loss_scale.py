@@ -11,6 +11,9 @@ GROWTH = 2.0  # a power of two: scaling by it rounds nothing
 class LossScale:
     """The factor by which the loss is multiplied before the backward pass, and gradients divided before the update.
 
+    The loss is that of the rank, a mean over its own part of the global batch, so that published scales can be taken as
+    they are: the sizes of fp16 gradients do not depend on how many ranks there are.
+
     The scale is halved when overflows have used the hysteresis up, and at every one after that; it is doubled, and the
     hysteresis filled up again, after `window` steps without.
     """

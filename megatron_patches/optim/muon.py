@@ -1,6 +1,6 @@
 """Muon (Jordan et al. 2024) on matrices of which each rank holds a stretch, and AdamW for what is no such matrix."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -46,8 +46,10 @@ class Muon(SlicedOptimizer):
         self._matrices: dict[str, Matrices] = {}
         self._rectangles: dict[str, list[tuple[Fragment, Rectangle]]] = {}
 
-    def bind(self, fragments: Iterable[Fragment], groups: ProcessGroups) -> None:
-        super().bind(list(fragments), groups)
+    def bind(
+        self, fragments: Sequence[Fragment], groups: ProcessGroups, tied: Mapping[str, dist.ProcessGroup] | None = None
+    ) -> None:
+        super().bind(fragments, groups, tied)
         for name in [name for group in self.param_groups if group["orthogonal"] for name in group["names"]]:
             self._matrices[name] = Matrices.of(self.infos[name])
             self._rectangles[name] = [(each, part) for each in self.fragments[name] for part in rectangles(each)]

@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from megatron_patches.configuration.name_patterns import decay_by_name
+from megatron_patches.models.parameter_table import is_matrix
 from megatron_patches.optim.optimizer_config import AdafactorConfig, MuonConfig, OptimizerConfig
-from megatron_patches.parallel.parameters import shape_of
 
 
 def parameter_groups(config: OptimizerConfig, parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
@@ -17,32 +17,24 @@ def parameter_groups(config: OptimizerConfig, parameters: dict[str, nn.Parameter
     groups: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     for name, parameter in parameters.items():
         if parameter.requires_grad:
-            settings = {"weight_decay": _decay(config, name, parameter)} | _rule(config, name, parameter)
+            settings = {"weight_decay": _decay(config, name)} | _rule(config, name)
             group = groups.setdefault(tuple(settings.items()), {"params": [], "names": [], **settings})
             group["params"].append(parameter)
             group["names"].append(name)
     return list(groups.values())
 
 
-def _decay(config: OptimizerConfig, name: str, parameter: nn.Parameter) -> float:
+def _decay(config: OptimizerConfig, name: str) -> float:
     """A pattern's decay; else matrices and tables decay, vectors (biases, norms) do not."""
     by_name = decay_by_name(config.weight_decay_by_name, name)
     if by_name is not None:
         return by_name
-    return config.weight_decay if is_matrix(parameter) else 0.0
+    return config.weight_decay if is_matrix(name) else 0.0
 
 
-def is_matrix(parameter: nn.Parameter) -> bool:
-    """Whether a layer gave the parameter rows and columns.
-
-    The slice does not tell: a fused bias is a box of several dimensions too.
-    """
-    return len(shape_of(parameter)) >= 2
-
-
-def _rule(config: OptimizerConfig, name: str, parameter: nn.Parameter) -> dict[str, bool]:
+def _rule(config: OptimizerConfig, name: str) -> dict[str, bool]:
     if isinstance(config, AdafactorConfig):
-        return {"factored": is_matrix(parameter)}
+        return {"factored": is_matrix(name)}
     if isinstance(config, MuonConfig):
-        return {"orthogonal": is_matrix(parameter) and name.startswith("layers.")}
+        return {"orthogonal": is_matrix(name) and name.startswith("layers.")}
     return {}

@@ -1,7 +1,7 @@
 """Optimizers that must know a whole matrix while each rank holds a stretch of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -33,13 +33,18 @@ class SlicedOptimizer(Optimizer, ABC):
         self.infos: dict[str, ParameterInfo] = {name: info_of(parameter) for name, parameter in parameters.items()}
         self.fragments: dict[str, list[Fragment]] = {}
         self.process_groups: ProcessGroups
+        self.tied: Mapping[str, dist.ProcessGroup] = {}
 
-    def bind(self, fragments: Sequence[Fragment], groups: ProcessGroups) -> None:
+    def bind(
+        self, fragments: Sequence[Fragment], groups: ProcessGroups, tied: Mapping[str, dist.ProcessGroup] | None = None
+    ) -> None:
         """Learn what this rank steps; once, when tensors have their final places.
 
         Fragments without elements may be left out. `groups.stage_group` is where `Fragment.counted` counts.
+        Of a parameter that several stages hold, `tied` has the group in which each of them has one rank, the first
+        stage's first.
         """
-        self.process_groups = groups
+        self.process_groups, self.tied = groups, tied or {}
         self.fragments = {name: [] for group in self.param_groups for name in group["names"]}
         for fragment in fragments:
             assert fragment.tensor.dtype == torch.float32 and fragment.tensor.is_contiguous()
@@ -77,10 +82,6 @@ class SlicedOptimizer(Optimizer, ABC):
     @abstractmethod
     def _update(self, groups: list[dict[str, Any]], keep: Tensor) -> None:
         """Update all names of these groups; where `keep` is 0 nothing changes."""
-
-    def _speaks_for(self, name: str) -> bool:
-        """Whether this stage writes the parameter: of a tied one the first does."""
-        return not getattr(self.parameters[name], "ds_pipe_replicated", False)
 
 
 def gradient_of(fragment: Fragment) -> Tensor:

@@ -47,6 +47,11 @@ def info_of(parameter: nn.Parameter) -> ParameterInfo:
     return info
 
 
+def is_first_stages(parameter: nn.Parameter) -> bool:
+    """Whether this stage is the one that counts: of a tied parameter the first that holds it (DeepSpeed's mark)."""
+    return not getattr(parameter, "ds_pipe_replicated", False)
+
+
 def shape_of(parameter: nn.Parameter) -> torch.Size:
     """The parameter's own shape, also where ZeRO 3 has shared it out and left an empty tensor in its place."""
     return getattr(parameter, "ds_shape", parameter.shape)

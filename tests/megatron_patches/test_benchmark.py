@@ -1,6 +1,7 @@
 """The statistics of a comparison, whose turn it is, and what is said of the result."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ import torch
 from megatron_patches.benchmark.comparison import Benchmark, Turns, as_text, largest_difference
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.worker import alternate
+from megatron_patches.config import load_resolved
+from megatron_patches.run_directory import Launch, start_launch
+from tests.ranks import run_on_ranks
+from tests.small_training import SmallData
 
 FOUND = Benchmark(
     run="tr900a-28K-small",
@@ -91,6 +96,44 @@ def test_another_loss_is_said() -> None:
 def test_the_largest_difference_is_relative_to_the_reference() -> None:
     assert largest_difference([2.0, 5.0], [2.0, 4.0]) == 0.25
     assert largest_difference([4.0, 1.0], [2.0, 1.0]) == 1.0
+
+
+def both_losses(launch_directories: dict[str, str]) -> dict[str, list[list[float]]]:
+    """Losses of both sides of each measurement; what one has forgotten shows in its losses."""
+    from megatron_patches.benchmark.worker import measure
+
+    found = {}
+    for name, directory in launch_directories.items():
+        launch = Launch(Path(directory))
+        measured = measure(load_resolved(launch.config), launch, alternations=2, warmup=0, steps=2)
+        found[name] = [measured.ours.losses, measured.peer.losses]
+    return found
+
+
+PEERS = {
+    "lion": ["--optimizer={name: lion, learning_rate: 1e-3, weight_decay: 0.1}"],
+    "adafactor": ["--optimizer={name: adafactor, learning_rate: 3e-2}", "--schedule.final_learning_rate=0.0"],
+    "muon": ["--optimizer={name: muon, learning_rate: 2e-2, rest: {learning_rate: 1e-2}}"],
+    "muon in bf16": [
+        "--optimizer={name: muon, learning_rate: 2e-2, rest: {learning_rate: 1e-2}}", "--training.precision=bf16",
+    ],
+    "frozen": ['--training.frozen=["embedding.*", "*.attention.*"]'],
+    "embedding dropout": ["--model.embedding_dropout=0.2"],
+}  # fmt: skip
+
+
+def test_the_peer_trains_the_same(small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    launches = {}
+    for number, (name, words) in enumerate(PEERS.items()):
+        config = small_data.run(
+            tmp_path, [*words, "--parallel.zero_stage=0"], name=f"tr900{'abcdef'[number]}-28K-small"
+        )
+        launches[name] = str(start_launch(config).directory)
+    for name, (ours, peer) in run_on_ranks(both_losses, 1, launches)[0].items():
+        assert len(ours) == len(peer) == 4
+        assert largest_difference(ours, peer) <= (1e-3 if "bf16" in name else 1e-5), name
+        assert ours[-1] < ours[0] - 0.01, name
 
 
 @pytest.mark.parametrize("place", [0, 1])

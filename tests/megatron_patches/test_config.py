@@ -1,6 +1,8 @@
 """Reading a run: inheritance, overrides, variables, and every mistake with its message."""
 
 from pathlib import Path
+from types import NoneType
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -8,6 +10,7 @@ from pydantic import BaseModel
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig, load_resolved, load_run, to_yaml
 from megatron_patches.configuration.fields import known_fields
+from megatron_patches.models.position_config import RotaryPositionConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig, SGDConfig
 from tests.small_run import SMALL_RUN, write_run
 
@@ -68,6 +71,88 @@ def test_an_optimizer_of_the_same_name_is_merged(base: Path) -> None:
     optimizer = load_run(child(base, "why: betas\noptimizer: {name: adamw, beta1: 0.8}")).optimizer
     assert isinstance(optimizer, AdamWConfig)
     assert (optimizer.beta1, optimizer.beta2, optimizer.learning_rate) == (0.8, 0.98, 6e-4)
+
+
+WORDS = [
+    ["--objective", "prefix_lm", "--objective.reset_attention", "true"],
+    ["--objective.reset_attention", "true", "--objective", "prefix_lm"],
+    ["--objective.reset_attention", "true", "--objective", "{name: prefix_lm}"],
+    ["--objective.name", "prefix_lm", "--objective.reset_attention", "true"],
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_kind_and_its_keys_come_in_any_order(base: Path, words: list[str]) -> None:
+    objective = load_run(base, words).objective
+    assert (objective.name, objective.reset_attention) == ("prefix_lm", True)
+
+
+@pytest.mark.parametrize("section", ["prefix_lm", "{name: prefix_lm, z_loss: 0.1}"])
+@pytest.mark.parametrize("words", [["--objective", "prefix_lm"], ["--objective.label_smoothing", "0.1"], *WORDS])
+def test_the_same_kind_keeps_its_keys(base: Path, section: str, words: list[str]) -> None:
+    """Whether it is named by its name alone, here or in the file."""
+    objective = load_run(child(base, f"why: prefix\nobjective: {section}"), words).objective
+    assert (objective.name, objective.z_loss) == ("prefix_lm", 0.1 if "z_loss" in section else 0)
+
+
+def test_an_objective_without_a_name_is_the_usual_one(base: Path) -> None:
+    path = child(base, "why: documents\nobjective: {z_loss: 0.1}")
+    assert load_run(path, ["--objective", "causal"]).objective.z_loss == 0.1
+    assert load_run(path, ["--objective", "prefix_lm"]).objective.z_loss == 0
+
+
+def test_a_key_of_a_kind_that_was_named_alone(base: Path) -> None:
+    path = child(base, "why: far\nmodel: {position_embedding: rotary}")
+    position = load_run(path, ["--model.position_embedding.theta", "500000.0"]).model.position_embedding
+    assert isinstance(position, RotaryPositionConfig) and position.theta == 500000
+
+
+def test_a_key_of_another_kind_is_refused_in_any_order(base: Path) -> None:
+    words = ["--optimizer", "{name: sgd, learning_rate: 0.1}"]
+    for found in (complaint(base, *words, "--optimizer.beta1=0.8"), complaint(base, "--optimizer.beta1=0.8", *words)):
+        assert "optimizer.beta1 has no effect: optimizer.name sgd has no such key" in found
+
+
+def test_what_a_kind_lacks_is_missing_where_it_was_chosen(base: Path) -> None:
+    """Not in the file whose schedule of another kind it replaces."""
+    path = child(base, "why: decay\nschedule: {warmup: 1}")
+    found = complaint(path, "--schedule", "warmup_stable_decay")
+    assert found.startswith("the command line: schedule.decay is missing")
+    found = complaint(path, "--schedule", "{name: warmup_stable_decay, decay: 99}")
+    assert f"(schedule.warmup is from {path})" not in found and "(schedule.decay is from the command line)" in found
+
+
+def test_patterns_replace_those_they_are_laid_over(base: Path) -> None:
+    """Merged, the last pattern that fits would be an inherited one; and none could be taken away."""
+    base.write_text(SMALL_RUN.replace("name: adamw,", "name: adamw, weight_decay_by_name: {'*.bias': 0.1, '*': 0.2},"))
+    path = child(base, "why: other decay\noptimizer: {weight_decay_by_name: {'*.bias': 0.3}}")
+    assert load_run(path).optimizer.weight_decay_by_name == {"*.bias": 0.3}
+    for nothing in ("{}", "null"):
+        assert load_run(path, [f"--optimizer.weight_decay_by_name={nothing}"]).optimizer.weight_decay_by_name == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("training.recomputation", "none"), ("optimizer.beta1", 0.9), ("parallel.tensor", 1)]
+)
+def test_null_is_back_to_the_default(base: Path, key: str, value: object) -> None:
+    section, name = key.split(".")
+    other = {"training.recomputation": "full", "optimizer.beta1": 0.5, "parallel.tensor": 2}[key]
+    path = child(base, f"why: other\n{section}: {{{name}: {other}}}")
+    assert getattr(getattr(load_run(path), section), name) == other
+    assert getattr(getattr(load_run(path, [f"--{key}", "null"]), section), name) == value
+
+
+def test_null_is_no_value_of_what_has_no_default(base: Path) -> None:
+    for key in ("training.micro_batch_size", "optimizer", "model"):
+        assert f"the command line: {key} is required (" in complaint(base, f"--{key}=null")
+        assert "null means back to the default, and it has none" in complaint(base, f"--{key}=null")
+
+
+def test_what_may_be_null_is_null_by_default() -> None:
+    """Else null would mean two things: itself, and back to the default."""
+    may_be = [(key, field) for key, field in known_fields(RunConfig) if NoneType in get_args(field.annotation)]
+    assert len(may_be) > 5
+    assert [key for key, field in may_be if field.default is not None] == []
 
 
 def test_null_takes_an_optional_section_away(base: Path) -> None:

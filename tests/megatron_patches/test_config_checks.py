@@ -68,6 +68,21 @@ CASES = [
     ),
     ("--objective.loss_on_targets_only true", "objective.loss_on_targets_only has no effect", "causal has no such key"),
     ("--objective.name prefix", "prefix", "causal, prefix_lm"),
+    (
+        "--objective prefix_lm --model.position_embedding none",
+        "model.position_embedding none leaves objective prefix_lm without the prefix's order",
+        "use learned, rotary or alibi",
+    ),
+    (
+        "--objective '{name: prefix_lm, reweight_by_position: true, loss_on_targets_only: false}'",
+        "reweight_by_position needs loss_on_targets_only",
+        "leave one of them out",
+    ),
+    (
+        "--objective '{name: prefix_lm, reweight_by_position: true, reset_attention: true}'",
+        "reweight_by_position does not go with reset_attention",
+        "leave one of them out",
+    ),
     ("--objective.label_smoothing 1.0", "objective.label_smoothing: 1.0 is not less than 1", "spread evenly"),
     ("--objective.z_loss -1.0", "objective.z_loss: -1.0 is not greater than or equal to 0", "1e-4"),
     # length and batch
@@ -94,6 +109,31 @@ CASES = [
         "batch_ramp.samples 1 is so short that 2 of the ramp's 4 sizes are skipped",
         "use at least 12",
     ),
+    (
+        "--training.batch_ramp '{start: 3, increment: 5, samples: 4}'",
+        "batch_ramp.start 3 is not divisible by training.micro_batch_size 2",
+        "nearest: 2 or 4",
+    ),
+    (
+        "--training.batch_ramp '{start: 3, increment: 5, samples: 4}'",
+        "batch_ramp.increment 5 is not divisible by training.micro_batch_size 2",
+        "nearest: 4 or 6",
+    ),
+    (
+        "--training.steps null --training.samples 7",
+        "training.samples 7 is less than the first global batch, 8 samples",
+        "use at least 8",
+    ),
+    (
+        "--training.steps null --training.tokens 63",
+        "training.tokens 63 is less than the first global batch, 8 samples of 8 tokens",
+        "use at least 64",
+    ),
+    (
+        "--training.steps null --training.samples 1 --training.batch_ramp '{start: 2, increment: 2, samples: 9}'",
+        "training.samples 1 is less than the first global batch, 2 samples",
+        "use at least 2",
+    ),
     # precision and memory
     ("--training.loss_scale '{window: 5}'", "loss_scale has no effect with precision fp32", "remove it, or use fp16"),
     ("--training.recomputation some", '"some"', "selective"),
@@ -107,6 +147,16 @@ CASES = [
         "--parallel.sequence_parallel true --parallel.tensor 2 --data.sequence_length 15",
         "data.sequence_length 15 is not divisible by parallel.tensor 2",
         "14 or 16",
+    ),
+    (
+        "--parallel.pipeline 2 --training.trainable '[\"layers.0.*\"]'",
+        "nothing to train in pipeline stage 1 of 2, which holds layers.2 to layers.3, final_norm, embedding;",
+        "fewer stages",
+    ),
+    (
+        '--parallel.pipeline 4 --model.tied_head false --training.frozen \'["layers.3.*", "final*", "head.*"]\'',
+        "in pipeline stage 3 of 4, which holds layers.3, final_norm, head;",
+        "fewer stages",
     ),
     ("--parallel.pipeline_partition parameters", "no effect with pipeline 1", "raise pipeline"),
     (
@@ -146,6 +196,11 @@ CASES = [
     ),
     ("--schedule '{name: inverse_square_root, unit: tokens}'", "would fall from the first of the tokens", "in tokens"),
     (
+        "--schedule '{name: inverse_square_root, timescale: 10}'",
+        "schedule.timescale 10 is not before the run's end at 10 steps: the rate would never fall",
+        "use at most 9",
+    ),
+    (
         "--optimizer '{name: adafactor, learning_rate: 1e-2, scale_by_parameter: false, least_scale: 1e-3}'",
         "least_scale has no effect with scale_by_parameter: false",
         "remove it",
@@ -169,6 +224,19 @@ def test_what_cannot_be(tmp_path: Path, words: str, problem: str, remedy: str) -
     assert remedy in matching[0]
 
 
+def test_a_run_without_a_step_is_told_nothing_else_of_its_length(tmp_path: Path) -> None:
+    words = ["--training.steps", "null", "--training.samples", "7"]
+    with pytest.raises(TrainyardError) as caught:
+        load_run(write_run(tmp_path / "run.yaml"), words)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_heads_of_keys_are_named_only_where_there_are_fewer(tmp_path: Path) -> None:
+    with pytest.raises(TrainyardError) as caught:
+        load_run(write_run(tmp_path / "run.yaml"), ["--parallel.tensor", "3"])
+    assert "key_value_heads" not in str(caught.value)
+
+
 def test_validation_needs_documents(tmp_path: Path) -> None:
     words = ["--evaluation", "{every_steps: 2, samples: 5}", "--data.split", "1,0,1"]
     with pytest.raises(TrainyardError, match=r"data.split 1,0,1 gives validation no documents .* asks for 5 samples"):
@@ -184,6 +252,11 @@ def test_validation_needs_documents(tmp_path: Path) -> None:
         ["--schedule", "{name: constant, warmup: 9}"],
         ["--checkpoint.every_steps", "10"],
         ["--parallel.tensor", "4", "--parallel.pipeline", "4"],
+        ["--parallel.pipeline", "2", "--training.trainable", '["layers.0.*", "embedding.*"]'],
+        ["--training.steps", "null", "--training.tokens", "640"],
+        ["--training.batch_ramp", "{start: 4, increment: 2, samples: 9}"],
+        ["--schedule", "{name: inverse_square_root, timescale: 9}"],
+        ["--objective", "{name: prefix_lm, reweight_by_position: true}"],
         ["--training.micro_batch_size", "8"],
         ["--model.position_embedding", "none"],
         ["--model.position_embedding", "{name: rotary, fraction: 0.25}", "--model.hidden_size", "384"],

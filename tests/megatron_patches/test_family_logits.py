@@ -40,12 +40,12 @@ def logits_of(layout: Layout, references: list[Reference]) -> list[np.ndarray | 
 
 
 def _plain(given: Reference, groups):  # type: ignore[no-untyped-def]
-    from megatron_patches.models.build import build_plain, canonical_parameters
+    from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.randomness import StepRandomness
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = build_plain(gpt_layers(given.model, given.sequence_length, groups, randomness), seed=0).eval()
+    plain = PlainModel(gpt_layers(given.model, given.sequence_length, groups, randomness), seed=0).eval()
     loaded = _load(canonical_parameters(plain), given.weights)
     assert loaded == given.shapes.keys()
     return _whole_vocabulary(plain(torch.from_numpy(given.tokens)), groups)

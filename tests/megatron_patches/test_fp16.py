@@ -10,7 +10,7 @@ from torch import Tensor
 from megatron_patches.config import RunConfig
 from tests.megatron_patches.test_resume import launch, losses, train_and_signal, train_to_end
 from tests.ranks import run_on_ranks
-from tests.small_engine import record_steps, relative
+from tests.small_engine import SmallEngine, record_steps, relative
 from tests.small_training import SmallData, overrides
 
 STEPS = 8
@@ -32,6 +32,27 @@ def test_losses_and_norms_are_those_of_fp32(layout: str, small_data: SmallData, 
     ranks, words = LAYOUTS[layout]
     for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*words, *fp16("{}")]), STEPS):
         assert relative(found, exact) < 1e-2 and found != exact
+
+
+def weight_of_a_step(config: RunConfig) -> float:
+    """What this rank's weights of the first step add up to, as the backward pass starts from them."""
+    from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine
+
+    small = SmallEngine(config)
+    engine = small.engine
+    assert isinstance(engine, DeepSpeedEngine)
+    batches = small.batches.at(0)
+    small.batches.close()
+    return sum(batch.weights.sum().item() for batch in engine._to_train(batches))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_scale_is_of_a_ranks_own_mean(layout: str, small_data: SmallData, tmp_path: Path) -> None:
+    """As in Megatron: on any number of data-parallel ranks the fp16 gradients of a rank are of one size."""
+    ranks, words = LAYOUTS[layout]
+    config = small_data.run(tmp_path, [*words, *fp16("{initial: 4096}")])
+    for found in run_on_ranks(weight_of_a_step, ranks, config):
+        assert found == pytest.approx(4096, rel=1e-5)
 
 
 def scales_and_losses(config: RunConfig, steps: int) -> list[tuple[float, float]]:

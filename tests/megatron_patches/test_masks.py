@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from megatron_patches.layout import Layout
+from megatron_patches.models.attention import takes_shared_keys
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.position_config import RotaryPositionConfig
@@ -44,7 +45,7 @@ def context(case: str) -> TokenContext:
 
 def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """What our attention makes of random features, and what the reference makes of the same queries and keys."""
-    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
@@ -53,7 +54,7 @@ def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     results = []
     for kind, heads, case in cases:
-        plain = build_plain(gpt_layers(model(kind, heads), SEQUENCE, groups, randomness), seed=3)
+        plain = PlainModel(gpt_layers(model(kind, heads), SEQUENCE, groups, randomness), seed=3)
         layers = {layer.spec.name: layer.layer for layer in plain.layers.values()}
         attention, torch_seed = layers["layers.0"].attention, torch.manual_seed(4)
         hidden = torch.randn(SEQUENCE, 2, HEADS * SIZE, generator=torch_seed)
@@ -78,7 +79,7 @@ def dense_attention(kind: str, query: Tensor, key: Tensor, value: Tensor, given:
         first, last = (0, place + 1) if given.visible is None else given.visible[sample, place].tolist()
         scores = key[sample, shared, first:last] @ query[sample, head, place] / math.sqrt(SIZE)
         if kind == "alibi":
-            scores = scores - slopes[head] * (place - torch.arange(first, last))
+            scores = scores - slopes[head] * (place - torch.arange(first, last)).abs()
         output[sample, head, place] = scores.softmax(-1) @ value[sample, shared, first:last]
     return output.permute(2, 0, 1, 3).flatten(2)
 
@@ -104,6 +105,75 @@ def test_a_mask_changes_the_output(kind: str) -> None:
     causal, *masked = (_results(1)[kind, HEADS, case][0][0] for case in CASES)
     for found in masked:
         assert np.abs(found - causal).max() > 0.1
+
+
+def large_tensors_kept(kind: str) -> list[tuple[int, ...]]:
+    """Shapes of the tensors, each once, that three layers keep for the backward pass and that have a number a pair."""
+    from megatron_patches.models.build import PlainModel
+    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+    groups = start_process_groups(Layout(1, 1, 1), torch.float32)
+    config = model(kind, HEADS).model_copy(update={"layers": 3})
+    plain = PlainModel(gpt_layers(config, SEQUENCE, groups, StepRandomness(0, groups.coordinates, groups.device)), 0)
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.shape[-2:] == (SEQUENCE, SEQUENCE):
+            kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        plain(torch.zeros(2, SEQUENCE, dtype=torch.int64))
+    return [tuple(tensor.shape) for tensor in kept.values()]
+
+
+def test_alibi_is_one_tensor_for_all_layers() -> None:
+    """And the scores themselves, which have a batch too, are not written out: a fused kernel takes it."""
+    assert run_on_ranks(large_tensors_kept, 1, "alibi")[0] == [(1, HEADS, SEQUENCE, SEQUENCE)]
+    assert run_on_ranks(large_tensors_kept, 1, "none")[0] == []
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "capability", "shares"),
+    [
+        ("cpu", torch.float32, None, True),
+        ("cuda", torch.bfloat16, (8, 0), True),
+        ("cuda", torch.float16, (9, 0), True),
+        ("cuda", torch.float32, (9, 0), False),
+        ("cuda", torch.float16, (7, 0), False),
+    ],
+)
+def test_keys_are_shared_where_a_kernel_takes_that(
+    device: str, dtype: torch.dtype, capability: tuple[int, int], shares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    groups = SimpleNamespace(device=torch.device(device), dtype=dtype)
+    assert takes_shared_keys(groups) is shares  # type: ignore[arg-type]
+
+
+def test_repeated_keys_give_the_same() -> None:
+    shared, repeated = (run_on_ranks(grouped_attention, 1, shares)[0] for shares in (True, False))
+    np.testing.assert_allclose(shared, repeated, atol=1e-6)
+
+
+def grouped_attention(shares: bool) -> np.ndarray:
+    """Two heads of keys for four of queries, as a kernel takes them or repeated."""
+    from megatron_patches.models.attention import SelfAttention
+    from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+    groups = start_process_groups(Layout(1, 1, 1), torch.float32)
+    randomness = StepRandomness(0, groups.coordinates, groups.device)
+    attention = SelfAttention(model("none", 2), PositionEmbedding(), groups, randomness, "none")
+    torch.manual_seed(5)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    assert attention.shares_keys
+    attention.shares_keys = shares
+    with torch.no_grad():
+        return attention(torch.randn(SEQUENCE, 2, HEADS * SIZE)).numpy()
 
 
 def test_learned_positions_read_those_that_tokens_have() -> None:

@@ -49,8 +49,10 @@ def test_llama() -> None:
         ({"query_key_norm": True}, "query-key norm"),
         ({"norm_bias": False}, "no biases in norms"),
         ({"logit_soft_cap": 30.0}, "logits within 30"),
-        ({"hidden_dropout": 0.1}, "dropout 0.1"),
-        ({"embedding_dropout": 0.2}, "dropout 0.2"),
+        ({"hidden_dropout": 0.1, "attention_dropout": 0.1}, "layernorm, dropout 0.1"),
+        ({"hidden_dropout": 0.1}, "dropout 0.1 of sub-layers, dropout 0.1 of the embedding"),
+        ({"attention_dropout": 0.3, "embedding_dropout": 0.2}, "dropout 0.3 of attention weights, dropout 0.2 of the"),
+        ({"embedding_dropout": 0.2}, "layernorm, dropout 0.2 of the embedding"),
     ],
 )
 def test_what_differs_is_said(keys: dict[str, Any], words: str) -> None:
@@ -69,8 +71,8 @@ def test_what_differs_is_said(keys: dict[str, Any], words: str) -> None:
         (CausalConfig(name="causal", label_smoothing=0.1, z_loss=1e-4), "causal, label smoothing 0.1, z-loss 0.0001"),
         (PrefixLMConfig(name="prefix_lm"), "prefix-LM, loss on targets only"),
         (
-            PrefixLMConfig(name="prefix_lm", loss_on_targets_only=False, reweight_by_position=True),
-            "prefix-LM, loss on the prefix too, reweighted by position",
+            PrefixLMConfig(name="prefix_lm", reweight_by_position=True),
+            "prefix-LM, loss on targets only, reweighted by position",
         ),
     ],
 )

@@ -48,7 +48,7 @@ REPEATED = "the same again"
 
 def losses(models: dict[str, ModelConfig]) -> dict[str, list[float]]:
     """Of each model its losses before and after a step of SGD: biases are zero in the first."""
-    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -59,7 +59,7 @@ def losses(models: dict[str, ModelConfig]) -> dict[str, list[float]]:
     tokens = torch.randint(61, (2, 12), generator=torch.Generator().manual_seed(1))
     found = {}
     for name, model in models.items():
-        plain = build_plain(gpt_layers(model, 12, groups, randomness), seed=0)
+        plain = PlainModel(gpt_layers(model, 12, groups, randomness), seed=0)
         optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
         found[name] = []
         for step in (1, 2):

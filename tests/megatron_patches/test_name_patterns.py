@@ -9,9 +9,9 @@ from torch import nn
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import RunConfig, load_run
-from megatron_patches.configuration.name_patterns import decay_by_name, is_matrix_row, is_trained
+from megatron_patches.configuration.name_patterns import decay_by_name, is_trained
 from megatron_patches.layout import Layout
-from megatron_patches.models.parameter_table import parameter_table
+from megatron_patches.models.parameter_table import is_matrix, parameter_table
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.training_config import TrainingConfig
 from tests.ranks import run_on_ranks
@@ -49,16 +49,15 @@ def test_the_last_pattern_decides_the_decay() -> None:
 
 def layers_of(config: RunConfig) -> dict[str, bool]:
     """Which parameters of the built model have rows and columns."""
-    from megatron_patches.models.build import build_plain, canonical_parameters
+    from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
-    from megatron_patches.optim.parameter_groups import is_matrix
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    model = build_plain(gpt_layers(config.model, config.data.sequence_length, groups, randomness), seed=0)
-    return {name: is_matrix(parameter) for name, parameter in canonical_parameters(model).items()}
+    model = PlainModel(gpt_layers(config.model, config.data.sequence_length, groups, randomness), seed=0)
+    return {name: parameter.dim() >= 2 for name, parameter in canonical_parameters(model).items()}
 
 
 def test_the_configuration_knows_the_matrices_that_optimizers_know(tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_the_configuration_knows_the_matrices_that_optimizers_know(tmp_path: Pat
     words = ["--model.activation=swiglu", "--model.query_key_norm=true", "--model.tied_head=false"]
     config = load_run(write_run(tmp_path / "run.yaml"), words)
     table = parameter_table(config.model, config.data.sequence_length)
-    assert run_on_ranks(layers_of, 1, config) == [{row.name: is_matrix_row(row) for row in table}]
+    assert run_on_ranks(layers_of, 1, config) == [{row.name: is_matrix(row.name) for row in table}]
 
 
 CASES = [
@@ -107,6 +106,11 @@ CASES = [
         "optimizer.weight_decay 0.1 has no effect: it is for matrices and tables, and weight_decay_by_name says",
         "another for all that are trained; set optimizer.weight_decay to 0",
     ),
+    (
+        '--optimizer.weight_decay_by_name \'{"layers.0.*.bias": 0.1, "*.weight": 0.0, "layers.*": 0.2}\'',
+        "optimizer.weight_decay_by_name: the pattern layers.0.*.bias has no effect: all that it fits is fitted by",
+        "put it last, or remove it",
+    ),
     ("--optimizer.weight_decay_by_name '{\"*.bias\": -0.1}'", "optimizer.weight_decay_by_name.*.bias: -0.1 is not", ""),
     (
         f"--optimizer '{MUON}' --training.trainable '[\"*.bias\"]'",
@@ -137,6 +141,7 @@ def test_what_cannot_be(tmp_path: Path, words: str, problem: str, remedy: str) -
         '--training.trainable \'["*.bias", "positions.*"]\' --optimizer.weight_decay 0.1',
         "--optimizer.weight_decay_by_name '{embedding.*: 0.0, positions.weight: 0.1}'",
         f"--optimizer '{MUON}' --training.trainable '[\"layers.3.mlp.*\"]'",
+        '--optimizer.weight_decay_by_name \'{"layers.*": 0.2, "layers.0.*": 0.1, "*.bias": 0.3}\'',
     ],
 )
 def test_what_can_be(tmp_path: Path, words: str) -> None:

@@ -29,6 +29,7 @@ EVERY_PREFIX_LM = [
         loss_on_targets_only=t, reweight_by_position=r,
     )
     for a, p, e, t, r in product([False, True], repeat=5)
+    if not r or (t and not a)
 ]  # fmt: skip
 
 
@@ -93,7 +94,12 @@ def test_two_documents_each_with_a_prefix(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     assert batch.context.positions.tolist() == [[0, 1, 2, 3, 0, 1]]
     assert batch.weights.tolist() == [[0, 1, 1, 0, 1, 1]]
-    reweighted = PrefixLMConfig(name="prefix_lm", reweight_by_position=True, **resets)
+
+
+def test_weights_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_lm, "prefix_lengths", lambda documents, samples, seed: np.array([2]))
+    windows = torch.tensor([[4, 5, 6, END, 7, 8, 9]])
+    reweighted = PrefixLMConfig(name="prefix_lm", reweight_by_position=True, loss_after_end_of_document=False)
     expected = torch.tensor([[0, 10, 8, 0, 4, 2]]) / 7
     torch.testing.assert_close(micro_batch(reweighted, windows, np.array([0])).weights, expected)
 

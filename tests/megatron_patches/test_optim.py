@@ -11,10 +11,13 @@ from megatron_patches.optim.optimizer_config import AdamWConfig, OptimizerConfig
 ADAMW = AdamWConfig(name="adamw", learning_rate=1e-2, weight_decay=0.5)
 SGD = SGDConfig(name="sgd", learning_rate=0.1, weight_decay=0.5, momentum=0.9)
 
+MATRIX, VECTOR = "layers.0.mlp.up.linear.weight", "layers.0.mlp.up.linear.bias"
+
 
 def parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
     torch.manual_seed(0)
-    return {"matrix": nn.Parameter(torch.randn(4, 3).to(dtype)), "vector": nn.Parameter(torch.randn(3).to(dtype))}
+    shapes = {MATRIX: (4, 3), VECTOR: (3,)}
+    return {name: nn.Parameter(torch.randn(shape).to(dtype)) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("config", [ADAMW, SGD])
@@ -22,7 +25,7 @@ def test_matrices_decay_and_vectors_do_not(config: OptimizerConfig) -> None:
     values = parameters()
     optimizer = build_optimizer(config, values)
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decays == {id(values["matrix"]): 0.5, id(values["vector"]): 0.0}
+    assert decays == {id(values[MATRIX]): 0.5, id(values[VECTOR]): 0.0}
 
 
 @pytest.mark.parametrize("config", [ADAMW, SGD, SGD.model_copy(update={"momentum": 0.0})])

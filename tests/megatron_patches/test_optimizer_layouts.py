@@ -4,14 +4,17 @@ import shutil
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from megatron_patches.config import RunConfig
 from tests.megatron_patches.test_resume import losses, train_to_end
 from tests.ranks import run_on_ranks
-from tests.small_engine import record_steps, relative
+from tests.small_engine import SmallEngine, record_steps, relative
 from tests.small_training import SmallData, overrides
 
 STEPS = 6
+TABLE = "embedding.tokens.table.weight"
 OPTIMIZERS = {
     "lion": "{name: lion, learning_rate: 1e-3, weight_decay: 0.1, gradient_clip: 0.05}",
     "adafactor": "{name: adafactor, learning_rate: 3e-2, weight_decay: 0.1, gradient_clip: 0.05}",
@@ -57,6 +60,24 @@ def test_layout_does_not_change_the_result(
     assert expected[0][0] - expected[-1][0] > 0.03, "nothing is learned"
     for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*settings(optimizer), *words]), STEPS):
         assert relative(found, expected) < 1e-5
+
+
+def embedding_after(config: RunConfig, steps: int) -> np.ndarray | None:
+    """The token embedding of this rank's stage after so many steps; None of a stage without one."""
+    small = SmallEngine(config)
+    small.train(steps)
+    small.batches.close()
+    found = [piece.tensor for piece in small.engine.state() if (piece.name, piece.kind) == (TABLE, "weight")]
+    return found[0].numpy() if found else None
+
+
+def test_the_copies_of_a_tied_table_stay_equal(small_data: SmallData, tmp_path: Path) -> None:
+    """To the bit, though ZeRO cuts the table within it, and elsewhere on each stage."""
+    words = [*settings("adafactor"), *LAYOUTS["PP2 DP2 ZeRO-1"][1], "--model.layers=2"]
+    copies = run_on_ranks(embedding_after, 4, small_data.run(tmp_path, words), 8)
+    assert len(copies) == 4
+    for copy in copies:
+        assert np.array_equal(copy, copies[0])
 
 
 @pytest.mark.parametrize(

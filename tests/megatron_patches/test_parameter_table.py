@@ -33,7 +33,7 @@ def built_parameters(layout: Layout, models: list[ModelConfig]) -> list[Built]:
     """(name, global shape, elements here, whether tensor-parallel ranks replicate it) of each model's parameters."""
     import torch
 
-    from megatron_patches.models.build import build_plain, canonical_parameters
+    from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.parameters import info_of
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -43,7 +43,7 @@ def built_parameters(layout: Layout, models: list[ModelConfig]) -> list[Built]:
     randomness = StepRandomness(0, groups.coordinates, groups.device)
 
     def one(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], int, bool]]:
-        plain = build_plain(gpt_layers(model, 8, groups, randomness), seed=0)
+        plain = PlainModel(gpt_layers(model, 8, groups, randomness), seed=0)
         for name, parameter in canonical_parameters(plain).items():
             info = info_of(parameter)
             yield name, info.slice.global_shape, parameter.numel(), info.tensor_replicated

@@ -1,5 +1,6 @@
 """Recomputation keeps less and changes nothing, dropout included."""
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.ranks import run_on_ranks
 KINDS = ("none", "selective", "full")
 SEQUENCE, BATCH, HIDDEN = 64, 2, 64
 SIZES = {"layers": 3, "hidden_size": HIDDEN, "attention_heads": 4, "ffn_size": 4 * HIDDEN, "vocab_size": 64}
+WIDE = 16 * HIDDEN  # an MLP's features, beside which its input is small
 DROPOUTS = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "embedding_dropout": 0.2}
 MODELS = {
     "gpt2": {},
@@ -37,8 +39,9 @@ def bytes_kept(layers: torch.nn.Module, stream: torch.Tensor) -> int:
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             result = function(*args, **(kwargs or {}))
+            read = {each.untyped_storage()._cdata for each in tree_leaves(args) if isinstance(each, torch.Tensor)}
             for tensor in tree_leaves(result):
-                if isinstance(tensor, torch.Tensor):
+                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in read:  # no view
                     storage = tensor.untyped_storage()
                     sizes[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
             return result
@@ -52,7 +55,7 @@ def bytes_kept(layers: torch.nn.Module, stream: torch.Tensor) -> int:
 
 def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]]]:
     """Of each model: bytes that the blocks' forward passes keep, its gradients, and random numbers drawn afterwards."""
-    from megatron_patches.models.build import build_plain
+    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -64,7 +67,7 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
     results = {}
     for name, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | DROPOUTS | switches)
-        plain = build_plain(gpt_layers(model, SEQUENCE, groups, randomness, kind), seed=0)
+        plain = PlainModel(gpt_layers(model, SEQUENCE, groups, randomness, kind), seed=0)
         blocks = [layer.layer for layer in plain.layers.values() if layer.spec.is_block]
         randomness.start_step(1)
         stream = torch.randn(SEQUENCE // (layout.tensor if layout.sequence_parallel else 1), BATCH, HIDDEN)
@@ -80,6 +83,19 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
     return results
 
 
+def mlp_bytes(layout: Layout) -> dict[tuple[str, str], int]:
+    """Bytes that an MLP alone keeps, by activation and kind of recomputation."""
+    from megatron_patches.models.mlp import MLP
+    from megatron_patches.parallel.process_groups import start_process_groups
+
+    groups = start_process_groups(layout, torch.float32)
+    found = {}
+    for activation, kind in itertools.product(("gelu", "swiglu"), ("none", "selective")):
+        mlp = MLP(ModelConfig.model_validate(SIZES | {"activation": activation, "ffn_size": WIDE}), groups, kind)
+        found[activation, kind] = bytes_kept(mlp, torch.randn(SEQUENCE, BATCH, HIDDEN))
+    return found
+
+
 steps = cache(lambda layout, kind: run_on_ranks(step, LAYOUTS[layout].world_size, LAYOUTS[layout], kind))
 
 
@@ -89,6 +105,17 @@ def test_less_is_kept(model: str, layout: str) -> None:
     none, selective, full = (steps(layout, kind)[0][model][0] for kind in KINDS)
     assert full <= 4 * SIZES["layers"] * SEQUENCE * BATCH * HIDDEN, "a block's input"
     assert full < 0.2 * selective < 0.2 * 0.6 * none
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_the_activation_of_an_mlp_is_not_kept(tensor: int) -> None:
+    """Nothing but the result of the first matrix is: of a gated one both halves."""
+    features = 4 * SEQUENCE * BATCH * WIDE // tensor
+    for found in run_on_ranks(mlp_bytes, tensor, Layout(tensor, 1, 1)):
+        small = 2 * 4 * SEQUENCE * BATCH * HIDDEN  # the input, and a sum that a message may still hold
+        for (activation, kind), size in {("gelu", "none"): 2, ("gelu", "selective"): 1,
+                                         ("swiglu", "none"): 4, ("swiglu", "selective"): 2}.items():  # fmt: skip
+            assert size * features <= found[activation, kind] <= size * features + small, (activation, kind)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

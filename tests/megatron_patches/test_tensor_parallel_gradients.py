@@ -44,7 +44,7 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     """Each model's loss and whole gradients by name; biases are random, or they would hide their gradient's paths."""
     import torch.distributed as dist
 
-    from megatron_patches.models.build import build_plain, canonical_parameters
+    from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.parameters import ParameterInfo, draw, info_of
@@ -74,7 +74,7 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     results = []
     for kind, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | switches)
-        plain = build_plain(gpt_layers(model, SEQUENCE, groups, randomness), seed=0)
+        plain = PlainModel(gpt_layers(model, SEQUENCE, groups, randomness), seed=0)
         named = canonical_parameters(plain)
         for name, parameter in named.items():
             if name.endswith("bias"):

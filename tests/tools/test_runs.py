@@ -127,6 +127,23 @@ def test_view_of_processes_that_do_not_fit(checkout: Path) -> None:
         view_run(load_run(find_run("tr3d-1B3-more-warmup", checkout)), 20)
 
 
+def test_view_of_a_ramp_that_does_not_divide(checkout: Path) -> None:
+    """A launch would refuse it."""
+    with pytest.raises(TrainyardError, match=r"global batches of 32 samples, not divisible by .* = 512"):
+        view_run(load_run(find_run("tr3d-1B3-more-warmup", checkout)), 1024)
+
+
+def test_view_of_the_stages(checkout: Path) -> None:
+    view = view_run(load_run(find_run("tr3d-1B3-more-warmup", checkout)), None)
+    stages = view.stages()
+    assert [number for number, _, _ in stages] == [str(number) for number in range(view.layout.pipeline)]
+    assert stages[0][1].startswith("embedding, positions, layers.0 to layers.")
+    assert stages[-1][1].endswith("to layers.23, final_norm, embedding")
+    listed = [stage["layers"] for stage in view.as_json()["stages"]]
+    assert [name for names in listed for name in names][2:-2] == [f"layers.{number}" for number in range(24)]
+    assert view_run(load_run(find_run("tr0a-4M-stdlib", checkout)), None).stages() == []
+
+
 def explained(checkout: Path, run: str, *overrides: str) -> dict[str, KeyLine]:
     return {line.key: line for line in explain_keys(load_run(find_run(run, checkout), overrides))}
 

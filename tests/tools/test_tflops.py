@@ -47,6 +47,7 @@ def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> Non
         (["RUN", "--peer", "megatron"], "megatron"),
         (["RUN", "--alternation", "3"], "alternation"),
         (["RUN", "--parallel.tensor", "2"], "measures one process"),
+        (["RUN", "--training.precision", "fp16"], "bench compares in fp32 or bf16"),
         (["RUN", "--data.path", "nowhere/text"], "nowhere/text"),
         (["RUN", "--training.global_batch_size", "4096"], "data.max_epochs"),
     ],
