@@ -37,9 +37,11 @@ class Candidate:
         sections = {"micro_batch_size": "training", "recomputation": "training"}
         return {f"{sections.get(key, 'parallel')}.{key}": value for key, value in asdict(self).items()}
 
-    def overrides(self) -> list[str]:
-        """The same as words of a command line."""
-        return [f"--{key}={str(value).lower()}" for key, value in self.keys().items()]
+    def overrides(self, config: RunConfig) -> list[str]:
+        """The same as words of a command line for a run, whose uneven stages a single one cannot have."""
+        words = [f"--{key}={str(value).lower()}" for key, value in self.keys().items()]
+        uneven = config.parallel.pipeline_partition != "transformer"
+        return [*words, "--parallel.pipeline_partition=transformer"] if uneven and self.pipeline == 1 else words
 
     def changes(self, other: "Candidate") -> dict[str, Any]:
         """Keys in which this one differs from another, with this one's values."""
@@ -87,7 +89,7 @@ def candidates(config: RunConfig, processes: int, gpus_per_node: int) -> list[Ca
         for zero, kind in product(_zero_stages(config, pipeline, processes // (tensor * pipeline)), _kinds())
     ]
     if not found:
-        raise TrainyardError(_nothing_divides(config, processes))
+        raise TrainyardError(_nothing_divides(config, processes, gpus_per_node))
     return found
 
 
@@ -130,12 +132,16 @@ def _kinds() -> tuple[Kind, ...]:
     return ("none", "selective", "full")
 
 
-def _nothing_divides(config: RunConfig, processes: int) -> str:
-    batch = min(stretch.batch_size for stretch in config.timetable.stretches)
-    data = [count for count in range(1, 2 * processes) if batch % count == 0]
-    below = [count for count in data if count < processes][-1:]
-    above = [count for count in data if count > processes][:1]
+def _nothing_divides(config: RunConfig, processes: int, gpus_per_node: int) -> str:
+    def works(count: int) -> bool:
+        sizes = _model_sizes(config, count, gpus_per_node)
+        return any(_micro_batches(config, count // (tensor * pipeline)) for tensor, pipeline in sizes)
+
+    below = [count for count in range(processes - 1, 0, -1) if works(count)][:1]
+    above = [count for count in range(processes + 1, 2 * processes) if works(count)][:1]
+    batches = sorted({stretch.batch_size for stretch in config.timetable.stretches})
+    sizes = f"{batches[0]} to {batches[-1]}" if len(batches) > 1 else f"{batches[0]}"
     return (
-        f"{config.name}: no layout divides a global batch of {batch} samples on {processes} GPUs; nearest numbers of "
+        f"{config.name}: no layout divides a global batch of {sizes} samples on {processes} GPUs; nearest numbers of "
         f"GPUs that work: {either(below + above)}; or change training.global_batch_size"
     )

@@ -1,7 +1,6 @@
 """Estimated activations against the storages that are alive after a forward pass."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,9 +108,3 @@ def test_a_gpu_keeps_narrower_masks_than_a_cpu() -> None:
     config, layout = run("dropout", "none", 4), LAYOUTS["single"]
     on_gpu, on_cpu = (activations(config, layout, device=device).block for device in ("cuda", "cpu"))  # type: ignore[arg-type]
     assert on_gpu < on_cpu
-
-
-@pytest.mark.parametrize("folder", ["estimate"])
-def test_the_estimates_need_no_torch(folder: str) -> None:
-    package = Path(__file__).parents[3] / "megatron_patches" / folder
-    assert not [file.name for file in package.glob("*.py") if "import torch" in file.read_text()]
