@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +33,8 @@ class Peer(StrEnum):
     """What a run is measured against."""
 
     LOOP = "loop"
+    NANOGPT = "nanogpt"
+    NONE = "none"
 
 
 @app.command("estimate", context_settings=WITH_OVERRIDES)
@@ -63,39 +64,63 @@ def estimate_command(
 
 @app.command("bench", context_settings=WITH_OVERRIDES)
 def bench_command(
-    context: typer.Context,
-    run: Annotated[
-        str, typer.Argument(metavar="RUN [--section.key VALUE]...", help="A run's name or YAML, and overrides of it.")
+    words: Annotated[
+        list[str], typer.Argument(metavar="RUN... [--section.key VALUE]...", help="Runs, and overrides of all of them.")
     ],
     peer: Annotated[
-        Peer, typer.Option(help="loop: a bare PyTorch loop over the same module and optimizer.")
+        Peer,
+        typer.Option(
+            help="loop: a bare PyTorch loop over the same module and optimizer, on the same layout; nanogpt: another "
+            "GPT-2, compiled whole; none: the run alone."
+        ),
     ] = Peer.LOOP,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="Overrides of one configuration; once for each configuration.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes [default: what one copy of the model needs].")
+    ] = None,
     alternations: Annotated[int, typer.Option(min=1, help="Measured turns of each side.")] = 30,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps in a turn.")] = 1,
     warmup: Annotated[int, typer.Option(min=0, help="Turns of each side before them, left out.")] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the process [default: all].")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a machine [default: all].")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write a trace of 3 further steps here, and say where their time goes.")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="Append the results to this record (JSON lines).")] = None,
+    table: Annotated[str, typer.Option(help="Table of the guide that they belong to.")] = "bench",
+    json_output: AsJson = False,
 ) -> None:
-    """Tokens a second beside a bare PyTorch loop, in turns, in one process.
+    """Tokens a second of real steps, one configuration after the other, each in processes of its own.
 
-    Exit code 1 if the losses of both sides differ. The figure at 10 million parameters
-    (train/tflops_optimization.md) is made by
+    Beside a peer both take turns in the same processes. Exit code 1 if the losses of both sides differ.
 
     \b
-    tools/tflops bench tr0a-4M-stdlib --peer loop --parallel.zero_stage 0 \\
-      --model.layers 7 --model.hidden_size 320 --model.attention_heads 5 --model.ffn_size 1280 \\
-      --data.sequence_length 256 --training.global_batch_size 8 --training.micro_batch_size 8
+    tools/tflops bench tr0a-4M-stdlib --parallel.tensor 1 \\
+      --vary "--parallel.zero_stage 0" --vary "--parallel.zero_stage 1"
     """
-    from megatron_patches.benchmark.comparison import Turns, as_text, compare
-    from megatron_patches.node import available_cpus
-    from tools.runs_catalogue import find_run
+    from tools.tflops_bench import Asked, measure_all
 
-    turns = Turns(alternations, warmup, steps)
-    path = find_run(run, CHECKOUT)
-    print(f"{path.stem}: {warmup} + {alternations} turns of {steps} steps for each side", file=sys.stderr)
-    found = compare(path, context.args, turns, threads or available_cpus())
-    print(json.dumps(asdict(found) | {"mfu": found.mfu, "agrees": found.agrees}) if json_output else as_text(found))
-    if not found.agrees:
+    asked = Asked(
+        words=words, peer=None if peer is Peer.NONE else peer.value, variants=vary or [""], processes=processes,
+        alternations=alternations, steps=steps, warmup=warmup, threads=threads, trace=profile, record=record,
+        table=table,
+    )  # fmt: skip
+    if not measure_all(asked, json_output):
+        raise typer.Exit(1)
+
+
+@app.command("render")
+def render_command(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 if one is old.")] = False,
+) -> None:
+    """Make the tables of train/tflops_optimization.md anew from train/benchmarks/*.jsonl."""
+    from megatron_patches.benchmark.record import read_rows, record_files
+    from megatron_patches.benchmark.tables import render_page
+
+    page = CHECKOUT / "train" / "tflops_optimization.md"
+    if not render_page(page, read_rows(record_files(CHECKOUT)), check) and check:
+        print("train/tflops_optimization.md is not what the record says: tools/tflops render", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -99,5 +99,5 @@ def test_candidates_are_layouts_that_load(bloom: RunConfig) -> None:
 
 
 def test_a_batch_that_nothing_divides_names_the_nearest_numbers_of_gpus(bloom: RunConfig) -> None:
-    with pytest.raises(TrainyardError, match="on 367 GPUs; nearest numbers of GPUs that work: 366 or 368"):
+    with pytest.raises(TrainyardError, match="on 367 GPUs; nearest numbers of GPUs that work: 360 or 368"):
         candidates(bloom, 367, 1)
