@@ -50,12 +50,13 @@ class BarePipeline:
         here = groups.coordinates.pipeline
         self.module = StageModule(specs[edges[here] : edges[here + 1]], config.training.seed).to(groups.device)
         self._groups, self._loss, self._stage = groups, loss, here
+        self._sent: list[tuple[dist.Work, Tensor]] = []
         self._tied = _tied_group(config, groups)
         apart = groups.layout.tensor * groups.layout.data
         self._before, self._behind = groups.rank - apart, groups.rank + apart
         tokens = config.data.sequence_length // (groups.layout.tensor if groups.layout.sequence_parallel else 1)
         self._shape = (tokens, config.training.micro_batch_size, config.model.hidden_size)
-        if here in (0, groups.layout.pipeline - 1) and config.model.tied_head and here > 0:
+        if self._tied is not None and here > 0:
             for parameter in self.module.layers["embedding"].parameters():
                 parameter.ds_pipe_replicated = True  # type: ignore[attr-defined]  # counted by the first stage
 
@@ -68,6 +69,7 @@ class BarePipeline:
     def forward_backward(self, batches: Sequence[MicroBatch]) -> Tensor:
         """Gradients of all micro-batches; the loss, on the last stage, else zero."""
         waiting: list[tuple[Tensor | None, Tensor]] = []
+        self._sent = []  # neighbours may send to each other at once: none may wait for the other
         losses = [torch.zeros((), device=self._groups.device)]
         ahead = min(self._groups.layout.pipeline - 1 - self._stage, len(batches))
         for number, batch in enumerate(batches):
@@ -76,6 +78,8 @@ class BarePipeline:
                 self._backward(*waiting.pop(0))
         for read, made in waiting:
             self._backward(read, made)
+        for work, _ in self._sent:
+            work.wait()
         if self._tied is not None:
             for parameter in self.module.layers["embedding"].parameters():
                 dist.all_reduce(parameter.grad, group=self._tied)
@@ -92,7 +96,7 @@ class BarePipeline:
             made = self._loss(made, (batch.labels, batch.weights))
             losses.append(made.detach())
         else:
-            dist.send(made.detach().contiguous(), self._behind)
+            self._send(made.detach().contiguous(), self._behind)
         return read, made
 
     def _backward(self, read: Tensor | None, made: Tensor) -> None:
@@ -104,7 +108,12 @@ class BarePipeline:
             made.backward(gradient)
         if read is not None:
             assert read.grad is not None
-            dist.send(read.grad, self._before)
+            self._send(read.grad, self._before)
+
+    def _send(self, tensor: Tensor, rank: int) -> None:
+        work = dist.isend(tensor, rank)
+        assert work is not None
+        self._sent.append((work, tensor))
 
 
 def _tied_group(config: RunConfig, groups: ProcessGroups) -> dist.ProcessGroup | None:

@@ -168,11 +168,8 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, pe
             f"{asked.training.precision} it would train something else; add --training.precision bf16 "
             "--training.loss_scale null, or measure alone (--peer none)"
         )
-    if (
-        peer is not None
-        and asked.parallel.pipeline > 1
-        and (asked.objective.name, asked.objective.reset_attention) != ("causal", False)
-    ):
+    plain = asked.objective.name == "causal" and not asked.objective.reset_attention
+    if peer is not None and asked.parallel.pipeline > 1 and not plain:
         raise TrainyardError(
             f"{path.stem}: the peer's pipeline sends no contexts of tokens; measure alone (--peer none)"
         )
@@ -255,10 +252,8 @@ def _run_on_nodes(command: list[str], environment: dict[str, str], output: Any, 
     listed = subprocess.run(
         ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
     )
-    place = {
-        "MASTER_ADDR": listed.stdout.split()[0],
-        "MASTER_PORT": str(20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000),
-    }
+    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # no two jobs of a node want the same one
+    place = {"MASTER_ADDR": listed.stdout.split()[0], "MASTER_PORT": str(port)}
     srun = ["srun", f"--ntasks={world}", f"--ntasks-per-node={world // _nodes()}", "--kill-on-bad-exit=1"]
     done = subprocess.run(
         [*srun, *command], env=environment | place, stdout=output, stderr=subprocess.STDOUT, check=False

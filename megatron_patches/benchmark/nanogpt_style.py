@@ -1,8 +1,8 @@
 """A peer of another make: GPT-2 in plain PyTorch in the manner of nanoGPT, compiled whole, under bf16 autocast.
 
-Written anew from that manner: a fused query-key-value matrix, `scaled_dot_product_attention`, fp32 weights, cross entropy
-over all logits, fused AdamW, `torch.compile` of the whole model on a GPU. Its weights are drawn in another way than a
-run's, so losses are near each other and not equal.
+Written anew from that manner: a fused query-key-value matrix, `scaled_dot_product_attention`, fp32 weights, cross
+entropy over all logits, fused AdamW, `torch.compile` of the whole model on a GPU. Its weights are drawn in another way
+than a run's, so losses are near each other and not equal.
 """
 
 from contextlib import nullcontext

@@ -97,7 +97,7 @@ def of_kernels(events: Iterable[Any], steps: int) -> dict[str, float]:
 
 
 def kind_of(name: str) -> str:
-    """By the names that libraries give their kernels and operations; attention first, whose kernels are products too."""
+    """By the names that libraries give kernels and operations; attention first, whose kernels are products too."""
     lower = name.lower()
     for kind, words in (("communication", COMMUNICATION), ("attention", ATTENTION), ("GEMM", GEMM)):
         if any(word in lower for word in words):
