@@ -110,6 +110,35 @@ def bench_command(
         raise typer.Exit(1)
 
 
+@app.command("tune", context_settings=WITH_OVERRIDES)
+def tune_command(
+    context: typer.Context,
+    run: RunWithOverrides,
+    gpu: Annotated[str, typer.Option(help="A GPU as `estimate` knows it, or cpu for this machine.")],
+    nodes: Nodes = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node; on a CPU processes.")] = 8,
+    show: Annotated[int, typer.Option(min=1, help="Layouts to show.")] = 10,
+    measure: Annotated[int, typer.Option(min=0, help="Measure so many of the best here, and choose by that.")] = 0,
+    spread: Annotated[
+        int, typer.Option(min=0, help="First measure so many layouts from all over the ranking, and learn from them.")
+    ] = 0,
+    record: Annotated[
+        Path | None, typer.Option(help="Learn from this record too, and append what is measured.")
+    ] = None,
+    slurm: Annotated[Path | None, typer.Option(help="Write a job array that measures those shown.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the chosen layout into the run's YAML.")] = False,
+) -> None:
+    """The fastest layout: tensor, pipeline, sequence parallel, ZeRO, micro-batch, recomputation.
+
+    What does not fit is left out; step times are predicted with the speeds that records of the same hardware teach.
+    """
+    from tools.tflops_tune import Asked, tune
+
+    asked = Asked(run, context.args, nodes, gpus_per_node, gpu, show, measure, spread, record, slurm, write)
+    for paragraph in tune(asked):
+        print(paragraph, end="\n\n")
+
+
 @app.command("render")
 def render_command(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 if one is old.")] = False,
