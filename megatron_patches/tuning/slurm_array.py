@@ -29,6 +29,7 @@ def array_script(
         *(f"  {shlex.quote(' '.join(each.candidate.overrides(config)))}  # {each.seconds:.4g} s" for each in best),
         ")",
         f"tools/tflops bench {shlex.join([run, *overrides])} ${{layouts[$SLURM_ARRAY_TASK_ID]}} --peer none \\",
-        f"  --processes {nodes * gpus_per_node} --alternations 10 --steps 1 --warmup 5 --record {shlex.quote(str(record))}",
+        f"  --processes {nodes * gpus_per_node} --alternations 10 --steps 1 --warmup 5 \\",
+        f"  --table tune --record {shlex.quote(str(record))}",
     ]
     return "\n".join(lines) + "\n"
