@@ -1,16 +1,16 @@
 """`tools/tflops estimate`: a run's estimate on named machines."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megatron_patches.config import RunConfig, load_run
 from megatron_patches.estimate.report import Estimate, Machines, estimate
-from megatron_patches.estimate.step_time import Speeds, data_sheet_speeds, work_of
-from megatron_patches.hardware import hardware_named
+from megatron_patches.estimate.step_time import Speeds, work_of
 from megatron_patches.layout import plan_layout
 from megatron_patches.tuning.candidates import Candidate
 from megatron_patches.tuning.fit import require_fit
 from tools.runs_catalogue import find_run
+from tools.tflops_speeds import known_speeds, machines_of
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -39,23 +39,7 @@ def estimate_run(
     return estimate(config, layout, machines, speeds, tflops, dollars_per_gpu_hour)
 
 
-def machines_of(config: RunConfig, nodes: int, gpus_per_node: int | None, gpu: str | None) -> Machines:
-    """Where the run is to be; by default so many GPUs as hold one copy of the model, at most 8 a node."""
-    model = config.parallel.tensor * config.parallel.pipeline
-    if gpus_per_node is None:
-        gpus_per_node = next(count for count in range(min(8, model), 0, -1) if model % count == 0)
-        nodes = max(nodes, model // gpus_per_node)
-    return Machines(nodes, gpus_per_node, hardware_named(gpu) if gpu else None)
-
-
-def known_speeds(config: RunConfig, machines: Machines) -> Speeds | None:
-    """What is known of the GPU's speed in the run's precision."""
-    if machines.hardware is None:
-        return None
-    return data_sheet_speeds(machines.hardware, config.training.precision)
-
-
-def _seconds(config: RunConfig, machines: Machines, speeds: Speeds):  # type: ignore[no-untyped-def]
+def _seconds(config: RunConfig, machines: Machines, speeds: Speeds) -> Callable[[Candidate], float]:
     def seconds(candidate: Candidate) -> float:
         layout = candidate.layout(machines.gpus)
         return work_of(candidate.applied_to(config), layout, machines.gpus_per_node).seconds(speeds)

@@ -5,22 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.errors import TrainyardError
-from megatron_patches.benchmark.comparison import Turns, cpu_name, measure_run
-from megatron_patches.benchmark.record import Row, append, measured, read_rows, record_files
+from megatron_patches.benchmark.comparison import Turns, measure_run
+from megatron_patches.benchmark.record import append, measured, read_rows, record_files
 from megatron_patches.checkpoint.size import readable
 from megatron_patches.config import RunConfig, load_run
 from megatron_patches.estimate.report import Machines
-from megatron_patches.estimate.step_time import Speeds, data_sheet_speeds, work_of
-from megatron_patches.hardware import Hardware
-from megatron_patches.layout import plan_layout
+from megatron_patches.estimate.step_time import Speeds
 from megatron_patches.node import available_cpus
-from megatron_patches.tuning.calibration import USUAL_OF_A_CPU, Measured, Trust, calibrate, trust
+from megatron_patches.tuning.calibration import Measured, Trust, calibrate, trust
 from megatron_patches.tuning.ranking import Ranked, apart, explain, rank
 from megatron_patches.tuning.run_file import section_text, write_layout
 from megatron_patches.tuning.slurm_array import array_script
 from tools.runs_catalogue import find_run
-from tools.tflops_estimate import machines_of
+from tools.tflops_speeds import machines_of, measured_layouts, usual_speeds
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CPU = "cpu"
@@ -99,26 +96,6 @@ def _measure(path: Path, config: RunConfig, asked: Asked, machines: Machines, ra
     return Measured(ranked.work, found.step_seconds.median)
 
 
-def measured_layouts(rows: Sequence[Row], machines: Machines) -> list[Measured]:
-    """What records say of this machine: steps of any run on so many processes of the same hardware."""
-    name = machines.hardware.driver_names if machines.hardware else (cpu_name(),)
-    device = "cuda" if machines.hardware else "cpu"
-    learned = []
-    for row in rows:
-        if row.found is None or not row.found["hardware"].endswith(name):
-            continue
-        config = load_run(find_run(row.found["run"], CHECKOUT), row.found["overrides"])
-        layout = plan_layout(config, _processes(row.found))
-        work = work_of(config, layout, machines.gpus_per_node, device)  # type: ignore[arg-type]
-        learned.append(Measured(work, row.found["step_seconds"]["median"]))
-    return learned
-
-
-def _processes(found: dict) -> int:
-    layout = found["layout"]
-    return layout["tensor"] * layout["pipeline"] * layout["data"]
-
-
 def _describe(config: RunConfig, machines: Machines, ranked: Sequence[Ranked], speeds: Speeds, show: int) -> str:
     first = ranked[0]
     lines = [
@@ -138,15 +115,3 @@ def _trust(found: Trust) -> str:
         f"{found.layouts} measured layouts, each predicted without itself: Kendall's tau {found.kendall_tau:.2f}, the "
         f"first choice {found.regret:.1%} behind the fastest measured, median error {found.median_error:.1%}"
     )
-
-
-def usual_speeds(config: RunConfig, hardware: Hardware | None) -> Speeds:
-    """Where calibration starts: the data sheet, or a CPU's usual speeds."""
-    if hardware is None:
-        return USUAL_OF_A_CPU
-    speeds = data_sheet_speeds(hardware, config.training.precision)
-    if speeds is None:
-        raise TrainyardError(
-            f"a {hardware.name} has no units for {config.training.precision}; choose --training.precision fp16 or fp32"
-        )
-    return speeds
