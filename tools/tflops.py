@@ -153,5 +153,17 @@ def render_command(
         raise typer.Exit(1)
 
 
+@app.command("draw")
+def draw_command(
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs") / "benchmarks",
+    record: Annotated[Path | None, typer.Option(help="Of this record alone [default: train/benchmarks].")] = None,
+) -> None:
+    """A roofline and a picture of where the time goes, for each model in the record."""
+    from tools.tflops_draw import draw_all
+
+    for path in draw_all(output, record):
+        print(path)
+
+
 if __name__ == "__main__":
     run_app(app)
