@@ -13,7 +13,6 @@ from tests.megatron_patches.test_benchmark import FOUND
 from tools.tflops import app
 from tools.tflops_speeds import machines_of, measured_layouts
 
-
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
