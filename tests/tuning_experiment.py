@@ -50,8 +50,9 @@ def measure(config: RunConfig, chosen: list[Ranked], rounds: int) -> list[Measur
     found = [float("inf")] * len(chosen)
     for _ in range(rounds):
         for place, each in enumerate(chosen):
-            seconds = run_on_ranks(step_seconds, PROCESSES, each.candidate.applied_to(config))
-            found[place] = min(found[place], max(seconds))
+            seconds = max(run_on_ranks(step_seconds, PROCESSES, each.candidate.applied_to(config)))
+            print(f"{seconds * 1e3:8.1f} ms  {each.candidate.describe()}", file=sys.stderr, flush=True)
+            found[place] = min(found[place], seconds)
     return [Measured(each.work, seconds) for each, seconds in zip(chosen, found, strict=True)]
 
 
