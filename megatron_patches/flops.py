@@ -1,32 +1,98 @@
-"""Floating-point work of a training step, and what a GPU could do at most. Torch-free."""
+"""Floating-point work of a training step, by conventions that are compared in print. Torch-free."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.parameter_table import parameter_table
 
-# Dense bf16 and fp16 peaks, TFLOP/s, from NVIDIA's data sheets, by the driver's name; no other GPU has an MFU.
-PEAK_TFLOPS = {
-    "NVIDIA A100-SXM4-40GB": 312.0,
-    "NVIDIA A100-SXM4-80GB": 312.0,
-    "NVIDIA H100 80GB HBM3": 989.4,
-    "NVIDIA H200": 989.4,
-}
+Recomputation = Literal["none", "selective", "full"]
+
+
+@dataclass(frozen=True)
+class FlopsPerToken:
+    """FLOPs of one token's training, by convention; they differ by what attention, logits and recomputation count."""
+
+    palm: float
+    """6N + 12LHQT (Chowdhery et al. 2022, appendix B): N parameters that are multiplied with, attention whole"""
+    bigscience: float
+    """24 c l h^2 (1 + s/(6h) + V/(16 l h)), c = 4 with full recomputation, else 3 (Narayanan et al. 2021); the MLP,
+    keys and values at their own sizes"""
+    causal: float
+    """what the mathematics needs: every matrix forward and backward, and of the scores only those that causal
+    attention keeps"""
+    computed: float
+    """what a GPU is given to do: attention whole, and what recomputation repeats"""
+
+
+def flops_per_token(model: ModelConfig, sequence_length: int, recomputation: Recomputation = "none") -> FlopsPerToken:
+    """All conventions at once."""
+    return FlopsPerToken(
+        palm=palm_flops(model, sequence_length),
+        bigscience=bigscience_flops(model, sequence_length, recomputation),
+        causal=causal_flops(model, sequence_length),
+        computed=computed_flops(model, sequence_length, recomputation),
+    )
+
+
+def palm_flops(model: ModelConfig, sequence_length: int) -> float:
+    """6N + 12LHQT, with N as nanoGPT takes it: without what is only looked up (positions, an untied embedding)."""
+    return 6.0 * active_parameters(model, sequence_length) + 12.0 * model.layers * model.hidden_size * sequence_length
+
+
+def bigscience_flops(model: ModelConfig, sequence_length: int, recomputation: Recomputation = "none") -> float:
+    """BigScience's exact formula for one token.
+
+    Its logits are those of c = 4: with c = 3 they count 4.5 hV, where 6 hV are computed.
+    """
+    coefficient = 4 if recomputation == "full" else 3
+    logits = 1.5 * model.hidden_size * model.padded_vocab_size
+    return coefficient * (model.layers * _layer_flops(model, sequence_length) + logits)
 
 
 def training_flops_per_token(model: ModelConfig, sequence_length: int) -> float:
-    """FLOPs of forward and backward pass for one token, without recomputation.
+    """FLOPs of forward and backward pass for one token, without recomputation, attention counted whole.
 
     BigScience's exact formula for the layers, with the MLP at its own width and the keys and values at theirs, and the
-    logits as they are computed (theirs holds for them only with recomputation). A layer's forward pass costs
-    4h^2 (queries and output) + 4h*kv (keys and values; kv = h unless heads share them) + 4sh (scores and their use;
-    causal attention is not halved) + 4h*ffn (two matrices; 6h*ffn for the three of a gated MLP), the logits 2hV; a
-    backward pass costs twice that.
+    logits as they are computed: 6 hV.
+    """
+    layers = model.layers * _layer_flops(model, sequence_length)
+    return 3.0 * (layers + 2 * model.hidden_size * model.padded_vocab_size)
+
+
+def causal_flops(model: ModelConfig, sequence_length: int) -> float:
+    """The same with the scores that causal attention keeps: a token sees (s + 1) / 2 tokens on average.
+
+    A prefix or documents apart would keep more or fewer of them; they are counted as causal here.
+    """
+    seen = (sequence_length + 1) / 2
+    unseen = 3.0 * model.layers * 4 * (sequence_length - seen) * model.hidden_size
+    return training_flops_per_token(model, sequence_length) - unseen
+
+
+def computed_flops(model: ModelConfig, sequence_length: int, recomputation: Recomputation) -> float:
+    """Forward, backward, and what recomputation repeats: all layers, or the scores and their use."""
+    once = training_flops_per_token(model, sequence_length)
+    if recomputation == "full":
+        return once + model.layers * _layer_flops(model, sequence_length)
+    if recomputation == "selective":
+        return once + model.layers * 4 * sequence_length * model.hidden_size
+    return once
+
+
+def active_parameters(model: ModelConfig, sequence_length: int) -> int:
+    """Parameters that a token is multiplied with; of positions and an untied embedding one row is looked up."""
+    looked_up = {"positions"} if model.tied_head else {"positions", "token_embedding"}
+    return sum(row.elements for row in parameter_table(model, sequence_length) if row.part not in looked_up)
+
+
+def _layer_flops(model: ModelConfig, sequence_length: int) -> float:
+    """Forward pass of a layer, one token.
+
+    4h^2 for queries and output, 4h*kv for keys and values (kv = h unless heads share them), 4sh for the scores and
+    their use, 4h*ffn for an MLP's two matrices or 6h*ffn for the three of a gated one.
     """
     hidden = model.hidden_size
     projections = 4 * hidden**2 + 4 * hidden * model.groups * model.head_size
-    scores = 4 * sequence_length * hidden
     mlp = (6 if model.gated else 4) * hidden * model.ffn_size
-    return 3.0 * (model.layers * (projections + scores + mlp) + 2 * hidden * model.padded_vocab_size)
-
-
-def peak_tflops(device_name: str, precision: str) -> float | None:
-    """Peak of a GPU in a run's precision, or None where it is not known for certain."""
-    return PEAK_TFLOPS.get(device_name) if precision in ("bf16", "fp16") else None
+    return projections + 4 * sequence_length * hidden + mlp

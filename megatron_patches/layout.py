@@ -39,6 +39,15 @@ class Layout:
         pipeline, data = divmod(rest, self.data)
         return Coordinates(pipeline=pipeline, data=data, tensor=tensor)
 
+    def zero_stage(self, asked: int) -> int:
+        """The ZeRO stage that this layout runs for the one that a run asks for.
+
+        Of one data-parallel rank stages 1 and 2 share nothing, and cost: DeepSpeed copies all gradients twice, into a
+        bucket and into one flat tensor to step, and keeps fp32 masters of fp32 weights. At 3M parameters in fp32 that
+        was 78 MB at most at once in place of 56. Stage 0 steps the same numbers.
+        """
+        return 0 if self.data == 1 and asked in (1, 2) else asked
+
     def micro_batches(self, training: TrainingConfig) -> int:
         """Micro-batches that each data-parallel rank accumulates in one step, once the batch has grown."""
         return training.global_batch_size // (training.micro_batch_size * self.data)

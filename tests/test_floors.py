@@ -43,8 +43,16 @@ TORCH_FREE_IN_ENGINE = [
     "configuration.name_patterns",
     "configuration.problems",
     "configuration.yaml_text",
+    "estimate.activations",
+    "estimate.communication",
+    "estimate.memory",
+    "estimate.rank_parameters",
+    "estimate.report",
+    "estimate.step_time",
+    "estimate.text",
     "events",
     "flops",
+    "hardware",
     "layout",
     "model_summary",
     "models.parameter_table",
@@ -57,6 +65,8 @@ TORCH_FREE_IN_ENGINE = [
     "run_directory",
     "run_summary",
     "timetable",
+    "tuning.candidates",
+    "tuning.fit",
 ]
 
 

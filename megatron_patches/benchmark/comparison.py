@@ -1,30 +1,34 @@
-"""Tokens a second of a run beside another loop over the same model: started, compared and described. Torch-free.
+"""Tokens a second of a run, beside another loop over the same model where one is named: started and described.
 
-The measurement itself is `benchmark_worker`'s, a process of its own.
+The measurement itself is `benchmark.worker`'s, processes of their own. Torch-free.
 """
 
 import json
 import math
 import os
 import platform
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.config import RunConfig, load_run, to_yaml
-from megatron_patches.flops import peak_tflops, training_flops_per_token
-from megatron_patches.parallel.parallel_config import ParallelConfig
+from megatron_patches.estimate.memory import estimate_memory
+from megatron_patches.flops import FlopsPerToken, flops_per_token
+from megatron_patches.hardware import peak_tflops
+from megatron_patches.layout import plan_layout
 from megatron_patches.parameter_count import count_parameters
-from megatron_patches.run_directory import CHECKOUT, Launch
-from megatron_patches.run_summary import aligned, tokens_per_step
+from megatron_patches.run_directory import CHECKOUT, Launch, runs_root
+from megatron_patches.run_summary import tokens_per_step
 
 WORKER = "megatron_patches.benchmark.worker"
 
@@ -34,6 +38,8 @@ WORKER = "megatron_patches.benchmark.worker"
 # last loss says nothing about equality.
 COMPARED_STEPS = 20
 AGREEMENT = {"fp32": 1e-4, "bf16": 1e-3}
+AGREEMENT_OF_OTHERS = 0.05
+"""of a peer that draws its weights in another way: it learns the same, not step by step"""
 
 
 @dataclass(frozen=True)
@@ -49,84 +55,123 @@ class Turns:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """The other loop, measured in the same turns."""
+
+    name: str
+    tokens_per_second: Spread
+    ratio: Ratio
+    """ours over the peer's"""
+    loss_difference: float
+    """largest relative difference of both sides' losses, over the first 20 steps"""
+    final_loss: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """A measurement and what it was made of."""
 
     run: str
     overrides: list[str]
-    overridden_layout: str | None
-    """layout that the run asks for, where it is not the one that was measured"""
-    peer: str
     turns: Turns
-    zero_stage: int
+    layout: dict[str, int | bool]
+    """tensor, pipeline, data, sequence_parallel, zero_stage"""
+    recomputation: str
     precision: str
+    compiled: bool | None
+    """as the run says; None leaves it to the device"""
     parameters: int
     global_batch_size: int
     micro_batch_size: int
     sequence_length: int
+    step_seconds: Spread
     tokens_per_second: Spread
-    peer_tokens_per_second: Spread
-    ratio: Ratio
-    """ours over peer"""
-    tflops: float
-    """ours, at the median: work of forward and backward pass as `flops.py` counts it"""
+    """of all processes"""
+    tflops: FlopsPerToken
+    """TFLOP/s of each process at the median, by convention"""
     peak_tflops: float | None
-    """dense peak of the GPU in 16 bits; None where it is not known or not the one to compare with: on a CPU, in fp32"""
-    loss_difference: float
-    """largest relative difference of both sides' losses, over the first 20 steps"""
+    """dense peak of the GPU in the run's precision; None where it is not known"""
+    first_loss: float
     final_loss: float
-    peer_final_loss: float
+    memory: int | None
+    """bytes allocated at most on rank 0's GPU; None on a CPU"""
+    estimated_memory: int
+    """bytes that were expected on the largest rank"""
+    breakdown: dict[str, float] | None
+    """seconds of a profiled step by kind"""
+    peer: Peer | None
     hardware: str
     threads: int
+    load: float
+    """processes that wanted a CPU before the measurement: more than there are CPUs, and others disturbed it"""
     versions: dict[str, str]
+    commit: str
     date: str
 
     @property
     def mfu(self) -> float | None:
-        """Share of the peak that the model's own FLOPs reach."""
-        return self.tflops / self.peak_tflops if self.peak_tflops else None
+        """Share of the peak, by the exact causal count."""
+        return self.tflops.causal / self.peak_tflops if self.peak_tflops else None
 
     @property
     def agrees(self) -> bool:
         """Whether both sides trained the same; if not, their speeds are those of two different things."""
-        return self.loss_difference <= AGREEMENT[self.precision]
+        if self.peer is None:
+            return math.isfinite(self.final_loss)
+        bound = AGREEMENT[self.precision] if self.peer.name == "loop" else AGREEMENT_OF_OTHERS
+        return self.peer.loss_difference <= bound
 
 
-def compare(path: Path, overrides: Sequence[str], turns: Turns, threads: int) -> Benchmark:
-    """Train a run's model in the trainer and in a bare PyTorch loop, in turns and in one process of `threads` threads.
+def measure_run(
+    path: Path,
+    overrides: Sequence[str],
+    turns: Turns,
+    threads: int,
+    peer: str | None = "loop",
+    processes: int | None = None,
+    trace: Path | None = None,
+) -> Benchmark:
+    """Train a run's model in the trainer, and in the peer's loop in turns, on the run's own layout.
 
-    Nothing is left of it: its run directory is a temporary one.
+    `threads` are shared by the processes of a machine. Nothing is left of it but the trace: its run directory is a
+    temporary one.
 
     Raises:
         TrainyardError: the run, its data or an override is wrong.
-        TrainingFailed: a step failed, or the worker died; then the message is the end of what it said.
+        TrainingFailed: a step failed, or a worker died; then the message is the end of what it said.
     """
-    measured_steps = (turns.warmup + turns.alternations) * turns.steps
-    config = _for_measuring(path, overrides, measured_steps)
+    measured_steps = (turns.warmup + turns.alternations) * turns.steps + (4 if trace else 0)
+    config = _for_measuring(path, overrides, measured_steps, peer)
+    world = processes or config.parallel.tensor * config.parallel.pipeline
+    plan_layout(config, world)
     samples = measured_steps * config.training.global_batch_size
     RunData(config.data, CHECKOUT).check(config.model.vocab_size, samples, validation_samples=0)
-    with tempfile.TemporaryDirectory(prefix="trainyard-benchmark-") as folder:
+    load = os.getloadavg()[0]
+    shared = runs_root() if _nodes() > 1 else None  # of several nodes all must see it
+    if shared is not None:
+        shared.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="trainyard-benchmark-", dir=shared) as folder:
         launch = Launch(Path(folder) / config.name / "launches" / "0001")
         launch.directory.mkdir(parents=True)
         launch.config.write_text(to_yaml(config), encoding="utf-8")
-        measured = _run_worker(launch, turns, threads)
-    return _describe(load_run(path).parallel, config, list(overrides), turns, measured)
+        measured = _run_workers(launch, turns, max(1, threads // world), world, peer, trace)
+    return _describe(config, list(overrides), turns, world, load, peer, measured)
 
 
-def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int) -> RunConfig:
-    """The run in one process, without validation, with its only save beyond the end of the measurement."""
-    one_process = ["--parallel.tensor=1", "--parallel.pipeline=1", "--parallel.pipeline_partition=transformer"]
-    one_process += ["--parallel.sequence_parallel=false"]
-    asked = load_run(path, [*one_process, *overrides])
-    if asked.parallel.tensor * asked.parallel.pipeline > 1:
-        raise TrainyardError(
-            f"{path.stem}: bench measures one process; leave out --parallel.tensor and --parallel.pipeline"
-        )
-    if asked.training.precision not in AGREEMENT:
+def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, peer: str | None) -> RunConfig:
+    """The run without validation, with its only save beyond the end of the measurement."""
+    asked = load_run(path, overrides)
+    if peer is not None and asked.training.precision not in AGREEMENT:
         raise TrainyardError(
             f"{path.stem}: bench compares in {' or '.join(AGREEMENT)}: a bare loop has no loss scale, so in "
             f"{asked.training.precision} it would train something else; add --training.precision bf16 "
-            "--training.loss_scale null"
+            "--training.loss_scale null, or measure alone (--peer none)"
+        )
+    plain = asked.objective.name == "causal" and not asked.objective.reset_attention
+    if peer is not None and asked.parallel.pipeline > 1 and not plain:
+        raise TrainyardError(
+            f"{path.stem}: the peer's pipeline sends no contexts of tokens; measure alone (--peer none)"
         )
     steps = max(asked.timetable.steps, measured_steps + 1)
     changes = {
@@ -138,62 +183,156 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int) ->
         "evaluation": "null",
         "logging.wandb": "null",
     }
-    return load_run(path, [*one_process, *overrides, *(f"--{key}={value}" for key, value in changes.items())])
+    return load_run(path, [*overrides, *(f"--{key}={value}" for key, value in changes.items())])
 
 
-def _run_worker(launch: Launch, turns: Turns, threads: int) -> dict:
-    command = [
-        *(sys.executable, "-P", "-m", WORKER, str(launch.directory), "--alternations", str(turns.alternations)),
-        *("--warmup", str(turns.warmup), "--steps", str(turns.steps)),
-    ]
+def _run_workers(
+    launch: Launch, turns: Turns, threads: int, world: int, peer: str | None, trace: Path | None
+) -> dict[str, Any]:
+    words = [str(launch.directory), "--alternations", str(turns.alternations)]
+    words += ["--warmup", str(turns.warmup), "--steps", str(turns.steps)]
+    words += ["--peer", peer] if peer else []
+    words += ["--trace", str(trace.resolve())] if trace else []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(CHECKOUT)}
+    environment |= {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}  # as a launch has it (node.quieten_libraries)
+    command = [sys.executable, "-P", "-m", WORKER, *words]
     log = launch.directory / "worker.log"
     with log.open("w") as output:  # the trainer's own log lines go where they would in a job: to a file
-        done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+        codes = _run_on_nodes(command, environment, output, world) if _nodes() > 1 else None
+        codes = codes or _run_here(command, environment, output, world)
     lines = log.read_text(errors="replace").splitlines()
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if done.returncode == 2:
+    errors = list(dict.fromkeys(line.removeprefix("error: ") for line in lines if line.startswith("error: ")))
+    if 2 in codes:
         raise TrainyardError("\n".join(errors))
-    if done.returncode:
-        raise TrainingFailed("\n".join(errors or [*lines[-30:], f"the measurement ended with code {done.returncode}"]))
+    if any(codes):
+        failed = next(code for code in codes if code)
+        raise TrainingFailed("\n".join(errors or [*lines[-30:], f"the measurement ended with code {failed}"]))
     return json.loads((launch.directory / "measurement.json").read_text())
 
 
+def _run_here(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
+    """One process a rank; the first that fails ends the others."""
+    if world == 1:
+        return [
+            subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    workers = [
+        subprocess.Popen(
+            command, env=environment | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=output, stderr=subprocess.STDOUT,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    try:
+        while any(worker.poll() is None for worker in workers):
+            if any(worker.poll() for worker in workers):
+                break
+            try:
+                next(worker for worker in workers if worker.poll() is None).wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        ended = [worker.poll() for worker in workers]
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    return [code if code is not None else 1 for code in ended]
+
+
+def _nodes() -> int:
+    return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+
+
+def _run_on_nodes(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
+    """One task a rank over the job's nodes, by srun; they meet on the first node."""
+    listed = subprocess.run(
+        ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
+    )
+    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # no two jobs of a node want the same one
+    place = {"MASTER_ADDR": listed.stdout.split()[0], "MASTER_PORT": str(port)}
+    srun = ["srun", f"--ntasks={world}", f"--ntasks-per-node={world // _nodes()}", "--kill-on-bad-exit=1"]
+    done = subprocess.run(
+        [*srun, *command], env=environment | place, stdout=output, stderr=subprocess.STDOUT, check=False
+    )
+    return [done.returncode]
+
+
 def _describe(
-    asked: ParallelConfig, config: RunConfig, overrides: list[str], turns: Turns, measured: dict
+    config: RunConfig,
+    overrides: list[str],
+    turns: Turns,
+    world: int,
+    load: float,
+    peer: str | None,
+    found: dict[str, Any],
 ) -> Benchmark:
+    layout = plan_layout(config, world)
     tokens = tokens_per_step(config) * turns.steps
-    ours, peer = (measured[side] for side in ("ours", "peer"))
+    ours = found["ours"]
     speed = spread([tokens / seconds for seconds in ours["seconds"]])
-    tflops = speed.median * training_flops_per_token(config.model, config.data.sequence_length) / 1e12
-    peak = peak_tflops(measured["device"] or "", config.training.precision)
-    single = asked.tensor * asked.pipeline == 1
+    counted = flops_per_token(config.model, config.data.sequence_length, config.training.recomputation)
+    device = found["device"]
     return Benchmark(
         run=config.name,
         overrides=overrides,
-        overridden_layout=None if single else f"tensor {asked.tensor} x pipeline {asked.pipeline}",
-        peer="loop",
         turns=turns,
-        zero_stage=config.parallel.zero_stage,
+        layout={
+            "tensor": layout.tensor,
+            "pipeline": layout.pipeline,
+            "data": layout.data,
+            "sequence_parallel": layout.sequence_parallel,
+            "zero_stage": config.parallel.zero_stage,
+        },
+        recomputation=config.training.recomputation,
         precision=config.training.precision,
+        compiled=config.training.compile,
         parameters=count_parameters(config.model, config.data.sequence_length).total,
         global_batch_size=config.training.global_batch_size,
         micro_batch_size=config.training.micro_batch_size,
         sequence_length=config.data.sequence_length,
+        step_seconds=spread([seconds / turns.steps for seconds in ours["seconds"]]),
         tokens_per_second=speed,
-        peer_tokens_per_second=spread([tokens / seconds for seconds in peer["seconds"]]),
-        ratio=median_ratio(peer["seconds"], ours["seconds"]),
-        tflops=tflops,
-        peak_tflops=peak,
-        loss_difference=largest_difference(ours["losses"][:COMPARED_STEPS], peer["losses"][:COMPARED_STEPS]),
+        tflops=FlopsPerToken(**{name: speed.median * each / world / 1e12 for name, each in asdict(counted).items()}),
+        peak_tflops=peak_tflops(device or "", config.training.precision),
+        first_loss=ours["losses"][0],
         final_loss=ours["losses"][-1],
-        peer_final_loss=peer["losses"][-1],
-        hardware=measured["device"] or cpu_name(),
-        threads=measured["threads"],
+        memory=ours["memory"],
+        estimated_memory=estimate_memory(config, layout, device="cuda" if device else "cpu").largest.total,
+        breakdown=found["breakdown"],
+        peer=_describe_peer(peer, tokens, ours, found["peer"]) if peer else None,
+        hardware=f"{world} x {device}" if device else cpu_name(),
+        threads=found["threads"],
+        load=load,
         versions={"python": platform.python_version()}
         | {package: metadata.version(package) for package in ("torch", "deepspeed", "megatron-core")},
+        commit=_commit(),
         date=datetime.now(UTC).isoformat(timespec="minutes"),
     )
+
+
+def _describe_peer(name: str, tokens: int, ours: dict[str, Any], peer: dict[str, Any]) -> Peer:
+    return Peer(
+        name=name,
+        tokens_per_second=spread([tokens / seconds for seconds in peer["seconds"]]),
+        ratio=median_ratio(peer["seconds"], ours["seconds"]),
+        loss_difference=largest_difference(ours["losses"][:COMPARED_STEPS], peer["losses"][:COMPARED_STEPS]),
+        final_loss=peer["losses"][-1],
+        memory=peer["memory"],
+    )
+
+
+def _commit() -> str:
+    """The checkout's revision, with a + where it was changed; n/a where it is no git repository."""
+    git = ["git", "-C", str(CHECKOUT)]
+    found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        return "n/a"
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode != 0
+    return found.stdout.strip() + "+" * changed
 
 
 def largest_difference(losses: Sequence[float], reference: Sequence[float]) -> float:
@@ -208,40 +347,3 @@ def cpu_name() -> str:
     lines = information.read_text().splitlines() if information.is_file() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return f"{next(models, platform.processor() or platform.machine())}, {os.cpu_count()} CPUs"
-
-
-def as_text(found: Benchmark) -> str:
-    """The comparison for people, one label a line."""
-    turns = found.turns
-    layout = f"1 process, ZeRO {found.zero_stage}, {found.precision}"
-    if found.overridden_layout:
-        layout += f" (the run asks for {found.overridden_layout}; overridden)"
-    mfu = f", MFU {found.mfu:.1%} of {found.peak_tflops:g}" if found.peak_tflops else ""
-    verdict = "they agree" if found.agrees else "THEY DO NOT AGREE: the ratio compares two different trainings"
-    lines = [
-        ("run", " ".join([found.run, *found.overrides])),
-        ("model", f"{found.parameters:,} parameters"),
-        ("layout", layout),
-        ("batch", f"{found.global_batch_size} x {found.sequence_length} tokens, micro-batch {found.micro_batch_size}"),
-        ("ours", f"the trainer's step with every callback of a launch: {_speed(found.tokens_per_second)}"),
-        ("peer", f"a bare PyTorch loop, same module and optimizer: {_speed(found.peer_tokens_per_second)}"),
-        (
-            "ours / peer",
-            f"{found.ratio.median:.3f}, 95 % interval {found.ratio.low:.3f} to {found.ratio.high:.3f} "
-            f"(median of {turns.alternations} alternations of {turns.steps} steps after {turns.warmup} of warm-up)",
-        ),
-        ("work", f"{found.tflops:.3g} TFLOP/s of forward and backward pass, causal attention counted whole{mfu}"),
-        (
-            "losses",
-            f"{verdict} (largest relative difference {found.loss_difference:.1e} in the first {COMPARED_STEPS} steps); "
-            f"the last: ours {found.final_loss:.6f}, peer {found.peer_final_loss:.6f}",
-        ),
-        ("hardware", f"{found.hardware}, {found.threads} threads"),
-        ("versions", ", ".join(f"{package} {version}" for package, version in found.versions.items())),
-        ("date", found.date),
-    ]
-    return aligned(lines)
-
-
-def _speed(found: Spread) -> str:
-    return f"{found.median:,.0f} tokens/s (quartiles {found.low:,.0f} to {found.high:,.0f})"

@@ -1,63 +1,77 @@
-"""The process that measures: `python -m megatron_patches.benchmark.worker LAUNCH_DIRECTORY --alternations N ...`.
+"""A process that measures: `python -m megatron_patches.benchmark.worker LAUNCH_DIRECTORY --alternations N ...`.
 
-It is one configuration and nothing else, so no other's patches, threads or memory are in the measurement. Its result is
-`measurement.json` in the launch's folder.
+Its group of processes is one configuration and nothing else, so no other's patches, threads or memory are in the
+measurement. The result is `measurement.json` in the launch's folder, written by rank 0.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
+from typing import Protocol
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
 
 from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
+from megatron_patches.benchmark.bare_loop import BareLoop
+from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
+from megatron_patches.benchmark.profile import profile_steps
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig, load_resolved
-from megatron_patches.engine.build import PRECISIONS, compiles
-from megatron_patches.engine.deepspeed_engine import mixed_precision_optimizer
-from megatron_patches.engine.optimizer_placement import place_optimizer
-from megatron_patches.layout import Layout
-from megatron_patches.models.build import PlainModel, canonical_parameters
-from megatron_patches.models.compilation import compile_blocks
-from megatron_patches.models.gpt import gpt_layers
-from megatron_patches.objectives.loss import build_loss
+from megatron_patches.engine.build import PRECISIONS
+from megatron_patches.layout import plan_layout
 from megatron_patches.objectives.micro_batch import MicroBatch
-from megatron_patches.optim.build import select_trainable
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
-from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.progress import StepRecord
 from megatron_patches.run_directory import CHECKOUT, Launch
 from megatron_patches.train import build_trainer, training_batches
 from megatron_patches.trainer import Trainer
 
+PEERS: dict[str, type[BareLoop] | type[NanoGPTStyleLoop]] = {"loop": BareLoop, "nanogpt": NanoGPTStyleLoop}
+PROFILED_STEPS = 3
+
+
+class Loop(Protocol):
+    """One side of a measurement."""
+
+    def step(self) -> None:
+        """One optimizer step."""
+
+    def losses(self) -> list[float]:
+        """Losses of all steps so far."""
+
 
 @dataclass
 class Side:
-    """What one side of the comparison took and what it learned."""
+    """What one side took and what it learned."""
 
     seconds: list[float] = field(default_factory=list)
     """of each measured turn"""
     losses: list[float] = field(default_factory=list)
     """of every step from the first, warm-up included"""
+    memory: int | None = None
+    """bytes that its tensors took at most on this GPU, the other side's left out; None on a CPU"""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything the worker found out."""
+    """Everything the workers found out."""
 
     ours: Side
-    peer: Side
+    peer: Side | None
     device: str | None
     """name of the GPU, None on a CPU"""
     threads: int
-    """that torch computes with"""
+    """that torch computes with, in each process"""
+    breakdown: dict[str, float] | None = None
+    """seconds of a profiled step by kind, where it was asked for"""
 
 
 class Losses(Callback):
@@ -98,72 +112,44 @@ class OurLoop:
             callback.close()
 
 
-class BareLoop:
-    """A loop as one writes it in PyTorch, over the same module and optimizer, without DeepSpeed.
+def measure(
+    config: RunConfig,
+    launch: Launch,
+    alternations: int,
+    warmup: int,
+    steps: int,
+    peer: str | None = "loop",
+    trace: Path | None = None,
+) -> Measurement:
+    """Let both loops take turns of `steps` steps, `warmup` turns each unmeasured, on this rank.
 
-    It has less to do than a real one: its batches lie in memory, it writes nothing, it reads no loss before the end.
+    `trace` is where a profile of further steps of ours is written.
     """
-
-    def __init__(self, config: RunConfig, groups: ProcessGroups, batches: list[list[MicroBatch]]) -> None:
-        self._config = config
-        self._batches = batches
-        self._device = groups.device
-        self._randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-        specs = gpt_layers(
-            config.model, config.data.sequence_length, groups, self._randomness, config.training.recomputation
-        )
-        model = config.model
-        self._draws = max(model.hidden_dropout, model.attention_dropout, model.dropout_of_embedding) > 0
-        self._model = PlainModel(specs, config.training.seed).to(groups.device)
-        parameters = canonical_parameters(self._model)
-        select_trainable(config.training, parameters)
-        if compiles(config, groups):
-            compile_blocks(self._model)
-        self._optimizer = mixed_precision_optimizer(config.optimizer, parameters, 0, groups)
-        place_optimizer(0, parameters, self._optimizer, None, groups).make_ready()
-        self._loss = build_loss(config.objective, groups)
-        self._losses: list[Tensor] = []
-
-    def step(self) -> None:
-        """One optimizer step."""
-        config, step = self._config, len(self._losses) + 1
-        if self._draws:
-            self._randomness.start_step(step)  # the same draws as ours, so that the losses can be compared
-        self._losses.append(torch.stack([self._backward(batch) for batch in self._batches[step - 1]]).sum())
-        if config.optimizer.gradient_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), config.optimizer.gradient_clip)
-        rate = config.learning_rate(step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        # Last, as in ours: gradients kept between turns are memory that the other side has to do without. At 10M
-        # parameters it then grew the heap and gave it back in each of its turns: 20,000 page faults, 3 % of a step.
-        self._model.zero_grad(set_to_none=True)  # of the module: MasterWeights would forget its copies' alone
-
-    def _backward(self, batch: MicroBatch) -> Tensor:
-        batch = batch.to(self._device)
-        loss = self._loss(self._model(batch.tokens, batch.context), (batch.labels, batch.weights))
-        loss.backward()
-        return loss.detach()
-
-    def losses(self) -> list[float]:
-        """Losses of all steps so far."""
-        return torch.stack(self._losses).tolist()
-
-
-def measure(config: RunConfig, launch: Launch, alternations: int, warmup: int, steps: int) -> Measurement:
-    """Let both loops take turns of `steps` steps, `warmup` turns each unmeasured, in this process."""
-    groups = start_process_groups(Layout(tensor=1, pipeline=1, data=1), PRECISIONS[config.training.precision])
+    layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
+    groups = start_process_groups(layout, PRECISIONS[config.training.precision])
     turns = warmup + alternations
-    peer = BareLoop(config, groups, _read_batches(config, groups, turns * steps))
+    held = [_allocated(groups.device)]
+    loops: list[Loop] = []
+    if peer is not None:
+        loops.append(PEERS[peer](config, groups, _read_batches(config, groups, turns * steps)))
+        held.append(_allocated(groups.device))
     ours = OurLoop(config, launch, groups)
+    loops.append(ours)
+    held.append(_allocated(groups.device))
     try:
-        seconds = alternate((ours.step, peer.step), turns, steps, groups.device)
+        taken, peaks = alternate([loop.step for loop in loops], turns, steps, groups.device)
+        # of a turn's peak the other side's tensors are left out: what was allocated when it was made
+        others = [held[-1] - (after - before) for before, after in pairwise(held)]
+        sides = [
+            Side(seconds[warmup:], loop.losses(), peak - other if groups.device.type == "cuda" else None)
+            for seconds, loop, peak, other in zip(taken, loops, peaks, others, strict=True)
+        ]
         measurement = Measurement(
-            Side(seconds[0][warmup:], ours.losses()),
-            Side(seconds[1][warmup:], peer.losses()),
+            sides[-1],
+            sides[0] if peer is not None else None,
             torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else None,
             torch.get_num_threads(),
+            profile_steps(ours.trainer, PROFILED_STEPS, trace) if trace is not None else None,
         )
     finally:
         ours.close()
@@ -180,37 +166,66 @@ def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[
 
 
 def alternate(
-    loops: tuple[Callable[[], None], Callable[[], None]], turns: int, steps: int, device: torch.device
-) -> tuple[list[float], list[float]]:
-    """Seconds of each turn of both loops; who goes first changes every time, so neither always follows the other."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+    loops: Sequence[Callable[[], None]], turns: int, steps: int, device: torch.device
+) -> tuple[list[list[float]], list[int]]:
+    """Seconds of each turn of the loops, and the bytes allocated at most in any turn of each.
+
+    Who goes first changes every time, so none always follows the other.
+    """
+    seconds: list[list[float]] = [[] for _ in loops]
+    peaks = [0] * len(loops)
+    order = list(range(len(loops)))
     for turn in range(turns):
-        for side in (0, 1) if turn % 2 == 0 else (1, 0):
-            _wait_for(device)
+        for side in order if turn % 2 == 0 else reversed(order):
+            _wait_for_all(device)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
             started = perf_counter()
             for _ in range(steps):
                 loops[side]()
-            _wait_for(device)
+            _wait_for_all(device)
             seconds[side].append(perf_counter() - started)
-    return seconds
+            if device.type == "cuda":
+                peaks[side] = max(peaks[side], torch.cuda.max_memory_allocated(device))
+    return seconds, peaks
 
 
-def _wait_for(device: torch.device) -> None:
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _wait_for_all(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
 
 
-def main(launch: Launch, alternations: int, warmup: int, steps: int) -> int:
+def main(launch: Launch, options: argparse.Namespace) -> int:
     """The command line; returns its exit code."""
-    # a world of one: it meets itself at a port of the system's choice
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    join_world(os.environ)
     try:
-        measurement = measure(load_resolved(launch.config), launch, alternations, warmup, steps)
+        measurement = measure(
+            load_resolved(launch.config), launch, options.alternations, options.warmup, options.steps, options.peer,
+            options.trace,
+        )  # fmt: skip
     except (TrainyardError, TrainingFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, TrainyardError) else 1
-    (launch.directory / "measurement.json").write_text(json.dumps(asdict(measurement)))
+    if os.environ["RANK"] == "0":
+        (launch.directory / "measurement.json").write_text(json.dumps(asdict(measurement)))
     return 0
+
+
+def join_world(environment: "os._Environ[str] | dict[str, str]") -> None:
+    """Say which rank this is: as started by `comparison`, by srun, or as a world of one that meets itself."""
+    if "RANK" in environment:
+        return
+    if "SLURM_PROCID" in environment and "MASTER_ADDR" in environment:
+        names = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
+        environment.update({name: environment[theirs] for name, theirs in names.items()})
+        return
+    environment.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
 
 
 if __name__ == "__main__":
@@ -219,5 +234,7 @@ if __name__ == "__main__":
     parser.add_argument("--alternations", type=int, required=True, help="measured turns of each loop")
     parser.add_argument("--warmup", type=int, required=True, help="turns of each loop before them")
     parser.add_argument("--steps", type=int, required=True, help="steps in a turn")
-    options = parser.parse_args()
-    sys.exit(main(Launch(options.launch_directory), options.alternations, options.warmup, options.steps))
+    parser.add_argument("--peer", choices=sorted(PEERS), help="the other loop")
+    parser.add_argument("--trace", type=Path, help="where a profile of further steps goes")
+    found = parser.parse_args()
+    sys.exit(main(Launch(found.launch_directory), found))

@@ -15,7 +15,7 @@ from megatron_patches.callbacks.validation import Validation
 from megatron_patches.callbacks.wandb_log import WandbLog
 from megatron_patches.config import RunConfig
 from megatron_patches.events import EventWriter
-from megatron_patches.flops import peak_tflops
+from megatron_patches.hardware import peak_tflops
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run_directory import Launch
 

@@ -49,7 +49,8 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     if compiles(config, groups):
         compile_blocks(module)
     scale = LossScale(training.loss_scale or LossScaleConfig(), groups.device) if training.precision == "fp16" else None
-    rest = (groups, config.optimizer, config.parallel.zero_stage, training.micro_batch_size, scale)
+    zero_stage = groups.layout.zero_stage(config.parallel.zero_stage)
+    rest = (groups, config.optimizer, zero_stage, training.micro_batch_size, scale)
     return PlainEngine(module, loss, *rest) if isinstance(module, PlainModel) else PipelineEngine(module, *rest)
 
 

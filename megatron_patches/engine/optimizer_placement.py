@@ -116,7 +116,9 @@ class FullState(OptimizerPlacement):
     def __init__(self, parameters: dict[str, nn.Parameter], optimizer: Optimizer, groups: ProcessGroups) -> None:
         super().__init__(parameters, optimizer, groups)
         masters = optimizer.masters if isinstance(optimizer, MasterWeights) else {}
-        self._trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        # in the optimizer's order, as under the other stages: the squares of the norm then add up to the same last bit
+        names = [name for group in self.optimizer.param_groups for name in group["names"]]
+        self._trained = {name: parameters[name] for name in names}
         first = groups.coordinates.data == 0
         self._fragments = [
             Fragment(

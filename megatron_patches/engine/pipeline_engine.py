@@ -50,7 +50,8 @@ class PipelineEngine(DeepSpeedEngine):
         self.deepspeed.set_dataiterator(pairs(self._to_train(micro_batches)))
         run_gradients_only(self.deepspeed, len(micro_batches))
         sum_tied_gradients(self.deepspeed)
-        self.deepspeed._exec_reduce_grads()
+        if self.groups.layout.data > 1:  # else DeepSpeed would copy all gradients into a bucket and back, for nobody
+            self.deepspeed._exec_reduce_grads()
         self._finish_gradients()
         return self._sum_over_ranks(self.deepspeed.total_loss, self._loss_factor())
 

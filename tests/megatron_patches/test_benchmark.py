@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.benchmark.comparison import Benchmark, Turns, as_text, largest_difference
+from megatron_patches.benchmark.comparison import Benchmark, Peer, Turns, largest_difference
+from megatron_patches.benchmark.profile import kind_of
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
+from megatron_patches.benchmark.text import as_text
 from megatron_patches.benchmark.worker import alternate
 from megatron_patches.config import load_resolved
+from megatron_patches.flops import FlopsPerToken
 from megatron_patches.run_directory import Launch, start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData
@@ -18,28 +21,37 @@ from tests.small_training import SmallData
 FOUND = Benchmark(
     run="tr900a-28K-small",
     overrides=[],
-    overridden_layout=None,
-    peer="loop",
     turns=Turns(alternations=30, warmup=3, steps=1),
-    zero_stage=0,
+    layout={"tensor": 1, "pipeline": 1, "data": 1, "sequence_parallel": False, "zero_stage": 0},
+    recomputation="none",
     precision="fp32",
+    compiled=None,
     parameters=28_000,
     global_batch_size=8,
     micro_batch_size=2,
     sequence_length=16,
+    step_seconds=Spread(0.13, 0.12, 0.14),
     tokens_per_second=Spread(950.0, 900.0, 1000.0),
-    peer_tokens_per_second=Spread(1000.0, 980.0, 1010.0),
-    ratio=Ratio(0.95, 0.93, 0.97),
-    tflops=0.02,
+    tflops=FlopsPerToken(palm=0.03, bigscience=0.025, causal=0.02, computed=0.03),
     peak_tflops=None,
-    loss_difference=1e-7,
+    first_loss=5.9,
     final_loss=5.0,
-    peer_final_loss=5.0,
+    memory=None,
+    estimated_memory=10**6,
+    breakdown=None,
+    peer=Peer("loop", Spread(1000.0, 980.0, 1010.0), Ratio(0.95, 0.93, 0.97), 1e-7, 5.0, None),
     hardware="a CPU",
     threads=1,
+    load=0.1,
     versions={"python": "3.11"},
+    commit="0123456789ab",
     date="2026-01-01T00:00+00:00",
 )
+
+
+def beside(difference: float, name: str = "loop") -> Benchmark:
+    assert FOUND.peer is not None
+    return replace(FOUND, peer=replace(FOUND.peer, name=name, loss_difference=difference))
 
 
 def test_spread_of_known_numbers() -> None:
@@ -79,7 +91,7 @@ def test_more_measurements_narrow_the_interval_and_it_can_be_had_again() -> None
 
 def test_sides_take_turns_and_change_who_is_first() -> None:
     order: list[str] = []
-    seconds = alternate((lambda: order.append("a"), lambda: order.append("b")), 3, 2, torch.device("cpu"))
+    seconds, _ = alternate((lambda: order.append("a"), lambda: order.append("b")), 3, 2, torch.device("cpu"))
     assert "".join(order) == "aabb" + "bbaa" + "aabb"
     assert [len(side) for side in seconds] == [3, 3]
 
@@ -87,10 +99,19 @@ def test_sides_take_turns_and_change_who_is_first() -> None:
 def test_another_loss_is_said() -> None:
     assert FOUND.agrees
     assert "they agree" in as_text(FOUND)
-    other = replace(FOUND, loss_difference=2e-4)
+    other = beside(2e-4)
     assert not other.agrees
     assert "DO NOT AGREE" in as_text(other)
     assert replace(other, precision="bf16").agrees
+    assert beside(0.01, "nanogpt").agrees, "it draws its weights in another way"
+    assert not beside(0.1, "nanogpt").agrees
+
+
+def test_a_run_alone_has_no_ratio() -> None:
+    alone = replace(FOUND, peer=None)
+    assert alone.agrees
+    assert "ours / peer" not in as_text(alone)
+    assert not replace(alone, final_loss=float("nan")).agrees
 
 
 def test_the_largest_difference_is_relative_to_the_reference() -> None:
@@ -140,13 +161,47 @@ def test_the_peer_trains_the_same(small_data: SmallData, tmp_path: Path, monkeyp
 def test_a_loss_that_is_no_number_never_agrees(place: int) -> None:
     losses = [5.0, 5.0]
     losses[place] = float("nan")
-    difference = largest_difference(losses, [5.0, 5.0])
-    assert not replace(FOUND, loss_difference=difference).agrees
+    assert not beside(largest_difference(losses, [5.0, 5.0])).agrees
 
 
 def test_mfu_is_said_where_the_peak_is_known() -> None:
     assert FOUND.mfu is None
-    assert "MFU" not in as_text(FOUND)
-    known = replace(FOUND, tflops=300.0, peak_tflops=600.0)
+    assert "MFU n/a" in as_text(FOUND)
+    known = replace(FOUND, tflops=replace(FOUND.tflops, causal=300.0), peak_tflops=600.0)
     assert known.mfu == 0.5
     assert "MFU 50.0% of 600" in as_text(known)
+
+
+LAYOUTS = {
+    "tensor 2": ["--parallel.tensor=2"],
+    "sequence parallel 2": ["--parallel.tensor=2", "--parallel.sequence_parallel=true"],
+    "pipeline 2": ["--parallel.pipeline=2"],
+    "pipeline 2, untied": ["--parallel.pipeline=2", "--model.tied_head=false"],
+    "data 2, ZeRO 1": ["--parallel.zero_stage=1"],
+}
+
+
+@pytest.mark.parametrize(
+    "layout", ["tensor 2", "sequence parallel 2", "pipeline 2", "pipeline 2, untied", "data 2, ZeRO 1"]
+)
+def test_the_peer_trains_the_same_on_layouts(
+    layout: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    launch = start_launch(small_data.run(tmp_path, LAYOUTS[layout]))
+    found = run_on_ranks(both_losses, 2, {layout: str(launch.directory)})[0]
+    ours, peer = found[layout]
+    assert largest_difference(ours, peer) <= 1e-5
+
+
+def test_profiled_time_is_told_by_names() -> None:
+    kinds = {
+        "aten::addmm": "GEMM",
+        "sm90_xmma_gemm_bf16bf16_bf16f32": "GEMM",
+        "nvjet_tst_128x256": "GEMM",
+        "flash_fwd_kernel": "attention",
+        "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
+        "ncclDevKernel_AllReduce_Sum_f32_RING_LL": "communication",
+        "triton_poi_fused_gelu_0": "other kernels",
+    }
+    assert {name: kind_of(name) for name in kinds} == kinds

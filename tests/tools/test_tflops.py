@@ -32,11 +32,12 @@ def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["agrees"]
-    assert found["loss_difference"] < 1e-5
+    assert found["peer"]["loss_difference"] < 1e-5
     assert found["final_loss"] < 5.9  # it started at ln 384 = 5.95
     assert found["turns"] == {"alternations": 3, "warmup": 1, "steps": 2}
-    assert found["ratio"]["low"] <= found["ratio"]["median"] <= found["ratio"]["high"]
-    assert (found["threads"], found["zero_stage"], found["mfu"]) == (1, 0, None)
+    ratio = found["peer"]["ratio"]
+    assert ratio["low"] <= ratio["median"] <= ratio["high"]
+    assert (found["threads"], found["layout"]["zero_stage"], found["mfu"]) == (1, 0, None)
     assert not list(tmp_path.glob("trainyard-benchmark-*")), "the temporary run directory was left behind"
 
 
@@ -46,7 +47,9 @@ def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> Non
         (["tr900z-1M-nothing"], "there is no run tr900z-1M-nothing"),
         (["RUN", "--peer", "megatron"], "megatron"),
         (["RUN", "--alternation", "3"], "alternation"),
-        (["RUN", "--parallel.tensor", "2"], "measures one process"),
+        (["RUN", "--parallel.tensor", "3"], "nearest parallel.tensor that works"),
+        (["RUN", "--processes", "3"], "nearest global_batch_size"),
+        (["--parallel.tensor", "2"], "name a run before its overrides"),
         (["RUN", "--training.precision", "fp16"], "bench compares in fp32 or bf16"),
         (["RUN", "--data.path", "nowhere/text"], "nowhere/text"),
         (["RUN", "--training.global_batch_size", "4096"], "data.max_epochs"),

@@ -1,0 +1,133 @@
+"""A peer of another make: GPT-2 in plain PyTorch in the manner of nanoGPT, compiled whole, under bf16 autocast.
+
+Written anew from that manner: a fused query-key-value matrix, `scaled_dot_product_attention`, fp32 weights, cross
+entropy over all logits, fused AdamW, `torch.compile` of the whole model on a GPU. Its weights are drawn in another way
+than a run's, so losses are near each other and not equal.
+"""
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_tools.errors import TrainyardError
+from megatron_patches.config import RunConfig
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.optim.optimizer_config import AdamWConfig
+from megatron_patches.parallel.process_groups import ProcessGroups
+
+
+class _Block(nn.Module):
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__()
+        hidden = model.hidden_size
+        self.heads = model.attention_heads
+        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.up, self.down = nn.Linear(hidden, model.ffn_size), nn.Linear(model.ffn_size, hidden)
+
+    def forward(self, stream: Tensor) -> Tensor:
+        batch, sequence, hidden = stream.shape
+        query, key, value = (
+            part.view(batch, sequence, self.heads, -1).transpose(1, 2)
+            for part in self.qkv(self.norm1(stream)).split(hidden, dim=2)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        stream = stream + self.out(attended.transpose(1, 2).reshape(batch, sequence, hidden))
+        return stream + self.down(F.gelu(self.up(self.norm2(stream)), approximate="tanh"))
+
+
+class _GPT2(nn.Module):
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        model = config.model
+        self.tokens = nn.Embedding(model.padded_vocab_size, model.hidden_size)
+        self.places = nn.Embedding(config.data.sequence_length, model.hidden_size)
+        self.blocks = nn.ModuleList(_Block(model) for _ in range(model.layers))
+        self.norm = nn.LayerNorm(model.hidden_size)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                residual = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=model.residual_deviation if residual else model.deviation)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, ids: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        places = torch.arange(ids.shape[1], device=ids.device)
+        stream = self.tokens(ids) + self.places(places)
+        for block in self.blocks:
+            stream = block(stream)
+        logits = F.linear(self.norm(stream), self.tokens.weight)
+        losses = F.cross_entropy(logits.view(-1, logits.shape[-1]), labels.reshape(-1), reduction="none")
+        return (losses * weights.reshape(-1)).sum()
+
+
+class NanoGPTStyleLoop:
+    """Its loop: forward, backward, clip, step."""
+
+    def __init__(self, config: RunConfig, groups: ProcessGroups, batches: list[list[MicroBatch]]) -> None:
+        require_gpt2(config)
+        assert isinstance(config.optimizer, AdamWConfig)
+        if groups.layout.world_size > 1:
+            raise TrainyardError("the nanoGPT-style loop runs on one process: parallel.tensor 1, parallel.pipeline 1")
+        self._config, self._batches, self._device = config, batches, groups.device
+        torch.manual_seed(config.training.seed)
+        self._model = _GPT2(config).to(groups.device)
+        matrices = [parameter for parameter in self._model.parameters() if parameter.dim() > 1]
+        vectors = [parameter for parameter in self._model.parameters() if parameter.dim() == 1]
+        rule = config.optimizer
+        self._optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": rule.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=rule.learning_rate, betas=(rule.beta1, rule.beta2), eps=rule.epsilon, fused=True,
+        )  # fmt: skip
+        self._forward = torch.compile(self._model) if groups.device.type == "cuda" else self._model
+        self._losses: list[Tensor] = []
+
+    def step(self) -> None:
+        """One optimizer step."""
+        config, step = self._config, len(self._losses) + 1
+        half = config.training.precision == "bf16"
+        losses = []
+        for each in self._batches[step - 1]:
+            batch = each.to(self._device)
+            with torch.autocast(self._device.type, dtype=torch.bfloat16) if half else nullcontext():
+                loss = self._forward(batch.tokens, batch.labels, batch.weights)
+            loss.backward()
+            losses.append(loss.detach())
+        if config.optimizer.gradient_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), config.optimizer.gradient_clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.learning_rate(step)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._losses.append(torch.stack(losses).sum())
+
+    def losses(self) -> list[float]:
+        """Losses of all steps so far."""
+        return torch.stack(self._losses).tolist()
+
+
+def require_gpt2(config: RunConfig) -> None:
+    """Raise TrainyardError if the run trains something else than GPT-2's architecture with AdamW."""
+    model = config.model
+    differs = {
+        "model.position_embedding": model.position_embedding.name != "learned",
+        "model.activation": model.activation != "gelu_tanh",
+        "model.norm": model.norm != "layernorm" or not model.norm_bias or model.norm_placement != "pre",
+        "model.key_value_heads": model.groups != model.attention_heads,
+        "model.tied_head": not model.tied_head,
+        "model.hidden_dropout": max(model.hidden_dropout, model.attention_dropout, model.dropout_of_embedding) > 0,
+        "model.attention_bias": not (model.attention_bias and model.mlp_bias),
+        "model.parallel_residual": model.parallel_residual or model.query_key_norm or model.embedding_norm,
+        "model.logit_soft_cap": model.logit_soft_cap is not None,
+        "objective": config.objective.name != "causal" or config.objective.reset_attention,
+        "optimizer.name": config.optimizer.name != "adamw",
+    }
+    found = [key for key, is_so in differs.items() if is_so]
+    if found:
+        raise TrainyardError(
+            f"{config.name}: the nanoGPT-style peer is GPT-2 with AdamW, and the run differs in {', '.join(found)}; "
+            "use --peer loop, or set the keys to GPT-2's"
+        )

@@ -1,0 +1,110 @@
+"""Bytes that one rank sends in a step, by axis and link. Torch-free.
+
+Collectives are counted as rings send them: of a tensor of n bytes over r ranks each rank sends 2 (r - 1) / r n in an
+all-reduce, (r - 1) / r n in an all-gather or a reduce-scatter.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from megatron_patches.config import RunConfig
+from megatron_patches.estimate.activations import BYTES, FP32
+from megatron_patches.estimate.memory import StageMemory
+from megatron_patches.layout import Layout
+
+Axis = Literal["tensor", "pipeline", "data"]
+Link = Literal["inside a node", "between nodes"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one rank sends along one axis in a step."""
+
+    axis: Axis
+    what: str
+    bytes: int
+    messages: int
+    """collectives, or sends"""
+    ranks: int
+    link: Link
+
+
+def estimate_traffic(config: RunConfig, layout: Layout, stage: StageMemory, gpus_per_node: int) -> list[Traffic]:
+    """Of a rank of the stage that has most to do; axes of one rank are left out."""
+    found = [_tensor(config, layout, gpus_per_node), _pipeline(config, layout, gpus_per_node)]
+    return [each for each in (*found, _data(config, layout, stage, gpus_per_node)) if each is not None]
+
+
+def _tensor(config: RunConfig, layout: Layout, gpus_per_node: int) -> Traffic | None:
+    """Two sums a block forward and two backward; a recomputed block repeats the forward ones.
+
+    Under sequence parallelism each is a gather and a scatter, and the two gathers are repeated for the weights'
+    gradients, since what was gathered is not kept.
+    """
+    ranks = layout.tensor
+    if ranks == 1:
+        return None
+    stream = _stream_bytes(config)
+    passes = 3 if config.training.recomputation == "full" else 2
+    sums = 2 * passes * -(-config.model.layers // layout.pipeline) + 2  # the embedding's, and the head's backward
+    gathers = 2 * -(-config.model.layers // layout.pipeline) if layout.sequence_parallel else 0
+    micro_batches = layout.micro_batches(config.training)
+    sent = (2 * sums + gathers) * (ranks - 1) * stream // ranks * micro_batches
+    messages = (sums * (2 if layout.sequence_parallel else 1) + gathers) * micro_batches
+    kind = "gathers and scatters of tokens" if layout.sequence_parallel else "sums of activations"
+    return Traffic("tensor", kind, sent, messages, ranks, _link(ranks, gpus_per_node))
+
+
+def _pipeline(config: RunConfig, layout: Layout, gpus_per_node: int) -> Traffic | None:
+    """A micro-batch's activations forward and their gradients backward; tensor-parallel ranks each send their part."""
+    if layout.pipeline == 1:
+        return None
+    micro_batches = layout.micro_batches(config.training)
+    part = _stream_bytes(config) // layout.tensor
+    return Traffic(
+        "pipeline", "activations and their gradients", 2 * part * micro_batches, 2 * micro_batches, layout.pipeline,
+        _link(layout.world_size, gpus_per_node),  # of several nodes some boundary is between two
+    )  # fmt: skip
+
+
+def _data(config: RunConfig, layout: Layout, stage: StageMemory, gpus_per_node: int) -> Traffic | None:
+    """Gradients in fp32, and the weights where optimizer or weights are shared.
+
+    ZeRO 1 and 2 all-reduce their buckets (ARCHITECTURE.md, "The engine"); ZeRO 2 and 3 in each micro-batch, and ZeRO 3
+    gathers weights for each pass.
+    """
+    ranks = layout.data
+    if ranks == 1:
+        return None
+    zero, repeats = config.parallel.zero_stage, layout.micro_batches(config.training)
+    gradients, weights = FP32 * stage.parameters, BYTES[config.training.precision] * stage.parameters
+    passes = 3 if config.training.recomputation == "full" else 2
+    whole = {
+        0: 2 * gradients,
+        1: 2 * gradients + weights,
+        2: 2 * gradients * repeats + weights,
+        3: (gradients + passes * weights) * repeats,
+    }[zero]
+    what = {
+        0: "sums of gradients",
+        1: "sums of gradients, updated weights",
+        2: "sums of gradients in each micro-batch, updated weights",
+        3: "weights for each pass, scattered gradients",
+    }[zero]
+    messages = (repeats * (1 + passes) * config.model.layers) if zero == 3 else 2 * (repeats if zero == 2 else 1)
+    reach = layout.tensor * ranks  # ranks of one data-parallel group are `tensor` apart
+    return Traffic("data", what, whole * (ranks - 1) // ranks, messages, ranks, _link(reach, gpus_per_node))
+
+
+def _stream_bytes(config: RunConfig) -> int:
+    tokens = config.training.micro_batch_size * config.data.sequence_length
+    return tokens * config.model.hidden_size * BYTES[config.training.precision]
+
+
+def _link(reach: int, gpus_per_node: int) -> Link:
+    return "inside a node" if reach <= gpus_per_node else "between nodes"
+
+
+def pipeline_bubble(layout: Layout, micro_batches: int) -> float:
+    """Share of a step in which a stage waits: (p - 1) / (m + p - 1) (Narayanan et al. 2021, section 2.2)."""
+    return (layout.pipeline - 1) / (micro_batches + layout.pipeline - 1)

@@ -1,0 +1,1 @@
+"""Which layout of a run is fastest on given machines: enumerated, pruned, predicted, ranked, measured."""

@@ -1,0 +1,110 @@
+"""Estimated activations against the storages that are alive after a forward pass."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from megatron_patches.config import RunConfig
+from megatron_patches.estimate.activations import activations
+from megatron_patches.layout import Layout
+from tests.live_bytes import watch
+from tests.ranks import run_on_ranks
+
+KINDS = ("none", "selective", "full")
+SEQUENCE, HIDDEN, LAYERS = 64, 128, 3
+SIZES = {"layers": LAYERS, "hidden_size": HIDDEN, "attention_heads": 4, "ffn_size": 4 * HIDDEN, "vocab_size": 192}
+LLAMA = {
+    "activation": "swiglu", "position_embedding": "rotary", "key_value_heads": 2, "norm": "rmsnorm", "norm_bias": False,
+    "attention_bias": False, "mlp_bias": False, "tied_head": False, "ffn_size": 352,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "llama": LLAMA,
+    "bloom": {"position_embedding": "alibi", "embedding_norm": True},
+    "dropout": {"hidden_dropout": 0.1, "attention_dropout": 0.1},
+    "relu, one group": {"activation": "relu", "key_value_heads": 1},
+    "reglu, query-key norm": {"activation": "reglu", "query_key_norm": True, "logit_soft_cap": 30.0},
+    "post-norm": {"norm_placement": "post"},
+    "parallel": {"parallel_residual": True},
+}
+LAYOUTS = {
+    "single": Layout(1, 1, 1),
+    "tensor 2": Layout(2, 1, 1),
+    "sequence parallel 2": Layout(2, 1, 1, sequence_parallel=True),
+}
+
+
+def run(model: str, kind: str, micro_batch: int, precision: str = "fp32") -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "tr1a-1M-x", "family": "tr1-x", "why": "a test", "model": SIZES | MODELS[model],
+            "data": {"path": "x", "tokenizer": "x", "split": "1", "sequence_length": SEQUENCE},
+            "training": {
+                "steps": 1, "global_batch_size": micro_batch, "micro_batch_size": micro_batch, "precision": precision,
+                "recomputation": kind,
+            },
+            "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+            "schedule": {"name": "constant"},
+            "checkpoint": {"every_steps": 1},
+        }
+    )  # fmt: skip
+
+
+def kept(layout: Layout, precision: str) -> dict[tuple[str, str, int], int]:
+    """Bytes that a forward pass and its loss leave alive, of each model, kind and micro-batch."""
+    import torch
+
+    from megatron_patches.engine.build import PRECISIONS
+    from megatron_patches.models.build import PlainModel
+    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.objectives.loss import weighted_loss
+    from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+    groups = start_process_groups(layout, PRECISIONS[precision])
+    randomness = StepRandomness(0, groups.coordinates, groups.device)
+    found = {}
+    for name in MODELS:
+        for kind in KINDS:
+            for micro_batch in (1, 4):
+                config = run(name, kind, micro_batch, precision)
+                specs = gpt_layers(config.model, SEQUENCE, groups, randomness, config.training.recomputation)
+                model = PlainModel(specs, seed=0)
+                tokens = torch.randint(192, (micro_batch, SEQUENCE))
+                weights = torch.ones(tokens.shape)
+                randomness.start_step(1)
+                with watch() as watched:
+                    loss = weighted_loss(model(tokens), (tokens, weights), groups)
+                found[name, kind, micro_batch] = watched.without([loss, *model.parameters()])
+    return found
+
+
+measured = cache(lambda layout, precision: run_on_ranks(kept, LAYOUTS[layout].world_size, LAYOUTS[layout], precision))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_activations_are_within_a_tenth_of_what_is_alive(model: str, layout: str) -> None:
+    for kind in KINDS:
+        for micro_batch in (1, 4):
+            config = run(model, kind, micro_batch)
+            estimate = activations(config, LAYOUTS[layout], device="cpu")
+            total = estimate.stem + LAYERS * estimate.block + estimate.head + estimate.logits
+            alive = measured(layout, "fp32")[0][model, kind, micro_batch]
+            assert total == pytest.approx(alive, rel=0.1), (kind, micro_batch, total / alive)
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "dropout"])  # whose CPU kernels turn to fp32
+def test_in_bf16_too(model: str) -> None:
+    for kind in KINDS:
+        config = run(model, kind, 4, "bf16")
+        estimate = activations(config, LAYOUTS["single"], device="cpu")
+        total = estimate.stem + LAYERS * estimate.block + estimate.head + estimate.logits
+        assert total == pytest.approx(measured("single", "bf16")[0][model, kind, 4], rel=0.1), kind
+
+
+def test_a_gpu_keeps_narrower_masks_than_a_cpu() -> None:
+    config, layout = run("dropout", "none", 4), LAYOUTS["single"]
+    on_gpu, on_cpu = (activations(config, layout, device=device).block for device in ("cuda", "cpu"))  # type: ignore[arg-type]
+    assert on_gpu < on_cpu
