@@ -58,6 +58,7 @@ TORCH_FREE_IN_ENGINE = [
     "models.parameter_table",
     "models.pipeline_partition",
     "node",
+    "optim.moment_table",
     "optim.schedule",
     "parameter_count",
     "plan",

@@ -53,7 +53,7 @@ def estimate_command(
 ) -> None:
     """Parameters, FLOPs, memory, messages, time and cost of a run, before it starts and without torch.
 
-    Speeds are those measured on the GPU (train/benchmarks), else its data sheet's at usual shares; which is said.
+    Speeds are those measured on the GPU (benchmarks), else its data sheet's at usual shares; which is said.
     """
     from megatron_patches.estimate.text import as_text
     from tools.tflops_estimate import estimate_run
@@ -143,7 +143,7 @@ def tune_command(
 def render_command(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 if one is old.")] = False,
 ) -> None:
-    """Make the tables of train/tflops_optimization.md anew from train/benchmarks/*.jsonl."""
+    """Make the tables of train/tflops_optimization.md anew from benchmarks/*.jsonl."""
     from megatron_patches.benchmark.record import read_rows, record_files
     from megatron_patches.benchmark.tables import render_page
 
@@ -156,7 +156,7 @@ def render_command(
 @app.command("draw")
 def draw_command(
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs") / "benchmarks",
-    record: Annotated[Path | None, typer.Option(help="Of this record alone [default: train/benchmarks].")] = None,
+    record: Annotated[Path | None, typer.Option(help="Of this record alone [default: benchmarks].")] = None,
 ) -> None:
     """A roofline and a picture of where the time goes, for each model in the record."""
     from tools.tflops_draw import draw_all

@@ -68,7 +68,7 @@ def tune(asked: Asked) -> Iterator[str]:
     uneven = config.parallel.pipeline_partition != "transformer" and chosen.candidate.pipeline == 1
     yield section_text(chosen.candidate, uneven)
     if asked.slurm is not None:
-        record = asked.record or Path("train") / "benchmarks" / f"{config.name}-tune.jsonl"
+        record = asked.record or Path("benchmarks") / f"{config.name}-tune.jsonl"
         text = array_script(
             config, asked.run, asked.overrides, ranked[: asked.show], asked.nodes, asked.gpus_per_node, record
         )

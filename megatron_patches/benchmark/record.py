@@ -1,4 +1,4 @@
-"""The dated record of measurements: JSON lines under train/benchmarks/, from which the guide's tables are made.
+"""The dated record of measurements: JSON lines under benchmarks/, from which the guide's tables are made.
 
 A line is a measurement, or a row that waits for one: `{"table": ..., "row": ..., "command": ..., "unmeasured": why}`.
 A measurement under the same table and row takes its place. Torch-free.
@@ -14,7 +14,7 @@ from typing import Any
 from data_tools.errors import TrainyardError
 from megatron_patches.benchmark.comparison import Benchmark
 
-FOLDER = Path("train") / "benchmarks"
+FOLDER = Path("benchmarks")
 """within the checkout"""
 
 

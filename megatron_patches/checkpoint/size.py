@@ -3,7 +3,6 @@ Torch-free."""
 
 import shutil
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
@@ -12,7 +11,7 @@ from megatron_patches.configuration.name_patterns import is_trained
 from megatron_patches.layout import Layout
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import stages_of
-from megatron_patches.optim.moment_table import moment_shapes
+from megatron_patches.optim.moment_table import moment_bytes
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ALONGSIDE = 1.02  # headers, manifest and configuration, generously: the space is to suffice
@@ -41,9 +40,7 @@ def checkpoint_size(config: RunConfig) -> CheckpointSize:
     trained = [row for row in rows if is_trained(config.training, row.name)]
     return CheckpointSize(
         weights=sum(row.elements for row in rows) * width,
-        optimizer=sum(
-            row.elements * master + FP32 * sum(map(prod, moment_shapes(config, row).values())) for row in trained
-        ),
+        optimizer=sum(row.elements * master + moment_bytes(config, row) for row in trained),
     )
 
 

@@ -30,6 +30,11 @@ def moment_shapes(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, 
     return dict.fromkeys(kinds, row.shape)
 
 
+def moment_bytes(config: RunConfig, row: ParameterRow) -> int:
+    """Bytes of a trained parameter's moments."""
+    return 4 * sum(map(prod, moment_shapes(config, row).values()))
+
+
 def _adafactor(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, ...]]:
     """A number for each row and one for each column, of every matrix that is fused with others."""
     if not is_matrix(row.name):
