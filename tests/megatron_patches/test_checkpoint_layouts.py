@@ -46,12 +46,12 @@ LAYOUTS = {
 }
 PAIRS = [
     *(("one", other) for other in LAYOUTS if other != "one"),
-    *(("DP11 ZeRO-1", other) for other in LAYOUTS if other != "DP11 ZeRO-1"),
-    ("TP4", "DP3 ZeRO-3"), ("TP4", "PP2"), ("TP4", "TP2 PP2 ZeRO-1"),
-    ("PP2", "DP2 ZeRO-2"), ("PP2", "DP11 ZeRO-1"),
+    ("DP11 ZeRO-1", "one"), ("DP11 ZeRO-1", "DP3 ZeRO-3"), ("DP11 ZeRO-1", "TP2 PP2 ZeRO-1"),
+    ("TP4", "DP3 ZeRO-3"), ("TP4", "PP2"),
+    ("PP2", "DP11 ZeRO-1"),
     ("DP2 ZeRO-2", "TP4"), ("DP2 ZeRO-1", "DP3 ZeRO-3"),
-    ("DP3 ZeRO-3", "TP2 PP2 ZeRO-1"), ("DP3 ZeRO-3", "DP11 ZeRO-1"), ("DP3 ZeRO-3", "TP2 DP2 ZeRO-3 sequence"),
-    ("TP2 PP2 ZeRO-1", "DP2 ZeRO-1"), ("TP2 PP2 ZeRO-1", "one"),
+    ("DP3 ZeRO-3", "TP2 PP2 ZeRO-1"), ("DP3 ZeRO-3", "TP2 DP2 ZeRO-3 sequence"),
+    ("TP2 PP2 ZeRO-1", "DP2 ZeRO-1"),
     ("TP2 DP2 ZeRO-3 sequence", "DP3 ZeRO-3"), ("TP2 DP2 ZeRO-3 sequence", "TP4"),
 ]  # fmt: skip
 

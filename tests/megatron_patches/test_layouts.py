@@ -53,22 +53,16 @@ LAYOUTS = {
     "DP2 ZeRO-3": (2, overrides(training__micro_batch_size=3, parallel__zero_stage=3)),
     "DP3 ZeRO-1": (3, overrides(training__micro_batch_size=2, parallel__zero_stage=1)),
     "TP2 sequence": (2, overrides(parallel__tensor=2, parallel__sequence_parallel="true", parallel__zero_stage=0)),
-    "TP2 PP2 sequence": (
-        4,
-        overrides(
-            training__micro_batch_size=3,
-            parallel__tensor=2,
-            parallel__pipeline=2,
-            parallel__sequence_parallel="true",
-            parallel__zero_stage=1,
-        ),
-    ),
     "TP2 PP2 DP2": (
         8,
         overrides(training__micro_batch_size=2, parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=1),
     ),
 }
 MORE_LAYOUTS = {  # of one architecture and optimizer
+    "TP2 PP2 sequence": (
+        4, overrides(training__micro_batch_size=3, parallel__tensor=2, parallel__pipeline=2,
+                     parallel__sequence_parallel="true", parallel__zero_stage=0)
+    ),
     "DP2": (2, overrides(training__micro_batch_size=3, parallel__zero_stage=0)),
     "DP2 ZeRO-1": (2, overrides(training__micro_batch_size=3, parallel__zero_stage=1)),
     "PP2 DP2 ZeRO-1": (4, overrides(training__micro_batch_size=2, parallel__pipeline=2, parallel__zero_stage=1)),
