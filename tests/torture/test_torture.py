@@ -9,4 +9,4 @@ def test_nothing_is_lost_silently() -> None:
     assert set(tallies) == set(FAULTS)
     assert [text for tally in tallies.values() for text in tally.silent] == []
     assert sum(tally.fell_back + tally.refused for tally in tallies.values()) > 0, "no damage was met"
-    assert sum(tally.saved for tally in tallies.values()) > 20
+    assert sum(tally.saved for tally in tallies.values()) > 0, "nothing was saved"
