@@ -110,7 +110,7 @@ class Checkpointing(Callback):
             records = self.saver.finish()
         for record in records:
             trainer.announce_checkpoint(record)
-        self._request.done()
+        self._request.done({record.reason for record in records})
 
     def _check_owner(self, trainer: Trainer) -> None:
         """Of two launches of a run the newer one owns its directory; the older must not write there any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from time import monotonic
 
@@ -22,6 +23,8 @@ class SaveRequest:
         self._looked = 0.0
         self._answered: int | None = None
         """mtime, in nanoseconds, of the request that was answered last and still lies there; rank 0 alone"""
+        self._reason: str | None = None
+        """what the save that answers it is made for; rank 0 alone"""
 
     def answer(self, groups: ProcessGroups) -> str | None:
         """Why somebody wants the current step saved, on every rank; None where nobody does."""
@@ -36,9 +39,12 @@ class SaveRequest:
             self._question.vote = int(made is not None and made != self._answered)
         return None
 
-    def done(self) -> None:
-        """What was asked for is on the disk: the file goes, unless it was written anew since."""
-        if self._answered is not None and self._made() == self._answered:
+    def done(self, reasons: Collection[str]) -> None:
+        """Saves made for these reasons are on the disk. If one is the answer the file goes, unless it was written anew.
+
+        A save that was begun before it was asked for is no answer: the file outlives it.
+        """
+        if self._reason in reasons and self._made() == self._answered:
             self._path.unlink(missing_ok=True)
 
     def _made(self) -> int | None:
@@ -53,4 +59,5 @@ class SaveRequest:
             return None
         self._answered = made
         text = self._path.read_text(errors="replace").strip()
-        return f"asked for: {text[:LONGEST_REASON]}" if text else "asked for"
+        self._reason = f"asked for: {text[:LONGEST_REASON]}" if text else "asked for"
+        return self._reason

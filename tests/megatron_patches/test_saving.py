@@ -118,6 +118,26 @@ def test_a_checkpoint_on_request_is_pinned_with_its_reason(
     assert pin_of(run.checkpoints / "step-0000000008") is None
 
 
+def test_a_save_begun_before_it_was_asked_for_is_no_answer(tmp_path: Path) -> None:
+    from megatron_patches.callbacks.save_request import SaveRequest
+    from megatron_patches.votes import Question
+
+    class OneRank:
+        @staticmethod
+        def from_rank_0(value: object) -> object:
+            return value
+
+    path, question = tmp_path / "save-requested", Question()
+    path.write_text("now")
+    request = SaveRequest(path, looks=True, question=question)
+    question.verdict = 1
+    assert request.answer(OneRank) == "asked for: now"  # type: ignore[arg-type]
+    request.done({"interval"})
+    assert path.exists(), "a kill now would lose the request"
+    request.done({"asked for: now"})
+    assert not path.exists()
+
+
 def test_old_ones_go_only_after_the_new_one_was_read_back(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
