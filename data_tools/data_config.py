@@ -16,6 +16,9 @@ class DataConfig(Section):
     max_epochs: float = Field(
         1.0, gt=0, description="most readings of the training tokens the run may plan, in epochs; more is refused"
     )
+    allow_invalid: bool = Field(
+        False, description="train although dataset or tokenizer, and so the run's checkpoints, are marked invalid"
+    )
 
     @model_validator(mode="after")
     def _split_is_readable(self) -> "DataConfig":

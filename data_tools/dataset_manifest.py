@@ -73,8 +73,8 @@ def manifest_path(prefix: Path) -> Path:
     return prefix.with_name(prefix.name + ".manifest.json")
 
 
-def read_dataset_manifest(prefix: Path) -> tuple[Manifest, DatasetFacts]:
-    """Reads the manifest of a dataset that may be used.
+def read_dataset_manifest(prefix: Path, allow_invalid: bool = False) -> tuple[Manifest, DatasetFacts]:
+    """Reads the manifest of a dataset that may be used; with `allow_invalid` one that is marked invalid may.
 
     Raises:
         TrainyardError: there is none, it was edited, it is no dataset's, or it marks the dataset invalid.
@@ -88,7 +88,8 @@ def read_dataset_manifest(prefix: Path) -> tuple[Manifest, DatasetFacts]:
     manifest = read_manifest(path)
     if manifest.kind != "dataset":
         raise TrainyardError(f"{path} belongs to a {manifest.kind}, expected a dataset")
-    refuse_invalid(manifest, path)
+    if not allow_invalid:
+        refuse_invalid(manifest, path, "set data.allow_invalid to train on it all the same")
     try:
         return manifest, DatasetFacts.model_validate(manifest.facts)
     except ValidationError as error:

@@ -107,7 +107,7 @@ def _use_one_thread() -> None:
 
 @lru_cache(maxsize=1)
 def _tokenizer_of_worker(folder: Path) -> Tokenizer:
-    return load_tokenizer(folder)
+    return load_tokenizer(folder, allow_invalid=True)  # whether it may be used was asked before
 
 
 def _encode_in_worker(folder: Path, append_eod: bool, chunk: Chunk) -> list[EncodedTexts]:

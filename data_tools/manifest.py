@@ -177,12 +177,17 @@ def _parse(text: bytes, origin: str) -> Manifest:
         raise TrainyardError(f"{origin} is not a manifest of format 1 ({problems})") from None
 
 
-def refuse_invalid(manifest: Manifest, path: Path) -> None:
-    """Raises TrainyardError if the artefact was marked invalid; `path` is where its manifest lies."""
+def refuse_invalid(manifest: Manifest, path: Path, way_around: str) -> None:
+    """Raises TrainyardError if the artefact was marked invalid.
+
+    Args:
+        path: where its manifest lies.
+        way_around: what a person does who wants to use it all the same.
+    """
     if manifest.status.state == "invalid":
         raise TrainyardError(
             f"{path} marks this {manifest.kind} invalid since {manifest.status.date}: {manifest.status.reason}. "
-            "Use another one"
+            f"Use another one, or {way_around}"
         )
 
 

@@ -33,6 +33,8 @@ class PreprocessRequest:
     """Whether each document ends with the tokenizer's end-of-document token."""
     workers: int = 1
     overwrite: bool = False
+    allow_invalid: bool = False
+    """Whether the tokenizer may be one that was marked invalid."""
 
     def prefixes(self) -> dict[str, Path]:
         """The dataset of each key."""
@@ -88,7 +90,7 @@ def preprocess(
     """
     started = time.perf_counter()
     sources = find_sources(request.inputs)
-    tokenizer = load_tokenizer(request.tokenizer)
+    tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid)
     _check(request, tokenizer)
     request.output.parent.mkdir(parents=True, exist_ok=True)
     reading = _Reading(sources, request.json_keys)

@@ -64,11 +64,11 @@ class RunData:
         self.prefix = checkout / config.path
         self._config = config
         self._dataset = IndexedDataset(self.prefix)
-        manifest, self._facts = read_dataset_manifest(self.prefix)
+        manifest, self._facts = read_dataset_manifest(self.prefix, config.allow_invalid)
         if problems := verify_files(manifest, self.prefix.parent, hashes=False):
             raise TrainyardError(f"{'; '.join(problems)}. Copy the dataset again, or run tools/preprocess again")
         self.dataset_id = manifest.id
-        self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer))
+        self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
         if self.tokenizer_id != self._facts.tokenizer.id:
             raise TrainyardError(
                 f"dataset {self.prefix} was made with tokenizer {self._facts.tokenizer.name} "

@@ -83,7 +83,7 @@ def find_tokenizer(path: Path) -> TokenizerFiles:
     return TokenizerFiles(models[0], None, path.resolve().name)
 
 
-def tokenizer_id(files: TokenizerFiles) -> str:
+def tokenizer_id(files: TokenizerFiles, allow_invalid: bool = False) -> str:
     """Id of the manifest beside the files if it is theirs, else the hash of the files alone. Loads no tokenizer.
 
     Raises:
@@ -94,21 +94,23 @@ def tokenizer_id(files: TokenizerFiles) -> str:
     if path.is_file():
         manifest = read_manifest(path)
         if manifest.kind == "tokenizer" and files.model.name in {file.path for file in manifest.files}:
-            refuse_invalid(manifest, path)
+            if not allow_invalid:
+                refuse_invalid(manifest, path, "allow it: --allow-invalid, or data.allow_invalid of a run")
             if problems := verify_files(manifest, folder, hashes=True):
                 raise TrainyardError(f"{'; '.join(problems)}. Restore the tokenizer's files, or train it again")
             return manifest.id
     return content_id("tokenizer", [], [record_file(file, folder) for file in files.present], {})
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path, allow_invalid: bool = False) -> Tokenizer:
     """Loads a Hugging Face folder with a `tokenizer.json`, or a SentencePiece `.model` (the file or its folder).
 
     Raises:
-        TrainyardError: there is none, its files are damaged or were changed after its manifest was written.
+        TrainyardError: there is none, its files are damaged or were changed after its manifest was written, or that
+            marks it invalid.
     """
     files = find_tokenizer(path)
-    identity = tokenizer_id(files)
+    identity = tokenizer_id(files, allow_invalid)
     if files.model.suffix == ".model":
         return SentencePieceTokenizer(files, identity)
     return HuggingFaceTokenizer(files, identity)

@@ -4,8 +4,11 @@ Everything is from the maker's data sheet and for one device as a process sees i
 is not listed is not known: no MFU is computed with a guess.
 """
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from data_tools.errors import TrainyardError
@@ -126,3 +129,11 @@ def peak_tflops(driver_name: str, precision: str) -> float | None:
 def peak_of(hardware: Hardware, precision: str) -> float | None:
     """The same of a known GPU; None where it has no units for the precision (bf16 on a V100)."""
     return next((peak for name, peak in hardware.peaks.items() if name == precision), None)
+
+
+def cpu_name() -> str:
+    """Model and number of this machine's CPUs, as far as the system tells."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(models, platform.processor() or platform.machine())}, {os.cpu_count()} CPUs"

@@ -121,7 +121,9 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     def skipped(path: Path, problems: list[str]) -> None:
         trainer.say(f"skipping damaged {path.name}: {'; '.join(problems)}")
 
-    checkpoint = load_newest_whole(folder, trainer.engine.state(), trainer.groups, skipped)
+    checkpoint = load_newest_whole(
+        folder, trainer.engine.state(), trainer.groups, skipped, trainer.config.data.allow_invalid
+    )
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
         trainer.say(describe_resume(checkpoint, trainer.config.timetable.steps - trainer.progress.step))

@@ -28,6 +28,7 @@ def main(
     append_eod: bool = typer.Option(False, "--append-eod", help="End each document with the end-of-document token."),
     workers: int = typer.Option(1, help="Processes that tokenize; the result does not depend on it."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset of the same name."),
+    allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
 ) -> None:
     """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines."""
     from data_tools.preprocess import PreprocessRequest
@@ -40,6 +41,7 @@ def main(
         append_eod=append_eod,
         workers=workers,
         overwrite=overwrite,
+        allow_invalid=allow_invalid,
     )
     _print(_with_progress_bar(request))
 

@@ -8,17 +8,20 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from data_tools.atomic_files import HashingWriter
 from data_tools.manifest import FileRecord, Manifest, build_manifest, write_manifest
 from data_tools.storage.file import FolderStore
 from data_tools.storage.location import Location
 from data_tools.storage.transfer import Options, send_artefact
+from megatron_patches.hardware import cpu_name
 from tools.tables import print_table, readable_size
 
 _LARGE_FILES = 8
-_ROUNDS = 3
+_ROUNDS = 7
 
 
 def bench(folder: Path, size: int, small_files: int) -> None:
@@ -26,21 +29,28 @@ def bench(folder: Path, size: int, small_files: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         root = Path(temporary)
-        print(
-            f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        )
+        print(f"{cpu_name()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}")
         source = root / "source"
         manifest = _make(source, _LARGE_FILES, size // _LARGE_FILES)
         rows, ratios = [], []
-        for number in range(1, _ROUNDS + 1):
-            plain = _seconds(lambda: _copy_and_hash(source, root / "plain"))
-            synced = _seconds(lambda: _sync(root / "synced", manifest, source))
-            ratios.append(plain / synced)
-            rows.append([str(number), _speed(size, plain), _speed(size, synced), f"{plain / synced:.0%}"])
-            for made in ("plain", "synced"):
-                shutil.rmtree(root / made)
+        sides = {
+            "plain": lambda: _copy_and_hash(source, root / "plain"),
+            "synced": lambda: _sync(root / "synced", manifest, source),
+        }
+        for number in range(_ROUNDS + 1):
+            took = {}
+            for side in list(sides) if number % 2 else reversed(sides):
+                took[side] = _seconds(sides[side])
+                shutil.rmtree(root / side)
+                os.sync()
+            if number:  # the first round also fills caches, and is left out
+                ratios.append(took["plain"] / took["synced"])
+                rows.append([str(number), *(_speed(size, took[side]) for side in sides), f"{ratios[-1]:.0%}"])
         print_table(["round", "cp, then sha256", "sync, verified", "sync against cp"], rows, numbers={1, 2, 3})
-        print(f"median {sorted(ratios)[_ROUNDS // 2]:.0%} of cp + sha256 over {readable_size(size)}")
+        print(
+            f"median {median(ratios):.0%} of cp + sha256 over {readable_size(size)}, "
+            f"from {min(ratios):.0%} to {max(ratios):.0%}; sides took turns in going first"
+        )
         shutil.rmtree(source)
         _many(root, small_files)
 

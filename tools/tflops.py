@@ -89,6 +89,7 @@ def bench_command(
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Append the results to this record (JSON lines).")] = None,
     table: Annotated[str, typer.Option(help="Table of the guide that they belong to.")] = "bench",
+    row: Annotated[str, typer.Option(help="The row's name there [default: the run and its overrides].")] = "",
     json_output: AsJson = False,
 ) -> None:
     """Tokens a second of real steps, one configuration after the other, each in processes of its own.
@@ -104,7 +105,7 @@ def bench_command(
     asked = Asked(
         words=words, peer=None if peer is Peer.NONE else peer.value, variants=vary or [""], processes=processes,
         alternations=alternations, steps=steps, warmup=warmup, threads=threads, trace=profile, record=record,
-        table=table,
+        table=table, row=row,
     )  # fmt: skip
     if not measure_all(asked, json_output):
         raise typer.Exit(1)

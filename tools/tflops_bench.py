@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
-from megatron_patches.benchmark.comparison import Turns, measure_run
+from megatron_patches.benchmark.comparison import measure_run
 from megatron_patches.benchmark.record import append, measured
 from megatron_patches.benchmark.text import as_text
+from megatron_patches.benchmark.turns import Turns
 from megatron_patches.node import available_cpus
 from tools.runs_catalogue import find_run
 
@@ -34,6 +35,7 @@ class Asked:
     trace: Path | None
     record: Path | None
     table: str
+    row: str
 
     def configurations(self) -> Iterator[tuple[Path, list[str]]]:
         """Every run with every variant."""
@@ -49,7 +51,10 @@ def measure_all(asked: Asked, as_json: bool) -> bool:
     """Measure and print; whether all sides agreed with their peers."""
     turns = Turns(asked.alternations, asked.warmup, asked.steps)
     agree = True
-    for number, (path, overrides) in enumerate(list(asked.configurations())):
+    configurations = list(asked.configurations())
+    if asked.row and len(configurations) > 1:
+        raise TrainyardError(f"--row {asked.row} names one row, but these are {len(configurations)} configurations")
+    for number, (path, overrides) in enumerate(configurations):
         print(f"{path.stem}: {turns.warmup} + {turns.alternations} turns of {turns.steps} steps", file=sys.stderr)
         trace = asked.trace.with_stem(f"{asked.trace.stem}-{number}") if asked.trace and number else asked.trace
         found = measure_run(
@@ -61,7 +66,8 @@ def measure_all(asked: Asked, as_json: bool) -> bool:
         else:
             print(("\n" if number else "") + as_text(found))
         if asked.record is not None:
-            append(asked.record, measured(asked.table, _name(path, overrides), sys.argv, found))
+            command = ["tools/tflops", *sys.argv[1:]]
+            append(asked.record, measured(asked.table, asked.row or _name(path, overrides), command, found))
     return agree
 
 

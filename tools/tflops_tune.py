@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.benchmark.comparison import Turns, measure_run
+from megatron_patches.benchmark.comparison import measure_run
 from megatron_patches.benchmark.record import append, measured, read_rows, record_files
+from megatron_patches.benchmark.turns import Turns
 from megatron_patches.checkpoint.size import readable
 from megatron_patches.config import RunConfig, load_run
 from megatron_patches.estimate.report import Machines

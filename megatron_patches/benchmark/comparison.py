@@ -3,13 +3,10 @@
 The measurement itself is `benchmark.worker`'s, processes of their own. Torch-free.
 """
 
-import json
 import math
 import os
 import platform
-import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,19 +15,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import TrainingFailed, TrainyardError
+from data_tools.errors import TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
+from megatron_patches.benchmark.turns import Turns
+from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
 from megatron_patches.config import RunConfig, load_run, to_yaml
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.flops import FlopsPerToken, flops_per_token
-from megatron_patches.hardware import peak_tflops
+from megatron_patches.hardware import cpu_name, peak_tflops
 from megatron_patches.layout import plan_layout
 from megatron_patches.parameter_count import count_parameters
 from megatron_patches.run_directory import CHECKOUT, Launch, runs_root
 from megatron_patches.run_summary import tokens_per_step
-
-WORKER = "megatron_patches.benchmark.worker"
 
 # Both sides differ in one thing, the order in which the squares of the gradient's norm are summed. With equal norms 33
 # losses of 33 were equal to the last bit; with the norms as they are, those of the first 20 steps were within 3e-6.
@@ -40,18 +37,6 @@ COMPARED_STEPS = 20
 AGREEMENT = {"fp32": 1e-4, "bf16": 1e-3}
 AGREEMENT_OF_OTHERS = 0.05
 """of a peer that draws its weights in another way: it learns the same, not step by step"""
-
-
-@dataclass(frozen=True)
-class Turns:
-    """How long a measurement is."""
-
-    alternations: int
-    """measured turns of each side"""
-    warmup: int
-    """turns of each side before them, left out"""
-    steps: int
-    """optimizer steps in a turn"""
 
 
 @dataclass(frozen=True)
@@ -148,14 +133,14 @@ def measure_run(
     samples = measured_steps * config.training.global_batch_size
     RunData(config.data, CHECKOUT).check(config.model.vocab_size, samples, validation_samples=0)
     load = os.getloadavg()[0]
-    shared = runs_root() if _nodes() > 1 else None  # of several nodes all must see it
+    shared = runs_root() if job_nodes() > 1 else None  # of several nodes all must see it
     if shared is not None:
         shared.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="trainyard-benchmark-", dir=shared) as folder:
         launch = Launch(Path(folder) / config.name / "launches" / "0001")
         launch.directory.mkdir(parents=True)
         launch.config.write_text(to_yaml(config), encoding="utf-8")
-        measured = _run_workers(launch, turns, max(1, threads // world), world, peer, trace)
+        measured = run_workers(launch, turns, max(1, threads // world), world, peer, trace)
     return _describe(config, list(overrides), turns, world, load, peer, measured)
 
 
@@ -184,81 +169,6 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, pe
         "logging.wandb": "null",
     }
     return load_run(path, [*overrides, *(f"--{key}={value}" for key, value in changes.items())])
-
-
-def _run_workers(
-    launch: Launch, turns: Turns, threads: int, world: int, peer: str | None, trace: Path | None
-) -> dict[str, Any]:
-    words = [str(launch.directory), "--alternations", str(turns.alternations)]
-    words += ["--warmup", str(turns.warmup), "--steps", str(turns.steps)]
-    words += ["--peer", peer] if peer else []
-    words += ["--trace", str(trace.resolve())] if trace else []
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(CHECKOUT)}
-    environment |= {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}  # as a launch has it (node.quieten_libraries)
-    command = [sys.executable, "-P", "-m", WORKER, *words]
-    log = launch.directory / "worker.log"
-    with log.open("w") as output:  # the trainer's own log lines go where they would in a job: to a file
-        codes = _run_on_nodes(command, environment, output, world) if _nodes() > 1 else None
-        codes = codes or _run_here(command, environment, output, world)
-    lines = log.read_text(errors="replace").splitlines()
-    errors = list(dict.fromkeys(line.removeprefix("error: ") for line in lines if line.startswith("error: ")))
-    if 2 in codes:
-        raise TrainyardError("\n".join(errors))
-    if any(codes):
-        failed = next(code for code in codes if code)
-        raise TrainingFailed("\n".join(errors or [*lines[-30:], f"the measurement ended with code {failed}"]))
-    return json.loads((launch.directory / "measurement.json").read_text())
-
-
-def _run_here(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
-    """One process a rank; the first that fails ends the others."""
-    if world == 1:
-        return [
-            subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
-        ]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    workers = [
-        subprocess.Popen(
-            command, env=environment | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=output, stderr=subprocess.STDOUT,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    try:
-        while any(worker.poll() is None for worker in workers):
-            if any(worker.poll() for worker in workers):
-                break
-            try:
-                next(worker for worker in workers if worker.poll() is None).wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                continue
-    finally:
-        ended = [worker.poll() for worker in workers]
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    return [code if code is not None else 1 for code in ended]
-
-
-def _nodes() -> int:
-    return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
-
-
-def _run_on_nodes(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
-    """One task a rank over the job's nodes, by srun; they meet on the first node."""
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
-    )
-    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # no two jobs of a node want the same one
-    place = {"MASTER_ADDR": listed.stdout.split()[0], "MASTER_PORT": str(port)}
-    srun = ["srun", f"--ntasks={world}", f"--ntasks-per-node={world // _nodes()}", "--kill-on-bad-exit=1"]
-    done = subprocess.run(
-        [*srun, *command], env=environment | place, stdout=output, stderr=subprocess.STDOUT, check=False
-    )
-    return [done.returncode]
 
 
 def _describe(
@@ -339,11 +249,3 @@ def largest_difference(losses: Sequence[float], reference: Sequence[float]) -> f
     """Relative to the reference; nan where one of the losses is no number."""
     differences = [abs(loss - other) / abs(other) for loss, other in zip(losses, reference, strict=True)]
     return max(differences) if all(map(math.isfinite, differences)) else math.nan
-
-
-def cpu_name() -> str:
-    """Model and number of this machine's CPUs, as far as the system tells."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(models, platform.processor() or platform.machine())}, {os.cpu_count()} CPUs"

@@ -6,6 +6,7 @@ A measurement under the same table and row takes its place. Torch-free.
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def append(path: Path, row: Row) -> None:
 
 def measured(table: str, row: str, command: Sequence[str], found: Benchmark) -> Row:
     """The line of a measurement."""
-    return Row(table, row, " ".join(command), asdict(found) | {"mfu": found.mfu, "agrees": found.agrees})
+    return Row(table, row, shlex.join(command), asdict(found) | {"mfu": found.mfu, "agrees": found.agrees})
 
 
 def read_rows(paths: Iterable[Path]) -> list[Row]:

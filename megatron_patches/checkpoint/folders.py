@@ -50,11 +50,17 @@ class Inspection:
     problems: list[str]
 
 
-def inspect(folder: Path) -> Inspection:
-    """Read the manifest and compare names and sizes of files with it."""
+def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
+    """Read the manifest and compare names and sizes of files with it.
+
+    Args:
+        allow_inherited_fault: take a checkpoint that is marked invalid because of what it came from
+            (`data.allow_invalid`); one that is marked for itself is never taken.
+    """
     try:
         manifest = read_manifest(folder / MANIFEST)
-        refuse_invalid(manifest, folder / MANIFEST)
+        if not (allow_inherited_fault and manifest.status.cause not in (None, manifest.id)):
+            refuse_invalid(manifest, folder / MANIFEST, "take the mark back: tools/inventory revalidate")
     except TrainyardError as error:
         return Inspection(folder, None, [str(error)])
     return Inspection(folder, manifest, verify_files(manifest, folder, hashes=False))

@@ -34,10 +34,12 @@ def load_newest_whole(
     pieces: Sequence[StatePiece],
     groups: ProcessGroups,
     report: Callable[[Path, list[str]], None],
+    allow_inherited_fault: bool = False,
 ) -> Resumable | None:
     """Fill the live pieces from the newest checkpoint that is whole; None where the run has no checkpoint.
 
-    What a damaged one has left in the pieces is written over by the next. `report` hears of damaged ones.
+    What a damaged one has left in the pieces is written over by the next. `report` hears of damaged ones. One that is
+    invalid because of what it came from is passed over too, unless `allow_inherited_fault`.
 
     Raises:
         TrainyardError: there are checkpoints, and all of them are damaged: starting over would be silent loss; or a
@@ -45,7 +47,7 @@ def load_newest_whole(
     """
     folders = groups.from_rank_0([str(path) for path in list_checkpoints(checkpoints)])
     for folder in map(Path, folders):
-        manifest, problems = groups.from_rank_0(_look(folder) if groups.rank == 0 else None)
+        manifest, problems = groups.from_rank_0(_look(folder, allow_inherited_fault) if groups.rank == 0 else None)
         if not problems:
             problems = _load_together(folder, manifest, pieces, groups)
         if not problems:
@@ -73,8 +75,8 @@ def _mark(folder: Path, problems: list[str]) -> list[str]:
     return []
 
 
-def _look(folder: Path) -> tuple[Manifest | None, list[str]]:
-    inspection = inspect(folder)
+def _look(folder: Path, allow_inherited_fault: bool) -> tuple[Manifest | None, list[str]]:
+    inspection = inspect(folder, allow_inherited_fault)
     manifest, problems = inspection.manifest, inspection.problems
     if manifest is not None and manifest.facts.get("content") == "weights":
         problems = [*problems, f"{folder} holds weights alone: a run cannot resume from it"]

@@ -22,7 +22,9 @@ def check_resume(config: RunConfig, directory: RunDirectory) -> int:
         TrainyardError: with what differs and the ways out.
     """
     folders = list_checkpoints(directory.checkpoints)
-    manifests = [(folder, manifest) for folder in folders if (manifest := inspect(folder).manifest)]
+    manifests = [
+        (folder, manifest) for folder in folders if (manifest := inspect(folder, config.data.allow_invalid).manifest)
+    ]
     if not manifests:
         return 0
     data = RunData(config.data, CHECKOUT)

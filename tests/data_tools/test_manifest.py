@@ -70,13 +70,13 @@ def test_an_edited_manifest_is_refused(tmp_path: Path, artefact: Manifest, key: 
 
 def test_marking_invalid_keeps_the_id(tmp_path: Path, artefact: Manifest) -> None:
     path = tmp_path / "manifest.json"
-    refuse_invalid(artefact, path)
+    refuse_invalid(artefact, path, "allow it")
     status = Status(state="invalid", reason="wrong tokenizer", date="2026-01-01")
     write_manifest(path, artefact.model_copy(update={"status": status}))
     marked = read_manifest(path)
     assert marked.id == artefact.id
     with pytest.raises(TrainyardError, match=r"invalid since 2026-01-01: wrong tokenizer"):
-        refuse_invalid(marked, path)
+        refuse_invalid(marked, path, "allow it")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from data_tools import document_encoding
 from data_tools.dataset_manifest import manifest_path, read_dataset_manifest
 from data_tools.errors import TrainyardError
 from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
-from data_tools.manifest import verify_files
+from data_tools.manifest import Status, read_manifest, verify_files, write_manifest
 from data_tools.preprocess import PreprocessRequest, Progress, preprocess
 from data_tools.tokenizers import load_tokenizer
 
@@ -191,6 +193,21 @@ def test_a_crash_between_the_files_of_a_replacement_is_never_taken_for_whole(
     assert outputs(tmp_path / "out") == {"data.bin", "data.idx"}
     with pytest.raises(TrainyardError, match="has no manifest"):
         read_dataset_manifest(request.output)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_tokenizer_marked_invalid(tmp_path: Path, tokenizer_folder: Path, workers: int) -> None:
+    shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")
+    path = tmp_path / "tokenizer" / "manifest.json"
+    status = Status(state="invalid", reason="wrong corpus", date="2026-01-01")
+    write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in ("one", "two three")])
+    request = PreprocessRequest([source], tmp_path / "out" / "data", tmp_path / "tokenizer", workers=workers)
+    with pytest.raises(TrainyardError, match=r"wrong corpus.*--allow-invalid"):
+        preprocess(request)
+    assert not (tmp_path / "out").exists()
+    [made] = preprocess(replace(request, allow_invalid=True)).datasets
+    assert read_manifest(manifest_path(made.prefix)).parents == [read_manifest(path).id]
 
 
 def test_a_dead_worker_is_reported(

@@ -103,8 +103,9 @@ def test_data_marked_invalid(config: Config, text_dataset: Path) -> None:
     path = manifest_path(text_dataset)
     status = Status(state="invalid", reason="duplicated", date="2026-01-01")
     write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
-    with pytest.raises(TrainyardError, match="invalid since 2026-01-01: duplicated"):
+    with pytest.raises(TrainyardError, match=r"invalid since 2026-01-01: duplicated.*data.allow_invalid"):
         RunData(config(), Path("/nowhere"))
+    assert RunData(config(allow_invalid=True), Path("/nowhere")).dataset_id
 
 
 def test_another_dataset_under_the_same_manifest(config: Config, text_dataset: Path) -> None:

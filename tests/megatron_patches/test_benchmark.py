@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.benchmark.comparison import Benchmark, Peer, Turns, largest_difference
+from megatron_patches.benchmark.comparison import Benchmark, Peer, largest_difference
 from megatron_patches.benchmark.profile import kind_of
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.text import as_text
+from megatron_patches.benchmark.turns import Turns
 from megatron_patches.benchmark.worker import alternate
 from megatron_patches.config import load_resolved
 from megatron_patches.flops import FlopsPerToken

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from data_tools.errors import TrainyardError
-from data_tools.manifest import read_manifest
+from data_tools.manifest import Status, read_manifest, write_manifest
 from megatron_patches.checkpoint.folders import list_checkpoints
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.events import effective, read_events
@@ -173,6 +173,27 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     assert losses(run) == before
     assert stored_bytes(run.checkpoints / "step-0000000008") == good
     assert (run.checkpoints / "step-0000000008.replaced-1").is_dir()
+
+
+def test_checkpoints_that_came_from_invalid_data(
+    finished: tuple[RunConfig, RunDirectory],
+    small_data: SmallData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, run = finished
+    for folder in list_checkpoints(run.checkpoints):
+        path, status = (
+            folder / "manifest.json",
+            Status(state="invalid", reason="of the text", date="2026", cause="0" * 64),
+        )
+        write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
+    with pytest.raises(RankFailed, match="all 3 checkpoints"):
+        train_to_end(config, 1, run.path.parent, monkeypatch)
+    allowing = small_data.run(tmp_path, overrides(data__allow_invalid="true"))
+    train_to_end(allowing, 1, run.path.parent, monkeypatch)
+    messages = [event.facts["text"] for event in read_events(run.events) if event.kind == "message"]
+    assert any("resuming from step-0000000008" in text for text in messages)
 
 
 def test_nothing_is_started_over_when_all_checkpoints_are_damaged(

@@ -49,6 +49,7 @@ def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> Non
         (["RUN", "--alternation", "3"], "alternation"),
         (["RUN", "--parallel.tensor", "3"], "nearest parallel.tensor that works"),
         (["RUN", "--processes", "3"], "nearest global_batch_size"),
+        (["RUN", "--row", "x", "--vary", "", "--vary", "--training.seed 2"], "these are 2 configurations"),
         (["--parallel.tensor", "2"], "name a run before its overrides"),
         (["RUN", "--training.precision", "fp16"], "bench compares in fp32 or bf16"),
         (["RUN", "--data.path", "nowhere/text"], "nowhere/text"),

@@ -48,7 +48,7 @@ def test_all_descendants_are_marked_with_the_reason_and_ids_stay(yard: SmallYard
     manifest = read_manifest(path)
     assert manifest.id == yard.checkpoints[1].id
     with pytest.raises(TrainyardError, match="its merges leak the test set"):
-        refuse_invalid(manifest, path)
+        refuse_invalid(manifest, path, "allow it")
 
 
 def test_it_is_taken_back(yard: SmallYard) -> None:

@@ -1,0 +1,97 @@
+"""The processes of a measurement: on this machine, or on the nodes of a SLURM job. Torch-free."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import TrainingFailed, TrainyardError
+from megatron_patches.benchmark.turns import Turns
+from megatron_patches.run_directory import CHECKOUT, Launch
+
+WORKER = "megatron_patches.benchmark.worker"
+
+
+def run_workers(
+    launch: Launch, turns: Turns, threads: int, world: int, peer: str | None, trace: Path | None
+) -> dict[str, Any]:
+    """One process a rank of a launch; what rank 0 measured.
+
+    Raises:
+        TrainyardError: a worker refused its input; the message is its own.
+        TrainingFailed: a step failed, or a worker died; then the message is the end of what it said.
+    """
+    words = [str(launch.directory), "--alternations", str(turns.alternations)]
+    words += ["--warmup", str(turns.warmup), "--steps", str(turns.steps)]
+    words += ["--peer", peer] if peer else []
+    words += ["--trace", str(trace.resolve())] if trace else []
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(CHECKOUT)}
+    environment |= {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}  # as a launch has it (node.quieten_libraries)
+    command = [sys.executable, "-P", "-m", WORKER, *words]
+    log = launch.directory / "worker.log"
+    with log.open("w") as output:  # the trainer's own log lines go where they would in a job: to a file
+        codes = _run_on_nodes(command, environment, output, world) if job_nodes() > 1 else None
+        codes = codes or _run_here(command, environment, output, world)
+    lines = log.read_text(errors="replace").splitlines()
+    errors = list(dict.fromkeys(line.removeprefix("error: ") for line in lines if line.startswith("error: ")))
+    if 2 in codes:
+        raise TrainyardError("\n".join(errors))
+    if any(codes):
+        failed = next(code for code in codes if code)
+        raise TrainingFailed("\n".join(errors or [*lines[-30:], f"the measurement ended with code {failed}"]))
+    return json.loads((launch.directory / "measurement.json").read_text())
+
+
+def _run_here(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
+    """One process a rank; the first that fails ends the others."""
+    if world == 1:
+        return [
+            subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    workers = [
+        subprocess.Popen(
+            command, env=environment | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=output, stderr=subprocess.STDOUT,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    try:
+        while any(worker.poll() is None for worker in workers):
+            if any(worker.poll() for worker in workers):
+                break
+            try:
+                next(worker for worker in workers if worker.poll() is None).wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        ended = [worker.poll() for worker in workers]
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    return [code if code is not None else 1 for code in ended]
+
+
+def job_nodes() -> int:
+    """Nodes of the SLURM job that this is part of; 1 without one."""
+    return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+
+
+def _run_on_nodes(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
+    """One task a rank over the job's nodes, by srun; they meet on the first node."""
+    listed = subprocess.run(
+        ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
+    )
+    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # no two jobs of a node want the same one
+    place = {"MASTER_ADDR": listed.stdout.split()[0], "MASTER_PORT": str(port)}
+    srun = ["srun", f"--ntasks={world}", f"--ntasks-per-node={world // job_nodes()}", "--kill-on-bad-exit=1"]
+    done = subprocess.run(
+        [*srun, *command], env=environment | place, stdout=output, stderr=subprocess.STDOUT, check=False
+    )
+    return [done.returncode]
