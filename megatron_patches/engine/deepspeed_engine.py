@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from megatron_patches.deepspeed_patches.flat_gradients import FlatGradients
 from megatron_patches.engine.interface import Engine, StatePiece
 from megatron_patches.engine.optimizer_placement import place_optimizer, speaks_for
 from megatron_patches.layout import Layout
@@ -51,6 +52,8 @@ class DeepSpeedEngine(Engine):
         self.parameters = parameters
         self.optimizer = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
         stage = self.deepspeed.zero_optimization_stage()
+        if stage == 1:
+            FlatGradients(self.deepspeed.optimizer, scatter=dist.get_backend(self.groups.data_group) == "nccl")
         self.placement = place_optimizer(stage, parameters, optimizer, self.deepspeed.optimizer, self.groups)
         self.placement.make_ready(tied)
 

@@ -10,7 +10,6 @@ from deepspeed.pipe import PipelineModule
 from torch import Tensor
 
 from megatron_patches.deepspeed_patches.gradients_only import run_gradients_only
-from megatron_patches.deepspeed_patches.tied_gradients import sum_tied_gradients
 from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
 from megatron_patches.models.build import Stream, canonical_parameters
 from megatron_patches.objectives.loss import weighted_loss
@@ -49,7 +48,7 @@ class PipelineEngine(DeepSpeedEngine):
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         self.deepspeed.set_dataiterator(pairs(self._to_train(micro_batches)))
         run_gradients_only(self.deepspeed, len(micro_batches))
-        sum_tied_gradients(self.deepspeed)
+        self.deepspeed._exec_reduce_tied_grads()
         if self.groups.layout.data > 1:  # else DeepSpeed would copy all gradients into a bucket and back, for nobody
             self.deepspeed._exec_reduce_grads()
         self._finish_gradients()

@@ -70,8 +70,9 @@ def _pipeline(config: RunConfig, layout: Layout, gpus_per_node: int) -> Traffic 
 def _data(config: RunConfig, layout: Layout, stage: StageMemory, gpus_per_node: int) -> Traffic | None:
     """Gradients in fp32, and the weights where optimizer or weights are shared.
 
-    ZeRO 1 and 2 all-reduce their buckets (ARCHITECTURE.md, "The engine"); ZeRO 2 and 3 in each micro-batch, and ZeRO 3
-    gathers weights for each pass.
+    ZeRO 1 scatters sums once, as NCCL does it (gloo sends twice as much: deepspeed_patches/flat_gradients.py). ZeRO 2
+    all-reduces its buckets (ARCHITECTURE.md, "The engine"); ZeRO 2 and 3 send in each micro-batch, and ZeRO 3 gathers
+    weights for each pass.
     """
     ranks = layout.data
     if ranks == 1:
@@ -81,13 +82,13 @@ def _data(config: RunConfig, layout: Layout, stage: StageMemory, gpus_per_node: 
     passes = 3 if config.training.recomputation == "full" else 2
     whole = {
         0: 2 * gradients,
-        1: 2 * gradients + weights,
+        1: gradients + weights,
         2: 2 * gradients * repeats + weights,
         3: (gradients + passes * weights) * repeats,
     }[zero]
     what = {
         0: "sums of gradients",
-        1: "sums of gradients, updated weights",
+        1: "scattered gradients, updated weights",
         2: "sums of gradients in each micro-batch, updated weights",
         3: "weights for each pass, scattered gradients",
     }[zero]

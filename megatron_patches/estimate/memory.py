@@ -106,7 +106,7 @@ def _stage(config: RunConfig, layout: Layout, number: int, held: StageParameters
         working=kept.repeated + kept.backward,
         constants=_constants(config, layout),
         accumulates=micro_batches > 1,
-        keeps_gradients=zero == 3,
+        keeps_gradients=zero == 3 or (zero == 1 and layout.data > 1),
     )
 
 
@@ -126,15 +126,12 @@ def _optimizer(config: RunConfig, layout: Layout, zero: int, held: StageParamete
 
 def _buffers(config: RunConfig, layout: Layout, zero: int, held: StageParameters) -> int:
     """What lies beside gradients while they are reduced and stepped, and ZeRO 3's gathered weights."""
-    if layout.data == 1:
-        return 0
+    if layout.data == 1 or zero == 1:
+        return 0  # under ZeRO 1 gradients are reduced and stepped where they lie
     gradients = FP32 * held.trained
     if zero == 0:
         return min(gradients, FP32 * WHOLE_BUCKET_ELEMENTS)
     bucket, share = min(gradients, FP32 * BUCKET_ELEMENTS), gradients // layout.data
-    if zero == 1:
-        # bf16 has its share in a tensor of its own while buckets are reduced; fp32 makes it at the step
-        return bucket + share if config.training.precision != "fp32" else max(bucket, share)
     if zero == 2:
         return max(2 * bucket, share)  # gradients wait in the bucket and are copied for the message
     gathered = BYTES[config.training.precision] * min(held.parameters - held.small, GATHERED_ELEMENTS)

@@ -28,29 +28,77 @@ def engine_and_batch(config: RunConfig):  # type: ignore[no-untyped-def]
     return engine, training_batches(config, RunData(config.data, CHECKOUT), groups).at(0)
 
 
-def tied_gradient_norms(config: RunConfig) -> tuple[float, float]:
-    """Norm of the tied weight's gradient on this stage: after DeepSpeed's own summing, and after the patch's."""
+def tied_gradient_norms(config: RunConfig, patched: bool) -> float:
+    """Norm of the tied weight's gradient on this stage after DeepSpeed has summed it over stages."""
     from megatron_patches.deepspeed_patches.gradients_only import run_gradients_only
-    from megatron_patches.deepspeed_patches.tied_gradients import _gradient, sum_tied_gradients
+    from megatron_patches.engine import deepspeed_engine
     from megatron_patches.engine.pipeline_engine import pairs
 
-    engine, batch = engine_and_batch(config)
+    with pytest.MonkeyPatch.context() as patch:
+        if not patched:
+            patch.setattr(deepspeed_engine, "FlatGradients", lambda *_, **__: None)
+        engine, batch = engine_and_batch(config)
     pipeline = engine.deepspeed
     [(weight, _)] = pipeline.module.get_tied_weights_and_groups()
     pipeline.set_dataiterator(pairs(batch))
     run_gradients_only(pipeline, len(batch))
     pipeline._exec_reduce_tied_grads()
-    theirs = _gradient(pipeline, weight).norm().item()
-    sum_tied_gradients(pipeline)
-    return theirs, _gradient(pipeline, weight).norm().item()
+    return (weight.grad if patched else weight.grad_accum).norm().item()
 
 
-def test_deepspeed_leaves_tied_gradients_of_bf16_zero_1_unsummed(small_data: SmallData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("patched", [True, False])
+def test_tied_gradients_of_bf16_are_where_deepspeed_sums_them(
+    small_data: SmallData, tmp_path: Path, patched: bool
+) -> None:
+    """Left to itself ZeRO 1 moves them to `grad_accum`, and the sum over stages is left out without a word."""
     words = overrides(parallel__pipeline=2, parallel__zero_stage=1, training__precision="bf16")
-    found = run_on_ranks(tied_gradient_norms, 4, small_data.run(tmp_path, words))  # on 2 ranks stage 0 would do it
-    (first, first_summed), (last, last_summed) = found[0], found[2]  # the same data on the first and the last stage
-    assert first != pytest.approx(last, rel=0.01), "DeepSpeed sums them now: remove deepspeed_patches/tied_gradients.py"
-    assert first_summed == pytest.approx(last_summed, rel=1e-6)
+    found = run_on_ranks(tied_gradient_norms, 4, small_data.run(tmp_path, words), patched)
+    first, last = found[0], found[2]  # the same data on the first and the last stage
+    assert (first == pytest.approx(last, rel=1e-6)) == patched
+
+
+def train_with(config: RunConfig, gradients: str) -> tuple[list[tuple[float, float]], list[float], int]:
+    """Losses and norms of 5 steps, the sum of each parameter, and how often DeepSpeed made one tensor of many."""
+    from megatron_patches.engine import deepspeed_engine
+    from tests.small_engine import SmallEngine
+
+    flat = deepspeed_engine.FlatGradients
+    ways = {
+        "all-reduced": lambda zero, scatter: flat(zero, scatter=False),
+        "scattered": lambda zero, scatter: flat(zero, scatter=True),
+        "DeepSpeed's": lambda zero, scatter: None,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deepspeed_engine, "FlatGradients", ways[gradients])
+        small = SmallEngine(config)
+    zero = small.engine.deepspeed.optimizer  # type: ignore[attr-defined]
+    copies, flatten = [], zero.flatten
+    zero.flatten = lambda tensors: copies.append(1) or flatten(tensors)
+    steps = small.train(5)
+    small.batches.close()
+    return steps, [piece.tensor.float().sum().item() for piece in small.engine.state()], len(copies)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        overrides(training__precision="fp32", training__micro_batch_size=4),
+        overrides(training__precision="bf16", training__micro_batch_size=2),
+        overrides(training__precision="fp32", training__trainable="['*.bias']", optimizer__weight_decay=0),
+    ],
+    ids=["fp32", "bf16, accumulation", "biases alone"],
+)
+def test_flat_gradients_change_no_result_and_save_the_copies(
+    small_data: SmallData, tmp_path: Path, words: list[str]
+) -> None:
+    config = small_data.run(tmp_path, [*overrides(parallel__zero_stage=1), *words])
+    theirs, ours, scattered = (
+        run_on_ranks(train_with, 2, config, way)[0] for way in ("DeepSpeed's", "all-reduced", "scattered")
+    )
+    assert ours[:2] == theirs[:2]
+    assert scattered[:2] == theirs[:2]
+    assert (ours[2], scattered[2]) == (0, 0)
+    assert theirs[2] > 0, "DeepSpeed makes no copies now: remove deepspeed_patches/flat_gradients.py"
 
 
 def deepspeed_clip_and_true_norm(config: RunConfig) -> tuple[float, float]:
