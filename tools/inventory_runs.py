@@ -127,8 +127,8 @@ class Yard:
             return {}  # `tools/runs lint` says what is wrong with it; the inventory lists the run all the same
 
     def _best(self, name: str) -> tuple[str, float] | None:
-        rows = self.catalogue.artefacts("run = ? AND metrics != '{}'", [name])
-        return best_metric((metric, value) for row in rows for metric, value in row.metrics.items())
+        query = "SELECT key, min(value), max(value) FROM artefacts, json_each(metrics) WHERE run = ? GROUP BY key"
+        return best_metric((key, value) for key, *ends in self.catalogue.rows(query, [name]) for value in ends)
 
     def _gold(self, name: str, said: Said) -> list[str]:
         found = []
