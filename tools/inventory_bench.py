@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+from pydantic import JsonValue
+
 from data_tools.manifest import FileRecord, build_manifest
 from data_tools.places import CHECKOUT
 from megatron_patches.hardware import cpu_name
@@ -59,8 +61,8 @@ def _make(root: Path, checkpoints: int, runs: int) -> list[str]:
             FileRecord(path=f"weights-{rank:05d}.safetensors", size=2000, sha256=f"{draw.getrandbits(256):064x}")
             for rank in range(_FILES)
         ]
-        layout = {"tensor": 2, "pipeline": 1, "data": 1, "zero_stage": 1}
-        facts = {
+        layout: dict[str, JsonValue] = {"tensor": 2, "pipeline": 1, "data": 1, "zero_stage": 1}
+        facts: dict[str, JsonValue] = {
             "run": name, "launch": "0001", "step": step, "samples": 8 * step, "tokens": 128 * step, "layout": layout,
             "validation_loss": 2 + draw.random() * 2,
         }  # fmt: skip
