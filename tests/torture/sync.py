@@ -29,7 +29,7 @@ from data_tools.storage.transfer import Options
 from tests.small_artefacts import RUN, make_checkpoint
 from tools.sync_items import Choice
 from tools.sync_pull import Pull, pull
-from tools.sync_run import Task, push
+from tools.sync_run import Task, push, remove_copied
 
 STEPS = (100, 200, 300, 400)
 FAULTS = ("kill", "kill twice", "two at once", "full disk", "broken copies")
@@ -51,8 +51,10 @@ class Round:
     def sync(self, delete: bool = False) -> None:
         """Everything to the remote folder."""
         location = Location("file", str(self.remote / RUN))
-        task = Task(self.runs / RUN, location, Choice(), Options(pause=0.001), delete_local=delete)
+        task = Task(self.runs / RUN, location, Choice(), Options(pause=0.001))
         self.check_lines(list(push(task)))
+        if delete:
+            self.check_lines(list(remove_copied(task, set())))
 
     def pull(self) -> None:
         """Everything back into another folder of runs."""
