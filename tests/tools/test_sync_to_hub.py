@@ -15,9 +15,12 @@ from data_tools.manifest import read_manifest
 from data_tools.storage.file import FolderStore
 from data_tools.storage.store import Entry, TransientFailure
 from megatron_patches.events import EventWriter
+from megatron_patches.run_directory import start_launch
+from tests.ranks import run_on_ranks
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
-from tests.small_training import SmallData
+from tests.small_training import SmallData, train_launch
 from tools import inventory, sync_to_hub
+from tools.checkpoint_reference import find_checkpoints
 
 OTHER = "tr900b-28K-other"
 FILES = 6
@@ -64,9 +67,10 @@ def refused(*words: str) -> str:
     return str(done.exception)
 
 
-def inventory_call(*words: str) -> None:
+def inventory_call(*words: str) -> str:
     done = CliRunner().invoke(inventory.app, list(words), catch_exceptions=True)
     assert done.exit_code == 0, done.exception
+    return done.stdout
 
 
 def there(bucket: str, run: str = RUN) -> list[str]:
@@ -417,3 +421,52 @@ def test_a_run_that_was_never_made(places: Path, bucket: str, prepare: Callable[
     prepare(places / "runs")
     assert f"there is no run {RUN}" in refused(RUN, "--to", bucket)
     assert f"there is no run {RUN}" in refused(RUN, "--all")
+
+
+def load_and_compare(folder: str, original: str) -> tuple[int, list[str], str]:
+    """On a rank: a folder is loaded as `tools/generate` does; how many parameters it has, which of them differ from the
+    tensors that another folder's files hold, and a continuation.
+    """
+    import torch
+
+    from megatron_patches.generation.loaded_model import load_model
+    from megatron_patches.generation.sampling import Sampling
+    from megatron_patches.models.build import canonical_parameters
+    from tests.whole_state import whole_tensors
+
+    def complain(problem: str) -> None:
+        raise AssertionError(problem)
+
+    loaded = load_model([Path(folder)], passed_over=complain)
+    stored = {name: values for (name, kind), values in whole_tensors(Path(original)).items() if kind == "weight"}
+    parameters = canonical_parameters(loaded.model)
+    differing = [
+        name
+        for name, parameter in parameters.items()  # flat: a fused matrix is a box of more dimensions in a checkpoint
+        if not torch.equal(parameter.detach().cpu().view(-1), stored.pop(name).view(-1))
+    ]
+    return len(parameters), [*differing, *stored], loaded.continue_text("ab", 8, Sampling(0.0, None, 0))
+
+
+def test_a_real_runs_weights_are_found_pulled_into_an_empty_place_and_loaded(
+    small_data: SmallData, places: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = start_launch(small_data.run(places))
+    run_on_ranks(train_launch, 1, str(launch.directory))
+    original = launch.run.path / step(8)
+    assert sync(RUN, "--to", bucket) == dict.fromkeys([step(3), step(6), step(8)], "sent")
+
+    found = json.loads(inventory_call("find", "small", "--steps", "8", "--json"))
+    assert [each["name"] for each in found["artefacts"]] == [f"{RUN}@8"]
+    copies = json.loads(inventory_call("where", f"{RUN}@8", "--json"))
+    assert {copy["location"] for copy in copies} == {f"file://{original}", f"{bucket}/{RUN}/{step(8)}"}
+
+    monkeypatch.setenv("TRAINYARD_RUNS", str(places / "empty"))
+    sync("pull", RUN, "--from", bucket, "--weights-only", "--steps", "8")
+    (pulled,) = find_checkpoints(f"{RUN}@8")
+    assert pulled == places / "empty" / RUN / step(8, "weights")
+    assert not list(pulled.glob("optimizer-*"))
+    ((number, differing, text),) = run_on_ranks(load_and_compare, 1, str(pulled), str(original))
+    assert number > 20
+    assert differing == []
+    assert text.startswith("ab")
