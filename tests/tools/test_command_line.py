@@ -88,6 +88,8 @@ def test_which_python(yard: Path, tmp_path: Path) -> None:
     named = environment_with_python(tmp_path / "named")
     assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="").stdout == f"this is {own.name}\n"
     assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="", VIRTUAL_ENV=str(active)).stdout == "this is active\n"
+    of_launches = {"TRAINYARD_VENV": str(named), "VIRTUAL_ENV": str(active)}
+    assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="", **of_launches).stdout == "this is named\n"
     both = call(verb, cwd=tmp_path, TRAINYARD_PYTHON=str(named / "bin" / "python"), VIRTUAL_ENV=str(active))
     assert both.stdout == "this is named\n"
     shutil.rmtree(own)
