@@ -48,7 +48,9 @@ def yard(tmp_path: Path) -> Path:
 
 
 def call(verb: Path, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    clean = {
+        key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "TRAINYARD_VENV", "PYTHONPATH")
+    }
     environment: Mapping[str, str] = {**clean, "TRAINYARD_PYTHON": sys.executable, **variables}
     return subprocess.run([verb, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
