@@ -251,7 +251,8 @@ def watch_writes(told: Callable[[], None]) -> None:
     """Tells of every file that this process opens to write into, until the process ends."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "sqlite3.connect" or (event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+        opened = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+        if opened or (event == "sqlite3.connect" and "mode=ro" not in str(arguments[0])):
             told()
 
     sys.addaudithook(hook)
