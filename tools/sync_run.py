@@ -129,6 +129,8 @@ def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Li
             there = remote_manifest(store, copy.name, task.options)
             if there is None or there.id != copy.id or there.status == manifest.status:
                 continue
+            if manifest.status.is_older_than(there.status):
+                continue
             if not task.dry_run:
                 marked = as_bytes(there.model_copy(update={"status": manifest.status}))
                 retried(lambda name=copy.name, marked=marked: store.write(f"{name}/{MANIFEST}", marked), task.options)  # type: ignore[misc]

@@ -79,7 +79,7 @@ def send_artefact(
     if missing:
         _send_files(store, place, missing, folder, options)
         _check_sizes(store, place, manifest, options)
-    renewed = there is not None and there.status != manifest.status
+    renewed = there is not None and there.status != manifest.status and not manifest.status.is_older_than(there.status)
     if there is None or renewed:
         retried(lambda: store.write(f"{place}/{MANIFEST}", as_bytes(manifest)), options)
     size = sum(file.size for file in missing)

@@ -343,6 +343,28 @@ def test_a_pull_takes_no_mark_back_that_was_made_here(run: Path, bucket: str) ->
     assert read_manifest(run / step(200) / "manifest.json").status.reason == "a leak"
 
 
+def test_a_sync_takes_no_mark_back_that_was_made_elsewhere(
+    run: Path, places: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people have the checkpoint. One marks it and syncs; the other, who does not know, syncs too, then pulls."""
+    sync(RUN, "--to", bucket)
+    sync("pull", RUN, "--from", bucket, "--into", str(places / "theirs"))
+    inventory_call("invalidate", f"{RUN}@200", "--because", "a leak")
+    sync(RUN, "--to", bucket)
+    monkeypatch.setenv("TRAINYARD_RUNS", str(places / "theirs"))
+    sync(RUN, "--to", bucket)
+    assert "a leak" in call("pull", RUN, "--from", bucket, "--steps", "200", "--into", str(places / "third")).stderr
+    sync("pull", RUN, "--from", bucket, "--steps", "200", "--allow-invalid")
+    theirs = places / "theirs" / RUN / step(200) / "manifest.json"
+    assert read_manifest(theirs).status.reason == "a leak"
+    monkeypatch.setenv("TRAINYARD_RUNS", str(places / "runs"))
+    inventory_call("revalidate", f"{RUN}@200")
+    sync(RUN, "--to", bucket)
+    assert (
+        sync("pull", RUN, "--from", bucket, "--steps", "200", "--into", str(places / "third"))[step(200)] == "fetched"
+    )
+
+
 def test_what_is_invalid_here_is_not_sent(run: Path, bucket: str) -> None:
     inventory_call("invalidate", f"{RUN}@200", "--because", "a leak")
     sync(RUN, "--to", bucket)
