@@ -23,9 +23,8 @@ from tools import inventory, sync_to_hub
 from tools.checkpoint_reference import find_checkpoints
 
 OTHER = "tr900b-28K-other"
-FILES = 6
-"""of a checkpoint of small_artefacts; four without the optimizer's"""
 WEIGHTS_FILES = 4
+"""of a checkpoint of small_artefacts: two ranks' weights, config.yaml, trainer.json"""
 
 
 @pytest.fixture(autouse=True)
