@@ -61,6 +61,10 @@ class Status(_Record):
     cause: str | None = None
     """Id of the artefact it was invalidated with; its own where the fault is its own."""
 
+    def is_older_than(self, other: "Status") -> bool:
+        """Of two words about one artefact the later counts; who never said anything says less than anybody."""
+        return (self.date or "") < (other.date or "")
+
 
 class Manifest(_Record):
     """The record of one artefact; `id` is a hash of kind, parents, files and facts."""

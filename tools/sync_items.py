@@ -60,6 +60,11 @@ class Choice:
     passed_over: list[str] = field(default_factory=list)
     """filled with a sentence for each artefact that cannot be read"""
 
+    def __post_init__(self) -> None:
+        """Raises TrainyardError where the steps are not formed as they must be: that is no fault of an artefact."""
+        if self.steps:
+            _in_steps(self.steps, 0)
+
 
 def parse_what(text: str) -> tuple[str, ...]:
     """The parts of a run in a list such as checkpoints,logs.
@@ -70,6 +75,8 @@ def parse_what(text: str) -> tuple[str, ...]:
     parts = tuple(part.strip() for part in text.split(",") if part.strip())
     if unknown := [part for part in parts if part not in PARTS]:
         raise TrainyardError(f"--what {text}: {unknown[0]} is no part of a run; there are {', '.join(PARTS)}")
+    if not parts:
+        raise TrainyardError(f"--what names nothing; there are {', '.join(PARTS)}")
     return parts
 
 
@@ -87,6 +94,20 @@ def items_of(run_folder: Path, choice: Choice) -> Iterator[Item]:
                     continue
                 if item is not None and _fits(choice.pattern, item.name):
                     yield item
+
+
+def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
+    """By id, artefacts that `items_of` leaves out: those marked invalid, and those whose files are no longer here."""
+    found: dict[str, Manifest] = {}
+    for shelf in {shelf for shelves in _SHELVES.values() for shelf in shelves}:
+        for folder in _artefact_folders(run_folder / shelf):
+            try:
+                manifest = read_manifest(folder / "manifest.json")
+                if manifest.status.state == "invalid" or files_folder(folder) is None:
+                    found[manifest.id] = manifest
+            except TrainyardError:
+                continue  # `items_of` names it
+    return found
 
 
 def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
@@ -131,6 +152,8 @@ def _item(part: str, folder: Path, choice: Choice) -> Item | None:
     copied = weights_of(manifest) if as_weights else manifest
     if as_weights and manifest.facts.get("content") != "weights":
         name = weights_name(name)
+        if name != folder.name and (folder.parent / name / "manifest.json").is_file():
+            return None  # the run saved this step's weights by themselves: they are what lies in that place
     whole = copied.id == manifest.id
     return Item(f"{part}/{name}", place, copied, manifest.id, whole, folder)
 

@@ -10,10 +10,10 @@ from data_tools.inventory.search import number_range
 from data_tools.inventory.weights import weights_name, weights_of
 from data_tools.storage.fetch import fetch_artefact
 from data_tools.storage.location import Location
-from data_tools.storage.loose import fetch_loose
+from data_tools.storage.loose import INDEX, fetch_loose
 from data_tools.storage.store import Store, open_store
-from data_tools.storage.transfer import MANIFEST, Options, Outcome, remote_manifest
-from tools.sync_items import LOOSE
+from data_tools.storage.transfer import MANIFEST, Options, Outcome, remote_manifest, retried
+from tools.sync_items import LOOSE, Choice
 from tools.sync_run import Line
 
 _STEP = re.compile(r"(?:step|weights)-(\d{10})")
@@ -39,11 +39,14 @@ def pull(task: Pull) -> Iterator[Line]:
     Raises:
         TrainyardError: nothing that is chosen lies at the location.
     """
+    if task.steps:
+        Choice(steps=task.steps)  # what is not formed as it must be is said before the location is asked
     store = open_store(task.location)
     places = _places(store, task)
-    loose = [name for part in task.what for name in LOOSE.get(part, ()) if store.read(f"{name}/index.json") is not None]
+    loose = [name for part in task.what for name in LOOSE.get(part, ()) if _has_index(store, name, task.options)]
     if not places and not loose:
-        there = sorted({f"{path.split('/')[0]}/{path.split('/')[1]}" for path in store.entries("") if "/" in path})
+        entries = retried(lambda: store.entries(""), task.options)
+        there = sorted({f"{path.split('/')[0]}/{path.split('/')[1]}" for path in entries if "/" in path})
         offer = f"; it holds {', '.join(there[:8])}" if there else "; it is empty, or does not exist"
         raise TrainyardError(f"{task.location} holds nothing of what was asked for{offer}")
     for place in places:
@@ -52,15 +55,25 @@ def pull(task: Pull) -> Iterator[Line]:
         except (TrainyardError, OSError) as error:
             yield Line(task.run_folder.name, place, str(task.location), "failed", problem=str(error))
     for name in loose:
-        outcome = Outcome("fetched") if task.dry_run else fetch_loose(store, name, task.run_folder / name, task.options)
-        yield _line(task, name, outcome)
+        try:
+            target = task.run_folder / name
+            yield _line(
+                task, name, Outcome("fetched") if task.dry_run else fetch_loose(store, name, target, task.options)
+            )
+        except (TrainyardError, OSError) as error:
+            yield Line(task.run_folder.name, name, str(task.location), "failed", problem=str(error))
+
+
+def _has_index(store: Store, name: str, options: Options) -> bool:
+    return retried(lambda: store.read(f"{name}/{INDEX}"), options) is not None
 
 
 def _places(store: Store, task: Pull) -> list[str]:
     found = []
     for part in task.what:
         if part in ("checkpoints", "evals", "exports"):
-            names = {path.split("/")[0] for path in store.entries(part) if path.endswith(f"/{MANIFEST}")}
+            entries = retried(lambda part=part: store.entries(part), task.options)  # type: ignore[misc]
+            names = {path.split("/")[0] for path in entries if path.endswith(f"/{MANIFEST}")}
             found += [f"{part}/{name}" for name in sorted(names) if part != "checkpoints" or _fits(name, names, task)]
     return found
 

@@ -12,7 +12,7 @@ from data_tools.storage.store import TransientFailure
 from data_tools.storage.transfer import Options
 from tools.inventory_state import derive_state
 from tools.sync_items import Choice
-from tools.sync_run import Line, Task, push
+from tools.sync_run import Line, Task, push, remove_copied
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,12 @@ def lines_of(request: Request, checkout: Path, runs: Path) -> tuple[Iterator[Lin
         if request.run and not tasks and not problems:
             raise TrainyardError(f"{names[0]} names no storage.locations in its YAML; give --to ADDRESS")
     for task in tasks:
-        task.dry_run, task.delete_local = request.dry_run, request.delete_local
-    return _all_lines(tasks, problems), lambda: had_ended
+        task.dry_run = request.dry_run
+    return _all_lines(tasks, problems, request.delete_local and not request.dry_run), lambda: had_ended
 
 
-def _all_lines(tasks: list[Task], problems: list[str]) -> Iterator[Line]:
+def _all_lines(tasks: list[Task], problems: list[str], delete_local: bool) -> Iterator[Line]:
+    unreached: set[Path] = set()
     for problem in problems:
         yield Line("", "", "", "passed over", problem=problem)
     for task in tasks:
@@ -61,7 +62,14 @@ def _all_lines(tasks: list[Task], problems: list[str]) -> Iterator[Line]:
         except (TrainyardError, TransientFailure) as error:
             if len(tasks) == 1:
                 raise TrainyardError(str(error)) from error
+            unreached.add(task.run_folder)
             yield Line(task.run_folder.name, "", str(task.location), "failed", problem=str(error))
+    if not delete_local:
+        return
+    for task in tasks:  # behind all copies: what goes to two locations must be here until it lies at both
+        if task.run_folder not in unreached:
+            failed = (other.failed for other in tasks if other.run_folder == task.run_folder)
+            yield from remove_copied(task, set().union(*failed))
 
 
 def _has_ended(run_folder: Path) -> bool:

@@ -15,8 +15,17 @@ from data_tools.inventory.removal import Retention, leave_manifest, remove_folde
 from data_tools.storage.location import Location
 from data_tools.storage.loose import send_loose
 from data_tools.storage.store import Store, VanishedSource, open_store
-from data_tools.storage.transfer import Options, Outcome, check_artefact, send_artefact
-from tools.sync_items import Choice, Item, items_of, loose_files
+from data_tools.storage.transfer import (
+    MANIFEST,
+    Options,
+    Outcome,
+    as_bytes,
+    check_artefact,
+    remote_manifest,
+    retried,
+    send_artefact,
+)
+from tools.sync_items import Choice, Item, items_of, loose_files, unsent_manifests
 
 
 @dataclass(frozen=True)
@@ -47,41 +56,87 @@ class Task:
     choice: Choice
     options: Options = field(default_factory=Options)
     dry_run: bool = False
-    delete_local: bool = False
-    """remove a checkpoint here once its copy was read whole and found right"""
+    copied: list[Item] = field(default_factory=list)
+    """filled with the whole artefacts that lie at the location now"""
+    failed: set[str] = field(default_factory=set)
+    """filled with the ids here of those that could not be brought there"""
 
 
 def push(task: Task) -> Iterator[Line]:
     """Copies everything that is chosen; one artefact that fails does not hold up the others."""
     with _ready(task) as store:
         recorder = CopyRecorder(task.run_folder)
-        known = {(copy.location, copy.name): copy for copy in read_copies(task.run_folder)}
+        known = {copy.name: copy for copy in read_copies(task.run_folder) if copy.location == str(task.location)}
+        looked_at = set()
         for item in items_of(task.run_folder, task.choice):
+            looked_at.add(item.name)
+            before = known.get(item.name)
+            doubted = before is not None and before.problem is not None
             try:
-                outcome = _push_item(store, task, item)
+                outcome = _push_item(store, task, item, doubted)
                 if not task.dry_run:
-                    before = known.get((str(task.location), item.name))
-                    if outcome.word == "sent" or before is None or before.id != item.manifest.id or before.problem:
-                        recorder.record(_copy(task, item, "as sent", now() if outcome.word == "sent" else None))
+                    compared = outcome.word == "sent" or doubted
+                    if compared or before is None or before.id != item.manifest.id:
+                        recorder.record(_copy(task, item, "as sent", now() if compared else None))
+                    task.copied += [item] if item.whole else []
                 yield _line(task, item.name, outcome.word, outcome)
-                if task.delete_local and not task.dry_run and item.whole:
-                    yield _line(task, item.name, _delete_here(store, task, item, recorder))
             except VanishedSource:
                 yield _line(task, item.name, "removed here meanwhile")
             except (TrainyardError, OSError) as error:
+                task.failed.add(item.of)
                 yield _line(task, item.name, "failed", problem=str(error))
+        yield from _renew_statuses(store, task, [copy for name, copy in known.items() if name not in looked_at])
         for problem in task.choice.passed_over:
             yield _line(task, "", "passed over", problem=problem)
         for name, files in loose_files(task.run_folder, task.choice).items():
             yield _push_loose(store, task, name, files)
 
 
-def _push_item(store: Store, task: Task, item: Item) -> Outcome:
+def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
+    """Removes here what a task that was carried out copied, once the copy was read whole and found right.
+
+    Args:
+        wanted_elsewhere: ids of what another location still lacks.
+    """
+    store, recorder = open_store(task.location), CopyRecorder(task.run_folder)
+    for item in task.copied:
+        try:
+            if item.of in wanted_elsewhere:
+                yield _line(task, item.name, "stays here: it could not be brought to another location")
+            elif not (item.shelf_folder / "manifest.json").exists():
+                yield _line(task, item.name, "removed here meanwhile")
+            else:
+                yield _line(task, item.name, _delete_here(store, task, item, recorder))
+        except (TrainyardError, OSError) as error:
+            yield _line(task, item.name, "failed", problem=str(error))
+
+
+def _push_item(store: Store, task: Task, item: Item, doubted: bool) -> Outcome:
     if not task.dry_run:
-        return send_artefact(store, item.name, item.manifest, item.folder, task.options)
+        return send_artefact(store, item.name, item.manifest, item.folder, task.options, doubted)
     entries = store.entries(item.name)
     missing = [file for file in item.manifest.files if file.path not in entries or entries[file.path].size != file.size]
     return Outcome("sent" if missing else "present", len(missing), sum(file.size for file in missing))
+
+
+def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Line]:
+    """What is invalid is not sent, but its copies must say so too, and so must those of what was removed here."""
+    unsent = unsent_manifests(task.run_folder) if copies else {}
+    for copy in copies:
+        if (manifest := unsent.get(copy.of)) is None:
+            continue
+        try:
+            there = remote_manifest(store, copy.name, task.options)
+            if there is None or there.id != copy.id or there.status == manifest.status:
+                continue
+            if manifest.status.is_older_than(there.status):
+                continue
+            if not task.dry_run:
+                marked = as_bytes(there.model_copy(update={"status": manifest.status}))
+                retried(lambda name=copy.name, marked=marked: store.write(f"{name}/{MANIFEST}", marked), task.options)  # type: ignore[misc]
+            yield _line(task, copy.name, "status would be renewed" if task.dry_run else "status renewed")
+        except (TrainyardError, OSError) as error:
+            yield _line(task, copy.name, "failed", problem=str(error))
 
 
 def _push_loose(store: Store, task: Task, name: str, files: list[Path]) -> Line:
@@ -106,7 +161,9 @@ def _delete_here(store: Store, task: Task, item: Item, recorder: CopyRecorder) -
         return f"stays here: {reason}"
     if problems := check_artefact(store, item.name, item.manifest.id, task.options):
         recorder.record(replace(_copy(task, item, "read whole", None), problem=problems[0]))
-        raise TrainyardError(f"its copy is damaged, and it stays here: {'; '.join(problems)}; sync with --replace")
+        raise TrainyardError(
+            f"its copy is damaged, and it stays here: {'; '.join(problems)}. Sync again: what is damaged is sent anew"
+        )
     recorder.record(_copy(task, item, "read whole", now()))
     leave_manifest(item.shelf_folder)
     remove_folder(item.shelf_folder)

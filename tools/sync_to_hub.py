@@ -58,7 +58,10 @@ def push_command(
         bool,
         typer.Option("--delete-local-after-verify", help="Remove checkpoints here once their copies were read whole."),
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Another artefact in a place may be replaced.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Replace another artefact in a place, and every file that is damaged there."),
+    ] = False,
     tar_below: Annotated[str, typer.Option(metavar="SIZE", help="Smaller files travel as one tar.")] = "",
     parallel: Parallel = 4,
     bandwidth: Bandwidth = "",

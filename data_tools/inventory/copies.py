@@ -48,7 +48,7 @@ class CopyRecorder:
 
     def __init__(self, run_folder: Path) -> None:
         self._folder = run_folder / FOLDER
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
+        self._name = _file_name()
         self._last = 0
 
     def record(self, copy: Copy) -> None:
@@ -59,11 +59,19 @@ class CopyRecorder:
             self._last = max((each.number for each in known), default=0)
         self._last += 1
         line = json.dumps(asdict(replace(copy, number=self._last)), ensure_ascii=False) + "\n"
-        with (self._folder / self._name).open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with (self._folder / self._name).open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            self._name = _file_name()  # a full disk took half a line: what follows in the same file would be damage
+            raise
         os.utime(self._folder)  # a longer file leaves its folder's time alone, and the catalogue goes by that
+
+
+def _file_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
 
 
 def read_copies(run_folder: Path, latest: bool = True) -> list[Copy]:

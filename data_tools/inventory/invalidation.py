@@ -59,7 +59,8 @@ def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
             f"{artefact.name} is invalid because of {str(artefact.cause)[:12]} ({artefact.reason}); revalidate that one"
         )
     beneath = descendants(catalogue, artefact)
-    changes = [(each, Status()) for each in _copies_here(catalogue, [artefact.id])]
+    freely = Status(date=now())  # dated, so that a copy elsewhere that still has the mark is seen to be the older
+    changes = [(each, freely) for each in _copies_here(catalogue, [artefact.id])]
     freed = {artefact.id}
     unchanged = []
     for each in _copies_here(catalogue, [relative.id for relative in beneath]):
@@ -78,7 +79,7 @@ def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
             unchanged.append(f"{each.name} stays invalid: {reason}")
         else:
             freed.add(each.id)
-            changes.append((each, Status()))
+            changes.append((each, freely))
     marked = _rewrite(changes)
     return Marked([each for each in marked if each.id in freed], unchanged)
 

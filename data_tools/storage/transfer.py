@@ -30,7 +30,7 @@ class Options:
     tries: int = 5
     """of each request"""
     replace: bool = False
-    """another artefact that lies in the place may be replaced"""
+    """another artefact that lies in the place may be replaced; files of the same one are compared by hash"""
     pack_below: int = 0
     """bytes: smaller files travel in one tar; 0 means none does"""
     pause: float = 0.5
@@ -51,8 +51,13 @@ class Outcome:
     """by what the copy was compared"""
 
 
-def send_artefact(store: Store, place: str, manifest: Manifest, folder: Path, options: Options) -> Outcome:
+def send_artefact(
+    store: Store, place: str, manifest: Manifest, folder: Path, options: Options, doubted: bool = False
+) -> Outcome:
     """Brings a copy of an artefact to a place of a store. Files that are there already, by hash, stay.
+
+    Args:
+        doubted: the copy was found damaged once, so its manifest vouches for nothing and every file is compared.
 
     Raises:
         TrainyardError: the place holds another artefact, a file here is not what the manifest says, or a request
@@ -69,11 +74,12 @@ def send_artefact(store: Store, place: str, manifest: Manifest, folder: Path, op
             )
         retried(lambda: store.delete(f"{place}/{MANIFEST}"), options)
         there = None
-    missing = _missing(store, place, manifest, entries, there is not None, folder, options)
+    vouched = there is not None and not doubted and not options.replace
+    missing = _missing(store, place, manifest, entries, vouched, folder, options)
     if missing:
         _send_files(store, place, missing, folder, options)
         _check_sizes(store, place, manifest, options)
-    renewed = there is not None and there.status != manifest.status
+    renewed = there is not None and there.status != manifest.status and not manifest.status.is_older_than(there.status)
     if there is None or renewed:
         retried(lambda: store.write(f"{place}/{MANIFEST}", as_bytes(manifest)), options)
     size = sum(file.size for file in missing)

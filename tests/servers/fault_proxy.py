@@ -73,7 +73,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                 self.answer(int(fault.kind), [("Content-Type", "application/xml")], fault.body)
                 return
             if fault and fault.kind == "slow":
-                time.sleep(0.5)
+                time.sleep(0.1)
             if fault and fault.kind == "corrupt" and body:
                 middle = len(body) // 2
                 body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]

@@ -1,4 +1,4 @@
-"""The jobs that come back by themselves: with stand-ins for sbatch and for the sync."""
+"""The jobs that come back by themselves: with stand-ins for sbatch and for the sync, and on a real cluster."""
 
 import os
 import shutil
@@ -6,6 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.small_artefacts import RUN, make_checkpoint
+from tests.small_training import SmallData
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +58,70 @@ def test_they_end_when_asked_to(yard: Path) -> None:
 
 def test_outside_of_a_checkout(yard: Path) -> None:
     assert submit(yard, "checkpoints", SLURM_SUBMIT_DIR="/", TRAINYARD_HOME="/nowhere")[0] == 2
+
+
+def test_logs_without_an_address_do_not_come_back(yard: Path) -> None:
+    code, calls = submit(yard, "logs")
+    assert code != 0
+    assert calls == []
+
+
+def test_logs_of_one_run_that_fail_do_not_hold_up_the_others_and_are_not_hidden(yard: Path) -> None:
+    (yard / "runs" / "tr2").mkdir()
+    stand_in = yard / "tools" / "sync-to-hub"
+    stand_in.write_text(f'{stand_in.read_text()}[ "$1" != tr1 ]\n')
+    code, calls = submit(yard, "logs", TRAINYARD_LOGS_TO="file:///logs")
+    assert code == 1
+    assert [call.split()[1] for call in calls[1:]] == ["tr1", "tr2"]
+
+
+def test_without_runs_there_is_nothing_to_do(yard: Path) -> None:
+    (yard / "runs" / "tr1").rmdir()
+    code, calls = submit(yard, "logs", TRAINYARD_LOGS_TO="file:///logs")
+    assert (code, len(calls)) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "logs"])
+def test_they_take_the_sites_python(yard: Path, name: str) -> None:
+    (yard / "slurm" / "sites").mkdir()
+    (yard / "slurm" / "sites" / "here.sh").write_text("TRAINYARD_VENV=$UNKNOWN/site TRAINYARD_LOGS_TO=file:///logs\n")
+    stand_in = yard / "tools" / "sync-to-hub"
+    stand_in.write_text(f'#!/bin/sh\necho "python of $TRAINYARD_VENV" >> {yard.parent}/calls\n')
+    code, calls = submit(yard, name, TRAINYARD_SITE="here")
+    assert (code, calls[-1]) == (0, "python of /site")
+
+
+@pytest.fixture
+def real_yard(tmp_path: Path) -> Path:
+    """A checkout with one run that has a checkpoint, a log, and a YAML that names a location."""
+    home = tmp_path / "trainyard"
+    for name in ("slurm", "tools", "data_tools", "megatron_patches"):
+        shutil.copytree(CHECKOUT / name, home / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    make_checkpoint(home / "runs", 100)
+    (home / "runs" / RUN / "logs").mkdir()
+    (home / "runs" / RUN / "logs" / "0001.log").write_text("said\n")
+    run = SmallData(home / "data").write(home / "train" / "tr900-tests", RUN)
+    run.write_text(f'{run.read_text()}storage: {{locations: [{{to: "file://{tmp_path}/archive"}}]}}\n')
+    return home
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(
+    ("name", "copied"), [("checkpoints", "checkpoints/step-0000000100/manifest.json"), ("logs", "logs/0001.log")]
+)
+def test_a_real_job_copies_and_has_queued_the_next(cluster: Cluster, real_yard: Path, name: str, copied: str) -> None:
+    archive = real_yard.parent / "archive"
+    settings = {"TRAINYARD_LOGS_TO": f"file://{archive}", "TRAINYARD_CACHE": str(real_yard.parent / "cache")}
+    job = cluster.sbatch(f"slurm/sync-{name}.slurm", cwd=real_yard, env=settings)
+    assert cluster.wait(job) == ("COMPLETED", 0), cluster.log(job)
+    queue = cluster.run("squeue", "--noheader", "--format=%i %T", f"--name=trainyard-sync-{name}").stdout.split()
+    try:
+        assert len(queue) == 2, "one job, pending"
+        assert (int(queue[0]) > job, queue[1]) == (True, "PENDING")
+        following = cluster.describe(int(queue[0]))
+        assert following["WorkDir"] == str(real_yard)
+        assert following["EligibleTime"] > following["SubmitTime"]
+        assert (archive / RUN / copied).read_bytes() == (real_yard / "runs" / RUN / copied).read_bytes()
+    finally:
+        for each in queue[::2]:
+            cluster.cancel(int(each))

@@ -48,7 +48,9 @@ def yard(tmp_path: Path) -> Path:
 
 
 def call(verb: Path, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    clean = {
+        key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "TRAINYARD_VENV", "PYTHONPATH")
+    }
     environment: Mapping[str, str] = {**clean, "TRAINYARD_PYTHON": sys.executable, **variables}
     return subprocess.run([verb, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
@@ -88,6 +90,8 @@ def test_which_python(yard: Path, tmp_path: Path) -> None:
     named = environment_with_python(tmp_path / "named")
     assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="").stdout == f"this is {own.name}\n"
     assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="", VIRTUAL_ENV=str(active)).stdout == "this is active\n"
+    of_launches = {"TRAINYARD_VENV": str(named), "VIRTUAL_ENV": str(active)}
+    assert call(verb, cwd=tmp_path, TRAINYARD_PYTHON="", **of_launches).stdout == "this is named\n"
     both = call(verb, cwd=tmp_path, TRAINYARD_PYTHON=str(named / "bin" / "python"), VIRTUAL_ENV=str(active))
     assert both.stdout == "this is named\n"
     shutil.rmtree(own)

@@ -9,6 +9,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -17,10 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from data_tools.errors import TrainyardError
 from data_tools.inventory.adoption import adopt
+from data_tools.inventory.artefact import files_folder
 from data_tools.inventory.catalogue import delete_catalogue, open_catalogue
+from data_tools.inventory.copies import read_copies
 from data_tools.inventory.removal import Retention, carry_out, plan_removal
 from data_tools.manifest import Manifest, read_manifest, verify_files
 from data_tools.storage import file as file_module
@@ -29,7 +33,7 @@ from data_tools.storage.transfer import Options
 from tests.small_artefacts import RUN, make_checkpoint
 from tools.sync_items import Choice
 from tools.sync_pull import Pull, pull
-from tools.sync_run import Task, push
+from tools.sync_run import Task, push, remove_copied
 
 STEPS = (100, 200, 300, 400)
 FAULTS = ("kill", "kill twice", "two at once", "full disk", "broken copies")
@@ -51,8 +55,10 @@ class Round:
     def sync(self, delete: bool = False) -> None:
         """Everything to the remote folder."""
         location = Location("file", str(self.remote / RUN))
-        task = Task(self.runs / RUN, location, Choice(), Options(pause=0.001), delete_local=delete)
+        task = Task(self.runs / RUN, location, Choice(), Options(pause=0.001))
         self.check_lines(list(push(task)))
+        if delete:
+            self.check_lines(list(remove_copied(task, set())))
 
     def pull(self) -> None:
         """Everything back into another folder of runs."""
@@ -92,6 +98,16 @@ class Round:
                 if (folder / "manifest.json").exists():
                     problems = verify_files(read_manifest(folder / "manifest.json"), folder, hashes=True)
                     found += [f"claims to be whole: {problem}" for problem in problems]
+        for folder in sorted(self.runs.glob("*/elsewhere/step-??????????-????????")):
+            try:
+                read_manifest(folder / "manifest.json")
+                files_folder(folder)
+            except TrainyardError as error:
+                found.append(f"claims to be whole: {error}")
+        try:
+            read_copies(self.runs / RUN)
+        except TrainyardError as error:
+            found.append(f"what is known of copies is damaged: {error}")
         places = (self.runs / RUN, self.remote / RUN)
         for manifest in self.manifests:
             if not any(self.is_whole(place, manifest) for place in places):
@@ -146,10 +162,14 @@ def one_round(yard: Round, action: str, fault: str) -> tuple[str, list[str]]:
     calm = Round.__new__(Round)
     calm.__dict__.update(yard.__dict__ | {"folder": whole, "runs": whole / "runs", "remote": whole / "remote",
                                           "back": whole / "back"})  # fmt: skip
-    act(calm)
+    writes = count_writes(calm, act) if fault == "full disk" else act(calm) or 0
     seconds = time.perf_counter() - started
     shutil.rmtree(whole)
-    what = under_fire(yard, act, fault, seconds)
+    if fault == "full disk":
+        size = yard.draw.choice([0, int(2 ** yard.draw.uniform(0, 18))])
+        what = on_full_disk(yard, act, yard.draw.randrange(max(1, writes)), size)
+    else:
+        what = under_fire(yard, act, fault, seconds)
     losses = yard.losses()
     try:
         act(yard)
@@ -161,12 +181,9 @@ def one_round(yard: Round, action: str, fault: str) -> tuple[str, list[str]]:
 
 def under_fire(yard: Round, act: Callable[[Round], None], fault: str, seconds: float) -> str:
     """Runs the action in processes of its own."""
+    if fault == "broken copies":
+        return exit_of(break_copies, yard, act, yard.draw.randrange(12))
     context = multiprocessing.get_context("fork")
-    if fault in ("full disk", "broken copies"):
-        process = context.Process(target=break_disk, args=(yard, act, fault, yard.draw.randrange(12)))
-        process.start()
-        process.join(60)
-        return {0: "went through", 2: "said what was wrong"}.get(process.exitcode or 0, f"exit code {process.exitcode}")
     number = 2 if fault == "two at once" else 1
     for _ in range(2 if fault == "kill twice" else 1):
         processes = [context.Process(target=run_quietly, args=(yard, act)) for _ in range(number)]
@@ -189,14 +206,64 @@ def run_quietly(yard: Round, act: Callable[[Round], None]) -> None:
         sys.exit(2)
 
 
-def break_disk(yard: Round, act: Callable[[Round], None], fault: str, after: int) -> None:
-    """The process in which the disk is full, or garbles what it copies, after so many pieces."""
+def exit_of(target: Callable[..., None], *arguments: Any) -> str:
+    """How a process of its own ended."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    process.join(60)
+    return {0: "went through", 2: "said what was wrong"}.get(process.exitcode or 0, f"exit code {process.exitcode}")
+
+
+def on_full_disk(yard: Round, act: Callable[[Round], None], after: int, size: int) -> str:
+    """How the action ends where, after so many files, no further byte of any file can be written past a size."""
+    return exit_of(fill_disk, yard, act, after, size)
+
+
+def count_writes(yard: Round, act: Callable[[Round], None]) -> int:
+    """How many files the action opens to write into, the catalogue's among them."""
+    counted = multiprocessing.get_context("fork").Value("i", 0)
+
+    def run() -> None:
+        watch_writes(lambda: setattr(counted, "value", counted.value + 1))
+        run_quietly(yard, act)
+
+    exit_of(run)
+    return int(counted.value)
+
+
+def fill_disk(yard: Round, act: Callable[[Round], None], after: int, size: int) -> None:
+    """The process in which the disk is full. The kernel refuses the bytes (EFBIG), whoever writes them: Python, SQLite,
+    copy_file_range.
+    """
+    left = [after]
+
+    def count() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # it would kill; ignored, the write fails
+    watch_writes(count)
+    run_quietly(yard, act)
+
+
+def watch_writes(told: Callable[[], None]) -> None:
+    """Tells of every file that this process opens to write into, until the process ends."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        opened = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+        if opened or (event == "sqlite3.connect" and "mode=ro" not in str(arguments[0])):
+            told()
+
+    sys.addaudithook(hook)
+
+
+def break_copies(yard: Round, act: Callable[[Round], None], after: int) -> None:
+    """The process in which the disk garbles what it copies, after so many pieces."""
     real, left = file_module._move, [after]
 
     def broken(source: int, copy: int, offset: int, size: int) -> int:
         left[0] -= 1
-        if left[0] < 0 and fault == "full disk":
-            raise OSError(28, "No space left on device")
         moved = real(source, copy, offset, size)
         if left[0] < 0 and left[0] % 2:
             os.pwrite(copy, b"garbled", offset)

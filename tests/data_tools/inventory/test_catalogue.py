@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,19 @@ def test_a_torn_line_of_copies_is_left_out_and_other_damage_is_named(tmp_path: P
     file.write_text(file.read_text() + "\n")
     with pytest.raises(TrainyardError, match="no record of a copy"):
         read_copies(tmp_path)
+
+
+def test_a_line_that_the_disk_had_no_room_for_spoils_none_of_the_next(tmp_path: Path) -> None:
+    copy = Copy("a", "b", "n", "l", 5, True, None, "as sent")
+    recorder = CopyRecorder(tmp_path)
+    recorder.record(copy)
+    size = next((tmp_path / "copies").iterdir()).stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))  # Python ignores SIGXFSZ, so the write fails
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            recorder.record(replace(copy, name="second"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    recorder.record(replace(copy, name="third"))
+    assert [each.name for each in read_copies(tmp_path)] == ["n", "third"]

@@ -1,8 +1,12 @@
 """S3, Google's storage and the hub through their real clients, over sockets, with faults on the line."""
 
+import asyncio
+import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -18,7 +22,7 @@ from tests.servers.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.servers.gcs import gcs_server
 from tests.servers.hub import TOKEN, hub_server
 from tests.servers.s3 import s3_server
-from tests.small_artefacts import RUN, make_checkpoint
+from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 
 PLACE = "checkpoints/step-0000000100"
 SETTINGS = {
@@ -45,6 +49,11 @@ class Remote:
         return open_store(parse_location(f"{self.base}/{name}"))
 
 
+def impatient(module: ModuleType) -> SimpleNamespace:
+    """A module as it is, but for its `sleep`, which waits a hundredth of a second at most."""
+    return SimpleNamespace(**{**vars(module), "sleep": lambda seconds: module.sleep(min(seconds, 0.01))})
+
+
 @pytest.fixture(scope="module")
 def remotes() -> Iterator[dict[str, Remote]]:
     """All three, for all tests of this file."""
@@ -59,9 +68,14 @@ def remotes() -> Iterator[dict[str, Remote]]:
             patch.setenv("STORAGE_EMULATOR_HOST", gs_proxy.address)
             patch.setenv("HF_ENDPOINT", hub_proxy.address)
             import gcsfs.retry
+            from aiobotocore import endpoint
             from huggingface_hub import constants
+            from huggingface_hub.utils import _http
 
-            patch.setattr(gcsfs.retry, "min", lambda *_: 0.01, raising=False)  # its pauses between tries are seconds
+            # the clients' own pauses between tries are seconds
+            patch.setattr(gcsfs.retry, "min", lambda *_: 0.01, raising=False)
+            patch.setattr(_http, "time", impatient(time))
+            patch.setattr(endpoint, "asyncio", impatient(asyncio))
             patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
             yield {
                 "s3": Remote("s3", s3_proxy, "s3://yard"),
@@ -172,15 +186,17 @@ def test_a_large_object_goes_in_parts_and_is_compared(
     part = 8 << 20  # like the real one, a multiple of what is read at once
     monkeypatch.setattr(object_store, "PART", part)
     monkeypatch.setattr("data_tools.storage.s3.PART", part)
-    manifest = make_checkpoint(tmp_path / "runs", 100, size=part + 1000)
-    folder = tmp_path / "runs" / RUN / PLACE
+    folder = tmp_path / "large"
+    content = random.Random(0).randbytes(part + 1000)
+    files = {"weights-00000.safetensors": content, "weights-00001.safetensors": content[::-1], "config.yaml": b"{}"}
+    manifest = make_artefact(folder, "checkpoint", files, {"step": 100})
     for scheme in ("s3", "gs"):
         remote = remotes[scheme]
         remote.proxy.requests.clear()
         store = remote.store("large")
         send_artefact(store, PLACE, manifest, folder, options())
         parts = [each for each in remote.proxy.requests if "partNumber" in each or "upload_id" in each]
-        assert len(parts) >= 8
+        assert len(parts) >= 4
         assert not [each for each in remote.proxy.requests if each.startswith("GET") and "weights-0" in each and
                     "alt=media" in each], "the server's own hash was enough"  # fmt: skip
         assert check_artefact(store, PLACE, manifest.id, options()) == []
