@@ -22,7 +22,7 @@ from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.benchmark.bare_loop import BareLoop
 from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
-from megatron_patches.benchmark.profile import profile_steps
+from megatron_patches.benchmark.turns import PROFILED_STEPS
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine.build import PRECISIONS
@@ -31,11 +31,11 @@ from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.progress import StepRecord
 from megatron_patches.run_directory import CHECKOUT, Launch
+from megatron_patches.step_profile import profile_steps
 from megatron_patches.train import build_trainer, training_batches
 from megatron_patches.trainer import Trainer
 
 PEERS: dict[str, type[BareLoop] | type[NanoGPTStyleLoop]] = {"loop": BareLoop, "nanogpt": NanoGPTStyleLoop}
-PROFILED_STEPS = 3
 
 
 class Loop(Protocol):
