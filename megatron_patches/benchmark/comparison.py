@@ -85,6 +85,9 @@ class Benchmark:
     """bytes that were expected on the largest rank"""
     breakdown: dict[str, float] | None
     """seconds of a profiled step by kind"""
+    roof: dict[str, float] | None
+    """`tflops` and `bytes_per_second` that a process reached at most in a product and in a copy, measured where a CPU
+    was profiled"""
     peer: Peer | None
     hardware: str
     threads: int
@@ -214,6 +217,7 @@ def _describe(
         memory=ours["memory"],
         estimated_memory=estimate_memory(config, layout, device="cuda" if device else "cpu").largest.total,
         breakdown=found["breakdown"],
+        roof=found["roof"],
         peer=_describe_peer(peer, tokens, ours, found["peer"]) if peer else None,
         hardware=f"{world} x {device}" if device else cpu_name(),
         threads=found["threads"],

@@ -47,6 +47,9 @@ def _speed(found: Benchmark) -> Iterator[tuple[str, str]]:
     yield "memory", f"{measured}; estimated {readable(found.estimated_memory)}"
     if found.breakdown:
         yield "of a step", describe_breakdown(found.breakdown)
+    if found.roof:
+        share = f"{rates.computed / found.roof['tflops']:.0%} of a product's {found.roof['tflops']:.3g} TFLOP/s"
+        yield "roof", f"{share}; a copy has {found.roof['bytes_per_second'] / 1e9:.3g} GB/s (both measured here)"
 
 
 def _beside(found: Benchmark, peer: Peer) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.benchmark.bare_loop import BareLoop
 from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
+from megatron_patches.benchmark.roof import Roof, measure_roof
 from megatron_patches.benchmark.turns import PROFILED_STEPS
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig, load_resolved
@@ -72,6 +73,8 @@ class Measurement:
     """that torch computes with, in each process"""
     breakdown: dict[str, float] | None = None
     """seconds of a profiled step by kind, where it was asked for"""
+    roof: Roof | None = None
+    """of a profiled CPU; that of a GPU is its data sheet's"""
 
 
 class Losses(Callback):
@@ -150,11 +153,19 @@ def measure(
             torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else None,
             torch.get_num_threads(),
             profile_steps(ours.trainer, PROFILED_STEPS, trace) if trace is not None else None,
+            _roof(groups) if trace is not None else None,
         )
     finally:
         ours.close()
     stop_process_groups()
     return measurement
+
+
+def _roof(groups: ProcessGroups) -> Roof | None:
+    if groups.device.type == "cuda":
+        return None
+    _wait_for_all(groups.device)  # rank 0 has just written a trace: alone the others would find the machine faster
+    return measure_roof(groups.dtype)
 
 
 def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[list[MicroBatch]]:

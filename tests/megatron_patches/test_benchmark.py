@@ -40,6 +40,7 @@ FOUND = Benchmark(
     memory=None,
     estimated_memory=10**6,
     breakdown=None,
+    roof=None,
     peer=Peer("loop", Spread(1000.0, 980.0, 1010.0), Ratio(0.95, 0.93, 0.97), 1e-7, 5.0, None),
     hardware="a CPU",
     threads=1,
