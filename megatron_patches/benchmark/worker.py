@@ -106,7 +106,7 @@ class OurLoop:
     def losses(self) -> list[float]:
         """Losses of all steps so far."""
         self.trainer.read_numbers()
-        return self._losses.values
+        return list(self._losses.values)  # a copy: the steps of a profile are not the peer's
 
     def close(self) -> None:
         """Release threads and files."""

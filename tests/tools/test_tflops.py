@@ -47,7 +47,7 @@ def test_a_profile_says_where_the_time_goes(
     ranks: int, words: list[str], small_data: SmallData, tmp_path: Path
 ) -> None:
     trace, record = tmp_path / "traces" / "small.json", tmp_path / "record.jsonl"
-    length = ["--peer", "none", "--alternations", "3", "--warmup", "2", "--threads", "2"]
+    length = ["--peer", "loop", "--alternations", "3", "--warmup", "2", "--threads", "2"]
     # a profile that the run asks for itself is left out: it would be in what is measured
     own = ["--profile.steps=1", "--profile.after_step=3"]
     done = bench(
@@ -60,6 +60,8 @@ def test_a_profile_says_where_the_time_goes(
     )
     assert len(steps) == 3
     found = json.loads(record.read_text())["found"]
+    assert found["agrees"], "the profiled steps are not compared with the peer's last ones"
+    assert found["final_loss"] == pytest.approx(found["peer"]["final_loss"], rel=1e-5)
     seconds = found["breakdown"]
     assert set(seconds) == {
         "GEMM", "attention", "communication", "optimizer", "other kernels", "data wait", "host gaps",
