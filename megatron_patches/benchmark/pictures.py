@@ -36,7 +36,7 @@ def draw_roofline(run: str, measured: Sequence[tuple[dict[str, Any], RunConfig]]
         work = work_of(config, layout, layout.world_size, "cpu" if _gpu(found) is None else "cuda").amounts
         intensities.append(work["compute"] / (work["activations"] + work["optimizer"]))
         axes.plot(intensities[-1], found["tflops"]["computed"], "o", label=_label(found))
-        if (roof := _roof(found)) is not None:
+        if (roof := roof_of(found)) is not None:
             roofs[roof[0]] = roof[1:]
     for name, (peak, bandwidth) in roofs.items():
         ridge = peak * 1e12 / bandwidth  # to its left the memory is the roof, to its right the arithmetic
@@ -51,6 +51,7 @@ def draw_roofline(run: str, measured: Sequence[tuple[dict[str, Any], RunConfig]]
         axis.set_minor_formatter(NullFormatter())
     speeds = [found["tflops"]["computed"] for found, _ in measured] + [peak for peak, _ in roofs.values()]
     axes.set_ylim(10 ** math.floor(math.log10(min(speeds) / 1.5)), 10 ** math.ceil(math.log10(max(speeds) * 1.5)))
+    axes.set_axisbelow(True)
     axes.grid(which="major", color="0.9")
     hardware = measured[0][0]["hardware"]
     figure.legend(fontsize=8, ncols=2, loc="outside lower center", title=hardware, title_fontsize=8)
@@ -98,7 +99,7 @@ def _gpu(found: dict[str, Any]) -> Hardware | None:
     return next((each for each in HARDWARE if found["hardware"].endswith(each.driver_names)), None)
 
 
-def _roof(found: dict[str, Any]) -> tuple[str, float, float] | None:
+def roof_of(found: dict[str, Any]) -> tuple[str, float, float] | None:
     """Its name, TFLOP/s and bytes/s of a process; None where neither a data sheet nor a measurement knows them."""
     precision = found["precision"]
     gpu = _gpu(found)
