@@ -13,6 +13,7 @@ from data_tools.errors import TrainyardError
 from data_tools.section import Section
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.callbacks.logging_config import LoggingConfig
+from megatron_patches.callbacks.profiling_config import ProfileConfig
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.configuration.checks import check_run
 from megatron_patches.configuration.fields import expand_environment
@@ -49,6 +50,7 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(description="when the run saves itself")
     logging: LoggingConfig = Field(LoggingConfig(), description="what is shown and recorded")
     evaluation: EvaluationConfig | None = Field(None, description="validation while training; unset means none")
+    profile: ProfileConfig | None = Field(None, description="profile of some steps of each launch; unset means none")
     storage: StorageConfig = Field(StorageConfig(), description="where copies of the run are kept")
 
     @cached_property

@@ -52,3 +52,16 @@ class ValidationRecord:
     """nats per target, over `validation_samples`"""
     validation_samples: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """Where the time of some steps went, on rank 0."""
+
+    step: int
+    """the last of them"""
+    first_step: int
+    seconds: dict[str, float]
+    """of a step, by kind of work; together they are the mean step"""
+    trace: str
+    """file in the launch's folder"""

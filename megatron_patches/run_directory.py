@@ -92,6 +92,11 @@ class Launch:
         """A file that exists when the launch saved itself before its end, to be continued."""
         return self.directory / "stopped"
 
+    @property
+    def trace(self) -> Path:
+        """The profile of some of its steps, for Perfetto, where one was asked for."""
+        return self.directory / "trace-rank0.json"
+
 
 def run_directory(config: RunConfig) -> RunDirectory:
     """The directory of a run, whether it exists or not."""

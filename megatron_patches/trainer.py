@@ -16,7 +16,7 @@ from megatron_patches.engine.interface import Engine
 from megatron_patches.flops import training_flops_per_token
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.progress import Outcome, Progress, StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
 from megatron_patches.run_directory import Launch
 from megatron_patches.votes import StepVotes
 
@@ -138,6 +138,11 @@ class Trainer:
         """Tell every callback."""
         for callback in self.callbacks:
             callback.on_validation(self, record)
+
+    def announce_profile(self, record: ProfileRecord) -> None:
+        """Tell every callback."""
+        for callback in self.callbacks:
+            callback.on_profile(self, record)
 
     def announce_checkpoint(self, record: SaveRecord) -> None:
         """Tell every callback."""

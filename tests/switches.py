@@ -47,7 +47,7 @@ class Plans:
 class Writes:
     """A launch leaves other files or events."""
 
-    what: Literal["files", "saves", "messages", "validations", "log", "wandb"]
+    what: Literal["files", "saves", "messages", "validations", "log", "wandb", "profiles"]
     change: list[str]
     base: list[str] = field(default_factory=list)
 
@@ -88,6 +88,7 @@ SPIKES = [
     *overrides(training__steps=22, checkpoint__every_steps=1, checkpoint__keep_last=1, optimizer__learning_rate=5.0),
     *kind("schedule", "linear", warmup=21),
 ]
+PROFILED = overrides(profile="{steps: 1, after_step: 2}")
 WANDB = overrides(logging__wandb="{project: one}")
 
 CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
@@ -324,6 +325,8 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
     "logging.wandb.project": Writes("wandb", overrides(logging__wandb="{project: two}"), WANDB),
     "logging.wandb.group": Writes("wandb", overrides(logging__wandb="{project: one, group: some}"), WANDB),
     "logging.wandb.mode": Writes("wandb", overrides(logging__wandb="{project: one, mode: online}"), WANDB),
+    "profile.steps": Writes("profiles", overrides(profile__steps=2), PROFILED),
+    "profile.after_step": Writes("profiles", overrides(profile__after_step=0), PROFILED),
     "storage.locations.to": Copies({"to": "file:///other"}),
     "storage.locations.what": Copies({"what": ["checkpoints", "logs"]}),
     "storage.locations.full_every": Copies({"full_every": 20}),

@@ -211,6 +211,7 @@ def launch_and_look(small_data: SmallData, folder: Path, words: list[str]) -> di
         "validations": [
             (event.facts["step"], event.facts["validation_samples"]) for event in effective(events, "validation")
         ],
+        "profiles": [(event.facts["first_step"], event.facts["step"]) for event in events if event.kind == "profile"],
         "wandb": asked,
     }
 

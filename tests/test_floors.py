@@ -65,6 +65,7 @@ TORCH_FREE_IN_ENGINE = [
     "progress",
     "run_directory",
     "run_summary",
+    "time_breakdown",
     "timetable",
     "tuning.candidates",
     "tuning.fit",

@@ -18,7 +18,7 @@ from typing import Any
 from data_tools.errors import TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
-from megatron_patches.benchmark.turns import Turns
+from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
 from megatron_patches.config import RunConfig, load_run, to_yaml
 from megatron_patches.estimate.memory import estimate_memory
@@ -85,6 +85,9 @@ class Benchmark:
     """bytes that were expected on the largest rank"""
     breakdown: dict[str, float] | None
     """seconds of a profiled step by kind"""
+    roof: dict[str, float] | None
+    """`tflops` and `bytes_per_second` that a process reached at most in a product and in a copy, measured where a CPU
+    was profiled"""
     peer: Peer | None
     hardware: str
     threads: int
@@ -126,7 +129,7 @@ def measure_run(
         TrainyardError: the run, its data or an override is wrong.
         TrainingFailed: a step failed, or a worker died; then the message is the end of what it said.
     """
-    measured_steps = (turns.warmup + turns.alternations) * turns.steps + (4 if trace else 0)
+    measured_steps = (turns.warmup + turns.alternations) * turns.steps + (PROFILED_STEPS if trace else 0)
     config = _for_measuring(path, overrides, measured_steps, peer)
     world = processes or config.parallel.tensor * config.parallel.pipeline
     plan_layout(config, world)
@@ -167,6 +170,7 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, pe
         "checkpoint.every_steps": steps,
         "evaluation": "null",
         "logging.wandb": "null",
+        "profile": "null",  # --profile makes one after what is measured
     }
     return load_run(path, [*overrides, *(f"--{key}={value}" for key, value in changes.items())])
 
@@ -213,6 +217,7 @@ def _describe(
         memory=ours["memory"],
         estimated_memory=estimate_memory(config, layout, device="cuda" if device else "cpu").largest.total,
         breakdown=found["breakdown"],
+        roof=found["roof"],
         peer=_describe_peer(peer, tokens, ours, found["peer"]) if peer else None,
         hardware=f"{world} x {device}" if device else cpu_name(),
         threads=found["threads"],

@@ -6,6 +6,7 @@ from megatron_patches.benchmark.comparison import COMPARED_STEPS, Benchmark, Pee
 from megatron_patches.benchmark.statistics import Spread
 from megatron_patches.checkpoint.size import readable
 from megatron_patches.run_summary import aligned
+from megatron_patches.time_breakdown import describe_breakdown
 
 _PEERS = {
     "loop": "a bare PyTorch loop, same module and optimizer",
@@ -45,9 +46,10 @@ def _speed(found: Benchmark) -> Iterator[tuple[str, str]]:
     measured = f"{readable(found.memory)} at most" if found.memory is not None else "n/a"
     yield "memory", f"{measured}; estimated {readable(found.estimated_memory)}"
     if found.breakdown:
-        whole = sum(found.breakdown.values())
-        parts = (f"{kind} {seconds * 1e3:.1f} ms ({seconds / whole:.0%})" for kind, seconds in found.breakdown.items())
-        yield "of a step", ", ".join(parts)
+        yield "of a step", describe_breakdown(found.breakdown)
+    if found.roof:
+        share = f"{rates.computed / found.roof['tflops']:.0%} of a product's {found.roof['tflops']:.3g} TFLOP/s"
+        yield "roof", f"{share}; a copy has {found.roof['bytes_per_second'] / 1e9:.3g} GB/s (both measured here)"
 
 
 def _beside(found: Benchmark, peer: Peer) -> Iterator[tuple[str, str]]:

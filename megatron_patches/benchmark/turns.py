@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+PROFILED_STEPS = 3
+"""after the measured turns, where a profile is asked for"""
+
 
 @dataclass(frozen=True)
 class Turns:

@@ -22,7 +22,8 @@ from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.benchmark.bare_loop import BareLoop
 from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
-from megatron_patches.benchmark.profile import profile_steps
+from megatron_patches.benchmark.roof import Roof, measure_roof
+from megatron_patches.benchmark.turns import PROFILED_STEPS
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine.build import PRECISIONS
@@ -31,11 +32,11 @@ from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.progress import StepRecord
 from megatron_patches.run_directory import CHECKOUT, Launch
+from megatron_patches.step_profile import profile_steps
 from megatron_patches.train import build_trainer, training_batches
 from megatron_patches.trainer import Trainer
 
 PEERS: dict[str, type[BareLoop] | type[NanoGPTStyleLoop]] = {"loop": BareLoop, "nanogpt": NanoGPTStyleLoop}
-PROFILED_STEPS = 3
 
 
 class Loop(Protocol):
@@ -72,6 +73,8 @@ class Measurement:
     """that torch computes with, in each process"""
     breakdown: dict[str, float] | None = None
     """seconds of a profiled step by kind, where it was asked for"""
+    roof: Roof | None = None
+    """of a profiled CPU; that of a GPU is its data sheet's"""
 
 
 class Losses(Callback):
@@ -103,7 +106,7 @@ class OurLoop:
     def losses(self) -> list[float]:
         """Losses of all steps so far."""
         self.trainer.read_numbers()
-        return self._losses.values
+        return list(self._losses.values)  # a copy: the steps of a profile are not the peer's
 
     def close(self) -> None:
         """Release threads and files."""
@@ -150,11 +153,19 @@ def measure(
             torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else None,
             torch.get_num_threads(),
             profile_steps(ours.trainer, PROFILED_STEPS, trace) if trace is not None else None,
+            _roof(groups) if trace is not None else None,
         )
     finally:
         ours.close()
     stop_process_groups()
     return measurement
+
+
+def _roof(groups: ProcessGroups) -> Roof | None:
+    if groups.device.type == "cuda":
+        return None
+    _wait_for_all(groups.device)  # rank 0 has just written a trace: alone the others would find the machine faster
+    return measure_roof(groups.dtype)
 
 
 def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[list[MicroBatch]]:

@@ -8,6 +8,7 @@ from megatron_patches.callbacks.checkpointing import Checkpointing
 from megatron_patches.callbacks.console_log import ConsoleLog
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.finite_guard import FiniteGuard
+from megatron_patches.callbacks.profiling import Profiling
 from megatron_patches.callbacks.spike_watch import SpikeWatch
 from megatron_patches.callbacks.stop_on_signal import StopOnSignal
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
@@ -30,6 +31,8 @@ def build_callbacks(
 ) -> list[Callback]:
     """Those that act, those that record what the others did (rank 0 has `events`), and the one that may refuse it."""
     acting: list[Callback] = []
+    if config.profile is not None:
+        acting.append(Profiling(config.profile))  # first: what others do after the last profiled step is not in it
     if config.evaluation is not None:
         acting.append(Validation(config.evaluation, data.validation_windows))
     if config.checkpoint.pin_spikes_above is not None:

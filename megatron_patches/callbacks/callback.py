@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, ProfileRecord, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.saver import SaveRecord
@@ -31,6 +31,9 @@ class Callback:
 
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         """A validation was made."""
+
+    def on_profile(self, trainer: Trainer, record: ProfileRecord) -> None:
+        """Some steps were profiled; the numbers are this rank's own."""
 
     def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
         """A checkpoint is whole on the disk; training may be steps beyond it."""

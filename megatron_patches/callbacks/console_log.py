@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from megatron_patches.callbacks.callback import Callback
-from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.time_breakdown import describe_breakdown
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.saver import SaveRecord
@@ -60,6 +61,9 @@ class ConsoleLog(Callback):
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         self.say(f"validation after step {record.step}: loss {record.loss:.4f} ({record.validation_samples} samples)")
 
+    def on_profile(self, trainer: Trainer, record: ProfileRecord) -> None:
+        self.say(profile_line(record))
+
     def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
         self.say(saved_line(record))
 
@@ -94,6 +98,12 @@ def step_line(record: StepRecord, total_steps: int, seconds_per_step: float, pea
     if peak:
         parts.append(f"MFU {record.tflops_per_process / peak:.1%}")
     return " | ".join([*parts, f"ETA {remaining}"])
+
+
+def profile_line(record: ProfileRecord) -> str:
+    """Where the time of the profiled steps went."""
+    steps = f"steps {record.first_step} to {record.step}, {sum(record.seconds.values()):.4g} s each"
+    return f"profile of {steps}: {describe_breakdown(record.seconds)}; {record.trace}"
 
 
 def saved_line(record: SaveRecord) -> str:

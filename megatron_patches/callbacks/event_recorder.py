@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.events import EventWriter
-from megatron_patches.progress import Outcome, StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, ProfileRecord, StepRecord, ValidationRecord
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.saver import SaveRecord
@@ -30,6 +30,9 @@ class EventRecorder(Callback):
 
     def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
         self.writer.write("validation", **asdict(record))
+
+    def on_profile(self, trainer: Trainer, record: ProfileRecord) -> None:
+        self.writer.write("profile", **asdict(record))
 
     def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
         self.writer.write(

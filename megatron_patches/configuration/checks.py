@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def check_run(config: "RunConfig") -> list[Problem]:
     """The problems that no section can see alone; none for a run that can be laid out and trained."""
-    checks = (check_length, _compile, _validation, _objective, check_layout, check_name_patterns)
+    checks = (check_length, _compile, _validation, _profile, _objective, check_layout, check_name_patterns)
     return [problem for check in checks for problem in check(config)]
 
 
@@ -34,6 +34,21 @@ def _validation(config: "RunConfig") -> Iterator[Problem]:
             "data.split",
             f"data.split {config.data.split} gives validation no documents but evaluation asks for "
             f"{config.evaluation.samples} samples; use a split such as 949,50,1, or evaluation: null",
+        )
+
+
+def _profile(config: "RunConfig") -> Iterator[Problem]:
+    profile, steps = config.profile, config.timetable.steps
+    if profile is not None and profile.after_step + profile.steps > steps > 0:
+        yield Problem(
+            "profile",
+            f"profile would end at step {profile.after_step + profile.steps} (after_step {profile.after_step} + steps "
+            f"{profile.steps}), but the run has {steps}; "
+            + (
+                f"use profile.after_step {steps - profile.steps} at most"
+                if profile.steps <= steps
+                else f"use profile.steps {steps} at most, with profile.after_step 0"
+            ),
         )
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from megatron_patches.benchmark.comparison import Benchmark, Peer, largest_difference
-from megatron_patches.benchmark.profile import kind_of
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.text import as_text
 from megatron_patches.benchmark.turns import Turns
@@ -16,6 +15,7 @@ from megatron_patches.benchmark.worker import alternate
 from megatron_patches.config import load_resolved
 from megatron_patches.flops import FlopsPerToken
 from megatron_patches.run_directory import Launch, start_launch
+from megatron_patches.time_breakdown import kind_of
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData
 
@@ -40,6 +40,7 @@ FOUND = Benchmark(
     memory=None,
     estimated_memory=10**6,
     breakdown=None,
+    roof=None,
     peer=Peer("loop", Spread(1000.0, 980.0, 1010.0), Ratio(0.95, 0.93, 0.97), 1e-7, 5.0, None),
     hardware="a CPU",
     threads=1,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,40 @@ def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> Non
     assert ratio["low"] <= ratio["median"] <= ratio["high"]
     assert (found["threads"], found["layout"]["zero_stage"], found["mfu"]) == (1, 0, None)
     assert not list(tmp_path.glob("trainyard-benchmark-*")), "the temporary run directory was left behind"
+
+
+@pytest.mark.parametrize(("ranks", "words"), [(1, ["--parallel.zero_stage=0"]), (2, ["--parallel.tensor=2"])])
+def test_a_profile_says_where_the_time_goes(
+    ranks: int, words: list[str], small_data: SmallData, tmp_path: Path
+) -> None:
+    trace, record = tmp_path / "traces" / "small.json", tmp_path / "record.jsonl"
+    length = ["--peer", "loop", "--alternations", "3", "--warmup", "2", "--threads", "2"]
+    # a profile that the run asks for itself is left out: it would be in what is measured
+    own = ["--profile.steps=1", "--profile.after_step=3"]
+    done = bench(
+        yaml_of(small_data, tmp_path), *length, "--profile", str(trace), "--record", str(record), *words, *own,
+        temporary=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    steps = sorted(
+        (each["ts"], each["dur"]) for each in json.loads(trace.read_text())["traceEvents"] if each.get("name") == "step"
+    )
+    assert len(steps) == 3
+    found = json.loads(record.read_text())["found"]
+    assert found["agrees"], "the profiled steps are not compared with the peer's last ones"
+    assert found["final_loss"] == pytest.approx(found["peer"]["final_loss"], rel=1e-5)
+    seconds = found["breakdown"]
+    assert set(seconds) == {
+        "GEMM", "attention", "communication", "optimizer", "other kernels", "data wait", "host gaps",
+    }  # fmt: skip
+    assert sum(seconds.values()) == pytest.approx((steps[2][0] + steps[2][1] - steps[0][0]) / 3e6, rel=1e-3)
+    assert all(seconds[kind] > 0 for kind in seconds if kind != "communication")
+    share = seconds["communication"] / sum(seconds.values())
+    assert share > 0.05 if ranks == 2 else share < 0.05  # alone a rank still calls: sums over a group of one
+    assert found["tflops"]["computed"] < found["roof"]["tflops"]
+    assert found["roof"]["bytes_per_second"] > 1e8
+    assert re.search(r"of a step +GEMM [\d.]+ ms \([\d.]+%\), attention", done.stdout)
+    assert sorted(path.name for path in trace.parent.iterdir()) == ["small.json"]
 
 
 @pytest.mark.parametrize(
