@@ -41,7 +41,7 @@ def test_a_page_is_made_of_the_record(tmp_path: Path) -> None:
 
 
 def test_a_profiled_row_shows_where_its_time_went() -> None:
-    breakdown = {kind: 0.0 for kind in KINDS} | {"GEMM": 0.03, "host gaps": 0.01}
+    breakdown = dict.fromkeys(KINDS, 0.0) | {"GEMM": 0.03, "host gaps": 0.01}
     found = [replace(FOUND, breakdown=breakdown), FOUND]
     rows = [measured("cpu", name, ["bench"], each) for name, each in zip(("traced", "not"), found, strict=True)]
     lines = as_markdown("cpu", rows).splitlines()
