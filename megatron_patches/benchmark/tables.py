@@ -9,6 +9,7 @@ from data_tools.errors import TrainyardError
 from megatron_patches.benchmark.record import Row
 from megatron_patches.benchmark.text import describe_layout
 from megatron_patches.checkpoint.size import readable
+from megatron_patches.time_breakdown import KINDS
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -62,7 +63,7 @@ def render(page: str, rows: Sequence[Row]) -> str:
 
 
 def as_markdown(name: str, rows: Sequence[Row]) -> str:
-    """One table: a line a row, then the hardware and the commands."""
+    """One table: a line a row, where the time of profiled steps went, then the hardware and the commands."""
     chosen = [row for row in rows if row.table == name]
     if not chosen:
         raise TrainyardError(f"the record has no row of a table {name}; tools/tflops bench RUN --table {name} adds one")
@@ -76,7 +77,20 @@ def as_markdown(name: str, rows: Sequence[Row]) -> str:
     )
     notes = [*hardware, *versions]
     commands = "\n".join(["```", *(row.command for row in chosen), "```"])
-    return "\n".join([*lines, "", *([f"{'; '.join(notes)}."] if notes else []), commands])
+    return "\n".join([*lines, "", *_breakdowns(chosen), *([f"{'; '.join(notes)}."] if notes else []), commands])
+
+
+def _breakdowns(rows: Sequence[Row]) -> list[str]:
+    """Where the time of profiled steps went, a line a row and a blank one behind; nothing where none was profiled."""
+    profiled = {row.row: row.found["breakdown"] for row in rows if row.found and row.found["breakdown"]}
+    if not profiled:
+        return []
+    lines = [_line(["ms of a profiled step", "whole", *KINDS]), _line(["---"] * (2 + len(KINDS)))]
+    for name, seconds in profiled.items():
+        whole = sum(seconds.values())
+        parts = (f"{each * 1e3:.1f} ({each / whole:.1%})" for each in (seconds.get(kind, 0.0) for kind in KINDS))
+        lines.append(_line([name, f"{whole * 1e3:.1f}", *parts]))
+    return [*lines, ""]
 
 
 def _cells(row: Row) -> list[str]:

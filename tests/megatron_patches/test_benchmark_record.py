@@ -8,6 +8,7 @@ import pytest
 from data_tools.errors import TrainyardError
 from megatron_patches.benchmark.record import Row, append, measured, read_rows, record_files
 from megatron_patches.benchmark.tables import as_markdown, render, render_page
+from megatron_patches.time_breakdown import KINDS
 from tests.megatron_patches.test_benchmark import FOUND
 
 CHECKOUT = Path(__file__).parents[2]
@@ -37,6 +38,19 @@ def test_a_page_is_made_of_the_record(tmp_path: Path) -> None:
     assert made.startswith("# Speed\n<!-- table: cpu -->\n| row |")
     assert made.endswith("<!-- end of table -->\nthe end\n")
     assert render_page(page, rows, check=True)
+
+
+def test_a_profiled_row_shows_where_its_time_went() -> None:
+    breakdown = dict.fromkeys(KINDS, 0.0) | {"GEMM": 0.03, "host gaps": 0.01}
+    found = [replace(FOUND, breakdown=breakdown), FOUND]
+    rows = [measured("cpu", name, ["bench"], each) for name, each in zip(("traced", "not"), found, strict=True)]
+    lines = as_markdown("cpu", rows).splitlines()
+    [head] = [
+        number for number, line in enumerate(lines) if line.startswith("| ms of a profiled step | whole | GEMM |")
+    ]
+    assert lines[head + 2].startswith("| traced | 40.0 | 30.0 (75.0%) | 0.0 (0.0%) |")
+    assert lines[head + 2].endswith("| 10.0 (25.0%) |")
+    assert (lines[head - 1], lines[head + 3]) == ("", ""), "a table of its own, with one row"
 
 
 def test_a_table_that_nobody_measured_is_no_table() -> None:
