@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="trainyard",
-    version="0.5.0",
+    version="0.6.0",
     description="Numbered large-scale language-model training runs on SLURM: launch, survive, resume, find again.",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
