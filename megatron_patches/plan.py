@@ -109,6 +109,8 @@ def summary(plan: Plan) -> str:
         *describe_layout(plan.config, plan.layout),
         ("checkpoints", describe_checkpoints(plan.config, plan.layout)),
     ]
+    if plan.config.data.allow_invalid:
+        lines.append(("invalid data", "is taken where it is marked so (data.allow_invalid)"))
     return "\n".join([aligned(lines), plan.data.describe(), aligned([("run directory", str(plan.directory.path))])])
 
 
