@@ -15,10 +15,11 @@ from pathlib import Path
 
 from data_tools.errors import TrainyardError
 from data_tools.run_data import DataPlan, RunData
-from megatron_patches.accelerator import has_gpu
+from megatron_patches.accelerator import gpu_models, has_gpu
 from megatron_patches.checkpoint.resume_check import check_resume
 from megatron_patches.checkpoint.size import describe_checkpoints, require_space
 from megatron_patches.config import RunConfig, load_run
+from megatron_patches.hardware import hardware_of_device
 from megatron_patches.layout import Layout, plan_layout, require_whole_batches
 from megatron_patches.run_directory import CHECKOUT, RunDirectory, run_directory, start_launch
 from megatron_patches.run_summary import aligned, describe_layout, describe_run, training_samples
@@ -81,6 +82,13 @@ def _check_precision(config: RunConfig) -> None:
         raise TrainyardError(
             "training.precision fp16 needs a GPU, and this machine has none: a CPU is no faster with it, and pays for "
             "its small range with loss scaling; use bf16 or fp32"
+        )
+    known = [found for found in map(hardware_of_device, gpu_models()) if found is not None]
+    without = sorted({gpu.name for gpu in known if "fp8" not in gpu.peaks})
+    if config.training.fp8 != "none" and without:  # what is not listed is asked by the ranks themselves
+        raise TrainyardError(
+            f"training.fp8 needs GPUs of compute capability 8.9 or more (Ada, Hopper, Blackwell), and this machine has "
+            f"{', '.join(without)}, which multiplies no float8; use --training.fp8 none, which keeps bf16"
         )
 
 

@@ -182,6 +182,7 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
     "training.precision=fp16": Holds(
         "loss scale", overrides(training__precision="fp16"), overrides(training__precision="bf16")
     ),
+    "training.fp8": Trains(overrides(training__fp8="tensorwise"), overrides(training__precision="bf16")),
     "training.loss_scale.initial": Holds("loss scale", ["--training.loss_scale.initial=1024.0"], FP16),
     "training.loss_scale.window": Holds("loss scale", ["--training.loss_scale.window=1"], SMALL_SCALE),
     "training.loss_scale.hysteresis": Holds("loss scale", ["--training.loss_scale.hysteresis=3"], FP16),

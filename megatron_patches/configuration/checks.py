@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from data_tools.split import parse_split
+from megatron_patches.configuration.fp8_checks import check_fp8
 from megatron_patches.configuration.layout_checks import check_layout
 from megatron_patches.configuration.length_checks import check_length
 from megatron_patches.configuration.name_patterns import check_name_patterns
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def check_run(config: "RunConfig") -> list[Problem]:
     """The problems that no section can see alone; none for a run that can be laid out and trained."""
-    checks = (check_length, _compile, _validation, _objective, check_layout, check_name_patterns)
+    checks = (check_length, _compile, _validation, _objective, check_layout, check_fp8, check_name_patterns)
     return [problem for check in checks for problem in check(config)]
 
 
