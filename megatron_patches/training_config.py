@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from data_tools.section import Section
 from megatron_patches.optim.schedule_config import Unit
 
+AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math"]
+
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
@@ -62,6 +64,11 @@ class TrainingConfig(Section):
     )
     compile: bool | None = Field(
         None, description="whether each block is compiled by torch.compile; unset means on a GPU, except under ZeRO 3"
+    )
+    attention_kernel: AttentionKernel = Field(
+        "auto",
+        description="what computes attention: flash, cudnn, efficient (less memory than math, any precision), math "
+        "(all scores written out), or the first of them that can; `tools/tflops bench --vary` measures them",
     )
     trainable: list[str] = Field(
         ["*"],

@@ -192,6 +192,14 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
         "saved bytes", overrides(training__recomputation="full"), overrides(training__recomputation="selective")
     ),
     "training.compile": Holds("compiled blocks", overrides(training__compile="true")),
+    "training.attention_kernel=flash": Trains(
+        overrides(training__attention_kernel="flash"), overrides(training__attention_kernel="math")
+    ),
+    "training.attention_kernel=math": Trains(overrides(training__attention_kernel="math")),
+    "training.attention_kernel=cudnn": Plans("cudnn needs a GPU", overrides(training__attention_kernel="cudnn")),
+    "training.attention_kernel=efficient": Plans(
+        "efficient needs a GPU", overrides(training__attention_kernel="efficient")
+    ),
     "training.trainable": Trains(
         overrides(training__trainable="['*.bias']"), overrides(optimizer__weight_decay=0.0)
     ),

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 def check_run(config: "RunConfig") -> list[Problem]:
     """The problems that no section can see alone; none for a run that can be laid out and trained."""
-    checks = (check_length, _compile, _validation, _objective, check_layout, check_fp8, check_name_patterns)
+    checks = (
+        check_length,
+        _compile,
+        _attention_kernel,
+        _validation,
+        _objective,
+        check_layout,
+        check_fp8,
+        check_name_patterns,
+    )
     return [problem for check in checks for problem in check(config)]
 
 
@@ -26,6 +35,21 @@ def _compile(config: "RunConfig") -> Iterator[Problem]:
             "training.compile",
             "training.compile does not go with parallel.zero_stage 3, which brings and takes away weights between "
             "layers; leave it out, or use zero_stage 2",
+        )
+
+
+def _attention_kernel(config: "RunConfig") -> Iterator[Problem]:
+    masked = {
+        "model.position_embedding alibi": config.model.position_embedding.name == "alibi",
+        "objective prefix_lm": config.objective.name == "prefix_lm",
+        "objective.reset_attention": config.objective.reset_attention,
+    }
+    needing = [what for what, is_so in masked.items() if is_so]
+    if config.training.attention_kernel == "flash" and needing:
+        yield Problem(
+            "training.attention_kernel",
+            f"training.attention_kernel flash takes no mask and no bias on a GPU, and {' and '.join(needing)} needs "
+            "one; use efficient, math or auto",
         )
 
 

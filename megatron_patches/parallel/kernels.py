@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from megatron_patches.training_config import TrainingConfig
+from megatron_patches.training_config import AttentionKernel, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -11,6 +11,7 @@ class Kernels:
     """What a run asks for; the defaults are what every other process takes."""
 
     fp8: Literal["none", "tensorwise"] = "none"
+    attention: AttentionKernel = "auto"
 
 
 USUAL_KERNELS = Kernels()
@@ -18,4 +19,4 @@ USUAL_KERNELS = Kernels()
 
 def kernels_of(training: TrainingConfig) -> Kernels:
     """Those that a run's `training:` section names."""
-    return Kernels(fp8=training.fp8)
+    return Kernels(fp8=training.fp8, attention=training.attention_kernel)

@@ -16,6 +16,7 @@ from megatron.core import parallel_state
 
 from megatron_patches.layout import Coordinates, Layout
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
+from megatron_patches.parallel.attention_kernels import require_attention_kernel
 from megatron_patches.parallel.fp8 import require_fp8_units
 from megatron_patches.parallel.kernels import USUAL_KERNELS, Kernels
 
@@ -73,6 +74,7 @@ def start_process_groups(
         torch.cuda.set_device(device)
     if kernels.fp8 != "none":
         require_fp8_units(device)
+    require_attention_kernel(kernels.attention, device, dtype)
     if alone:
         dist.init_process_group(
             "nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
