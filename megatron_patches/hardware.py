@@ -120,7 +120,9 @@ def hardware_named(name: str) -> Hardware:
 def peak_tflops(driver_name: str, precision: str) -> float | None:
     """Dense peak of a GPU in a run's precision, TFLOP/s, or None where it is not known for certain.
 
-    fp32 is the peak of fp32 itself: matrices are not rounded to tf32 here.
+    fp32 is the peak of fp32 itself: matrices are not rounded to tf32 here. With `training.fp8` it is still bf16's, the
+    run's precision: scores, head and loss are computed in it, so float8's peak would bound no run, and an MFU with fp8
+    beside one without says how much faster the run is.
     """
     found = hardware_of_device(driver_name)
     return peak_of(found, precision) if found else None

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from data_tools.errors import TrainyardError
 from data_tools.run_data import DataPlan, RunData
-from megatron_patches.accelerator import has_gpu
+from megatron_patches.accelerator import gpu_models, has_gpu
 from megatron_patches.checkpoint.resume_check import check_resume
 from megatron_patches.checkpoint.size import describe_checkpoints, require_space
 from megatron_patches.config import RunConfig, load_run
+from megatron_patches.device_checks import check_device
 from megatron_patches.layout import Layout, plan_layout, require_whole_batches
 from megatron_patches.run_directory import CHECKOUT, RunDirectory, run_directory, start_launch
 from megatron_patches.run_summary import aligned, describe_layout, describe_run, training_samples
@@ -54,7 +55,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
     """
     config = load_run(path, overrides)
     _check_extras(config)
-    _check_precision(config)
+    check_device(config, has_gpu(), gpu_models())  # of the job's machines one is here: what it lacks, all lack
     nodes = machines.nodes or 1
     per_node = processes_per_node(config, machines)
     layout = plan_layout(config, nodes * per_node)
@@ -72,15 +73,6 @@ def _check_extras(config: RunConfig) -> None:
     if config.logging.wandb is not None and find_spec("wandb") is None:
         raise TrainyardError(
             "logging.wandb is set and the package wandb is not installed: pip install -e '.[wandb]', or remove the key"
-        )
-
-
-def _check_precision(config: RunConfig) -> None:
-    """The plan is made on one of the job's machines: what is not here is not there either."""
-    if config.training.precision == "fp16" and not has_gpu():
-        raise TrainyardError(
-            "training.precision fp16 needs a GPU, and this machine has none: a CPU is no faster with it, and pays for "
-            "its small range with loss scaling; use bf16 or fp32"
         )
 
 

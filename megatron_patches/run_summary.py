@@ -113,13 +113,14 @@ def describe_optimizer(config: RunConfig) -> str:
 
 
 def describe_precision(config: RunConfig) -> str:
-    """Type of the weights, and what the backward pass computes again."""
+    """Type of the weights, what matrices are multiplied in, and what the backward pass computes again."""
     training = config.training
     scale = ""
     if training.precision == "fp16":
         scale = f", loss scale from {(training.loss_scale or LossScaleConfig()).initial:,.0f}"
     again = {"none": "", "selective": ", selective recomputation", "full": ", full recomputation"}
-    return f"{training.precision}{scale}{again[training.recomputation]}"
+    matrices = ", blocks' matrices multiplied in float8" if training.fp8 != "none" else ""
+    return f"{training.precision}{matrices}{scale}{again[training.recomputation]}"
 
 
 def describe_schedule(config: RunConfig) -> str:

@@ -28,6 +28,7 @@ from megatron_patches.engine.build import PRECISIONS, build_engine
 from megatron_patches.events import EventWriter
 from megatron_patches.layout import plan_layout, require_whole_batches
 from megatron_patches.objectives.build import build_objective
+from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parameter_count import count_parameters
@@ -40,7 +41,7 @@ def train(launch: Launch) -> Outcome:
     """Run one launch on this rank, from where the run's newest whole checkpoint ended."""
     config = load_resolved(launch.config)
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
-    groups = start_process_groups(layout, PRECISIONS[config.training.precision])
+    groups = start_process_groups(layout, PRECISIONS[config.training.precision], kernels=kernels_of(config.training))
     with ExitStack() as closing:  # closes everything, also where closing one thing fails
         trainer, checkpointing = build_trainer(config, launch, groups)
         closing.callback(trainer.batches.close)
@@ -63,6 +64,7 @@ def train(launch: Launch) -> Outcome:
 
 def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
     """Data, engine and callbacks of this rank."""
+    assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
     data = RunData(config.data, CHECKOUT)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.dataset_id, data.tokenizer_id)

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from data_tools.section import Section
 from megatron_patches.optim.schedule_config import Unit
 
+AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math"]
+
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
@@ -47,6 +49,11 @@ class TrainingConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "bf16", description="type of weights and activations; bf16 and fp16 keep fp32 master weights and gradients"
     )
+    fp8: Literal["none", "tensorwise"] = Field(
+        "none",
+        description="whether the matrices of attention and MLP are multiplied in float8, each tensor scaled by its "
+        "largest magnitude; goes with precision bf16",
+    )
     loss_scale: LossScaleConfig | None = Field(
         None, description="dynamic loss scaling of fp16; unset means its defaults with fp16, and none otherwise"
     )
@@ -57,6 +64,11 @@ class TrainingConfig(Section):
     )
     compile: bool | None = Field(
         None, description="whether each block is compiled by torch.compile; unset means on a GPU, except under ZeRO 3"
+    )
+    attention_kernel: AttentionKernel = Field(
+        "auto",
+        description="what computes attention: flash, cudnn, efficient (less memory than math, any precision), math "
+        "(all scores written out), or the first of them that can; `tools/tflops bench --vary` measures them",
     )
     trainable: list[str] = Field(
         ["*"],
@@ -87,6 +99,11 @@ class TrainingConfig(Section):
     def _makes_sense(self) -> "TrainingConfig":
         if self.loss_scale is not None and self.precision != "fp16":
             raise ValueError(f"loss_scale has no effect with precision {self.precision}; remove it, or use fp16")
+        if self.fp8 != "none" and self.precision != "bf16":
+            raise ValueError(
+                f"fp8 {self.fp8} does not go with precision {self.precision}: its products come out in bf16, the type "
+                "that cuBLAS gives and whose range needs no loss scale; use precision: bf16, or fp8: none"
+            )
         ramp = self.batch_ramp
         if ramp is not None:
             growth = self.global_batch_size - ramp.start

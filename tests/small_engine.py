@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from megatron_patches.config import RunConfig
@@ -27,11 +28,12 @@ class SmallEngine:
     def __init__(self, config: RunConfig, groups: ProcessGroups | None = None) -> None:
         from data_tools.run_data import RunData
         from megatron_patches.engine.build import build_engine
+        from megatron_patches.parallel.kernels import kernels_of
         from megatron_patches.parallel.randomness import StepRandomness
         from megatron_patches.run_directory import CHECKOUT
         from megatron_patches.train import training_batches
 
-        groups = groups or groups_of(config)
+        groups = replace(groups or groups_of(config), kernels=kernels_of(config.training))
         self.config = config
         self.groups = groups
         self.randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)

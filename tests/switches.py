@@ -184,6 +184,7 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
     "training.precision=fp16": Holds(
         "loss scale", overrides(training__precision="fp16"), overrides(training__precision="bf16")
     ),
+    "training.fp8": Trains(overrides(training__fp8="tensorwise"), overrides(training__precision="bf16")),
     "training.loss_scale.initial": Holds("loss scale", ["--training.loss_scale.initial=1024.0"], FP16),
     "training.loss_scale.window": Holds("loss scale", ["--training.loss_scale.window=1"], SMALL_SCALE),
     "training.loss_scale.hysteresis": Holds("loss scale", ["--training.loss_scale.hysteresis=3"], FP16),
@@ -193,6 +194,14 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
         "saved bytes", overrides(training__recomputation="full"), overrides(training__recomputation="selective")
     ),
     "training.compile": Holds("compiled blocks", overrides(training__compile="true")),
+    "training.attention_kernel=flash": Trains(
+        overrides(training__attention_kernel="flash"), overrides(training__attention_kernel="math")
+    ),
+    "training.attention_kernel=math": Trains(overrides(training__attention_kernel="math")),
+    "training.attention_kernel=cudnn": Plans("cudnn needs a GPU", overrides(training__attention_kernel="cudnn")),
+    "training.attention_kernel=efficient": Plans(
+        "efficient needs a GPU", overrides(training__attention_kernel="efficient")
+    ),
     "training.trainable": Trains(
         overrides(training__trainable="['*.bias']"), overrides(optimizer__weight_decay=0.0)
     ),

@@ -17,10 +17,12 @@ from typing import Any
 
 from data_tools.errors import TrainyardError
 from data_tools.run_data import RunData
+from megatron_patches.accelerator import gpu_models, has_gpu
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
 from megatron_patches.config import RunConfig, load_run, to_yaml
+from megatron_patches.device_checks import check_device
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.flops import FlopsPerToken, flops_per_token
 from megatron_patches.hardware import cpu_name, peak_tflops
@@ -133,6 +135,7 @@ def measure_run(
     config = _for_measuring(path, overrides, measured_steps, peer)
     world = processes or config.parallel.tensor * config.parallel.pipeline
     plan_layout(config, world)
+    check_device(config, has_gpu(), gpu_models())
     samples = measured_steps * config.training.global_batch_size
     RunData(config.data, CHECKOUT).check(config.model.vocab_size, samples, validation_samples=0)
     load = os.getloadavg()[0]

@@ -29,6 +29,7 @@ from megatron_patches.config import RunConfig, load_resolved
 from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.layout import plan_layout
 from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.progress import StepRecord
 from megatron_patches.run_directory import CHECKOUT, Launch
@@ -129,7 +130,7 @@ def measure(
     `trace` is where a profile of further steps of ours is written.
     """
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
-    groups = start_process_groups(layout, PRECISIONS[config.training.precision])
+    groups = start_process_groups(layout, PRECISIONS[config.training.precision], kernels=kernels_of(config.training))
     turns = warmup + alternations
     held = [_allocated(groups.device)]
     loops: list[Loop] = []

@@ -6,7 +6,7 @@ from typing import Any
 from data_tools.section import Section
 from megatron_patches.config import RunConfig
 
-_OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "seed")
+_OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
 def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[str, Any]:

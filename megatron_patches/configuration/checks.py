@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from data_tools.split import parse_split
+from megatron_patches.configuration.fp8_checks import check_fp8
 from megatron_patches.configuration.layout_checks import check_layout
 from megatron_patches.configuration.length_checks import check_length
 from megatron_patches.configuration.name_patterns import check_name_patterns
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 
 def check_run(config: "RunConfig") -> list[Problem]:
     """The problems that no section can see alone; none for a run that can be laid out and trained."""
-    checks = (check_length, _compile, _validation, _profile, _objective, check_layout, check_name_patterns)
+    checks = (
+        check_length,
+        _compile,
+        _attention_kernel,
+        _validation,
+        _profile,
+        _objective,
+        check_layout,
+        check_fp8,
+        check_name_patterns,
+    )
     return [problem for check in checks for problem in check(config)]
 
 
@@ -25,6 +36,21 @@ def _compile(config: "RunConfig") -> Iterator[Problem]:
             "training.compile",
             "training.compile does not go with parallel.zero_stage 3, which brings and takes away weights between "
             "layers; leave it out, or use zero_stage 2",
+        )
+
+
+def _attention_kernel(config: "RunConfig") -> Iterator[Problem]:
+    masked = {
+        "model.position_embedding alibi": config.model.position_embedding.name == "alibi",
+        "objective prefix_lm": config.objective.name == "prefix_lm",
+        "objective.reset_attention": config.objective.reset_attention,
+    }
+    needing = [what for what, is_so in masked.items() if is_so]
+    if config.training.attention_kernel == "flash" and needing:
+        yield Problem(
+            "training.attention_kernel",
+            f"training.attention_kernel flash takes no mask and no bias on a GPU, and {' and '.join(needing)} needs "
+            "one; use efficient, math or auto",
         )
 
 

@@ -192,9 +192,12 @@ def _attention(sizes: _Sizes) -> int:
     """From queries, keys and values on: what the kernel keeps, and what the output matrix reads."""
     model = sizes.config.model
     remade = model.query_key_norm or isinstance(model.position_embedding, RotaryPositionConfig)
-    if model.attention_dropout > 0 and sizes.device == "cpu":
+    drops = model.attention_dropout > 0
+    if sizes.config.training.attention_kernel == "math" or (drops and sizes.device == "cpu"):
         weights = sizes.tokens * sizes.heads * sizes.config.data.sequence_length * sizes.width
-        return 3 * weights + 2 * sizes.queries + sizes.queries  # scaled queries and keys, and the result
+        return (
+            (3 if drops else 1) * weights + 2 * sizes.queries + sizes.queries
+        )  # scaled queries and keys, and the result
     # On a GPU the result's places lie batch first and are copied; on a CPU they lie as the queries do.
     copies = sizes.micro_batch > 1 if sizes.device == "cuda" else remade
     return sizes.queries * (2 if copies else 1) + sizes.tokens * sizes.heads * FP32 + _mask_of_documents(sizes)

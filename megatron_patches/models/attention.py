@@ -11,6 +11,7 @@ from megatron_patches.models.normalization import build_head_norm
 from megatron_patches.models.position import PositionEmbedding
 from megatron_patches.models.recomputation import Recomputation, recomputed, replayed
 from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.parallel.attention_kernels import only
 from megatron_patches.parallel.layers import SplitInput, SplitOutput, WholeOutput
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -37,6 +38,7 @@ class SelfAttention(nn.Module):
         self.head_size = config.head_size
         self.grouped = config.groups < config.attention_heads
         self.shares_keys = takes_shared_keys(groups)
+        self.kernel = groups.kernels.attention
         self.dropout = config.attention_dropout
         self.drops_apart = groups.layout.tensor > 1
         self.recomputes = recomputation == "selective"
@@ -113,7 +115,8 @@ class SelfAttention(nn.Module):
         if repeats > 1 and not shares:
             key, value = (heads.repeat_interleave(repeats, dim=1) for heads in (key, value))
         dropout = self.dropout if self.training else 0.0
-        with self.randomness.split_features() if dropout > 0 and self.drops_apart else nullcontext():
+        apart = self.randomness.split_features() if dropout > 0 and self.drops_apart else nullcontext()
+        with apart, only(self.kernel):
             attended = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None,
                 enable_gqa=shares and repeats > 1,
@@ -126,10 +129,12 @@ def takes_shared_keys(groups: ProcessGroups) -> bool:
 
     On CUDA its flash kernel alone takes them: in 16 bits, from compute capability 8 on. The memory-efficient kernel,
     the one for fp32 and for a V100, and any that is given a mask, wants as many keys as queries: else all scores are
-    written out.
+    written out. Of cuDNN's it is not known here.
     """
     if groups.device.type != "cuda":
         return True
+    if groups.kernels.attention in ("cudnn", "efficient"):
+        return False
     return groups.dtype != torch.float32 and torch.cuda.get_device_capability(groups.device) >= (8, 0)
 
 

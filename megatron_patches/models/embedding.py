@@ -29,8 +29,9 @@ class OutputHead(nn.Module):
         super().__init__()
         self.soft_cap = config.logit_soft_cap
         self.logits = SplitOutput(
-            config.hidden_size, (config.padded_vocab_size,), groups, deviation=config.deviation, bias=False
-        )
+            config.hidden_size, (config.padded_vocab_size,), groups, deviation=config.deviation, bias=False,
+            exact=True,
+        )  # fmt: skip
 
     def forward(self, hidden: Tensor) -> Tensor:
         return capped(self.logits(hidden), self.soft_cap)

@@ -19,6 +19,7 @@ from megatron.core.tensor_parallel import (
 )
 from torch import Tensor, nn
 
+from megatron_patches.parallel.fp8 import Fp8Linear, multiply_in_fp8
 from megatron_patches.parallel.parameters import ParameterInfo, describe
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.tensor_slice import TensorSlice
@@ -52,9 +53,17 @@ def whole_features(features: Tensor, groups: ProcessGroups) -> Tensor:
     return copy_to_tensor_model_parallel_region(features, group=groups.tensor_group)
 
 
-def _alone(inputs: int, outputs: int, groups: ProcessGroups, bias: bool) -> Any:
+def _alone(inputs: int, outputs: int, groups: ProcessGroups, bias: bool, exact: bool = False) -> Any:
     """A matrix shared with nobody is torch's own layer, which torch.compile takes whole."""
-    return torch.nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, dtype=groups.dtype)
+    kind = nn.Linear if exact or groups.kernels.fp8 == "none" else Fp8Linear
+    return torch.nn.utils.skip_init(kind, inputs, outputs, bias=bias, dtype=groups.dtype)
+
+
+def _shared(linear: Any, groups: ProcessGroups, exact: bool = False) -> Any:
+    """megatron-core's layer, with the product that the run asks for."""
+    if not exact and groups.kernels.fp8 != "none":
+        multiply_in_fp8(linear, groups.tensor_group)
+    return linear
 
 
 def _apply(linear: nn.Module, features: Tensor) -> Tensor:
@@ -75,7 +84,8 @@ class SplitOutput(nn.Module):
     """A linear layer whose output features are shared by the tensor-parallel ranks (megatron-core's column parallel).
 
     `[tokens, batch, inputs] -> [sequence, batch, outputs / tensor]`. `outputs` may have several dimensions, of which
-    `cut` is the one that is shared: the halves of a gated MLP are `(2, ffn)`, cut in dimension 1.
+    `cut` is the one that is shared: the halves of a gated MLP are `(2, ffn)`, cut in dimension 1. An `exact` one is
+    multiplied in the type of its weights whatever the run says of float8.
     """
 
     def __init__(
@@ -88,16 +98,18 @@ class SplitOutput(nn.Module):
         bias: bool = True,
         cut: int = 0,
         stack: int | None = None,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         self.linear: Any
         if groups.layout.tensor == 1:
-            self.linear = _alone(inputs, prod(outputs), groups, bias)
+            self.linear = _alone(inputs, prod(outputs), groups, bias, exact)
         else:
-            self.linear = ColumnParallelLinear(
+            column = ColumnParallelLinear(
                 inputs, prod(outputs), config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
                 gather_output=False, skip_bias_add=True, tp_group=groups.tensor_group,
             )  # fmt: skip
+            self.linear = _shared(column, groups, exact)
         rank, size = groups.coordinates.tensor, groups.layout.tensor
         weight = TensorSlice.cut((*outputs, inputs), cut, rank, size)
         describe(self.linear.weight, ParameterInfo(weight, "normal", deviation, tensor_replicated=False, stack=stack))
@@ -152,10 +164,11 @@ class SplitInput(nn.Module):
         if groups.layout.tensor == 1:
             self.linear = _alone(inputs, outputs, groups, bias)
         else:
-            self.linear = RowParallelLinear(
+            row = RowParallelLinear(
                 inputs, outputs, config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
                 input_is_parallel=True, skip_bias_add=True, tp_group=groups.tensor_group,
             )  # fmt: skip
+            self.linear = _shared(row, groups)
         weight = TensorSlice.cut((outputs, inputs), 1, groups.coordinates.tensor, groups.layout.tensor)
         describe(self.linear.weight, ParameterInfo(weight, "normal", deviation, tensor_replicated=False))
         if bias:

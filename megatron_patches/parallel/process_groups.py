@@ -16,6 +16,9 @@ from megatron.core import parallel_state
 
 from megatron_patches.layout import Coordinates, Layout
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
+from megatron_patches.parallel.attention_kernels import require_attention_kernel
+from megatron_patches.parallel.fp8 import require_fp8_units
+from megatron_patches.parallel.kernels import USUAL_KERNELS, Kernels
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of one collective: the slowest, a save, must fit in it
 
@@ -30,6 +33,8 @@ class ProcessGroups:
     device: torch.device
     dtype: torch.dtype
     """type of weights and activations"""
+    kernels: Kernels
+    """what multiplies them"""
     tensor_group: dist.ProcessGroup
     data_group: dist.ProcessGroup
     model_group: dist.ProcessGroup
@@ -52,18 +57,24 @@ class ProcessGroups:
         return self.coordinates.pipeline == self.layout.pipeline - 1
 
 
-def start_process_groups(layout: Layout, dtype: torch.dtype, alone: bool = False) -> ProcessGroups:
+def start_process_groups(
+    layout: Layout, dtype: torch.dtype, alone: bool = False, kernels: Kernels = USUAL_KERNELS
+) -> ProcessGroups:
     """Join the other ranks (torchrun's environment variables say where) and make the layout's groups.
 
     A process that is `alone` needs no such variables and opens no port.
 
-    Raises RuntimeError if the world has another size than the layout; the launcher checks that before.
+    Raises RuntimeError if the world has another size than the layout (the launcher checks that before), and
+    TrainyardError if this device does not have the kernels.
     """
     cuda = torch.cuda.is_available()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+    if kernels.fp8 != "none":
+        require_fp8_units(device)
+    require_attention_kernel(kernels.attention, device, dtype)
     if alone:
         dist.init_process_group(
             "nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
@@ -88,6 +99,7 @@ def start_process_groups(layout: Layout, dtype: torch.dtype, alone: bool = False
         coordinates=layout.coordinates(dist.get_rank()),
         device=device,
         dtype=dtype,
+        kernels=kernels,
         tensor_group=parallel_state.get_tensor_model_parallel_group(),
         data_group=parallel_state.get_data_parallel_group(),
         model_group=parallel_state.get_model_parallel_group(),

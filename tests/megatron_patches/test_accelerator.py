@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.accelerator import has_gpu
+from megatron_patches.accelerator import gpu_models, has_gpu
 
 
 @pytest.mark.parametrize("file", ["nvidiactl", "kfd", "dxg"])
@@ -18,3 +18,11 @@ def test_a_driver_is_there(tmp_path: Path, file: str) -> None:
 def test_devices_that_a_process_may_not_see(tmp_path: Path, hidden: str) -> None:
     (tmp_path / "nvidiactl").touch()
     assert not has_gpu(tmp_path, {"CUDA_VISIBLE_DEVICES": hidden})
+
+
+def test_what_nvidias_driver_calls_its_gpus(tmp_path: Path) -> None:
+    assert gpu_models(tmp_path) == []
+    for number, name in enumerate(("NVIDIA H200", "Tesla V100-SXM2-16GB")):
+        (tmp_path / f"0000:{number}").mkdir()
+        (tmp_path / f"0000:{number}" / "information").write_text(f"Model: \t\t {name}\nIRQ:   \t\t 33\n")
+    assert gpu_models(tmp_path) == ["NVIDIA H200", "Tesla V100-SXM2-16GB"]

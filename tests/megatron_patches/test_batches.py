@@ -113,3 +113,25 @@ def test_a_batch_without_targets_is_refused() -> None:
     empty = build_objective(CausalConfig(name="causal", loss_after_end_of_document=False), 3, 0)(ends, np.arange(2))
     with pytest.raises(TrainyardError, match="no target"):
         share_targets([empty], ALONE)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_for_a_gpu_lie_where_it_copies_from(
+    device: str, windows: TokenWindows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinned as the last thing on the host, and sent without waiting; a CPU's are left alone."""
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    groups: Any = SimpleNamespace(**{**vars(ALONE), "device": torch.device(device)})
+    resetting = CausalConfig(name="causal", reset_attention=True, reset_positions=True)
+    objective = build_objective(resetting, seed=3, end_of_document=7)
+    rows = read_windows(windows, np.arange(2), 100)
+    shared = share_targets([objective(rows, np.arange(2))], groups)[0]
+    everything = [shared.tokens, shared.labels, shared.weights, *shared.context.tensors()]
+    assert len(everything) == 5
+    assert [id(tensor) for tensor in pinned] == ([id(tensor) for tensor in everything] if device == "cuda" else [])
+
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **options: sent.append(options) or tensor)
+    shared.to(torch.device(device))
+    assert sent == [{"non_blocking": True}] * 5

@@ -192,6 +192,18 @@ def test_fp16_needs_a_gpu(run: Path, machines: Machines, monkeypatch: pytest.Mon
     assert plan_run(run, words, machines).config.training.precision == "fp16"
 
 
+def test_fp8_needs_gpus_that_have_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their names; a GPU that is not listed is asked by the ranks."""
+    words = ["--training.precision", "bf16", "--training.fp8", "tensorwise", "--training.micro_batch_size", "2"]
+    words += ["--model.hidden_size", "16", "--model.ffn_size", "64", "--data.sequence_length", "8"]
+    monkeypatch.setattr(module, "gpu_models", lambda: ["NVIDIA A100-SXM4-80GB", "NVIDIA H200"])
+    with pytest.raises(TrainyardError, match=r"this machine has A100-80GB, .*--training\.fp8 none"):
+        plan_run(run, words, Machines(nodes=None))
+    for models in (["NVIDIA H200", "an unlisted one"], []):
+        monkeypatch.setattr(module, "gpu_models", lambda models=models: models)
+        assert "multiplied in float8" in summary(plan_run(run, words, Machines(nodes=None)))
+
+
 def test_the_command_line_refuses_without_a_traceback(run: Path, runs: Path) -> None:
     done = run_module(run, "--model.layer", "3", "--local")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,0 +1,71 @@
+"""What float8's matrices ask of a run's sizes; each message names the nearest values that work."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from megatron_patches.configuration.divisibility import either, multiples_near
+from megatron_patches.configuration.problems import Problem
+
+if TYPE_CHECKING:
+    from megatron_patches.config import RunConfig
+
+MULTIPLE = 16
+"""of both dimensions of each matrix that is multiplied in float8 (cuBLAS, "FP8 data types"): 16 bytes"""
+
+
+def check_fp8(config: "RunConfig") -> Iterator[Problem]:
+    """Of each rank's matrices, and of the tokens, over which the gradient of a weight is summed."""
+    if config.training.fp8 == "none":
+        return
+    yield from _widths(config)
+    yield from _keys_and_values(config)
+    yield from _tokens(config)
+
+
+def _widths(config: "RunConfig") -> Iterator[Problem]:
+    model, tensor = config.model, config.parallel.tensor
+    for name, width, step in (
+        ("hidden_size", model.hidden_size, math.lcm(MULTIPLE * tensor, model.attention_heads)),
+        ("ffn_size", model.ffn_size, MULTIPLE * tensor),
+    ):
+        if width % (MULTIPLE * tensor):
+            yield Problem(
+                f"model.{name}",
+                f"model.{name} {width} over parallel.tensor {tensor} is not divisible by {MULTIPLE}, which "
+                f"training.fp8 needs of every matrix; nearest model.{name}: {either(multiples_near(width, step))}; or "
+                "training.fp8 none",
+            )
+
+
+def _keys_and_values(config: "RunConfig") -> Iterator[Problem]:
+    """Where heads share them they have a matrix of their own: this rank's groups, or all of them on every rank."""
+    model, tensor = config.model, config.parallel.tensor
+    if model.groups == model.attention_heads or model.hidden_size % MULTIPLE:
+        return
+
+    def features(groups: int) -> int:
+        return 2 * groups * model.head_size // (tensor if groups >= tensor else 1)
+
+    if features(model.groups) % MULTIPLE:
+        heads = model.attention_heads
+        fit = [n for n in range(1, heads + 1) if heads % n == 0 and (n == heads or features(n) % MULTIPLE == 0)]
+        near = sorted(fit, key=lambda n: abs(n - model.groups))[:2]
+        yield Problem(
+            "model.key_value_heads",
+            f"model.key_value_heads {model.groups} gives a matrix of {features(model.groups)} keys' and values' "
+            f"features on a rank, not divisible by {MULTIPLE}, which training.fp8 needs; nearest "
+            f"model.key_value_heads: {either(near)}; or training.fp8 none",
+        )
+
+
+def _tokens(config: "RunConfig") -> Iterator[Problem]:
+    micro, length = config.training.micro_batch_size, config.data.sequence_length
+    if micro * length % MULTIPLE:
+        step = MULTIPLE // math.gcd(MULTIPLE, length)
+        yield Problem(
+            "training.micro_batch_size",
+            f"training.micro_batch_size {micro} x data.sequence_length {length} tokens are not divisible by "
+            f"{MULTIPLE}, which training.fp8 needs; nearest micro_batch_size: {either(multiples_near(micro, step))}; "
+            "or training.fp8 none",
+        )

@@ -1,0 +1,122 @@
+"""The kernel that a run names is the one that computes attention, with the same result; what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_tools.errors import TrainyardError
+from megatron_patches.config import load_run
+from megatron_patches.device_checks import check_device
+from megatron_patches.layout import Layout
+from megatron_patches.parallel.attention_kernels import require_attention_kernel
+from megatron_patches.training_config import AttentionKernel
+from tests.ranks import run_on_ranks
+from tests.small_engine import record_steps, relative
+from tests.small_run import write_run
+from tests.small_training import SmallData, overrides
+
+
+def run_kernels(kernel: AttentionKernel, compiled: bool) -> tuple[list[Any], set[str], int]:
+    """Gradients, the names of the attention kernels that torch called, and graph breaks."""
+    from collections import Counter
+
+    from torch._dynamo.utils import counters
+    from torch.profiler import profile
+
+    from megatron_patches.models.build import PlainModel
+    from megatron_patches.models.compilation import compile_blocks
+    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.models.model_config import ModelConfig
+    from megatron_patches.objectives.loss import weighted_loss
+    from megatron_patches.parallel.kernels import Kernels
+    from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+    groups = start_process_groups(Layout(1, 1, 1), torch.float32, kernels=Kernels(attention=kernel))
+    config = ModelConfig.model_validate(
+        {"layers": 2, "hidden_size": 32, "attention_heads": 4, "key_value_heads": 2, "ffn_size": 64, "vocab_size": 64}
+    )
+    randomness = StepRandomness(0, groups.coordinates, groups.device)
+    model = PlainModel(gpt_layers(config, 16, groups, randomness), seed=0)
+    if compiled:
+        compile_blocks(model, backend="aot_eager")
+    tokens = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(1))
+    with profile() as recorded:
+        weighted_loss(model(tokens), (tokens, torch.ones(tokens.shape)), groups).backward()
+    called = {event.key for event in recorded.key_averages() if event.key.startswith("aten::")}
+    gradients = [parameter.grad.numpy() for parameter in model.parameters() if parameter.grad is not None]
+    return gradients, called, Counter(counters["graph_break"]).total()
+
+
+FLASH = "aten::_scaled_dot_product_flash_attention_for_cpu"
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "compiled"])
+def test_the_kernel_that_is_named_computes_attention(compiled: bool) -> None:
+    found = {kernel: run_on_ranks(run_kernels, 1, kernel, compiled)[0] for kernel in ("auto", "flash", "math")}
+    assert FLASH in found["flash"][1] and FLASH in found["auto"][1] and FLASH not in found["math"][1]
+    assert all(breaks == 0 for _, _, breaks in found.values())
+    for kernel in ("flash", "math"):
+        for one, other in zip(found[kernel][0], found["auto"][0], strict=True):
+            assert abs(one - other).max() < 1e-5  # of gradients up to 3
+
+
+def test_a_run_trains_alike(small_data: SmallData, tmp_path: Path) -> None:
+    words = (overrides(training__attention_kernel=kernel) for kernel in ("flash", "math"))
+    flash, math = (run_on_ranks(record_steps, 1, small_data.run(tmp_path, each), 4)[0] for each in words)
+    assert flash != math and relative(flash, math) < 1e-5
+
+
+NEEDS_A_GPU = r"{} needs a GPU, and this machine has none; a CPU has flash and math: use one of them, or auto"
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "message"),
+    [
+        ("cudnn", False, NEEDS_A_GPU.format("cudnn")),
+        ("efficient", False, NEEDS_A_GPU.format("efficient")),
+        ("flash --model.attention_dropout 0.1", False, "model.attention_dropout is 0.1; use auto or math"),
+        ("flash", True, "flash takes 16 bits on a GPU, and training.precision is fp32; use efficient"),
+        ("cudnn", True, "cudnn takes 16 bits on a GPU"),
+        ("flash", False, None),
+        ("math --model.attention_dropout 0.1", False, None),
+        ("efficient", True, None),
+        ("flash --training.precision bf16 --model.attention_dropout 0.1", True, None),
+    ],
+)
+def test_kernels_that_a_machine_lacks_are_refused(words: str, gpu: bool, message: str | None, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
+    config = load_run(path, ["--training.attention_kernel", *words.split()])
+    if message is None:
+        check_device(config, gpu, [])
+        return
+    with pytest.raises(TrainyardError, match=message):
+        check_device(config, gpu, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "needing"),
+    [
+        ("--model.position_embedding alibi", "model.position_embedding alibi needs one"),
+        ("--objective.reset_attention true", "objective.reset_attention needs one"),
+        ("--objective prefix_lm", "objective prefix_lm needs one"),
+    ],
+)
+def test_flash_takes_no_mask(words: str, needing: str, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
+    with pytest.raises(TrainyardError, match=rf"flash takes no mask.*{needing}; use efficient, math or auto"):
+        load_run(path, ["--training.attention_kernel", "flash", *words.split()])
+
+
+def test_a_rank_asks_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainyardError, match="this process sees none; use one of auto, flash, math"):
+        require_attention_kernel("cudnn", torch.device("cpu"), torch.float32)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    require_attention_kernel("efficient", torch.device("cuda"), torch.float32)
+    with pytest.raises(TrainyardError, match=r"flash needs .* 8\.0 or more, and this Some GPU has 7\.0; use efficient"):
+        require_attention_kernel("flash", torch.device("cuda"), torch.float16)
+    with pytest.raises(TrainyardError, match="cudnn takes 16 bits"):
+        require_attention_kernel("cudnn", torch.device("cuda"), torch.float32)
