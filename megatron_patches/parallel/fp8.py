@@ -103,7 +103,7 @@ class Fp8Product(torch.autograd.Function):
         ctx.group, ctx.sums_gradient, ctx.shares_tokens = group, sums_gradient, shares_tokens
         whole = gather_from_sequence_parallel_region(features, group=group) if shares_tokens else features
         scales = scales_of([whole, weight], FORWARD, group)
-        ctx.save_for_backward(features, weight, scales)
+        ctx.save_for_backward(features, weight, *scales)
         rows, matrix = rounded(whole.flatten(0, -2), scales[0], FORWARD), rounded(weight, scales[1], FORWARD)
         output = scaled_product(rows, matrix.t(), scales[0], scales[1], fast=True)
         return output.view(*whole.shape[:-1], weight.shape[0])
@@ -112,7 +112,7 @@ class Fp8Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """Gradients in bf16; autograd adds the weight's up in the type of the parameter's `grad_dtype`."""
         (gradient,) = gradients
-        features, weight, scales = ctx.saved_tensors
+        features, weight, *scales = ctx.saved_tensors
         scale = scales_of([gradient], BACKWARD, ctx.group)[0]
         rows = rounded(gradient.flatten(0, -2), scale, BACKWARD)
         of_features = of_weight = message = None
@@ -132,17 +132,20 @@ class Fp8Product(torch.autograd.Function):
         return of_features, of_weight, None, None, None
 
 
-def scales_of(tensors: list[Tensor], dtype: torch.dtype, group: dist.ProcessGroup | None) -> Tensor:
-    """fp32 `[tensors]`: what each is divided by before it is rounded.
+def scales_of(tensors: list[Tensor], dtype: torch.dtype, group: dist.ProcessGroup | None) -> list[Tensor]:
+    """fp32 scalars on the device: what each tensor is divided by before it is rounded.
 
     The largest magnitude is that of the whole tensor, over all ranks of the group: so each number is rounded to what a
     single process would round it to. A tensor with a number that is not finite has a scale that is not, and so is the
     product, which the engine's verdict sees.
     """
-    largest = torch.stack([tensor.detach().abs().amax() for tensor in tensors]).float()
+    largest = [tensor.abs().amax().float() for tensor in tensors]
     if group is not None:
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
-    return largest.clamp(min=LEAST_MAGNITUDE) / torch.finfo(dtype).max
+        together = torch.stack(largest)
+        dist.all_reduce(together, dist.ReduceOp.MAX, group=group)
+        largest = list(together.unbind())
+    # each in memory of its own, which is aligned as cuBLAS wants what it is pointed to
+    return [each.clamp(min=LEAST_MAGNITUDE) / torch.finfo(dtype).max for each in largest]
 
 
 def rounded(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -91,6 +91,16 @@ def test_torchs_own_kernel_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         calls.append((*left.shape, *right.shape))
         return fp8.scaled_product_of_torch(left, right, *rest, **more)
 
+    kernel = torch._scaled_mm
+
+    def as_a_gpu_wants_it(left: Tensor, right: Tensor, *, scale_a: Tensor, scale_b: Tensor, **more: Any) -> Tensor:
+        assert left.is_contiguous() and right.t().is_contiguous()
+        assert left.shape[1] % 16 == 0 and right.shape[1] % 16 == 0
+        for scale in (scale_a, scale_b):
+            assert scale.dtype == torch.float32 and scale.numel() == 1 and scale.storage_offset() == 0
+        return kernel(left, right, scale_a=scale_a, scale_b=scale_b, **more)
+
+    monkeypatch.setattr(torch, "_scaled_mm", as_a_gpu_wants_it)
     monkeypatch.setattr(fp8, "scaled_product", checked)
     for found, expected in zip(products(X, W, G), here, strict=True):
         assert off(found, expected) < 4e-3
@@ -171,6 +181,15 @@ def test_layouts_agree(layout: str, single: list[tuple[float, float]], small_dat
     for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*FP8, *words]), 8):
         assert relative([(loss,) for loss, _ in found], [(loss,) for loss, _ in single]) < (5e-4 if tensor else 1e-6)
         assert relative(found, single) < (1e-2 if tensor else 5e-6)
+
+
+def test_ranks_that_share_a_head_of_keys(small_data: SmallData, tmp_path: Path) -> None:
+    """Each rounds its part of the gradient: no other layout's numbers, but near. Measured: loss 6e-5, norm 3e-3."""
+    words = [*FP8, "--model.key_value_heads=1"]
+    one = run_on_ranks(record_steps, 1, small_data.run(tmp_path, words), 8)[0]
+    for found in run_on_ranks(record_steps, 2, small_data.run(tmp_path, [*words, *LAYOUTS["TP2"][1]]), 8):
+        assert relative([(loss,) for loss, _ in found], [(loss,) for loss, _ in one]) < 5e-4
+        assert relative(found, one) < 1e-2
 
 
 RECOMPUTED = {
