@@ -3,8 +3,8 @@
 Why: `DeepSpeedZeroOptimizer` lets autograd make a tensor for each gradient and then copies all of them into a bucket,
 back out of it, and once more into the flat share that is stepped; with bf16 weights also into a second set of tensors
 in each micro-batch. At 10M parameters on two ranks of a CPU these copies were 5 % of a step (row 'DP 2, ZeRO 1' of
-benchmarks/: 0.925 of the bare loop's speed with them, 0.973 without). Here autograd adds to views of the tensor that is reduced, and a share of it is what the
-optimizer steps. What is summed and divided is the same.
+benchmarks/: 0.925 of the bare loop's speed with them, 0.973 without). Here autograd adds to views of the tensor that
+is reduced, and a share of it is what the optimizer steps. What is summed and divided is the same.
 No longer needed when DeepSpeed reduces a flat tensor that gradients are views of.
 """
 
