@@ -293,6 +293,12 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
     "parallel.sequence_parallel": Holds(
         "saved bytes", overrides(parallel__sequence_parallel="true"), overrides(parallel__tensor=2), ranks=(2, 2)
     ),
+    "parallel.overlap_reduction": Holds(
+        "early messages",
+        overrides(parallel__overlap_reduction="true"),
+        overrides(parallel__zero_stage=1, training__micro_batch_size=4),
+        ranks=(2, 2),
+    ),
     "parallel.pipeline": Holds("parameters", overrides(parallel__pipeline=2), ranks=(1, 2)),
     "parallel.pipeline_partition=parameters": Holds(
         "parameters",

@@ -129,7 +129,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     import torch
     from torch import Tensor
 
-    kept, compiled, gradients = 0, 0, 0
+    kept, compiled, gradients, early = 0, 0, 0, 0
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal kept
@@ -149,12 +149,19 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         held = [getattr(each, place, None) for each in parameters for place in ("grad", "grad_accum")]
         gradients = max(gradients, sum(gradient.nbytes for gradient in held if gradient is not None))
 
+    def counted_all_reduce(*arguments: Any, async_op: bool = False, **options: Any) -> Any:
+        nonlocal early
+        early += async_op
+        return all_reduce(*arguments, async_op=async_op, **options)
+
+    all_reduce, torch.distributed.all_reduce = torch.distributed.all_reduce, counted_all_reduce
     torch.compile = count_compiled  # type: ignore[assignment]
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         small = SmallEngine(config)
         backward = getattr(small.engine.deepspeed, "backward", None)  # type: ignore[attr-defined]
         small.engine.deepspeed.backward = counted_backward  # type: ignore[attr-defined]
         small.train(STEPS)
+    torch.distributed.all_reduce = all_reduce
     small.batches.close()
     pieces = small.engine.state()
     return {
@@ -165,6 +172,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         "loss scale": small.engine.scalars(),
         "saved bytes": kept,
         "compiled blocks": compiled,
+        "early messages": early,
     }
 
 

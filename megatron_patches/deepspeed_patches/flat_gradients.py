@@ -15,6 +15,8 @@ import torch.distributed as dist
 from deepspeed.runtime.zero.stage_1_and_2 import GradPartitionBufferGroup
 from torch import Tensor, nn
 
+from megatron_patches.deepspeed_patches.early_reduction import EarlyReduction
+
 
 class FlatGradients:
     """The gradients of one ZeRO 1 optimizer: fp32, laid out as DeepSpeed lays out the weights.
@@ -23,22 +25,27 @@ class FlatGradients:
         zero: DeepSpeed's optimizer, whose handling of gradients this takes over.
         scatter: reduce each share to its rank alone. Half the bytes of an all-reduce, which NCCL makes use of; gloo's
             is built on an all-reduce and took 0.103 s where that took 0.056 (40 MB, two ranks).
+        overlap: all-reduce each bucket as soon as the last backward pass has been through its parameters, while it
+            goes on with others.
     """
 
-    def __init__(self, zero: Any, scatter: bool) -> None:
+    def __init__(self, zero: Any, scatter: bool, overlap: bool = False) -> None:
         self._zero, self._scatter = zero, scatter
         self._flat: list[Tensor] = []
         self._shares: list[GradPartitionBufferGroup] = []
-        self._views: list[tuple[nn.Parameter, Tensor]] = []
+        self._views: list[list[tuple[nn.Parameter, Tensor]]] = []
         for group, weights in enumerate(zero.bit16_groups_flat):
             flat = torch.zeros(weights.numel(), dtype=torch.float32, device=weights.device)
+            starts = [
+                (parameter, (parameter.data_ptr() - weights.data_ptr()) // weights.element_size())
+                for parameter in zero.bit16_groups[group]
+            ]
             self._flat.append(flat)
-            for parameter in zero.bit16_groups[group]:
-                start = (parameter.data_ptr() - weights.data_ptr()) // weights.element_size()
-                self._views.append((parameter, flat.narrow(0, start, parameter.numel()).view(parameter.shape)))
+            self._views.append([(each, flat.narrow(0, start, each.numel()).view(each.shape)) for each, start in starts])
             self._shares.append(self._share(group))
+        self._early = EarlyReduction(zero, self._flat, self._views) if overlap else None
         zero.use_grad_accum_attribute = False  # gradients stay where autograd adds them up
-        zero.process_gradients = lambda parameter, group: None
+        zero.process_gradients = self._early.count if self._early else lambda parameter, group: None
         zero.free_grad_in_param_list = lambda parameters: None
         zero.reduce_gradients = self.reduce
         zero.zero_grad = self.clear
@@ -58,11 +65,13 @@ class FlatGradients:
 
     def reduce(self, pipeline_parallel: bool = False) -> None:
         """Average over data-parallel ranks, of which each gets its share at least."""
+        if self._early:
+            self._early.finish()
         for group, (flat, share) in enumerate(zip(self._flat, self._shares, strict=True)):
             ranks = self._zero.real_dp_process_group[group]
-            if self._scatter:
+            if self._early is None and self._scatter:
                 dist.reduce_scatter_tensor(share.flat_partition, flat, group=ranks)
-            else:
+            elif self._early is None:
                 dist.all_reduce(flat, group=ranks)
             share.flat_partition.div_(dist.get_world_size(group=ranks))
             self._zero.averaged_gradients[group] = share
@@ -71,5 +80,6 @@ class FlatGradients:
         """Zeros, and each parameter's gradient is its view; DeepSpeed calls this after an update."""
         for flat in self._flat:
             flat.zero_()
-        for parameter, view in self._views:
-            parameter.grad = view
+        for views in self._views:
+            for parameter, view in views:
+                parameter.grad = view

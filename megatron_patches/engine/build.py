@@ -51,7 +51,9 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     scale = LossScale(training.loss_scale or LossScaleConfig(), groups.device) if training.precision == "fp16" else None
     zero_stage = groups.layout.zero_stage(config.parallel.zero_stage)
     rest = (groups, config.optimizer, zero_stage, training.micro_batch_size, scale)
-    return PlainEngine(module, loss, *rest) if isinstance(module, PlainModel) else PipelineEngine(module, *rest)
+    if isinstance(module, PlainModel):
+        return PlainEngine(module, loss, *rest, overlap_reduction=config.parallel.overlap_reduction)
+    return PipelineEngine(module, *rest)
 
 
 def compiles(config: RunConfig, groups: ProcessGroups) -> bool:

@@ -44,16 +44,19 @@ class DeepSpeedEngine(Engine):
         parameters: dict[str, nn.Parameter],
         optimizer: Optimizer,
         tied: Mapping[str, dist.ProcessGroup] | None = None,
+        overlap: bool = False,
     ) -> None:
         """Find out where DeepSpeed has put gradients and optimizer state of these parameters.
 
-        `tied` are the groups in which each stage that holds a tied parameter has one rank.
+        `tied` are the groups in which each stage that holds a tied parameter has one rank; `overlap` as in
+        `FlatGradients`.
         """
         self.parameters = parameters
         self.optimizer = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
         stage = self.deepspeed.zero_optimization_stage()
         if stage == 1:
-            FlatGradients(self.deepspeed.optimizer, scatter=dist.get_backend(self.groups.data_group) == "nccl")
+            scatter = dist.get_backend(self.groups.data_group) == "nccl"
+            FlatGradients(self.deepspeed.optimizer, scatter, overlap)
         self.placement = place_optimizer(stage, parameters, optimizer, self.deepspeed.optimizer, self.groups)
         self.placement.make_ready(tied)
 

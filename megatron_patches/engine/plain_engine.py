@@ -28,6 +28,7 @@ class PlainEngine(DeepSpeedEngine):
         zero_stage: int,
         micro_batch_size: int,
         loss_scale: LossScale | None,
+        overlap_reduction: bool,
     ) -> None:
         super().__init__(groups, optimizer.gradient_clip, loss_scale)
         self._loss = loss
@@ -46,7 +47,7 @@ class PlainEngine(DeepSpeedEngine):
             self.deepspeed.enable_backward_allreduce = False
         if zero_stage == 3:
             skip_second_norm(self.deepspeed.optimizer)
-        self._adopt(parameters, torch_optimizer)
+        self._adopt(parameters, torch_optimizer, overlap=overlap_reduction)
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         self.deepspeed.train()

@@ -82,7 +82,7 @@ def _data(config: RunConfig, layout: Layout, stage: StageMemory, gpus_per_node: 
     passes = 3 if config.training.recomputation == "full" else 2
     whole = {
         0: 2 * gradients,
-        1: gradients + weights,
+        1: gradients * (2 if config.parallel.overlap_reduction else 1) + weights,
         2: 2 * gradients * repeats + weights,
         3: (gradients + passes * weights) * repeats,
     }[zero]

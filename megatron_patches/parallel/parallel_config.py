@@ -24,6 +24,11 @@ class ParallelConfig(Section):
         description="what each data-parallel rank holds only its share of: 0 nothing, 1 the optimizer's state, 2 also "
         "the gradients, 3 also the weights; 2 and 3 with pipeline 1 only",
     )
+    overlap_reduction: bool = Field(
+        False,
+        description="whether ranks sum gradients while the backward pass goes on, in buckets of 100 MB (ZeRO 1, "
+        "pipeline 1): hides messages, and sends twice the bytes of one scattered sum",
+    )
     processes_per_node: int | None = Field(
         None, gt=0, description="processes on each SLURM node where SLURM_GPUS_ON_NODE is not set"
     )
@@ -37,6 +42,11 @@ class ParallelConfig(Section):
             raise ValueError(
                 f"zero_stage {self.zero_stage} needs pipeline 1: a pipeline keeps gradients and weights of all its "
                 "micro-batches until the last one; set zero_stage to 1 or 0, or pipeline to 1"
+            )
+        if self.overlap_reduction and (self.zero_stage != 1 or self.pipeline > 1):
+            raise ValueError(
+                f"overlap_reduction is for zero_stage 1 and pipeline 1, and these are {self.zero_stage} and "
+                f"{self.pipeline}; set it to false"
             )
         if self.sequence_parallel and self.tensor == 1:
             raise ValueError("sequence_parallel has no effect with tensor 1; set it to false, or raise tensor")

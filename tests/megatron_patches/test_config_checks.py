@@ -140,6 +140,7 @@ CASES = [
     ("--training.compile true --parallel.zero_stage 3", "does not go with parallel.zero_stage 3", "zero_stage 2"),
     # the layout
     ("--parallel.zero_stage 2 --parallel.pipeline 2", "zero_stage 2 needs pipeline 1", "set zero_stage to 1 or 0"),
+    ("--parallel.zero_stage 2 --parallel.overlap_reduction true", "overlap_reduction is for", "set it to false"),
     ("--parallel.zero_stage 3 --parallel.pipeline 2", "zero_stage 3 needs pipeline 1", "or pipeline to 1"),
     ("--parallel.zero_stage 4", "parallel.zero_stage: 4 is not 0, 1, 2 or 3", "weights"),
     ("--parallel.sequence_parallel true", "no effect with tensor 1", "raise tensor"),

@@ -59,17 +59,20 @@ def test_tied_gradients_of_bf16_are_where_deepspeed_sums_them(
 
 def train_with(config: RunConfig, gradients: str) -> tuple[list[tuple[float, float]], list[float], int]:
     """Losses and norms of 5 steps, the sum of each parameter, and how often DeepSpeed made one tensor of many."""
+    from megatron_patches.deepspeed_patches import early_reduction
     from megatron_patches.engine import deepspeed_engine
     from tests.small_engine import SmallEngine
 
     flat = deepspeed_engine.FlatGradients
     ways = {
-        "all-reduced": lambda zero, scatter: flat(zero, scatter=False),
-        "scattered": lambda zero, scatter: flat(zero, scatter=True),
-        "DeepSpeed's": lambda zero, scatter: None,
+        "all-reduced": lambda zero, *_: flat(zero, scatter=False),
+        "scattered": lambda zero, *_: flat(zero, scatter=True),
+        "early": lambda zero, *_: flat(zero, scatter=False, overlap=True),
+        "DeepSpeed's": lambda *_: None,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deepspeed_engine, "FlatGradients", ways[gradients])
+        patch.setattr(early_reduction, "BUCKET_ELEMENTS", 5000)  # of 28,000: several buckets
         small = SmallEngine(config)
     zero = small.engine.deepspeed.optimizer  # type: ignore[attr-defined]
     copies, flatten = [], zero.flatten
@@ -92,13 +95,37 @@ def test_flat_gradients_change_no_result_and_save_the_copies(
     small_data: SmallData, tmp_path: Path, words: list[str]
 ) -> None:
     config = small_data.run(tmp_path, [*overrides(parallel__zero_stage=1), *words])
-    theirs, ours, scattered = (
-        run_on_ranks(train_with, 2, config, way)[0] for way in ("DeepSpeed's", "all-reduced", "scattered")
-    )
-    assert ours[:2] == theirs[:2]
-    assert scattered[:2] == theirs[:2]
-    assert (ours[2], scattered[2]) == (0, 0)
+    theirs = run_on_ranks(train_with, 2, config, "DeepSpeed's")[0]
+    for way in ("all-reduced", "scattered", "early"):
+        ours = run_on_ranks(train_with, 2, config, way)[0]
+        assert ours[:2] == theirs[:2], way
+        assert ours[2] == 0
     assert theirs[2] > 0, "DeepSpeed makes no copies now: remove deepspeed_patches/flat_gradients.py"
+
+
+def test_a_gradient_that_comes_too_late_is_no_silent_loss() -> None:
+    """A bucket on its way must not be added to: reentrant passes through one parameter would."""
+    import torch
+
+    from megatron_patches.deepspeed_patches.early_reduction import EarlyReduction
+
+    class Zero:
+        real_dp_process_group = (None,)
+
+        def is_gradient_accumulation_boundary(self) -> bool:
+            return True
+
+    class Sent(EarlyReduction):
+        def _start_next(self) -> None:
+            self._buckets[self._started].work = object()
+            self._started += 1
+
+    flat, parameters = torch.zeros(6), [torch.nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    early = Sent(Zero(), [flat], [[(parameters[0], flat[:3]), (parameters[1], flat[3:])]])
+    for parameter in reversed(parameters):
+        early.count(parameter, 0)
+    with pytest.raises(RuntimeError, match=r"on its way.*overlap_reduction"):
+        early.count(parameters[0], 0)
 
 
 def deepspeed_clip_and_true_norm(config: RunConfig) -> tuple[float, float]:
