@@ -12,7 +12,7 @@ from data_tools.storage.store import TransientFailure
 from data_tools.storage.transfer import Options
 from tools.inventory_state import derive_state
 from tools.sync_items import Choice
-from tools.sync_run import Line, Task, push, remove_copied
+from tools.sync_run import Line, Task, push, read_back, remove_copied
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,12 @@ def _all_lines(tasks: list[Task], problems: list[str], delete_local: bool) -> It
             yield Line(task.run_folder.name, "", str(task.location), "failed", problem=str(error))
     if not delete_local:
         return
-    for task in tasks:  # behind all copies: what goes to two locations must be here until it lies at both
-        if task.run_folder not in unreached:
-            failed = (other.failed for other in tasks if other.run_folder == task.run_folder)
-            yield from remove_copied(task, set().union(*failed))
+    reached = [task for task in tasks if task.run_folder not in unreached]
+    for task in reached:
+        yield from read_back(task)
+    for task in reached:  # behind all that was read: what goes to two locations is here until it is whole at both
+        failed = (other.failed for other in reached if other.run_folder == task.run_folder)
+        yield from remove_copied(task, set().union(*failed))
 
 
 def _has_ended(run_folder: Path) -> bool:

@@ -59,7 +59,9 @@ class Task:
     copied: list[Item] = field(default_factory=list)
     """filled with the whole artefacts that lie at the location now"""
     failed: set[str] = field(default_factory=set)
-    """filled with the ids here of those that could not be brought there"""
+    """filled with the ids here of those that could not be brought there, or are damaged there"""
+    right: list[Item] = field(default_factory=list)
+    """filled with those of `copied` that were read there whole and may go here"""
 
 
 def push(task: Task) -> Iterator[Line]:
@@ -92,21 +94,43 @@ def push(task: Task) -> Iterator[Line]:
             yield _push_loose(store, task, name, files)
 
 
-def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
-    """Removes here what a task that was carried out copied, once the copy was read whole and found right.
-
-    Args:
-        wanted_elsewhere: ids of what another location still lacks.
-    """
+def read_back(task: Task) -> Iterator[Line]:
+    """Reads whole, at the location, what a task that was carried out copied and what may go here."""
     store, recorder = open_store(task.location), CopyRecorder(task.run_folder)
     for item in task.copied:
         try:
+            if reason := _why_it_stays(task, item):
+                yield _line(task, item.name, reason)
+                continue
+            if problems := check_artefact(store, item.name, item.manifest.id, task.options):
+                recorder.record(replace(_copy(task, item, "read whole", None), problem=problems[0]))
+                raise TrainyardError(
+                    f"its copy is damaged, and it stays here: {'; '.join(problems)}. Sync again: what is damaged is "
+                    "sent anew"
+                )
+            recorder.record(_copy(task, item, "read whole", now()))
+            task.right.append(item)
+        except (TrainyardError, OSError) as error:
+            task.failed.add(item.of)
+            yield _line(task, item.name, "failed", problem=str(error))
+
+
+def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
+    """Removes here what was read back and found right.
+
+    Args:
+        wanted_elsewhere: ids of what another location lacks, or holds damaged.
+    """
+    for item in task.right:
+        try:
             if item.of in wanted_elsewhere:
-                yield _line(task, item.name, "stays here: it could not be brought to another location")
-            elif not (item.shelf_folder / "manifest.json").exists():
-                yield _line(task, item.name, "removed here meanwhile")
+                yield _line(task, item.name, "stays here: another location lacks it, or holds it damaged")
+            elif reason := _why_it_stays(task, item):
+                yield _line(task, item.name, reason)
             else:
-                yield _line(task, item.name, _delete_here(store, task, item, recorder))
+                leave_manifest(item.shelf_folder)
+                remove_folder(item.shelf_folder)
+                yield _line(task, item.name, "removed here")
         except (TrainyardError, OSError) as error:
             yield _line(task, item.name, "failed", problem=str(error))
 
@@ -149,25 +173,18 @@ def _push_loose(store: Store, task: Task, name: str, files: list[Path]) -> Line:
     return _line(task, name, outcome.word, outcome)
 
 
-def _delete_here(store: Store, task: Task, item: Item, recorder: CopyRecorder) -> str:
-    """Reads the copy whole; only what is right there and may go goes."""
+def _why_it_stays(task: Task, item: Item) -> str | None:
+    """Why a checkpoint is not removed here; None where its copy is all that is asked for."""
     run = task.run_folder
+    if not (item.shelf_folder / "manifest.json").exists():
+        return "removed here meanwhile"
     artefact = read_artefact(item.shelf_folder / "manifest.json", run.name)
     if artefact.whereabouts != "here" or item.shelf_folder.parent != run / "checkpoints":
         return "stays: its files are not the run's own"
     said = what_counts(read_annotations(run / ANNOTATIONS))
     newer = _full_steps_after(run, artefact.step or 0)
-    if reason := why_it_stays(artefact, newer, set(said.gold), {artefact.id}, Retention()):
-        return f"stays here: {reason}"
-    if problems := check_artefact(store, item.name, item.manifest.id, task.options):
-        recorder.record(replace(_copy(task, item, "read whole", None), problem=problems[0]))
-        raise TrainyardError(
-            f"its copy is damaged, and it stays here: {'; '.join(problems)}. Sync again: what is damaged is sent anew"
-        )
-    recorder.record(_copy(task, item, "read whole", now()))
-    leave_manifest(item.shelf_folder)
-    remove_folder(item.shelf_folder)
-    return "removed here"
+    reason = why_it_stays(artefact, newer, set(said.gold), {artefact.id}, Retention())
+    return f"stays here: {reason}" if reason else None
 
 
 def _full_steps_after(run: Path, step: int) -> int:

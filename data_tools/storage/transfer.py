@@ -75,6 +75,10 @@ def send_artefact(
         retried(lambda: store.delete(f"{place}/{MANIFEST}"), options)
         there = None
     vouched = there is not None and not doubted and not options.replace
+    if doubted or options.replace:
+        for name in entries.keys() & {INDEX, TAR}:  # readers would go on taking files from it that are sent loose now
+            retried(lambda name=name: store.delete(f"{place}/{name}"), options)  # type: ignore[misc]
+            del entries[name]
     missing = _missing(store, place, manifest, entries, vouched, folder, options)
     if missing:
         _send_files(store, place, missing, folder, options)

@@ -54,16 +54,23 @@ def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
     """Read the manifest and compare names and sizes of files with it.
 
     Args:
-        allow_inherited_fault: take a checkpoint that is marked invalid because of what it came from
-            (`data.allow_invalid`); one that is marked for itself is never taken.
+        allow_inherited_fault: take a checkpoint that is marked invalid because of its data or tokenizer
+            (`data.allow_invalid`); one that is marked for another reason is never taken.
     """
     try:
         manifest = read_manifest(folder / MANIFEST)
-        if not (allow_inherited_fault and manifest.status.cause not in (None, manifest.id)):
+        if not (allow_inherited_fault and _is_of_its_data(manifest)):
             refuse_invalid(manifest, folder / MANIFEST, "take the mark back: tools/inventory revalidate")
     except TrainyardError as error:
         return Inspection(folder, None, [str(error)])
     return Inspection(folder, manifest, verify_files(manifest, folder, hashes=False))
+
+
+def _is_of_its_data(manifest: Manifest) -> bool:
+    """Whether the fault that a checkpoint is marked with is that of its dataset or tokenizer."""
+    identity = manifest.facts.get("identity")
+    data = [identity.get("dataset"), identity.get("tokenizer")] if isinstance(identity, dict) else []
+    return manifest.status.cause is not None and manifest.status.cause in data
 
 
 def delete_checkpoint(folder: Path) -> None:

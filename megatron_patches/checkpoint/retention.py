@@ -29,7 +29,7 @@ def known_checkpoints(checkpoints: Path) -> list[KeptCheckpoint]:
     """
     found = []
     for folder in list_checkpoints(checkpoints):
-        inspection = inspect(folder)
+        inspection = inspect(folder, allow_inherited_fault=True)  # a run that goes on with them needs their room too
         manifest = inspection.manifest
         if manifest is not None and not inspection.problems and not is_damaged(folder):
             step, loss = manifest.facts["step"], manifest.facts.get("validation_loss")

@@ -44,6 +44,8 @@ class FlatGradients:
             self._views.append([(each, flat.narrow(0, start, each.numel()).view(each.shape)) for each, start in starts])
             self._shares.append(self._share(group))
         self._early = EarlyReduction(zero, self._flat, self._views) if overlap else None
+        if overlap and not zero._grad_acc_hooks:  # fp32 weights have none under stage 1
+            zero.create_gradient_handling_hooks()
         zero.use_grad_accum_attribute = False  # gradients stay where autograd adds them up
         zero.process_gradients = self._early.count if self._early else lambda parameter, group: None
         zero.free_grad_in_param_list = lambda parameters: None

@@ -57,11 +57,12 @@ def test_tied_gradients_of_bf16_are_where_deepspeed_sums_them(
     assert (first == pytest.approx(last, rel=1e-6)) == patched
 
 
-def train_with(config: RunConfig, gradients: str) -> tuple[list[tuple[float, float]], list[float], int]:
-    """Losses and norms of 5 steps, the sum of each parameter, and how often DeepSpeed made one tensor of many."""
+def train_with(config: RunConfig, gradients: str) -> tuple[list[tuple[float, float]], list[float], int, int]:
+    """Losses and norms of 5 steps, the sum of each parameter, how often DeepSpeed made one tensor of many, and how
+    many buckets were on their way before all gradients were there.
+    """
     from megatron_patches.deepspeed_patches import early_reduction
     from megatron_patches.engine import deepspeed_engine
-    from tests.small_engine import SmallEngine
 
     flat = deepspeed_engine.FlatGradients
     ways = {
@@ -70,8 +71,22 @@ def train_with(config: RunConfig, gradients: str) -> tuple[list[tuple[float, flo
         "early": lambda zero, *_: flat(zero, scatter=False, overlap=True),
         "DeepSpeed's": lambda *_: None,
     }
+    started, finish = [], early_reduction.EarlyReduction.finish
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deepspeed_engine, "FlatGradients", ways[gradients])
+        patch.setattr(
+            early_reduction.EarlyReduction, "finish", lambda self: started.append(self._started) or finish(self)
+        )
+        steps, sums, copies = _train(config, ways[gradients])
+    return steps, sums, copies, sum(started)
+
+
+def _train(config: RunConfig, way) -> tuple[list[tuple[float, float]], list[float], int]:  # type: ignore[no-untyped-def]
+    from megatron_patches.deepspeed_patches import early_reduction
+    from megatron_patches.engine import deepspeed_engine
+    from tests.small_engine import SmallEngine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deepspeed_engine, "FlatGradients", way)
         patch.setattr(early_reduction, "BUCKET_ELEMENTS", 5000)  # of 28,000: several buckets
         small = SmallEngine(config)
     zero = small.engine.deepspeed.optimizer  # type: ignore[attr-defined]
@@ -100,6 +115,7 @@ def test_flat_gradients_change_no_result_and_save_the_copies(
         ours = run_on_ranks(train_with, 2, config, way)[0]
         assert ours[:2] == theirs[:2], way
         assert ours[2] == 0
+        assert (ours[3] >= 5) == (way == "early"), "in each step something went before the end"
     assert theirs[2] > 0, "DeepSpeed makes no copies now: remove deepspeed_patches/flat_gradients.py"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from data_tools.dataset_manifest import read_dataset_manifest
 from data_tools.errors import TrainyardError
 from data_tools.manifest import Status, read_manifest, write_manifest
 from megatron_patches.checkpoint.folders import list_checkpoints
@@ -175,6 +176,13 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     assert (run.checkpoints / "step-0000000008.replaced-1").is_dir()
 
 
+def mark_all(run: RunDirectory, cause: str) -> None:
+    for folder in list_checkpoints(run.checkpoints):
+        manifest = read_manifest(folder / "manifest.json")
+        status = Status(state="invalid", reason="came from it", date="2026-01-01", cause=cause)
+        write_manifest(folder / "manifest.json", manifest.model_copy(update={"status": status}))
+
+
 def test_checkpoints_that_came_from_invalid_data(
     finished: tuple[RunConfig, RunDirectory],
     small_data: SmallData,
@@ -182,15 +190,13 @@ def test_checkpoints_that_came_from_invalid_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, run = finished
-    for folder in list_checkpoints(run.checkpoints):
-        path, status = (
-            folder / "manifest.json",
-            Status(state="invalid", reason="of the text", date="2026", cause="0" * 64),
-        )
-        write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
+    mark_all(run, cause="0" * 64)  # of something that is not the data: allowing that is not enough
+    allowing = small_data.run(tmp_path, overrides(data__allow_invalid="true"))
+    with pytest.raises(RankFailed, match="all 3 checkpoints"):
+        train_to_end(allowing, 1, run.path.parent, monkeypatch)
+    mark_all(run, cause=read_dataset_manifest(small_data.folder / "text")[0].id)
     with pytest.raises(RankFailed, match="all 3 checkpoints"):
         train_to_end(config, 1, run.path.parent, monkeypatch)
-    allowing = small_data.run(tmp_path, overrides(data__allow_invalid="true"))
     train_to_end(allowing, 1, run.path.parent, monkeypatch)
     messages = [event.facts["text"] for event in read_events(run.events) if event.kind == "message"]
     assert any("resuming from step-0000000008" in text for text in messages)

@@ -290,6 +290,37 @@ def test_replace_sends_what_is_damaged_there_anew(run: Path, bucket: str) -> Non
     assert copy.read_bytes() == (run / step(100) / copy.name).read_bytes()
 
 
+def test_what_replaces_a_packed_copy_is_not_hidden_by_the_old_tar(run: Path, bucket: str) -> None:
+    sync(RUN, "--to", bucket, "--steps", "100", "--tar-below", "1M")
+    place = Path(bucket.removeprefix("file://")) / RUN / step(100)
+    assert (place / "packed.tar").is_file()
+    (run / step(100) / "manifest.json").unlink()
+    made = make_checkpoint(run.parent, 100, size=3000)
+    assert sync(RUN, "--to", bucket, "--steps", "100", "--replace") == {step(100): "sent"}
+    assert sync(RUN, "--to", bucket, "--steps", "100", "--delete-local-after-verify")[step(100)] == "removed here"
+    sync("pull", RUN, "--from", bucket, "--steps", "100")
+    assert read_manifest(run / step(100) / "manifest.json").id == made.id
+
+
+def test_a_damaged_tar_is_made_good_by_a_sync_without_one(run: Path, bucket: str) -> None:
+    sync(RUN, "--to", bucket, "--steps", "100", "--tar-below", "1M")
+    damage(Path(bucket.removeprefix("file://")) / RUN / step(100) / "packed.tar")
+    assert call(RUN, "--to", bucket, "--steps", "100", "--delete-local-after-verify").exit_code == 1
+    assert sync(RUN, "--to", bucket, "--steps", "100", "--delete-local-after-verify")[step(100)] == "removed here"
+    sync("pull", RUN, "--from", bucket, "--steps", "100")
+
+
+@pytest.mark.parametrize("damaged", ["bucket", "second"])
+def test_what_is_damaged_at_one_of_two_locations_stays(run: Path, places: Path, bucket: str, damaged: str) -> None:
+    write_yaml(places, {"to": bucket}, {"to": f"file://{places}/second"})
+    sync("--all")
+    damage(places / damaged / RUN / step(100) / "optimizer-00001.safetensors")
+    assert call("--all", "--delete-local-after-verify").exit_code == 1
+    assert sorted(path.name[-3:] for path in (run / "checkpoints").iterdir()) == ["100", "300", "400"]
+    sync("--all", "--delete-local-after-verify")
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
 def test_what_goes_to_two_locations_stays_until_it_is_at_both(run: Path, places: Path, bucket: str) -> None:
     second = f"file://{places}/second"
     write_yaml(places, {"to": bucket}, {"to": second})

@@ -33,7 +33,7 @@ from data_tools.storage.transfer import Options
 from tests.small_artefacts import RUN, make_checkpoint
 from tools.sync_items import Choice
 from tools.sync_pull import Pull, pull
-from tools.sync_run import Task, push, remove_copied
+from tools.sync_run import Task, push, read_back, remove_copied
 
 STEPS = (100, 200, 300, 400)
 FAULTS = ("kill", "kill twice", "two at once", "full disk", "broken copies")
@@ -58,7 +58,8 @@ class Round:
         task = Task(self.runs / RUN, location, Choice(), Options(pause=0.001))
         self.check_lines(list(push(task)))
         if delete:
-            self.check_lines(list(remove_copied(task, set())))
+            self.check_lines(list(read_back(task)))
+            self.check_lines(list(remove_copied(task, task.failed)))
 
     def pull(self) -> None:
         """Everything back into another folder of runs."""
