@@ -16,6 +16,8 @@ from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.position_config import RotaryPositionConfig
 from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.parallel.kernels import Kernels
+from megatron_patches.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
 
 SEQUENCE, HEADS, SIZE = 12, 4, 8
@@ -136,20 +138,26 @@ def test_alibi_is_one_tensor_for_all_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "capability", "shares"),
+    ("device", "dtype", "capability", "kernel", "shares"),
     [
-        ("cpu", torch.float32, None, True),
-        ("cuda", torch.bfloat16, (8, 0), True),
-        ("cuda", torch.float16, (9, 0), True),
-        ("cuda", torch.float32, (9, 0), False),
-        ("cuda", torch.float16, (7, 0), False),
+        ("cpu", torch.float32, None, "auto", True),
+        ("cuda", torch.bfloat16, (8, 0), "auto", True),
+        ("cuda", torch.float16, (9, 0), "flash", True),
+        ("cuda", torch.float32, (9, 0), "auto", False),
+        ("cuda", torch.float16, (7, 0), "auto", False),
+        ("cuda", torch.bfloat16, (9, 0), "cudnn", False),
     ],
 )
 def test_keys_are_shared_where_a_kernel_takes_that(
-    device: str, dtype: torch.dtype, capability: tuple[int, int], shares: bool, monkeypatch: pytest.MonkeyPatch
+    device: str,
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    kernel: AttentionKernel,
+    shares: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    groups = SimpleNamespace(device=torch.device(device), dtype=dtype)
+    groups = SimpleNamespace(device=torch.device(device), dtype=dtype, kernels=Kernels(attention=kernel))
     assert takes_shared_keys(groups) is shares  # type: ignore[arg-type]
 
 
