@@ -19,7 +19,7 @@ from megatron_patches.time_breakdown import DATA, STEP, UPDATE, seconds_by_kind
 if TYPE_CHECKING:
     from megatron_patches.trainer import Trainer
 
-_GLOO_SECONDS = 0.2
+_GLOO_SECONDS = 0.5
 
 
 class StepProfile:
