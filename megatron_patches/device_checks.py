@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.hardware import hardware_of_device
+from megatron_patches.run_config import RunConfig
 
 
 def check_device(config: RunConfig, gpu: bool, models: Sequence[str]) -> None:

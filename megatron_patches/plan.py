@@ -18,9 +18,11 @@ from data_tools.run_data import DataPlan, RunData
 from megatron_patches.accelerator import gpu_models, has_gpu
 from megatron_patches.checkpoint.resume_check import check_resume
 from megatron_patches.checkpoint.size import describe_checkpoints, require_space
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.device_checks import check_device
-from megatron_patches.layout import Layout, plan_layout, require_whole_batches
+from megatron_patches.layout import plan_layout, require_whole_batches
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, RunDirectory, run_directory, start_launch
 from megatron_patches.run_summary import aligned, describe_layout, describe_run, training_samples
 

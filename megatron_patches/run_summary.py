@@ -5,18 +5,18 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from megatron_patches.config import RunConfig
-from megatron_patches.configuration.name_patterns import is_trained
-from megatron_patches.layout import Layout
 from megatron_patches.model_summary import describe_model, describe_objective
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import Stage, stages_of
+from megatron_patches.optim.name_patterns import is_trained
 from megatron_patches.optim.optimizer_config import MuonConfig
 from megatron_patches.optim.schedule_config import (
     ConstantScheduleConfig,
     InverseSquareRootScheduleConfig,
     WarmupStableDecayScheduleConfig,
 )
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import LossScaleConfig
 
 

@@ -23,7 +23,7 @@ from megatron_patches.checkpoint.folders import remove_partial
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.saver import Saver
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS, build_engine
 from megatron_patches.events import EventWriter
 from megatron_patches.layout import plan_layout, require_whole_batches
@@ -33,6 +33,7 @@ from megatron_patches.parallel.process_groups import ProcessGroups, start_proces
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parameter_count import count_parameters
 from megatron_patches.progress import Outcome
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch
 from megatron_patches.trainer import Trainer
 

@@ -10,13 +10,13 @@ import torch
 from megatron_patches.batches import TrainingBatches
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.checkpoint.saver import SaveRecord
-from megatron_patches.config import RunConfig
 from megatron_patches.device_numbers import DeviceNumbers
 from megatron_patches.engine.interface import Engine
 from megatron_patches.flops import training_flops_per_token
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.progress import Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import Launch
 from megatron_patches.votes import StepVotes
 

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 NAMES = """\
 names:

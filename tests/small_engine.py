@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 if TYPE_CHECKING:
     from megatron_patches.batches import TrainingBatches

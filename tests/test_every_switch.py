@@ -15,10 +15,11 @@ from pydantic.fields import FieldInfo
 
 from data_tools.errors import TrainyardError
 from data_tools.storage.transfer import Options
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.events import effective, read_events
 from megatron_patches.plan import Machines, plan_run, summary
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import make_checkpoint

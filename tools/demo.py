@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from megatron_patches.config import RunConfig
+    from megatron_patches.run_config import RunConfig
     from megatron_patches.run_directory import RunDirectory
 
 app = typer.Typer(add_completion=False)

@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from megatron_patches.checkpoint.size import checkpoint_size, describe_checkpoints
-from megatron_patches.config import RunConfig
-from megatron_patches.layout import Layout, plan_layout, require_whole_batches
+from megatron_patches.layout import plan_layout, require_whole_batches
 from megatron_patches.model_summary import describe_model
 from megatron_patches.models.pipeline_partition import stages_of
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameter_count import ParameterCount, count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_summary import (
     describe_layout,
     describe_run,

@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from megatron_patches.benchmark.bare_pipeline import BarePipeline
-from megatron_patches.config import RunConfig
 from megatron_patches.engine.build import compiles
 from megatron_patches.engine.deepspeed_engine import mixed_precision_optimizer
 from megatron_patches.engine.optimizer_placement import place_optimizer
@@ -21,6 +20,7 @@ from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.run_config import RunConfig
 
 
 class BareLoop:

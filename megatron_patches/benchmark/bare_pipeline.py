@@ -6,13 +6,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from megatron_patches.config import RunConfig
 from megatron_patches.models.build import Layer, logits_only, stage_edges
 from megatron_patches.models.layer_spec import LayerSpec
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.run_config import RunConfig
 
 
 class StageModule(nn.Module):

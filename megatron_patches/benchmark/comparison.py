@@ -21,13 +21,14 @@ from megatron_patches.accelerator import gpu_models, has_gpu
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
-from megatron_patches.config import RunConfig, load_run, to_yaml
+from megatron_patches.config import load_run, to_yaml
 from megatron_patches.device_checks import check_device
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.flops import FlopsPerToken, flops_per_token
 from megatron_patches.hardware import cpu_name, peak_tflops
 from megatron_patches.layout import plan_layout
 from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch, runs_root
 from megatron_patches.run_summary import tokens_per_step
 

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.run_config import RunConfig
 
 
 class _Block(nn.Module):

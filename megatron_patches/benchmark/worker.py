@@ -25,13 +25,14 @@ from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
 from megatron_patches.benchmark.roof import Roof, measure_roof
 from megatron_patches.benchmark.turns import PROFILED_STEPS
 from megatron_patches.callbacks.callback import Callback
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.layout import plan_layout
 from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.progress import StepRecord
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch
 from megatron_patches.step_profile import profile_steps
 from megatron_patches.train import build_trainer, training_batches

@@ -14,10 +14,10 @@ from megatron_patches.callbacks.stop_on_signal import StopOnSignal
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.validation import Validation
 from megatron_patches.callbacks.wandb_log import WandbLog
-from megatron_patches.config import RunConfig
 from megatron_patches.events import EventWriter
 from megatron_patches.hardware import peak_tflops
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import Launch
 
 

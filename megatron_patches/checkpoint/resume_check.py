@@ -8,7 +8,7 @@ from data_tools.manifest import Manifest
 from data_tools.run_data import RunData
 from megatron_patches.checkpoint.folders import inspect, list_checkpoints
 from megatron_patches.checkpoint.identity import differences, run_identity
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, RunDirectory
 
 

@@ -10,8 +10,8 @@ from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.folders import Content
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.save import CheckpointContent, WrittenCheckpoint, tidy, write_checkpoint
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
 
 
 @dataclass(frozen=True)

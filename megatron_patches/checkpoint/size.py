@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
-from megatron_patches.configuration.name_patterns import is_trained
-from megatron_patches.layout import Layout
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import stages_of
 from megatron_patches.optim.moment_table import moment_bytes
+from megatron_patches.optim.name_patterns import is_trained
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ALONGSIDE = 1.02  # headers, manifest and configuration, generously: the space is to suffice

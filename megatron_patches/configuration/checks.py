@@ -1,7 +1,6 @@
 """What must hold between the sections of a run; each message names the nearest values that work."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from data_tools.split import parse_split
 from megatron_patches.configuration.fp8_checks import check_fp8
@@ -9,12 +8,10 @@ from megatron_patches.configuration.layout_checks import check_layout
 from megatron_patches.configuration.length_checks import check_length
 from megatron_patches.configuration.name_patterns import check_name_patterns
 from megatron_patches.configuration.problems import Problem
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 
-def check_run(config: "RunConfig") -> list[Problem]:
+def check_run(config: RunConfig) -> list[Problem]:
     """The problems that no section can see alone; none for a run that can be laid out and trained."""
     checks = (
         check_length,
@@ -30,7 +27,7 @@ def check_run(config: "RunConfig") -> list[Problem]:
     return [problem for check in checks for problem in check(config)]
 
 
-def _compile(config: "RunConfig") -> Iterator[Problem]:
+def _compile(config: RunConfig) -> Iterator[Problem]:
     if config.training.compile and config.parallel.zero_stage == 3:
         yield Problem(
             "training.compile",
@@ -39,7 +36,7 @@ def _compile(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _attention_kernel(config: "RunConfig") -> Iterator[Problem]:
+def _attention_kernel(config: RunConfig) -> Iterator[Problem]:
     masked = {
         "model.position_embedding alibi": config.model.position_embedding.name == "alibi",
         "objective prefix_lm": config.objective.name == "prefix_lm",
@@ -54,7 +51,7 @@ def _attention_kernel(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _validation(config: "RunConfig") -> Iterator[Problem]:
+def _validation(config: RunConfig) -> Iterator[Problem]:
     if config.evaluation and parse_split(config.data.split)[1] == 0:
         yield Problem(
             "data.split",
@@ -63,7 +60,7 @@ def _validation(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _profile(config: "RunConfig") -> Iterator[Problem]:
+def _profile(config: RunConfig) -> Iterator[Problem]:
     profile, steps = config.profile, config.timetable.steps
     if profile is not None and profile.after_step + profile.steps > steps > 0:
         yield Problem(
@@ -78,7 +75,7 @@ def _profile(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _objective(config: "RunConfig") -> Iterator[Problem]:
+def _objective(config: RunConfig) -> Iterator[Problem]:
     """What a task needs of positions, and positions that count anew where nothing can read that."""
     position, objective = config.model.position_embedding, config.objective
     if objective.name == "prefix_lm" and position.name == "none":

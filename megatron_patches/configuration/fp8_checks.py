@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.divisibility import either, multiples_near
 from megatron_patches.configuration.problems import Problem
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 MULTIPLE = 16
 """of both dimensions of each matrix that is multiplied in float8 (cuBLAS, "FP8 data types"): 16 bytes"""
 
 
-def check_fp8(config: "RunConfig") -> Iterator[Problem]:
+def check_fp8(config: RunConfig) -> Iterator[Problem]:
     """Of each rank's matrices, and of the tokens, over which the gradient of a weight is summed."""
     if config.training.fp8 == "none":
         return
@@ -23,7 +20,7 @@ def check_fp8(config: "RunConfig") -> Iterator[Problem]:
     yield from _tokens(config)
 
 
-def _widths(config: "RunConfig") -> Iterator[Problem]:
+def _widths(config: RunConfig) -> Iterator[Problem]:
     model, tensor = config.model, config.parallel.tensor
     for name, width, step in (
         ("hidden_size", model.hidden_size, math.lcm(MULTIPLE * tensor, model.attention_heads)),
@@ -38,7 +35,7 @@ def _widths(config: "RunConfig") -> Iterator[Problem]:
             )
 
 
-def _keys_and_values(config: "RunConfig") -> Iterator[Problem]:
+def _keys_and_values(config: RunConfig) -> Iterator[Problem]:
     """Where heads share them they have a matrix of their own: this rank's groups, or all of them on every rank."""
     model, tensor = config.model, config.parallel.tensor
     if model.groups == model.attention_heads or model.hidden_size % MULTIPLE:
@@ -59,7 +56,7 @@ def _keys_and_values(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _tokens(config: "RunConfig") -> Iterator[Problem]:
+def _tokens(config: RunConfig) -> Iterator[Problem]:
     micro, length = config.training.micro_batch_size, config.data.sequence_length
     if micro * length % MULTIPLE:
         step = MULTIPLE // math.gcd(MULTIPLE, length)

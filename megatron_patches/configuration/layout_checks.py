@@ -2,26 +2,23 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.divisibility import divisors_near, either, multiples_near
-from megatron_patches.configuration.name_patterns import is_trained
 from megatron_patches.configuration.problems import Problem
+from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import layer_of, stages_of
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
-    from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.optim.name_patterns import is_trained
+from megatron_patches.run_config import RunConfig
 
 
-def check_layout(config: "RunConfig") -> Iterator[Problem]:
+def check_layout(config: RunConfig) -> Iterator[Problem]:
     """The problems of any number of processes; `plan_layout` finds those of a number that is known."""
     for check in (_tensor_parallel, _sequence_parallel, _pipeline_parallel, _batch):
         yield from check(config)
 
 
-def _tensor_parallel(config: "RunConfig") -> Iterator[Problem]:
+def _tensor_parallel(config: RunConfig) -> Iterator[Problem]:
     tensor, model = config.parallel.tensor, config.model
     key, remedy = "parallel.tensor", f"nearest parallel.tensor that works: {either(_tensor_sizes_near(model, tensor))}"
     if model.attention_heads % tensor:
@@ -48,7 +45,7 @@ def _tensor_parallel(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _tensor_sizes_near(model: "ModelConfig", tensor: int) -> list[int]:
+def _tensor_sizes_near(model: ModelConfig, tensor: int) -> list[int]:
     """The sizes next to `tensor`, below and above, that everything can be shared between; the nearest first."""
     shared = math.gcd(model.attention_heads, model.ffn_size, model.padded_vocab_size)
     sizes = [size for size in range(1, shared + 1) if shared % size == 0 and _share_groups(model, size)]
@@ -56,12 +53,12 @@ def _tensor_sizes_near(model: "ModelConfig", tensor: int) -> list[int]:
     return sorted(below + above, key=lambda size: abs(size - tensor))
 
 
-def _share_groups(model: "ModelConfig", tensor: int) -> bool:
+def _share_groups(model: ModelConfig, tensor: int) -> bool:
     """Whether heads of keys and values can be shared between ranks, or each between several ranks."""
     return max(model.groups, tensor) % min(model.groups, tensor) == 0
 
 
-def _sequence_parallel(config: "RunConfig") -> Iterator[Problem]:
+def _sequence_parallel(config: RunConfig) -> Iterator[Problem]:
     length, tensor = config.data.sequence_length, config.parallel.tensor
     if config.parallel.sequence_parallel and length % tensor:
         yield Problem(
@@ -71,7 +68,7 @@ def _sequence_parallel(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _pipeline_parallel(config: "RunConfig") -> Iterator[Problem]:
+def _pipeline_parallel(config: RunConfig) -> Iterator[Problem]:
     layers, stages = config.model.layers, config.parallel.pipeline
     if stages > layers:
         yield Problem(
@@ -82,7 +79,7 @@ def _pipeline_parallel(config: "RunConfig") -> Iterator[Problem]:
         yield from _idle_stages(config)
 
 
-def _idle_stages(config: "RunConfig") -> Iterator[Problem]:
+def _idle_stages(config: RunConfig) -> Iterator[Problem]:
     """Stages with nothing to train: they would have no optimizer."""
     training, stages = config.training, stages_of(config)
     table = parameter_table(config.model, config.data.sequence_length)
@@ -99,7 +96,7 @@ def _idle_stages(config: "RunConfig") -> Iterator[Problem]:
             )
 
 
-def _batch(config: "RunConfig") -> Iterator[Problem]:
+def _batch(config: RunConfig) -> Iterator[Problem]:
     whole, micro = config.training.global_batch_size, config.training.micro_batch_size
     if whole % micro:
         yield Problem(

@@ -1,40 +1,23 @@
-"""Patterns of parameter names (`*.bias`, `layers.0.*`): what they choose, and whether they choose anything. Torch-free.
-
-They are fnmatch's: `*` stands for any text, dots included, `?` for one character, `[01]` for one of several.
-"""
+"""Whether a run's patterns of parameter names choose anything. Torch-free."""
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.parameter_table import is_matrix, parameter_table
-from megatron_patches.training_config import TrainingConfig
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+from megatron_patches.optim.name_patterns import decay_by_name, fits_any, is_trained
+from megatron_patches.run_config import RunConfig
 
 
-def is_trained(training: TrainingConfig, name: str) -> bool:
-    """Whether a parameter is updated: some pattern of `trainable` fits and none of `frozen` does."""
-    return _fits_any(name, training.trainable) and not _fits_any(name, training.frozen)
-
-
-def decay_by_name(decays: Mapping[str, float], name: str) -> float | None:
-    """Weight decay that the last pattern which fits gives to a parameter; None where none fits."""
-    fitting = [decay for pattern, decay in decays.items() if fnmatchcase(name, pattern)]
-    return fitting[-1] if fitting else None
-
-
-def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
+def check_name_patterns(config: RunConfig) -> Iterator[Problem]:
     """Patterns and decays that change nothing, and patterns that leave nothing to train."""
     table = parameter_table(config.model, config.data.sequence_length)
     names = [row.name for row in table]
     training, optimizer = config.training, config.optimizer
     trained = [row for row in table if is_trained(training, row.name)]
-    chosen = [name for name in names if _fits_any(name, training.trainable)]
+    chosen = [name for name in names if fits_any(name, training.trainable)]
     yield from _idle_patterns("training.trainable", training.trainable, names, names)
     yield from _idle_patterns("training.frozen", training.frozen, names, chosen)
     decays = optimizer.weight_decay_by_name
@@ -63,10 +46,6 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _fits_any(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def _idle_patterns(key: str, patterns: Iterable[str], names: list[str], affected: list[str]) -> Iterator[Problem]:
     """Patterns that fit no parameter, and those that fit none of the parameters that the key could affect.
 
@@ -89,7 +68,7 @@ def _shadowed_patterns(key: str, patterns: list[str], names: list[str]) -> Itera
     for number, pattern in enumerate(patterns, start=1):
         fitting = [name for name in names if fnmatchcase(name, pattern)]
         behind = [each for each in patterns[number:] if any(fnmatchcase(name, each) for name in fitting)]
-        if fitting and all(_fits_any(name, behind) for name in fitting):
+        if fitting and all(fits_any(name, behind) for name in fitting):
             yield Problem(
                 key,
                 f"{key}: the pattern {pattern} has no effect: all that it fits is fitted by {' and '.join(behind)} "

@@ -6,7 +6,6 @@ import deepspeed
 import torch
 from deepspeed.pipe import PipelineModule
 
-from megatron_patches.config import RunConfig
 from megatron_patches.deepspeed_patches.no_shared_memory_op import skip_shared_memory_op
 from megatron_patches.deepspeed_patches.versions import require_tested_deepspeed
 from megatron_patches.engine.interface import Engine
@@ -22,6 +21,7 @@ from megatron_patches.optim.build import select_trainable
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import LossScaleConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

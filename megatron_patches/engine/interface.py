@@ -2,31 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from megatron_patches.objectives.micro_batch import MicroBatch
-from megatron_patches.parallel.tensor_slice import TensorSlice
-
-
-@dataclass(frozen=True)
-class StatePiece:
-    """A stretch of one tensor of the training state that this rank holds.
-
-    `tensor` is a live, contiguous, one-dimensional view: elements `start ... start + len(tensor)` of the box that
-    `slice` describes, in row-major order.
-    """
-
-    name: str
-    """canonical name of the parameter"""
-    kind: str
-    """weight, master, or the optimizer's own name for a moment (exp_avg, exp_avg_sq, momentum_buffer)"""
-    slice: TensorSlice
-    start: int
-    tensor: Tensor
-    written_here: bool
-    """whether this rank writes it to a checkpoint; of every element exactly one rank does"""
+from megatron_patches.parallel.state_piece import StatePiece
 
 
 class Engine(ABC):

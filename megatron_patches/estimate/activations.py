@@ -7,9 +7,9 @@ test holds the counts to the storages that are alive after a forward pass.
 from dataclasses import dataclass
 from typing import Literal
 
-from megatron_patches.config import RunConfig
-from megatron_patches.layout import Layout
 from megatron_patches.models.position_config import RotaryPositionConfig
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FP32, INT64 = 4, 8

@@ -7,10 +7,10 @@ all-reduce, (r - 1) / r n in an all-gather or a reduce-scatter.
 from dataclasses import dataclass
 from typing import Literal
 
-from megatron_patches.config import RunConfig
 from megatron_patches.estimate.activations import BYTES, FP32
 from megatron_patches.estimate.memory import StageMemory
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 Axis = Literal["tensor", "pipeline", "data"]
 Link = Literal["inside a node", "between nodes"]

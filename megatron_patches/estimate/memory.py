@@ -7,10 +7,10 @@ and its step is counted as `buffers`. Tests hold each part to the sizes of live 
 from dataclasses import dataclass
 from functools import cached_property
 
-from megatron_patches.config import RunConfig
 from megatron_patches.estimate.activations import BYTES, FP32, Activations, Device, Kind, activations
 from megatron_patches.estimate.rank_parameters import StageParameters, stage_parameters
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 BUCKET_ELEMENTS = 50_000_000
 """as engine/deepspeed_engine.py tells DeepSpeed: gradients in one message under ZeRO 1 to 3"""

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from megatron_patches.config import RunConfig
-from megatron_patches.configuration.name_patterns import is_trained
-from megatron_patches.layout import Layout
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import ParameterRow, parameter_table
 from megatron_patches.models.pipeline_partition import Stage, layer_of, plan_stages
 from megatron_patches.optim.moment_table import moment_bytes
+from megatron_patches.optim.name_patterns import is_trained
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 PERSISTENT_ELEMENTS = 100_000
 """parameters up to this size stay whole on each rank under ZeRO 3"""

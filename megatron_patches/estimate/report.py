@@ -4,15 +4,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from megatron_patches.checkpoint.size import CheckpointSize, checkpoint_size, host_bytes
-from megatron_patches.config import RunConfig
 from megatron_patches.estimate.activations import Kind
 from megatron_patches.estimate.communication import Traffic, estimate_traffic, pipeline_bubble
 from megatron_patches.estimate.memory import Memory, estimate_memory
 from megatron_patches.estimate.step_time import Speeds, work_of
 from megatron_patches.flops import FlopsPerToken, active_parameters, flops_per_token
 from megatron_patches.hardware import Hardware, peak_of
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_summary import tokens_per_step
 
 KINDS: tuple[Kind, ...] = ("none", "selective", "full")

@@ -7,13 +7,13 @@ measured on a kind of GPU, taken from its data sheet with the shares of it that 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from megatron_patches.config import RunConfig
 from megatron_patches.estimate.activations import Device, activations
 from megatron_patches.estimate.communication import estimate_traffic
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.flops import computed_flops
 from megatron_patches.hardware import Hardware, peak_of
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 KINDS = ("compute", "activations", "optimizer", "messages inside", "messages between", "message count", "micro-batch")
 """FLOPs, bytes, bytes, bytes, bytes, messages, passes of a block: what a step is made of, and in which units"""

@@ -14,8 +14,7 @@ from megatron_patches.checkpoint.folders import checkpoint_name, list_checkpoint
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.offline import OfflineContent, write_offline
 from megatron_patches.checkpoint.state_tensor import StateTensor
-from megatron_patches.config import RunConfig, to_yaml
-from megatron_patches.configuration.name_patterns import is_trained
+from megatron_patches.config import to_yaml
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_deepspeed
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, shortened
 from megatron_patches.exchange.foreign import ForeignCheckpoint
@@ -26,7 +25,9 @@ from megatron_patches.exchange.naming import found_names, given_names
 from megatron_patches.exchange.universal import is_universal, read_universal
 from megatron_patches.models.parameter_table import ParameterRow, parameter_table
 from megatron_patches.optim.moment_table import moment_shapes
+from megatron_patches.optim.name_patterns import is_trained
 from megatron_patches.progress import Progress
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, RunDirectory
 
 FILE_BYTES = 4 << 30  # of one file, about: so that many ranks can read and hash a checkpoint together

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.state_tensor import Reader, StateTensor, Stretch
-from megatron_patches.config import RunConfig
 from megatron_patches.exchange.deepspeed_folder import shortened
 from megatron_patches.exchange.foreign import ForeignTensor, Shard
 from megatron_patches.exchange.name_map import NameMap
 from megatron_patches.exchange.tensor_cuts import check_tensor_parallel, cut_dimension, matrix_shape, slice_of
 from megatron_patches.models.parameter_table import ParameterRow, parameter_table
 from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.run_config import RunConfig
 
 Matched = dict[tuple[str, str], StateTensor]
 """by our name and the kind"""

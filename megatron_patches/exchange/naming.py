@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.exchange.foreign import ForeignCheckpoint
 from megatron_patches.exchange.megatron_names import TITLE, bigscience_pipeline, megatron_map, setting_differences
 from megatron_patches.exchange.name_map import NameMap, OwnNames, read_name_map
+from megatron_patches.run_config import RunConfig
 
 
 def given_names(text: str) -> NameMap | None:

@@ -7,11 +7,11 @@ layout is read without building that layout.
 from math import prod
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.configuration.checks import check_run
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import ParameterRow
 from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.run_config import RunConfig
 
 
 def check_tensor_parallel(config: RunConfig, tensor: int) -> None:

@@ -22,13 +22,14 @@ from data_tools.manifest import FileRecord, Manifest, build_manifest, read_manif
 from megatron_patches.checkpoint.folders import MANIFEST
 from megatron_patches.checkpoint.state_tensor import PIECE_ELEMENTS, StateTensor
 from megatron_patches.checkpoint.stored_tensors import stored_tensors
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.exchange.deepspeed_folder import shortened
 from megatron_patches.exchange.matching import shard_parts
 from megatron_patches.exchange.name_map import NameMap
 from megatron_patches.exchange.tensor_cuts import cut_dimension, matrix_shape
 from megatron_patches.models.parameter_table import ParameterRow, parameter_table
 from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.run_config import RunConfig
 
 State = dict[tuple[str, str], StateTensor]
 

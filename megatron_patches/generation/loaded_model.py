@@ -12,18 +12,19 @@ from data_tools.manifest import Manifest
 from data_tools.tokenizers import Tokenizer, load_tokenizer
 from megatron_patches.checkpoint.folders import inspect
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.generation.sampling import Sampling, choose
-from megatron_patches.layout import Layout
 from megatron_patches.models.build import PlainModel, canonical_parameters
 from megatron_patches.models.gpt import gpt_layers
 from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.objectives.objective_config import PrefixLMConfig
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT
 
 

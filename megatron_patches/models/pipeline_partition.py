@@ -12,7 +12,7 @@ from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 
 if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+    from megatron_patches.run_config import RunConfig
 
 Partition = Literal["transformer", "transformer|embedding", "parameters"]
 

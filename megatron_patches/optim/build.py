@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from megatron_patches.configuration.name_patterns import is_trained
 from megatron_patches.optim.adafactor import Adafactor
 from megatron_patches.optim.lion import Lion
 from megatron_patches.optim.muon import Muon
+from megatron_patches.optim.name_patterns import is_trained
 from megatron_patches.optim.optimizer_config import (
     AdafactorConfig,
     AdamWConfig,

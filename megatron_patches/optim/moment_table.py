@@ -5,9 +5,9 @@ Tests hold it to what the engines save.
 
 from math import prod
 
-from megatron_patches.config import RunConfig
 from megatron_patches.models.parameter_table import ParameterRow, is_matrix
 from megatron_patches.optim.optimizer_config import AdafactorConfig, AdamWConfig, LionConfig, MuonConfig, SGDConfig
+from megatron_patches.run_config import RunConfig
 
 _ADAM = ("exp_avg", "exp_avg_sq")
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from megatron_patches.configuration.name_patterns import decay_by_name
 from megatron_patches.models.parameter_table import is_matrix
+from megatron_patches.optim.name_patterns import decay_by_name
 from megatron_patches.optim.optimizer_config import AdafactorConfig, MuonConfig, OptimizerConfig
 
 

@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.verdict import gradients_of, keep_factor
 from megatron_patches.parallel.parameters import ParameterInfo, info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
 
 
 class SlicedOptimizer(Optimizer, ABC):

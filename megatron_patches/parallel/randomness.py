@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from megatron_patches.layout import Coordinates
+from megatron_patches.parallel.layout import Coordinates
 from megatron_patches.parallel.parameters import derive_seed
 
 

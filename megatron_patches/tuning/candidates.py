@@ -6,10 +6,10 @@ from itertools import product
 from typing import Any
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.configuration.divisibility import either
 from megatron_patches.estimate.activations import Kind
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 
 @dataclass(frozen=True, order=True)

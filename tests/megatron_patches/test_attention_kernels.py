@@ -9,8 +9,8 @@ import torch
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.device_checks import check_device
-from megatron_patches.layout import Layout
 from megatron_patches.parallel.attention_kernels import require_attention_kernel
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps, relative

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_patches.layout import Layout
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
 SEQUENCE = 16

@@ -6,8 +6,8 @@ from pathlib import Path
 import deepspeed
 import pytest
 
-from megatron_patches.config import RunConfig
 from megatron_patches.deepspeed_patches import versions
+from megatron_patches.run_config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 from tests.megatron_patches.test_layouts import ARCHITECTURES, OPTIMIZERS
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.exchange.foreign import ForeignTensor, whole_shard
 from megatron_patches.exchange.matching import match_tensors
 from megatron_patches.exchange.megatron_names import bigscience_pipeline, megatron_map
@@ -16,6 +15,7 @@ from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.optim.moment_table import moment_shapes
 from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.run_config import RunConfig
 from tests.megatron_patches.test_parameter_table import combinations
 from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, groups_of
@@ -181,9 +181,9 @@ Boxes = list[dict[str, tuple[TensorSlice, tuple[int, ...]]]]
 
 def built_boxes(models: list[ModelConfig], ranks: int) -> Boxes:
     """Of each model's parameters the box on this rank and the shape of its own tensor."""
-    from megatron_patches.layout import Layout
     from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.parallel.layout import Layout
     from megatron_patches.parallel.parameters import info_of
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness

@@ -14,9 +14,9 @@ from torch import Tensor
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.hardware import peak_tflops
-from megatron_patches.layout import Layout
 from megatron_patches.parallel import fp8
 from megatron_patches.parallel.fp8 import BACKWARD, FORWARD, Fp8Linear, Fp8Product
+from megatron_patches.parallel.layout import Layout
 from tests.fp8_experiment import STEPS, curve, greatest_difference
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps, relative

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_patches.layout import Layout
 from megatron_patches.models.attention import takes_shared_keys
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.position_config import RotaryPositionConfig
 from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.parallel.kernels import Kernels
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.layout import Layout
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
 BASE = {"layers": 2, "hidden_size": 32, "attention_heads": 4, "ffn_size": 48, "vocab_size": 61, "init_std": 0.3}

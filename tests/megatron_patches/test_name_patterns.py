@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig, load_run
-from megatron_patches.configuration.name_patterns import decay_by_name, is_trained
-from megatron_patches.layout import Layout
+from megatron_patches.config import load_run
 from megatron_patches.models.parameter_table import is_matrix, parameter_table
 from megatron_patches.optim.build import select_trainable
+from megatron_patches.optim.name_patterns import decay_by_name, is_trained
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import TrainingConfig
 from tests.ranks import run_on_ranks
 from tests.small_run import write_run

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from megatron_patches.layout import Layout
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
 SIZES = {"layers": 2, "hidden_size": 16, "attention_heads": 4, "ffn_size": 24, "vocab_size": 30, "vocab_multiple": 4}

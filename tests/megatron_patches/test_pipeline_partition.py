@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.pipeline_partition import partition_layers, planned_layers, stages_of
+from megatron_patches.run_config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 

@@ -14,7 +14,7 @@ from data_tools.preprocess import PreprocessRequest, preprocess
 from data_tools.tokenizer_training import train_bpe
 from megatron_patches import plan as module
 from megatron_patches.config import load_resolved, load_run
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.plan import Machines, main, plan_run, processes_per_node, summary
 from tests.small_run import SMALL_RUN, write_run
 

@@ -13,8 +13,9 @@ from data_tools.dataset_manifest import read_dataset_manifest
 from data_tools.errors import TrainyardError
 from data_tools.manifest import Status, read_manifest, write_manifest
 from megatron_patches.checkpoint.folders import list_checkpoints
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.events import effective, read_events
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import Launch, RunDirectory, start_launch
 from tests.ranks import RankFailed, Ranks, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.layout import Layout
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import RankFailed, run_on_ranks
 
 SEQUENCE = 8

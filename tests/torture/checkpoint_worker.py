@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from megatron_patches.engine.interface import StatePiece
     from megatron_patches.parallel.process_groups import ProcessGroups
+    from megatron_patches.parallel.state_piece import StatePiece
 
 ROWS, COLUMNS, PARAMETERS = 6, 1000, 3  # a file of some pages; ranks share the rows
 KINDS = ("weight", "exp_avg")
@@ -58,7 +58,7 @@ def run_trial(trial: Trial) -> Report:
     from megatron_patches.checkpoint.folders import remove_partial, step_of
     from megatron_patches.checkpoint.resume import load_newest_whole
     from megatron_patches.checkpoint.saver import SaveOrder, Saver
-    from megatron_patches.layout import Layout
+    from megatron_patches.parallel.layout import Layout
     from megatron_patches.parallel.process_groups import start_process_groups
 
     world = int(os.environ["WORLD_SIZE"])
@@ -109,7 +109,7 @@ def make_pieces(groups: ProcessGroups) -> list[StatePiece]:
     """Of each parameter every rank holds a stretch of a flat tensor, as under ZeRO 1; lengths are uneven."""
     import torch
 
-    from megatron_patches.engine.interface import StatePiece
+    from megatron_patches.parallel.state_piece import StatePiece
     from megatron_patches.parallel.tensor_slice import TensorSlice
 
     world, rank, elements = groups.layout.world_size, groups.rank, ROWS * COLUMNS

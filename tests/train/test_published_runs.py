@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.layout import plan_layout, require_whole_batches
 from megatron_patches.model_summary import describe_model
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
 from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import BatchRampConfig
 from tools.runs_catalogue import find_run, run_files
 from tools.runs_compare import compare_runs

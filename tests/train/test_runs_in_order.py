@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.layout import plan_layout
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
 from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_summary import tokens_per_step
 from tools.runs_catalogue import find_run, run_files
 from tools.runs_lint import lint_all

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from megatron_patches.config import RunConfig
 from megatron_patches.estimate.activations import activations
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 from tests.live_bytes import watch
 from tests.ranks import run_on_ranks
 
