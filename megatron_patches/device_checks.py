@@ -38,10 +38,10 @@ def _attention_kernel(config: RunConfig, gpu: bool) -> None:
             f"training.attention_kernel {kernel} needs a GPU, and this machine has none; a CPU has flash and math: use "
             "one of them, or auto"
         )
-    if kernel == "flash" and not gpu and config.model.attention_dropout > 0:
+    if kernel == "flash" and not gpu and config.model.weights_dropped > 0:
         raise TrainyardError(
             f"training.attention_kernel flash drops nothing on a CPU, and model.attention_dropout is "
-            f"{config.model.attention_dropout:g}; use auto or math, or --model.attention_dropout 0"
+            f"{config.model.weights_dropped:g}; use auto or math, or --model.attention_dropout 0"
         )
     if kernel in ("flash", "cudnn") and gpu and training.precision == "fp32":
         raise TrainyardError(

@@ -62,9 +62,9 @@ def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
     per_node = processes_per_node(config, machines)
     layout = plan_layout(config, nodes * per_node)
     validation_samples = config.evaluation.samples if config.evaluation else 0
-    data = RunData(config.data, CHECKOUT)
+    data = RunData(config.data, CHECKOUT, config.lengths)
     data.end_of_document(config.objective.reads_document_ends)
-    amounts = data.check(config.model.vocab_size, training_samples(config), validation_samples)
+    amounts = data.check(config.model.vocabulary, training_samples(config), validation_samples)
     directory = run_directory(config)
     require_whole_batches(config, layout, consumed_samples=check_resume(config, directory))
     require_space(config, directory.checkpoints)

@@ -66,7 +66,7 @@ def train(launch: Launch) -> Outcome:
 def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
     """Data, engine and callbacks of this rank."""
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
-    data = RunData(config.data, CHECKOUT)
+    data = RunData(config.data, CHECKOUT, config.lengths)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.dataset_id, data.tokenizer_id)
     saver = Saver(launch.run.checkpoints, config.checkpoint, groups)
@@ -88,7 +88,7 @@ def check_size(trainer: Trainer) -> None:
     """A model of another size than its configuration says would make every figure of the run wrong."""
     config = trainer.config
     built = trainer.engine.parameter_count()
-    expected = count_parameters(config.model, config.data.sequence_length).total
+    expected = count_parameters(config.model, config.lengths).total
     assert built == expected, f"the engine has {built:,} parameters, the configuration {expected:,}"
 
 
@@ -108,10 +108,10 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     sampler = BatchSampler(
         config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data
     )
-    order = TrainingOrder(len(data.training_windows), training.seed)
+    order = TrainingOrder(len(data.training), training.seed)
     end_of_document = data.end_of_document(config.objective.reads_document_ends)
     objective = build_objective(config.objective, training.seed, end_of_document)
-    return TrainingBatches(data.training_windows, order, sampler, objective, config.model.vocab_size, groups)
+    return TrainingBatches(data.training, order, sampler, objective, config.model.vocabulary, groups)
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:

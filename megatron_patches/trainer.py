@@ -12,7 +12,6 @@ from megatron_patches.callbacks.callback import Callback
 from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.device_numbers import DeviceNumbers
 from megatron_patches.engine.interface import Engine
-from megatron_patches.flops import training_flops_per_token
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.progress import Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
@@ -57,6 +56,8 @@ class Trainer:
         self.votes = StepVotes(groups.control_group)
         self.progress = Progress()
         self.stop_reason: str | None = None
+        self._work = config.architecture.flops(config.model, config.lengths).computed
+        """FLOPs of a token without what recomputation repeats, attention counted whole"""
         self._unread: _StepOnDevice | None = None
         self._read_at = 0.0
 
@@ -94,7 +95,7 @@ class Trainer:
         batch_size = config.timetable.batch_size(progress.step + 1)
         progress.step += 1
         progress.samples += batch_size
-        progress.tokens += batch_size * config.data.sequence_length
+        progress.tokens += batch_size * config.lengths.counted
         self._unread = _StepOnDevice(progress.step, progress.samples, progress.tokens, batch_size, numbers, rate)
         if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
             self.read_numbers()
@@ -111,8 +112,8 @@ class Trainer:
         loss, norm, *scale = done.numbers.read()
         now = perf_counter()
         seconds, self._read_at = now - self._read_at, now
-        rate = done.batch_size * self.config.data.sequence_length / seconds
-        work = training_flops_per_token(self.config.model, self.config.data.sequence_length)
+        rate = done.batch_size * self.config.lengths.counted / seconds
+        work = self._work
         record = StepRecord(
             step=done.step, samples=done.samples, tokens=done.tokens, batch_size=done.batch_size,
             loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,

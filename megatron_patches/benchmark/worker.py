@@ -20,6 +20,7 @@ import torch.distributed as dist
 
 from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.benchmark.bare_loop import BareLoop
 from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
 from megatron_patches.benchmark.roof import Roof, measure_roof
@@ -28,7 +29,6 @@ from megatron_patches.callbacks.callback import Callback
 from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.layout import plan_layout
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.progress import StepRecord
@@ -171,7 +171,7 @@ def _roof(groups: ProcessGroups) -> Roof | None:
 
 
 def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[list[MicroBatch]]:
-    batches = training_batches(config, RunData(config.data, CHECKOUT), groups)
+    batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups)
     try:
         return [batches.at(config.timetable.after(step).samples) for step in range(steps)]
     finally:

@@ -34,7 +34,7 @@ def build_callbacks(
     if config.profile is not None:
         acting.append(Profiling(config.profile))  # first: what others do after the last profiled step is not in it
     if config.evaluation is not None:
-        acting.append(Validation(config.evaluation, data.validation_windows))
+        acting.append(Validation(config.evaluation, data.validation["validation"]))
     if config.checkpoint.pin_spikes_above is not None:
         acting.append(SpikeWatch(config.checkpoint.pin_spikes_above, checkpointing))
     acting += [StopOnSignal(), checkpointing]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from data_tools.windows import TokenWindows
+from data_tools.sample_source import SampleSource
 from megatron_patches.batches import validation_micro_batches
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Validation(Callback):
     """Every rank computes its part; all get the same loss."""
 
-    def __init__(self, config: EvaluationConfig, windows: TokenWindows) -> None:
+    def __init__(self, config: EvaluationConfig, source: SampleSource) -> None:
         self.config = config
-        self.windows = windows
+        self.source = source
 
     def after_update(self, trainer: Trainer) -> None:
         step = trainer.progress.step
@@ -34,11 +34,11 @@ class Validation(Callback):
         started = perf_counter()
         with trainer.outside_steps():
             micro_batches = validation_micro_batches(
-                self.windows,
+                self.source,
                 trainer.batches.objective,
                 self.config.samples,
                 trainer.config.training.micro_batch_size,
-                trainer.config.model.vocab_size,
+                trainer.config.model.vocabulary,
                 trainer.groups,
             )
             loss = trainer.engine.evaluate(micro_batches).item()

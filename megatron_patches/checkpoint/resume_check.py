@@ -27,7 +27,7 @@ def check_resume(config: RunConfig, directory: RunDirectory) -> int:
     ]
     if not manifests:
         return 0
-    data = RunData(config.data, CHECKOUT)
+    data = RunData(config.data, CHECKOUT, config.lengths)
     wanted = run_identity(config, data.dataset_id, data.tokenizer_id)
     for folder, manifest in manifests:
         _check_identity(manifest, wanted, config, str(folder))

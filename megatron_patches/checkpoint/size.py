@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.errors import TrainyardError
-from megatron_patches.models.parameter_table import parameter_table
-from megatron_patches.models.pipeline_partition import stages_of
 from megatron_patches.optim.moment_table import moment_bytes
-from megatron_patches.optim.name_patterns import is_trained
 from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.run_config import RunConfig
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -34,7 +32,7 @@ class CheckpointSize:
 
 def checkpoint_size(config: RunConfig) -> CheckpointSize:
     """Of a run's checkpoints, exact but for headers of some kilobytes a file."""
-    rows = parameter_table(config.model, config.data.sequence_length)
+    rows = config.parameters
     width = WEIGHT_BYTES[config.training.precision]
     master = 0 if width == FP32 else FP32
     trained = [row for row in rows if is_trained(config.training, row.name)]
@@ -48,7 +46,7 @@ def host_bytes(config: RunConfig, layout: Layout) -> int:
     """About how much memory of its host the largest rank's copy takes: an even share of the largest stage."""
     if not config.checkpoint.asynchronous:
         return 0
-    stages = [stage.parameters for stage in stages_of(config)]
+    stages = [stage.parameters for stage in config.stages]
     return round(checkpoint_size(config).full * max(stages) / sum(stages) / (layout.tensor * layout.data))
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from data_tools.split import parse_split
-from megatron_patches.configuration.fp8_checks import check_fp8
+from megatron_patches.configuration.fields import kind_name
 from megatron_patches.configuration.layout_checks import check_layout
 from megatron_patches.configuration.length_checks import check_length
 from megatron_patches.configuration.name_patterns import check_name_patterns
 from megatron_patches.configuration.problems import Problem
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.run_config import RunConfig
 
 
@@ -16,12 +17,11 @@ def check_run(config: RunConfig) -> list[Problem]:
     checks = (
         check_length,
         _compile,
-        _attention_kernel,
         _validation,
         _profile,
-        _objective,
+        _inputs,
+        _model,
         check_layout,
-        check_fp8,
         check_name_patterns,
     )
     return [problem for check in checks for problem in check(config)]
@@ -33,21 +33,6 @@ def _compile(config: RunConfig) -> Iterator[Problem]:
             "training.compile",
             "training.compile does not go with parallel.zero_stage 3, which brings and takes away weights between "
             "layers; leave it out, or use zero_stage 2",
-        )
-
-
-def _attention_kernel(config: RunConfig) -> Iterator[Problem]:
-    masked = {
-        "model.position_embedding alibi": config.model.position_embedding.name == "alibi",
-        "objective prefix_lm": config.objective.name == "prefix_lm",
-        "objective.reset_attention": config.objective.reset_attention,
-    }
-    needing = [what for what, is_so in masked.items() if is_so]
-    if config.training.attention_kernel == "flash" and needing:
-        yield Problem(
-            "training.attention_kernel",
-            f"training.attention_kernel flash takes no mask and no bias on a GPU, and {' and '.join(needing)} needs "
-            "one; use efficient, math or auto",
         )
 
 
@@ -75,25 +60,26 @@ def _profile(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _objective(config: RunConfig) -> Iterator[Problem]:
-    """What a task needs of positions, and positions that count anew where nothing can read that."""
-    position, objective = config.model.position_embedding, config.objective
-    if objective.name == "prefix_lm" and position.name == "none":
+def _inputs(config: RunConfig) -> Iterator[Problem]:
+    """Whether the model can read what the objective gives it to read."""
+    given, architecture = config.objective.inputs, config.architecture
+    missing, unread = architecture.requires - set(given.names), set(given.names) - architecture.requires
+    unread -= architecture.accepts
+    names = f"objective {kind_name(type(config.objective))} does not go with model {kind_name(type(config.model))}"
+    if missing or unread:
+        told = [f"the model reads {', '.join(sorted(missing))}, which the objective does not give"] if missing else []
+        told += [f"the objective gives {', '.join(sorted(unread))}, which the model does not read"] if unread else []
+        yield Problem("objective", f"{names}: {'; '.join(told)}; choose another objective.name or model.name")
+    elif given.attention not in architecture.patterns:
         yield Problem(
-            "model.position_embedding",
-            "model.position_embedding none leaves objective prefix_lm without the prefix's order: without positions a "
-            "token knows its place by what it sees, and in a prefix each sees all; use learned, rotary or alibi",
+            "objective",
+            f"{names}: its tokens would see {given.attention} keys, and the model's can see "
+            f"{' or '.join(sorted(architecture.patterns))}; choose another objective.name or model.name",
         )
-    if not objective.reset_positions:
-        return
-    key = "objective.reset_positions"
-    if not position.reads_positions:
-        yield Problem(
-            key, f"{key} has no effect with model.position_embedding {position.name}, which knows distances at most"
-        )
-    elif objective.reset_attention and position.name == "rotary":
-        yield Problem(
-            key,
-            f"{key} has no effect with rotary positions and objective.reset_attention: within a document distances "
-            "stay the same; keep reset_attention alone",
-        )
+
+
+def _model(config: RunConfig) -> Iterator[Problem]:
+    """What the architecture itself finds; it is asked as one rank of the smallest layout."""
+    parallel = config.parallel
+    layout = Layout(parallel.tensor, parallel.pipeline, 1, parallel.sequence_parallel)
+    yield from config.architecture.problems(config.model, config.workload(layout))

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from data_tools.kinds import Kinds
 from data_tools.section import ExpandsEnvironment
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^${}]*))?\}")
@@ -24,6 +25,9 @@ def known_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
 
 def section_models(field: FieldInfo) -> list[type[BaseModel]]:
     """The models that a field's value may have: none for a plain value, several where a name decides."""
+    for mark in field.metadata:
+        if isinstance(mark, Kinds):
+            return mark.models()
     candidates = [field.annotation, *get_args(field.annotation)]
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
 

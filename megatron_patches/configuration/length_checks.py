@@ -26,7 +26,7 @@ def check_length(config: RunConfig) -> Iterator[Problem]:
 
 
 def _no_step(config: RunConfig) -> Problem:
-    training, length = config.training, config.data.sequence_length
+    training, length = config.training, config.lengths.counted
     batch = config.timetable.stretches[0].batch_size
     if training.samples is not None:
         key, given, least, what = "training.samples", training.samples, batch, "samples"

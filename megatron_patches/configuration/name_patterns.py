@@ -1,19 +1,18 @@
 """Whether a run's patterns of parameter names choose anything. Torch-free."""
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.parameter_table import is_matrix, parameter_table
-from megatron_patches.optim.name_patterns import decay_by_name, fits_any, is_trained
+from megatron_patches.parameters.name_patterns import decay_by_name, fits_any, is_trained
+from megatron_patches.parameters.row import of_any_block
 from megatron_patches.run_config import RunConfig
 
 
 def check_name_patterns(config: RunConfig) -> Iterator[Problem]:
     """Patterns and decays that change nothing, and patterns that leave nothing to train."""
-    table = parameter_table(config.model, config.data.sequence_length)
+    table = config.parameters
     names = [row.name for row in table]
     training, optimizer = config.training, config.optimizer
     trained = [row for row in table if is_trained(training, row.name)]
@@ -30,14 +29,14 @@ def check_name_patterns(config: RunConfig) -> Iterator[Problem]:
             f"{training.frozen} fits none of the {len(names)} parameters; widen trainable, or shorten frozen",
         )
         return
-    matrices = [row.name for row in trained if is_matrix(row.name)]
-    if optimizer.name == "muon" and not any(name.startswith("layers.") for name in matrices):
+    matrices = [row for row in trained if row.matrix]
+    if optimizer.name == "muon" and not any(row.stack for row in matrices):
         yield Problem(
             "optimizer.name",
             "optimizer.name muon steps the matrices inside blocks, and training.trainable and training.frozen leave "
             "none of them to train; use adamw",
         )
-    if optimizer.weight_decay and not any(decay_by_name(decays, name) is None for name in matrices):
+    if optimizer.weight_decay and not any(decay_by_name(decays, row.name) is None for row in matrices):
         reason = "weight_decay_by_name says another for all that are trained" if matrices else "none of them is trained"
         yield Problem(
             "optimizer.weight_decay",
@@ -77,7 +76,7 @@ def _shadowed_patterns(key: str, patterns: list[str], names: list[str]) -> Itera
 
 
 def _fits_nothing(key: str, pattern: str, names: list[str]) -> str:
-    """The names offered are those of the first block: the others differ in their number."""
-    kinds = list(dict.fromkeys(re.sub(r"^layers\.\d+\.", "layers.*.", name) for name in names))
+    """The names offered stand for those of all blocks, which differ in their numbers."""
+    kinds = list(dict.fromkeys(map(of_any_block, names)))
     nearest = difflib.get_close_matches(pattern, kinds, n=3, cutoff=0.4) or kinds[:3]
     return f"{key}: the pattern {pattern} fits no parameter; nearest: {', '.join(nearest)}"

@@ -14,18 +14,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.deepspeed_patches.flat_gradients import FlatGradients
 from megatron_patches.engine.interface import Engine
 from megatron_patches.engine.optimizer_placement import place_optimizer, speaks_for
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.build import build_optimizer
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.parallel.parameters import info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.info import info_of
 
 BUCKET_ELEMENTS = 50_000_000  # 200 MB of fp32 gradients in one message
 

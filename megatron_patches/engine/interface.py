@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.parallel.state_piece import StatePiece
 
 

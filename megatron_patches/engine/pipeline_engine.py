@@ -9,11 +9,12 @@ import deepspeed
 from deepspeed.pipe import PipelineModule
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.batch.stream import Boundary, Stream
 from megatron_patches.deepspeed_patches.gradients_only import run_gradients_only
 from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
-from megatron_patches.models.build import Stream, canonical_parameters
+from megatron_patches.models.build import canonical_parameters
 from megatron_patches.objectives.loss import weighted_loss
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
@@ -25,6 +26,7 @@ class PipelineEngine(DeepSpeedEngine):
     def __init__(
         self,
         module: PipelineModule,
+        first: Boundary,
         groups: ProcessGroups,
         optimizer: OptimizerConfig,
         zero_stage: int,
@@ -32,6 +34,7 @@ class PipelineEngine(DeepSpeedEngine):
         loss_scale: LossScale | None,
     ) -> None:
         super().__init__(groups, optimizer.gradient_clip, loss_scale)
+        self._first = first
         # torch warns that a broadcast is no step of autograd; DeepSpeed sends activations and gradients itself
         warnings.filterwarnings("ignore", message="c10d::broadcast_", category=UserWarning)
         parameters = canonical_parameters(module)
@@ -46,7 +49,7 @@ class PipelineEngine(DeepSpeedEngine):
         self._adopt(parameters, torch_optimizer, tied)
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        self.deepspeed.set_dataiterator(pairs(self._to_train(micro_batches)))
+        self.deepspeed.set_dataiterator(pairs(self._to_train(micro_batches), self._first))
         run_gradients_only(self.deepspeed, len(micro_batches))
         self.deepspeed._exec_reduce_tied_grads()
         if self.groups.layout.data > 1:  # else DeepSpeed would copy all gradients into a bucket and back, for nobody
@@ -60,7 +63,9 @@ class PipelineEngine(DeepSpeedEngine):
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         with self._plain_loss():
             loss = self.deepspeed.eval_batch(
-                pairs(self._to_evaluate(micro_batches)), num_micro_batches=len(micro_batches), bcast_loss=True
+                pairs(self._to_evaluate(micro_batches), self._first),
+                num_micro_batches=len(micro_batches),
+                bcast_loss=True,
             )
         # eval_batch has averaged over micro-batches and data-parallel ranks; every rank has the same number
         return loss.detach() * len(micro_batches) * self.groups.layout.data
@@ -77,8 +82,7 @@ class PipelineEngine(DeepSpeedEngine):
             module.loss_fn = of_training
 
 
-def pairs(micro_batches: Iterable[MicroBatch]) -> Iterator[tuple[Stream, tuple[Tensor, ...]]]:
-    """What the first stage reads, and what the last stage's loss does."""
+def pairs(micro_batches: Iterable[MicroBatch], first: Boundary) -> Iterator[tuple[Stream, tuple[Tensor, ...]]]:
+    """What the first stage reads, in the places before its first layer, and what the last stage's loss does."""
     for batch in micro_batches:
-        context = batch.context.tensors()
-        yield (batch.tokens, *context) if context else batch.tokens, (batch.labels, batch.weights)
+        yield first.pack(batch.inputs), (batch.labels, batch.weights)

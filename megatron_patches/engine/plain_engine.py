@@ -6,11 +6,11 @@ import deepspeed
 import torch
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.deepspeed_patches.no_second_norm import skip_second_norm
 from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
 from megatron_patches.models.build import PlainModel, canonical_parameters
 from megatron_patches.objectives.loss import LossFunction, weighted_loss
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.process_groups import ModelParallelUnit, ProcessGroups
@@ -54,7 +54,7 @@ class PlainEngine(DeepSpeedEngine):
         losses = []
         for number, batch in enumerate(self._to_train(micro_batches)):
             self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
-            loss = self._loss(self.deepspeed(batch.tokens, batch.context), (batch.labels, batch.weights))
+            loss = self._loss(self.deepspeed(batch.inputs), (batch.labels, batch.weights))
             self.deepspeed.backward(loss, scale_wrt_gas=False)
             losses.append(loss.detach())
         self._finish_gradients()
@@ -67,9 +67,7 @@ class PlainEngine(DeepSpeedEngine):
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         self.deepspeed.eval()
         losses = [
-            weighted_loss(
-                self.deepspeed.module(batch.tokens, batch.context), (batch.labels, batch.weights), self.groups
-            )
+            weighted_loss(self.deepspeed.module(batch.inputs), (batch.labels, batch.weights), self.groups)
             for batch in self._to_evaluate(micro_batches)
         ]
         return self._sum_over_ranks(torch.stack(losses).sum(), 1.0)

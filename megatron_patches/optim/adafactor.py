@@ -14,10 +14,10 @@ from megatron_patches.optim.optimizer_config import AdafactorConfig
 from megatron_patches.optim.rectangles import Matrices, Rectangle, rectangles
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer, elements_of, gradient_of
 from megatron_patches.optim.verdict import gradients_of, zero_where_left_out
-from megatron_patches.parallel.parameters import is_first_stages
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import is_first_stages
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from torch.optim import SGD, AdamW, Optimizer
 from megatron_patches.optim.adafactor import Adafactor
 from megatron_patches.optim.lion import Lion
 from megatron_patches.optim.muon import Muon
-from megatron_patches.optim.name_patterns import is_trained
 from megatron_patches.optim.optimizer_config import (
     AdafactorConfig,
     AdamWConfig,
@@ -21,6 +20,7 @@ from megatron_patches.optim.optimizer_config import (
 )
 from megatron_patches.optim.parameter_groups import parameter_groups
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
+from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.training_config import TrainingConfig
 
 

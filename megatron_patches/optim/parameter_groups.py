@@ -4,9 +4,10 @@ from typing import Any
 
 from torch import nn
 
-from megatron_patches.models.parameter_table import is_matrix
-from megatron_patches.optim.name_patterns import decay_by_name
 from megatron_patches.optim.optimizer_config import AdafactorConfig, MuonConfig, OptimizerConfig
+from megatron_patches.parameters.info import info_of
+from megatron_patches.parameters.name_patterns import decay_by_name
+from megatron_patches.parameters.row import ParameterRow
 
 
 def parameter_groups(config: OptimizerConfig, parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
@@ -17,24 +18,25 @@ def parameter_groups(config: OptimizerConfig, parameters: dict[str, nn.Parameter
     groups: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     for name, parameter in parameters.items():
         if parameter.requires_grad:
-            settings = {"weight_decay": _decay(config, name)} | _rule(config, name)
+            row = info_of(parameter).row
+            settings = {"weight_decay": _decay(config, row)} | _rule(config, row)
             group = groups.setdefault(tuple(settings.items()), {"params": [], "names": [], **settings})
             group["params"].append(parameter)
             group["names"].append(name)
     return list(groups.values())
 
 
-def _decay(config: OptimizerConfig, name: str) -> float:
+def _decay(config: OptimizerConfig, row: ParameterRow) -> float:
     """A pattern's decay; else matrices and tables decay, vectors (biases, norms) do not."""
-    by_name = decay_by_name(config.weight_decay_by_name, name)
+    by_name = decay_by_name(config.weight_decay_by_name, row.name)
     if by_name is not None:
         return by_name
-    return config.weight_decay if is_matrix(name) else 0.0
+    return config.weight_decay if row.matrix else 0.0
 
 
-def _rule(config: OptimizerConfig, name: str) -> dict[str, bool]:
+def _rule(config: OptimizerConfig, row: ParameterRow) -> dict[str, bool]:
     if isinstance(config, AdafactorConfig):
-        return {"factored": is_matrix(name)}
+        return {"factored": row.matrix}
     if isinstance(config, MuonConfig):
-        return {"orthogonal": is_matrix(name) and name.startswith("layers.")}
+        return {"orthogonal": row.matrix and row.stack is not None}
     return {}

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.verdict import gradients_of, keep_factor
-from megatron_patches.parallel.parameters import ParameterInfo, info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.info import ParameterInfo, info_of
 
 
 class SlicedOptimizer(Optimizer, ABC):

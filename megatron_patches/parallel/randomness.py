@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from megatron_patches.parallel.layout import Coordinates
-from megatron_patches.parallel.parameters import derive_seed
+from megatron_patches.parameters.info import derive_seed
 
 
 class StepRandomness:

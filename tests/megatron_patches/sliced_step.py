@@ -15,8 +15,8 @@ from megatron_patches.optim.build import allocate_state, build_optimizer
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import ParameterInfo, describe
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import ParameterInfo, describe
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 STEPS = 3
 

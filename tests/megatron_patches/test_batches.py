@@ -13,9 +13,9 @@ from data_tools.batch_sampler import BatchSampler
 from data_tools.errors import TrainyardError
 from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.windows import TokenWindows, TrainingOrder
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.batches import TrainingBatches, read_windows, share_targets, validation_micro_batches
 from megatron_patches.objectives.build import Objective, build_objective
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
 ALONE: Any = SimpleNamespace(

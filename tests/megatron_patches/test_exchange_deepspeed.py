@@ -14,8 +14,8 @@ from megatron_patches.checkpoint.folders import list_checkpoints
 from megatron_patches.checkpoint.resume_check import check_resume
 from megatron_patches.events import effective, read_events
 from megatron_patches.exchange.adoption import Imported, ImportRequest, import_checkpoint
-from megatron_patches.exchange.name_map import read_name_map
 from megatron_patches.exchange.universal_export import export_universal
+from megatron_patches.parameters.name_map import read_name_map
 from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import RunDirectory, start_launch
 from tests.bare_deepspeed import NAMES, load_universal_and_go_on, save_and_go_on, save_each

@@ -8,13 +8,13 @@ import torch
 from data_tools.errors import TrainyardError
 from megatron_patches.exchange.foreign import ForeignTensor, whole_shard
 from megatron_patches.exchange.matching import match_tensors
-from megatron_patches.exchange.megatron_names import bigscience_pipeline, megatron_map
-from megatron_patches.exchange.name_map import NameMap, NameRule, OwnNames, read_name_map
 from megatron_patches.exchange.tensor_cuts import matrix_shape, slice_of
+from megatron_patches.models.gpt.megatron_names import bigscience_pipeline, megatron_map
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.optim.moment_table import moment_shapes
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.name_map import NameMap, NameRule, OwnNames, read_name_map
+from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run_config import RunConfig
 from tests.megatron_patches.test_parameter_table import combinations
 from tests.ranks import run_on_ranks
@@ -181,16 +181,16 @@ Boxes = list[dict[str, tuple[TensorSlice, tuple[int, ...]]]]
 
 def built_boxes(models: list[ModelConfig], ranks: int) -> Boxes:
     """Of each model's parameters the box on this rank and the shape of its own tensor."""
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.models.build import canonical_parameters
     from megatron_patches.parallel.layout import Layout
-    from megatron_patches.parallel.parameters import info_of
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.parameters.info import info_of
+    from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(ranks, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = (PlainModel(gpt_layers(model, 8, groups, randomness), seed=0) for model in models)
+    plain = (plain_model(model, 8, groups, randomness) for model in models)
     return [
         {name: (info_of(each).slice, tuple(each.shape)) for name, each in canonical_parameters(built).items()}
         for built in plain

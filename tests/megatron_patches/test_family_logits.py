@@ -40,12 +40,12 @@ def logits_of(layout: Layout, references: list[Reference]) -> list[np.ndarray | 
 
 
 def _plain(given: Reference, groups):  # type: ignore[no-untyped-def]
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.models.build import canonical_parameters
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = PlainModel(gpt_layers(given.model, given.sequence_length, groups, randomness), seed=0).eval()
+    plain = plain_model(given.model, given.sequence_length, groups, randomness).eval()
     loaded = _load(canonical_parameters(plain), given.weights)
     assert loaded == given.shapes.keys()
     return _whole_vocabulary(plain(torch.from_numpy(given.tokens)), groups)
@@ -56,7 +56,6 @@ def _pipeline(given: Reference, groups):  # type: ignore[no-untyped-def]
     import torch.distributed as dist
 
     from megatron_patches.models.build import build_pipeline, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.models.pipeline_partition import plan_stages
     from megatron_patches.objectives.loss import build_loss
     from megatron_patches.objectives.objective_config import CausalConfig
@@ -77,7 +76,7 @@ def _pipeline(given: Reference, groups):  # type: ignore[no-untyped-def]
 
 
 def _load(parameters, weights: dict[str, Tensor]) -> set[str]:  # type: ignore[no-untyped-def]
-    from megatron_patches.parallel.parameters import info_of
+    from megatron_patches.parameters.info import info_of
 
     for name, parameter in parameters.items():
         box = info_of(parameter).slice

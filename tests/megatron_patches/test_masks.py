@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.models.attention import takes_shared_keys
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.position_config import RotaryPositionConfig
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.parallel.kernels import Kernels
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.training_config import AttentionKernel
@@ -47,16 +47,15 @@ def context(case: str) -> TokenContext:
 
 def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """What our attention makes of random features, and what the reference makes of the same queries and keys."""
-    from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     results = []
     for kind, heads, case in cases:
-        plain = PlainModel(gpt_layers(model(kind, heads), SEQUENCE, groups, randomness), seed=3)
+        plain = plain_model(model(kind, heads), SEQUENCE, groups, randomness, seed=3)
         layers = {layer.spec.name: layer.layer for layer in plain.layers.values()}
         attention, torch_seed = layers["layers.0"].attention, torch.manual_seed(4)
         hidden = torch.randn(SEQUENCE, 2, HEADS * SIZE, generator=torch_seed)
@@ -112,7 +111,6 @@ def test_a_mask_changes_the_output(kind: str) -> None:
 def large_tensors_kept(kind: str) -> list[tuple[int, ...]]:
     """Shapes of the tensors, each once, that three layers keep for the backward pass and that have a number a pair."""
     from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
 

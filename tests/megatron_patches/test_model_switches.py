@@ -48,18 +48,17 @@ REPEATED = "the same again"
 
 def losses(models: dict[str, ModelConfig]) -> dict[str, list[float]]:
     """Of each model its losses before and after a step of SGD: biases are zero in the first."""
-    from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     tokens = torch.randint(61, (2, 12), generator=torch.Generator().manual_seed(1))
     found = {}
     for name, model in models.items():
-        plain = PlainModel(gpt_layers(model, 12, groups, randomness), seed=0)
+        plain = plain_model(model, 12, groups, randomness)
         optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
         found[name] = []
         for step in (1, 2):

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import PLAIN_CONTEXT, MicroBatch
 from megatron_patches.objectives import prefix_lm
 from megatron_patches.objectives.build import build_objective
 from megatron_patches.objectives.documents import find_documents, whole_samples
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, MicroBatch
 from megatron_patches.objectives.objective_config import CausalConfig, ObjectiveConfig, PrefixLMConfig
 from megatron_patches.objectives.prefix_lm import position_weights, prefix_lengths
 

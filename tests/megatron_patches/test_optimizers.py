@@ -26,8 +26,8 @@ from megatron_patches.optim.optimizer_config import (
 from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.optim.schedule_config import InverseSquareRootScheduleConfig
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import ParameterInfo, describe, info_of
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import ParameterInfo, describe, info_of
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 SHAPES = {
     "embedding.weight": (20, 8),

@@ -33,17 +33,17 @@ def built_parameters(layout: Layout, models: list[ModelConfig]) -> list[Built]:
     """(name, global shape, elements here, whether tensor-parallel ranks replicate it) of each model's parameters."""
     import torch
 
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
-    from megatron_patches.parallel.parameters import info_of
+    from megatron_patches.models.build import canonical_parameters
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.parameters.info import info_of
+    from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
 
     def one(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], int, bool]]:
-        plain = PlainModel(gpt_layers(model, 8, groups, randomness), seed=0)
+        plain = plain_model(model, 8, groups, randomness)
         for name, parameter in canonical_parameters(plain).items():
             info = info_of(parameter)
             yield name, info.slice.global_shape, parameter.numel(), info.tensor_replicated

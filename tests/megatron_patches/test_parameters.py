@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron_patches.checkpoint.boxes import sub_boxes
-from megatron_patches.parallel.parameters import ROWS_PER_BLOCK, ParameterInfo, derive_seed, draw
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import ROWS_PER_BLOCK, ParameterInfo, derive_seed, draw
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 
 def whole(shape: tuple[int, ...], name: str = "a", seed: int = 1) -> torch.Tensor:

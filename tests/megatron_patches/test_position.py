@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from megatron_patches.batch.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.models.position import RotaryPositions, alibi_slopes
 from megatron_patches.models.position_config import RotaryPositionConfig
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
 
 
 @pytest.mark.parametrize("heads", [1, 2, 6, 8, 12, 16, 112])

@@ -16,7 +16,7 @@ from megatron_patches.checkpoint.marks import is_damaged, is_verified, pin_of
 from megatron_patches.checkpoint.size import checkpoint_size, require_space
 from megatron_patches.events import Event, read_events
 from megatron_patches.parallel.state_piece import StatePiece
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run_directory import RunDirectory, start_launch
 from tests.megatron_patches.test_resume import stored_bytes
 from tests.ranks import RankFailed, run_on_ranks

@@ -25,8 +25,8 @@ from megatron_patches.optim.optimizer_config import (
 )
 from megatron_patches.optim.rectangles import rectangles
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import ParameterInfo, describe, info_of
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import ParameterInfo, describe, info_of
+from megatron_patches.parameters.tensor_slice import TensorSlice
 from tests.megatron_patches.sliced_step import SHAPES, Cut, assemble, steps_of, steps_on_a_rank, whole
 from tests.ranks import run_on_ranks
 

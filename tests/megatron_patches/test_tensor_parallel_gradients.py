@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from megatron_patches.batch.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import RankFailed, run_on_ranks
 
@@ -44,12 +44,12 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     """Each model's loss and whole gradients by name; biases are random, or they would hide their gradient's paths."""
     import torch.distributed as dist
 
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.models.build import canonical_parameters
     from megatron_patches.objectives.loss import weighted_loss
-    from megatron_patches.parallel.parameters import ParameterInfo, draw, info_of
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.parameters.info import ParameterInfo, draw, info_of
+    from tests.small_model import plain_model
 
     unpatched = torch.cuda.current_device
     groups = start_process_groups(layout, torch.float32)
@@ -74,7 +74,7 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     results = []
     for kind, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | switches)
-        plain = PlainModel(gpt_layers(model, SEQUENCE, groups, randomness), seed=0)
+        plain = plain_model(model, SEQUENCE, groups, randomness)
         named = canonical_parameters(plain)
         for name, parameter in named.items():
             if name.endswith("bias"):

@@ -97,7 +97,7 @@ def test_a_large_parameter_is_put_together_in_a_file(
 ) -> None:
     from megatron_patches.checkpoint import state_tensor
     from megatron_patches.exchange import universal_export
-    from megatron_patches.exchange.name_map import OwnNames
+    from megatron_patches.parameters.name_map import OwnNames
 
     checkpoint = trained / "checkpoints" / "step-0000000003"
     for module in (state_tensor, universal_export):

@@ -16,7 +16,7 @@ from megatron_patches.checkpoint import state_tensor
 from megatron_patches.checkpoint.offline import plan_files
 from megatron_patches.checkpoint.reshape import reshape_checkpoint
 from megatron_patches.checkpoint.state_tensor import StateTensor, Stretch
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch

@@ -110,7 +110,7 @@ def make_pieces(groups: ProcessGroups) -> list[StatePiece]:
     import torch
 
     from megatron_patches.parallel.state_piece import StatePiece
-    from megatron_patches.parallel.tensor_slice import TensorSlice
+    from megatron_patches.parameters.tensor_slice import TensorSlice
 
     world, rank, elements = groups.layout.world_size, groups.rank, ROWS * COLUMNS
     share = -(-elements // world) + 7

@@ -38,7 +38,7 @@ def load(name: str) -> RunConfig:
 
 
 def parameters(name: str) -> int:
-    return count_parameters(load(name).model, load(name).data.sequence_length).total
+    return count_parameters(load(name).model, load(name).lengths).total
 
 
 def differing_keys(first: str, second: str) -> set[str]:

@@ -39,7 +39,7 @@ def test_the_demo_is_tensor_parallel_in_fp32_and_small() -> None:
     assert config.training.precision == "fp32"
     assert config.parallel.tensor == 2
     assert config.parallel.processes_per_node == 2
-    assert abs(count_parameters(config.model, config.data.sequence_length).total / 4e6 - 1) < 0.05
+    assert abs(count_parameters(config.model, config.lengths).total / 4e6 - 1) < 0.05
     assert config.evaluation is not None
 
 

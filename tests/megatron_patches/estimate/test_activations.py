@@ -60,7 +60,6 @@ def kept(layout: Layout, precision: str) -> dict[tuple[str, str, int], int]:
 
     from megatron_patches.engine.build import PRECISIONS
     from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import kernels_of
     from megatron_patches.parallel.process_groups import start_process_groups
