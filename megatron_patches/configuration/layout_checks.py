@@ -30,14 +30,14 @@ def _tensor_parallel(config: RunConfig) -> Iterator[Problem]:
                 f"model.{setting} {size} and parallel.tensor {tensor}: one must divide the other, so that ranks share "
                 f"heads or heads ranks; {remedy}"
             )
-        elif cut.remedy == "pad":
+        elif cut.padded_by is not None:
             text = (
                 f"model.{setting} {asked}, padded to {size}, is not divisible by parallel.tensor {tensor}; {remedy}; "
-                f"or set model.{setting.removesuffix('_size')}_multiple to a multiple of {tensor}"
+                f"or set model.{cut.padded_by} to a multiple of {tensor}"
             )
         else:
             text = f"model.{setting} {size} is not divisible by parallel.tensor {tensor}; {remedy}"
-            if cut.remedy == "resize":
+            if cut.resizable:
                 text += f"; nearest model.{setting}: {either(multiples_near(size, tensor))}"
         yield Problem("parallel.tensor", text)
 

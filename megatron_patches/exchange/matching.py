@@ -104,7 +104,7 @@ def _check_shapes(
             for part, shard in enumerate(tensor.shards):
                 row = rows[name]
                 expected = row.own_shape(row.slice_of(part, len(tensor.shards)))
-                if tensor.padding_removed and _is_padded(row):
+                if tensor.padding_removed and row.cut is not None and row.cut.padded_by is not None:
                     expected = (config.model.vocabulary, *expected[1:])
                 if shard.shape not in (expected, (prod(expected),)):
                     wrong[name] = f"{tensor.name} {shard.shape} for {name} {expected}"
@@ -121,19 +121,15 @@ def _vocabulary(
 ) -> str:
     """What is to be said of the rows of a table that was padded otherwise."""
     for (name, _), candidates in found.items():
-        theirs, ours = sum(shard.shape[0] for shard in candidates[0].shards), rows[name].shape[0]
-        if _is_padded(rows[name]) and theirs != ours:
+        row, theirs = rows[name], sum(shard.shape[0] for shard in candidates[0].shards)
+        if row.cut is not None and row.cut.padded_by is not None and theirs != row.shape[0]:
+            key, multiple = row.cut.setting, row.cut.padded_by
             return (
-                f" Their table has {theirs} rows; a vocabulary of {config.model.vocabulary} (model.vocab_size), padded "
-                f"to a multiple of model.vocab_multiple, has {ours}: padding is part of the model, choose a "
-                "vocab_multiple that gives their rows."
+                f" Their table has {theirs} rows; model.{key} {getattr(config.model, key)} padded to a multiple of "
+                f"model.{multiple} {getattr(config.model, multiple)} has {row.shape[0]}: padding is part of the model, "
+                f"choose a {multiple} that gives their rows."
             )
     return ""
-
-
-def _is_padded(row: ParameterRow) -> bool:
-    """Whether it has rows that stand for no token."""
-    return row.cut is not None and row.cut.remedy == "pad"
 
 
 def _state_tensor(

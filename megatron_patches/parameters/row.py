@@ -28,8 +28,10 @@ class Cut:
     """key of the model's section that gives the dimension its size; a size that does not divide is told by it"""
     shared: bool = False
     """where ranks are more than the dimension has entries, several ranks use one: then each holds all of them"""
-    remedy: Literal["resize", "pad"] | None = None
-    """what a size that does not divide may be changed by: itself, or by `<...>_multiple`, which pads it"""
+    resizable: bool = False
+    """whether the setting may be any number, so that the nearest that divides is a remedy"""
+    padded_by: str | None = None
+    """key that pads the dimension to a multiple"""
 
     def divides(self, size: int, parts: int) -> bool:
         """Whether so many ranks can share a dimension of this size."""

@@ -39,12 +39,11 @@ def counted_elements(config: RunConfig) -> tuple[list[tuple[str, int, int, tuple
 def test_every_trained_element_is_counted_on_one_rank_of_its_stage(
     layout: str, words: list[str], small_data: SmallData, tmp_path: Path
 ) -> None:
-    from megatron_patches.models.parameter_table import parameter_table
 
     ranks, layout_words = LAYOUTS[layout]
     config = small_data.run(tmp_path, [*layout_words, *words])
     found = run_on_ranks(counted_elements, ranks, config)
-    table = parameter_table(config.model, config.data.sequence_length)
+    table = config.parameters
     expected = {row.name: row.elements for row in table if not words or row.name.endswith(".bias")}
     if "PP" in layout and not words:
         expected["embedding.tokens.table.weight"] *= 2  # tied: each stage has its own

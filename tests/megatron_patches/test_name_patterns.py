@@ -9,7 +9,6 @@ from torch import nn
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
-from megatron_patches.models.parameter_table import is_matrix, parameter_table
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_patterns import decay_by_name, is_trained
@@ -65,8 +64,7 @@ def test_the_configuration_knows_the_matrices_that_optimizers_know(tmp_path: Pat
     """Fused biases, several norms, an untied head."""
     words = ["--model.activation=swiglu", "--model.query_key_norm=true", "--model.tied_head=false"]
     config = load_run(write_run(tmp_path / "run.yaml"), words)
-    table = parameter_table(config.model, config.data.sequence_length)
-    assert run_on_ranks(layers_of, 1, config) == [{row.name: is_matrix(row.name) for row in table}]
+    assert run_on_ranks(layers_of, 1, config) == [{row.name: row.matrix for row in config.parameters}]
 
 
 CASES = [

@@ -9,6 +9,7 @@ from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
+from tests.small_model import causal_lengths
 
 SIZES = {"layers": 2, "hidden_size": 16, "attention_heads": 4, "ffn_size": 24, "vocab_size": 30, "vocab_multiple": 4}
 SWITCHES: dict[str, list[dict[str, object]]] = {
@@ -56,9 +57,9 @@ def test_names_and_shapes_are_those_of_the_built_model(layout: Layout) -> None:
     models = combinations()[:: layout.tensor**2]
     ranks = run_on_ranks(built_parameters, layout.world_size, layout, models)
     for model, *on_ranks in zip(models, *ranks, strict=True):
-        table = [(row.name, row.shape) for row in parameter_table(model, 8)]
+        table = [(row.name, row.shape) for row in parameter_table(model, causal_lengths(8))]
         for built in on_ranks:
             assert [(name, shape) for name, shape, *_ in built] == table, model
         elements = sum(here for _, _, here, _ in on_ranks[0])
         elements += sum(here for built in on_ranks[1:] for _, _, here, replicated in built if not replicated)
-        assert elements == sum(row.elements for row in parameter_table(model, 8))
+        assert elements == sum(row.elements for row in parameter_table(model, causal_lengths(8)))

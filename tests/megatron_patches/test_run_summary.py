@@ -4,7 +4,6 @@ from pathlib import Path
 
 from megatron_patches.config import load_run
 from megatron_patches.layout import plan_layout
-from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.run_summary import aligned, describe_layout, describe_run, describe_stages
 
@@ -36,7 +35,7 @@ def test_what_a_run_has_not_is_not_said() -> None:
 
 def test_parameters_that_are_left_out_are_said() -> None:
     config = load_run(TR0, ["--training.trainable", "['*.bias']", "--optimizer.weight_decay", "0"])
-    table = parameter_table(config.model, config.data.sequence_length)
+    table = config.parameters
     total, biases = (sum(row.elements for row in table if row.name.endswith(end)) for end in ("", ".bias"))
     line = dict(describe_run(config))["parameters"]
     assert line == f"{total:,}, of which {biases:,} ({100 * biases / total:.2f}%) are trained"

@@ -1,12 +1,14 @@
 """Gradients of every parameter under tensor and sequence parallelism equal those of a single process."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from megatron_patches.batch.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.batch.fields import DOCUMENTS as OF_DOCUMENTS
+from megatron_patches.batch.fields import POSITIONS, TOKENS, ModelInputs
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.layout import Layout
@@ -48,8 +50,8 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
-    from megatron_patches.parameters.info import ParameterInfo, draw, info_of
-    from tests.small_model import plain_model
+    from megatron_patches.parameters.info import draw, info_of
+    from tests.small_model import PLAIN_INPUTS, plain_model
 
     unpatched = torch.cuda.current_device
     groups = start_process_groups(layout, torch.float32)
@@ -60,7 +62,7 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
 
     places = torch.arange(SEQUENCE).expand(2, -1)
     starts = torch.tensor([[0] * 3 + [3] * 5, [0] * 6 + [6] * 2])
-    restart = TokenContext(places - starts, torch.stack([starts, places + 1], dim=-1))
+    restart = {"tokens": tokens, "positions": places - starts, "documents": starts}
 
     def whole(parameter: torch.nn.Parameter) -> np.ndarray:
         info, gradient = info_of(parameter), parameter.grad
@@ -74,15 +76,17 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     results = []
     for kind, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | switches)
-        plain = plain_model(model, SEQUENCE, groups, randomness)
+        inputs = ModelInputs((TOKENS, POSITIONS, OF_DOCUMENTS), "documents") if kind == DOCUMENTS else PLAIN_INPUTS
+        plain = plain_model(model, SEQUENCE, groups, randomness, inputs=inputs)
         named = canonical_parameters(plain)
         for name, parameter in named.items():
             if name.endswith("bias"):
-                box = info_of(parameter).slice
-                parameter.data.copy_(draw(name, ParameterInfo(box, "normal", 0.2), 0).view(parameter.shape))
+                info = info_of(parameter)
+                row = replace(info.row, initial="normal", deviation=0.2)
+                parameter.data.copy_(draw(row, info.slice, 0).view(parameter.shape))
             parameter.requires_grad_(kind != BITFIT or name.endswith("bias"))
         loss = weighted_loss(
-            plain(tokens, restart if kind == DOCUMENTS else PLAIN_CONTEXT),
+            plain(restart if kind == DOCUMENTS else {"tokens": tokens}),
             (labels, torch.ones(labels.shape)),
             groups,
         )

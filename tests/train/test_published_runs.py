@@ -8,7 +8,6 @@ import pytest
 
 from megatron_patches.config import load_run
 from megatron_patches.layout import plan_layout, require_whole_batches
-from megatron_patches.model_summary import describe_model
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
@@ -133,7 +132,7 @@ def test_effective_positions(name: str, position: str) -> None:
 def test_runs_that_were_no_alibi_say_so(name: str) -> None:
     config = load(name)
     assert "its bias was never used" in config.why
-    assert "no positions" in describe_model(config.model)
+    assert "no positions" in config.architecture.describe(config.model)
 
 
 def test_tr1_is_the_published_run() -> None:

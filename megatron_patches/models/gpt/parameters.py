@@ -38,7 +38,7 @@ def gpt_path(model: ModelConfig) -> list[PathLayer]:
 def _vocabulary_table(name: str, part: str, model: ModelConfig, looked_up: bool = False) -> ParameterRow:
     return ParameterRow(
         name, (model.padded_vocab_size, model.hidden_size), part, matrix=True, initial="normal",
-        deviation=model.deviation, cut=Cut(0, "vocab_size", remedy="pad"), looked_up=looked_up,
+        deviation=model.deviation, cut=Cut(0, "vocab_size", padded_by="vocab_multiple"), looked_up=looked_up,
     )  # fmt: skip
 
 
@@ -70,10 +70,10 @@ def _attention(prefix: str, model: ModelConfig) -> Iterator[ParameterRow]:
 def _mlp(prefix: str, model: ModelConfig) -> Iterator[ParameterRow]:
     """A gated MLP's two input matrices are one of shape (2, ffn, hidden)."""
     up = (2, model.ffn_size) if model.gated else (model.ffn_size,)
-    cut = Cut(1 if model.gated else 0, "ffn_size", remedy="resize")
+    cut = Cut(1 if model.gated else 0, "ffn_size", resizable=True)
     fused = 0 if model.gated else None
     yield from _column(f"{prefix}.up", model.hidden_size, up, model.mlp_bias, "mlp", model, cut, fused)
-    yield from _row(f"{prefix}.down", model.ffn_size, model.mlp_bias, "mlp", model, Cut(1, "ffn_size", remedy="resize"))
+    yield from _row(f"{prefix}.down", model.ffn_size, model.mlp_bias, "mlp", model, Cut(1, "ffn_size", resizable=True))
 
 
 def _column(
