@@ -86,7 +86,7 @@ class Trainer:
         micro_batches = self.batches.at(progress.samples)
         loss = self.engine.forward_backward(micro_batches)
         norm = self.engine.grad_norm()
-        scale = self.engine.scale()
+        scale = self.engine.counters().get("scale")
         numbers = DeviceNumbers(torch.stack([loss, norm] if scale is None else [loss, norm, scale]))
         rate = config.learning_rate(progress.step + 1)
         self.engine.step(rate, norm)

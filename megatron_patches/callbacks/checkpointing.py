@@ -124,6 +124,7 @@ class Checkpointing(Callback):
 
     def _content(self, trainer: Trainer, order: SaveOrder) -> CheckpointContent:
         config, progress, layout = trainer.config, trainer.progress, trainer.groups.layout
+        counters = {name: counter.item() for name, counter in trainer.engine.counters().items()}
         facts = {
             "run": config.name,
             "launch": trainer.launch.id,
@@ -131,7 +132,7 @@ class Checkpointing(Callback):
             "reason": order.reason,
             "learning_rate": config.learning_rate(progress.step),
             "next_learning_rate": config.learning_rate(progress.step + 1),
-            "optimizer_steps": trainer.engine.optimizer_steps(),
+            "optimizer_steps": int(counters.pop("optimizer_steps")),
             "seed": config.training.seed,
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
@@ -143,7 +144,7 @@ class Checkpointing(Callback):
             step=progress.step,
             launch=trainer.launch.id,
             facts=facts,
-            trainer={"progress": asdict(progress), "callbacks": states, "engine": trainer.engine.scalars()},
+            trainer={"progress": asdict(progress), "callbacks": states, "engine": counters},
             config=to_yaml(config),
             parents=self.parents,
             pin=self._pin_next,
@@ -154,8 +155,7 @@ class Checkpointing(Callback):
         step."""
         steps = checkpoint.manifest.facts["optimizer_steps"]
         assert isinstance(steps, int)
-        trainer.engine.set_optimizer_steps(steps)
-        trainer.engine.load_scalars(checkpoint.trainer.get("engine", {}))
+        trainer.engine.load_counters({"optimizer_steps": steps, **checkpoint.trainer.get("engine", {})})
         for name, value in checkpoint.trainer["progress"].items():
             setattr(trainer.progress, name, value)
         for callback in trainer.callbacks:

@@ -41,7 +41,7 @@ class Validation(Callback):
                 trainer.config.model.vocab_size,
                 trainer.groups,
             )
-            loss = trainer.engine.evaluate(micro_batches).item()
+            loss = trainer.engine.evaluate(micro_batches)["loss"].mean
         seconds = perf_counter() - started
         trainer.announce_validation(
             ValidationRecord(

@@ -37,13 +37,15 @@ class MicroBatch:
     """Samples of one forward pass.
 
     `tokens` and `labels` are int64 `[batch, sequence]`; `weights` is fp32 `[batch, sequence]`: how much each label
-    counts, 0 for positions without a target (their label is any valid id).
+    counts, 0 for positions without a target (their label is any valid id). `targets` is what all weights of the global
+    batch added up to before they were divided by it; 1 where they were not.
     """
 
     tokens: Tensor
     labels: Tensor
     weights: Tensor
     context: TokenContext = PLAIN_CONTEXT
+    targets: float = 1.0
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on a device; copies from pinned memory are not waited for."""
@@ -56,4 +58,4 @@ class MicroBatch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
         own = (self.tokens, self.labels, self.weights, *self.context.tensors())
         tokens, labels, weights, *context = (change(tensor) for tensor in own)
-        return MicroBatch(tokens, labels, weights, TokenContext.of(context))
+        return MicroBatch(tokens, labels, weights, TokenContext.of(context), self.targets)
