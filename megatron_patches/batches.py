@@ -106,7 +106,7 @@ def read_samples(source: SampleSource, numbers: NDArray[np.int64], vocab_size: i
 
 
 def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) -> list[MicroBatch]:
-    """Divide every weight by the sum of all weights, over micro-batches and data-parallel ranks.
+    """Divide every weight by the sum of all weights, over micro-batches and data-parallel ranks: by `targets`.
 
     So the loss is a mean over targets whatever the layout, also where ranks have different numbers of them.
     """
@@ -117,5 +117,8 @@ def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) ->
         dist.all_reduce(total, group=groups.control_group)
     if total <= 0:  # the same on every rank
         raise TrainyardError("a global batch has no target at all; look at the data and the objective's masks")
-    shared = [replace(batch, weights=(batch.weights.double() / total).float()) for batch in micro_batches]
+    shared = [
+        replace(batch, weights=(batch.weights.double() / total).float(), targets=total.item())
+        for batch in micro_batches
+    ]
     return [batch.pinned() for batch in shared] if groups.device.type == "cuda" else shared

@@ -19,6 +19,7 @@ from megatron_patches.batches import TrainingBatches
 from megatron_patches.callbacks.build import build_callbacks
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
 from megatron_patches.callbacks.event_recorder import EventRecorder
+from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkpoint.folders import remove_partial
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import load_newest_whole
@@ -32,10 +33,11 @@ from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parameter_count import count_parameters
-from megatron_patches.progress import Outcome
+from megatron_patches.progress import Message, Outcome
 from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch
 from megatron_patches.trainer import Trainer
+from megatron_patches.votes import StepVotes
 
 
 def train(launch: Launch) -> Outcome:
@@ -69,17 +71,25 @@ def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> t
     data = RunData(config.data, CHECKOUT, config.lengths)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.dataset_id, data.tokenizer_id)
-    saver = Saver(launch.run.checkpoints, config.checkpoint, groups)
-    checkpointing = Checkpointing(saver, identity, (data.dataset_id, data.tokenizer_id))
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
+    engine = build_engine(config, groups, randomness)
+    votes = StepVotes(groups.control_group)
+    checkpointing = Checkpointing(
+        Saver(launch.run.checkpoints, config.checkpoint, groups, engine.state()),
+        SaveRequest(launch.run.save_requested, groups.rank == 0, votes.ask()),
+        votes.ask(),
+        identity,
+        (data.dataset_id, data.tokenizer_id),
+    )
     trainer = Trainer(
         config=config,
         launch=launch,
         groups=groups,
-        engine=build_engine(config, groups, randomness),
+        engine=engine,
         batches=training_batches(config, data, groups),
         randomness=randomness,
-        callbacks=build_callbacks(config, launch, groups, data, checkpointing, events),
+        votes=votes,
+        callbacks=build_callbacks(config, launch, groups, data, votes, checkpointing, events),
     )
     return trainer, checkpointing
 
@@ -119,17 +129,18 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     folder = trainer.launch.run.checkpoints
     if trainer.speaks:
         for leftover in remove_partial(folder):
-            trainer.say(f"removed {leftover.name}: a save or a deletion that was killed")
+            trainer.emit(Message(f"removed {leftover.name}: a save or a deletion that was killed"))
 
     def skipped(path: Path, problems: list[str]) -> None:
-        trainer.say(f"skipping damaged {path.name}: {'; '.join(problems)}")
+        trainer.emit(Message(f"skipping damaged {path.name}: {'; '.join(problems)}"))
 
     checkpoint = load_newest_whole(
         folder, trainer.engine.state(), trainer.groups, skipped, trainer.config.data.allow_invalid
     )
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
-        trainer.say(describe_resume(checkpoint, trainer.config.timetable.steps - trainer.progress.step))
+        remaining = trainer.config.timetable.steps - trainer.progress.step
+        trainer.emit(Message(describe_resume(checkpoint, remaining)))
 
 
 def main(launch_directory: Path) -> int:

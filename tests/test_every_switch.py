@@ -170,7 +170,9 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         "parameters": sorted({piece.name for piece in pieces}),
         "weight bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind == "weight"),
         "optimizer bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind != "weight"),
-        "loss scale": small.engine.scalars(),
+        "loss scale": {
+            name: counter.item() for name, counter in small.engine.counters().items() if name != "optimizer_steps"
+        },
         "saved bytes": kept,
         "compiled blocks": compiled,
         "early messages": early,

@@ -12,12 +12,14 @@ class MicroBatch:
     """What the model reads, by the names that the objective declares, and what it is compared with.
 
     `labels` is int64 `[batch, places]`; `weights` is fp32 of the same shape: how much each label counts, 0 for places
-    without a target (their label is any valid id).
+    without a target (their label is any valid id). `targets` is what all weights of the global batch added up to
+    before they were divided by it; 1 where they were not.
     """
 
     inputs: Mapping[str, Tensor]
     labels: Tensor
     weights: Tensor
+    targets: float = 1.0
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on a device; copies from pinned memory are not waited for."""
@@ -29,4 +31,4 @@ class MicroBatch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
         inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
-        return MicroBatch(inputs, change(self.labels), change(self.weights))
+        return MicroBatch(inputs, change(self.labels), change(self.weights), self.targets)

@@ -46,8 +46,8 @@ class BareLoop:
             compile_blocks(self._model)
         self._trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
         self._optimizer = mixed_precision_optimizer(config.optimizer, parameters, 0, groups)
-        self._placement = place_optimizer(0, parameters, self._optimizer, None, groups)
-        self._placement.make_ready(self._pipeline.tied(parameters) if self._pipeline else None)
+        tied = self._pipeline.tied(parameters) if self._pipeline else None
+        self._placement = place_optimizer(0, parameters, self._optimizer, None, groups, tied)
         self._losses: list[Tensor] = []
 
     def step(self) -> None:

@@ -25,7 +25,7 @@ from megatron_patches.benchmark.bare_loop import BareLoop
 from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
 from megatron_patches.benchmark.roof import Roof, measure_roof
 from megatron_patches.benchmark.turns import PROFILED_STEPS
-from megatron_patches.callbacks.callback import Callback
+from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.layout import plan_layout
@@ -34,7 +34,7 @@ from megatron_patches.parallel.process_groups import ProcessGroups, start_proces
 from megatron_patches.progress import StepRecord
 from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch
-from megatron_patches.step_profile import profile_steps
+from megatron_patches.step_profile import StepProfile
 from megatron_patches.train import build_trainer, training_batches
 from megatron_patches.trainer import Trainer
 
@@ -85,8 +85,9 @@ class Losses(Callback):
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        self.values.append(record.loss)
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        if isinstance(record, StepRecord):
+            self.values.append(record.loss)
 
 
 class OurLoop:
@@ -161,6 +162,18 @@ def measure(
         ours.close()
     stop_process_groups()
     return measurement
+
+
+def profile_steps(trainer: Trainer, steps: int, trace: Path) -> dict[str, float]:
+    """Train further steps; seconds of one by kind on this rank. Rank 0 writes the trace."""
+    found = StepProfile(trainer)
+    found.start()
+    for number in range(1, steps + 1):
+        trainer.train_step()
+        found.end_step(last=number == steps)
+    if trainer.speaks:
+        found.write(trace)
+    return found.seconds_by_kind()
 
 
 def _roof(groups: ProcessGroups) -> Roof | None:

@@ -9,13 +9,14 @@ from deepspeed.pipe import PipelineModule
 from megatron_patches.deepspeed_patches.no_shared_memory_op import skip_shared_memory_op
 from megatron_patches.deepspeed_patches.versions import require_tested_deepspeed
 from megatron_patches.engine.interface import Engine
-from megatron_patches.engine.pipeline_engine import PipelineEngine
-from megatron_patches.engine.plain_engine import PlainEngine
+from megatron_patches.engine.pipeline_engine import start_pipeline_engine
+from megatron_patches.engine.plain_engine import start_plain_engine
 from megatron_patches.engine.shared_weights import share_weights
 from megatron_patches.models.blueprint import Blueprint, draw_up
 from megatron_patches.models.build import PlainModel, build_pipeline, canonical_parameters, leave
 from megatron_patches.models.compilation import compile_blocks
 from megatron_patches.objectives.loss import build_loss
+from megatron_patches.objectives.measures import build_measures
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.parallel.process_groups import ProcessGroups
@@ -50,10 +51,10 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
         compile_blocks(module)
     scale = LossScale(training.loss_scale or LossScaleConfig(), groups.device) if training.precision == "fp16" else None
     zero_stage = groups.layout.zero_stage(config.parallel.zero_stage)
-    rest = (groups, config.optimizer, zero_stage, training.micro_batch_size, scale)
+    rest = (build_measures(groups), groups, config.optimizer, zero_stage, training.micro_batch_size, scale)
     if isinstance(module, PlainModel):
-        return PlainEngine(module, loss, *rest, overlap_reduction=config.parallel.overlap_reduction)
-    return PipelineEngine(module, boundary, *rest)
+        return start_plain_engine(module, loss, *rest, overlap_reduction=config.parallel.overlap_reduction)
+    return start_pipeline_engine(module, boundary, *rest)
 
 
 def blueprint_of(config: RunConfig, groups: ProcessGroups, randomness: StepRandomness) -> Blueprint:

@@ -51,12 +51,6 @@ class OptimizerPlacement(ABC):
         """The optimizer's own tensors, for each of its groups."""
         return [group["params"] for group in self.optimizer.param_groups]
 
-    def make_ready(self, tied: Mapping[str, dist.ProcessGroup] | None = None) -> None:
-        """Tell the optimizer what it steps, and make its moments; `tied` as in `SlicedOptimizer.bind`."""
-        if isinstance(self.optimizer, SlicedOptimizer):
-            self.optimizer.bind(self.fragments(), self.groups, tied or {})
-        allocate_state(self.optimizer, self.stepped_tensors())
-
     def counted_gradients(self) -> list[Tensor]:
         """The part of `gradients` that this rank speaks for; over all ranks they are the model's gradient, once."""
         pairs = self._fragments_and_gradients()
@@ -245,13 +239,28 @@ class PartitionedWeights(OptimizerPlacement):
 
 
 def place_optimizer(
-    zero_stage: int, parameters: dict[str, nn.Parameter], optimizer: Optimizer, zero: Any, groups: ProcessGroups
+    zero_stage: int,
+    parameters: dict[str, nn.Parameter],
+    optimizer: Optimizer,
+    zero: Any,
+    groups: ProcessGroups,
+    tied: Mapping[str, dist.ProcessGroup] | None = None,
 ) -> OptimizerPlacement:
-    """Where things are; `zero` is DeepSpeed's optimizer around `optimizer`, unused under ZeRO 0."""
+    """Where things are; the optimizer learns what it steps, and has its moments from then on.
+
+    `zero` is DeepSpeed's optimizer around `optimizer`, unused under ZeRO 0. Of a parameter that several stages hold,
+    `tied` has the group in which each of them has one rank, the first stage's first.
+    """
+    placement: OptimizerPlacement
     if zero_stage == 0:
-        return FullState(parameters, optimizer, groups)
-    kind = PartitionedWeights if zero_stage == 3 else PartitionedGradients
-    return kind(parameters, optimizer, zero, groups)
+        placement = FullState(parameters, optimizer, groups)
+    else:
+        kind = PartitionedWeights if zero_stage == 3 else PartitionedGradients
+        placement = kind(parameters, optimizer, zero, groups)
+    if isinstance(placement.optimizer, SlicedOptimizer):
+        placement.optimizer.bind(placement.fragments(), groups, tied)
+    allocate_state(placement.optimizer, placement.stepped_tensors())
+    return placement
 
 
 def speaks_for(parameter: nn.Parameter, groups: ProcessGroups) -> bool:

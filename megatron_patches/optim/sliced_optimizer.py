@@ -40,6 +40,9 @@ class SlicedOptimizer(Optimizer, ABC):
     ) -> None:
         """Learn what this rank steps; once, when tensors have their final places.
 
+        The constructor cannot be told: DeepSpeed wants an optimizer to hold before it cuts the weights up, and what it
+        makes of them are the fragments. `place_optimizer` binds, so whoever has a placement has a bound optimizer.
+
         Fragments without elements may be left out. `groups.stage_group` is where `Fragment.counted` counts.
         Of a parameter that several stages hold, `tied` has the group in which each of them has one rank, the first
         stage's first.

@@ -134,7 +134,7 @@ def overflowing_steps(config: RunConfig) -> tuple[list[float], list[bool]]:
         engine.step(1e-2, engine.grad_norm())
         after = [piece.tensor for piece in engine.state() if piece.kind == "weight"]
         changed.append(any(not ours.equal(old) for ours, old in zip(after, before, strict=True)))
-        scales.append(engine.scalars()["scale"])
+        scales.append(engine.counters()["scale"].item())
     return scales, changed
 
 
@@ -179,14 +179,14 @@ def losses_around_a_restore(config: RunConfig) -> tuple[float, float, float]:
     def weights() -> list:
         return [piece.tensor for piece in engine.state() if piece.kind == "weight"]
 
-    losses = [engine.evaluate(batch).item()]
+    losses = [engine.evaluate(batch)["loss"].mean]
     kept = [tensor.clone() for tensor in weights()]
     engine.forward_backward(batch)
     engine.step(1e-2, engine.grad_norm())
-    losses.append(engine.evaluate(batch).item())
+    losses.append(engine.evaluate(batch)["loss"].mean)
     for tensor, old in zip(weights(), kept, strict=True):
         tensor.copy_(old)
-    return losses[0], losses[1], engine.evaluate(batch).item()
+    return losses[0], losses[1], engine.evaluate(batch)["loss"].mean
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

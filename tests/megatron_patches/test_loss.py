@@ -165,7 +165,7 @@ def evaluated_and_trained(config: RunConfig) -> tuple[float, float]:
     from tests.megatron_patches.test_deepspeed_patches import engine_and_batch
 
     engine, batch = engine_and_batch(config)
-    return engine.evaluate(batch).item(), engine.forward_backward(batch).item()
+    return engine.evaluate(batch)["loss"].mean, engine.forward_backward(batch).item()
 
 
 @pytest.mark.parametrize("words", [[], overrides(parallel__pipeline=2)])

@@ -58,9 +58,13 @@ def test_sequence_parallelism_is_said() -> None:
     assert dict(describe_layout(config, plan_layout(config, 2)))["layout"].endswith("ZeRO 1, sequence parallel")
 
 
+def stage(blocks: int, parameters: int) -> Stage:
+    return Stage(tuple(f"layers.{number}" for number in range(blocks)), parameters)
+
+
 def test_stages() -> None:
-    assert describe_stages([Stage(("a",), 2, 7), Stage(("b",), 2, 7)]) == "2 x 2 blocks; 7 parameters on a stage"
-    uneven = [Stage(("a",), 3, 9), Stage(("b",), 4, 8), Stage(("c",), 4, 8)]
+    assert describe_stages([stage(2, 7), stage(2, 7)]) == "2 x 2 blocks; 7 parameters on a stage"
+    uneven = [stage(3, 9), stage(4, 8), stage(4, 8)]
     assert describe_stages(uneven) == "3, 2 x 4 blocks; 8 to 9 parameters on a stage"
 
 

@@ -72,8 +72,7 @@ def run_trial(trial: Trial) -> Report:
     found = load_newest_whole(folder, pieces, groups, report=lambda path, _: damaged.append(step_of(path)))
     step = int(found.manifest.facts["step"]) if found else 0  # type: ignore[arg-type]
     check(pieces, step)
-    saver = Saver(folder, CheckpointConfig(**trial.rules), groups)
-    saver.reserve(pieces)
+    saver = Saver(folder, CheckpointConfig(**trial.rules), groups, pieces)
     inject(trial, groups)
     saved: list[int] = []
     removed = 0
