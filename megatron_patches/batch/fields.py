@@ -9,9 +9,9 @@ from typing import Literal
 DType = Literal["int64", "float"]
 """`float` is the run's type of activations"""
 
-AttentionKind = Literal["full", "causal", "ranges", "documents"]
+AttentionKind = Literal["full", "causal", "ranges", "documents", "causal_documents"]
 """Which keys a token sees: all; those up to its own place; those of a range of its own (field `visible`); those of its
-own document up to its own place, or all of it (field `documents`)."""
+own document (field `documents`); those of its own document up to its own place."""
 
 
 @dataclass(frozen=True)

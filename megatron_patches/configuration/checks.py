@@ -73,7 +73,7 @@ def _inputs(config: RunConfig) -> Iterator[Problem]:
     elif given.attention not in architecture.patterns:
         yield Problem(
             "objective",
-            f"{names}: its tokens would see {given.attention} keys, and the model's can see "
+            f"{names}: its tokens see keys by the pattern {given.attention}, and the model's by "
             f"{' or '.join(sorted(architecture.patterns))}; choose another objective.name or model.name",
         )
 

@@ -37,15 +37,15 @@ class ContextReader:
 _OF_A_CONTEXT = frozenset(field.name for field in (POSITIONS, VISIBLE, DOCUMENTS))
 
 
-def _documents(fields: dict[str, Tensor]) -> AttentionPattern:
-    """Of tokens that predict the next one."""
+def _documents(fields: dict[str, Tensor], causal: bool) -> AttentionPattern:
     documents = fields[DOCUMENTS.name]
-    return Documents(documents, documents, causal=True)
+    return Documents(documents, documents, causal)
 
 
 _PATTERNS: dict[AttentionKind, Callable[[dict[str, Tensor]], AttentionPattern]] = {
     "full": lambda fields: FULL,
     "causal": lambda fields: CAUSAL,
     "ranges": lambda fields: Ranges(fields[VISIBLE.name]),
-    "documents": _documents,
+    "documents": lambda fields: _documents(fields, causal=False),
+    "causal_documents": lambda fields: _documents(fields, causal=True),
 }

@@ -118,7 +118,7 @@ class CausalConfig(_NextToken):
     @property
     def inputs(self) -> ModelInputs:
         switched = ((POSITIONS, self.reset_positions), (DOCUMENTS, self.reset_attention))
-        attention: AttentionKind = "documents" if self.reset_attention else "causal"
+        attention: AttentionKind = "causal_documents" if self.reset_attention else "causal"
         return ModelInputs((TOKENS, *(field for field, is_on in switched if is_on)), attention, self.reset_attention)
 
     def describe(self) -> str:

@@ -33,6 +33,7 @@ BITFIT = "only biases are trained"
 MODELS[BITFIT] = {"embedding_norm": True, "position_embedding": "rotary"}
 DOCUMENTS = "positions and attention start anew in the middle"
 MODELS[DOCUMENTS] = {}
+WITH_DOCUMENTS = ModelInputs((TOKENS, POSITIONS, OF_DOCUMENTS), "causal_documents")
 LAYOUTS = {
     "tensor 2": Layout(2, 1, 1),
     "tensor 4": Layout(4, 1, 1),
@@ -76,7 +77,9 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     results = []
     for kind, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | switches)
-        inputs = ModelInputs((TOKENS, POSITIONS, OF_DOCUMENTS), "documents") if kind == DOCUMENTS else PLAIN_INPUTS
+        inputs = (
+            ModelInputs((TOKENS, POSITIONS, OF_DOCUMENTS), "causal_documents") if kind == DOCUMENTS else PLAIN_INPUTS
+        )
         plain = plain_model(model, SEQUENCE, groups, randomness, inputs=inputs)
         named = canonical_parameters(plain)
         for name, parameter in named.items():

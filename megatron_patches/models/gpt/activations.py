@@ -192,7 +192,7 @@ def _attention(sizes: _Sizes) -> int:
 
 def _mask_of_documents(sizes: _Sizes) -> int:
     """What each layer keeps where tokens see other ranges than all before them; ALiBi's causal bias is one for all."""
-    if sizes.work.inputs.attention == "causal":
+    if sizes.work.inputs.attention in ("causal", "full"):
         return 0
     pairs = sizes.tokens * sizes.places
     return pairs * sizes.heads * sizes.width if sizes.model.position_embedding.name == "alibi" else pairs

@@ -38,7 +38,7 @@ class GPT(Architecture):
     parts = ("token_embedding", "positions", "attention", "mlp", "norms", "head")
     requires = frozenset({TOKENS.name})
     accepts = frozenset({POSITIONS.name, VISIBLE.name, DOCUMENTS.name})
-    patterns = frozenset({"causal", "ranges", "documents"})
+    patterns = frozenset({"causal", "ranges", "causal_documents"})
 
     def parameters(self, model: ModelConfig, lengths: SampleLengths) -> list[ParameterRow]:
         return gpt_parameters(model, lengths.of("tokens"))
