@@ -123,7 +123,7 @@ def busiest_blocks(config: RunConfig, layout: Layout) -> dict[str, int]:
 
 def _sums_of_a_block(config: RunConfig) -> int:
     """Row-parallel matrices, whose outputs tensor-parallel ranks add up, of the block that has most of them."""
-    row_parallel = [row for row in config.parameters if row.cut and row.cut.dimension == len(row.shape) - 1]
+    row_parallel = [row for row in config.parameters if row.is_row_parallel]
     return max(Counter(row.layer for row in row_parallel if row.stack is not None).values(), default=0)
 
 

@@ -82,6 +82,11 @@ class ParameterRow:
         """Number of its block in the stack."""
         return int(self.layer.rpartition(".")[2]) if self.stack else None
 
+    @property
+    def is_row_parallel(self) -> bool:
+        """Whether it is a matrix of whose inputs ranks have a part each, so that they add up its outputs."""
+        return self.matrix and self.cut is not None and self.cut.dimension == len(self.shape) - 1
+
     def cut_dimension(self, parts: int) -> int | None:
         """The dimension that so many tensor-parallel ranks share, None where each holds everything."""
         if self.cut is None or (self.cut.shared and self.shape[self.cut.dimension] < parts):
