@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.model_parallel_config import ModelParallelConfig
-from megatron.core.tensor_parallel import (
+from torch import Tensor, nn
+
+from megatron_patches.parallel.fp8 import Fp8Linear, multiply_in_fp8
+from megatron_patches.parallel.megatron_core import (
     ColumnParallelLinear,
+    ModelParallelConfig,
     RowParallelLinear,
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
-from torch import Tensor, nn
-
-from megatron_patches.parallel.fp8 import Fp8Linear, multiply_in_fp8
 from megatron_patches.parallel.parameters import ParameterInfo, describe
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.tensor_slice import TensorSlice
