@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -95,8 +96,9 @@ def wait_for(parent: psutil.Process, module: str) -> psutil.Process:
     while True:
         still_runs(parent, parent.create_time())
         for child in parent.children():
-            if module in child.cmdline():
-                return child
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                if module in child.cmdline():
+                    return child
         time.sleep(LOOK_EVERY)
 
 

@@ -65,12 +65,20 @@ class TestMegatronCore:
         assert loaded_by("import megatron_patches.parallel.megatron_core") == set()
 
     def test_everything_can_be_imported_afterwards(self) -> None:
-        """Names of packages whose code had to wait, modules, and what was absent or left undecorated."""
-        code = """
+        """Modules, names of packages whose code had to wait, and what was absent or left undecorated; no copies."""
+        run_python("""
 from megatron_patches.parallel import megatron_core as ours
+from megatron.core.num_microbatches_calculator import RampupBatchsizeNumMicroBatchesCalculator
+from megatron.core.datasets.indexed_dataset import IndexedDataset
 import megatron.core
+try:
+    megatron.core.no_such_name
+except AttributeError:
+    pass
+else:
+    raise AssertionError("a name that is nowhere")
 from megatron.core.tensor_parallel import ColumnParallelLinear, vocab_parallel_cross_entropy
-assert ColumnParallelLinear is ours.ColumnParallelLinear, "there are no second copies"
+assert ColumnParallelLinear is ours.ColumnParallelLinear
 assert megatron.core.parallel_state is megatron.core.mpu is ours.parallel_state
 assert megatron.core.DistributedDataParallel and megatron.core.utils.divide(4, 2) == 2
 from megatron.core.transformer.utils import erf_gelu, make_sharded_tensors_for_checkpoint
@@ -79,43 +87,33 @@ from megatron.core.optimizer.grad_scaler import DynamicGradScaler
 import torch, torch.distributed._tensor, wandb
 assert hasattr(erf_gelu, "_torchdynamo_orig_callable"), "megatron-core's torch.compile is back"
 assert torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(1)).item() == 2
-import importlib.util, sys
-assert "transformer_engine" not in sys.modules
-"""
-        run_python(code)
-
-    def test_modules_come_as_ever_without_their_package_being_asked(self) -> None:
-        run_python(
-            "import megatron_patches.parallel.megatron_core\n"
-            "from megatron.core.num_microbatches_calculator import RampupBatchsizeNumMicroBatchesCalculator\n"
-            "from megatron.core.datasets.indexed_dataset import IndexedDataset\n"
-            "from megatron.core.distributed import DistributedDataParallel\n"
-        )
-
-    def test_a_name_that_is_nowhere_is_still_an_error(self) -> None:
-        run_python(
-            "import megatron_patches.parallel.megatron_core, megatron.core\n"
-            "try:\n    megatron.core.no_such_name\nexcept AttributeError:\n    pass\nelse:\n    raise AssertionError\n"
-        )
+""")
 
     def test_where_it_was_imported_before_nothing_is_changed(self) -> None:
-        run_python(
-            "import megatron.core, sys\n"
-            "before = dict(sys.modules)\n"
-            "from megatron_patches.parallel import megatron_core as ours\n"
-            "assert megatron.core.mpu is ours.parallel_state\n"
-            "assert all(sys.modules[name] is module for name, module in before.items())\n"
-        )
+        run_python("""
+import sys, types
+sys.modules["megatron.core"] = core = types.ModuleType("megatron.core")
+before = dict(sys.modules)
+from megatron_patches.megatron_core_patches.narrow_import import narrow_import
+with narrow_import():
+    assert sys.modules["megatron.core"] is core and None not in sys.modules.values()
+assert not [name for name in sys.modules.keys() - before.keys() if name.startswith("megatron.")]
+""")
 
     def test_a_failure_within_leaves_nothing_hidden(self) -> None:
-        run_python(
-            "import sys\n"
-            "from megatron_patches.megatron_core_patches.narrow_import import narrow_import\n"
-            "try:\n    with narrow_import():\n        import megatron.core.nothing\n"
-            "except ModuleNotFoundError:\n    pass\n"
-            "assert None not in sys.modules.values()\n"
-            "from megatron.core import DistributedDataParallel\n"
-        )
+        run_python("""
+import sys
+from megatron_patches.megatron_core_patches.narrow_import import narrow_import
+try:
+    with narrow_import():
+        import megatron.core.nothing
+except ModuleNotFoundError:
+    pass
+assert None not in sys.modules.values() and "megatron.core.transformer" not in sys.modules
+from megatron.core.jit import jit_fuser
+import torch
+assert jit_fuser is torch.compile
+""")
 
     def test_one_module_of_ours_imports_it(self) -> None:
         """Any other would bring all of it, if it came first."""
@@ -154,20 +152,20 @@ PATCH = (
     "patch()  # once for each engine of a process"
 )
 
+COMPILE_LATER = """
+assert torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(1)).item() == 2
+optimizer.step()
+optimizer.zero_grad()
+"""
+
 
 class TestOptimizers:
     """torch_patches/eager_optimizers.py"""
 
     def test_they_step_as_ever_without_dynamo(self) -> None:
-        theirs, ours = run_python(STEPS.format(patch="")).split(), run_python(STEPS.format(patch=PATCH)).split()
+        """And with it, when something is compiled later."""
+        theirs = run_python(STEPS.format(patch="")).split()
+        ours = run_python(STEPS.format(patch=PATCH) + COMPILE_LATER).split()
         assert theirs[:-1] == ours[:-1]
         assert theirs[-1] == "True", "torch needs no Dynamo for a step now: remove eager_optimizers.py"
         assert ours[-1] == "False"
-
-    def test_compiling_later_works(self) -> None:
-        later = (
-            "import torch\n"
-            "assert torch.compile(lambda x: 2 * x, backend='aot_eager')(torch.ones(1)).item() == 2\n"
-            "optimizer.step()\noptimizer.zero_grad()\n"
-        )
-        run_python(STEPS.format(patch=PATCH) + later)
