@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,13 +114,9 @@ def run_torchrun(options: argparse.Namespace) -> int | Failure:
 
 
 def quieten_libraries() -> None:
-    """Settings that spare people 20 lines of what they know, in this process and those it starts; a user's own win."""
+    """Settings that spare people what they know, in this process and those it starts; a user's own win."""
     import torch
 
-    # megatron-core says it four times a process; Trainyard needs neither of the two
-    expected = "Transformer Engine and Apex are not installed"
-    os.environ.setdefault("PYTHONWARNINGS", f"ignore:{expected}:UserWarning")
-    warnings.filterwarnings("ignore", message=expected, category=UserWarning)
     # tensor parallelism overlaps a reduction with a product only if kernels start in order; megatron-core asks for it
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if not torch.cuda.is_available():

@@ -22,6 +22,7 @@ from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.run_config import RunConfig
+from megatron_patches.torch_patches.eager_optimizers import run_optimizers_eagerly
 from megatron_patches.training_config import LossScaleConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,6 +50,8 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     assert any(parameter.requires_grad for parameter in module.parameters()), "a pipeline stage has nothing to train"
     if compiles(config, groups):
         compile_blocks(module)
+    else:
+        run_optimizers_eagerly()
     scale = LossScale(training.loss_scale or LossScaleConfig(), groups.device) if training.precision == "fp16" else None
     zero_stage = groups.layout.zero_stage(config.parallel.zero_stage)
     rest = (build_measures(groups), groups, config.optimizer, zero_stage, training.micro_batch_size, scale)

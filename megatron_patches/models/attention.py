@@ -25,6 +25,8 @@ class SelfAttention(nn.Module):
     values is ordered (group; key, value; feature).
     """
 
+    outside_graphs = ("_attend_replayed",)
+
     def __init__(
         self,
         config: ModelConfig,
@@ -73,7 +75,6 @@ class SelfAttention(nn.Module):
             attended = recomputed(self._attend, query, key, value, context, draws=drops)
         return self.output(attended)
 
-    @torch.compiler.disable
     def _attend_replayed(self, query: Tensor, key: Tensor, value: Tensor, context: TokenContext) -> Tensor:
         return replayed(self._attend, query, key, value, context, randomness=self.randomness)
 

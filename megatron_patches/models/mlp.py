@@ -18,6 +18,8 @@ class MLP(nn.Module):
     halves of its features; the first half is activated and multiplies the second.
     """
 
+    outside_graphs = ("_finish_without_keeping",)
+
     def __init__(self, config: ModelConfig, groups: ProcessGroups, recomputation: Recomputation) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
@@ -39,7 +41,6 @@ class MLP(nn.Module):
     def _finish(self, features: Tensor) -> Tensor:
         return self.down(self._activate(features))
 
-    @torch.compiler.disable
     def _finish_without_keeping(self, activated: Tensor, features: Tensor) -> Tensor:
         with without_keeping(activated, features, self._activate):
             return self.down(activated)

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from megatron.core.tensor_parallel import (
-    gather_from_sequence_parallel_region,
-    reduce_scatter_to_sequence_parallel_region,
-)
 from torch import Tensor, nn
 
 from data_tools.errors import TrainyardError
+from megatron_patches.parallel.megatron_core import (
+    gather_from_sequence_parallel_region,
+    reduce_scatter_to_sequence_parallel_region,
+)
 
 FORWARD, BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
 LEAST_MAGNITUDE = 1e-30

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.model_parallel_config import ModelParallelConfig
-from megatron.core.tensor_parallel import (
+from torch import Tensor, nn
+
+from megatron_patches.parallel.fp8 import Fp8Linear, multiply_in_fp8
+from megatron_patches.parallel.megatron_core import (
     ColumnParallelLinear,
+    ModelParallelConfig,
     RowParallelLinear,
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
-from torch import Tensor, nn
-
-from megatron_patches.parallel.fp8 import Fp8Linear, multiply_in_fp8
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -37,7 +37,6 @@ def _core_config(groups: ProcessGroups) -> ModelParallelConfig:
     )
 
 
-@torch.compiler.disable
 def whole_features(features: Tensor, groups: ProcessGroups) -> Tensor:
     """`[tokens, batch, features]` -> `[sequence, batch, features]`, for a layer of which each rank computes a part.
 
@@ -57,7 +56,11 @@ def _alone(inputs: int, outputs: int, groups: ProcessGroups, bias: bool, exact: 
 
 
 def _shared(linear: Any, groups: ProcessGroups, exact: bool = False) -> Any:
-    """megatron-core's layer, with the product that the run asks for."""
+    """megatron-core's layer, with the product that the run asks for.
+
+    Its messages go between compiled pieces: Dynamo takes no asynchronous collective.
+    """
+    linear.outside_graphs = ("forward",)
     if not exact and groups.kernels.fp8 != "none":
         multiply_in_fp8(linear, groups.tensor_group)
     return linear
@@ -67,14 +70,8 @@ def _apply(linear: nn.Module, features: Tensor) -> Tensor:
     """The layer and its bias, which megatron-core leaves to us: with a frozen weight it would give it no gradient."""
     if isinstance(linear, nn.Linear):
         return linear(features)
-    output, bias = _communicate(linear, features)
+    output, bias = linear(features)
     return output if bias is None else output + bias
-
-
-@torch.compiler.disable
-def _communicate(linear: nn.Module, features: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The layer without its bias, its messages between compiled pieces: Dynamo takes no asynchronous collective."""
-    return linear(features)
 
 
 class SplitOutput(nn.Module):
@@ -108,13 +105,18 @@ class WholeOutput(nn.Module):
     `[tokens, batch, inputs] -> [sequence, batch, outputs]`. For keys and values of fewer heads than ranks.
     """
 
+    outside_graphs = ("_whole",)
+
     def __init__(self, inputs: int, outputs: int, groups: ProcessGroups, *, bias: bool = True) -> None:
         super().__init__()
         self.groups = groups
         self.linear = _alone(inputs, outputs, groups, bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.linear(whole_features(features, self.groups))
+        return self.linear(self._whole(features))
+
+    def _whole(self, features: Tensor) -> Tensor:
+        return whole_features(features, self.groups)
 
 
 class SplitInput(nn.Module):
