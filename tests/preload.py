@@ -11,16 +11,16 @@ warnings.filterwarnings("ignore")
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 # what DeepSpeed imports when an engine is made
-import deepspeed.comm.mori  # noqa: E402, F401
-import deepspeed.module_inject.auto_ep_layer  # noqa: E402, F401
+import deepspeed.comm.mori  # noqa: E402
+import deepspeed.module_inject.auto_ep_layer  # noqa: E402
 import deepspeed.ops  # noqa: E402
-import deepspeed.runtime.superoffload.superoffload_stage3  # noqa: E402, F401
-import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: E402, F401
+import deepspeed.runtime.superoffload.superoffload_stage3  # noqa: E402
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: E402
 import numpy.ma  # noqa: E402, F401
 import torch.profiler._cupti_monitor  # noqa: E402, F401
 
 import megatron_patches.train  # noqa: E402, F401
-import tests.small_engine  # noqa: E402, F401
+import tests.small_engine  # noqa: E402
 import tests.small_training  # noqa: E402, F401
 
 # DeepSpeed starts a compiler to see which of its extensions could be built: 0.15 s
