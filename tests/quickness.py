@@ -18,7 +18,7 @@ STARTERS = {
 """what starts processes and servers, where a test, a fixture or a function of the tests that they call names it"""
 STARTS = {"os.fork", "os.posix_spawn", "os.system", "socket.bind", "subprocess.Popen", "tests.ranks"}
 """Python's own names of these events, and that of `tests/ranks.py`"""
-INSTANT = {"git", "bash"}
+INSTANT = {"bash", "git", "squeue", "uname"}
 """programs that any test may start: they take milliseconds"""
 
 _watched: list[str] = []

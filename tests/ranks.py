@@ -44,7 +44,7 @@ class Ranks:
             self.processes.append(process)
             self._ends.append(mine)
 
-    def results(self, timeout: float = 120) -> list[Any]:
+    def results(self, timeout: float = 300) -> list[Any]:
         """What the function returned on each rank, in order; raises RankFailed or TimeoutError."""
         deadline = time.monotonic() + timeout
         results = []
@@ -70,7 +70,7 @@ class Ranks:
             process.join()
 
 
-def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any, timeout: float = 120) -> list[Any]:
+def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any, timeout: float = 300) -> list[Any]:
     """Call `function(*arguments)` on every rank; its result on each."""
     return Ranks(function, world_size, *arguments).results(timeout)
 

@@ -153,7 +153,7 @@ class Cluster:
             raise TimeoutError(f"{error}; its log:\n{self.log(job)}") from None
         return self.state(job)
 
-    def wait_for_log(self, job: int, text: str, timeout: float = 30) -> None:
+    def wait_for_log(self, job: int, text: str, timeout: float = 60) -> None:
         """Waits until a job's log holds a text.
 
         Raises:
