@@ -55,6 +55,8 @@ TORCH_FREE_IN_ENGINE = [
     "events",
     "flops",
     "hardware",
+    "launch_checks.checks",
+    "launch_checks.facts",
     "layout",
     "model_summary",
     "models.parameter_table",
