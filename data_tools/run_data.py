@@ -1,6 +1,6 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 
 from data_tools.data_config import DataConfig
 from data_tools.dataset_manifest import read_dataset_manifest
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainyardError, refuse
 from data_tools.indexed_dataset import IndexedDataset
 from data_tools.manifest import verify_files
 from data_tools.sample_lengths import SampleLengths
@@ -108,20 +108,22 @@ class RunData:
         Raises:
             TrainyardError: the tokenizer has no such token, or the documents do not end with it.
         """
+        refuse(self.end_of_document_problems(needed_by))
+        return self._facts.tokenizer.end_of_document if needed_by else None
+
+    def end_of_document_problems(self, needed_by: Sequence[str]) -> Iterator[str]:
+        """Why the settings of a run that must see where documents end cannot."""
         if not needed_by:
-            return None
+            return
         need, tokenizer = f"{' and '.join(needed_by)} must see where documents end", self._facts.tokenizer
         if tokenizer.end_of_document is None:
-            raise TrainyardError(
+            yield (
                 f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
                 "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
                 "--append-eod, or leave the setting at its default"
             )
-        if (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
-            raise TrainyardError(
-                f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
-            )
-        return tokenizer.end_of_document
+        elif (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
+            yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
 
     def _without_end_of_document(self, token: int) -> str | None:
         """What is wrong if the documents do not end with the token. How an adopted dataset was made is not known:
@@ -145,16 +147,19 @@ class RunData:
             validation_samples: samples of one validation; 0 if the run has none.
 
         Raises:
-            TrainyardError: a token id beyond the vocabulary, or too few samples.
+            TrainyardError: a token id beyond the vocabulary, or too few samples; all of it is told.
         """
-        largest = self._facts.largest_token_id
-        if largest >= vocab_size:
-            raise TrainyardError(
-                f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
-                f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
-            )
-        self._check_training(training_samples)
-        self._check_validation(validation_samples)
+        refuse(
+            [
+                *self.vocabulary_problems(vocab_size),
+                *self.training_problems(training_samples),
+                *self.validation_problems(validation_samples),
+            ]
+        )
+        return self.plan(training_samples, validation_samples)
+
+    def plan(self, training_samples: int, validation_samples: int) -> DataPlan:
+        """How much a run reads of data that is enough for it."""
         training, validation = self._windows
         return DataPlan(
             window=self._lengths.stride,
@@ -168,16 +173,26 @@ class RunData:
             validation_samples=validation_samples,
         )
 
-    def _check_training(self, samples: int) -> None:
+    def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
+        """Whether each token has a row in an embedding of so many."""
+        largest = self._facts.largest_token_id
+        if largest >= vocab_size:
+            yield (
+                f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
+                f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
+            )
+
+    def training_problems(self, samples: int) -> Iterator[str]:
+        """Whether the training split has samples at all, and enough of them for a run of so many."""
         windows = len(self._windows[0])
         if windows == 0:
-            raise TrainyardError(
+            yield (
                 f"the training split of {self.prefix} (data.split {self._config.split}) has "
                 f"{self._windows[0].tokens} tokens, one sample needs {self._lengths.read}; "
                 "give more data, a larger share, or a smaller data.sequence_length"
             )
-        if samples > windows * self._config.max_epochs:
-            raise TrainyardError(
+        elif samples > windows * self._config.max_epochs:
+            yield (
                 f"the run reads {samples:,} samples = {samples / windows:.3f} epochs of the {windows:,} windows of "
                 f"{self._lengths.stride} in the training split of {self.prefix}, data.max_epochs allows "
                 f"{self._config.max_epochs:g}; give more data, fewer training.steps, or set data.max_epochs to "
@@ -188,10 +203,11 @@ class RunData:
         first, last = self._ranges[split]
         return last - first
 
-    def _check_validation(self, samples: int) -> None:
+    def validation_problems(self, samples: int) -> Iterator[str]:
+        """Whether the validation split has so many samples."""
         windows = len(self._windows[1])
         if samples > windows:
-            raise TrainyardError(
+            yield (
                 f"evaluation.samples is {samples:,}, the validation split of {self.prefix} (data.split "
                 f"{self._config.split}) has {windows:,} windows of {self._lengths.stride} "
                 f"({self._windows[1].tokens:,} tokens, {self._documents(1)} of "

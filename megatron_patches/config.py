@@ -2,19 +2,38 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainyardError, refuse
 from megatron_patches.configuration.checks import check_run
 from megatron_patches.configuration.fields import expand_environment
 from megatron_patches.configuration.layers import override_layer, read_layers
 from megatron_patches.configuration.merging import merge_layers
-from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, report, report_on_whole
+from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, of_key, of_whole
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """A run whose sections are each in order, and what is wrong all the same."""
+
+    config: RunConfig
+    problems: tuple[Problem, ...] = ()
+    """of what lies between keys, and of variables that are not set; each text headed by where it comes from"""
+
+    def texts(self) -> list[str]:
+        """The problems as people read them."""
+        return [problem.text for problem in self.problems]
+
+    def checked(self) -> RunConfig:
+        """The configuration; raises TrainyardError with every problem where there are any."""
+        refuse(self.texts())
+        return self.config
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -24,6 +43,15 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         TrainyardError: every problem of the file, its bases and the overrides, one a line, each with its remedy.
+    """
+    return read_run(path, overrides).checked()
+
+
+def read_run(path: Path, overrides: Sequence[str] = ()) -> ReadRun:
+    """As `load_run`, for callers that look for more problems than the configuration's before they tell them.
+
+    Raises:
+        TrainyardError: a section is not in order, so that there is no configuration; every problem is told.
     """
     merged = merge_layers([*read_layers(path), override_layer(overrides, RunConfig)], RunConfig)
     settings, unset = expand_environment(RunConfig, merged.settings, os.environ)
@@ -42,7 +70,7 @@ def load_resolved(path: Path) -> RunConfig:
         TrainyardError: the file is missing, damaged, or written by a version with other keys.
     """
     settings = read_yaml(path)
-    return _validate(settings, [], {"": str(path)}, str(path))
+    return _validate(settings, [], {"": str(path)}, str(path)).checked()
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -50,17 +78,12 @@ def to_yaml(config: RunConfig) -> str:
     return dump_yaml(config.model_dump())
 
 
-def _validate(
-    settings: Mapping[str, Any], problems: list[Problem], origins: Mapping[str, str], whole: str
-) -> RunConfig:
+def _validate(settings: Mapping[str, Any], problems: list[Problem], origins: Mapping[str, str], whole: str) -> ReadRun:
     """`origins` are those of keys; what no key alone is to blame for is a problem of the `whole`."""
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
-        problems = [*problems, *explain(error, RunConfig)]
-        raise TrainyardError(report(problems, origins)) from None
-    between_keys = check_run(config)
-    if problems or between_keys:
-        complaints = [report(problems, origins)] if problems else []
-        raise TrainyardError("\n".join([*complaints, *report_on_whole(between_keys, origins, whole)]))
-    return config
+        found = [of_key(problem, origins).text for problem in [*problems, *explain(error, RunConfig)]]
+        raise TrainyardError("\n".join(found)) from None
+    between_keys = [of_whole(problem, origins, whole) for problem in check_run(config)]
+    return ReadRun(config, (*(of_key(problem, origins) for problem in problems), *between_keys))

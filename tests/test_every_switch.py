@@ -18,7 +18,8 @@ from data_tools.storage.transfer import Options
 from megatron_patches.config import load_run
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.events import effective, read_events
-from megatron_patches.plan import Machines, plan_run, summary
+from megatron_patches.launch_checks.facts import Machines
+from megatron_patches.plan import plan_run, summary
 from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import start_launch
 from tests.ranks import run_on_ranks

@@ -54,6 +54,8 @@ TORCH_FREE_IN_ENGINE = [
     "estimate.text",
     "events",
     "hardware",
+    "launch_checks.checks",
+    "launch_checks.facts",
     "layout",
     "models.architecture",
     "models.gpt.architecture",

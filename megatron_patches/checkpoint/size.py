@@ -2,10 +2,10 @@
 Torch-free."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.errors import TrainyardError
 from megatron_patches.optim.moment_table import moment_bytes
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_patterns import is_trained
@@ -50,12 +50,16 @@ def host_bytes(config: RunConfig, layout: Layout) -> int:
     return round(checkpoint_size(config).full * max(stages) / sum(stages) / (layout.tensor * layout.data))
 
 
-def require_space(config: RunConfig, checkpoints: Path) -> None:
-    """Raise TrainyardError if the file system has no room for the run's next checkpoint."""
-    place = next(folder for folder in (checkpoints, *checkpoints.parents) if folder.exists())
-    free, needed = shutil.disk_usage(place).free, round(checkpoint_size(config).full * ALONGSIDE)
+def free_space(folder: Path) -> int:
+    """Bytes that are free where a folder is, or would be made."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
+def space_problems(config: RunConfig, checkpoints: Path, free: int) -> Iterator[str]:
+    """Whether so many free bytes have room for the run's next checkpoint."""
+    needed = round(checkpoint_size(config).full * ALONGSIDE)
     if free < needed:
-        raise TrainyardError(
+        yield (
             f"{checkpoints}: the next checkpoint takes {readable(needed)}, and {readable(free)} are free there. Free "
             "space, name another place for runs (export TRAINYARD_RUNS=FOLDER), or keep fewer checkpoints "
             "(checkpoint.keep_last)"
