@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 
 import torch
@@ -56,8 +57,6 @@ class Trainer:
         self.callbacks = callbacks
         self.progress = Progress()
         self.stop_reason: str | None = None
-        self._work = config.architecture.flops(config.model, config.lengths).computed
-        """FLOPs of a token without what recomputation repeats, attention counted whole"""
         self._unread: _StepOnDevice | None = None
         self._read_at = 0.0
 
@@ -65,6 +64,11 @@ class Trainer:
     def speaks(self) -> bool:
         """Whether this rank writes logs and events for all."""
         return self.groups.rank == 0
+
+    @cached_property
+    def _flops(self) -> float:
+        """Of a token, without what recomputation repeats, attention counted whole."""
+        return self.config.architecture.flops(self.config.model, self.config.lengths).computed
 
     def fit(self) -> Outcome:
         """Train to the last step, or to the step at which all ranks agree to stop."""
@@ -116,7 +120,7 @@ class Trainer:
         self.emit(StepRecord(
             step=done.step, samples=done.samples, tokens=done.tokens, batch_size=done.batch_size,
             loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,
-            tflops_per_process=rate * self._work / self.groups.layout.world_size / 1e12,
+            tflops_per_process=rate * self._flops / self.groups.layout.world_size / 1e12,
             loss_scale=scale[0] if scale else None,
         ))  # fmt: skip
 

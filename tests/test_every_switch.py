@@ -4,6 +4,7 @@ What must differ is the numbers of training, what the ranks hold, what the plan 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.small_artefacts import make_checkpoint
 from tests.small_engine import SmallEngine, record_steps
 from tests.small_run import SMALL_RUN, write_run
 from tests.small_training import SmallData, train_launch
-from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Trains, Writes
+from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Refuses, Trains, Writes
 from tools.runs_choices import choices_of
 from tools.sync_due import due_tasks
 from tools.sync_items import items_of, loose_files
@@ -267,6 +268,14 @@ def test_a_key_changes_what_a_launch_leaves(
             seen[run] = launch_and_look(small_data, tmp_path, words)
         found.append(seen[run][case.what])
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Refuses)])
+def test_a_key_takes_nothing_else(key: str, small_data: SmallData, tmp_path: Path) -> None:
+    case = CASES[key]
+    assert isinstance(case, Refuses)
+    with pytest.raises(TrainyardError, match=re.escape(case.text)):
+        configure(small_data, tmp_path, case.change)
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Copies)])

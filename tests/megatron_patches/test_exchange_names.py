@@ -93,7 +93,7 @@ def test_the_forks_count_layers_differently(first: int) -> None:
 
 def test_bigscience_names_are_complete() -> None:
     names = bigscience_pipeline(MODEL)
-    rows = [row.name for row in parameter_table(MODEL, 8)]
+    rows = [row.name for row in parameter_table(MODEL, causal_lengths(8))]
     theirs = [names.to_theirs(row) for row in rows]
     assert len(set(theirs)) == len(rows) and None not in theirs
     found = megatron_map([name for name in theirs if name], MODEL, {})

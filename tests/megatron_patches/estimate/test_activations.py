@@ -110,5 +110,5 @@ def test_in_bf16_too(model: str) -> None:
 
 def test_a_gpu_keeps_narrower_masks_than_a_cpu() -> None:
     config, layout = run("dropout", "none", 4), LAYOUTS["single"]
-    on_gpu, on_cpu = (activations(config, layout, device=device).block for device in ("cuda", "cpu"))  # type: ignore[arg-type]
+    on_gpu, on_cpu = (activations(config, layout, device=device).blocks["layers"] for device in ("cuda", "cpu"))  # type: ignore[arg-type]
     assert on_gpu < on_cpu
