@@ -71,7 +71,7 @@ def two_stacks_activations(model: TwoStacksConfig, work: Workload) -> Activation
         "encoder.layers": encoder.norm + encoder.mask + encoder.mlp,
         "decoder.layers": packed + 2 * (decoder.norm + decoder.mask) + decoder.mlp - decoder.stream,
     }
-    bias = {"encoder.layers": _bias(encoder), "decoder.layers": 0}
+    bias = {"encoder.layers": _bias(encoder) + _distances(encoder), "decoder.layers": 0}
     kept = {
         "none": {stack: rest[stack] + projected[stack] + inside[stack] for stack in rest},
         "selective": {stack: rest[stack] + projected[stack] + bias[stack] for stack in rest},
@@ -93,9 +93,13 @@ def two_stacks_activations(model: TwoStacksConfig, work: Workload) -> Activation
 
 
 def _bias(side: _Side) -> int:
-    """The table's bias, and the numbers of distances that it is read by."""
-    pairs = side.places**2
-    return pairs * (side.model.heads // side.work.layout.tensor * side.work.width + INT64)
+    """What a block adds to its scores."""
+    return side.places**2 * (side.model.heads // side.work.layout.tensor) * side.work.width
+
+
+def _distances(side: _Side) -> int:
+    """By which the table is read, in front of each block."""
+    return side.places**2 * INT64
 
 
 def _attention(queries: _Side, keys: _Side, biased: bool = False) -> int:
@@ -103,5 +107,5 @@ def _attention(queries: _Side, keys: _Side, biased: bool = False) -> int:
     heads = queries.model.heads // queries.work.layout.tensor
     rows = queries.work.micro_batch * queries.places * heads
     if biased and queries.work.device == "cpu":  # a kernel that writes all scores out
-        return rows * keys.places * queries.work.width + queries.share + keys.share + _bias(queries)
-    return rows * FP32 + (_bias(queries) if biased else 0)
+        return rows * keys.places * queries.work.width + queries.share + keys.share + _distances(queries)
+    return rows * FP32 + (_bias(queries) + _distances(queries) if biased else 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from data_tools.sample_lengths import SampleLengths
 from megatron_patches.batch.fields import ModelInputs
+from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.architecture import Activations, Architecture, FlopsPerToken, Recomputation, Workload
 from megatron_patches.parameters.row import ParameterRow, PathLayer
 from tests.second_architecture.activations import two_stacks_activations
@@ -47,6 +49,17 @@ class TwoStacks(Architecture):
         bias = f"relative bias of {model.buckets} buckets in the encoder"
         dropped = f", dropout {model.dropout:g}" if model.dropout else ""
         return f"{blocks}, width {model.width}, {model.heads} heads, {bias}, relu {model.features}{dropped}"
+
+    def problems(self, model: TwoStacksConfig, workload: Workload) -> Iterator[Problem]:
+        """What its layers were not made for."""
+        if workload.training.attention_kernel in ("flash", "cudnn"):
+            yield Problem(
+                "training.attention_kernel",
+                f"training.attention_kernel {workload.training.attention_kernel} gives the encoder's learned bias no "
+                "gradient; use efficient, math or auto",
+            )
+        if workload.training.fp8 != "none":
+            yield Problem("training.fp8", "training.fp8 is not for model two_stacks; use none")
 
     def layers(
         self,
