@@ -38,14 +38,14 @@ class PipelineEngine(DeepSpeedEngine):
         # torch warns that a broadcast is no step of autograd; DeepSpeed sends activations and gradients itself
         warnings.filterwarnings("ignore", message="c10d::broadcast_", category=UserWarning)
         parameters = canonical_parameters(module)
-        torch_optimizer = mixed_precision_optimizer(optimizer, parameters, zero_stage, groups)
+        names = {id(parameter): name for name, parameter in parameters.items()}
+        tied = {names[id(weight)]: group for weight, group in module.get_tied_weights_and_groups()}
+        torch_optimizer = mixed_precision_optimizer(optimizer, parameters, zero_stage, groups, tied)
         self.deepspeed, *_ = deepspeed.initialize(
             model=module,
             optimizer=torch_optimizer,
             config=deepspeed_config(zero_stage, micro_batch_size, groups.layout),
         )
-        names = {id(parameter): name for name, parameter in parameters.items()}
-        tied = {names[id(weight)]: group for weight, group in self.deepspeed.module.get_tied_weights_and_groups()}
         self._adopt(parameters, torch_optimizer, tied)
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
