@@ -39,6 +39,9 @@ SGD = ["--optimizer={name: sgd, learning_rate: 1.0, momentum: 0.9, weight_decay:
        "--schedule.final_learning_rate=0.1"]  # fmt: skip
 MUON = ["--optimizer={name: muon, learning_rate: 1e-2, gradient_clip: 0.05, rest: {learning_rate: 1e-2}}"]
 ADAFACTOR = ["--optimizer={name: adafactor, learning_rate: 1e-2, gradient_clip: 0.05}"]
+# its second moments are summed over stages; the two shared tables are in groups of their own, which ZeRO steps by turns
+APART = ["--optimizer={name: adafactor, learning_rate: 1e-2, weight_decay: 0.1, gradient_clip: 0.05, "
+         "weight_decay_by_name: {'relative_bias.*': 0.0}}"]  # fmt: skip
 LONG_DECODER = overrides(model__encoder_blocks=1, model__decoder_blocks=3)
 LONG_ENCODER = overrides(model__encoder_blocks=3, model__decoder_blocks=1)
 DROPOUT = overrides(model__dropout=0.1)
@@ -47,8 +50,8 @@ COMPILED = overrides(training__compile="true")
 AGAIN = {kind: [*DROPOUT, *overrides(training__recomputation=kind)] for kind in ("none", "selective", "full")}
 
 MODELS = {"adamw": [], "sgd": SGD, "long decoder": [*LONG_DECODER, *SGD], "long encoder": [*LONG_ENCODER, *SGD],
-          "muon": MUON, "adafactor": ADAFACTOR, "bf16": BF16, "compiled": COMPILED,
-          **{f"dropout, {kind}": words for kind, words in AGAIN.items()}}  # fmt: skip
+          "muon": MUON, "adafactor": ADAFACTOR, "tables apart": [*LONG_ENCODER, *APART], "bf16": BF16,
+          "compiled": COMPILED, **{f"dropout, {kind}": words for kind, words in AGAIN.items()}}  # fmt: skip
 ZERO = {stage: overrides(parallel__zero_stage=stage) for stage in range(4)}
 RUNS: dict[str, tuple[int, dict[str, tuple[str, list[str]]]]] = {
     # processes; of each run its model, and how it is laid out
@@ -62,6 +65,7 @@ RUNS: dict[str, tuple[int, dict[str, tuple[str, list[str]]]]] = {
                                                "dropout, none", "dropout, full", "dropout, selective")}),
     "PP3": (3, {name: (name, PP3) for name in ("adamw", "sgd", "muon", "adafactor")}),
     "TP2 PP2": (4, {"sgd": ("sgd", [*TP2, *PP2]), "adamw, sequence parallel": ("adamw", [*TP2, *PP2, *SHARED])}),
+    "PP2 DP2": (4, {name: (name, [*PP2, *ZERO[1]]) for name in ("long encoder", "tables apart")}),
     "DP2": (2, {f"{name}, ZeRO {stage}": (name, ZERO[stage]) for stage in (1, 2, 3) for name in ("adamw", "sgd")}),
 }  # fmt: skip
 EXACT = [(layout, run) for layout, (_, runs) in RUNS.items() if layout != "one" for run, (model, _) in runs.items()
