@@ -19,7 +19,7 @@ class Kinds(Generic[S]):
     """
 
     def __init__(self, default: str | None = None) -> None:
-        self._default = default
+        self.default = default
         self._models: dict[str, type[S]] = {}
 
     def register(self, model: type[S]) -> type[S]:
@@ -38,8 +38,8 @@ class Kinds(Generic[S]):
         if isinstance(value, tuple(self._models.values())):
             return cast(S, value)
         given = kind_by_name(value)
-        if isinstance(given, Mapping) and self._default is not None:
-            given = {"name": self._default, **given}
+        if isinstance(given, Mapping) and self.default is not None:
+            given = {"name": self.default, **given}
         section: S = self._adapter().validate_python(given, strict=True)
         return section
 

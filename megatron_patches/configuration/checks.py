@@ -13,18 +13,16 @@ from megatron_patches.run_config import RunConfig
 
 
 def check_run(config: RunConfig) -> list[Problem]:
-    """The problems that no section can see alone; none for a run that can be laid out and trained."""
-    checks = (
-        check_length,
-        _compile,
-        _validation,
-        _profile,
-        _inputs,
-        _model,
-        check_layout,
-        check_name_patterns,
-    )
-    return [problem for check in checks for problem in check(config)]
+    """The problems that no section can see alone; none for a run that can be laid out and trained.
+
+    Of a model that cannot read the objective's samples nothing more is asked: its parameters may depend on them.
+    """
+    of_sections = (check_length, _compile, _validation, _profile)
+    found = [problem for check in of_sections for problem in check(config)]
+    if unread := list(_inputs(config)):
+        return [*found, *unread]
+    of_model = (_model, check_layout, check_name_patterns)
+    return [*found, *(problem for check in of_model for problem in check(config))]
 
 
 def _compile(config: RunConfig) -> Iterator[Problem]:

@@ -32,6 +32,12 @@ def section_models(field: FieldInfo) -> list[type[BaseModel]]:
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
+def default_kind(field: FieldInfo) -> str | None:
+    """The name that a section without one has: what its kinds say, else that of the field's default."""
+    said = [mark.default for mark in field.metadata if isinstance(mark, Kinds)]
+    return said[0] if said else getattr(field.default, "name", None)
+
+
 def kind_name(model: type[BaseModel]) -> str:
     """What the `name` of a section must be for it to be of this kind."""
     value: Any = get_args(model.model_fields["name"].annotation)[0]

@@ -1,7 +1,7 @@
 """What must hold between a run's sizes and its layout; each message names the nearest values that work."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from megatron_patches.configuration.divisibility import divisors_near, either, multiples_near
 from megatron_patches.configuration.problems import Problem
@@ -53,27 +53,44 @@ def _tensor_sizes_near(config: RunConfig, tensor: int) -> list[int]:
 
 def _sequence_parallel(config: RunConfig) -> Iterator[Problem]:
     """Every dimension of places is shared."""
+    length, tensor, places = config.data.sequence_length, config.parallel.tensor, config.lengths.places
+    if not config.parallel.sequence_parallel or _shared(places, tensor):
+        return
+    seen = f"data.sequence_length {length} is"
+    if [count for _, count in places] != [length]:
+        uneven = [f"{count} places of {name}" for name, count in places if count % tensor]
+        seen = f"data.sequence_length {length} gives {' and '.join(uneven)},"
+    remedy = either(_lengths_near(config))
+    yield Problem(
+        "parallel.sequence_parallel",
+        f"{seen} not divisible by parallel.tensor {tensor}, and sequence_parallel shares tokens between them; "
+        f"nearest data.sequence_length: {remedy}",
+    )
+
+
+def _lengths_near(config: RunConfig) -> list[int]:
+    """The values of data.sequence_length next to a run's, below and above, whose places can all be shared."""
     length, tensor = config.data.sequence_length, config.parallel.tensor
-    for name, places in config.lengths.places:
-        if config.parallel.sequence_parallel and places % tensor:
-            seen = f"data.sequence_length {length}"
-            if places != length:
-                seen += f", which gives {places} {name},"
-            near = either(multiples_near(length, tensor))
-            yield Problem(
-                "parallel.sequence_parallel",
-                f"{seen} is not divisible by parallel.tensor {tensor}, and sequence_parallel shares tokens between "
-                f"them; nearest data.sequence_length: {near}",
-            )
+
+    def works(wanted: int) -> bool:
+        return _shared(config.objective.lengths(wanted).places, tensor)
+
+    below, above = range(length - 1, 0, -1), range(length + 1, 2 * length + 64 * tensor)
+    return [found for among in (below, above) if (found := next(filter(works, among), None)) is not None]
+
+
+def _shared(places: Sequence[tuple[str, int]], tensor: int) -> bool:
+    return all(count % tensor == 0 for _, count in places)
 
 
 def _pipeline_parallel(config: RunConfig) -> Iterator[Problem]:
-    blocks = len({row.layer for row in config.parameters if row.stack is not None})
+    stacks = {row.layer: row.stack for row in config.parameters if row.stack is not None}
+    blocks, names = len(stacks), " and ".join(dict.fromkeys(stacks.values()))
     stages = config.parallel.pipeline
     if stages > blocks:
         yield Problem(
             "parallel.pipeline",
-            f"parallel.pipeline {stages} stages are more than the {blocks} blocks (model.layers); use at most {blocks}",
+            f"parallel.pipeline {stages} stages are more than the {blocks} blocks ({names}); use at most {blocks}",
         )
     else:
         yield from _idle_stages(config)

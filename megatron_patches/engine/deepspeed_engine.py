@@ -5,7 +5,7 @@ they must be the same on every layout, and because a step must not wait for the 
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -204,9 +204,13 @@ def deepspeed_config(zero_stage: int, micro_batch_size: int, layout: Layout) -> 
 
 
 def mixed_precision_optimizer(
-    config: OptimizerConfig, parameters: dict[str, nn.Parameter], zero_stage: int, groups: ProcessGroups
+    config: OptimizerConfig,
+    parameters: dict[str, nn.Parameter],
+    zero_stage: int,
+    groups: ProcessGroups,
+    tied: Collection[str] = (),
 ) -> Optimizer:
-    """The optimizer for DeepSpeed to hold, of the parameters that are trained.
+    """The optimizer for DeepSpeed to hold, of the parameters that are trained; other stages hold the `tied` too.
 
     ZeRO 1 and above make fp32 masters of their own, ZeRO 0 does not. Autograd is told to sum bf16 gradients in fp32:
     equal gradients of micro-batches stall in bf16 after 256 of them.
@@ -214,5 +218,5 @@ def mixed_precision_optimizer(
     trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     for parameter in trained.values():
         parameter.grad_dtype = torch.float32
-    optimizer = build_optimizer(config, trained)
+    optimizer = build_optimizer(config, trained, tied)
     return MasterWeights(optimizer) if zero_stage == 0 and groups.dtype != torch.float32 else optimizer

@@ -87,14 +87,14 @@ def start_pipeline_engine(
     # torch warns that a broadcast is no step of autograd; DeepSpeed sends activations and gradients itself
     warnings.filterwarnings("ignore", message="c10d::broadcast_", category=UserWarning)
     parameters = canonical_parameters(module)
-    torch_optimizer = mixed_precision_optimizer(optimizer, parameters, zero_stage, groups)
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    tied = {names[id(weight)]: group for weight, group in module.get_tied_weights_and_groups()}
+    torch_optimizer = mixed_precision_optimizer(optimizer, parameters, zero_stage, groups, tied)
     started, *_ = deepspeed.initialize(
         model=module,
         optimizer=torch_optimizer,
         config=deepspeed_config(zero_stage, micro_batch_size, groups.layout),
     )
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    tied = {names[id(weight)]: group for weight, group in started.module.get_tied_weights_and_groups()}
     placement = find_placement(started, parameters, torch_optimizer, groups, tied)
     return PipelineEngine(first, started, placement, groups, optimizer.gradient_clip, loss_scale, measures)
 

@@ -49,7 +49,8 @@ def _tensor(config: RunConfig, layout: Layout, gpus_per_node: int) -> Traffic | 
         return None
     stream = _stream_bytes(config, layout)
     passes = 3 if config.training.recomputation == "full" else 2
-    of_blocks = _sums_of_a_block(config) * sum(busiest_blocks(config, layout).values())
+    sums_of_a_block = _sums_of_a_block(config)
+    of_blocks = sum(count * sums_of_a_block[stack] for stack, count in busiest_blocks(config, layout).items())
     sums = passes * of_blocks + 2  # the embedding's, and the head's backward
     gathers = of_blocks if layout.sequence_parallel else 0
     micro_batches = layout.micro_batches(config.training)
@@ -121,10 +122,13 @@ def busiest_blocks(config: RunConfig, layout: Layout) -> dict[str, int]:
     return {stack: -(-count // layout.pipeline) for stack, count in blocks_by_stack(config).items()}
 
 
-def _sums_of_a_block(config: RunConfig) -> int:
-    """Row-parallel matrices, whose outputs tensor-parallel ranks add up, of the block that has most of them."""
+def _sums_of_a_block(config: RunConfig) -> Counter[str]:
+    """Of each stack the row-parallel matrices, whose outputs tensor-parallel ranks add up, of its fullest block."""
     row_parallel = [row for row in config.parameters if row.is_row_parallel]
-    return max(Counter(row.layer for row in row_parallel if row.stack is not None).values(), default=0)
+    sums: Counter[str] = Counter()
+    for (stack, _), count in Counter((row.stack, row.layer) for row in row_parallel if row.stack is not None).items():
+        sums[stack] = max(sums[stack], count)
+    return sums
 
 
 def _link(reach: int, gpus_per_node: int) -> Link:

@@ -30,7 +30,7 @@ class ModelSection(Section):
 
     @property
     def vocabulary(self) -> int:
-        """Token ids that the model knows; data with others is refused."""
+        """Token ids that the model knows, as many as its key `vocab_size` says; data with others is refused."""
         raise NotImplementedError
 
     @property

@@ -55,12 +55,23 @@ class Stage:
 
     @property
     def names(self) -> str:
-        """The layers for people, blocks that follow each other together: `layers.0 to layers.5, final_norm`."""
+        """The layers for people, blocks that follow each other together: `layers.0 to layers.5, final_norm`.
+
+        A table that is in front of each block is said in front of the first one.
+        """
+        said = [name for place, name in enumerate(self.layers) if not self._again_between_blocks(place)]
         words = []
-        for stack, same in groupby(self.layers, key=stack_of):
+        for stack, same in groupby(said, key=stack_of):
             first, *rest = same
             words += [f"{first} to {rest[-1]}"] if stack and rest else [first, *rest]
         return ", ".join(words)
+
+    def _again_between_blocks(self, place: int) -> bool:
+        """Whether a layer is between two blocks of a stack, and was in front of the first of them too."""
+        if not 2 <= place < len(self.layers) - 1 or self.layers[place] != self.layers[place - 2]:
+            return False
+        before, behind = stack_of(self.layers[place - 1]), stack_of(self.layers[place + 1])
+        return before is not None and before == behind
 
 
 def plan_stages(

@@ -205,10 +205,10 @@ class Adafactor(SlicedOptimizer):
         """Sum over the stage; `parts` are the parameters' own, as views.
 
         Of a tied parameter all stages take the first one's: each has cut it elsewhere, and a sum of other stretches is
-        another one in its last bit. The copies would drift apart, and nothing brings them together again.
+        another one in its last bit. The copies would drift apart, and nothing brings them together again. Stages have
+        several tied ones in orders of their own: they go by name, or two stages would each wait for the other.
         """
         if dist.get_world_size(self.process_groups.stage_group) > 1:
             dist.all_reduce(sums, group=self.process_groups.stage_group)
-        for name, part in parts.items():
-            if name in self.tied:
-                dist.broadcast(part, group_src=0, group=self.tied[name])
+        for name in sorted(parts.keys() & self.tied.keys()):
+            dist.broadcast(parts[name], group_src=0, group=self.tied[name])

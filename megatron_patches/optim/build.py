@@ -1,6 +1,6 @@
 """From the `optimizer:` section to an optimizer whose state exists from the start."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -30,12 +30,14 @@ def select_trainable(training: TrainingConfig, parameters: dict[str, nn.Paramete
         parameter.requires_grad_(is_trained(training, name))
 
 
-def build_optimizer(config: OptimizerConfig, parameters: dict[str, nn.Parameter]) -> Optimizer:
-    """The optimizer of the trainable ones of these parameters, by canonical name.
+def build_optimizer(
+    config: OptimizerConfig, parameters: dict[str, nn.Parameter], tied: Collection[str] = ()
+) -> Optimizer:
+    """The optimizer of the trainable ones of these parameters, by canonical name; other stages hold the `tied` too.
 
     A `SlicedOptimizer` is bound to its fragments before `allocate_state`.
     """
-    groups, rate = parameter_groups(config, parameters), config.learning_rate
+    groups, rate = parameter_groups(config, parameters, tied), config.learning_rate
     if isinstance(config, AdamWConfig):
         return AdamW(groups, lr=rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True)
     if isinstance(config, SGDConfig):
