@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar, Union, cast, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from data_tools.section import Section, kind_by_name
 
@@ -40,12 +40,21 @@ class Kinds(Generic[S]):
         given = kind_by_name(value)
         if isinstance(given, Mapping) and self.default is not None:
             given = {"name": self.default, **given}
+        self._check_name(given)
         section: S = self._adapter().validate_python(given, strict=True)
         return section
 
+    def _check_name(self, given: Any) -> None:
+        """As a union does; a union of one kind is none, and would ask a section of another name for all its keys."""
+        if isinstance(given, Mapping) and given.get("name") not in self._models and "name" in given:
+            raise PydanticKnownError(
+                "union_tag_invalid",
+                {"discriminator": "'name'", "tag": str(given["name"]), "expected_tags": ", ".join(self._models)},
+            )
+
     def _adapter(self) -> TypeAdapter[Any]:
         union: Any = Union[tuple(self.models())]  # noqa: UP007  `|` takes no tuple
-        # a union of one kind is none, and has no discriminator
+        # a union of one kind has no discriminator
         kinds: Any = Annotated[union, Field(discriminator="name")] if len(self._models) > 1 else union
         return TypeAdapter(kinds)
 

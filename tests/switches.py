@@ -104,7 +104,7 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses] = {
     "family": Plans("tr901-others", ["FAMILY=tr901-others"]),
     "why": Plans("to see it", ["--why=to see it"]),
     # the model
-    "model.name": Refuses(overrides(model__name="gtp"), 'model.name: "gtp" is not gpt'),
+    "model.name": Refuses(overrides(model__name="gtp"), 'model.name: "gtp" is not known; it is one of gpt'),
     "model.layers": Trains(overrides(model__layers=3)),
     "model.hidden_size": Trains(overrides(model__hidden_size=48)),
     "model.attention_heads": Trains(overrides(model__attention_heads=2)),
