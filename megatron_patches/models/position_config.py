@@ -16,7 +16,7 @@ class _AnyPositionConfig(Section):
     def describe(self) -> str:
         """The kind in a few words, with what is not usual about it."""
 
-    def parameters(self, sequence_length: int, hidden_size: int) -> int:
+    def parameters(self, places: int, hidden_size: int) -> int:
         """Parameters of the kind itself."""
         return 0
 
@@ -30,8 +30,8 @@ class LearnedPositionConfig(_AnyPositionConfig):
     def describe(self) -> str:
         return "learned positions"
 
-    def parameters(self, sequence_length: int, hidden_size: int) -> int:
-        return sequence_length * hidden_size
+    def parameters(self, places: int, hidden_size: int) -> int:
+        return places * hidden_size
 
 
 class RotaryPositionConfig(_AnyPositionConfig):
