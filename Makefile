@@ -8,6 +8,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 # they choose where torch comes from (constraints.txt).
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+# Processes that share the tests. A test with ranks or jobs has several of its own, so more than one for each two cores
+# makes them wait for each other.
+TEST_PROCESSES ?= 2
+pytest = $(bin)/python -m pytest -q -n $(TEST_PROCESSES) --no-loadscope-reorder $(PYTEST_ARGS)
 
 bin := $(abspath $(VENV))/bin
 # what is started from here uses this environment, whichever is active
@@ -15,7 +19,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport PYTHONHOME TRAINYARD_PYTHON TRAINYARD_VENV
 sudo := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help install install-dev demo test torture lint slurm-packages
+.PHONY: help install install-dev demo test test-fast torture lint slurm-packages
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,7 +45,10 @@ demo: install  ## text to a trained, stopped, resumed and writing model, in minu
 	tools/demo
 
 test: install-dev  ## every test; those of SLURM where it is installed (make slurm-packages)
-	$(bin)/python -m pytest -q $(PYTEST_ARGS)
+	$(pytest)
+
+test-fast: install-dev  ## those that start no process and no server: 1,500 tests in under 90 seconds
+	$(pytest) -m "not slow"
 
 torture: install-dev  ## hundreds of random kills, full disks and damaged files (ROUNDS=1000 for more); tables of what happened
 	$(bin)/python -m tests.torture.checkpoints --rounds $(or $(ROUNDS),300)

@@ -42,6 +42,7 @@ setup(
             "flask",
             "flask-cors",  # storage and its servers
             "pytest",
+            "pytest-xdist",
             "ruff",
             "mypy",
             "types-PyYAML",

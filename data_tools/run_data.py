@@ -1,6 +1,6 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +9,11 @@ import numpy as np
 
 from data_tools.data_config import DataConfig
 from data_tools.dataset_manifest import read_dataset_manifest
-from data_tools.errors import TrainyardError
+from data_tools.errors import TrainyardError, refuse
 from data_tools.indexed_dataset import IndexedDataset
 from data_tools.manifest import verify_files
+from data_tools.sample_lengths import SampleLengths
+from data_tools.sample_source import SampleSource
 from data_tools.split import split_documents
 from data_tools.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.windows import TokenWindows
@@ -23,7 +25,10 @@ ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read o
 class DataPlan:
     """How much a run reads of what there is."""
 
-    sequence_length: int
+    window: int
+    """Tokens from one sample to the next."""
+    counted: int
+    """Tokens of a sample that count."""
     training_tokens: int
     """Tokens of the training split."""
     training_windows: int
@@ -36,14 +41,14 @@ class DataPlan:
 
     @property
     def planned_tokens(self) -> int:
-        """Targets of all training samples, those read again included."""
-        return self.planned_samples * self.sequence_length
+        """Tokens that count of all training samples, those read again included."""
+        return self.planned_samples * self.counted
 
     def describe(self) -> str:
         """Two lines for people."""
         return (
             f"training data    {self.planned_tokens:,} tokens planned = {self.planned_epochs:.3f} epochs of "
-            f"{self.training_windows:,} windows of {self.sequence_length} ({self.training_tokens:,} tokens; "
+            f"{self.training_windows:,} windows of {self.window} ({self.training_tokens:,} tokens; "
             "no overlap, no padding)\n"
             f"validation data  {self.validation_samples:,} of {self.validation_windows:,} windows "
             f"({self.validation_tokens:,} tokens)"
@@ -55,14 +60,16 @@ class RunData:
 
     Args:
         checkout: folder that relative paths start from.
+        lengths: of the samples that the run's objective reads.
 
     Raises:
         TrainyardError: dataset or tokenizer are missing, damaged, marked invalid, or do not belong together.
     """
 
-    def __init__(self, config: DataConfig, checkout: Path) -> None:
+    def __init__(self, config: DataConfig, checkout: Path, lengths: SampleLengths) -> None:
         self.prefix = checkout / config.path
         self._config = config
+        self._lengths = lengths
         self._dataset = IndexedDataset(self.prefix)
         manifest, self._facts = read_dataset_manifest(self.prefix, config.allow_invalid)
         if problems := verify_files(manifest, self.prefix.parent, hashes=False):
@@ -78,14 +85,19 @@ class RunData:
         self._ranges = split_documents(config.split, self._dataset.number_of_documents)
 
     @cached_property
-    def training_windows(self) -> TokenWindows:
-        """Samples of one epoch, in file order."""
-        return TokenWindows(self._dataset, self._ranges[0], self._config.sequence_length)
+    def _windows(self) -> list[TokenWindows]:
+        """Of training and validation, in file order."""
+        return [TokenWindows(self._dataset, documents, self._lengths) for documents in self._ranges[:2]]
 
-    @cached_property
-    def validation_windows(self) -> TokenWindows:
-        """Validation samples, in file order."""
-        return TokenWindows(self._dataset, self._ranges[1], self._config.sequence_length)
+    @property
+    def training(self) -> SampleSource:
+        """Samples of one epoch."""
+        return self._windows[0]
+
+    @property
+    def validation(self) -> Mapping[str, SampleSource]:
+        """Sources that the run is validated on, by name; what is kept as the best goes by the first."""
+        return {"validation": self._windows[1]}
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:
         """Id of the token that ends every document; None if nothing needs it.
@@ -96,20 +108,22 @@ class RunData:
         Raises:
             TrainyardError: the tokenizer has no such token, or the documents do not end with it.
         """
+        refuse(self.end_of_document_problems(needed_by))
+        return self._facts.tokenizer.end_of_document if needed_by else None
+
+    def end_of_document_problems(self, needed_by: Sequence[str]) -> Iterator[str]:
+        """Why the settings of a run that must see where documents end cannot."""
         if not needed_by:
-            return None
+            return
         need, tokenizer = f"{' and '.join(needed_by)} must see where documents end", self._facts.tokenizer
         if tokenizer.end_of_document is None:
-            raise TrainyardError(
+            yield (
                 f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
                 "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
                 "--append-eod, or leave the setting at its default"
             )
-        if (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
-            raise TrainyardError(
-                f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
-            )
-        return tokenizer.end_of_document
+        elif (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
+            yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
 
     def _without_end_of_document(self, token: int) -> str | None:
         """What is wrong if the documents do not end with the token. How an adopted dataset was made is not known:
@@ -133,39 +147,54 @@ class RunData:
             validation_samples: samples of one validation; 0 if the run has none.
 
         Raises:
-            TrainyardError: a token id beyond the vocabulary, or too few samples.
+            TrainyardError: a token id beyond the vocabulary, or too few samples; all of it is told.
         """
-        largest = self._facts.largest_token_id
-        if largest >= vocab_size:
-            raise TrainyardError(
-                f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
-                f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
-            )
-        self._check_training(training_samples)
-        self._check_validation(validation_samples)
+        refuse(
+            [
+                *self.vocabulary_problems(vocab_size),
+                *self.training_problems(training_samples),
+                *self.validation_problems(validation_samples),
+            ]
+        )
+        return self.plan(training_samples, validation_samples)
+
+    def plan(self, training_samples: int, validation_samples: int) -> DataPlan:
+        """How much a run reads of data that is enough for it."""
+        training, validation = self._windows
         return DataPlan(
-            sequence_length=self._config.sequence_length,
-            training_tokens=self.training_windows.tokens,
-            training_windows=len(self.training_windows),
+            window=self._lengths.stride,
+            counted=self._lengths.counted,
+            training_tokens=training.tokens,
+            training_windows=len(training),
             planned_samples=training_samples,
-            planned_epochs=training_samples / len(self.training_windows),
-            validation_tokens=self.validation_windows.tokens,
-            validation_windows=len(self.validation_windows),
+            planned_epochs=training_samples / len(training),
+            validation_tokens=validation.tokens,
+            validation_windows=len(validation),
             validation_samples=validation_samples,
         )
 
-    def _check_training(self, samples: int) -> None:
-        windows = len(self.training_windows)
+    def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
+        """Whether each token has a row in an embedding of so many."""
+        largest = self._facts.largest_token_id
+        if largest >= vocab_size:
+            yield (
+                f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
+                f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
+            )
+
+    def training_problems(self, samples: int) -> Iterator[str]:
+        """Whether the training split has samples at all, and enough of them for a run of so many."""
+        windows = len(self._windows[0])
         if windows == 0:
-            raise TrainyardError(
+            yield (
                 f"the training split of {self.prefix} (data.split {self._config.split}) has "
-                f"{self.training_windows.tokens} tokens, one sample needs {self._config.sequence_length + 1}; "
+                f"{self._windows[0].tokens} tokens, one sample needs {self._lengths.read}; "
                 "give more data, a larger share, or a smaller data.sequence_length"
             )
-        if samples > windows * self._config.max_epochs:
-            raise TrainyardError(
+        elif samples > windows * self._config.max_epochs:
+            yield (
                 f"the run reads {samples:,} samples = {samples / windows:.3f} epochs of the {windows:,} windows of "
-                f"{self._config.sequence_length} in the training split of {self.prefix}, data.max_epochs allows "
+                f"{self._lengths.stride} in the training split of {self.prefix}, data.max_epochs allows "
                 f"{self._config.max_epochs:g}; give more data, fewer training.steps, or set data.max_epochs to "
                 f"{-(-samples * 1000 // windows) / 1000:.3f} or more"
             )
@@ -174,13 +203,14 @@ class RunData:
         first, last = self._ranges[split]
         return last - first
 
-    def _check_validation(self, samples: int) -> None:
-        windows = len(self.validation_windows)
+    def validation_problems(self, samples: int) -> Iterator[str]:
+        """Whether the validation split has so many samples."""
+        windows = len(self._windows[1])
         if samples > windows:
-            raise TrainyardError(
+            yield (
                 f"evaluation.samples is {samples:,}, the validation split of {self.prefix} (data.split "
-                f"{self._config.split}) has {windows:,} windows of {self._config.sequence_length} "
-                f"({self.validation_windows.tokens:,} tokens, {self._documents(1)} of "
+                f"{self._config.split}) has {windows:,} windows of {self._lengths.stride} "
+                f"({self._windows[1].tokens:,} tokens, {self._documents(1)} of "
                 f"{self._dataset.number_of_documents} documents: splits are by document); lower it, raise the "
                 "validation share of data.split, or set evaluation to null"
             )

@@ -6,17 +6,20 @@ from numpy.typing import NDArray
 from data_tools.errors import TrainyardError
 from data_tools.indexed_dataset import IndexedDataset
 from data_tools.permutation import permute
+from data_tools.sample_lengths import SampleLengths
+from data_tools.sample_source import Sample
 
 
 class TokenWindows:
-    """The tokens of a range of documents, cut into windows of sequence_length + 1.
+    """The tokens of a range of documents, cut into windows: a source of samples that are `{"tokens": int64 [read]}`.
 
-    Window w starts at token w * sequence_length and shares its last token with the next one's first, so that each
-    token but the very first is a target exactly once an epoch. Up to sequence_length tokens at the end are left out.
+    Window w starts at token w * stride. Of a model that predicts the next token, windows of sequence_length + 1 share
+    their last token with the next one's first, so that each token but the very first is a target exactly once an epoch.
+    What is left at the end for no whole window is left out.
     """
 
-    def __init__(self, dataset: IndexedDataset, documents: tuple[int, int], sequence_length: int) -> None:
-        self.sequence_length = sequence_length
+    def __init__(self, dataset: IndexedDataset, documents: tuple[int, int], lengths: SampleLengths) -> None:
+        self.lengths = lengths
         first, last = (dataset.document_token_offset(document) for document in documents)
         self._tokens = dataset.tokens[first:last]
 
@@ -26,42 +29,38 @@ class TokenWindows:
         return len(self._tokens)
 
     def __len__(self) -> int:
-        return max(0, self.tokens - 1) // self.sequence_length
+        return max(0, self.tokens - self.lengths.read + self.lengths.stride) // self.lengths.stride
 
-    def __getitem__(self, window: int) -> NDArray[np.int64]:
-        """Token ids, int64 [sequence_length + 1]; inputs are all but the last, targets all but the first.
-
-        Raises:
-            IndexError: there is no such window.
-        """
-        if not 0 <= window < len(self):
-            raise IndexError(f"window {window} of {len(self)}")
-        start = int(window) * self.sequence_length
-        return self._tokens[start : start + self.sequence_length + 1].astype(np.int64)
+    def __getitem__(self, number: int) -> Sample:
+        """Raises IndexError where there is no such window."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"window {number} of {len(self)}")
+        start = int(number) * self.lengths.stride
+        return {"tokens": self._tokens[start : start + self.lengths.read].astype(np.int64)}
 
 
 class TrainingOrder:
-    """Which window each training sample reads: a pure function of (seed, epoch, index), the same on every layout."""
+    """Which of a source's samples is read when: a pure function of (seed, epoch, index), the same on every layout."""
 
-    def __init__(self, windows: int, seed: int) -> None:
-        if windows < 1:
-            raise TrainyardError("there are no windows to order; the training split is shorter than one window")
-        self._windows = windows
+    def __init__(self, source_length: int, seed: int) -> None:
+        if source_length < 1:
+            raise TrainyardError("there are no samples to order; the training split is shorter than one sample")
+        self._length = source_length
         self._seed = seed
 
-    def windows(self, sample_indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Windows of these samples.
+    def numbers(self, sample_indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the source.
 
         Args:
-            sample_indices: samples since the start of the run, [n]; sample i belongs to epoch i // windows, and
-                every epoch reads every window once, in an order of its own.
+            sample_indices: samples since the start of the run, [n]; sample i belongs to epoch i // length, and every
+                epoch reads every sample of the source once, in an order of its own.
 
         Returns:
             int64 [n].
         """
-        epochs, positions = np.divmod(np.asarray(sample_indices, dtype=np.int64), self._windows)
+        epochs, positions = np.divmod(np.asarray(sample_indices, dtype=np.int64), self._length)
         order = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
-            order[here] = permute(positions[here], self._windows, key=(self._seed, epoch))
+            order[here] = permute(positions[here], self._length, key=(self._seed, epoch))
         return order

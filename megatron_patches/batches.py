@@ -7,25 +7,27 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from data_tools.batch_sampler import BatchSampler
 from data_tools.errors import TrainyardError
-from data_tools.windows import TokenWindows, TrainingOrder
+from data_tools.sample_source import SampleSource
+from data_tools.windows import TrainingOrder
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.objectives.build import Objective
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
 class TrainingBatches:
     """The micro-batches of this rank for the step that starts at a number of consumed samples.
 
-    The next step's windows are read in a thread while the current step runs; what is read depends on the number of
+    The next step's samples are read in a thread while the current step runs; what is read depends on the number of
     samples alone.
     """
 
     def __init__(
         self,
-        windows: TokenWindows,
+        source: SampleSource,
         order: TrainingOrder,
         sampler: BatchSampler,
         objective: Objective,
@@ -33,7 +35,7 @@ class TrainingBatches:
         groups: ProcessGroups,
     ) -> None:
         self.objective = objective
-        self._windows = windows
+        self._source = source
         self._order = order
         self._sampler = sampler
         self._vocab_size = vocab_size
@@ -58,22 +60,22 @@ class TrainingBatches:
     def _read(self, consumed_samples: int) -> list[MicroBatch]:
         micro_batches = []
         for samples in self._sampler.micro_batches(consumed_samples):
-            rows = read_windows(self._windows, self._order.windows(samples), self._vocab_size)
-            micro_batches.append(self.objective(rows, samples))
+            items = read_samples(self._source, self._order.numbers(samples), self._vocab_size)
+            micro_batches.append(self.objective(items, samples))
         return micro_batches
 
 
 def validation_micro_batches(
-    windows: TokenWindows,
+    source: SampleSource,
     objective: Objective,
     samples: int,
     micro_batch_size: int,
     vocab_size: int,
     groups: ProcessGroups,
 ) -> list[MicroBatch]:
-    """The first `samples` windows of a split, this rank's part; where they do not divide, rows of weight 0 fill up.
+    """The first samples of a source, this rank's part; where they do not divide, rows of weight 0 fill up.
 
-    A sample's number is its window's, so that a prefix is the same in every validation.
+    A sample's number is its own in the source, so that a prefix is the same in every validation.
     """
     data_parallel = groups.layout.data
     count = -(-samples // (micro_batch_size * data_parallel))
@@ -82,27 +84,29 @@ def validation_micro_batches(
         first = (number * data_parallel + groups.coordinates.data) * micro_batch_size
         wanted = np.arange(first, first + micro_batch_size)
         numbers = np.minimum(wanted, samples - 1)
-        batch = objective(read_windows(windows, numbers, vocab_size), numbers)
+        batch = objective(read_samples(source, numbers, vocab_size), numbers)
         real = torch.from_numpy(wanted < samples).unsqueeze(1)
         micro_batches.append(replace(batch, weights=batch.weights * real))
     return share_targets(micro_batches, groups)
 
 
-def read_windows(windows: TokenWindows, numbers: np.ndarray, vocab_size: int) -> torch.Tensor:
-    """Windows as int64 `[len(numbers), sequence + 1]`; raises TrainyardError at an id beyond the vocabulary."""
-    rows = np.stack([windows[int(number)] for number in numbers])
+def read_samples(source: SampleSource, numbers: NDArray[np.int64], vocab_size: int) -> dict[str, torch.Tensor]:
+    """Samples stacked, each array by its name; raises TrainyardError at an id beyond the vocabulary."""
+    items = [source[int(number)] for number in numbers]
+    stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
+    rows = stacked["tokens"]
     largest = int(rows.max())
     if largest >= vocab_size or int(rows.min()) < 0:
         row = int(np.argmax(rows.max(axis=1)))
         raise TrainyardError(
-            f"window {numbers[row]} of the dataset holds token id {largest}, the model's vocabulary has {vocab_size}; "
+            f"sample {numbers[row]} of the dataset holds token id {largest}, the model's vocabulary has {vocab_size}; "
             "verify the dataset with tools/dataset verify"
         )
-    return torch.from_numpy(rows)
+    return {name: torch.from_numpy(values) for name, values in stacked.items()}
 
 
 def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) -> list[MicroBatch]:
-    """Divide every weight by the sum of all weights, over micro-batches and data-parallel ranks.
+    """Divide every weight by the sum of all weights, over micro-batches and data-parallel ranks: by `targets`.
 
     So the loss is a mean over targets whatever the layout, also where ranks have different numbers of them.
     """
@@ -113,5 +117,8 @@ def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) ->
         dist.all_reduce(total, group=groups.control_group)
     if total <= 0:  # the same on every rank
         raise TrainyardError("a global batch has no target at all; look at the data and the objective's masks")
-    shared = [replace(batch, weights=(batch.weights.double() / total).float()) for batch in micro_batches]
+    shared = [
+        replace(batch, weights=(batch.weights.double() / total).float(), targets=total.item())
+        for batch in micro_batches
+    ]
     return [batch.pinned() for batch in shared] if groups.device.type == "cuda" else shared

@@ -1,56 +1,13 @@
-"""The layout of a run's ranks: tensor x pipeline x data."""
+"""The layout of a run on a number of processes: tensor x pipeline x data."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
+from data_tools.errors import TrainyardError, refuse
 from megatron_patches.configuration.divisibility import divisors_near, either, multiples_near
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import TrainingConfig
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """One rank's place in the layout."""
-
-    pipeline: int
-    data: int
-    tensor: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Sizes of the three axes; ranks are ordered (pipeline, data, tensor), tensor fastest."""
-
-    tensor: int
-    pipeline: int
-    data: int
-    sequence_parallel: bool = False
-    """tensor-parallel ranks share the tokens between the matrices"""
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self.tensor * self.pipeline * self.data
-
-    def coordinates(self, rank: int) -> Coordinates:
-        """Place of a rank."""
-        rest, tensor = divmod(rank, self.tensor)
-        pipeline, data = divmod(rest, self.data)
-        return Coordinates(pipeline=pipeline, data=data, tensor=tensor)
-
-    def zero_stage(self, asked: int) -> int:
-        """The ZeRO stage that this layout runs for the one that a run asks for.
-
-        Of one data-parallel rank stages 1 and 2 share nothing, and cost: DeepSpeed copies all gradients twice, into a
-        bucket and into one flat tensor to step, and keeps fp32 masters of fp32 weights. At 3M parameters in fp32 that
-        was 78 MB at most at once in place of 56. Stage 0 steps the same numbers.
-        """
-        return 0 if self.data == 1 and asked in (1, 2) else asked
-
-    def micro_batches(self, training: TrainingConfig) -> int:
-        """Micro-batches that each data-parallel rank accumulates in one step, once the batch has grown."""
-        return training.global_batch_size // (training.micro_batch_size * self.data)
 
 
 def plan_layout(config: RunConfig, processes: int) -> Layout:
@@ -60,7 +17,23 @@ def plan_layout(config: RunConfig, processes: int) -> Layout:
         TrainyardError: the processes do not hold whole copies of the model, or the global batch does not divide by
             micro-batch x data parallel; the nearest values that work are named.
     """
-    parallel, training = config.parallel, config.training
+    layout = lay_out(config, processes)
+    refuse(global_batch_problems(config, layout))
+    return layout
+
+
+def require_whole_batches(config: RunConfig, layout: Layout, consumed_samples: int) -> None:
+    """Raise TrainyardError if a global batch that is still ahead, while it grows, does not divide on this layout."""
+    refuse(batch_ramp_problems(config, layout, consumed_samples))
+
+
+def lay_out(config: RunConfig, processes: int) -> Layout:
+    """The layout of a run on so many processes, whether its batches divide there or not.
+
+    Raises:
+        TrainyardError: the processes do not hold whole copies of the model.
+    """
+    parallel = config.parallel
     model = parallel.tensor * parallel.pipeline
     if processes % model:
         raise TrainyardError(
@@ -68,31 +41,35 @@ def plan_layout(config: RunConfig, processes: int) -> Layout:
             f"parallel.pipeline {parallel.pipeline} = {model} processes; nearest number of processes: "
             f"{either(multiples_near(processes, model))}"
         )
-    layout = Layout(parallel.tensor, parallel.pipeline, processes // model, parallel.sequence_parallel)
+    return Layout(parallel.tensor, parallel.pipeline, processes // model, parallel.sequence_parallel)
+
+
+def global_batch_problems(config: RunConfig, layout: Layout) -> Iterator[str]:
+    """Whether the global batch, once it has grown, divides by micro-batch x data parallel."""
+    training = config.training
     together = training.micro_batch_size * layout.data
     if training.global_batch_size % together:
-        raise TrainyardError(_uneven_batch(training, layout.data, together))
-    return layout
+        yield _uneven_batch(training, layout.data, together)
 
 
-def require_whole_batches(config: RunConfig, layout: Layout, consumed_samples: int) -> None:
-    """Raise TrainyardError if a global batch that is still ahead, while it grows, does not divide on this layout.
+def batch_ramp_problems(config: RunConfig, layout: Layout, consumed_samples: int) -> Iterator[str]:
+    """Whether the global batches of the ramp that are still ahead divide on this layout.
 
-    So a run may go on with more processes than its first, small batches could have kept busy.
+    So a run may go on with more processes than its first, small batches could have kept busy. The first that does not
+    divide stands for all: their remedy is the same.
     """
     training = config.training
     together = training.micro_batch_size * layout.data
-    for stretch, following in pairwise([*config.timetable.stretches, None]):
-        assert stretch is not None
-        over = following is not None and following.samples_before <= consumed_samples
-        if not over and stretch.batch_size % together:
+    for stretch, following in pairwise(config.timetable.stretches):
+        if following.samples_before > consumed_samples and stretch.batch_size % together:
             nearest = either(multiples_near(stretch.batch_size, together))
-            raise TrainyardError(
+            yield (
                 f"training.batch_ramp has global batches of {stretch.batch_size} samples, not divisible by "
                 f"micro_batch_size {training.micro_batch_size} x {layout.data} data-parallel ranks = {together}; "
                 f"nearest: {nearest}. Choose a start and an increment that divide, or begin with fewer processes and "
                 "go on with more"
             )
+            return
 
 
 def _uneven_batch(training: TrainingConfig, data: int, together: int) -> str:

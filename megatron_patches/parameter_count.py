@@ -1,43 +1,39 @@
-"""Parameters of a model, counted from its configuration."""
+"""Parameters of a model, counted from its table."""
 
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from megatron_patches.models.model_config import ModelConfig
+from data_tools.sample_lengths import SampleLengths
+from megatron_patches.models.architecture import ModelSection
 from megatron_patches.models.parameter_table import parameter_table
+from megatron_patches.models.registry import architecture_of
 
 
 @dataclass(frozen=True)
 class ParameterCount:
     """Parameters by part; padding rows of the vocabulary count."""
 
-    token_embedding: int
-    positions: int
-    attention: int
-    mlp: int
-    norms: int
-    head: int
+    by_part: Mapping[str, int]
+    """0 of a part that this model lacks"""
 
     @property
     def total(self) -> int:
-        """Parameters of the whole model, a tied head counted once."""
-        return self.token_embedding + self.positions + self.attention + self.mlp + self.norms + self.head
+        """Parameters of the whole model, what is shared counted once."""
+        return sum(self.by_part.values())
 
 
-def count_parameters(model: ModelConfig, sequence_length: int) -> ParameterCount:
-    """Counts a GPT whose position table, where it has one, has `sequence_length` rows.
+def count_parameters(model: ModelSection, lengths: SampleLengths) -> ParameterCount:
+    """Counts the table, a parameter under its part.
 
     For GPT-2's architecture at ffn 4h the total is l(12h^2 + 13h) + vh + sh + 2h (layers l, width h, vocabulary v,
-    sequence s), the count that BigScience's scripts use; for BLOOM's l(12h^2 + 13h) + vh + 4h.
+    places s), the count that BigScience's scripts use; for BLOOM's l(12h^2 + 13h) + vh + 4h.
     """
-    count: Counter[str] = Counter()
-    for row in parameter_table(model, sequence_length):
+    count = dict.fromkeys(architecture_of(model).parts, 0)
+    for row in parameter_table(model, lengths):
         count[row.part] += row.elements
-    return ParameterCount(
-        token_embedding=count["token_embedding"],
-        positions=count["positions"],
-        attention=count["attention"],
-        mlp=count["mlp"],
-        norms=count["norms"],
-        head=count["head"],
-    )
+    return ParameterCount(count)
+
+
+def active_parameters(model: ModelSection, lengths: SampleLengths) -> int:
+    """Parameters that a token is multiplied with; of tables that are looked up it reads one row."""
+    return sum(row.elements for row in parameter_table(model, lengths) if not row.looked_up)

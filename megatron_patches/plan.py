@@ -10,29 +10,18 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from data_tools.errors import TrainyardError
-from data_tools.run_data import DataPlan, RunData
-from megatron_patches.accelerator import gpu_models, has_gpu
-from megatron_patches.checkpoint.resume_check import check_resume
-from megatron_patches.checkpoint.size import describe_checkpoints, require_space
-from megatron_patches.config import RunConfig, load_run
-from megatron_patches.device_checks import check_device
-from megatron_patches.layout import Layout, plan_layout, require_whole_batches
-from megatron_patches.run_directory import CHECKOUT, RunDirectory, run_directory, start_launch
-from megatron_patches.run_summary import aligned, describe_layout, describe_run, training_samples
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Where a run is to start."""
-
-    nodes: int | None
-    """SLURM nodes; None is this machine, without SLURM"""
-    gpus_per_node: int | None = None
-    """what SLURM gave the job on each node, if it said so"""
+from data_tools.errors import TrainyardError, refuse
+from data_tools.run_data import DataPlan
+from megatron_patches.checkpoint.size import describe_checkpoints
+from megatron_patches.config import read_run
+from megatron_patches.launch_checks.checks import launch_problems
+from megatron_patches.launch_checks.facts import LaunchFacts, Machines
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
+from megatron_patches.run_directory import RunDirectory, start_launch
+from megatron_patches.run_summary import aligned, describe_layout, describe_run
 
 
 @dataclass(frozen=True)
@@ -48,50 +37,15 @@ class Plan:
 
 
 def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
-    """Checks a run, its layout on these machines, its data and its checkpoints; writes nothing.
+    """Checks a run with its layout on these machines, its data and its checkpoints; writes nothing.
 
     Raises:
-        TrainyardError: the run cannot start as it is; the message says the remedy.
+        TrainyardError: the run cannot start as it is; every problem is told, one a line, each with its remedy.
     """
-    config = load_run(path, overrides)
-    _check_extras(config)
-    check_device(config, has_gpu(), gpu_models())  # of the job's machines one is here: what it lacks, all lack
-    nodes = machines.nodes or 1
-    per_node = processes_per_node(config, machines)
-    layout = plan_layout(config, nodes * per_node)
-    validation_samples = config.evaluation.samples if config.evaluation else 0
-    data = RunData(config.data, CHECKOUT)
-    data.end_of_document(config.objective.reads_document_ends)
-    amounts = data.check(config.model.vocab_size, training_samples(config), validation_samples)
-    directory = run_directory(config)
-    require_whole_batches(config, layout, consumed_samples=check_resume(config, directory))
-    require_space(config, directory.checkpoints)
-    return Plan(config, directory, nodes, per_node, layout, amounts)
-
-
-def _check_extras(config: RunConfig) -> None:
-    if config.logging.wandb is not None and find_spec("wandb") is None:
-        raise TrainyardError(
-            "logging.wandb is set and the package wandb is not installed: pip install -e '.[wandb]', or remove the key"
-        )
-
-
-def processes_per_node(config: RunConfig, machines: Machines) -> int:
-    """One process for each GPU under SLURM; without SLURM one model's worth, unless the run says otherwise.
-
-    Raises:
-        TrainyardError: a SLURM job without GPUs whose run does not say how many processes a node gets.
-    """
-    parallel = config.parallel
-    if machines.nodes is None:
-        return parallel.local_processes or parallel.tensor * parallel.pipeline
-    per_node = machines.gpus_per_node or parallel.processes_per_node
-    if per_node is None:
-        raise TrainyardError(
-            "processes per node are not known: SLURM gave this job no GPUs and parallel.processes_per_node is not set; "
-            "ask for GPUs (export SBATCH_GRES=gpu:N before sbatch), or add --parallel.processes_per_node N"
-        )
-    return per_node
+    facts = LaunchFacts(read_run(path, overrides), machines)
+    refuse(launch_problems(facts))
+    amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
+    return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts)
 
 
 def summary(plan: Plan) -> str:

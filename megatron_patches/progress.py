@@ -43,14 +43,18 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class ValidationRecord:
-    """One validation."""
+    """One validation on one source of samples."""
 
     step: int
     samples: int
     tokens: int
+    source: str
+    """of the samples, and the name of their curve"""
     loss: float
     """nats per target, over `validation_samples`"""
     validation_samples: int
+    targets: float
+    """of these samples; their weights added up, so not always a whole number"""
     seconds: float
 
 
@@ -65,3 +69,10 @@ class ProfileRecord:
     """of a step, by kind of work; together they are the mean step"""
     trace: str
     """file in the launch's folder"""
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something people should know, for log and record."""
+
+    text: str

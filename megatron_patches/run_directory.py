@@ -10,7 +10,8 @@ from data_tools.atomic_files import fsync_folder, temporary_path, write_atomical
 from data_tools.errors import TrainyardError
 from data_tools.manifest import build_manifest, write_manifest
 from data_tools.places import CHECKOUT, runs_root
-from megatron_patches.config import RunConfig, to_yaml
+from megatron_patches.config import to_yaml
+from megatron_patches.run_config import RunConfig
 
 __all__ = ["CHECKOUT", "Launch", "RunDirectory", "run_directory", "runs_root", "start_launch"]
 

@@ -5,24 +5,22 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from megatron_patches.config import RunConfig
-from megatron_patches.configuration.name_patterns import is_trained
-from megatron_patches.layout import Layout
-from megatron_patches.model_summary import describe_model, describe_objective
-from megatron_patches.models.parameter_table import parameter_table
-from megatron_patches.models.pipeline_partition import Stage, stages_of
+from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.optim.optimizer_config import MuonConfig
 from megatron_patches.optim.schedule_config import (
     ConstantScheduleConfig,
     InverseSquareRootScheduleConfig,
     WarmupStableDecayScheduleConfig,
 )
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameters.name_patterns import is_trained
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import LossScaleConfig
 
 
 def tokens_per_step(config: RunConfig) -> int:
     """Tokens of one global batch, once it has grown."""
-    return config.training.global_batch_size * config.data.sequence_length
+    return config.training.global_batch_size * config.lengths.counted
 
 
 def training_samples(config: RunConfig) -> int:
@@ -34,13 +32,13 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
     """What can be said of a run before it is known where it runs; pairs of a label and its text."""
     training = config.training
     step, grown = tokens_per_step(config), training.batch_ramp
-    ramp = f" (first {grown.start * config.data.sequence_length:,})" if grown else ""
+    ramp = f" (first {grown.start * config.lengths.counted:,})" if grown else ""
     return [
         ("run", f"{config.name} ({config.family})"),
         ("why", config.why),
-        ("model", describe_model(config.model)),
+        ("model", config.architecture.describe(config.model)),
         ("parameters", describe_parameters(config)),
-        ("objective", describe_objective(config.objective)),
+        ("objective", config.objective.describe()),
         ("tokens", f"{config.timetable.end.tokens:,} in {config.timetable.steps:,} steps of {step:,}{ramp}"),
         ("optimizer", describe_optimizer(config)),
         ("learning rate", describe_schedule(config)),
@@ -50,7 +48,7 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
 
 def describe_parameters(config: RunConfig) -> str:
     """All parameters, and those that are trained where `trainable` and `frozen` leave some out."""
-    table = parameter_table(config.model, config.data.sequence_length)
+    table = config.parameters
     total = sum(row.elements for row in table)
     trained = sum(row.elements for row in table if is_trained(config.training, row.name))
     return f"{total:,}" if trained == total else f"{total:,}, of which {trained:,} ({trained / total:.2%}) are trained"
@@ -69,7 +67,7 @@ def describe_layout(config: RunConfig, layout: Layout) -> list[tuple[str, str]]:
         ("global batch", f"{training.global_batch_size} samples = {factors}"),
     ]
     if layout.pipeline > 1:
-        lines.insert(1, ("stages", describe_stages(stages_of(config))))
+        lines.insert(1, ("stages", describe_stages(config.stages)))
     ramp = training.batch_ramp
     if ramp:
         grown = config.timetable.stretches[-1].steps_before

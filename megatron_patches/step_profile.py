@@ -1,23 +1,19 @@
 """A profile of a few steps: a trace for chrome://tracing or Perfetto, and seconds of a step by kind."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from data_tools.atomic_files import fsync_folder, temporary_path
 from data_tools.errors import TrainingFailed
+from megatron_patches.callbacks.callback import TrainingLoop
 from megatron_patches.time_breakdown import DATA, STEP, UPDATE, seconds_by_kind
-
-if TYPE_CHECKING:
-    from megatron_patches.trainer import Trainer
 
 _GLOO_SECONDS = 0.5
 
@@ -25,7 +21,7 @@ _GLOO_SECONDS = 0.5
 class StepProfile:
     """Between two steps it is started, and after each it hears of its end; one that is not running costs nothing."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: TrainingLoop) -> None:
         self._device = trainer.groups.device
         self._on_gpu = self._device.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])]
@@ -96,18 +92,6 @@ class StepProfile:
     def _wait(self) -> None:
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
-
-
-def profile_steps(trainer: Trainer, steps: int, trace: Path) -> dict[str, float]:
-    """Train further steps; seconds of one by kind on this rank. Rank 0 writes the trace."""
-    found = StepProfile(trainer)
-    found.start()
-    for number in range(1, steps + 1):
-        trainer.train_step()
-        found.end_step(last=number == steps)
-    if trainer.speaks:
-        found.write(trace)
-    return found.seconds_by_kind()
 
 
 class _Mark:

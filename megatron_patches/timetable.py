@@ -21,13 +21,13 @@ class Stretch:
 class Timetable:
     """Global batches, samples and tokens of every step, and the number of steps of the whole run."""
 
-    def __init__(self, training: TrainingConfig, sequence_length: int) -> None:
-        self._sequence_length = sequence_length
+    def __init__(self, training: TrainingConfig, tokens_per_sample: int) -> None:
+        self._tokens_per_sample = tokens_per_sample
         self.stretches = list(_stretches(training))
         if training.steps is not None:
             self.steps = training.steps
         else:
-            samples = training.samples if training.samples is not None else (training.tokens or 0) // sequence_length
+            samples = training.samples if training.samples is not None else (training.tokens or 0) // tokens_per_sample
             self.steps = self._steps_within(samples)
 
     @property
@@ -39,7 +39,7 @@ class Timetable:
         """What is consumed after so many steps."""
         stretch = self.stretches[bisect_right(self.stretches, step, key=lambda each: each.steps_before) - 1]
         samples = stretch.samples_before + (step - stretch.steps_before) * stretch.batch_size
-        return Progress(step, samples, samples * self._sequence_length)
+        return Progress(step, samples, samples * self._tokens_per_sample)
 
     def batch_size(self, step: int) -> int:
         """Samples of update number `step` (1 is the first)."""

@@ -19,11 +19,12 @@ from megatron_patches.batches import TrainingBatches
 from megatron_patches.callbacks.build import build_callbacks
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
 from megatron_patches.callbacks.event_recorder import EventRecorder
+from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkpoint.folders import remove_partial
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.saver import Saver
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS, build_engine
 from megatron_patches.events import EventWriter
 from megatron_patches.layout import plan_layout, require_whole_batches
@@ -32,9 +33,11 @@ from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parameter_count import count_parameters
-from megatron_patches.progress import Outcome
+from megatron_patches.progress import Message, Outcome
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch
 from megatron_patches.trainer import Trainer
+from megatron_patches.votes import StepVotes
 
 
 def train(launch: Launch) -> Outcome:
@@ -65,20 +68,28 @@ def train(launch: Launch) -> Outcome:
 def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
     """Data, engine and callbacks of this rank."""
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
-    data = RunData(config.data, CHECKOUT)
+    data = RunData(config.data, CHECKOUT, config.lengths)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.dataset_id, data.tokenizer_id)
-    saver = Saver(launch.run.checkpoints, config.checkpoint, groups)
-    checkpointing = Checkpointing(saver, identity, (data.dataset_id, data.tokenizer_id))
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
+    engine = build_engine(config, groups, randomness)
+    votes = StepVotes(groups.control_group)
+    checkpointing = Checkpointing(
+        Saver(launch.run.checkpoints, config.checkpoint, groups, engine.state()),
+        SaveRequest(launch.run.save_requested, groups.rank == 0, votes.ask()),
+        votes.ask(),
+        identity,
+        (data.dataset_id, data.tokenizer_id),
+    )
     trainer = Trainer(
         config=config,
         launch=launch,
         groups=groups,
-        engine=build_engine(config, groups, randomness),
+        engine=engine,
         batches=training_batches(config, data, groups),
         randomness=randomness,
-        callbacks=build_callbacks(config, launch, groups, data, checkpointing, events),
+        votes=votes,
+        callbacks=build_callbacks(config, launch, groups, data, votes, checkpointing, events),
     )
     return trainer, checkpointing
 
@@ -87,7 +98,7 @@ def check_size(trainer: Trainer) -> None:
     """A model of another size than its configuration says would make every figure of the run wrong."""
     config = trainer.config
     built = trainer.engine.parameter_count()
-    expected = count_parameters(config.model, config.data.sequence_length).total
+    expected = count_parameters(config.model, config.lengths).total
     assert built == expected, f"the engine has {built:,} parameters, the configuration {expected:,}"
 
 
@@ -107,10 +118,10 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     sampler = BatchSampler(
         config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data
     )
-    order = TrainingOrder(len(data.training_windows), training.seed)
+    order = TrainingOrder(len(data.training), training.seed)
     end_of_document = data.end_of_document(config.objective.reads_document_ends)
     objective = build_objective(config.objective, training.seed, end_of_document)
-    return TrainingBatches(data.training_windows, order, sampler, objective, config.model.vocab_size, groups)
+    return TrainingBatches(data.training, order, sampler, objective, config.model.vocabulary, groups)
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
@@ -118,17 +129,18 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     folder = trainer.launch.run.checkpoints
     if trainer.speaks:
         for leftover in remove_partial(folder):
-            trainer.say(f"removed {leftover.name}: a save or a deletion that was killed")
+            trainer.emit(Message(f"removed {leftover.name}: a save or a deletion that was killed"))
 
     def skipped(path: Path, problems: list[str]) -> None:
-        trainer.say(f"skipping damaged {path.name}: {'; '.join(problems)}")
+        trainer.emit(Message(f"skipping damaged {path.name}: {'; '.join(problems)}"))
 
     checkpoint = load_newest_whole(
         folder, trainer.engine.state(), trainer.groups, skipped, trainer.config.data.allow_invalid
     )
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
-        trainer.say(describe_resume(checkpoint, trainer.config.timetable.steps - trainer.progress.step))
+        remaining = trainer.config.timetable.steps - trainer.progress.step
+        trainer.emit(Message(describe_resume(checkpoint, remaining)))
 
 
 def main(launch_directory: Path) -> int:

@@ -3,20 +3,19 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 
 import torch
 
 from megatron_patches.batches import TrainingBatches
-from megatron_patches.callbacks.callback import Callback
-from megatron_patches.checkpoint.saver import SaveRecord
-from megatron_patches.config import RunConfig
+from megatron_patches.callbacks.callback import Callback, Record
 from megatron_patches.device_numbers import DeviceNumbers
 from megatron_patches.engine.interface import Engine
-from megatron_patches.flops import training_flops_per_token
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.progress import Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
+from megatron_patches.progress import Outcome, Progress, StepRecord
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import Launch
 from megatron_patches.votes import StepVotes
 
@@ -35,7 +34,7 @@ class _StepOnDevice:
 
 
 class Trainer:
-    """One launch of one run on this rank."""
+    """One launch of one run on this rank; what callbacks may use of it is `callbacks.callback.TrainingLoop`."""
 
     def __init__(
         self,
@@ -45,6 +44,7 @@ class Trainer:
         engine: Engine,
         batches: TrainingBatches,
         randomness: StepRandomness,
+        votes: StepVotes,
         callbacks: Sequence[Callback],
     ) -> None:
         self.config = config
@@ -53,8 +53,8 @@ class Trainer:
         self.engine = engine
         self.batches = batches
         self.randomness = randomness
+        self.votes = votes
         self.callbacks = callbacks
-        self.votes = StepVotes(groups.control_group)
         self.progress = Progress()
         self.stop_reason: str | None = None
         self._unread: _StepOnDevice | None = None
@@ -64,6 +64,11 @@ class Trainer:
     def speaks(self) -> bool:
         """Whether this rank writes logs and events for all."""
         return self.groups.rank == 0
+
+    @cached_property
+    def _flops(self) -> float:
+        """Of a token, without what recomputation repeats, attention counted whole."""
+        return self.config.architecture.flops(self.config.model, self.config.lengths).computed
 
     def fit(self) -> Outcome:
         """Train to the last step, or to the step at which all ranks agree to stop."""
@@ -86,7 +91,7 @@ class Trainer:
         micro_batches = self.batches.at(progress.samples)
         loss = self.engine.forward_backward(micro_batches)
         norm = self.engine.grad_norm()
-        scale = self.engine.scale()
+        scale = self.engine.counters().get("scale")
         numbers = DeviceNumbers(torch.stack([loss, norm] if scale is None else [loss, norm, scale]))
         rate = config.learning_rate(progress.step + 1)
         self.engine.step(rate, norm)
@@ -94,7 +99,7 @@ class Trainer:
         batch_size = config.timetable.batch_size(progress.step + 1)
         progress.step += 1
         progress.samples += batch_size
-        progress.tokens += batch_size * config.data.sequence_length
+        progress.tokens += batch_size * config.lengths.counted
         self._unread = _StepOnDevice(progress.step, progress.samples, progress.tokens, batch_size, numbers, rate)
         if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
             self.read_numbers()
@@ -104,23 +109,20 @@ class Trainer:
         self.votes.send()
 
     def read_numbers(self) -> None:
-        """Wait for the step whose numbers are still on the device, if any, and hand them to the callbacks."""
+        """Wait for the step whose numbers are still on the device, if any, and emit them."""
         if self._unread is None:
             return
         done, self._unread = self._unread, None
         loss, norm, *scale = done.numbers.read()
         now = perf_counter()
         seconds, self._read_at = now - self._read_at, now
-        rate = done.batch_size * self.config.data.sequence_length / seconds
-        work = training_flops_per_token(self.config.model, self.config.data.sequence_length)
-        record = StepRecord(
+        rate = done.batch_size * self.config.lengths.counted / seconds
+        self.emit(StepRecord(
             step=done.step, samples=done.samples, tokens=done.tokens, batch_size=done.batch_size,
             loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,
-            tflops_per_process=rate * work / self.groups.layout.world_size / 1e12,
+            tflops_per_process=rate * self._flops / self.groups.layout.world_size / 1e12,
             loss_scale=scale[0] if scale else None,
-        )  # fmt: skip
-        for callback in self.callbacks:
-            callback.on_step(self, record)
+        ))  # fmt: skip
 
     @contextmanager
     def outside_steps(self) -> Iterator[None]:
@@ -129,25 +131,10 @@ class Trainer:
         yield
         self._read_at += perf_counter() - started
 
-    def say(self, text: str) -> None:
-        """Something people should know, for log and record."""
-        for callback in self.callbacks:
-            callback.on_message(self, text)
-
-    def announce_validation(self, record: ValidationRecord) -> None:
+    def emit(self, record: Record) -> None:
         """Tell every callback."""
         for callback in self.callbacks:
-            callback.on_validation(self, record)
-
-    def announce_profile(self, record: ProfileRecord) -> None:
-        """Tell every callback."""
-        for callback in self.callbacks:
-            callback.on_profile(self, record)
-
-    def announce_checkpoint(self, record: SaveRecord) -> None:
-        """Tell every callback."""
-        for callback in self.callbacks:
-            callback.on_checkpoint(self, record)
+            callback.on_record(self, record)
 
     def request_stop(self, reason: str) -> None:
         """Stop after this step; every rank must ask in the same step."""

@@ -16,7 +16,7 @@ class Question:
 
 
 class StepVotes:
-    """Callbacks ask in `on_start`, every rank the same questions in the same order.
+    """Callbacks get their questions when they are made, on every rank the same ones in the same order.
 
     No step waits for an answer: the votes cast after one step are known after the next.
     """

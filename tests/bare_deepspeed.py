@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 NAMES = """\
 names:
@@ -168,7 +168,7 @@ class BareScript:
         model = build_model(config, self.peers, seed=3)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name != frozen)
-        self.windows = RunData(config.data, CHECKOUT).training_windows
+        self.windows = RunData(config.data, CHECKOUT, config.lengths).training_windows
         self.order = TrainingOrder(len(self.windows), config.training.seed)
         self.engine, *_ = deepspeed.initialize(
             model=model,

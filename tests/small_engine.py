@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 if TYPE_CHECKING:
     from megatron_patches.batches import TrainingBatches
@@ -38,7 +38,7 @@ class SmallEngine:
         self.groups = groups
         self.randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
         self.engine = build_engine(config, groups, self.randomness)
-        self.batches = training_batches(config, RunData(config.data, CHECKOUT), groups)
+        self.batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups)
         self.step = 0
 
     def train(self, steps: int) -> Steps:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_tools.preprocess import PreprocessRequest, preprocess
 from data_tools.tokenizer_training import train_bpe
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
+from megatron_patches.run_config import RunConfig
 
 RUN_YAML = """
 why: a run for tests

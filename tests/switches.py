@@ -53,6 +53,14 @@ class Writes:
 
 
 @dataclass(frozen=True)
+class Refuses:
+    """A key that has one value so far: another one is refused with `text`, which says which there are."""
+
+    change: list[str]
+    text: str
+
+
+@dataclass(frozen=True)
 class Copies:
     """What `tools/sync-to-hub --all` would bring elsewhere differs."""
 
@@ -91,11 +99,12 @@ SPIKES = [
 PROFILED = overrides(profile="{steps: 1, after_step: 2}")
 WANDB = overrides(logging__wandb="{project: one}")
 
-CASES: dict[str, Trains | Holds | Plans | Writes | Copies] = {
+CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses] = {
     "name": Plans("tr900b-28K-other", ["NAME=tr900b-28K-other"]),
     "family": Plans("tr901-others", ["FAMILY=tr901-others"]),
     "why": Plans("to see it", ["--why=to see it"]),
     # the model
+    "model.name": Refuses(overrides(model__name="gtp"), 'model.name: "gtp" is not known; it is one of gpt'),
     "model.layers": Trains(overrides(model__layers=3)),
     "model.hidden_size": Trains(overrides(model__hidden_size=48)),
     "model.attention_heads": Trains(overrides(model__attention_heads=2)),

@@ -74,7 +74,7 @@ def refused(
     """The message of a plan that must be refused, with nothing written."""
     SmallData(folder).run(runs.parent)
     monkeypatch.setenv("TRAINYARD_RUNS", str(runs))
-    monkeypatch.setattr(plan, "has_gpu", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # no GPU
     assert plan.main([str(runs.parent / "tr900-tests" / f"{NAME}.yaml"), *words, "--local"]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and not runs.exists()

@@ -4,6 +4,7 @@ What must differ is the numbers of training, what the ranks hold, what the plan 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
@@ -15,17 +16,19 @@ from pydantic.fields import FieldInfo
 
 from data_tools.errors import TrainyardError
 from data_tools.storage.transfer import Options
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.events import effective, read_events
-from megatron_patches.plan import Machines, plan_run, summary
+from megatron_patches.launch_checks.facts import Machines
+from megatron_patches.plan import plan_run, summary
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import make_checkpoint
 from tests.small_engine import SmallEngine, record_steps
 from tests.small_run import SMALL_RUN, write_run
 from tests.small_training import SmallData, train_launch
-from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Trains, Writes
+from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Refuses, Trains, Writes
 from tools.runs_choices import choices_of
 from tools.sync_due import due_tasks
 from tools.sync_items import items_of, loose_files
@@ -169,21 +172,33 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         "parameters": sorted({piece.name for piece in pieces}),
         "weight bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind == "weight"),
         "optimizer bytes": sum(piece.tensor.nbytes for piece in pieces if piece.kind != "weight"),
-        "loss scale": small.engine.scalars(),
+        "loss scale": {
+            name: counter.item() for name, counter in small.engine.counters().items() if name != "optimizer_steps"
+        },
         "saved bytes": kept,
         "compiled blocks": compiled,
         "early messages": early,
     }
 
 
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    """What runs that several cases compare with came to, so that each is started once."""
+    return {}
+
+
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Holds)])
-def test_a_key_changes_what_ranks_hold(key: str, small_data: SmallData, tmp_path: Path) -> None:
+def test_a_key_changes_what_ranks_hold(key: str, small_data: SmallData, tmp_path: Path, seen: dict[str, Any]) -> None:
     case = CASES[key]
     assert isinstance(case, Holds)
-    before, after = (
-        run_on_ranks(measure_holdings, ranks, configure(small_data, tmp_path, words))[0]
-        for ranks, words in zip(case.ranks, (case.base, [*case.base, *case.change]), strict=True)
-    )
+
+    def found(ranks: int, words: list[str]) -> dict[str, Any]:
+        run = f"{ranks} ranks hold {words}"
+        if run not in seen:
+            seen[run] = run_on_ranks(measure_holdings, ranks, configure(small_data, tmp_path, words))[0]
+        return seen[run]
+
+    before, after = found(case.ranks[0], case.base), found(case.ranks[1], [*case.base, *case.change])
     assert before[case.what] != after[case.what]
 
 
@@ -242,15 +257,25 @@ def train_and_tell_wandb(launch_directory: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Writes)])
 def test_a_key_changes_what_a_launch_leaves(
-    key: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]
 ) -> None:
     case = CASES[key]
     assert isinstance(case, Writes)
     found = []
     for number, words in enumerate((case.base, [*case.base, *case.change])):
         monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / str(number)))
-        found.append(launch_and_look(small_data, tmp_path, words)[case.what])
+        if (run := f"a launch with {words}") not in seen:
+            seen[run] = launch_and_look(small_data, tmp_path, words)
+        found.append(seen[run][case.what])
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Refuses)])
+def test_a_key_takes_nothing_else(key: str, small_data: SmallData, tmp_path: Path) -> None:
+    case = CASES[key]
+    assert isinstance(case, Refuses)
+    with pytest.raises(TrainyardError, match=re.escape(case.text)):
+        configure(small_data, tmp_path, case.change)
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Copies)])

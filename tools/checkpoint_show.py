@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.tree import Tree
 
+from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.marks import pin_of, verification_of
 from megatron_patches.checkpoint.size import readable
+from megatron_patches.config import load_resolved
+from megatron_patches.parameters.row import layer_of, path_of, stack_of
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.view import CheckpointView, TensorLine
@@ -42,7 +46,7 @@ def _text(value: Any) -> str:
 def as_tree(view: CheckpointView, fold: bool) -> Tree:
     """Layers, parameters, and of each its kinds; blocks that differ in their numbers alone are one branch."""
     tree = Tree(f"{len({line.name for line in view.tensors})} parameters")
-    for label, lines in _layers(view.tensors, fold):
+    for label, lines in _layers(view.tensors, _forward_order(view.folder), fold):
         branch = tree.add(escape(label))
         for name, same in groupby(lines, key=lambda line: (line.name, line.shape)):
             kinds = ", ".join(dict.fromkeys(_kind_text(line) for line in same))
@@ -55,18 +59,18 @@ def _kind_text(line: TensorLine) -> str:
     return f"{line.kind} {line.dtype}{norm}"
 
 
-def _layers(lines: Iterable[TensorLine], fold: bool) -> Iterator[tuple[str, list[TensorLine]]]:
+def _layers(
+    lines: Iterable[TensorLine], order: Mapping[str, int], fold: bool
+) -> Iterator[tuple[str, list[TensorLine]]]:
     """Each layer's lines, their names without the layer's; neighbours that are alike together.
 
     With norms no two blocks are alike, so folding looks at shapes and types, and shows the first block's norms.
     """
     layers: dict[str, list[TensorLine]] = {}
     for line in lines:
-        parts = line.name.split(".")
-        depth = 2 if parts[0] == "layers" else 1
-        layer, rest = ".".join(parts[:depth]), ".".join(parts[depth:])
-        layers.setdefault(layer, []).append(replace(line, name=rest))
-    ordered = sorted(layers.items(), key=lambda each: _place(each[0]))
+        layer = layer_of(line.name)
+        layers.setdefault(layer, []).append(replace(line, name=line.name.removeprefix(f"{layer}.")))
+    ordered = sorted(layers.items(), key=lambda each: _place(each[0], order))
     if not fold:
         yield from ordered
         return
@@ -77,8 +81,16 @@ def _layers(lines: Iterable[TensorLine], fold: bool) -> Iterator[tuple[str, list
         yield (first if first == last else f"{first} to {last}, {len(alike)} alike{whose}"), alike[0][1]
 
 
-def _place(layer: str) -> tuple[int, int, str]:
-    """Order of the forward pass: what is before the blocks, the blocks by number, what is behind them."""
-    if layer.startswith("layers."):
-        return 1, int(layer.removeprefix("layers.")), layer
-    return (2 if layer in ("final_norm", "head") else 0), 0, layer
+def _place(layer: str, order: Mapping[str, int]) -> tuple[int, str, int]:
+    """A layer's place in the forward pass; where that is not known, blocks by number behind the others."""
+    stack = stack_of(layer)
+    return order.get(layer, len(order)), stack or "", int(layer.rpartition(".")[2]) if stack else 0
+
+
+def _forward_order(folder: Path) -> dict[str, int]:
+    """Places of the layers of the model that was saved; nothing where a version with other keys wrote its run."""
+    try:
+        config = load_resolved(folder / "config.yaml")
+    except TrainyardError:
+        return {}
+    return {layer: place for place, layer in enumerate(path_of(config.parameters))}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from megatron_patches.config import RunConfig
+    from megatron_patches.run_config import RunConfig
     from megatron_patches.run_directory import RunDirectory
 
 app = typer.Typer(add_completion=False)
@@ -76,7 +76,7 @@ class Demo:
         """Corpus, tokenizer and dataset, each unless it is there already."""
         tokenizer, dataset = self.config.data.tokenizer, Path(self.config.data.path)
         corpus = str(dataset.with_name("corpus.jsonl"))
-        vocabulary, workers = str(self.config.model.vocab_size), str(len(os.sched_getaffinity(0)))
+        vocabulary, workers = str(self.config.model.vocabulary), str(len(os.sched_getaffinity(0)))
         self.make("Text: the Python standard library", corpus, ["tools/stdlib-corpus", "--output", corpus])
         train = ["tools/tokenizer", "train", corpus, "--output", tokenizer, "--vocab-size", vocabulary]
         self.make("A tokenizer, trained on it (some seconds)", tokenizer, train)

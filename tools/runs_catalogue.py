@@ -57,7 +57,7 @@ def describe_line(path: Path) -> RunLine:
         run=config.name,
         family=config.family,
         baseline=base.stem if base else None,
-        parameters=count_parameters(config.model, config.data.sequence_length).total,
+        parameters=count_parameters(config.model, config.lengths).total,
         tokens=config.timetable.end.tokens,
         why=config.why,
     )

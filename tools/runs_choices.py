@@ -30,7 +30,8 @@ def can_be(field: FieldInfo) -> str:
     if models:
         kinds = ", ".join(kind_name(model) for model in models) if len(models) > 1 else ""
         words.append(f"a section, with name: {kinds}" if kinds else "a section")
-    parts = [part for part in _alternatives(field) if part not in models]
+    bases = {base for model in models for base in model.__mro__}  # of registered kinds the field names the base
+    parts = [part for part in _alternatives(field) if part not in bases]
     words += [_limited(part, [] if part is NoneType else field.metadata) for part in parts]
     return ", or ".join(words)
 

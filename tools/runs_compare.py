@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from megatron_patches.config import RunConfig
 from megatron_patches.configuration.problems import NEVER_WRITTEN
+from megatron_patches.run_config import RunConfig
 
 ABSENT = "absent"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from megatron_patches.config import RunConfig
 from megatron_patches.configuration.fields import kind_name, section_models
+from megatron_patches.run_config import RunConfig
 from tools.runs_choices import choices_of
 from tools.runs_compare import as_text, name_first
 

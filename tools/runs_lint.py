@@ -66,7 +66,7 @@ def _run_problems(path: Path, checkout: Path) -> Iterator[str]:
     except TrainyardError as error:
         yield from (f"does not load: {line.removeprefix(f'{path}: ')}" for line in str(error).splitlines())
     else:
-        parameters = count_parameters(config.model, config.data.sequence_length).total
+        parameters = count_parameters(config.model, config.lengths).total
         if parsed and abs(parameters / parsed.parameters - 1) > SIZE_TOLERANCE:
             yield (
                 f"the name says {parsed.size}, the model has {parameters:,} ({short(parameters)}): more than "

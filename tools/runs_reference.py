@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.configuration.fields import kind_name, nearest_keys, section_models
 from megatron_patches.configuration.problems import NEVER_WRITTEN
+from megatron_patches.run_config import RunConfig
 from tools.runs_choices import can_be
 from tools.runs_compare import as_text, name_first
 

@@ -4,11 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from megatron_patches.checkpoint.size import checkpoint_size, describe_checkpoints
-from megatron_patches.config import RunConfig
-from megatron_patches.layout import Layout, plan_layout, require_whole_batches
-from megatron_patches.model_summary import describe_model
-from megatron_patches.models.pipeline_partition import stages_of
+from megatron_patches.layout import plan_layout, require_whole_batches
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameter_count import ParameterCount, count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_summary import (
     describe_layout,
     describe_run,
@@ -39,21 +38,21 @@ class RunView:
     def parts(self) -> list[tuple[str, int, str]]:
         """Parts of the model that there are, their parameters, and their share of all."""
         total = self.parameters.total
-        parts = {part.replace("_", " "): number for part, number in asdict(self.parameters).items() if number}
+        parts = {part.replace("_", " "): number for part, number in self.parameters.by_part.items() if number}
         return [(part, number, percentage(number, total)) for part, number in {**parts, "total": total}.items()]
 
     def stages(self) -> list[tuple[str, str, int]]:
         """Number, layers and parameters of each pipeline stage, where there are several."""
-        stages = stages_of(self.config) if self.layout.pipeline > 1 else []
+        stages = self.config.stages if self.layout.pipeline > 1 else []
         return [(str(number), stage.names, stage.parameters) for number, stage in enumerate(stages)]
 
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; numbers are exact."""
         config, total = self.config, self.parameters.total
-        counts = {**asdict(self.parameters), "total": total}
+        counts = {**self.parameters.by_part, "total": total}
         return {
             "config": config.model_dump(),
-            "model": describe_model(config.model),
+            "model": config.architecture.describe(config.model),
             "parameters": counts,
             "parameter_shares": {part: number / total for part, number in counts.items()},
             "layout": {
@@ -63,7 +62,7 @@ class RunView:
             },
             "stages": [
                 {"layers": list(stage.layers), "blocks": stage.blocks, "parameters": stage.parameters}
-                for stage in stages_of(config)
+                for stage in config.stages
             ],
             "global_batches": [
                 {"from_step": stretch.steps_before + 1, "samples": stretch.batch_size}
@@ -90,7 +89,7 @@ def view_run(config: RunConfig, processes: int | None) -> RunView:
     require_whole_batches(config, layout, consumed_samples=0)
     return RunView(
         config=config,
-        parameters=count_parameters(config.model, config.data.sequence_length),
+        parameters=count_parameters(config.model, config.lengths),
         layout=layout,
         learning_rates=learning_rate_plan(config),
     )

@@ -6,7 +6,8 @@ from data_tools.errors import TrainyardError
 from data_tools.inventory.annotations import Said
 from data_tools.storage.location import run_location
 from data_tools.storage.transfer import Options
-from megatron_patches.config import RunConfig, load_resolved, load_run
+from megatron_patches.config import load_resolved, load_run
+from megatron_patches.run_config import RunConfig
 from megatron_patches.storage_config import LocationConfig
 from tools.inventory_state import derive_state
 from tools.sync_items import Choice

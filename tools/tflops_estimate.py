@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.estimate.report import Estimate, Machines, estimate
 from megatron_patches.estimate.step_time import Speeds, work_of
 from megatron_patches.layout import plan_layout
+from megatron_patches.run_config import RunConfig
 from megatron_patches.tuning.candidates import Candidate
 from megatron_patches.tuning.fit import require_fit
 from tools.runs_catalogue import find_run

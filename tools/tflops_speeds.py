@@ -6,11 +6,12 @@ from typing import Any
 
 from data_tools.errors import TrainyardError
 from megatron_patches.benchmark.record import Row, read_rows, record_files
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.estimate.report import Machines
 from megatron_patches.estimate.step_time import Speeds, data_sheet_speeds, work_of
 from megatron_patches.hardware import Hardware, cpu_name, hardware_named
 from megatron_patches.layout import plan_layout
+from megatron_patches.run_config import RunConfig
 from megatron_patches.tuning.calibration import USUAL_OF_A_CPU, Measured, calibrate
 from tools.runs_catalogue import find_run
 

@@ -7,20 +7,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.benchmark.bare_pipeline import BarePipeline
-from megatron_patches.config import RunConfig
-from megatron_patches.engine.build import compiles
+from megatron_patches.engine.build import blueprint_of, compiles
 from megatron_patches.engine.deepspeed_engine import mixed_precision_optimizer
 from megatron_patches.engine.optimizer_placement import place_optimizer
 from megatron_patches.models.build import PlainModel, canonical_parameters
 from megatron_patches.models.compilation import compile_blocks
-from megatron_patches.models.gpt import gpt_layers
-from megatron_patches.models.pipeline_partition import stages_of
 from megatron_patches.objectives.loss import build_loss
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.run_config import RunConfig
 
 
 class BareLoop:
@@ -33,26 +31,23 @@ class BareLoop:
     def __init__(self, config: RunConfig, groups: ProcessGroups, batches: list[list[MicroBatch]]) -> None:
         self._config, self._groups, self._batches = config, groups, batches
         self._randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-        specs = gpt_layers(
-            config.model, config.data.sequence_length, groups, self._randomness, config.training.recomputation
-        )
-        model = config.model
-        self._draws = max(model.hidden_dropout, model.attention_dropout, model.dropout_of_embedding) > 0
+        blueprint = blueprint_of(config, groups, self._randomness)
+        self._draws = config.model.draws
         self._loss = build_loss(config.objective, groups)
         self._pipeline: BarePipeline | None = None
         if groups.layout.pipeline > 1:
-            self._pipeline = BarePipeline(config, specs, stages_of(config), groups, self._loss)
+            self._pipeline = BarePipeline(config, blueprint, self._loss)
             self._model: nn.Module = self._pipeline.module
         else:
-            self._model = PlainModel(specs, config.training.seed).to(groups.device)
+            self._model = PlainModel(blueprint).to(groups.device)
         parameters = canonical_parameters(self._model)
         select_trainable(config.training, parameters)
         if compiles(config, groups):
             compile_blocks(self._model)
         self._trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
         self._optimizer = mixed_precision_optimizer(config.optimizer, parameters, 0, groups)
-        self._placement = place_optimizer(0, parameters, self._optimizer, None, groups)
-        self._placement.make_ready(self._pipeline.tied(parameters) if self._pipeline else None)
+        tied = self._pipeline.tied(parameters) if self._pipeline else None
+        self._placement = place_optimizer(0, parameters, self._optimizer, None, groups, tied)
         self._losses: list[Tensor] = []
 
     def step(self) -> None:
@@ -76,7 +71,7 @@ class BareLoop:
         self._model.zero_grad(set_to_none=True)  # of the module: MasterWeights would forget its copies' alone
 
     def _backward(self, batch: MicroBatch) -> Tensor:
-        loss = self._loss(self._model(batch.tokens, batch.context), (batch.labels, batch.weights))
+        loss = self._loss(self._model(batch.inputs), (batch.labels, batch.weights))
         loss.backward()
         return loss.detach()
 

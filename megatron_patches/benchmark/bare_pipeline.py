@@ -6,55 +6,50 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from megatron_patches.config import RunConfig
-from megatron_patches.models.build import Layer, logits_only, stage_edges
-from megatron_patches.models.layer_spec import LayerSpec
-from megatron_patches.models.pipeline_partition import Stage
+from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.models.blueprint import Blueprint, LayerPlace
+from megatron_patches.models.build import Layer, stage_edges
+from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.objectives.loss import LossFunction
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.run_config import RunConfig
 
 
 class StageModule(nn.Module):
     """The layers of one stage; a layer that is used twice in it is there once."""
 
-    def __init__(self, specs: Sequence[LayerSpec], seed: int) -> None:
+    def __init__(self, places: Sequence[LayerPlace], blueprint: Blueprint) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        self._path: list[tuple[str, LayerSpec]] = []
-        for spec in specs:
-            key = spec.name.replace(".", "/")
+        self._path: list[tuple[str, LayerPlace]] = []
+        for place in places:
+            key = place.spec.name.replace(".", "/")
             if key not in self.layers:
-                self.layers[key] = Layer(spec, seed)
-            self._path.append((key, spec))
+                self.layers[key] = Layer(place, blueprint)
+            self._path.append((key, place))
 
     def forward(self, stream: Tensor) -> Tensor:
         """Ids or the stream of the stage before; the stream or the logits."""
-        for key, spec in self._path:
-            stream = logits_only(self.layers[key](stream, spec))
+        for key, place in self._path:
+            stream = self.layers[key](stream, place)
         return stream
 
 
 class BarePipeline:
-    """One rank's stage and its schedule. Contexts of tokens (documents, prefixes) are not sent: causal runs alone."""
+    """One rank's stage and its schedule, of a GPT. It sends one tensor: causal runs alone, no documents or prefixes."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        specs: Sequence[LayerSpec],
-        stages: Sequence[Stage],
-        groups: ProcessGroups,
-        loss: LossFunction,
-    ) -> None:
-        edges = stage_edges(specs, stages)
+    def __init__(self, config: RunConfig, blueprint: Blueprint, loss: LossFunction) -> None:
+        assert isinstance(config.model, ModelConfig), "`comparison` refuses pipelines of other architectures"
+        groups, stages = blueprint.groups, config.stages
+        edges = stage_edges([place.spec.name for place in blueprint.places], stages)
         here = groups.coordinates.pipeline
-        self.module = StageModule(specs[edges[here] : edges[here + 1]], config.training.seed).to(groups.device)
+        self.module = StageModule(blueprint.places[edges[here] : edges[here + 1]], blueprint).to(groups.device)
         self._groups, self._loss, self._stage = groups, loss, here
         self._sent: list[tuple[dist.Work, Tensor]] = []
-        self._tied = _tied_group(config, groups)
+        self._tied = _tied_group(config.model, groups)
         apart = groups.layout.tensor * groups.layout.data
         self._before, self._behind = groups.rank - apart, groups.rank + apart
-        tokens = config.data.sequence_length // (groups.layout.tensor if groups.layout.sequence_parallel else 1)
+        tokens = config.lengths.of("tokens") // (groups.layout.tensor if groups.layout.sequence_parallel else 1)
         self._shape = (tokens, config.training.micro_batch_size, config.model.hidden_size)
         if self._tied is not None and here > 0:
             for parameter in self.module.layers["embedding"].parameters():
@@ -91,7 +86,7 @@ class BarePipeline:
             read = torch.empty(self._shape, dtype=self._groups.dtype, device=self._groups.device)
             dist.recv(read, self._before)
             read.requires_grad_(True)
-        made = self.module(batch.tokens if read is None else read)
+        made = self.module(batch.inputs["tokens"] if read is None else read)
         if self._groups.last_stage:
             made = self._loss(made, (batch.labels, batch.weights))
             losses.append(made.detach())
@@ -116,9 +111,9 @@ class BarePipeline:
         self._sent.append((work, tensor))
 
 
-def _tied_group(config: RunConfig, groups: ProcessGroups) -> dist.ProcessGroup | None:
+def _tied_group(model: ModelConfig, groups: ProcessGroups) -> dist.ProcessGroup | None:
     """The ranks of first and last stage that hold the same part of a tied table; None where there is none here."""
-    if not config.model.tied_head:
+    if not model.tied_head:
         return None
     apart, found = groups.layout.tensor * groups.layout.data, None
     for place in range(apart):

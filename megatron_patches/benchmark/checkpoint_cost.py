@@ -13,9 +13,9 @@ import torch
 
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.save import write_pieces
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.hardware import cpu_name
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 TENSOR_BYTES = 25_000_000  # as a matrix of a model of some hundred million parameters
 

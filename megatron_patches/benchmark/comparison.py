@@ -18,16 +18,19 @@ from typing import Any
 from data_tools.errors import TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.accelerator import gpu_models, has_gpu
+from megatron_patches.batch.fields import TOKENS
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
-from megatron_patches.config import RunConfig, load_run, to_yaml
+from megatron_patches.config import load_run, to_yaml
 from megatron_patches.device_checks import check_device
 from megatron_patches.estimate.memory import estimate_memory
-from megatron_patches.flops import FlopsPerToken, flops_per_token
 from megatron_patches.hardware import cpu_name, peak_tflops
 from megatron_patches.layout import plan_layout
+from megatron_patches.models.architecture import FlopsPerToken
+from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch, runs_root
 from megatron_patches.run_summary import tokens_per_step
 
@@ -137,7 +140,7 @@ def measure_run(
     plan_layout(config, world)
     check_device(config, has_gpu(), gpu_models())
     samples = measured_steps * config.training.global_batch_size
-    RunData(config.data, CHECKOUT).check(config.model.vocab_size, samples, validation_samples=0)
+    RunData(config.data, CHECKOUT, config.lengths).check(config.model.vocabulary, samples, validation_samples=0)
     load = os.getloadavg()[0]
     shared = runs_root() if job_nodes() > 1 else None  # of several nodes all must see it
     if shared is not None:
@@ -159,10 +162,10 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, pe
             f"{asked.training.precision} it would train something else; add --training.precision bf16 "
             "--training.loss_scale null, or measure alone (--peer none)"
         )
-    plain = asked.objective.name == "causal" and not asked.objective.reset_attention
+    plain = asked.objective.inputs.names == (TOKENS.name,) and isinstance(asked.model, ModelConfig)
     if peer is not None and asked.parallel.pipeline > 1 and not plain:
         raise TrainyardError(
-            f"{path.stem}: the peer's pipeline sends no contexts of tokens; measure alone (--peer none)"
+            f"{path.stem}: the peer's pipeline is a GPT's and sends no contexts of tokens; measure alone (--peer none)"
         )
     steps = max(asked.timetable.steps, measured_steps + 1)
     changes = {
@@ -191,7 +194,7 @@ def _describe(
     tokens = tokens_per_step(config) * turns.steps
     ours = found["ours"]
     speed = spread([tokens / seconds for seconds in ours["seconds"]])
-    counted = flops_per_token(config.model, config.data.sequence_length, config.training.recomputation)
+    counted = config.flops
     device = found["device"]
     return Benchmark(
         run=config.name,
@@ -207,10 +210,10 @@ def _describe(
         recomputation=config.training.recomputation,
         precision=config.training.precision,
         compiled=config.training.compile,
-        parameters=count_parameters(config.model, config.data.sequence_length).total,
+        parameters=count_parameters(config.model, config.lengths).total,
         global_batch_size=config.training.global_batch_size,
         micro_batch_size=config.training.micro_batch_size,
-        sequence_length=config.data.sequence_length,
+        sequence_length=config.lengths.counted,
         step_seconds=spread([seconds / turns.steps for seconds in ours["seconds"]]),
         tokens_per_second=speed,
         tflops=FlopsPerToken(**{name: speed.median * each / world / 1e12 for name, each in asdict(counted).items()}),

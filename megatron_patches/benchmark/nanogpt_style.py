@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.run_config import RunConfig
 
 
 class _Block(nn.Module):
@@ -43,8 +43,9 @@ class _GPT2(nn.Module):
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         model = config.model
+        assert isinstance(model, ModelConfig), "`require_gpt2` has refused other architectures"
         self.tokens = nn.Embedding(model.padded_vocab_size, model.hidden_size)
-        self.places = nn.Embedding(config.data.sequence_length, model.hidden_size)
+        self.places = nn.Embedding(config.lengths.of("tokens"), model.hidden_size)
         self.blocks = nn.ModuleList(_Block(model) for _ in range(model.layers))
         self.norm = nn.LayerNorm(model.hidden_size)
         for name, parameter in self.named_parameters():
@@ -93,7 +94,7 @@ class NanoGPTStyleLoop:
         for each in self._batches[step - 1]:
             batch = each.to(self._device)
             with torch.autocast(self._device.type, dtype=torch.bfloat16) if half else nullcontext():
-                loss = self._forward(batch.tokens, batch.labels, batch.weights)
+                loss = self._forward(batch.inputs["tokens"], batch.labels, batch.weights)
             loss.backward()
             losses.append(loss.detach())
         if config.optimizer.gradient_clip > 0:
@@ -112,17 +113,19 @@ class NanoGPTStyleLoop:
 def require_gpt2(config: RunConfig) -> None:
     """Raise TrainyardError if the run trains something else than GPT-2's architecture with AdamW."""
     model = config.model
+    if not isinstance(model, ModelConfig):
+        raise TrainyardError(f"{config.name}: the nanoGPT-style peer is GPT-2, and the run is none; use --peer loop")
     differs = {
         "model.position_embedding": model.position_embedding.name != "learned",
         "model.activation": model.activation != "gelu_tanh",
         "model.norm": model.norm != "layernorm" or not model.norm_bias or model.norm_placement != "pre",
         "model.key_value_heads": model.groups != model.attention_heads,
         "model.tied_head": not model.tied_head,
-        "model.hidden_dropout": max(model.hidden_dropout, model.attention_dropout, model.dropout_of_embedding) > 0,
+        "model.hidden_dropout": model.draws,
         "model.attention_bias": not (model.attention_bias and model.mlp_bias),
         "model.parallel_residual": model.parallel_residual or model.query_key_norm or model.embedding_norm,
         "model.logit_soft_cap": model.logit_soft_cap is not None,
-        "objective": config.objective.name != "causal" or config.objective.reset_attention,
+        "objective": config.objective.inputs.attention != "causal",
         "optimizer.name": config.optimizer.name != "adamw",
     }
     found = [key for key, is_so in differs.items() if is_so]

@@ -11,10 +11,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from megatron_patches.benchmark.record import Row
 from megatron_patches.benchmark.text import describe_layout
-from megatron_patches.config import RunConfig
 from megatron_patches.estimate.step_time import work_of
 from megatron_patches.hardware import HARDWARE, Hardware, peak_of
 from megatron_patches.layout import plan_layout
+from megatron_patches.run_config import RunConfig
 from megatron_patches.time_breakdown import KINDS
 
 mpl.rcParams["svg.hashsalt"] = "trainyard"  # the same record gives the same file

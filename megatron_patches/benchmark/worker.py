@@ -20,20 +20,21 @@ import torch.distributed as dist
 
 from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.benchmark.bare_loop import BareLoop
 from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
 from megatron_patches.benchmark.roof import Roof, measure_roof
 from megatron_patches.benchmark.turns import PROFILED_STEPS
-from megatron_patches.callbacks.callback import Callback
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
+from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.layout import plan_layout
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.progress import StepRecord
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch
-from megatron_patches.step_profile import profile_steps
+from megatron_patches.step_profile import StepProfile
 from megatron_patches.train import build_trainer, training_batches
 from megatron_patches.trainer import Trainer
 
@@ -84,8 +85,9 @@ class Losses(Callback):
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        self.values.append(record.loss)
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        if isinstance(record, StepRecord):
+            self.values.append(record.loss)
 
 
 class OurLoop:
@@ -162,6 +164,18 @@ def measure(
     return measurement
 
 
+def profile_steps(trainer: Trainer, steps: int, trace: Path) -> dict[str, float]:
+    """Train further steps; seconds of one by kind on this rank. Rank 0 writes the trace."""
+    found = StepProfile(trainer)
+    found.start()
+    for number in range(1, steps + 1):
+        trainer.train_step()
+        found.end_step(last=number == steps)
+    if trainer.speaks:
+        found.write(trace)
+    return found.seconds_by_kind()
+
+
 def _roof(groups: ProcessGroups) -> Roof | None:
     if groups.device.type == "cuda":
         return None
@@ -170,7 +184,7 @@ def _roof(groups: ProcessGroups) -> Roof | None:
 
 
 def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[list[MicroBatch]]:
-    batches = training_batches(config, RunData(config.data, CHECKOUT), groups)
+    batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups)
     try:
         return [batches.at(config.timetable.after(step).samples) for step in range(steps)]
     finally:

@@ -14,11 +14,12 @@ from megatron_patches.callbacks.stop_on_signal import StopOnSignal
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.validation import Validation
 from megatron_patches.callbacks.wandb_log import WandbLog
-from megatron_patches.config import RunConfig
 from megatron_patches.events import EventWriter
 from megatron_patches.hardware import peak_tflops
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import Launch
+from megatron_patches.votes import StepVotes
 
 
 def build_callbacks(
@@ -26,6 +27,7 @@ def build_callbacks(
     launch: Launch,
     groups: ProcessGroups,
     data: RunData,
+    votes: StepVotes,
     checkpointing: Checkpointing,
     events: EventWriter | None,
 ) -> list[Callback]:
@@ -34,10 +36,10 @@ def build_callbacks(
     if config.profile is not None:
         acting.append(Profiling(config.profile))  # first: what others do after the last profiled step is not in it
     if config.evaluation is not None:
-        acting.append(Validation(config.evaluation, data.validation_windows))
+        acting.append(Validation(config.evaluation, data.validation))
     if config.checkpoint.pin_spikes_above is not None:
         acting.append(SpikeWatch(config.checkpoint.pin_spikes_above, checkpointing))
-    acting += [StopOnSignal(), checkpointing]
+    acting += [StopOnSignal(votes.ask()), checkpointing]
     recording = _recorders(config, launch, groups, events) if events is not None else []
     return [*acting, *recording, FiniteGuard()]
 
@@ -47,7 +49,7 @@ def _recorders(config: RunConfig, launch: Launch, groups: ProcessGroups, events:
     peak = peak_tflops(device, config.training.precision)
     recorders: list[Callback] = [
         EventRecorder(events),
-        ConsoleLog(launch.run.logs / f"{launch.id}.log", config.logging.every_steps, peak),
+        ConsoleLog(launch.run.logs / f"{launch.id}.log", config, peak),
         TensorBoardLog(launch.run.tensorboard),
     ]
     if config.logging.wandb is not None:

@@ -1,14 +1,54 @@
-"""What a feature of the training loop may do: override the events it needs, and list it in `callbacks/build.py`."""
+"""What a feature of the training loop hears of, and what it may use of the loop.
+
+A feature is a `Callback` that overrides what it needs, and is listed in `callbacks/build.py`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
-from megatron_patches.progress import Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.batches import TrainingBatches
+from megatron_patches.checkpoint.saver import SaveRecord
+from megatron_patches.engine.interface import Engine
+from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.progress import Message, Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
+from megatron_patches.run_config import RunConfig
+from megatron_patches.run_directory import Launch
 
-if TYPE_CHECKING:
-    from megatron_patches.checkpoint.saver import SaveRecord
-    from megatron_patches.trainer import Trainer
+Record = StepRecord | ValidationRecord | ProfileRecord | SaveRecord | Message
+"""what callbacks tell each other, and the trainer them; a callback passes over kinds that it does not know"""
+
+
+class TrainingLoop(Protocol):
+    """What callbacks, and the profile of steps, may use of the trainer."""
+
+    config: RunConfig
+    launch: Launch
+    groups: ProcessGroups
+    engine: Engine
+    batches: TrainingBatches
+    callbacks: Sequence[Callback]
+    progress: Progress
+    stop_reason: str | None
+    """why the launch stops before its last step; None while it does not"""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank writes logs and events for all."""
+
+    def emit(self, record: Record) -> None:
+        """Tell every callback."""
+
+    def read_numbers(self) -> None:
+        """Wait for the step whose numbers are still on the device, if any, and emit them."""
+
+    def outside_steps(self) -> AbstractContextManager[None]:
+        """Time spent within it (validation, saving) is not counted as a step's."""
+
+    def request_stop(self, reason: str) -> None:
+        """Stop after this step; every rank must ask in the same step."""
 
 
 class Callback:
@@ -20,31 +60,23 @@ class Callback:
 
     state_key: str | None = None
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, trainer: TrainingLoop) -> None:
         """Before the first step of this launch; a resumed run has its progress already."""
 
-    def after_update(self, trainer: Trainer) -> None:
+    def after_update(self, trainer: TrainingLoop) -> None:
         """After the weights changed; numbers of the step are still on the device."""
 
-    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        """The numbers of a step are known: on a GPU one step later, on a CPU before `after_update`."""
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        """Something happened that people or other callbacks should know of.
 
-    def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
-        """A validation was made."""
+        A step's numbers are known one step later on a GPU, and before `after_update` on a CPU. Before `on_start` there
+        may be messages, and nothing else.
+        """
 
-    def on_profile(self, trainer: Trainer, record: ProfileRecord) -> None:
-        """Some steps were profiled; the numbers are this rank's own."""
-
-    def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
-        """A checkpoint is whole on the disk; training may be steps beyond it."""
-
-    def on_message(self, trainer: Trainer, text: str) -> None:
-        """Something people should know."""
-
-    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
+    def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         """After the last step of this launch, whatever ended it but a failure."""
 
-    def on_failure(self, trainer: Trainer, error: Exception) -> None:
+    def on_failure(self, trainer: TrainingLoop, error: Exception) -> None:
         """This rank raised; other ranks may not have, so nothing here may wait for them."""
 
     def close(self) -> None:

@@ -1,12 +1,9 @@
 """Saves the run every N steps, at its end, when it is asked to stop, and when somebody asks for it; resumes it."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from data_tools.errors import TrainingFailed
-from megatron_patches.callbacks.callback import Callback
+from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkpoint.folders import Content, list_checkpoints
 from megatron_patches.checkpoint.marks import pin
@@ -15,34 +12,38 @@ from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
 from megatron_patches.checkpoint.size import readable
 from megatron_patches.config import to_yaml
-from megatron_patches.progress import Outcome, ValidationRecord
+from megatron_patches.progress import Message, Outcome, ValidationRecord
 from megatron_patches.votes import Question
-
-if TYPE_CHECKING:
-    from megatron_patches.trainer import Trainer
 
 
 class Checkpointing(Callback):
-    """`identity` and `parents` are the same for every checkpoint of a launch."""
+    """`identity` and `parents` are the same for every checkpoint of a launch.
 
-    def __init__(self, saver: Saver, identity: dict[str, object], parents: tuple[str, ...]) -> None:
+    On the question `done` the ranks vote whether a save that is being written is whole.
+    """
+
+    def __init__(
+        self,
+        saver: Saver,
+        request: SaveRequest,
+        done: Question,
+        identity: dict[str, object],
+        parents: tuple[str, ...],
+    ) -> None:
         self.saver = saver
         self.identity = identity
         self.parents = parents
         self._saved_step = -1
         self._validation: ValidationRecord | None = None
         self._pin_next: str | None = None
-        self._request: SaveRequest
-        self._done: Question
+        self._request = request
+        self._done = done
 
-    def on_start(self, trainer: Trainer) -> None:
-        reserved = self.saver.reserve(trainer.engine.state())
-        if reserved:
-            trainer.say(f"checkpoints are written from a copy: {readable(reserved)} of host memory on rank 0")
-        self._request = SaveRequest(trainer.launch.run.save_requested, trainer.speaks, trainer.votes.ask())
-        self._done = trainer.votes.ask()
+    def on_start(self, trainer: TrainingLoop) -> None:
+        if reserved := self.saver.reserved_bytes:
+            trainer.emit(Message(f"checkpoints are written from a copy: {readable(reserved)} of host memory on rank 0"))
 
-    def after_update(self, trainer: Trainer) -> None:
+    def after_update(self, trainer: TrainingLoop) -> None:
         if self._done.verdict and self.saver.busy:
             self._finish(trainer)
         order = self._due(trainer)
@@ -55,10 +56,12 @@ class Checkpointing(Callback):
         # rank 0 is through with a save only when all ranks are: the last thing that they do, they do together
         self._done.vote = int(trainer.speaks and self.saver.done)
 
-    def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
-        self._validation = record
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        # of several sources' at one step the first one's is the run's
+        if isinstance(record, ValidationRecord) and not self._validated(record.step):
+            self._validation = record
 
-    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
+    def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         if trainer.progress.step != self._saved_step:
             self._save(trainer, SaveOrder(("full",), "end"))
         self._finish(trainer)
@@ -66,7 +69,7 @@ class Checkpointing(Callback):
     def close(self) -> None:
         self.saver.close()
 
-    def pin_around(self, trainer: Trainer, reason: str) -> None:
+    def pin_around(self, trainer: TrainingLoop, reason: str) -> None:
         """Keep the newest checkpoint that is whole, and the next one."""
         self._finish(trainer)
         if trainer.speaks:
@@ -74,7 +77,7 @@ class Checkpointing(Callback):
                 pin(folder, reason)
         self._pin_next = reason
 
-    def _due(self, trainer: Trainer) -> SaveOrder | None:
+    def _due(self, trainer: TrainingLoop) -> SaveOrder | None:
         """What the intervals ask for at this step."""
         step, rules = trainer.progress.step, trainer.config.checkpoint
         contents: list[Content] = []
@@ -87,10 +90,10 @@ class Checkpointing(Callback):
         if rules.ephemeral_every_steps and step % rules.ephemeral_every_steps == 0:
             if not self.saver.busy:
                 return SaveOrder(("full",), "ephemeral")
-            trainer.say(f"no ephemeral checkpoint of step {step}: another one is still being written")
+            trainer.emit(Message(f"no ephemeral checkpoint of step {step}: another one is still being written"))
         return None
 
-    def _save(self, trainer: Trainer, order: SaveOrder) -> None:
+    def _save(self, trainer: TrainingLoop, order: SaveOrder) -> None:
         """Begin to save the current step; a save that is still being written comes first."""
         self._finish(trainer)
         trainer.read_numbers()
@@ -102,17 +105,17 @@ class Checkpointing(Callback):
         if not trainer.config.checkpoint.asynchronous:
             self._finish(trainer)
 
-    def _finish(self, trainer: Trainer) -> None:
+    def _finish(self, trainer: TrainingLoop) -> None:
         """Wait for the save that is being written, if there is one, and tell everybody."""
         if not self.saver.busy:
             return
         with trainer.outside_steps():
             records = self.saver.finish()
         for record in records:
-            trainer.announce_checkpoint(record)
+            trainer.emit(record)
         self._request.done({record.reason for record in records})
 
-    def _check_owner(self, trainer: Trainer) -> None:
+    def _check_owner(self, trainer: TrainingLoop) -> None:
         """Of two launches of a run the newer one owns its directory; the older must not write there any more."""
         newest = trainer.groups.from_rank_0(trainer.launch.newest())
         if newest != trainer.launch.id:
@@ -122,8 +125,9 @@ class Checkpointing(Callback):
                 "at a time: the same command resumes it when it has ended"
             )
 
-    def _content(self, trainer: Trainer, order: SaveOrder) -> CheckpointContent:
+    def _content(self, trainer: TrainingLoop, order: SaveOrder) -> CheckpointContent:
         config, progress, layout = trainer.config, trainer.progress, trainer.groups.layout
+        counters = {name: counter.item() for name, counter in trainer.engine.counters().items()}
         facts = {
             "run": config.name,
             "launch": trainer.launch.id,
@@ -131,31 +135,34 @@ class Checkpointing(Callback):
             "reason": order.reason,
             "learning_rate": config.learning_rate(progress.step),
             "next_learning_rate": config.learning_rate(progress.step + 1),
-            "optimizer_steps": trainer.engine.optimizer_steps(),
+            "optimizer_steps": int(counters.pop("optimizer_steps")),
             "seed": config.training.seed,
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
         }
-        if self._validation is not None and self._validation.step == progress.step:
-            facts["validation_loss"] = self._validation.loss
+        if validation := self._validated(progress.step):
+            facts["validation_loss"] = validation.loss
         states = {callback.state_key: callback.state() for callback in trainer.callbacks if callback.state_key}
         return CheckpointContent(
             step=progress.step,
             launch=trainer.launch.id,
             facts=facts,
-            trainer={"progress": asdict(progress), "callbacks": states, "engine": trainer.engine.scalars()},
+            trainer={"progress": asdict(progress), "callbacks": states, "engine": counters},
             config=to_yaml(config),
             parents=self.parents,
             pin=self._pin_next,
         )
 
-    def resume(self, trainer: Trainer, checkpoint: Resumable) -> None:
+    def _validated(self, step: int) -> ValidationRecord | None:
+        """What was found of the weights after this step, if they were validated."""
+        return self._validation if self._validation is not None and self._validation.step == step else None
+
+    def resume(self, trainer: TrainingLoop, checkpoint: Resumable) -> None:
         """Take progress and callbacks' states from a checkpoint whose tensors are loaded; randomness follows from the
         step."""
         steps = checkpoint.manifest.facts["optimizer_steps"]
         assert isinstance(steps, int)
-        trainer.engine.set_optimizer_steps(steps)
-        trainer.engine.load_scalars(checkpoint.trainer.get("engine", {}))
+        trainer.engine.load_counters({"optimizer_steps": steps, **checkpoint.trainer.get("engine", {})})
         for name, value in checkpoint.trainer["progress"].items():
             setattr(trainer.progress, name, value)
         for callback in trainer.callbacks:

@@ -1,22 +1,17 @@
 """A line a step for people, in the launch's log file and on the console; a progress bar on a terminal."""
 
-from __future__ import annotations
-
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from megatron_patches.callbacks.callback import Callback
-from megatron_patches.progress import Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
+from megatron_patches.checkpoint.saver import SaveRecord
+from megatron_patches.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.run_config import RunConfig
 from megatron_patches.time_breakdown import describe_breakdown
-
-if TYPE_CHECKING:
-    from megatron_patches.checkpoint.saver import SaveRecord
-    from megatron_patches.trainer import Trainer
 
 SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about ten steps
 
@@ -24,16 +19,18 @@ SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about
 class ConsoleLog(Callback):
     """Rank 0 only."""
 
-    def __init__(self, path: Path, every_steps: int, peak: float | None) -> None:
+    def __init__(self, path: Path, config: RunConfig, peak: float | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
-        self._every_steps = every_steps
+        self._every_steps = config.logging.every_steps
+        self._total = config.timetable.steps
         self._peak = peak
         self._console = Console(highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             console=self._console, disable=not sys.stdout.isatty(),
         )  # fmt: skip
+        self._task = self._bar.add_task(config.name, total=self._total)
         self._seconds: float | None = None
 
     def say(self, line: str) -> None:
@@ -42,39 +39,39 @@ class ConsoleLog(Callback):
         self._file.flush()
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def on_start(self, trainer: Trainer) -> None:
-        total = trainer.config.timetable.steps
-        self.say(f"{trainer.config.name}: launch {trainer.launch.id}, step {trainer.progress.step} of {total}")
+    def on_start(self, trainer: TrainingLoop) -> None:
+        step = trainer.progress.step
+        self.say(f"{trainer.config.name}: launch {trainer.launch.id}, step {step} of {self._total}")
         if self._peak:
             self.say(f"MFU is over {self._peak:g} TFLOP/s (dense, 16 bits); causal attention is counted whole")
-        self._task = self._bar.add_task(trainer.config.name, total=total, completed=trainer.progress.step)
+        self._bar.reset(self._task, completed=step)  # its clock starts here
         self._bar.start()
 
-    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        match record:
+            case StepRecord():
+                self._show_step(record)
+            case ValidationRecord():
+                self.say(validation_line(record))
+            case ProfileRecord():
+                self.say(profile_line(record))
+            case SaveRecord():
+                self.say(saved_line(record))
+            case Message(text):
+                self.say(text)
+
+    def _show_step(self, record: StepRecord) -> None:
         mixed = record.seconds if self._seconds is None else self._seconds
         self._seconds = SMOOTHING * mixed + (1 - SMOOTHING) * record.seconds
         self._bar.update(self._task, completed=record.step)
-        total = trainer.config.timetable.steps
-        if record.step % self._every_steps == 0 or record.step == total:
-            self.say(step_line(record, total, self._seconds, self._peak))
+        if record.step % self._every_steps == 0 or record.step == self._total:
+            self.say(step_line(record, self._total, self._seconds, self._peak))
 
-    def on_validation(self, trainer: Trainer, record: ValidationRecord) -> None:
-        self.say(f"validation after step {record.step}: loss {record.loss:.4f} ({record.validation_samples} samples)")
-
-    def on_profile(self, trainer: Trainer, record: ProfileRecord) -> None:
-        self.say(profile_line(record))
-
-    def on_checkpoint(self, trainer: Trainer, record: SaveRecord) -> None:
-        self.say(saved_line(record))
-
-    def on_message(self, trainer: Trainer, text: str) -> None:
-        self.say(text)
-
-    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
+    def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         reason = f" ({trainer.stop_reason})" if trainer.stop_reason else ""
-        self.say(f"{outcome.value} at step {trainer.progress.step} of {trainer.config.timetable.steps}{reason}")
+        self.say(f"{outcome.value} at step {trainer.progress.step} of {self._total}{reason}")
 
-    def on_failure(self, trainer: Trainer, error: Exception) -> None:
+    def on_failure(self, trainer: TrainingLoop, error: Exception) -> None:
         self._file.write(f"failed after step {trainer.progress.step}: {error}\n")  # the console gets it from train.py
 
     def close(self) -> None:
@@ -98,6 +95,11 @@ def step_line(record: StepRecord, total_steps: int, seconds_per_step: float, pea
     if peak:
         parts.append(f"MFU {record.tflops_per_process / peak:.1%}")
     return " | ".join([*parts, f"ETA {remaining}"])
+
+
+def validation_line(record: ValidationRecord) -> str:
+    """The loss of one source."""
+    return f"{record.source} after step {record.step}: loss {record.loss:.4f} ({record.validation_samples} samples)"
 
 
 def profile_line(record: ProfileRecord) -> str:

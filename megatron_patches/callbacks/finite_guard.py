@@ -1,17 +1,11 @@
 """Stops a run whose loss or gradient is no number any more."""
 
-from __future__ import annotations
-
 from math import isfinite
-from typing import TYPE_CHECKING
 
 from data_tools.errors import TrainingFailed
-from megatron_patches.callbacks.callback import Callback
-from megatron_patches.progress import StepRecord
+from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
+from megatron_patches.progress import Message, StepRecord
 from megatron_patches.training_config import LossScaleConfig
-
-if TYPE_CHECKING:
-    from megatron_patches.trainer import Trainer
 
 
 class FiniteGuard(Callback):
@@ -20,12 +14,12 @@ class FiniteGuard(Callback):
     In fp16 an overflow of the gradient is what lowers the loss scale: it counts when the scale is at its minimum.
     """
 
-    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        if isfinite(record.loss) and isfinite(record.grad_norm):
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        if not isinstance(record, StepRecord) or (isfinite(record.loss) and isfinite(record.grad_norm)):
             return
         scale = record.loss_scale
         if isfinite(record.loss) and scale is not None and scale > _least_scale(trainer):
-            trainer.say(f"step {record.step}: overflow at loss scale {scale:g}; the update was left out")
+            trainer.emit(Message(f"step {record.step}: overflow at loss scale {scale:g}; the update was left out"))
             return
         raise TrainingFailed(
             f"step {record.step}: loss is {record.loss}, gradient norm is {record.grad_norm}; the update was left "
@@ -34,5 +28,5 @@ class FiniteGuard(Callback):
         )
 
 
-def _least_scale(trainer: Trainer) -> float:
+def _least_scale(trainer: TrainingLoop) -> float:
     return (trainer.config.training.loss_scale or LossScaleConfig()).minimum

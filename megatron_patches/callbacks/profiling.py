@@ -1,17 +1,10 @@
 """A profile of some steps of a launch: `launches/<n>/trace-rank0.json`, and where the time goes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from data_tools.errors import TrainingFailed
-from megatron_patches.callbacks.callback import Callback
+from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.callbacks.profiling_config import ProfileConfig
-from megatron_patches.progress import Outcome, ProfileRecord
+from megatron_patches.progress import Message, Outcome, ProfileRecord
 from megatron_patches.step_profile import StepProfile
-
-if TYPE_CHECKING:
-    from megatron_patches.trainer import Trainer
 
 
 class Profiling(Callback):
@@ -26,10 +19,10 @@ class Profiling(Callback):
         """of this launch"""
         self._running: StepProfile | None = None
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, trainer: TrainingLoop) -> None:
         self._start_when_due(trainer)
 
-    def after_update(self, trainer: Trainer) -> None:
+    def after_update(self, trainer: TrainingLoop) -> None:
         self._steps += 1
         if self._running is not None:
             last = self._steps == self._config.after_step + self._config.steps
@@ -39,19 +32,21 @@ class Profiling(Callback):
                 self._running = None
         self._start_when_due(trainer)
 
-    def on_end(self, trainer: Trainer, outcome: Outcome) -> None:
+    def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         wanted = self._config.after_step + self._config.steps
         if self._steps < wanted:
-            trainer.say(
-                f"no profile: it needs {wanted} steps of a launch (profile.after_step {self._config.after_step} + "
-                f"profile.steps {self._config.steps}), and this launch had {self._steps}; lower profile.after_step"
+            trainer.emit(
+                Message(
+                    f"no profile: it needs {wanted} steps of a launch (profile.after_step {self._config.after_step} + "
+                    f"profile.steps {self._config.steps}), and this launch had {self._steps}; lower profile.after_step"
+                )
             )
 
     def close(self) -> None:
         if self._running is not None:
             self._running.stop()
 
-    def _start_when_due(self, trainer: Trainer) -> None:
+    def _start_when_due(self, trainer: TrainingLoop) -> None:
         if self._steps != self._config.after_step:
             return
         trainer.read_numbers()
@@ -59,7 +54,7 @@ class Profiling(Callback):
             self._running = StepProfile(trainer)
             self._running.start()
 
-    def _finish(self, trainer: Trainer, found: StepProfile) -> None:
+    def _finish(self, trainer: TrainingLoop, found: StepProfile) -> None:
         trainer.read_numbers()
         with trainer.outside_steps():
             seconds = found.seconds_by_kind()
@@ -68,6 +63,6 @@ class Profiling(Callback):
                 try:
                     found.write(trace)
                 except TrainingFailed as error:  # a picture of the run is not worth the run
-                    trainer.say(str(error))
+                    trainer.emit(Message(str(error)))
         last = trainer.progress.step
-        trainer.announce_profile(ProfileRecord(last, last - self._config.steps + 1, seconds, trace.name))
+        trainer.emit(ProfileRecord(last, last - self._config.steps + 1, seconds, trace.name))

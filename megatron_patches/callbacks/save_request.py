@@ -1,7 +1,5 @@
 """A checkpoint on request: a file `save-requested` in the run's directory, with the reason in it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 from time import monotonic

@@ -1,18 +1,12 @@
 """Keeps the checkpoints around a spike of the loss: the one to go back to, and the one that shows what became of it."""
 
-from __future__ import annotations
-
 from collections import deque
 from math import isfinite
 from statistics import median
-from typing import TYPE_CHECKING
 
-from megatron_patches.callbacks.callback import Callback
+from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.checkpointing import Checkpointing
-from megatron_patches.progress import StepRecord
-
-if TYPE_CHECKING:
-    from megatron_patches.trainer import Trainer
+from megatron_patches.progress import Message, StepRecord
 
 WINDOW = 100  # steps that the median is over
 LEAST = 20  # steps before there is a median to speak of
@@ -27,14 +21,14 @@ class SpikeWatch(Callback):
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._in_spike = False
 
-    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
-        if not isfinite(record.loss):
-            return  # the finite guard's affair
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        if not isinstance(record, StepRecord) or not isfinite(record.loss):  # that is the finite guard's affair
+            return
         usual = median(self._losses) if len(self._losses) >= LEAST else None
         spikes = usual is not None and record.loss > self._factor * usual
         if spikes and not self._in_spike:
             reason = f"spike at step {record.step}: loss {record.loss:.4f}, median of the steps before {usual:.4f}"
-            trainer.say(f"{reason}; the checkpoint before it and the next one are kept")
+            trainer.emit(Message(f"{reason}; the checkpoint before it and the next one are kept"))
             self._checkpointing.pin_around(trainer, reason)
         self._in_spike = spikes
         if not spikes:

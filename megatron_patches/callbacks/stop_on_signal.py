@@ -1,26 +1,20 @@
 """USR1 or TERM: finish the step, save, exit with 75. One rank's signal is enough, and all stop at the same step."""
 
-from __future__ import annotations
-
 import signal
 from types import FrameType
-from typing import TYPE_CHECKING
 
-from megatron_patches.callbacks.callback import Callback
+from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.votes import Question
-
-if TYPE_CHECKING:
-    from megatron_patches.trainer import Trainer
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 class StopOnSignal(Callback):
-    """The ranks vote (`votes.py`), so all stop at the same step."""
+    """The ranks vote on the question (`votes.py`), so all stop at the same step."""
 
-    def __init__(self) -> None:
+    def __init__(self, question: Question) -> None:
         self._received = 0
-        self._question: Question
+        self._question = question
         for number in SIGNALS:
             signal.signal(number, self._remember)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS))  # node.py blocks USR1 until someone listens
@@ -28,10 +22,7 @@ class StopOnSignal(Callback):
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._received = number
 
-    def on_start(self, trainer: Trainer) -> None:
-        self._question = trainer.votes.ask()
-
-    def after_update(self, trainer: Trainer) -> None:
+    def after_update(self, trainer: TrainingLoop) -> None:
         if self._question.verdict:
             trainer.request_stop("asked to stop")
         self._question.vote = self._received

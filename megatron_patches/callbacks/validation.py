@@ -1,55 +1,55 @@
 """Validation loss on the same samples every N steps and at the end."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING
 
-from data_tools.windows import TokenWindows
+from data_tools.sample_source import SampleSource
 from megatron_patches.batches import validation_micro_batches
-from megatron_patches.callbacks.callback import Callback
+from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.progress import ValidationRecord
 
-if TYPE_CHECKING:
-    from megatron_patches.trainer import Trainer
-
 
 class Validation(Callback):
-    """Every rank computes its part; all get the same loss."""
+    """Every rank computes its part; all get the same loss.
 
-    def __init__(self, config: EvaluationConfig, windows: TokenWindows) -> None:
+    `sources` are named; each is validated for itself, and the first one's loss is what checkpoints go by.
+    """
+
+    def __init__(self, config: EvaluationConfig, sources: Mapping[str, SampleSource]) -> None:
         self.config = config
-        self.windows = windows
+        self.sources = sources
 
-    def after_update(self, trainer: Trainer) -> None:
+    def after_update(self, trainer: TrainingLoop) -> None:
         step = trainer.progress.step
         if step % self.config.every_steps == 0 or step == trainer.config.timetable.steps:
             self.validate(trainer)
 
-    def validate(self, trainer: Trainer) -> None:
-        """Validate the current weights."""
-        progress = trainer.progress
+    def validate(self, trainer: TrainingLoop) -> None:
+        """Validate the current weights on every source."""
         trainer.read_numbers()
+        for name, source in self.sources.items():
+            trainer.emit(self._measure(trainer, name, source))
+
+    def _measure(self, trainer: TrainingLoop, name: str, source: SampleSource) -> ValidationRecord:
         started = perf_counter()
         with trainer.outside_steps():
             micro_batches = validation_micro_batches(
-                self.windows,
+                source,
                 trainer.batches.objective,
                 self.config.samples,
                 trainer.config.training.micro_batch_size,
-                trainer.config.model.vocab_size,
+                trainer.config.model.vocabulary,
                 trainer.groups,
             )
-            loss = trainer.engine.evaluate(micro_batches).item()
-        seconds = perf_counter() - started
-        trainer.announce_validation(
-            ValidationRecord(
-                step=progress.step,
-                samples=progress.samples,
-                tokens=progress.tokens,
-                loss=loss,
-                validation_samples=self.config.samples,
-                seconds=seconds,
-            )
+            loss = trainer.engine.evaluate(micro_batches)["loss"]
+        return ValidationRecord(
+            step=trainer.progress.step,
+            samples=trainer.progress.samples,
+            tokens=trainer.progress.tokens,
+            source=name,
+            loss=loss.mean,
+            validation_samples=self.config.samples,
+            targets=loss.targets,
+            seconds=perf_counter() - started,
         )

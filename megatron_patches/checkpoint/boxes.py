@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from megatron_patches.parallel.tensor_slice import Range, TensorSlice
+from megatron_patches.parameters.tensor_slice import Range, TensorSlice
 
 
 @dataclass(frozen=True)

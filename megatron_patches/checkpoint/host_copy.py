@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from megatron_patches.engine.interface import StatePiece
+from megatron_patches.parallel.state_piece import StatePiece
 
 ALIGNMENT = 64  # bytes; a piece of any type may start there
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from data_tools.section import Section
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 _OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 

@@ -21,8 +21,8 @@ from data_tools.errors import TrainyardError
 from data_tools.manifest import Manifest
 from megatron_patches.checkpoint.boxes import SubBox, sub_boxes
 from megatron_patches.checkpoint.stored_files import BYTES_OF, BadHeader, StoredPiece, read_header
-from megatron_patches.engine.interface import StatePiece
-from megatron_patches.parallel.tensor_slice import Range
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.tensor_slice import Range
 
 CHUNK_BYTES = 16 << 20  # read at a time: what loading holds beside the state itself
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

@@ -15,7 +15,7 @@ from data_tools.manifest import FileRecord, Manifest, build_manifest, write_mani
 from megatron_patches.checkpoint.folders import MANIFEST, TRAINER_STATE
 from megatron_patches.checkpoint.safetensors_stream import stream_safetensors
 from megatron_patches.checkpoint.state_tensor import StateTensor
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from megatron_patches.checkpoint.folders import TRAINER_STATE, inspect, list_che
 from megatron_patches.checkpoint.load import DamagedCheckpoint, StateLoader, state_files
 from megatron_patches.checkpoint.marks import mark_damaged, mark_verified
 from megatron_patches.checkpoint.stored_files import BadHeader, StoredPiece, read_header
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
 
 
 @dataclass(frozen=True)

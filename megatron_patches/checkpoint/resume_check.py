@@ -1,75 +1,93 @@
 """Whether a run may continue from what lies in its directory; asked before anything starts. Torch-free."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import isclose
+from pathlib import Path
 from typing import Any
 
-from data_tools.errors import TrainyardError
 from data_tools.manifest import Manifest
-from data_tools.run_data import RunData
 from megatron_patches.checkpoint.folders import inspect, list_checkpoints
-from megatron_patches.checkpoint.identity import differences, run_identity
-from megatron_patches.config import RunConfig
-from megatron_patches.run_directory import CHECKOUT, RunDirectory
+from megatron_patches.checkpoint.identity import differences
+from megatron_patches.run_config import RunConfig
 
 
-def check_resume(config: RunConfig, directory: RunDirectory) -> int:
-    """Refuse a checkpoint of another run, and a schedule that would make the learning rate jump.
+@dataclass(frozen=True)
+class SavedStep:
+    """A checkpoint as its manifest tells it."""
 
-    Every checkpoint whose manifest can be read is looked at, since a resume may fall back to any of them. Returns the
-    samples that the newest has consumed, 0 where there is none.
+    folder: Path
+    manifest: Manifest
 
-    Raises:
-        TrainyardError: with what differs and the ways out.
+    @property
+    def step(self) -> int:
+        """The step after which it was saved."""
+        return self._count("step")
+
+    @property
+    def samples(self) -> int:
+        """What the run had consumed then."""
+        return self._count("samples")
+
+    def _count(self, fact: str) -> int:
+        count = self.manifest.facts[fact]
+        assert isinstance(count, int)
+        return count
+
+
+def saved_steps(checkpoints: Path, allow_inherited_fault: bool) -> list[SavedStep]:
+    """Every checkpoint whose manifest can be read, the newest first: a resume may fall back to any of them."""
+    found = [inspect(folder, allow_inherited_fault) for folder in list_checkpoints(checkpoints)]
+    return [SavedStep(each.folder, each.manifest) for each in found if each.manifest is not None]
+
+
+def identity_problems(saved: Sequence[SavedStep], wanted: dict[str, Any], config: RunConfig) -> Iterator[str]:
+    """Checkpoints of another run than the one whose identity is `wanted`; those that differ alike are told together."""
+    alike: dict[tuple[str, ...], list[SavedStep]] = {}
+    for each in saved:
+        identity = each.manifest.facts.get("identity")
+        found = differences(identity if isinstance(identity, dict) else {}, wanted, config)
+        alike.setdefault(tuple(found), []).append(each)
+    for phrases, group in alike.items():
+        if phrases:
+            yield (
+                f"{_named(group)} of another run: {'; '.join(phrases)}. Restore these settings to continue it, start a "
+                "new run under another name (tools/runs new), or move the run directory away to start over"
+            )
+
+
+def _named(group: Sequence[SavedStep]) -> str:
+    newest, older = group[0].folder, len(group) - 1
+    if not older:
+        return f"{newest} is a checkpoint"
+    return f"{newest} and {'an older one' if older == 1 else f'{older} older ones'} are checkpoints"
+
+
+def length_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
+    """A run that is to end before the newest checkpoint."""
+    steps, unit = config.timetable.steps, config.training.length_unit
+    if newest.step > steps:
+        yield (
+            f"{newest.folder} is beyond the end of the run, which has {steps} steps. Set training.{unit} to "
+            f"{config.timetable.position(newest.step, unit)} or more (what a launch was given on its command line must "
+            "be given again, or written into the YAML)"
+        )
+
+
+def learning_rate_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
+    """A learning rate that would jump: the last step's, and the one that was planned to follow, must be what the
+    configuration plans there. Beyond the run's end it plans none.
     """
-    folders = list_checkpoints(directory.checkpoints)
-    manifests = [
-        (folder, manifest) for folder in folders if (manifest := inspect(folder, config.data.allow_invalid).manifest)
-    ]
-    if not manifests:
-        return 0
-    data = RunData(config.data, CHECKOUT)
-    wanted = run_identity(config, data.dataset_id, data.tokenizer_id)
-    for folder, manifest in manifests:
-        _check_identity(manifest, wanted, config, str(folder))
-    newest, manifest = manifests[0]
-    _check_length(manifest, config, str(newest))
-    _check_learning_rate(manifest, config, str(newest))
-    samples = manifest.facts["samples"]
-    assert isinstance(samples, int)
-    return samples
-
-
-def _check_identity(manifest: Manifest, wanted: dict[str, Any], config: RunConfig, folder: str) -> None:
-    saved = manifest.facts.get("identity")
-    found = differences(saved if isinstance(saved, dict) else {}, wanted, config)
-    if found:
-        raise TrainyardError(
-            f"{folder} is a checkpoint of another run: {'; '.join(found)}. Restore these settings to continue it, "
-            "start a new run under another name (tools/runs new), or move the run directory away to start over"
-        )
-
-
-def _check_length(manifest: Manifest, config: RunConfig, folder: str) -> None:
-    step, steps, unit = manifest.facts["step"], config.timetable.steps, config.training.length_unit
-    assert isinstance(step, int)
-    if step > steps:
-        raise TrainyardError(
-            f"{folder} is beyond the end of the run, which has {steps} steps. Set training.{unit} to "
-            f"{config.timetable.position(step, unit)} or more (what a launch was given on its command line must be "
-            "given again, or written into the YAML)"
-        )
-
-
-def _check_learning_rate(manifest: Manifest, config: RunConfig, folder: str) -> None:
-    """The rate of the last step, and the one that was planned to follow, are what this configuration plans there."""
-    step, length = manifest.facts["step"], f"training.{config.training.length_unit}"
-    assert isinstance(step, int)
-    for at, planned in ((step, manifest.facts["learning_rate"]), (step + 1, manifest.facts["next_learning_rate"])):
+    if newest.step > config.timetable.steps:
+        return
+    facts, length = newest.manifest.facts, f"training.{config.training.length_unit}"
+    for at, planned in ((newest.step, facts["learning_rate"]), (newest.step + 1, facts["next_learning_rate"])):
         assert isinstance(planned, float)
         now = config.learning_rate(at)
         if not isclose(now, planned, rel_tol=1e-6, abs_tol=1e-12):
-            raise TrainyardError(
-                f"the learning rate would jump: {folder} planned {planned:.6g} for step {at}, the configuration gives "
-                f"{now:.6g} there. Restore schedule, optimizer.learning_rate and {length} (set schedule.decay_end to "
-                f"the old end where {length} grows), or start a new run under another name"
+            yield (
+                f"the learning rate would jump: {newest.folder} planned {planned:.6g} for step {at}, the configuration "
+                f"gives {now:.6g} there. Restore schedule, optimizer.learning_rate and {length} (set "
+                f"schedule.decay_end to the old end where {length} grows), or start a new run under another name"
             )
+            return  # one fault: the other step's rate is put right with it

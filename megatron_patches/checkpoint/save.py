@@ -21,8 +21,8 @@ from megatron_patches.checkpoint.folders import MANIFEST, TRAINER_STATE, Content
 from megatron_patches.checkpoint.marks import mark_verified, pin
 from megatron_patches.checkpoint.retention import known_checkpoints, superfluous
 from megatron_patches.checkpoint.safetensors_stream import write_safetensors
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.folders import Content
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.save import CheckpointContent, WrittenCheckpoint, tidy, write_checkpoint
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,25 @@ class SaveOrder:
 
 
 class Saver:
-    """Every rank has one, and all are asked for the same in the same order."""
+    """Every rank has one, and all are asked for the same in the same order.
 
-    def __init__(self, checkpoints: Path, rules: CheckpointConfig, groups: ProcessGroups) -> None:
+    The memory for a copy of this rank's `pieces` is reserved here; where steps wait for the files, none is.
+    """
+
+    def __init__(
+        self, checkpoints: Path, rules: CheckpointConfig, groups: ProcessGroups, pieces: Sequence[StatePiece]
+    ) -> None:
         self._checkpoints = checkpoints
         self._rules = rules
         self._groups = groups
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._copy: HostCopy | None = None
+        self._copy = HostCopy([piece for piece in pieces if piece.written_here]) if rules.asynchronous else None
         self._pending: Future[list[SaveRecord]] | None = None
         self._stall = 0.0
 
-    def reserve(self, pieces: Sequence[StatePiece]) -> int:
-        """Reserve the memory for the copy of these pieces; bytes of it, 0 where steps wait for the files."""
-        if self._rules.asynchronous:
-            self._copy = HostCopy([piece for piece in pieces if piece.written_here])
+    @property
+    def reserved_bytes(self) -> int:
+        """Of the host's memory, for the copy."""
         return self._copy.bytes if self._copy else 0
 
     @property

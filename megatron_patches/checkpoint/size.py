@@ -2,16 +2,14 @@
 Torch-free."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
-from megatron_patches.configuration.name_patterns import is_trained
-from megatron_patches.layout import Layout
-from megatron_patches.models.parameter_table import parameter_table
-from megatron_patches.models.pipeline_partition import stages_of
 from megatron_patches.optim.moment_table import moment_bytes
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameters.name_patterns import is_trained
+from megatron_patches.run_config import RunConfig
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ALONGSIDE = 1.02  # headers, manifest and configuration, generously: the space is to suffice
@@ -34,7 +32,7 @@ class CheckpointSize:
 
 def checkpoint_size(config: RunConfig) -> CheckpointSize:
     """Of a run's checkpoints, exact but for headers of some kilobytes a file."""
-    rows = parameter_table(config.model, config.data.sequence_length)
+    rows = config.parameters
     width = WEIGHT_BYTES[config.training.precision]
     master = 0 if width == FP32 else FP32
     trained = [row for row in rows if is_trained(config.training, row.name)]
@@ -48,16 +46,20 @@ def host_bytes(config: RunConfig, layout: Layout) -> int:
     """About how much memory of its host the largest rank's copy takes: an even share of the largest stage."""
     if not config.checkpoint.asynchronous:
         return 0
-    stages = [stage.parameters for stage in stages_of(config)]
+    stages = [stage.parameters for stage in config.stages]
     return round(checkpoint_size(config).full * max(stages) / sum(stages) / (layout.tensor * layout.data))
 
 
-def require_space(config: RunConfig, checkpoints: Path) -> None:
-    """Raise TrainyardError if the file system has no room for the run's next checkpoint."""
-    place = next(folder for folder in (checkpoints, *checkpoints.parents) if folder.exists())
-    free, needed = shutil.disk_usage(place).free, round(checkpoint_size(config).full * ALONGSIDE)
+def free_space(folder: Path) -> int:
+    """Bytes that are free where a folder is, or would be made."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
+def space_problems(config: RunConfig, checkpoints: Path, free: int) -> Iterator[str]:
+    """Whether so many free bytes have room for the run's next checkpoint."""
+    needed = round(checkpoint_size(config).full * ALONGSIDE)
     if free < needed:
-        raise TrainyardError(
+        yield (
             f"{checkpoints}: the next checkpoint takes {readable(needed)}, and {readable(free)} are free there. Free "
             "space, name another place for runs (export TRAINYARD_RUNS=FOLDER), or keep fewer checkpoints "
             "(checkpoint.keep_last)"

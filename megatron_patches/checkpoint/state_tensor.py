@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.boxes import SubBox, sub_boxes
-from megatron_patches.parallel.tensor_slice import Range, TensorSlice
+from megatron_patches.parameters.tensor_slice import Range, TensorSlice
 
 PIECE_ELEMENTS = 1 << 24
 """elements of the largest piece that is held in memory: 64 MiB in fp32"""

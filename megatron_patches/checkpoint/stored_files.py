@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 BYTES_OF = {"F32": 4, "BF16": 2, "F16": 2}

@@ -1,36 +1,31 @@
 """What must hold between the sections of a run; each message names the nearest values that work."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from data_tools.split import parse_split
-from megatron_patches.configuration.fp8_checks import check_fp8
+from megatron_patches.configuration.fields import kind_name
 from megatron_patches.configuration.layout_checks import check_layout
 from megatron_patches.configuration.length_checks import check_length
 from megatron_patches.configuration.name_patterns import check_name_patterns
 from megatron_patches.configuration.problems import Problem
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
-
-
-def check_run(config: "RunConfig") -> list[Problem]:
-    """The problems that no section can see alone; none for a run that can be laid out and trained."""
-    checks = (
-        check_length,
-        _compile,
-        _attention_kernel,
-        _validation,
-        _profile,
-        _objective,
-        check_layout,
-        check_fp8,
-        check_name_patterns,
-    )
-    return [problem for check in checks for problem in check(config)]
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 
-def _compile(config: "RunConfig") -> Iterator[Problem]:
+def check_run(config: RunConfig) -> list[Problem]:
+    """The problems that no section can see alone; none for a run that can be laid out and trained.
+
+    Of a model that cannot read the objective's samples nothing more is asked: its parameters may depend on them.
+    """
+    of_sections = (check_length, _compile, _validation, _profile)
+    found = [problem for check in of_sections for problem in check(config)]
+    if unread := list(_inputs(config)):
+        return [*found, *unread]
+    of_model = (_model, check_layout, check_name_patterns)
+    return [*found, *(problem for check in of_model for problem in check(config))]
+
+
+def _compile(config: RunConfig) -> Iterator[Problem]:
     if config.training.compile and config.parallel.zero_stage == 3:
         yield Problem(
             "training.compile",
@@ -39,22 +34,7 @@ def _compile(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _attention_kernel(config: "RunConfig") -> Iterator[Problem]:
-    masked = {
-        "model.position_embedding alibi": config.model.position_embedding.name == "alibi",
-        "objective prefix_lm": config.objective.name == "prefix_lm",
-        "objective.reset_attention": config.objective.reset_attention,
-    }
-    needing = [what for what, is_so in masked.items() if is_so]
-    if config.training.attention_kernel == "flash" and needing:
-        yield Problem(
-            "training.attention_kernel",
-            f"training.attention_kernel flash takes no mask and no bias on a GPU, and {' and '.join(needing)} needs "
-            "one; use efficient, math or auto",
-        )
-
-
-def _validation(config: "RunConfig") -> Iterator[Problem]:
+def _validation(config: RunConfig) -> Iterator[Problem]:
     if config.evaluation and parse_split(config.data.split)[1] == 0:
         yield Problem(
             "data.split",
@@ -63,7 +43,7 @@ def _validation(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _profile(config: "RunConfig") -> Iterator[Problem]:
+def _profile(config: RunConfig) -> Iterator[Problem]:
     profile, steps = config.profile, config.timetable.steps
     if profile is not None and profile.after_step + profile.steps > steps > 0:
         yield Problem(
@@ -78,25 +58,26 @@ def _profile(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _objective(config: "RunConfig") -> Iterator[Problem]:
-    """What a task needs of positions, and positions that count anew where nothing can read that."""
-    position, objective = config.model.position_embedding, config.objective
-    if objective.name == "prefix_lm" and position.name == "none":
+def _inputs(config: RunConfig) -> Iterator[Problem]:
+    """Whether the model can read what the objective gives it to read."""
+    given, architecture = config.objective.inputs, config.architecture
+    missing, unread = architecture.requires - set(given.names), set(given.names) - architecture.requires
+    unread -= architecture.accepts
+    names = f"objective {kind_name(type(config.objective))} does not go with model {kind_name(type(config.model))}"
+    if missing or unread:
+        told = [f"the model reads {', '.join(sorted(missing))}, which the objective does not give"] if missing else []
+        told += [f"the objective gives {', '.join(sorted(unread))}, which the model does not read"] if unread else []
+        yield Problem("objective", f"{names}: {'; '.join(told)}; choose another objective.name or model.name")
+    elif given.attention not in architecture.patterns:
         yield Problem(
-            "model.position_embedding",
-            "model.position_embedding none leaves objective prefix_lm without the prefix's order: without positions a "
-            "token knows its place by what it sees, and in a prefix each sees all; use learned, rotary or alibi",
+            "objective",
+            f"{names}: its tokens see keys by the pattern {given.attention}, and the model's by "
+            f"{' or '.join(sorted(architecture.patterns))}; choose another objective.name or model.name",
         )
-    if not objective.reset_positions:
-        return
-    key = "objective.reset_positions"
-    if not position.reads_positions:
-        yield Problem(
-            key, f"{key} has no effect with model.position_embedding {position.name}, which knows distances at most"
-        )
-    elif objective.reset_attention and position.name == "rotary":
-        yield Problem(
-            key,
-            f"{key} has no effect with rotary positions and objective.reset_attention: within a document distances "
-            "stay the same; keep reset_attention alone",
-        )
+
+
+def _model(config: RunConfig) -> Iterator[Problem]:
+    """What the architecture itself finds; it is asked as one rank of the smallest layout."""
+    parallel = config.parallel
+    layout = Layout(parallel.tensor, parallel.pipeline, 1, parallel.sequence_parallel)
+    yield from config.architecture.problems(config.model, config.workload(layout))

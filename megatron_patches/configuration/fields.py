@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from data_tools.kinds import Kinds
 from data_tools.section import ExpandsEnvironment
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^${}]*))?\}")
@@ -24,8 +25,17 @@ def known_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
 
 def section_models(field: FieldInfo) -> list[type[BaseModel]]:
     """The models that a field's value may have: none for a plain value, several where a name decides."""
+    for mark in field.metadata:
+        if isinstance(mark, Kinds):
+            return mark.models()
     candidates = [field.annotation, *get_args(field.annotation)]
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def default_kind(field: FieldInfo) -> str | None:
+    """The name that a section without one has: what its kinds say, else that of the field's default."""
+    said = [mark.default for mark in field.metadata if isinstance(mark, Kinds)]
+    return said[0] if said else getattr(field.default, "name", None)
 
 
 def kind_name(model: type[BaseModel]) -> str:

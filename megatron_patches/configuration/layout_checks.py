@@ -1,92 +1,105 @@
 """What must hold between a run's sizes and its layout; each message names the nearest values that work."""
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from megatron_patches.configuration.divisibility import divisors_near, either, multiples_near
-from megatron_patches.configuration.name_patterns import is_trained
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.parameter_table import parameter_table
-from megatron_patches.models.pipeline_partition import layer_of, stages_of
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
-    from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parameters.name_patterns import is_trained
+from megatron_patches.parameters.row import cuts_of
+from megatron_patches.run_config import RunConfig
 
 
-def check_layout(config: "RunConfig") -> Iterator[Problem]:
+def check_layout(config: RunConfig) -> Iterator[Problem]:
     """The problems of any number of processes; `plan_layout` finds those of a number that is known."""
     for check in (_tensor_parallel, _sequence_parallel, _pipeline_parallel, _batch):
         yield from check(config)
 
 
-def _tensor_parallel(config: "RunConfig") -> Iterator[Problem]:
+def _tensor_parallel(config: RunConfig) -> Iterator[Problem]:
+    """What the model's matrices are cut along must divide; keys of the section are told in its own order."""
     tensor, model = config.parallel.tensor, config.model
-    key, remedy = "parallel.tensor", f"nearest parallel.tensor that works: {either(_tensor_sizes_near(model, tensor))}"
-    if model.attention_heads % tensor:
-        yield Problem(
-            key, f"model.attention_heads {model.attention_heads} is not divisible by parallel.tensor {tensor}; {remedy}"
-        )
-    if model.groups != model.attention_heads and not _share_groups(model, tensor):
-        yield Problem(
-            key,
-            f"model.key_value_heads {model.groups} and parallel.tensor {tensor}: one must divide the other, so that "
-            f"ranks share heads or heads ranks; {remedy}",
-        )
-    if model.ffn_size % tensor:
-        yield Problem(
-            key,
-            f"model.ffn_size {model.ffn_size} is not divisible by parallel.tensor {tensor}; {remedy}; nearest "
-            f"model.ffn_size: {either(multiples_near(model.ffn_size, tensor))}",
-        )
-    if model.padded_vocab_size % tensor:
-        yield Problem(
-            key,
-            f"model.vocab_size {model.vocab_size}, padded to {model.padded_vocab_size}, is not divisible by "
-            f"parallel.tensor {tensor}; {remedy}; or set model.vocab_multiple to a multiple of {tensor}",
-        )
+    remedy = f"nearest parallel.tensor that works: {either(_tensor_sizes_near(config, tensor))}"
+    order = list(type(model).model_fields)
+    for setting, (cut, size) in sorted(cuts_of(config.parameters).items(), key=lambda each: order.index(each[0])):
+        if cut.divides(size, tensor):
+            continue
+        asked = getattr(model, setting)
+        if cut.shared:
+            text = (
+                f"model.{setting} {size} and parallel.tensor {tensor}: one must divide the other, so that ranks share "
+                f"heads or heads ranks; {remedy}"
+            )
+        elif cut.padded_by is not None:
+            text = (
+                f"model.{setting} {asked}, padded to {size}, is not divisible by parallel.tensor {tensor}; {remedy}; "
+                f"or set model.{cut.padded_by} to a multiple of {tensor}"
+            )
+        else:
+            text = f"model.{setting} {size} is not divisible by parallel.tensor {tensor}; {remedy}"
+            if cut.resizable:
+                text += f"; nearest model.{setting}: {either(multiples_near(size, tensor))}"
+        yield Problem("parallel.tensor", text)
 
 
-def _tensor_sizes_near(model: "ModelConfig", tensor: int) -> list[int]:
+def _tensor_sizes_near(config: RunConfig, tensor: int) -> list[int]:
     """The sizes next to `tensor`, below and above, that everything can be shared between; the nearest first."""
-    shared = math.gcd(model.attention_heads, model.ffn_size, model.padded_vocab_size)
-    sizes = [size for size in range(1, shared + 1) if shared % size == 0 and _share_groups(model, size)]
+    cuts = cuts_of(config.parameters).values()
+    shared = math.gcd(*(size for cut, size in cuts if not cut.shared))
+    sizes = [size for size in range(1, shared + 1) if all(cut.divides(whole, size) for cut, whole in cuts)]
     below, above = [size for size in sizes if size <= tensor][-1:], [size for size in sizes if size > tensor][:1]
     return sorted(below + above, key=lambda size: abs(size - tensor))
 
 
-def _share_groups(model: "ModelConfig", tensor: int) -> bool:
-    """Whether heads of keys and values can be shared between ranks, or each between several ranks."""
-    return max(model.groups, tensor) % min(model.groups, tensor) == 0
+def _sequence_parallel(config: RunConfig) -> Iterator[Problem]:
+    """Every dimension of places is shared."""
+    length, tensor, places = config.data.sequence_length, config.parallel.tensor, config.lengths.places
+    if not config.parallel.sequence_parallel or _shared(places, tensor):
+        return
+    seen = f"data.sequence_length {length} is"
+    if [count for _, count in places] != [length]:
+        uneven = [f"{count} places of {name}" for name, count in places if count % tensor]
+        seen = f"data.sequence_length {length} gives {' and '.join(uneven)},"
+    remedy = either(_lengths_near(config))
+    yield Problem(
+        "parallel.sequence_parallel",
+        f"{seen} not divisible by parallel.tensor {tensor}, and sequence_parallel shares tokens between them; "
+        f"nearest data.sequence_length: {remedy}",
+    )
 
 
-def _sequence_parallel(config: "RunConfig") -> Iterator[Problem]:
+def _lengths_near(config: RunConfig) -> list[int]:
+    """The values of data.sequence_length next to a run's, below and above, whose places can all be shared."""
     length, tensor = config.data.sequence_length, config.parallel.tensor
-    if config.parallel.sequence_parallel and length % tensor:
-        yield Problem(
-            "parallel.sequence_parallel",
-            f"data.sequence_length {length} is not divisible by parallel.tensor {tensor}, and sequence_parallel "
-            f"shares tokens between them; nearest data.sequence_length: {either(multiples_near(length, tensor))}",
-        )
+
+    def works(wanted: int) -> bool:
+        return _shared(config.objective.lengths(wanted).places, tensor)
+
+    below, above = range(length - 1, 0, -1), range(length + 1, 2 * length + 64 * tensor)
+    return [found for among in (below, above) if (found := next(filter(works, among), None)) is not None]
 
 
-def _pipeline_parallel(config: "RunConfig") -> Iterator[Problem]:
-    layers, stages = config.model.layers, config.parallel.pipeline
-    if stages > layers:
+def _shared(places: Sequence[tuple[str, int]], tensor: int) -> bool:
+    return all(count % tensor == 0 for _, count in places)
+
+
+def _pipeline_parallel(config: RunConfig) -> Iterator[Problem]:
+    stacks = {row.layer: row.stack for row in config.parameters if row.stack is not None}
+    blocks, names = len(stacks), " and ".join(dict.fromkeys(stacks.values()))
+    stages = config.parallel.pipeline
+    if stages > blocks:
         yield Problem(
             "parallel.pipeline",
-            f"parallel.pipeline {stages} stages are more than the {layers} blocks (model.layers); use at most {layers}",
+            f"parallel.pipeline {stages} stages are more than the {blocks} blocks ({names}); use at most {blocks}",
         )
     else:
         yield from _idle_stages(config)
 
 
-def _idle_stages(config: "RunConfig") -> Iterator[Problem]:
+def _idle_stages(config: RunConfig) -> Iterator[Problem]:
     """Stages with nothing to train: they would have no optimizer."""
-    training, stages = config.training, stages_of(config)
-    table = parameter_table(config.model, config.data.sequence_length)
-    trained = {layer_of(row.name) for row in table if is_trained(training, row.name)}
+    training, stages = config.training, config.stages
+    trained = {row.layer for row in config.parameters if is_trained(training, row.name)}
     if not trained:
         return  # what chooses names says so
     for number, stage in enumerate(stages):
@@ -99,7 +112,7 @@ def _idle_stages(config: "RunConfig") -> Iterator[Problem]:
             )
 
 
-def _batch(config: "RunConfig") -> Iterator[Problem]:
+def _batch(config: RunConfig) -> Iterator[Problem]:
     whole, micro = config.training.global_batch_size, config.training.micro_batch_size
     if whole % micro:
         yield Problem(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from math import lcm
-from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.optim.schedule_config import (
@@ -12,12 +11,10 @@ from megatron_patches.optim.schedule_config import (
     LinearScheduleConfig,
     WarmupStableDecayScheduleConfig,
 )
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 
 
-def check_length(config: "RunConfig") -> Iterator[Problem]:
+def check_length(config: RunConfig) -> Iterator[Problem]:
     """The problems of a run's length; of a run without a step nothing else can be said."""
     if config.timetable.steps < 1:
         yield _no_step(config)
@@ -28,8 +25,8 @@ def check_length(config: "RunConfig") -> Iterator[Problem]:
     yield from _best_checkpoints(config)
 
 
-def _no_step(config: "RunConfig") -> Problem:
-    training, length = config.training, config.data.sequence_length
+def _no_step(config: RunConfig) -> Problem:
+    training, length = config.training, config.lengths.counted
     batch = config.timetable.stretches[0].batch_size
     if training.samples is not None:
         key, given, least, what = "training.samples", training.samples, batch, "samples"
@@ -42,7 +39,7 @@ def _no_step(config: "RunConfig") -> Problem:
     )
 
 
-def _ramp(config: "RunConfig") -> Iterator[Problem]:
+def _ramp(config: RunConfig) -> Iterator[Problem]:
     """A ramp that the run does not outlive, or whose sizes have shares of less than one step."""
     ramp, samples = config.training.batch_ramp, config.timetable.end.samples
     if ramp is None:
@@ -65,7 +62,7 @@ def _ramp(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _schedule(config: "RunConfig") -> Iterator[Problem]:
+def _schedule(config: RunConfig) -> Iterator[Problem]:
     schedule, unit = config.schedule, config.schedule.unit
     last = whole = config.timetable.position(config.timetable.steps, unit)
     if isinstance(schedule, (LinearScheduleConfig, CosineScheduleConfig, WarmupStableDecayScheduleConfig)):
@@ -120,7 +117,7 @@ def _timescale(schedule: InverseSquareRootScheduleConfig, whole: int) -> Iterato
         )
 
 
-def _intervals(config: "RunConfig") -> Iterator[Problem]:
+def _intervals(config: RunConfig) -> Iterator[Problem]:
     """An interval longer than the run never comes round: it would be an option without effect."""
     steps = config.timetable.steps
     saving = ("every_steps", "ephemeral_every_steps", "weights_every_steps", "keep_every_steps")
@@ -133,7 +130,7 @@ def _intervals(config: "RunConfig") -> Iterator[Problem]:
             yield Problem(key, f"{key} {every} is beyond the run's {steps} steps; use at most {steps}")
 
 
-def _best_checkpoints(config: "RunConfig") -> Iterator[Problem]:
+def _best_checkpoints(config: RunConfig) -> Iterator[Problem]:
     """The best are told by a validation of the very step that is saved."""
     if not config.checkpoint.keep_best:
         return

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from data_tools.section import kind_by_name
-from megatron_patches.configuration.fields import kind_name, section_models
+from megatron_patches.configuration.fields import default_kind, kind_name, section_models
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class _Merging:
 
     def _kind(self, section: Mapping[str, Any], info: FieldInfo) -> Any:
         """The name of a section; of a whole one without a name, that of the default."""
-        default = getattr(info.default, "name", None) if self.whole else None
-        return section.get("name", default)
+        return section.get("name", default_kind(info) if self.whole else None)
 
     def _forget(self, key: str) -> None:
         """Origins of what lay in a section that is replaced."""

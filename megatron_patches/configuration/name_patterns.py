@@ -1,40 +1,22 @@
-"""Patterns of parameter names (`*.bias`, `layers.0.*`): what they choose, and whether they choose anything. Torch-free.
-
-They are fnmatch's: `*` stands for any text, dots included, `?` for one character, `[01]` for one of several.
-"""
+"""Whether a run's patterns of parameter names choose anything. Torch-free."""
 
 import difflib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.parameter_table import is_matrix, parameter_table
-from megatron_patches.training_config import TrainingConfig
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+from megatron_patches.parameters.name_patterns import decay_by_name, fits_any, is_trained
+from megatron_patches.parameters.row import of_any_block
+from megatron_patches.run_config import RunConfig
 
 
-def is_trained(training: TrainingConfig, name: str) -> bool:
-    """Whether a parameter is updated: some pattern of `trainable` fits and none of `frozen` does."""
-    return _fits_any(name, training.trainable) and not _fits_any(name, training.frozen)
-
-
-def decay_by_name(decays: Mapping[str, float], name: str) -> float | None:
-    """Weight decay that the last pattern which fits gives to a parameter; None where none fits."""
-    fitting = [decay for pattern, decay in decays.items() if fnmatchcase(name, pattern)]
-    return fitting[-1] if fitting else None
-
-
-def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
+def check_name_patterns(config: RunConfig) -> Iterator[Problem]:
     """Patterns and decays that change nothing, and patterns that leave nothing to train."""
-    table = parameter_table(config.model, config.data.sequence_length)
+    table = config.parameters
     names = [row.name for row in table]
     training, optimizer = config.training, config.optimizer
     trained = [row for row in table if is_trained(training, row.name)]
-    chosen = [name for name in names if _fits_any(name, training.trainable)]
+    chosen = [name for name in names if fits_any(name, training.trainable)]
     yield from _idle_patterns("training.trainable", training.trainable, names, names)
     yield from _idle_patterns("training.frozen", training.frozen, names, chosen)
     decays = optimizer.weight_decay_by_name
@@ -47,24 +29,20 @@ def check_name_patterns(config: "RunConfig") -> Iterator[Problem]:
             f"{training.frozen} fits none of the {len(names)} parameters; widen trainable, or shorten frozen",
         )
         return
-    matrices = [row.name for row in trained if is_matrix(row.name)]
-    if optimizer.name == "muon" and not any(name.startswith("layers.") for name in matrices):
+    matrices = [row for row in trained if row.matrix]
+    if optimizer.name == "muon" and not any(row.stack for row in matrices):
         yield Problem(
             "optimizer.name",
             "optimizer.name muon steps the matrices inside blocks, and training.trainable and training.frozen leave "
             "none of them to train; use adamw",
         )
-    if optimizer.weight_decay and not any(decay_by_name(decays, name) is None for name in matrices):
+    if optimizer.weight_decay and not any(decay_by_name(decays, row.name) is None for row in matrices):
         reason = "weight_decay_by_name says another for all that are trained" if matrices else "none of them is trained"
         yield Problem(
             "optimizer.weight_decay",
             f"optimizer.weight_decay {optimizer.weight_decay:g} has no effect: it is for matrices and tables, and "
             f"{reason}; set optimizer.weight_decay to 0",
         )
-
-
-def _fits_any(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _idle_patterns(key: str, patterns: Iterable[str], names: list[str], affected: list[str]) -> Iterator[Problem]:
@@ -89,7 +67,7 @@ def _shadowed_patterns(key: str, patterns: list[str], names: list[str]) -> Itera
     for number, pattern in enumerate(patterns, start=1):
         fitting = [name for name in names if fnmatchcase(name, pattern)]
         behind = [each for each in patterns[number:] if any(fnmatchcase(name, each) for name in fitting)]
-        if fitting and all(_fits_any(name, behind) for name in fitting):
+        if fitting and all(fits_any(name, behind) for name in fitting):
             yield Problem(
                 key,
                 f"{key}: the pattern {pattern} has no effect: all that it fits is fitted by {' and '.join(behind)} "
@@ -98,7 +76,7 @@ def _shadowed_patterns(key: str, patterns: list[str], names: list[str]) -> Itera
 
 
 def _fits_nothing(key: str, pattern: str, names: list[str]) -> str:
-    """The names offered are those of the first block: the others differ in their number."""
-    kinds = list(dict.fromkeys(re.sub(r"^layers\.\d+\.", "layers.*.", name) for name in names))
+    """The names offered stand for those of all blocks, which differ in their numbers."""
+    kinds = list(dict.fromkeys(map(of_any_block, names)))
     nearest = difflib.get_close_matches(pattern, kinds, n=3, cutoff=0.4) or kinds[:3]
     return f"{key}: the pattern {pattern} fits no parameter; nearest: {', '.join(nearest)}"

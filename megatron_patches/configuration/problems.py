@@ -1,8 +1,8 @@
 """What is wrong with a configuration, in words that say where and what to do."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -37,14 +37,14 @@ class Problem:
     """what is wrong and what to do, the key included"""
 
 
-def report(problems: Iterable[Problem], origins: Mapping[str, str]) -> str:
-    """One line for each problem, headed by the file or command line that the key comes from."""
-    return "\n".join(f"{_origin(problem.key, origins)}: {problem.text}" for problem in problems)
+def of_key(problem: Problem, origins: Mapping[str, str]) -> Problem:
+    """A problem of one key, headed by the file or command line that the key comes from."""
+    return replace(problem, text=f"{_origin(problem.key, origins)}: {problem.text}")
 
 
-def report_on_whole(problems: Iterable[Problem], origins: Mapping[str, str], whole: str) -> list[str]:
-    """One line for each problem between keys: the run is to blame, and where the key that stands for it is from."""
-    return [f"{whole}: {problem.text}{_inherited(problem.key, origins)}" for problem in problems]
+def of_whole(problem: Problem, origins: Mapping[str, str], whole: str) -> Problem:
+    """A problem between keys: the run is to blame, and where the key that stands for it is from."""
+    return replace(problem, text=f"{whole}: {problem.text}{_inherited(problem.key, origins)}")
 
 
 def _inherited(key: str, origins: Mapping[str, str]) -> str:

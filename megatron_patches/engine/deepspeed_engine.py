@@ -5,7 +5,7 @@ they must be the same on every layout, and because a step must not wait for the 
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,51 +14,49 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.deepspeed_patches.flat_gradients import FlatGradients
-from megatron_patches.engine.interface import Engine, StatePiece
-from megatron_patches.engine.optimizer_placement import place_optimizer, speaks_for
-from megatron_patches.layout import Layout
-from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.engine.interface import Engine
+from megatron_patches.engine.optimizer_placement import OptimizerPlacement, place_optimizer, speaks_for
+from megatron_patches.objectives.measures import Measures
 from megatron_patches.optim.build import build_optimizer
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import OptimizerConfig
-from megatron_patches.parallel.parameters import info_of
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.info import info_of
+from megatron_patches.tally import Tally
 
 BUCKET_ELEMENTS = 50_000_000  # 200 MB of fp32 gradients in one message
 
 
 class DeepSpeedEngine(Engine):
-    """Shared by PlainEngine and PipelineEngine; `self.deepspeed` is set before `_adopt`."""
+    """Shared by PlainEngine and PipelineEngine.
 
-    deepspeed: Any
+    `deepspeed` is DeepSpeed's engine, started, and `placement` where it keeps things (`find_placement`).
+    """
 
-    def __init__(self, groups: ProcessGroups, gradient_clip: float, loss_scale: LossScale | None) -> None:
+    def __init__(
+        self,
+        deepspeed: Any,
+        placement: OptimizerPlacement,
+        groups: ProcessGroups,
+        gradient_clip: float,
+        loss_scale: LossScale | None,
+        measures: Measures,
+    ) -> None:
+        self.deepspeed = deepspeed
+        self.placement = placement
+        self.parameters = placement.parameters
+        self.optimizer = placement.optimizer
         self.groups = groups
         self.gradient_clip = gradient_clip
         self.loss_scale = loss_scale
-
-    def _adopt(
-        self,
-        parameters: dict[str, nn.Parameter],
-        optimizer: Optimizer,
-        tied: Mapping[str, dist.ProcessGroup] | None = None,
-        overlap: bool = False,
-    ) -> None:
-        """Find out where DeepSpeed has put gradients and optimizer state of these parameters.
-
-        `tied` are the groups in which each stage that holds a tied parameter has one rank; `overlap` as in
-        `FlatGradients`.
-        """
-        self.parameters = parameters
-        self.optimizer = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
-        stage = self.deepspeed.zero_optimization_stage()
-        if stage == 1:
-            scatter = dist.get_backend(self.groups.data_group) == "nccl"
-            FlatGradients(self.deepspeed.optimizer, scatter, overlap)
-        self.placement = place_optimizer(stage, parameters, optimizer, self.deepspeed.optimizer, self.groups)
-        self.placement.make_ready(tied)
+        self.measures = measures
+        self._no_steps = torch.zeros((), dtype=torch.int64, device=groups.device)
+        """the count of an optimizer that keeps none"""
 
     @torch.no_grad()
     def _finish_gradients(self) -> None:
@@ -96,26 +94,20 @@ class DeepSpeedEngine(Engine):
     def state(self) -> list[StatePiece]:
         return self.placement.pieces()
 
-    def optimizer_steps(self) -> int:
-        for state in self.optimizer.state.values():
-            if "step" in state:
-                return int(state["step"].item())
-        return 0
+    def counters(self) -> dict[str, Tensor]:
+        steps = next(self._step_counts(), self._no_steps)
+        return {"optimizer_steps": steps} | ({} if self.loss_scale is None else self.loss_scale.counters())
 
-    def set_optimizer_steps(self, steps: int) -> None:
-        for state in self.optimizer.state.values():
-            if "step" in state:
-                state["step"].fill_(steps)
+    def load_counters(self, counters: Mapping[str, float]) -> None:
+        for steps in self._step_counts():
+            steps.fill_(counters["optimizer_steps"])
+        # a run in another precision that is continued in fp16 starts with the first scale
+        if self.loss_scale is not None and "scale" in counters:
+            self.loss_scale.load(counters)
 
-    def scale(self) -> Tensor | None:
-        return None if self.loss_scale is None else self.loss_scale.scale
-
-    def scalars(self) -> dict[str, float]:
-        return {} if self.loss_scale is None else self.loss_scale.state()
-
-    def load_scalars(self, scalars: dict[str, float]) -> None:
-        if self.loss_scale is not None and scalars:  # a run that is continued in fp16 starts with the scale of its own
-            self.loss_scale.load(scalars)
+    def _step_counts(self) -> Iterator[Tensor]:
+        """The optimizer counts for each of its tensors, all alike."""
+        return (state["step"] for state in self.optimizer.state.values() if "step" in state)
 
     def parameter_count(self) -> int:
         counted = (parameter for parameter in self.parameters.values() if speaks_for(parameter, self.groups))
@@ -145,15 +137,39 @@ class DeepSpeedEngine(Engine):
         data = float(self.groups.layout.data)
         return data if self.loss_scale is None else data * self.loss_scale.scale
 
-    def _sum_over_ranks(self, loss_here: Tensor | None, divisor: Tensor | float) -> Tensor:
-        """The global batch's loss from what the last stage's ranks have summed up, each tensor rank the same."""
-        speaks = self.groups.last_stage and self.groups.coordinates.tensor == 0 and loss_here is not None
-        total = torch.zeros((), dtype=torch.float32, device=self.groups.device)
+    def _sum_over_ranks(self, here: Tensor | None, divisor: Tensor | float, size: tuple[int, ...] = ()) -> Tensor:
+        """The global batch's sums, of this size, from the last stage's ranks' own; tensor ranks have the same ones."""
+        speaks = self.groups.last_stage and self.groups.coordinates.tensor == 0 and here is not None
+        total = torch.zeros(size, dtype=torch.float32, device=self.groups.device)
         if speaks:
-            assert loss_here is not None
-            total += loss_here.detach().float() / divisor
+            assert here is not None
+            total += here.detach().float() / divisor
         dist.all_reduce(total)
         return total
+
+    def _tallies(self, means: Tensor, micro_batches: Sequence[MicroBatch]) -> dict[str, Tally]:
+        """The means of `measures`, in their order, with what they are over; waits for the device."""
+        pairs = zip(self.measures, means.tolist(), strict=True)
+        return {name: Tally(mean, micro_batches[0].targets) for name, mean in pairs}
+
+
+def find_placement(
+    deepspeed: Any,
+    parameters: dict[str, nn.Parameter],
+    optimizer: Optimizer,
+    groups: ProcessGroups,
+    tied: Mapping[str, dist.ProcessGroup] | None = None,
+    overlap: bool = False,
+) -> OptimizerPlacement:
+    """Where a started DeepSpeed engine has put gradients and optimizer state of these parameters.
+
+    `tied` as in `place_optimizer`, `overlap` as in `FlatGradients`.
+    """
+    stage = deepspeed.zero_optimization_stage()
+    if stage == 1:
+        scatter = dist.get_backend(groups.data_group) == "nccl"
+        FlatGradients(deepspeed.optimizer, scatter, overlap)
+    return place_optimizer(stage, parameters, optimizer, deepspeed.optimizer, groups, tied)
 
 
 def deepspeed_config(zero_stage: int, micro_batch_size: int, layout: Layout) -> dict[str, Any]:
@@ -188,9 +204,13 @@ def deepspeed_config(zero_stage: int, micro_batch_size: int, layout: Layout) -> 
 
 
 def mixed_precision_optimizer(
-    config: OptimizerConfig, parameters: dict[str, nn.Parameter], zero_stage: int, groups: ProcessGroups
+    config: OptimizerConfig,
+    parameters: dict[str, nn.Parameter],
+    zero_stage: int,
+    groups: ProcessGroups,
+    tied: Collection[str] = (),
 ) -> Optimizer:
-    """The optimizer for DeepSpeed to hold, of the parameters that are trained.
+    """The optimizer for DeepSpeed to hold, of the parameters that are trained; other stages hold the `tied` too.
 
     ZeRO 1 and above make fp32 masters of their own, ZeRO 0 does not. Autograd is told to sum bf16 gradients in fp32:
     equal gradients of micro-batches stall in bf16 after 256 of them.
@@ -198,5 +218,5 @@ def mixed_precision_optimizer(
     trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     for parameter in trained.values():
         parameter.grad_dtype = torch.float32
-    optimizer = build_optimizer(config, trained)
+    optimizer = build_optimizer(config, trained, tied)
     return MasterWeights(optimizer) if zero_stage == 0 and groups.dtype != torch.float32 else optimizer

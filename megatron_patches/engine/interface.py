@@ -1,32 +1,13 @@
 """The engine's interface: what the trainer knows of DeepSpeed is here, and nothing else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from megatron_patches.objectives.micro_batch import MicroBatch
-from megatron_patches.parallel.tensor_slice import TensorSlice
-
-
-@dataclass(frozen=True)
-class StatePiece:
-    """A stretch of one tensor of the training state that this rank holds.
-
-    `tensor` is a live, contiguous, one-dimensional view: elements `start ... start + len(tensor)` of the box that
-    `slice` describes, in row-major order.
-    """
-
-    name: str
-    """canonical name of the parameter"""
-    kind: str
-    """weight, master, or the optimizer's own name for a moment (exp_avg, exp_avg_sq, momentum_buffer)"""
-    slice: TensorSlice
-    start: int
-    tensor: Tensor
-    written_here: bool
-    """whether this rank writes it to a checkpoint; of every element exactly one rank does"""
+from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.tally import Tally
 
 
 class Engine(ABC):
@@ -49,35 +30,32 @@ class Engine(ABC):
         """Clip by the norm, update, forget the gradients. Where the norm is not finite nothing is updated."""
 
     @abstractmethod
-    def scale(self) -> Tensor | None:
-        """By what the losses of the step at hand are multiplied in fp16, a scalar on the device; None otherwise.
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> dict[str, Tally]:
+        """What there is to measure of one global batch, by name, without gradients or dropout; waits for the device.
 
-        `step` changes it in place.
+        `loss` is the mean negative log-likelihood in nats, weighted as `forward_backward` weights the loss. The same on
+        every rank.
         """
-
-    @abstractmethod
-    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        """Loss as `forward_backward` returns it, without gradients or dropout."""
 
     @abstractmethod
     def state(self) -> list[StatePiece]:
         """Everything that a checkpoint must hold of this rank, as views that loading may write to."""
 
     @abstractmethod
-    def optimizer_steps(self) -> int:
-        """Updates the optimizer has applied, 0 of one that does not count them (SGD, Lion); waits for the device."""
+    def counters(self) -> dict[str, Tensor]:
+        """Numbers of the training state that every rank holds alike: live scalars on the device, nothing is waited for.
+
+        `optimizer_steps` are the updates that the optimizer has applied, 0 of one that does not count them (SGD, Lion).
+        In fp16 the loss scale's `scale`, `clean_steps` and `hysteresis_left` are there too; `scale` is what the losses
+        of the step at hand are multiplied by. `step` changes all of them in place.
+        """
 
     @abstractmethod
-    def set_optimizer_steps(self, steps: int) -> None:
-        """Tell the optimizer, after its moments were loaded, how many updates they come from."""
+    def load_counters(self, counters: Mapping[str, float]) -> None:
+        """Continue from numbers that `counters` returned, after the moments were loaded.
 
-    @abstractmethod
-    def scalars(self) -> dict[str, float]:
-        """Numbers of the training state that every rank holds alike: the loss scale's; waits for the device."""
-
-    @abstractmethod
-    def load_scalars(self, scalars: dict[str, float]) -> None:
-        """Continue from what `scalars` returned; where there is nothing, from the start."""
+        Those of a loss scale may be missing, or there without need: what ran in another precision had none.
+        """
 
     @abstractmethod
     def parameter_count(self) -> int:

@@ -9,13 +9,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.optim.build import allocate_state
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import info_of, is_first_stages
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.info import info_of, is_first_stages
 
 
 class OptimizerPlacement(ABC):
@@ -50,12 +50,6 @@ class OptimizerPlacement(ABC):
     def stepped_tensors(self) -> list[list[Tensor]]:
         """The optimizer's own tensors, for each of its groups."""
         return [group["params"] for group in self.optimizer.param_groups]
-
-    def make_ready(self, tied: Mapping[str, dist.ProcessGroup] | None = None) -> None:
-        """Tell the optimizer what it steps, and make its moments; `tied` as in `SlicedOptimizer.bind`."""
-        if isinstance(self.optimizer, SlicedOptimizer):
-            self.optimizer.bind(self.fragments(), self.groups, tied or {})
-        allocate_state(self.optimizer, self.stepped_tensors())
 
     def counted_gradients(self) -> list[Tensor]:
         """The part of `gradients` that this rank speaks for; over all ranks they are the model's gradient, once."""
@@ -245,13 +239,28 @@ class PartitionedWeights(OptimizerPlacement):
 
 
 def place_optimizer(
-    zero_stage: int, parameters: dict[str, nn.Parameter], optimizer: Optimizer, zero: Any, groups: ProcessGroups
+    zero_stage: int,
+    parameters: dict[str, nn.Parameter],
+    optimizer: Optimizer,
+    zero: Any,
+    groups: ProcessGroups,
+    tied: Mapping[str, dist.ProcessGroup] | None = None,
 ) -> OptimizerPlacement:
-    """Where things are; `zero` is DeepSpeed's optimizer around `optimizer`, unused under ZeRO 0."""
+    """Where things are; the optimizer learns what it steps, and has its moments from then on.
+
+    `zero` is DeepSpeed's optimizer around `optimizer`, unused under ZeRO 0. Of a parameter that several stages hold,
+    `tied` has the group in which each of them has one rank, the first stage's first.
+    """
+    placement: OptimizerPlacement
     if zero_stage == 0:
-        return FullState(parameters, optimizer, groups)
-    kind = PartitionedWeights if zero_stage == 3 else PartitionedGradients
-    return kind(parameters, optimizer, zero, groups)
+        placement = FullState(parameters, optimizer, groups)
+    else:
+        kind = PartitionedWeights if zero_stage == 3 else PartitionedGradients
+        placement = kind(parameters, optimizer, zero, groups)
+    if isinstance(placement.optimizer, SlicedOptimizer):
+        placement.optimizer.bind(placement.fragments(), groups, tied)
+    allocate_state(placement.optimizer, placement.stepped_tensors())
+    return placement
 
 
 def speaks_for(parameter: nn.Parameter, groups: ProcessGroups) -> bool:

@@ -1,19 +1,28 @@
 """The engine for pp = 1: one plain module under DeepSpeed, any ZeRO stage."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import deepspeed
 import torch
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.deepspeed_patches.no_second_norm import skip_second_norm
-from megatron_patches.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_config, mixed_precision_optimizer
+from megatron_patches.engine.deepspeed_engine import (
+    DeepSpeedEngine,
+    deepspeed_config,
+    find_placement,
+    mixed_precision_optimizer,
+)
+from megatron_patches.engine.optimizer_placement import OptimizerPlacement
 from megatron_patches.models.build import PlainModel, canonical_parameters
-from megatron_patches.objectives.loss import LossFunction, weighted_loss
-from megatron_patches.objectives.micro_batch import MicroBatch
+from megatron_patches.objectives.loss import LossFunction
+from megatron_patches.objectives.measures import Measures, measure
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.process_groups import ModelParallelUnit, ProcessGroups
+from megatron_patches.tally import Tally
 
 
 class PlainEngine(DeepSpeedEngine):
@@ -21,40 +30,23 @@ class PlainEngine(DeepSpeedEngine):
 
     def __init__(
         self,
-        model: PlainModel,
-        loss: LossFunction,
+        deepspeed: Any,
+        placement: OptimizerPlacement,
         groups: ProcessGroups,
-        optimizer: OptimizerConfig,
-        zero_stage: int,
-        micro_batch_size: int,
+        gradient_clip: float,
         loss_scale: LossScale | None,
-        overlap_reduction: bool,
+        measures: Measures,
+        loss: LossFunction,
     ) -> None:
-        super().__init__(groups, optimizer.gradient_clip, loss_scale)
+        super().__init__(deepspeed, placement, groups, gradient_clip, loss_scale, measures)
         self._loss = loss
-        if zero_stage < 3:
-            model.to(groups.device)
-        parameters = canonical_parameters(model)
-        torch_optimizer = mixed_precision_optimizer(optimizer, parameters, zero_stage, groups)
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=torch_optimizer,
-            mpu=ModelParallelUnit(groups),
-            config=deepspeed_config(zero_stage, micro_batch_size, groups.layout),
-        )
-        if zero_stage == 0 and groups.layout.data == 1:
-            # Nobody to reduce with, yet DeepSpeed would copy all gradients into a bucket and back: 2 % of a CPU step.
-            self.deepspeed.enable_backward_allreduce = False
-        if zero_stage == 3:
-            skip_second_norm(self.deepspeed.optimizer)
-        self._adopt(parameters, torch_optimizer, overlap=overlap_reduction)
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         self.deepspeed.train()
         losses = []
         for number, batch in enumerate(self._to_train(micro_batches)):
             self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
-            loss = self._loss(self.deepspeed(batch.tokens, batch.context), (batch.labels, batch.weights))
+            loss = self._loss(self.deepspeed(batch.inputs), (batch.labels, batch.weights))
             self.deepspeed.backward(loss, scale_wrt_gas=False)
             losses.append(loss.detach())
         self._finish_gradients()
@@ -64,12 +56,43 @@ class PlainEngine(DeepSpeedEngine):
         self.deepspeed.step()
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> dict[str, Tally]:
         self.deepspeed.eval()
-        losses = [
-            weighted_loss(
-                self.deepspeed.module(batch.tokens, batch.context), (batch.labels, batch.weights), self.groups
-            )
+        found = [
+            measure(self.measures, self.deepspeed.module(batch.inputs), (batch.labels, batch.weights))
             for batch in self._to_evaluate(micro_batches)
         ]
-        return self._sum_over_ranks(torch.stack(losses).sum(), 1.0)
+        # each name's micro-batches side by side: how many other names there are must not change the order of its sum
+        sums = torch.stack([of_name.sum() for of_name in torch.stack(found, dim=1)])
+        return self._tallies(self._sum_over_ranks(sums, 1.0, (len(self.measures),)), micro_batches)
+
+
+def start_plain_engine(
+    model: PlainModel,
+    loss: LossFunction,
+    measures: Measures,
+    groups: ProcessGroups,
+    optimizer: OptimizerConfig,
+    zero_stage: int,
+    micro_batch_size: int,
+    loss_scale: LossScale | None,
+    overlap_reduction: bool,
+) -> PlainEngine:
+    """Hand a model to DeepSpeed, with an optimizer of its parameters that are trained."""
+    if zero_stage < 3:
+        model.to(groups.device)
+    parameters = canonical_parameters(model)
+    torch_optimizer = mixed_precision_optimizer(optimizer, parameters, zero_stage, groups)
+    started, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=torch_optimizer,
+        mpu=ModelParallelUnit(groups),
+        config=deepspeed_config(zero_stage, micro_batch_size, groups.layout),
+    )
+    if zero_stage == 0 and groups.layout.data == 1:
+        # Nobody to reduce with, yet DeepSpeed would copy all gradients into a bucket and back: 2 % of a CPU step.
+        started.enable_backward_allreduce = False
+    if zero_stage == 3:
+        skip_second_norm(started.optimizer)
+    placement = find_placement(started, parameters, torch_optimizer, groups, overlap=overlap_reduction)
+    return PlainEngine(started, placement, groups, optimizer.gradient_clip, loss_scale, measures, loss)

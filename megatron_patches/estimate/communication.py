@@ -4,13 +4,14 @@ Collectives are counted as rings send them: of a tensor of n bytes over r ranks 
 all-reduce, (r - 1) / r n in an all-gather or a reduce-scatter.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from megatron_patches.config import RunConfig
-from megatron_patches.estimate.activations import BYTES, FP32
-from megatron_patches.estimate.memory import StageMemory
-from megatron_patches.layout import Layout
+from megatron_patches.estimate.activations import activations
+from megatron_patches.estimate.memory import BYTES, FP32, StageMemory
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 Axis = Literal["tensor", "pipeline", "data"]
 Link = Literal["inside a node", "between nodes"]
@@ -36,7 +37,9 @@ def estimate_traffic(config: RunConfig, layout: Layout, stage: StageMemory, gpus
 
 
 def _tensor(config: RunConfig, layout: Layout, gpus_per_node: int) -> Traffic | None:
-    """Two sums a block forward and two backward; a recomputed block repeats the forward ones.
+    """A sum for each row-parallel matrix of a block, forward and again backward: two of each in a GPT's.
+
+    A recomputed block repeats the forward ones.
 
     Under sequence parallelism each is a gather and a scatter, and the two gathers are repeated for the weights'
     gradients, since what was gathered is not kept.
@@ -44,10 +47,12 @@ def _tensor(config: RunConfig, layout: Layout, gpus_per_node: int) -> Traffic | 
     ranks = layout.tensor
     if ranks == 1:
         return None
-    stream = _stream_bytes(config)
+    stream = _stream_bytes(config, layout)
     passes = 3 if config.training.recomputation == "full" else 2
-    sums = 2 * passes * -(-config.model.layers // layout.pipeline) + 2  # the embedding's, and the head's backward
-    gathers = 2 * -(-config.model.layers // layout.pipeline) if layout.sequence_parallel else 0
+    sums_of_a_block = _sums_of_a_block(config)
+    of_blocks = sum(count * sums_of_a_block[stack] for stack, count in busiest_blocks(config, layout).items())
+    sums = passes * of_blocks + 2  # the embedding's, and the head's backward
+    gathers = of_blocks if layout.sequence_parallel else 0
     micro_batches = layout.micro_batches(config.training)
     sent = (2 * sums + gathers) * (ranks - 1) * stream // ranks * micro_batches
     messages = (sums * (2 if layout.sequence_parallel else 1) + gathers) * micro_batches
@@ -60,7 +65,7 @@ def _pipeline(config: RunConfig, layout: Layout, gpus_per_node: int) -> Traffic 
     if layout.pipeline == 1:
         return None
     micro_batches = layout.micro_batches(config.training)
-    part = _stream_bytes(config) // layout.tensor
+    part = _stream_bytes(config, layout) // layout.tensor
     return Traffic(
         "pipeline", "activations and their gradients", 2 * part * micro_batches, 2 * micro_batches, layout.pipeline,
         _link(layout.world_size, gpus_per_node),  # of several nodes some boundary is between two
@@ -92,14 +97,38 @@ def _data(config: RunConfig, layout: Layout, stage: StageMemory, gpus_per_node: 
         2: "sums of gradients in each micro-batch, updated weights",
         3: "weights for each pass, scattered gradients",
     }[zero]
-    messages = (repeats * (1 + passes) * config.model.layers) if zero == 3 else 2 * (repeats if zero == 2 else 1)
+    messages = (
+        (repeats * (1 + passes) * sum(blocks_by_stack(config).values()))
+        if zero == 3
+        else 2 * (repeats if zero == 2 else 1)
+    )
     reach = layout.tensor * ranks  # ranks of one data-parallel group are `tensor` apart
     return Traffic("data", what, whole * (ranks - 1) // ranks, messages, ranks, _link(reach, gpus_per_node))
 
 
-def _stream_bytes(config: RunConfig) -> int:
-    tokens = config.training.micro_batch_size * config.data.sequence_length
-    return tokens * config.model.hidden_size * BYTES[config.training.precision]
+def _stream_bytes(config: RunConfig, layout: Layout) -> int:
+    """Of all tokens; under sequence parallelism a rank holds its share between the matrices."""
+    return activations(config, layout).stream * (layout.tensor if layout.sequence_parallel else 1)
+
+
+def blocks_by_stack(config: RunConfig) -> Counter[str]:
+    """Blocks of each stack of the model."""
+    blocks = {row.layer: row.stack for row in config.parameters if row.stack is not None}
+    return Counter(stack for stack in blocks.values() if stack is not None)
+
+
+def busiest_blocks(config: RunConfig, layout: Layout) -> dict[str, int]:
+    """Blocks of each stack on a stage that has an even share, rounded up."""
+    return {stack: -(-count // layout.pipeline) for stack, count in blocks_by_stack(config).items()}
+
+
+def _sums_of_a_block(config: RunConfig) -> Counter[str]:
+    """Of each stack the row-parallel matrices, whose outputs tensor-parallel ranks add up, of its fullest block."""
+    row_parallel = [row for row in config.parameters if row.is_row_parallel]
+    sums: Counter[str] = Counter()
+    for (stack, _), count in Counter((row.stack, row.layer) for row in row_parallel if row.stack is not None).items():
+        sums[stack] = max(sums[stack], count)
+    return sums
 
 
 def _link(reach: int, gpus_per_node: int) -> Link:

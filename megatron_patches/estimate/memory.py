@@ -7,11 +7,14 @@ and its step is counted as `buffers`. Tests hold each part to the sizes of live 
 from dataclasses import dataclass
 from functools import cached_property
 
-from megatron_patches.config import RunConfig
-from megatron_patches.estimate.activations import BYTES, FP32, Activations, Device, Kind, activations
+from megatron_patches.estimate.activations import activations
 from megatron_patches.estimate.rank_parameters import StageParameters, stage_parameters
-from megatron_patches.layout import Layout
+from megatron_patches.models.architecture import Activations, Device, Recomputation
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+FP32 = 4
 BUCKET_ELEMENTS = 50_000_000
 """as engine/deepspeed_engine.py tells DeepSpeed: gradients in one message under ZeRO 1 to 3"""
 WHOLE_BUCKET_ELEMENTS = 500_000_000
@@ -80,7 +83,9 @@ class Memory:
         return max(self.stages, key=lambda stage: stage.total)
 
 
-def estimate_memory(config: RunConfig, layout: Layout, kind: Kind | None = None, device: Device = "cuda") -> Memory:
+def estimate_memory(
+    config: RunConfig, layout: Layout, kind: Recomputation | None = None, device: Device = "cuda"
+) -> Memory:
     """Of a run on a layout; `kind` of recomputation in place of the run's own."""
     kept = activations(config, layout, kind, device=device)
     found = [_stage(config, layout, number, held, kept) for number, held in enumerate(stage_parameters(config, layout))]
@@ -92,6 +97,7 @@ def _stage(config: RunConfig, layout: Layout, number: int, held: StageParameters
     last = number == layout.pipeline - 1
     micro_batches = layout.micro_batches(config.training)
     sent = kept.stream if not last else 0  # a stage's output stays until its gradient has come back
+    blocks = sum(count * kept.blocks[stack] for stack, count in held.stage.blocks_by_stack.items())
     gradients = FP32 * held.trained
     return StageMemory(
         stage=number,
@@ -100,11 +106,11 @@ def _stage(config: RunConfig, layout: Layout, number: int, held: StageParameters
         gradients=gradients // layout.data if zero >= 2 else gradients,
         optimizer=_optimizer(config, layout, zero, held),
         buffers=_buffers(config, layout, zero, held),
-        kept=held.blocks * kept.block + (kept.stem if number == 0 else 0) + (kept.head if last else 0) + sent,
+        kept=blocks + (kept.stem if number == 0 else 0) + (kept.head if last else 0) + sent,
         in_flight=min(micro_batches, layout.pipeline - number),
         logits=kept.logits + kept.loss if last else 0,
         working=kept.repeated + kept.backward,
-        constants=_constants(config, layout),
+        constants=kept.constants,
         accumulates=micro_batches > 1,
         keeps_gradients=zero == 3 or (zero == 1 and layout.data > 1),
     )
@@ -137,10 +143,3 @@ def _buffers(config: RunConfig, layout: Layout, zero: int, held: StageParameters
     gathered = BYTES[config.training.precision] * min(held.parameters - held.small, GATHERED_ELEMENTS)
     # where one bucket takes all gradients, it is emptied after the backward pass, and no weight is gathered then
     return max(2 * bucket, gathered) if bucket == gradients else 2 * bucket + gathered
-
-
-def _constants(config: RunConfig, layout: Layout) -> int:
-    model, tokens = config.model, config.data.sequence_length
-    if model.position_embedding.name != "alibi":
-        return 0
-    return model.attention_heads // layout.tensor * tokens**2 * BYTES[config.training.precision]

@@ -4,18 +4,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from megatron_patches.checkpoint.size import CheckpointSize, checkpoint_size, host_bytes
-from megatron_patches.config import RunConfig
-from megatron_patches.estimate.activations import Kind
 from megatron_patches.estimate.communication import Traffic, estimate_traffic, pipeline_bubble
 from megatron_patches.estimate.memory import Memory, estimate_memory
 from megatron_patches.estimate.step_time import Speeds, work_of
-from megatron_patches.flops import FlopsPerToken, active_parameters, flops_per_token
 from megatron_patches.hardware import Hardware, peak_of
-from megatron_patches.layout import Layout
-from megatron_patches.parameter_count import count_parameters
+from megatron_patches.models.architecture import FlopsPerToken, Recomputation
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameter_count import active_parameters, count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_summary import tokens_per_step
 
-KINDS: tuple[Kind, ...] = ("none", "selective", "full")
+KINDS: tuple[Recomputation, ...] = ("none", "selective", "full")
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,14 @@ def estimate(
     dollars_per_gpu_hour: float | None = None,
 ) -> Estimate:
     """`tflops` per GPU by BigScience's formula, where they are known, stand in for the predicted step time."""
-    length = config.data.sequence_length
     memory = estimate_memory(config, layout)
-    flops = flops_per_token(config.model, length, config.training.recomputation)
+    flops = config.flops
     return Estimate(
         config=config,
         layout=layout,
         machines=machines,
-        parameters=count_parameters(config.model, length).total,
-        active=active_parameters(config.model, length),
+        parameters=count_parameters(config.model, config.lengths).total,
+        active=active_parameters(config.model, config.lengths),
         flops=flops,
         memory=memory,
         totals={kind: estimate_memory(config, layout, kind).largest.total for kind in KINDS},

@@ -7,13 +7,13 @@ measured on a kind of GPU, taken from its data sheet with the shares of it that 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from megatron_patches.config import RunConfig
-from megatron_patches.estimate.activations import Device, activations
-from megatron_patches.estimate.communication import estimate_traffic
+from megatron_patches.estimate.activations import activations
+from megatron_patches.estimate.communication import busiest_blocks, estimate_traffic
 from megatron_patches.estimate.memory import estimate_memory
-from megatron_patches.flops import computed_flops
 from megatron_patches.hardware import Hardware, peak_of
-from megatron_patches.layout import Layout
+from megatron_patches.models.architecture import Device
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 
 KINDS = ("compute", "activations", "optimizer", "messages inside", "messages between", "message count", "micro-batch")
 """FLOPs, bytes, bytes, bytes, bytes, messages, passes of a block: what a step is made of, and in which units"""
@@ -57,14 +57,15 @@ def work_of(config: RunConfig, layout: Layout, gpus_per_node: int, device: Devic
     stage = estimate_memory(config, layout, device=device).largest
     # A stage computes for m micro-batches and waits for p - 1 more: each kind of its work counts m + p - 1 times.
     turns = micro_batches + layout.pipeline - 1
-    tokens = training.micro_batch_size * config.data.sequence_length
+    tokens = training.micro_batch_size * config.lengths.counted
     model_share = layout.tensor * layout.pipeline
-    flops = computed_flops(config.model, config.data.sequence_length, training.recomputation) * tokens / model_share
-    blocks = -(-config.model.layers // layout.pipeline)
+    flops = config.flops.computed * tokens / model_share
+    blocks = busiest_blocks(config, layout)
     # with recomputation as much is written as without it, and once more read
     written = activations(config, layout, "none", device=device)
     again = {"none": 1.0, "selective": 1.2, "full": 1.5}[training.recomputation]
-    touched = (blocks * written.block * again + written.logits + written.loss) * turns
+    kept = sum(count * written.blocks[stack] for stack, count in blocks.items())
+    touched = (kept * again + written.logits + written.loss) * turns
     traffic = estimate_traffic(config, layout, stage, gpus_per_node)
     sent = {
         link: sum(each.bytes for each in traffic if each.link == link) for link in ("inside a node", "between nodes")
@@ -78,7 +79,7 @@ def work_of(config: RunConfig, layout: Layout, gpus_per_node: int, device: Devic
             "messages inside": sent["inside a node"] * stretch,
             "messages between": sent["between nodes"] * stretch,
             "message count": sum(each.messages for each in traffic) * stretch,
-            "micro-batch": float(blocks * turns * (2 if training.recomputation == "full" else 1)),
+            "micro-batch": float(sum(blocks.values()) * turns * (2 if training.recomputation == "full" else 1)),
         }
     )
 

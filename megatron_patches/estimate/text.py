@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from megatron_patches.checkpoint.size import readable
 from megatron_patches.estimate.memory import StageMemory
 from megatron_patches.estimate.report import Duration, Estimate
-from megatron_patches.model_summary import describe_model
 from megatron_patches.run_summary import aligned, describe_layout, tokens_per_step
 
 
@@ -19,7 +18,7 @@ def _model(found: Estimate) -> Iterator[tuple[str, str]]:
     config, flops = found.config, found.flops
     largest = found.memory.largest.parameters
     yield "run", config.name
-    yield "model", describe_model(config.model)
+    yield "model", config.architecture.describe(config.model)
     active = f"{found.active:,} multiplied with each token, {largest:,} on the largest rank"
     yield "parameters", f"{found.parameters:,}; {active}"
     yield from describe_layout(config, found.layout)

@@ -1,7 +1,7 @@
 """Another program's checkpoint as one of a run's own: what the ordinary launch then continues from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ from megatron_patches.checkpoint.folders import checkpoint_name, list_checkpoint
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.offline import OfflineContent, write_offline
 from megatron_patches.checkpoint.state_tensor import StateTensor
-from megatron_patches.config import RunConfig, to_yaml
-from megatron_patches.configuration.name_patterns import is_trained
+from megatron_patches.config import to_yaml
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_deepspeed
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, shortened
 from megatron_patches.exchange.foreign import ForeignCheckpoint
 from megatron_patches.exchange.matching import Matched, largest_difference, match_tensors
 from megatron_patches.exchange.moments import optimizer_differences, zeros
-from megatron_patches.exchange.name_map import NameMap
 from megatron_patches.exchange.naming import found_names, given_names
 from megatron_patches.exchange.universal import is_universal, read_universal
-from megatron_patches.models.parameter_table import ParameterRow, parameter_table
 from megatron_patches.optim.moment_table import moment_shapes
+from megatron_patches.parameters.name_map import NameMap
+from megatron_patches.parameters.name_patterns import is_trained
+from megatron_patches.parameters.row import ParameterRow
 from megatron_patches.progress import Progress
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, RunDirectory
 
 FILE_BYTES = 4 << 30  # of one file, about: so that many ranks can read and hash a checkpoint together
@@ -71,12 +72,12 @@ def import_checkpoint(request: ImportRequest, run: RunDirectory) -> Imported:
     """
     config = request.config
     _refuse_checkpoints(run)
-    data = RunData(config.data, CHECKOUT)
+    data = RunData(config.data, CHECKOUT, config.lengths)
     folder = find_checkpoint_folder(request.folder)
     names = given_names(request.names)
     options = ReadOptions(request.weights_only, request.trust_pickle, names.groups if names else ())
     foreign = _read(folder, options)
-    names = names or found_names(config, foreign, folder)
+    names = names or found_names(config, request.names, foreign, folder)
     matched = match_tensors(foreign.tensors, config, names, request.average_replicas)
     if not request.average_replicas:
         _check_rounding(matched)
@@ -182,7 +183,7 @@ def _own_tensors(matched: Matched, request: ImportRequest) -> list[StateTensor]:
     """
     config = request.config
     precision = _PRECISIONS[config.training.precision]
-    rows = parameter_table(config.model, config.data.sequence_length)
+    rows = config.parameters
     if not request.weights_only:
         _check_moments(matched, rows, config)
     made: list[StateTensor] = []
@@ -199,7 +200,7 @@ def _own_tensors(matched: Matched, request: ImportRequest) -> list[StateTensor]:
     return made
 
 
-def _check_moments(matched: Matched, rows: list[ParameterRow], config: RunConfig) -> None:
+def _check_moments(matched: Matched, rows: Sequence[ParameterRow], config: RunConfig) -> None:
     """Exactly the moments that the run's optimizer continues from, of exactly the parameters that it trains."""
     wanted = {
         (row.name, kind) for row in rows if is_trained(config.training, row.name) for kind in moment_shapes(config, row)

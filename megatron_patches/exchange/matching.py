@@ -9,13 +9,12 @@ from torch import Tensor
 
 from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.state_tensor import Reader, StateTensor, Stretch
-from megatron_patches.config import RunConfig
 from megatron_patches.exchange.deepspeed_folder import shortened
 from megatron_patches.exchange.foreign import ForeignTensor, Shard
-from megatron_patches.exchange.name_map import NameMap
-from megatron_patches.exchange.tensor_cuts import check_tensor_parallel, cut_dimension, matrix_shape, slice_of
-from megatron_patches.models.parameter_table import ParameterRow, parameter_table
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.name_map import NameMap
+from megatron_patches.parameters.row import ParameterRow, cuts_of
+from megatron_patches.parameters.tensor_slice import TensorSlice
+from megatron_patches.run_config import RunConfig
 
 Matched = dict[tuple[str, str], StateTensor]
 """by our name and the kind"""
@@ -40,11 +39,11 @@ def match_tensors(
     Raises:
         TrainyardError: with all names that are not used, missing, double or of another shape.
     """
-    rows = {row.name: row for row in parameter_table(config.model, config.data.sequence_length)}
+    rows = {row.name: row for row in config.parameters}
     found = _by_our_names(tensors, rows, names)
     parts = {len(tensor.shards) for tensor in tensors}
     for each in parts:
-        check_tensor_parallel(config, each)
+        _check_tensor_parallel(config, each)
     _check_shapes(found, rows, config)
     matched: Matched = {}
     for (name, kind), candidates in found.items():
@@ -52,6 +51,17 @@ def match_tensors(
         _require_equal(made, [each.name for each in candidates])
         matched[name, kind] = made[0]
     return matched
+
+
+def _check_tensor_parallel(config: RunConfig, tensor: int) -> None:
+    """Raise TrainyardError if the model cannot be shared by so many tensor-parallel ranks: theirs is another one."""
+    cuts = cuts_of(config.parameters)
+    wrong = [f"model.{key} {size}" for key, (cut, size) in cuts.items() if not cut.divides(size, tensor)]
+    if wrong:
+        raise TrainyardError(
+            f"the checkpoint's matrices are cut for {tensor} tensor-parallel ranks, which {config.name} cannot be: "
+            f"{' and '.join(wrong)} cannot be shared by them"
+        )
 
 
 def _by_our_names(
@@ -93,9 +103,9 @@ def _check_shapes(
         for tensor in candidates:
             for part, shard in enumerate(tensor.shards):
                 row = rows[name]
-                expected = matrix_shape(row, slice_of(row, config.model, part, len(tensor.shards)))
-                if tensor.padding_removed and row.shape[0] == config.model.padded_vocab_size:
-                    expected = (config.model.vocab_size, *expected[1:])
+                expected = row.own_shape(row.slice_of(part, len(tensor.shards)))
+                if tensor.padding_removed and row.cut is not None and row.cut.padded_by is not None:
+                    expected = (config.model.vocabulary, *expected[1:])
                 if shard.shape not in (expected, (prod(expected),)):
                     wrong[name] = f"{tensor.name} {shard.shape} for {name} {expected}"
     if wrong:
@@ -110,14 +120,14 @@ def _vocabulary(
     found: Mapping[tuple[str, str], Sequence[ForeignTensor]], rows: Mapping[str, ParameterRow], config: RunConfig
 ) -> str:
     """What is to be said of the rows of a table that was padded otherwise."""
-    model = config.model
     for (name, _), candidates in found.items():
-        theirs = sum(shard.shape[0] for shard in candidates[0].shards)
-        if rows[name].part == "token_embedding" and theirs != model.padded_vocab_size:
+        row, theirs = rows[name], sum(shard.shape[0] for shard in candidates[0].shards)
+        if row.cut is not None and row.cut.padded_by is not None and theirs != row.shape[0]:
+            key, multiple = row.cut.setting, row.cut.padded_by
             return (
-                f" Their table has {theirs} rows; model.vocab_size {model.vocab_size} padded to a multiple of "
-                f"model.vocab_multiple {model.vocab_multiple} has {model.padded_vocab_size}: padding is part of the "
-                "model, choose a vocab_multiple that gives their rows."
+                f" Their table has {theirs} rows; model.{key} {getattr(config.model, key)} padded to a multiple of "
+                f"model.{multiple} {getattr(config.model, multiple)} has {row.shape[0]}: padding is part of the model, "
+                f"choose a {multiple} that gives their rows."
             )
     return ""
 
@@ -126,11 +136,11 @@ def _state_tensor(
     tensor: ForeignTensor, row: ParameterRow, kind: str, config: RunConfig, names: NameMap, average_replicas: bool
 ) -> StateTensor:
     count = len(tensor.shards)
-    if count > 1 and cut_dimension(row, config.model, count) is None:
+    if count > 1 and row.cut_dimension(count) is None:
         return _from_replicas(tensor, row, kind, average_replicas)
     stretches: list[Stretch] = []
     for number, shard in enumerate(tensor.shards):
-        box = slice_of(row, config.model, number, count)
+        box = row.slice_of(number, count)
         stretches += _stretches(shard, shard_parts(row, box, names))
     if tensor.padding_removed:
         held = sum(each.elements for each in stretches)
@@ -144,10 +154,9 @@ def shard_parts(row: ParameterRow, box: TensorSlice, names: NameMap) -> list[Par
     Raises:
         TrainyardError: the order of a gated MLP's halves is not known.
     """
-    leaf = row.name.removesuffix(".linear.weight").removesuffix(".linear.bias").rpartition(".")[2]
-    if leaf == "query_key_value" and names.stacked_query_key_value:
+    if is_query_key_value(row) and names.stacked_query_key_value:
         return _split(box, 1, (0, 1, 2))
-    if leaf == "up" and len(row.shape) == (3 if row.name.endswith(".weight") else 2):
+    if is_gated(row):
         if names.value_before_gate is None:
             raise TrainyardError(
                 "which half of their gated MLP is activated is not known (BigScience's fork activates the second, "
@@ -156,6 +165,16 @@ def shard_parts(row: ParameterRow, box: TensorSlice, names: NameMap) -> list[Par
             )
         return _split(box, 0, (1, 0)) if names.value_before_gate else [Part(box, 0)]
     return [Part(box, 0)]
+
+
+def is_query_key_value(row: ParameterRow) -> bool:
+    """Whether it is queries, keys and values in one, a head's together: (head; query, key, value; ...)."""
+    return row.fused == 1 and row.shape[1] == 3
+
+
+def is_gated(row: ParameterRow) -> bool:
+    """Whether it is the two halves of a gated MLP, one after the other: (2, features, ...)."""
+    return row.fused == 0
 
 
 def _split(box: TensorSlice, dimension: int, order: Iterable[int]) -> list[Part]:

@@ -22,13 +22,13 @@ from data_tools.manifest import FileRecord, Manifest, build_manifest, read_manif
 from megatron_patches.checkpoint.folders import MANIFEST
 from megatron_patches.checkpoint.state_tensor import PIECE_ELEMENTS, StateTensor
 from megatron_patches.checkpoint.stored_tensors import stored_tensors
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.exchange.deepspeed_folder import shortened
-from megatron_patches.exchange.matching import shard_parts
-from megatron_patches.exchange.name_map import NameMap
-from megatron_patches.exchange.tensor_cuts import cut_dimension, matrix_shape
-from megatron_patches.models.parameter_table import ParameterRow, parameter_table
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.exchange.matching import is_gated, is_query_key_value, shard_parts
+from megatron_patches.parameters.name_map import NameMap
+from megatron_patches.parameters.row import ParameterRow
+from megatron_patches.parameters.tensor_slice import TensorSlice
+from megatron_patches.run_config import RunConfig
 
 State = dict[tuple[str, str], StateTensor]
 
@@ -80,8 +80,7 @@ def _finished(path: Path, folder: Path) -> FileRecord:
 
 
 def _their_names(config: RunConfig, names: NameMap) -> dict[ParameterRow, str]:
-    rows = parameter_table(config.model, config.data.sequence_length)
-    found = {row: names.to_theirs(row.name) for row in rows}
+    found = {row: names.to_theirs(row.name) for row in config.parameters}
     missing = [row.name for row, name in found.items() if name is None]
     if missing:
         raise TrainyardError(
@@ -114,20 +113,20 @@ def _write_parameter(
     exact = state.get((row.name, "master")) or state[row.name, "weight"]
     for kind, tensor in [("fp32", exact), *((kind, state[row.name, kind]) for kind in kinds)]:
         with _Assembled(folder / f"{kind}.values", tensor, row, names) as values:
-            torch.save({"param": values} | _cut(row, config, names), folder / f"{kind}.pt")
+            torch.save({"param": values} | _cut(row, names), folder / f"{kind}.pt")
     if kinds and facts["optimizer_steps"]:
         torch.save(torch.tensor(float(facts["optimizer_steps"])), folder / "step.pt")
 
 
-def _cut(row: ParameterRow, config: RunConfig, names: NameMap) -> dict[str, int]:
+def _cut(row: ParameterRow, names: NameMap) -> dict[str, int]:
     """How DeepSpeed's engines are to cut it for tensor-parallel ranks; what has their own shape they take whole."""
-    dimension = cut_dimension(row, config.model, 1)
+    dimension = row.cut_dimension(1)
     if dimension is None:
         return {}
-    last_of_matrix = dimension == len(row.shape) - 1 and row.name.endswith(".weight")
-    if row.part == "mlp" and ".up." in row.name and config.model.gated:
+    last_of_matrix = dimension == len(row.shape) - 1 and row.matrix
+    if is_gated(row):
         return {"cat_dim": 0, "param_n_sub_params": 2}
-    if names.stacked_query_key_value and ".query_key_value." in row.name:
+    if names.stacked_query_key_value and is_query_key_value(row):
         return {"cat_dim": 0, "param_n_sub_params": 3}
     return {"cat_dim": 1 if last_of_matrix else 0}
 
@@ -149,7 +148,7 @@ class _Assembled:
             for first in range(0, length, step):
                 count = min(step, length - first)
                 values[into + first : into + first + count] = self._tensor.read(start + first, start + first + count)
-        return values.view(matrix_shape(self._row, TensorSlice.whole(self._row.shape)))
+        return values.view(self._row.own_shape(TensorSlice.whole(self._row.shape)))
 
     def __exit__(self, *error: object) -> None:
         self._path.unlink(missing_ok=True)

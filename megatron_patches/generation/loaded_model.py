@@ -10,20 +10,20 @@ from torch import Tensor
 from data_tools.errors import TrainyardError
 from data_tools.manifest import Manifest
 from data_tools.tokenizers import Tokenizer, load_tokenizer
+from megatron_patches.batch.fields import VISIBLE, ModelInputs
 from megatron_patches.checkpoint.folders import inspect
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
-from megatron_patches.config import RunConfig, load_resolved
+from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.generation.sampling import Sampling, choose
-from megatron_patches.layout import Layout
+from megatron_patches.models.blueprint import draw_up
 from megatron_patches.models.build import PlainModel, canonical_parameters
-from megatron_patches.models.gpt import gpt_layers
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
-from megatron_patches.objectives.objective_config import PrefixLMConfig
-from megatron_patches.parallel.parameters import info_of
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.info import info_of
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT
 
 
@@ -34,23 +34,22 @@ class LoadedModel:
     checkpoint: Path
     config: RunConfig
     model: PlainModel
+    inputs: ModelInputs
+    """what it reads of a prompt"""
     tokenizer: Tokenizer
     device: torch.device
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int], prefix: int = 0) -> Tensor:
-        """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; at most sequence_length ids.
+        """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; no more ids than a sample has places.
 
         The first `prefix` of them see each other whole, where the model was trained to read prefixes so.
         """
-        batch = torch.tensor([list(ids)], dtype=torch.int64, device=self.device)
-        return self.model(batch, self._context(len(ids), prefix))[:, 0].float()
-
-    def _context(self, length: int, prefix: int) -> TokenContext:
-        if not (prefix and isinstance(self.config.objective, PrefixLMConfig)):
-            return PLAIN_CONTEXT
-        ends = torch.arange(1, length + 1, device=self.device).clamp(min=prefix)
-        return TokenContext(visible=torch.stack((torch.zeros_like(ends), ends), dim=-1)[None])
+        inputs = {"tokens": torch.tensor([list(ids)], dtype=torch.int64, device=self.device)}
+        if self.inputs.has(VISIBLE):
+            ends = torch.arange(1, len(ids) + 1, device=self.device).clamp(min=prefix)
+            inputs["visible"] = torch.stack((torch.zeros_like(ends), ends), dim=-1)[None]
+        return self.model(inputs)[:, 0].float()
 
     def continue_ids(self, ids: Sequence[int], tokens: int, sampling: Sampling) -> Iterator[int]:
         """Up to `tokens` further ids, one at a time; it ends where the model ends the document.
@@ -61,7 +60,7 @@ class LoadedModel:
         generator = torch.Generator().manual_seed(sampling.seed)
         context = list(ids)
         for _ in range(tokens):
-            seen = context[-self.config.data.sequence_length :]
+            seen = context[-self.config.lengths.of("tokens") :]
             logits = self.logits(seen, prefix=max(0, len(ids) - len(context) + len(seen)))[-1]
             # rows beyond the tokenizer's ids only pad the embedding: they stand for no text
             chosen = choose(logits[: self.tokenizer.vocab_size].cpu(), sampling, generator)
@@ -102,8 +101,9 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
             tokenizer = _own_tokenizer(folder, inspection.manifest, config)
             precision = PRECISIONS[config.training.precision]
             groups = groups or start_process_groups(Layout(1, 1, 1), precision, alone=True)
-            model = _load_weights(folder, inspection.manifest, config, replace(groups, dtype=precision))
-            return LoadedModel(folder, config, model, tokenizer, groups.device)
+            inputs = _prompt_inputs(config)
+            model = _load_weights(folder, inspection.manifest, config, inputs, replace(groups, dtype=precision))
+            return LoadedModel(folder, config, model, inputs, tokenizer, groups.device)
         except DamagedCheckpoint as error:
             problems.append(str(error))
             passed_over(str(error))
@@ -112,10 +112,19 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
     )
 
 
-def _load_weights(folder: Path, manifest: Manifest, config: RunConfig, groups: ProcessGroups) -> PlainModel:
+def _prompt_inputs(config: RunConfig) -> ModelInputs:
+    inputs = config.objective.prompt_inputs
+    if inputs is None:
+        raise TrainyardError(f"{config.name} was not trained to continue text ({config.objective.describe()})")
+    return inputs
+
+
+def _load_weights(
+    folder: Path, manifest: Manifest, config: RunConfig, inputs: ModelInputs, groups: ProcessGroups
+) -> PlainModel:
     """The checkpoint's model, for evaluation; the groups are those of a single process."""
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    model = PlainModel(gpt_layers(config.model, config.data.sequence_length, groups, randomness), config.training.seed)
+    model = PlainModel(draw_up(config.model, config.lengths, inputs, groups, randomness, config.training.seed))
     pieces = [
         StatePiece(name, "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False)
         for name, parameter in canonical_parameters(model).items()

@@ -1,21 +1,23 @@
 """A transformer block: attention, MLP and the residual stream around them."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from megatron_patches.models.architecture import Recomputation
 from megatron_patches.models.attention import SelfAttention
+from megatron_patches.models.compilation import CompiledInParts
 from megatron_patches.models.dropout import FeatureDropout
 from megatron_patches.models.mlp import MLP
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.normalization import build_stream_norm
 from megatron_patches.models.position import PositionEmbedding
-from megatron_patches.models.recomputation import Recomputation, recomputed, replayed
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.models.recomputation import recomputed, replayed
+from megatron_patches.models.token_context import TokenContext
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 
 
-class Block(nn.Module):
+class Block(CompiledInParts):
     """`[tokens, batch, hidden]` -> the same.
 
     Pre-norm: each sub-layer reads a normalised copy of the stream and adds to it, one after the other, or both at once
@@ -44,7 +46,7 @@ class Block(nn.Module):
         self.drops_apart = groups.layout.tensor > 1
         self.randomness = randomness
 
-    def forward(self, hidden: Tensor, context: TokenContext = PLAIN_CONTEXT) -> Tensor:
+    def forward(self, hidden: Tensor, context: TokenContext) -> Tensor:
         drops = self.training and self.drops
         if not (self.recomputes and torch.is_grad_enabled()):
             return self.compute(hidden, context)

@@ -1,8 +1,8 @@
-"""From a list of layer specs to a module: a plain one for pp = 1, DeepSpeed's pipeline for pp > 1."""
+"""From a blueprint to a module: a plain one for pp = 1, DeepSpeed's pipeline for pp > 1."""
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from deepspeed.pipe import LayerSpec as PipelineLayerSpec
@@ -10,31 +10,35 @@ from deepspeed.pipe import PipelineModule, TiedLayerSpec
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import Tensor, nn
 
-from megatron_patches.models.layer_spec import LayerSpec
+from megatron_patches.batch.stream import Stream
+from megatron_patches.models.blueprint import Blueprint, LayerPlace
+from megatron_patches.models.layer_spec import LOGITS
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.objectives.loss import LossFunction
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
-from megatron_patches.parallel.parameters import draw, info_of
-from megatron_patches.parallel.process_groups import ProcessGroups
-
-Stream = Tensor | tuple[Tensor, ...]
-"""What goes from layer to layer: ids, hidden features or logits; where there is a context, a tuple with its tensors"""
+from megatron_patches.parameters.info import ParameterInfo, describe, draw
 
 
 class Layer(nn.Module):
     """A layer with its initial weights, in all the places that use it; its name stays with it."""
 
-    def __init__(self, spec: LayerSpec, seed: int) -> None:
+    def __init__(self, place: LayerPlace, blueprint: Blueprint) -> None:
         super().__init__()
-        self.spec = spec
-        self.layer = spec.build()
-        initialise(spec.name, self.layer, seed)
+        self.place = place
+        self.layer = place.spec.build()
+        initialise(place.spec.name, self.layer, blueprint)
 
-    def forward(self, stream: Stream, place: LayerSpec | None = None) -> Stream:
-        """`place` is another spec of the same name, where the layer is used again."""
-        hidden, *context = stream if isinstance(stream, tuple) else (stream,)
-        hidden = (place or self.spec).run(self.layer, hidden, TokenContext.of(context))
-        return (hidden, *context) if context else hidden
+    def forward(self, stream: Stream, place: LayerPlace | None = None) -> Stream:
+        """The stream behind it; `place` is another one where the layer is used again."""
+        here = place or self.place
+        return here.behind.pack(run(self, here, here.before.unpack(stream)))
+
+
+def run(layer: Layer, place: LayerPlace, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that are needed behind a layer, from those before it."""
+    spec = place.spec
+    output = spec.run(layer.layer, [tensors[name] for name in spec.reads])
+    known = {**tensors, spec.writes.name: output}
+    return {name: known[name] for name in place.behind.names}
 
 
 def leave(layer: Layer) -> None:
@@ -42,28 +46,29 @@ def leave(layer: Layer) -> None:
 
 
 class PlainModel(nn.Module):
-    """All layers in one process: ids `[batch, sequence]` -> logits `[sequence, batch, vocabulary / tensor]`.
+    """All layers in one process: the inputs that were declared -> logits `[places, batch, vocabulary / tensor]`.
 
     `settle` is called with each layer as soon as it has its weights, so that no rank need hold all of them.
     """
 
-    def __init__(self, specs: Sequence[LayerSpec], seed: int, settle: Callable[[Layer], None] = leave) -> None:
+    def __init__(self, blueprint: Blueprint, settle: Callable[[Layer], None] = leave) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        self._path: list[tuple[str, LayerSpec]] = []
-        for spec in specs:
-            key = spec.name.replace(".", "/")  # a ModuleDict takes no dots
+        self._path: list[tuple[str, LayerPlace]] = []
+        for place in blueprint.places:
+            key = place.spec.name.replace(".", "/")  # a ModuleDict takes no dots
             if key not in self.layers:
-                layer = Layer(spec, seed)
+                layer = Layer(place, blueprint)
                 settle(layer)
                 self.layers[key] = layer
-            self._path.append((key, spec))
+            self._path.append((key, place))
 
-    def forward(self, ids: Tensor, context: TokenContext = PLAIN_CONTEXT) -> Tensor:
-        stream: Stream = (ids, *context.tensors())
-        for key, spec in self._path:
-            stream = self.layers[key](stream, spec)
-        return logits_only(stream)
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        stream: Stream = self._path[0][1].before.pack(inputs)
+        for key, place in self._path:
+            stream = self.layers[key](stream, place)
+        assert isinstance(stream, Tensor), f"behind the last layer there is more than {LOGITS.name}"
+        return stream
 
 
 class PartitionedPipeline(PipelineModule):
@@ -74,49 +79,44 @@ class PartitionedPipeline(PipelineModule):
         self._set_bounds(start=method[self.stage_id], stop=method[self.stage_id + 1])
 
 
-def build_pipeline(
-    specs: Sequence[LayerSpec],
-    stages: Sequence[Stage],
-    groups: ProcessGroups,
-    loss: LossFunction,
-    seed: int,
-) -> PipelineModule:
+def build_pipeline(blueprint: Blueprint, stages: Sequence[Stage], loss: LossFunction) -> PipelineModule:
     """This stage's layers, with their initial weights."""
-    topology = PipeModelDataParallelTopology(
-        num_pp=groups.layout.pipeline, num_mp=groups.layout.tensor, num_dp=groups.layout.data
-    )
-    layers = [_pipeline_spec(spec, seed) for spec in specs]
+    layout = blueprint.groups.layout
+    topology = PipeModelDataParallelTopology(num_pp=layout.pipeline, num_mp=layout.tensor, num_dp=layout.data)
+    layers = [_pipeline_spec(place, blueprint) for place in blueprint.places]
+    edges = stage_edges([place.spec.name for place in blueprint.places], stages)
     with contextlib.redirect_stdout(io.StringIO()):  # PipelineModule prints its seed, which nothing here uses
-        return PartitionedPipeline(
-            [*layers, logits_only], topology=topology, loss_fn=loss, partition_method=stage_edges(specs, stages)
-        )
+        return PartitionedPipeline(layers, topology=topology, loss_fn=loss, partition_method=edges)
 
 
-def stage_edges(specs: Sequence[LayerSpec], stages: Sequence[Stage]) -> list[int]:
-    """Boundaries of the stages in the list of specs, and behind it `logits_only`.
+def stage_edges(names: Sequence[str], stages: Sequence[Stage]) -> list[int]:
+    """Boundaries of the stages in the list of specs, by their names in order.
 
-    A stage begins at the first layer it is planned to hold; specs without parameters stay with the one before them.
+    The specs that have parameters are the planned layers, one for one; those without stay with the one before them.
     """
-    edges = [0]
-    for stage in stages[1:]:
-        edges.append(next(n for n, spec in enumerate(specs) if n > edges[-1] and spec.name == stage.layers[0]))
-    return [*edges, len(specs) + 1]
+    planned = [layer for stage in stages for layer in stage.layers]
+    places: list[int] = []
+    for number, name in enumerate(names):
+        if len(places) < len(planned) and name == planned[len(places)]:
+            places.append(number)
+    assert len(places) == len(planned), f"these layers are not those that the stages were planned of: {names}"
+    edges, first = [0], 0
+    for stage in stages[:-1]:
+        first += len(stage.layers)
+        edges.append(places[first])
+    return [*edges, len(names)]
 
 
-def logits_only(stream: Stream) -> Tensor:
-    """The end of every model: the context has served."""
-    return stream[0] if isinstance(stream, tuple) else stream
-
-
-def _pipeline_spec(spec: LayerSpec, seed: int) -> PipelineLayerSpec:
+def _pipeline_spec(place: LayerPlace, blueprint: Blueprint) -> PipelineLayerSpec:
+    spec = place.spec
     if spec.shared_weight is None:
-        return PipelineLayerSpec(Layer, spec, seed)
+        return PipelineLayerSpec(Layer, place, blueprint)
     return TiedLayerSpec(
         spec.name,
         Layer,
-        spec,
-        seed,
-        forward_fn=lambda layer, stream: layer(stream, spec),
+        place,
+        blueprint,
+        forward_fn=lambda layer, stream: layer(stream, place),
         tied_weight_attr=[f"layer.{spec.shared_weight}"],
     )
 
@@ -124,7 +124,7 @@ def _pipeline_spec(spec: LayerSpec, seed: int) -> PipelineLayerSpec:
 def canonical_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter of a plain model or of this pipeline stage, by its canonical name."""
     return {
-        f"{layer.spec.name}.{name}": parameter
+        f"{layer.place.spec.name}.{name}": parameter
         for layer in _layers(module)
         for name, parameter in layer.layer.named_parameters()
     }
@@ -135,8 +135,13 @@ def _layers(module: nn.Module) -> Iterator[Layer]:
 
 
 @torch.no_grad()
-def initialise(prefix: str, layer: nn.Module, seed: int) -> None:
-    """Draw every parameter by its canonical name."""
+def initialise(prefix: str, layer: nn.Module, blueprint: Blueprint) -> None:
+    """Describe every parameter by its row, and draw it by its canonical name."""
+    groups = blueprint.groups
     for name, parameter in layer.named_parameters():
-        values = draw(f"{prefix}.{name}", info_of(parameter), seed)
-        parameter.copy_(values.view(parameter.shape))
+        row = blueprint.rows.get(f"{prefix}.{name}")
+        assert row is not None, f"{prefix}.{name} is not in the architecture's table of parameters"
+        layout = groups.layout
+        info = ParameterInfo.on_rank(row, groups.coordinates.tensor, layout.tensor, layout.sequence_parallel)
+        describe(parameter, info)
+        parameter.copy_(draw(row, info.slice, blueprint.seed).view(parameter.shape))

@@ -4,9 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from megatron_patches.models.block import Block
+
+class CompiledInParts(nn.Module):
+    """A module whose `compute` does its work: a block of any architecture."""
+
+    def compute(self, *inputs: Any) -> Tensor:
+        """What is compiled."""
+        raise NotImplementedError
 
 
 def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -17,7 +23,7 @@ def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induct
     messages are not compiled. What repeats a block under full recomputation stays outside and calls it compiled.
     """
     for module in model.modules():
-        if isinstance(module, Block):
+        if isinstance(module, CompiledInParts):
             leave_out(module)
             # A micro-batch's shape never changes within a run: no graph for any shape is tried.
             compiled = torch.compile(module.compute, backend=backend, dynamic=False)

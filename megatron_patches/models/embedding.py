@@ -16,7 +16,7 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, config: ModelConfig, groups: ProcessGroups) -> None:
         super().__init__()
-        self.tokens = SplitEmbedding(config.padded_vocab_size, config.hidden_size, groups, deviation=config.deviation)
+        self.tokens = SplitEmbedding(config.padded_vocab_size, config.hidden_size, groups)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.tokens(ids)
@@ -28,10 +28,7 @@ class OutputHead(nn.Module):
     def __init__(self, config: ModelConfig, groups: ProcessGroups) -> None:
         super().__init__()
         self.soft_cap = config.logit_soft_cap
-        self.logits = SplitOutput(
-            config.hidden_size, (config.padded_vocab_size,), groups, deviation=config.deviation, bias=False,
-            exact=True,
-        )  # fmt: skip
+        self.logits = SplitOutput(config.hidden_size, config.padded_vocab_size, groups, bias=False, exact=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return capped(self.logits(hidden), self.soft_cap)

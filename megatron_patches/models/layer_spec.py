@@ -5,12 +5,18 @@ A spec's name is the canonical prefix of its parameters on every layout: `layers
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
+from megatron_patches.batch.fields import Field
+
 LayerForward = Callable[..., Tensor]
-"""(layer, hidden), and the `TokenContext` where the spec reads it"""
+"""(layer, the fields that the spec reads) -> the field that it writes"""
+
+HIDDEN = Field("hidden", ("tokens", "batch", "hidden"), "float", gradient=True)
+"""the residual stream"""
+LOGITS = Field("logits", ("tokens", "batch", "vocabulary"), "float", gradient=True)
+"""what the loss reads"""
 
 
 @dataclass(frozen=True)
@@ -19,16 +25,14 @@ class LayerSpec:
 
     name: str
     build: Callable[[], nn.Module]
-    is_block: bool = False
-    """a transformer block"""
-    reads_context: bool = False
-    """whether the layer is called with the `TokenContext` behind the stream"""
+    reads: tuple[str, ...] = (HIDDEN.name,)
+    """fields of the stream, in the order in which the layer takes them"""
+    writes: Field = HIDDEN
     shared_weight: str | None = None
     """dotted name, within the layer, of the weight that other specs of the same name use too"""
     forward: LayerForward | None = None
-    """how to run a shared layer in this place; None calls it"""
+    """how to run the layer in this place; None calls it"""
 
-    def run(self, layer: nn.Module, stream: Tensor, context: Any) -> Tensor:
+    def run(self, layer: nn.Module, fields: list[Tensor]) -> Tensor:
         """The layer's output in this place."""
-        inputs = (stream, context) if self.reads_context else (stream,)
-        return self.forward(layer, *inputs) if self.forward else layer(*inputs)
+        return self.forward(layer, *fields) if self.forward else layer(*fields)

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from megatron_patches.models.activation import ACTIVATIONS
+from megatron_patches.models.architecture import Recomputation
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.models.recomputation import Recomputation, recomputed, without_keeping
+from megatron_patches.models.recomputation import recomputed, without_keeping
 from megatron_patches.parallel.layers import SplitInput, SplitOutput
 from megatron_patches.parallel.process_groups import ProcessGroups
 
@@ -24,14 +25,9 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.gated = config.gated
         self.recomputes = recomputation == "selective"
-        shape: tuple[int, ...] = (2, config.ffn_size) if config.gated else (config.ffn_size,)
-        cut, stack = (1, 0) if config.gated else (0, None)
-        self.up = SplitOutput(
-            config.hidden_size, shape, groups, deviation=config.deviation, bias=config.mlp_bias, cut=cut, stack=stack
-        )
-        self.down = SplitInput(
-            config.ffn_size, config.hidden_size, groups, deviation=config.residual_deviation, bias=config.mlp_bias
-        )
+        up = (2 if config.gated else 1) * config.ffn_size
+        self.up = SplitOutput(config.hidden_size, up, groups, bias=config.mlp_bias)
+        self.down = SplitInput(config.ffn_size, config.hidden_size, groups, bias=config.mlp_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         features = self.up(hidden)

@@ -5,15 +5,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data_tools.section import Section
+from megatron_patches.models.architecture import ModelSection
 from megatron_patches.models.position_config import LearnedPositionConfig, PositionConfig, RotaryPositionConfig
 
 GATED_ACTIVATIONS = ("liglu", "geglu", "reglu", "swiglu")
 
 
-class ModelConfig(Section):
+class ModelConfig(ModelSection):
     """Architecture and initialisation of a GPT."""
 
+    name: Literal["gpt"] = Field("gpt", description="architecture; it decides which keys there are")
     layers: int = Field(gt=0, description="transformer blocks")
     hidden_size: int = Field(gt=0, description="width of the residual stream, features")
     attention_heads: int = Field(gt=0, description="attention heads of a block")
@@ -77,6 +78,21 @@ class ModelConfig(Section):
     init_residual_scaling: bool = Field(
         True, description="divide the deviation of matrices that write to the residual stream by sqrt(2 * layers)"
     )
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the model knows."""
+        return self.vocab_size
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is dropped in training."""
+        return max(self.hidden_dropout, self.attention_dropout, self.dropout_of_embedding) > 0
+
+    @property
+    def weights_dropped(self) -> float:
+        """Share of attention weights that is dropped."""
+        return self.attention_dropout
 
     @property
     def padded_vocab_size(self) -> int:

@@ -1,25 +1,21 @@
 """Normalisation of the residual stream, and of the queries and keys of a head."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.parallel.parameters import ParameterInfo, describe
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.parallel.tensor_slice import TensorSlice
 
 
 class LayerNorm(nn.Module):
     """Ba, Kiros and Hinton 2016, over the last dimension; the bias may be left out."""
 
-    def __init__(self, features: int, epsilon: float, dtype: torch.dtype, bias: bool, partial_gradient: bool) -> None:
+    def __init__(self, features: int, epsilon: float, dtype: torch.dtype, bias: bool) -> None:
         super().__init__()
         self.epsilon = epsilon
-        self.weight = _parameter(features, dtype, "ones", partial_gradient)
-        self.bias = _parameter(features, dtype, "zeros", partial_gradient) if bias else None
+        self.weight = nn.Parameter(torch.empty(features, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(features, dtype=dtype)) if bias else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         return F.layer_norm(hidden, self.weight.shape, self.weight, self.bias, self.epsilon)
@@ -28,10 +24,10 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """Zhang and Sennrich 2019, over the last dimension."""
 
-    def __init__(self, features: int, epsilon: float, dtype: torch.dtype, partial_gradient: bool) -> None:
+    def __init__(self, features: int, epsilon: float, dtype: torch.dtype) -> None:
         super().__init__()
         self.epsilon = epsilon
-        self.weight = _parameter(features, dtype, "ones", partial_gradient)
+        self.weight = nn.Parameter(torch.empty(features, dtype=dtype))
 
     def forward(self, hidden: Tensor) -> Tensor:
         return F.rms_norm(hidden, self.weight.shape, self.weight, self.epsilon)
@@ -42,23 +38,15 @@ def build_stream_norm(config: ModelConfig, groups: ProcessGroups) -> nn.Module:
 
     Every tensor-parallel rank computes all of it; under sequence parallelism each sees its own tokens only.
     """
-    return _build_norm(config.hidden_size, config, groups, groups.layout.sequence_parallel)
+    return _build_norm(config.hidden_size, config, groups)
 
 
 def build_head_norm(config: ModelConfig, groups: ProcessGroups) -> nn.Module:
     """The run's norm for `[..., head_size]`: all heads share one, and each tensor-parallel rank sees its own heads."""
-    return _build_norm(config.head_size, config, groups, groups.layout.tensor > 1)
+    return _build_norm(config.head_size, config, groups)
 
 
-def _build_norm(features: int, config: ModelConfig, groups: ProcessGroups, partial_gradient: bool) -> nn.Module:
+def _build_norm(features: int, config: ModelConfig, groups: ProcessGroups) -> nn.Module:
     if config.norm == "rmsnorm":
-        return RMSNorm(features, config.norm_epsilon, groups.dtype, partial_gradient)
-    return LayerNorm(features, config.norm_epsilon, groups.dtype, config.norm_bias, partial_gradient)
-
-
-def _parameter(
-    features: int, dtype: torch.dtype, initial: Literal["ones", "zeros"], partial_gradient: bool
-) -> nn.Parameter:
-    parameter = nn.Parameter(torch.empty(features, dtype=dtype))
-    describe(parameter, ParameterInfo(TensorSlice.whole((features,)), initial, partial_gradient=partial_gradient))
-    return parameter
+        return RMSNorm(features, config.norm_epsilon, groups.dtype)
+    return LayerNorm(features, config.norm_epsilon, groups.dtype, config.norm_bias)

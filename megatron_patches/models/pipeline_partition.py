@@ -6,31 +6,31 @@ Torch-free: a run's stages are shown before it starts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from megatron_patches.models.model_config import ModelConfig
+from data_tools.sample_lengths import SampleLengths
+from megatron_patches.models.architecture import ModelSection
 from megatron_patches.models.parameter_table import parameter_table
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+from megatron_patches.models.registry import architecture_of
+from megatron_patches.parameters.row import PathLayer, stack_of
 
 Partition = Literal["transformer", "transformer|embedding", "parameters"]
 
 
 @dataclass(frozen=True)
-class PlannedLayer:
-    """A layer with parameters, by the canonical prefix that its spec has; a tied head is the embedding's again."""
+class PlannedLayers:
+    """Layers that stay together: one with parameters, and those in front of it that lead it (`PathLayer.leads`)."""
 
-    name: str
-    is_block: bool
-    is_table: bool
+    names: tuple[str, ...]
+    blocks: int
+    tables: int
     parameters: int
 
     def weight(self, partition: Partition) -> int:
-        """What the layer counts when stages are balanced."""
+        """What they count when stages are balanced."""
         if partition == "parameters":
             return self.parameters
-        return int(self.is_block or (self.is_table and partition == "transformer|embedding"))
+        return self.blocks + (self.tables if partition == "transformer|embedding" else 0)
 
 
 @dataclass(frozen=True)
@@ -38,65 +38,77 @@ class Stage:
     """What one pipeline stage holds."""
 
     layers: tuple[str, ...]
-    """canonical prefixes, first to last"""
-    blocks: int
+    """canonical prefixes in the order of the forward pass, a shared layer in each of its places"""
     parameters: int
-    """a tied embedding counts on both stages that hold it"""
+    """of each layer once; one that several stages share counts on all of them"""
+
+    @property
+    def blocks(self) -> int:
+        """Transformer blocks."""
+        return sum(stack_of(name) is not None for name in self.layers)
+
+    @property
+    def blocks_by_stack(self) -> dict[str, int]:
+        """The same for each stack that has any here."""
+        stacks = [stack for name in self.layers if (stack := stack_of(name)) is not None]
+        return {stack: stacks.count(stack) for stack in dict.fromkeys(stacks)}
 
     @property
     def names(self) -> str:
-        """The layers for people, blocks that follow each other together: `layers.0 to layers.5, final_norm`."""
+        """The layers for people, blocks that follow each other together: `layers.0 to layers.5, final_norm`.
+
+        A table that is in front of each block is said in front of the first one.
+        """
+        said = [name for place, name in enumerate(self.layers) if not self._again_between_blocks(place)]
         words = []
-        for is_block, same in groupby(self.layers, key=lambda name: name.startswith("layers.")):
+        for stack, same in groupby(said, key=stack_of):
             first, *rest = same
-            words += [f"{first} to {rest[-1]}"] if is_block and rest else [first, *rest]
+            words += [f"{first} to {rest[-1]}"] if stack and rest else [first, *rest]
         return ", ".join(words)
 
-
-def stages_of(config: "RunConfig") -> list[Stage]:
-    """The stages of a run, first to last."""
-    parallel = config.parallel
-    return plan_stages(config.model, config.data.sequence_length, parallel.pipeline, parallel.pipeline_partition)
+    def _again_between_blocks(self, place: int) -> bool:
+        """Whether a layer is between two blocks of a stack, and was in front of the first of them too."""
+        if not 2 <= place < len(self.layers) - 1 or self.layers[place] != self.layers[place - 2]:
+            return False
+        before, behind = stack_of(self.layers[place - 1]), stack_of(self.layers[place + 1])
+        return before is not None and before == behind
 
 
 def plan_stages(
-    model: ModelConfig, sequence_length: int, stages: int, partition: Partition = "transformer"
+    model: ModelSection, lengths: SampleLengths, stages: int, partition: Partition = "transformer"
 ) -> list[Stage]:
-    """The same of a model."""
-    layers = planned_layers(model, sequence_length)
-    edges = partition_layers([layer.weight(partition) for layer in layers], stages)
-    return [_stage(layers[start:stop]) for start, stop in pairwise(edges)]
-
-
-def _stage(layers: Sequence[PlannedLayer]) -> Stage:
-    return Stage(
-        layers=tuple(layer.name for layer in layers),
-        blocks=sum(layer.is_block for layer in layers),
-        parameters=sum(layer.parameters for layer in layers),
-    )
-
-
-def planned_layers(model: ModelConfig, sequence_length: int) -> list[PlannedLayer]:
-    """The model's layers in the order of its forward pass; those without parameters are left out."""
+    """The stages of a model, first to last."""
     counts: dict[str, int] = {}
-    for row in parameter_table(model, sequence_length):
-        counts[layer_of(row.name)] = counts.get(layer_of(row.name), 0) + row.elements
-    layers = [
-        PlannedLayer(
-            name, is_block=name.startswith("layers."), is_table=name in ("embedding", "head"), parameters=count
-        )
-        for name, count in counts.items()
-    ]
-    if "head" not in counts:
-        head = next(layer for layer in layers if layer.name == "embedding")
-        layers.append(head)
-    return layers
+    for row in parameter_table(model, lengths):
+        counts[row.layer] = counts.get(row.layer, 0) + row.elements
+    layers = _planned_layers(architecture_of(model).path(model), counts)
+    edges = partition_layers([each.weight(partition) for each in layers], stages)
+    return [_stage(layers[start:stop], counts) for start, stop in pairwise(edges)]
 
 
-def layer_of(parameter: str) -> str:
-    """The layer's name in a parameter's canonical name."""
-    parts = parameter.split(".")
-    return ".".join(parts[: 2 if parts[0] == "layers" else 1])
+def _stage(layers: Sequence[PlannedLayers], counts: dict[str, int]) -> Stage:
+    names = tuple(name for each in layers for name in each.names)
+    return Stage(names, sum(counts[name] for name in dict.fromkeys(names)))
+
+
+def _planned_layers(path: Sequence[PathLayer], counts: dict[str, int]) -> list[PlannedLayers]:
+    planned: list[PlannedLayers] = []
+    waiting: list[PathLayer] = []
+    for layer in path:
+        waiting.append(layer)
+        if not layer.leads:
+            names = tuple(each.name for each in waiting)
+            planned.append(
+                PlannedLayers(
+                    names,
+                    blocks=sum(stack_of(name) is not None for name in names),
+                    tables=sum(each.table for each in waiting),
+                    parameters=sum(counts[name] for name in names),
+                )
+            )
+            waiting = []
+    assert not waiting, f"{waiting[-1].name} leads no layer behind it"
+    return planned
 
 
 def partition_layers(weights: Sequence[int], stages: int) -> list[int]:

@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from megatron_patches.models.attend import ScoreBias
+from megatron_patches.models.attention_pattern import Causal
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.position_config import AlibiPositionConfig, LearnedPositionConfig, RotaryPositionConfig
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
-from megatron_patches.parallel.parameters import ParameterInfo, describe
+from megatron_patches.models.token_context import TokenContext
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.parallel.tensor_slice import TensorSlice
 
 
 class PositionEmbedding:
@@ -29,23 +29,16 @@ class PositionEmbedding:
         """Queries and keys as attention compares them; each `[batch, its heads here, sequence, feature]`."""
         return query, key
 
-    def score_bias(self, query: Tensor) -> Tensor | None:
-        """What is added to the scores of visible keys, `[1, heads here, sequence, sequence]`; None for nothing.
-
-        In the type of the query, on its device. Which keys are visible is attention's affair.
-        """
-        return None
-
-    def causal_bias(self, query: Tensor) -> Tensor | None:
-        """The same where each token sees all before it, -inf for what it does not see: one tensor for all layers."""
+    def score_bias(self, query: Tensor, context: TokenContext) -> ScoreBias | None:
+        """What is added to the scores, `[1, heads here, sequence, sequence]`; None for nothing."""
         return None
 
 
 class LearnedPositions(PositionEmbedding):
     """A table with a row for each place."""
 
-    def __init__(self, config: ModelConfig, sequence_length: int, groups: ProcessGroups) -> None:
-        self._table = (config, sequence_length, groups)
+    def __init__(self, config: ModelConfig, places: int, groups: ProcessGroups) -> None:
+        self._table = (config, places, groups)
 
     def stream_layer(self) -> Callable[[], nn.Module]:
         return partial(PositionTable, *self._table)
@@ -54,15 +47,12 @@ class LearnedPositions(PositionEmbedding):
 class PositionTable(nn.Module):
     """Adds a learned vector for each place: `[tokens, batch, hidden]` -> the same."""
 
-    def __init__(self, config: ModelConfig, sequence_length: int, groups: ProcessGroups) -> None:
+    def __init__(self, config: ModelConfig, places: int, groups: ProcessGroups) -> None:
         super().__init__()
         self.first_share = groups.coordinates.tensor if groups.layout.sequence_parallel else 0
-        shape, partial = (sequence_length, config.hidden_size), groups.layout.sequence_parallel
-        self.weight = nn.Parameter(torch.empty(shape, dtype=groups.dtype))
-        info = ParameterInfo(TensorSlice.whole(shape), "normal", config.deviation, partial_gradient=partial)
-        describe(self.weight, info)
+        self.weight = nn.Parameter(torch.empty((places, config.hidden_size), dtype=groups.dtype))
 
-    def forward(self, hidden: Tensor, context: TokenContext = PLAIN_CONTEXT) -> Tensor:
+    def forward(self, hidden: Tensor, context: TokenContext) -> Tensor:
         tokens = hidden.shape[0]
         here = slice(self.first_share * tokens, (self.first_share + 1) * tokens)
         if context.positions is None:
@@ -109,7 +99,7 @@ class AlibiPositions(PositionEmbedding):
     The distance counts both ways: in a prefix, where keys behind the query are visible, they count less and less too.
     """
 
-    def __init__(self, heads: int, sequence_length: int, groups: ProcessGroups) -> None:
+    def __init__(self, heads: int, places: int, groups: ProcessGroups) -> None:
         heads_here = heads // groups.layout.tensor
         first = groups.coordinates.tensor * heads_here
         here = alibi_slopes(heads)[first : first + heads_here]
@@ -117,16 +107,15 @@ class AlibiPositions(PositionEmbedding):
         self.slopes = torch.tensor(here, dtype=torch.float32, device=groups.device)
         # Held for the whole run: 16 heads of 2048 x 2048 in 16 bits are 134 MB, and each layer would keep its own.
         # Where tokens see other ranges the sum depends on the micro-batch, and each layer makes it.
-        places = torch.arange(sequence_length, device=groups.device)
-        later = places > places[:, None]
-        self._causal = self._bias(sequence_length, groups.dtype).masked_fill_(later, -torch.inf)
+        numbers = torch.arange(places, device=groups.device)
+        later = numbers > numbers[:, None]
+        self._causal = self._bias(places, groups.dtype).masked_fill_(later, -torch.inf)
 
-    def score_bias(self, query: Tensor) -> Tensor:
-        return self._bias(query.shape[-2], query.dtype)
-
-    def causal_bias(self, query: Tensor) -> Tensor:
+    def score_bias(self, query: Tensor, context: TokenContext) -> ScoreBias:
         tokens = query.shape[-2]
-        return self._causal[..., :tokens, :tokens]
+        if isinstance(context.pattern, Causal):
+            return ScoreBias(self._causal[..., :tokens, :tokens], hides=True)
+        return ScoreBias(self._bias(tokens, query.dtype))
 
     def _bias(self, tokens: int, dtype: torch.dtype) -> Tensor:
         places = torch.arange(tokens, device=self.slopes.device, dtype=torch.float32)
@@ -145,13 +134,13 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
 
 
-def build_position_embedding(config: ModelConfig, sequence_length: int, groups: ProcessGroups) -> PositionEmbedding:
-    """The kind that a run names."""
+def build_position_embedding(config: ModelConfig, places: int, groups: ProcessGroups) -> PositionEmbedding:
+    """The kind that a run names, for samples of so many places."""
     kind = config.position_embedding
     if isinstance(kind, LearnedPositionConfig):
-        return LearnedPositions(config, sequence_length, groups)
+        return LearnedPositions(config, places, groups)
     if isinstance(kind, RotaryPositionConfig):
         return RotaryPositions(kind, config.head_size)
     if isinstance(kind, AlibiPositionConfig):
-        return AlibiPositions(config.attention_heads, sequence_length, groups)
+        return AlibiPositions(config.attention_heads, places, groups)
     return PositionEmbedding()

@@ -1,7 +1,7 @@
 """Computing again in the backward pass what the forward pass did not keep (Chen et al. 2016)."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,8 +9,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from megatron_patches.parallel.randomness import StepRandomness
-
-Recomputation = Literal["none", "selective", "full"]
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: Any, draws: bool) -> Tensor:

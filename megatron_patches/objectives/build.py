@@ -1,31 +1,47 @@
-"""The objective of a run."""
+"""The objective of a run, from its section."""
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.objectives.causal import Causal
-from megatron_patches.objectives.micro_batch import MicroBatch
-from megatron_patches.objectives.objective_config import CausalConfig, ObjectiveConfig
+from megatron_patches.objectives.objective_config import OBJECTIVES, CausalConfig, ObjectiveSection, PrefixLMConfig
 from megatron_patches.objectives.prefix_lm import PrefixLM
 
 
 class Objective(Protocol):
     """What samples ask the model to predict."""
 
-    def __call__(self, windows: Tensor, samples: NDArray[np.int64]) -> MicroBatch:
-        """A pure function of the tokens and the numbers of their samples, so that every layout and resume agrees.
+    def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
+        """A pure function of the items and the numbers of their samples, so that every layout and resume agrees.
 
-        `windows` are consecutive tokens, int64 `[batch, sequence + 1]`; `samples` int64 `[batch]` are counted from the
-        start of the run, or of the validation split.
+        `items` are the samples' arrays by name, stacked: `tokens` is int64 `[batch, read]` (`SampleLengths.read`).
+        `samples`, int64 `[batch]`, are counted from the start of the run, or of the validation source. The inputs of
+        the result are the fields that the section declares.
         """
 
 
-def build_objective(config: ObjectiveConfig, seed: int, end_of_document: int | None) -> Objective:
-    """`end_of_document` is the token that ends documents: None where the configuration does not read it."""
-    assert end_of_document is not None or not config.reads_document_ends
-    if isinstance(config, CausalConfig):
-        return Causal(config, end_of_document)
-    return PrefixLM(config, seed, end_of_document)
+Builder = Callable[[Any, int, int | None], Objective]
+"""(section, the run's seed, the token that ends documents or None) -> objective"""
+
+_BUILDERS: dict[type[ObjectiveSection], Builder] = {}
+
+
+def register_objective(section: type[ObjectiveSection], builder: Builder) -> None:
+    """Make a kind of objective known, with what makes its batches."""
+    OBJECTIVES.register(section)
+    _BUILDERS[section] = builder
+
+
+def build_objective(section: ObjectiveSection, seed: int, end_of_document: int | None) -> Objective:
+    """`end_of_document` is the token that ends documents: None where the section does not read it."""
+    assert end_of_document is not None or not section.reads_document_ends
+    return _BUILDERS[type(section)](section, seed, end_of_document)
+
+
+register_objective(CausalConfig, lambda section, seed, end_of_document: Causal(section, end_of_document))
+register_objective(PrefixLMConfig, PrefixLM)

@@ -1,12 +1,14 @@
 """Causal language modelling: every token predicts the next one."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.objectives.documents import find_documents
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, MicroBatch, TokenContext
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
 
@@ -17,32 +19,26 @@ class Causal:
         self._config = config
         self._end_of_document = end_of_document
 
-    def __call__(self, windows: Tensor, samples: NDArray[np.int64]) -> MicroBatch:
+    def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
         """See `objectives.build.Objective`."""
-        tokens = windows[:, :-1].contiguous()
+        tokens = items["tokens"][:, :-1].contiguous()
         return MicroBatch(
-            tokens=tokens,
-            labels=windows[:, 1:].contiguous(),
+            inputs={"tokens": tokens, **self._context(tokens)},
+            labels=items["tokens"][:, 1:].contiguous(),
             weights=plain_weights(tokens, self._config, self._end_of_document),
-            context=self._context(tokens),
         )
 
-    def _context(self, tokens: Tensor) -> TokenContext:
-        """What there is of it follows from the configuration alone: a pipeline sends as many tensors every time."""
-        config = self._config
-        if not (config.reset_attention or config.reset_positions):
-            return PLAIN_CONTEXT
-        assert self._end_of_document is not None
-        documents = find_documents(tokens, self._end_of_document)
-        return TokenContext(
-            positions=documents.positions() if config.reset_positions else None,
-            visible=_own_document(documents.at_places(documents.start)) if config.reset_attention else None,
-        )
-
-
-def _own_document(starts: Tensor) -> Tensor:
-    beyond_itself = torch.arange(1, starts.shape[1] + 1)
-    return torch.stack((starts, beyond_itself.expand_as(starts)), dim=-1)
+    def _context(self, tokens: Tensor) -> dict[str, Tensor]:
+        """The further fields that the section declares; a document's number is the place it begins at."""
+        config, found = self._config, {}
+        if config.reset_attention or config.reset_positions:
+            assert self._end_of_document is not None
+            documents = find_documents(tokens, self._end_of_document)
+            if config.reset_positions:
+                found["positions"] = documents.positions()
+            if config.reset_attention:
+                found["documents"] = documents.at_places(documents.start)
+        return found
 
 
 def plain_weights(tokens: Tensor, config: CausalConfig | PrefixLMConfig, end_of_document: int | None) -> Tensor:

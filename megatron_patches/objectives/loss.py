@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megatron_patches.objectives.objective_config import ObjectiveConfig
+from megatron_patches.objectives.objective_config import ObjectiveSection
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 LossFunction = Callable[[Tensor, tuple[Tensor, ...]], Tensor]
@@ -18,9 +18,10 @@ LossFunction = Callable[[Tensor, tuple[Tensor, ...]], Tensor]
 ELEMENTS_AT_ONCE = {"cuda": 1 << 24, "cpu": 1 << 18}
 
 
-def build_loss(objective: ObjectiveConfig, groups: ProcessGroups) -> LossFunction:
+def build_loss(objective: ObjectiveSection, groups: ProcessGroups) -> LossFunction:
     """What training minimises: `weighted_loss` with the objective's label smoothing and z-loss."""
-    return partial(weighted_loss, groups=groups, label_smoothing=objective.label_smoothing, z_loss=objective.z_loss)
+    terms = objective.loss_terms
+    return partial(weighted_loss, groups=groups, label_smoothing=terms.label_smoothing, z_loss=terms.z_loss)
 
 
 def weighted_loss(

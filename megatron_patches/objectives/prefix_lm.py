@@ -5,6 +5,7 @@ Raffel et al. 2020, "Exploring the limits of transfer learning with a unified te
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_tools.bit_mixing import mix
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.objectives.causal import plain_weights
 from megatron_patches.objectives.documents import Documents, find_documents, whole_samples
-from megatron_patches.objectives.micro_batch import MicroBatch, TokenContext
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 
 
@@ -26,21 +27,18 @@ class PrefixLM:
         self._seed = seed
         self._end_of_document = end_of_document
 
-    def __call__(self, windows: Tensor, samples: NDArray[np.int64]) -> MicroBatch:
+    def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
         """See `objectives.build.Objective`."""
-        config, tokens = self._config, windows[:, :-1].contiguous()
+        config, tokens = self._config, items["tokens"][:, :-1].contiguous()
         with_prefix = self._documents(tokens) if config.reset_attention else whole_samples(tokens)
         starts = with_prefix.at_places(with_prefix.start)
         prefix_ends = with_prefix.at_places(with_prefix.start + prefix_lengths(with_prefix, samples, self._seed))
-        return MicroBatch(
-            tokens=tokens,
-            labels=windows[:, 1:].contiguous(),
-            weights=self._weights(tokens, prefix_ends),
-            context=TokenContext(
-                positions=self._documents(tokens).positions() if config.reset_positions else None,
-                visible=torch.stack((starts, prefix_ends.maximum(torch.arange(1, tokens.shape[1] + 1))), dim=-1),
-            ),
-        )
+        inputs = {"tokens": tokens}
+        if config.reset_positions:
+            inputs["positions"] = self._documents(tokens).positions()
+        inputs["visible"] = torch.stack((starts, prefix_ends.maximum(torch.arange(1, tokens.shape[1] + 1))), dim=-1)
+        labels, weights = items["tokens"][:, 1:].contiguous(), self._weights(tokens, prefix_ends)
+        return MicroBatch(inputs, labels, weights)
 
     def _documents(self, tokens: Tensor) -> Documents:
         assert self._end_of_document is not None

@@ -9,15 +9,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.optimizer_config import AdafactorConfig
 from megatron_patches.optim.rectangles import Matrices, Rectangle, rectangles
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer, elements_of, gradient_of
 from megatron_patches.optim.verdict import gradients_of, zero_where_left_out
-from megatron_patches.parallel.parameters import is_first_stages
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.info import is_first_stages
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,10 @@ class Adafactor(SlicedOptimizer):
         """Sum over the stage; `parts` are the parameters' own, as views.
 
         Of a tied parameter all stages take the first one's: each has cut it elsewhere, and a sum of other stretches is
-        another one in its last bit. The copies would drift apart, and nothing brings them together again.
+        another one in its last bit. The copies would drift apart, and nothing brings them together again. Stages have
+        several tied ones in orders of their own: they go by name, or two stages would each wait for the other.
         """
         if dist.get_world_size(self.process_groups.stage_group) > 1:
             dist.all_reduce(sums, group=self.process_groups.stage_group)
-        for name, part in parts.items():
-            if name in self.tied:
-                dist.broadcast(part, group_src=0, group=self.tied[name])
+        for name in sorted(parts.keys() & self.tied.keys()):
+            dist.broadcast(parts[name], group_src=0, group=self.tied[name])

@@ -1,13 +1,12 @@
 """From the `optimizer:` section to an optimizer whose state exists from the start."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from megatron_patches.configuration.name_patterns import is_trained
 from megatron_patches.optim.adafactor import Adafactor
 from megatron_patches.optim.lion import Lion
 from megatron_patches.optim.muon import Muon
@@ -21,6 +20,7 @@ from megatron_patches.optim.optimizer_config import (
 )
 from megatron_patches.optim.parameter_groups import parameter_groups
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
+from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.training_config import TrainingConfig
 
 
@@ -30,12 +30,14 @@ def select_trainable(training: TrainingConfig, parameters: dict[str, nn.Paramete
         parameter.requires_grad_(is_trained(training, name))
 
 
-def build_optimizer(config: OptimizerConfig, parameters: dict[str, nn.Parameter]) -> Optimizer:
-    """The optimizer of the trainable ones of these parameters, by canonical name.
+def build_optimizer(
+    config: OptimizerConfig, parameters: dict[str, nn.Parameter], tied: Collection[str] = ()
+) -> Optimizer:
+    """The optimizer of the trainable ones of these parameters, by canonical name; other stages hold the `tied` too.
 
     A `SlicedOptimizer` is bound to its fragments before `allocate_state`.
     """
-    groups, rate = parameter_groups(config, parameters), config.learning_rate
+    groups, rate = parameter_groups(config, parameters, tied), config.learning_rate
     if isinstance(config, AdamWConfig):
         return AdamW(groups, lr=rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True)
     if isinstance(config, SGDConfig):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from megatron_patches.parallel.parameters import ParameterInfo
+from megatron_patches.parameters.info import ParameterInfo
 
 
 @dataclass(frozen=True)

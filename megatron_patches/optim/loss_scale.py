@@ -1,5 +1,7 @@
 """Dynamic loss scaling of fp16 (Micikevicius et al. 2018, section 3.2), on the device: the host waits for nothing."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -38,16 +40,11 @@ class LossScale:
         self._clean_steps.copy_(torch.where(grows, 0, clean))
         self._hysteresis_left.copy_(torch.where(grows, config.hysteresis, left))
 
-    def state(self) -> dict[str, float]:
-        """What a checkpoint must hold; waits for the device."""
-        return {
-            "scale": self.scale.item(),
-            "clean_steps": self._clean_steps.item(),
-            "hysteresis_left": self._hysteresis_left.item(),
-        }
+    def counters(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold, by its name there: live scalars on the device."""
+        return {"scale": self.scale, "clean_steps": self._clean_steps, "hysteresis_left": self._hysteresis_left}
 
-    def load(self, state: dict[str, float]) -> None:
-        """Continue from what `state` returned."""
-        self.scale.fill_(state["scale"])
-        self._clean_steps.fill_(state["clean_steps"])
-        self._hysteresis_left.fill_(state["hysteresis_left"])
+    def load(self, counters: Mapping[str, float]) -> None:
+        """Continue from the numbers of `counters`; others are left alone."""
+        for name, counter in self.counters().items():
+            counter.fill_(counters[name])

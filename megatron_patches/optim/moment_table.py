@@ -5,9 +5,9 @@ Tests hold it to what the engines save.
 
 from math import prod
 
-from megatron_patches.config import RunConfig
-from megatron_patches.models.parameter_table import ParameterRow, is_matrix
 from megatron_patches.optim.optimizer_config import AdafactorConfig, AdamWConfig, LionConfig, MuonConfig, SGDConfig
+from megatron_patches.parameters.row import ParameterRow
+from megatron_patches.run_config import RunConfig
 
 _ADAM = ("exp_avg", "exp_avg_sq")
 
@@ -17,7 +17,7 @@ def moment_shapes(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, 
     optimizer = config.optimizer
     kinds: tuple[str, ...]
     if isinstance(optimizer, AdafactorConfig):
-        return _adafactor(config, row)
+        return _adafactor(row)
     if isinstance(optimizer, AdamWConfig):
         kinds = _ADAM
     elif isinstance(optimizer, SGDConfig):
@@ -26,7 +26,7 @@ def moment_shapes(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, 
         kinds = ("exp_avg",)
     else:
         assert isinstance(optimizer, MuonConfig)
-        kinds = ("momentum_buffer",) if is_matrix(row.name) and row.name.startswith("layers.") else _ADAM
+        kinds = ("momentum_buffer",) if row.matrix and row.stack else _ADAM
     return dict.fromkeys(kinds, row.shape)
 
 
@@ -35,12 +35,10 @@ def moment_bytes(config: RunConfig, row: ParameterRow) -> int:
     return 4 * sum(map(prod, moment_shapes(config, row).values()))
 
 
-def _adafactor(config: RunConfig, row: ParameterRow) -> dict[str, tuple[int, ...]]:
+def _adafactor(row: ParameterRow) -> dict[str, tuple[int, ...]]:
     """A number for each row and one for each column, of every matrix that is fused with others."""
-    if not is_matrix(row.name):
+    if not row.matrix:
         return {"second_moment": row.shape}
     *leading, columns = row.shape
-    leaf = row.name.removesuffix(".linear.weight").rpartition(".")[2]
-    stack = {"query_key_value": 1, "key_value": 1, "up": 0 if config.model.gated else None}.get(leaf)
-    count = 1 if stack is None else leading[stack]
+    count = 1 if row.fused is None else leading[row.fused]
     return {"second_moment_rows": (prod(leading),), "second_moment_columns": (count, columns)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_patches.optim.fragment import Fragment
-from megatron_patches.parallel.parameters import ParameterInfo, row_ranges
+from megatron_patches.parameters.info import ParameterInfo, row_ranges
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Matrices:
     def of(cls, info: ParameterInfo) -> "Matrices":
         """The matrices of a parameter with an input dimension behind its output dimensions."""
         *leading, columns = info.slice.global_shape
-        if info.stack is None:
+        if info.row.fused is None:
             return cls(prod(leading), columns, 1, prod(leading))
-        return cls(prod(leading), columns, leading[info.stack], prod(leading[info.stack + 1 :]))
+        return cls(prod(leading), columns, leading[info.row.fused], prod(leading[info.row.fused + 1 :]))
 
     @property
     def rows_each(self) -> int:

@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from megatron_patches.engine.interface import StatePiece
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.verdict import gradients_of, keep_factor
-from megatron_patches.parallel.parameters import ParameterInfo, info_of
 from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.info import ParameterInfo, info_of
 
 
 class SlicedOptimizer(Optimizer, ABC):
@@ -39,6 +39,9 @@ class SlicedOptimizer(Optimizer, ABC):
         self, fragments: Sequence[Fragment], groups: ProcessGroups, tied: Mapping[str, dist.ProcessGroup] | None = None
     ) -> None:
         """Learn what this rank steps; once, when tensors have their final places.
+
+        The constructor cannot be told: DeepSpeed wants an optimizer to hold before it cuts the weights up, and what it
+        makes of them are the fragments. `place_optimizer` binds, so whoever has a placement has a bound optimizer.
 
         Fragments without elements may be left out. `groups.stage_group` is where `Fragment.counted` counts.
         Of a parameter that several stages hold, `tied` has the group in which each of them has one rank, the first

@@ -1,10 +1,9 @@
-"""megatron-core's tensor-parallel layers, each parameter described by its slice and its initial values.
+"""megatron-core's tensor-parallel layers; what is known of their parameters is in the architecture's table.
 
 Under sequence parallelism (Korthikanti et al. 2022, section 4.2.2) what lies between two matrices holds only this
 rank's tokens: `tokens` below is the sequence, or this rank's share of it.
 """
 
-from math import prod
 from typing import Any
 
 import torch
@@ -20,9 +19,7 @@ from megatron_patches.parallel.megatron_core import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
-from megatron_patches.parallel.parameters import ParameterInfo, describe
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.parallel.tensor_slice import TensorSlice
 
 
 def _leave_uninitialised(weight: Tensor) -> None:
@@ -80,39 +77,23 @@ def _apply(linear: nn.Module, features: Tensor) -> Tensor:
 class SplitOutput(nn.Module):
     """A linear layer whose output features are shared by the tensor-parallel ranks (megatron-core's column parallel).
 
-    `[tokens, batch, inputs] -> [sequence, batch, outputs / tensor]`. `outputs` may have several dimensions, of which
-    `cut` is the one that is shared: the halves of a gated MLP are `(2, ffn)`, cut in dimension 1. An `exact` one is
-    multiplied in the type of its weights whatever the run says of float8.
+    `[tokens, batch, inputs] -> [sequence, batch, outputs / tensor]`. Which of the outputs a rank has is its
+    parameter's slice. An `exact` one is multiplied in the type of its weights whatever the run says of float8.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: tuple[int, ...],
-        groups: ProcessGroups,
-        *,
-        deviation: float,
-        bias: bool = True,
-        cut: int = 0,
-        stack: int | None = None,
-        exact: bool = False,
+        self, inputs: int, outputs: int, groups: ProcessGroups, *, bias: bool = True, exact: bool = False
     ) -> None:
         super().__init__()
         self.linear: Any
         if groups.layout.tensor == 1:
-            self.linear = _alone(inputs, prod(outputs), groups, bias, exact)
+            self.linear = _alone(inputs, outputs, groups, bias, exact)
         else:
             column = ColumnParallelLinear(
-                inputs, prod(outputs), config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
+                inputs, outputs, config=_core_config(groups), init_method=_leave_uninitialised, bias=bias,
                 gather_output=False, skip_bias_add=True, tp_group=groups.tensor_group,
             )  # fmt: skip
             self.linear = _shared(column, groups, exact)
-        rank, size = groups.coordinates.tensor, groups.layout.tensor
-        weight = TensorSlice.cut((*outputs, inputs), cut, rank, size)
-        describe(self.linear.weight, ParameterInfo(weight, "normal", deviation, tensor_replicated=False, stack=stack))
-        if bias:
-            box = TensorSlice.cut(outputs, cut, rank, size)
-            describe(self.linear.bias, ParameterInfo(box, "zeros", tensor_replicated=False))
 
     def forward(self, features: Tensor) -> Tensor:
         return _apply(self.linear, features)
@@ -126,23 +107,10 @@ class WholeOutput(nn.Module):
 
     outside_graphs = ("_whole",)
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: tuple[int, ...],
-        groups: ProcessGroups,
-        *,
-        deviation: float,
-        bias: bool = True,
-        stack: int | None = None,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: ProcessGroups, *, bias: bool = True) -> None:
         super().__init__()
         self.groups = groups
-        self.linear = _alone(inputs, prod(outputs), groups, bias)
-        box = TensorSlice.whole((*outputs, inputs))
-        describe(self.linear.weight, ParameterInfo(box, "normal", deviation, partial_gradient=True, stack=stack))
-        if bias:
-            describe(self.linear.bias, ParameterInfo(TensorSlice.whole(outputs), "zeros", partial_gradient=True))
+        self.linear = _alone(inputs, outputs, groups, bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.linear(self._whole(features))
@@ -158,9 +126,7 @@ class SplitInput(nn.Module):
     added once.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, groups: ProcessGroups, *, deviation: float, bias: bool = True
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: ProcessGroups, *, bias: bool = True) -> None:
         super().__init__()
         self.linear: Any
         if groups.layout.tensor == 1:
@@ -171,11 +137,6 @@ class SplitInput(nn.Module):
                 input_is_parallel=True, skip_bias_add=True, tp_group=groups.tensor_group,
             )  # fmt: skip
             self.linear = _shared(row, groups)
-        weight = TensorSlice.cut((outputs, inputs), 1, groups.coordinates.tensor, groups.layout.tensor)
-        describe(self.linear.weight, ParameterInfo(weight, "normal", deviation, tensor_replicated=False))
-        if bias:
-            box, partial = TensorSlice.whole((outputs,)), groups.layout.sequence_parallel
-            describe(self.linear.bias, ParameterInfo(box, "zeros", partial_gradient=partial))
 
     def forward(self, features: Tensor) -> Tensor:
         return _apply(self.linear, features)
@@ -187,15 +148,13 @@ class SplitEmbedding(nn.Module):
     It is the output matrix too, where a model ties them.
     """
 
-    def __init__(self, rows: int, features: int, groups: ProcessGroups, *, deviation: float) -> None:
+    def __init__(self, rows: int, features: int, groups: ProcessGroups) -> None:
         super().__init__()
         self.groups = groups
         self.table = VocabParallelEmbedding(
             rows, features, config=_core_config(groups), init_method=_leave_uninitialised,
             reduce_scatter_embeddings=groups.layout.sequence_parallel, tp_group=groups.tensor_group,
         )  # fmt: skip
-        rows_here = TensorSlice.cut((rows, features), 0, groups.coordinates.tensor, groups.layout.tensor)
-        describe(self.table.weight, ParameterInfo(rows_here, "normal", deviation, tensor_replicated=False))
 
     def forward(self, ids: Tensor) -> Tensor:
         embedded = self.table(ids)

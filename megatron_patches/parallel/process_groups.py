@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from megatron_patches.layout import Coordinates, Layout
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
 from megatron_patches.parallel.attention_kernels import require_attention_kernel
 from megatron_patches.parallel.fp8 import require_fp8_units
 from megatron_patches.parallel.kernels import USUAL_KERNELS, Kernels
+from megatron_patches.parallel.layout import Coordinates, Layout
 from megatron_patches.parallel.megatron_core import parallel_state
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of one collective: the slowest, a save, must fit in it

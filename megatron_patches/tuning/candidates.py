@@ -6,10 +6,12 @@ from itertools import product
 from typing import Any
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.configuration.divisibility import either
-from megatron_patches.estimate.activations import Kind
-from megatron_patches.layout import Layout
+from megatron_patches.estimate.communication import blocks_by_stack
+from megatron_patches.models.architecture import Recomputation
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameters.row import cuts_of
+from megatron_patches.run_config import RunConfig
 
 
 @dataclass(frozen=True, order=True)
@@ -21,7 +23,7 @@ class Candidate:
     sequence_parallel: bool
     zero_stage: int
     micro_batch_size: int
-    recomputation: Kind
+    recomputation: Recomputation
 
     @staticmethod
     def of(config: RunConfig) -> "Candidate":
@@ -84,7 +86,7 @@ def candidates(config: RunConfig, processes: int, gpus_per_node: int) -> list[Ca
     found = [
         Candidate(tensor, pipeline, sequence, zero, micro_batch, kind)
         for tensor, pipeline in _model_sizes(config, processes, gpus_per_node)
-        for sequence in ((False, True) if tensor > 1 and config.data.sequence_length % tensor == 0 else (False,))
+        for sequence in ((False, True) if tensor > 1 and _places_divide(config, tensor) else (False,))
         for micro_batch in _micro_batches(config, processes // (tensor * pipeline))
         for zero, kind in product(_zero_stages(config, pipeline, processes // (tensor * pipeline)), _kinds())
     ]
@@ -98,17 +100,18 @@ def _model_sizes(config: RunConfig, processes: int, gpus_per_node: int) -> Itera
     for tensor in range(1, gpus_per_node + 1):
         if processes % tensor or not divides_model(config, tensor):
             continue
-        for pipeline in range(1, min(config.model.layers, processes // tensor) + 1):
+        for pipeline in range(1, min(sum(blocks_by_stack(config).values()), processes // tensor) + 1):
             if processes % (tensor * pipeline) == 0:
                 yield tensor, pipeline
 
 
 def divides_model(config: RunConfig, tensor: int) -> bool:
-    """Whether heads, groups, features and vocabulary can be shared by so many ranks."""
-    model = config.model
-    cut = (model.attention_heads, model.ffn_size, model.padded_vocab_size)
-    groups = max(model.groups, tensor) % min(model.groups, tensor)
-    return not any(size % tensor for size in cut) and groups == 0
+    """Whether all that is cut, heads, features, vocabulary, can be shared by so many ranks."""
+    return all(cut.divides(size, tensor) for cut, size in cuts_of(config.parameters).values())
+
+
+def _places_divide(config: RunConfig, tensor: int) -> bool:
+    return all(places % tensor == 0 for _, places in config.lengths.places)
 
 
 def _micro_batches(config: RunConfig, data: int) -> list[int]:
@@ -128,7 +131,7 @@ def _zero_stages(config: RunConfig, pipeline: int, data: int) -> list[int]:
     return [0, 1, 2] if config.training.compile else [0, 1, 2, 3]
 
 
-def _kinds() -> tuple[Kind, ...]:
+def _kinds() -> tuple[Recomputation, ...]:
     return ("none", "selective", "full")
 
 

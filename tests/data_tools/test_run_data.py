@@ -16,6 +16,7 @@ from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.manifest import Status, read_manifest, write_manifest
 from data_tools.preprocess import PreprocessRequest, preprocess
 from data_tools.run_data import RunData
+from data_tools.sample_lengths import SampleLengths
 from data_tools.tokenizers import load_tokenizer
 from tests.data_tools.conftest import TEXTS
 from tests.data_tools.test_indexed_dataset import write_by_hand
@@ -35,17 +36,23 @@ def config(text_dataset: Path, tokenizer_folder: Path) -> Config:
     return make
 
 
+def opened(config: DataConfig, checkout: Path = Path("/nowhere")) -> RunData:
+    """The data of a run that predicts the next token."""
+    length = config.sequence_length
+    return RunData(config, checkout, SampleLengths(length + 1, length, (("tokens", length),), length))
+
+
 def test_what_a_run_reads(config: Config, text_dataset: Path) -> None:
-    data = RunData(config(), Path("/nowhere"))
+    data = opened(config())
     dataset = IndexedDataset(text_dataset)
     boundary = dataset.document_token_offset(15)
     training = (boundary - 1) // 8
     plan = data.check(vocab_size=300, training_samples=training, validation_samples=2)
     assert (plan.training_windows, plan.training_tokens, plan.planned_epochs) == (training, boundary, 1.0)
     assert plan.planned_tokens == training * 8
-    assert (len(data.training_windows), len(data.validation_windows)) == (training, plan.validation_windows)
+    assert (len(data.training), len(data.validation["validation"])) == (training, plan.validation_windows)
     assert plan.validation_tokens == len(dataset.tokens) - boundary
-    assert np.array_equal(data.validation_windows[0], dataset.tokens[boundary : boundary + 9])
+    assert np.array_equal(data.validation["validation"][0]["tokens"], dataset.tokens[boundary : boundary + 9])
     assert data.dataset_id == read_manifest(manifest_path(text_dataset)).id
     assert data.tokenizer_id == read_manifest(manifest_path(text_dataset)).parents[0]
     assert f"{training * 8:,} tokens planned = 1.000 epochs of {training:,} windows of 8" in plan.describe()
@@ -53,7 +60,7 @@ def test_what_a_run_reads(config: Config, text_dataset: Path) -> None:
 
 def test_relative_paths_start_at_the_checkout(config: Config, text_dataset: Path, tokenizer_folder: Path) -> None:
     shutil.copytree(tokenizer_folder, text_dataset.parent / "tokenizer")
-    RunData(config(path="texts", tokenizer="tokenizer"), text_dataset.parent)
+    opened(config(path="texts", tokenizer="tokenizer"), text_dataset.parent)
 
 
 @pytest.mark.parametrize(
@@ -72,31 +79,31 @@ def test_data_that_is_not_enough(
     config: Config, changes: dict[str, object], samples: tuple[int, int, int], message: str
 ) -> None:
     with pytest.raises(TrainyardError, match=message):
-        RunData(config(**changes), Path("/nowhere")).check(*samples)
+        opened(config(**changes)).check(*samples)
 
 
 def test_the_largest_plan_is_allowed_and_one_more_sample_is_not(config: Config) -> None:
-    data = RunData(config(max_epochs=1.5), Path("/nowhere"))
-    most = int(len(data.training_windows) * 1.5)
-    assert data.check(300, most, 0).planned_epochs == pytest.approx(most / len(data.training_windows))
+    data = opened(config(max_epochs=1.5))
+    most = int(len(data.training) * 1.5)
+    assert data.check(300, most, 0).planned_epochs == pytest.approx(most / len(data.training))
     with pytest.raises(TrainyardError, match="max_epochs"):
         data.check(300, most + 1, 0)
 
 
 def test_missing_data(config: Config, tmp_path: Path) -> None:
     with pytest.raises(TrainyardError, match=r"none.bin does not exist .*tools/preprocess FILES --output .*none"):
-        RunData(config(path="none"), tmp_path)
+        opened(config(path="none"), tmp_path)
 
 
 def test_no_manifest(config: Config, text_dataset: Path) -> None:
     manifest_path(text_dataset).unlink()
     with pytest.raises(TrainyardError, match=r"has no manifest .*tools/dataset adopt .*texts --tokenizer DIR"):
-        RunData(config(), Path("/nowhere"))
+        opened(config())
 
 
 def test_another_tokenizer(config: Config, sentencepiece_model: Path) -> None:
     with pytest.raises(TrainyardError, match=r"was made with tokenizer bpe .* is another one"):
-        RunData(config(tokenizer=str(sentencepiece_model)), Path("/nowhere"))
+        opened(config(tokenizer=str(sentencepiece_model)))
 
 
 def test_data_marked_invalid(config: Config, text_dataset: Path) -> None:
@@ -104,22 +111,22 @@ def test_data_marked_invalid(config: Config, text_dataset: Path) -> None:
     status = Status(state="invalid", reason="duplicated", date="2026-01-01")
     write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
     with pytest.raises(TrainyardError, match=r"invalid since 2026-01-01: duplicated.*data.allow_invalid"):
-        RunData(config(), Path("/nowhere"))
-    assert RunData(config(allow_invalid=True), Path("/nowhere")).dataset_id
+        opened(config())
+    assert opened(config(allow_invalid=True)).dataset_id
 
 
 def test_another_dataset_under_the_same_manifest(config: Config, text_dataset: Path) -> None:
     with IndexedDatasetWriter(text_dataset, "u2") as writer:
         writer.add_document([1, 2, 3])
     with pytest.raises(TrainyardError, match=r"texts.bin has 6 bytes, its manifest says"):
-        RunData(config(), Path("/nowhere"))
+        opened(config())
 
 
 NEED = ["objective.reset_attention: true", "objective.loss_after_end_of_document: false"]
 
 
 def test_the_end_of_a_document_is_the_tokenizers(config: Config, text_dataset: Path, tokenizer_folder: Path) -> None:
-    data = RunData(config(), Path("/nowhere"))
+    data = opened(config())
     token = load_tokenizer(tokenizer_folder).end_of_document
     assert data.end_of_document(NEED) == token is not None
     assert all(document[-1] == token for document in IndexedDataset(text_dataset))
@@ -129,7 +136,7 @@ def test_the_end_of_a_document_is_the_tokenizers(config: Config, text_dataset: P
 def test_documents_made_without_ends(config: Config, tmp_path: Path, tokenizer_folder: Path) -> None:
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     preprocess(PreprocessRequest([tmp_path / "text.jsonl"], tmp_path / "endless", tokenizer_folder))
-    data = RunData(config(path=str(tmp_path / "endless")), Path("/nowhere"))
+    data = opened(config(path=str(tmp_path / "endless")))
     assert data.end_of_document([]) is None
     expected = (
         "objective.reset_attention: true and objective.loss_after_end_of_document: false must see where documents "
@@ -147,7 +154,7 @@ def test_a_tokenizer_that_ends_no_document(config: Config, tmp_path: Path) -> No
     )
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     preprocess(PreprocessRequest([tmp_path / "text.jsonl"], tmp_path / "text", tmp_path / "endless.model"))
-    data = RunData(config(path=str(tmp_path / "text"), tokenizer=str(tmp_path / "endless.model")), Path("/nowhere"))
+    data = opened(config(path=str(tmp_path / "text"), tokenizer=str(tmp_path / "endless.model")))
     with pytest.raises(TrainyardError, match=r"tokenizer endless.model has no end-of-document token; take a tokenizer"):
         data.end_of_document(NEED)
 
@@ -160,11 +167,11 @@ def test_ends_of_an_adopted_datasets_documents_are_looked_at(
     assert token is not None
     prefix = make_dataset([[], *([[5, 6, token]] * 250), []])
     adopt_dataset(prefix, tokenizer_folder)
-    assert RunData(config(path=str(prefix)), Path("/nowhere")).end_of_document(NEED) == token
+    assert opened(config(path=str(prefix))).end_of_document(NEED) == token
     manifest_path(prefix).unlink()
     make_dataset([[5, 6, token], [7, 8], [5, 6, token]])
     adopt_dataset(prefix, tokenizer_folder)
-    data = RunData(config(path=str(prefix)), Path("/nowhere"))
+    data = opened(config(path=str(prefix)))
     with pytest.raises(TrainyardError, match=rf"document 1 of dataset .* does not end with token {token}; run tools/"):
         data.end_of_document(NEED)
 
@@ -209,7 +216,7 @@ def test_a_foreign_dataset_is_adopted(make_dataset: MakeDataset, tokenizer_folde
     assert manifest.facts["largest_token_id"] == 99
     assert manifest.facts["empty_documents"] == 1
     assert verify_dataset(prefix).tokens == 199
-    RunData(config(path=str(prefix)), Path("/nowhere")).check(300, 1, 0)
+    opened(config(path=str(prefix))).check(300, 1, 0)
     with pytest.raises(TrainyardError, match="exists already"):
         adopt_dataset(prefix, tokenizer_folder)
 

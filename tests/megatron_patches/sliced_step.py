@@ -15,8 +15,9 @@ from megatron_patches.optim.build import allocate_state, build_optimizer
 from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import ParameterInfo, describe
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import ParameterInfo, describe
+from megatron_patches.parameters.tensor_slice import TensorSlice
+from tests.small_rows import row
 
 STEPS = 3
 
@@ -88,8 +89,8 @@ def steps_of(config: OptimizerConfig, cut: Cut, skipped: frozenset[int] = frozen
     parameters = {name: nn.Parameter(local(name, 0, box)) for name, box in boxes.items()}
     for name, box in boxes.items():
         shape = SHAPES[name]
-        info = ParameterInfo(box, "normal", 0.1, tensor_replicated=shape.cut is None, stack=shape.stack)
-        describe(parameters[name], info)
+        described = row(name, shape.shape, matrix=not shape.vector, fused=shape.stack)
+        describe(parameters[name], ParameterInfo(described, box, tensor_replicated=shape.cut is None))
     optimizer = build_optimizer(config, parameters)
     fragments = list(_fragments(optimizer, parameters, cut, data_rank, tensor_rank))
     if isinstance(optimizer, SlicedOptimizer):

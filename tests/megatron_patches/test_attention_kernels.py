@@ -9,8 +9,8 @@ import torch
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.device_checks import check_device
-from megatron_patches.layout import Layout
 from megatron_patches.parallel.attention_kernels import require_attention_kernel
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps, relative
@@ -25,21 +25,20 @@ def run_kernels(kernel: AttentionKernel, compiled: bool) -> tuple[list[Any], set
     from torch._dynamo.utils import counters
     from torch.profiler import profile
 
-    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.compilation import compile_blocks
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.models.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32, kernels=Kernels(attention=kernel))
     config = ModelConfig.model_validate(
         {"layers": 2, "hidden_size": 32, "attention_heads": 4, "key_value_heads": 2, "ffn_size": 64, "vocab_size": 64}
     )
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    model = PlainModel(gpt_layers(config, 16, groups, randomness), seed=0)
+    model = plain_model(config, 16, groups, randomness)
     if compiled:
         compile_blocks(model, backend="aot_eager")
     tokens = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(1))

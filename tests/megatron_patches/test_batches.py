@@ -1,5 +1,6 @@
 """What a rank reads for a step depends on the consumed samples alone; its weights are shares of the global batch."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,11 @@ from data_tools.batch_sampler import BatchSampler
 from data_tools.errors import TrainyardError
 from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.windows import TokenWindows, TrainingOrder
-from megatron_patches.batches import TrainingBatches, read_windows, share_targets, validation_micro_batches
+from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.batches import TrainingBatches, read_samples, share_targets, validation_micro_batches
 from megatron_patches.objectives.build import Objective, build_objective
-from megatron_patches.objectives.micro_batch import MicroBatch
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
+from tests.small_model import causal_lengths
 
 ALONE: Any = SimpleNamespace(
     layout=SimpleNamespace(data=1), coordinates=SimpleNamespace(data=0, tensor=0, pipeline=0), control_group=None,
@@ -31,7 +33,7 @@ def windows(tmp_path: Path) -> TokenWindows:
     """20 windows of 4 tokens, of the numbers from 0."""
     with IndexedDatasetWriter(tmp_path / "numbers", np.uint16) as writer:
         writer.add_document(np.arange(81))
-    return TokenWindows(IndexedDataset(tmp_path / "numbers"), (0, 1), 4)
+    return TokenWindows(IndexedDataset(tmp_path / "numbers"), (0, 1), causal_lengths(4))
 
 
 def batches(windows: TokenWindows, objective: Objective = CAUSAL, micro_batch_size: int = 2) -> TrainingBatches:
@@ -41,9 +43,11 @@ def batches(windows: TokenWindows, objective: Objective = CAUSAL, micro_batch_si
 
 def test_reading_ahead_changes_nothing(windows: TokenWindows) -> None:
     in_order, jumping = batches(windows), batches(windows)
-    expected = {consumed: torch.stack([m.tokens for m in in_order.at(consumed)]) for consumed in range(0, 48, 4)}
+    expected = {
+        consumed: torch.stack([m.inputs["tokens"] for m in in_order.at(consumed)]) for consumed in range(0, 48, 4)
+    }
     for consumed in (44, 0, 4, 20, 20, 8):  # 44 is in the third epoch
-        assert torch.equal(torch.stack([m.tokens for m in jumping.at(consumed)]), expected[consumed])
+        assert torch.equal(torch.stack([m.inputs["tokens"] for m in jumping.at(consumed)]), expected[consumed])
     first_epoch = torch.cat([expected[consumed][..., 0].flatten() for consumed in range(0, 20, 4)])
     assert sorted(first_epoch.tolist()) == list(range(0, 80, 4))
     in_order.close()
@@ -53,8 +57,8 @@ def test_reading_ahead_changes_nothing(windows: TokenWindows) -> None:
 def test_labels_are_the_next_tokens_and_weights_add_up_to_one(windows: TokenWindows) -> None:
     reader = batches(windows)
     micro_batches = reader.at(0)
-    assert len(micro_batches) == 2 and micro_batches[0].tokens.shape == (2, 4)
-    assert all(torch.equal(batch.labels, batch.tokens + 1) for batch in micro_batches)
+    assert len(micro_batches) == 2 and micro_batches[0].inputs["tokens"].shape == (2, 4)
+    assert all(torch.equal(batch.labels, batch.inputs["tokens"] + 1) for batch in micro_batches)
     assert sum(batch.weights.sum().item() for batch in micro_batches) == pytest.approx(1.0)
     reader.close()
 
@@ -62,7 +66,7 @@ def test_labels_are_the_next_tokens_and_weights_add_up_to_one(windows: TokenWind
 def test_validation_takes_the_first_windows_and_fills_up_with_weight_zero(windows: TokenWindows) -> None:
     micro_batches = validation_micro_batches(windows, CAUSAL, 5, 2, 100, ALONE)
     weights = torch.cat([batch.weights for batch in micro_batches])
-    tokens = torch.cat([batch.tokens for batch in micro_batches])
+    tokens = torch.cat([batch.inputs["tokens"] for batch in micro_batches])
     assert weights.shape == (6, 4) and weights[5].sum() == 0
     assert torch.allclose(weights[:5], torch.full((5, 4), 1 / 20))
     assert torch.equal(tokens[:5, 0], torch.arange(0, 20, 4))
@@ -70,8 +74,7 @@ def test_validation_takes_the_first_windows_and_fills_up_with_weight_zero(window
 
 def prefix_ends(micro_batches: list[MicroBatch]) -> list[int]:
     """Where the prefix of each sample ends."""
-    visible = [batch.context.visible for batch in micro_batches]
-    return [end for each in visible if each is not None for end in each[:, 0, 1].tolist()]
+    return [end for batch in micro_batches for end in batch.inputs["visible"][:, 0, 1].tolist()]
 
 
 def test_prefixes_follow_the_samples_whatever_the_micro_batch(windows: TokenWindows) -> None:
@@ -95,8 +98,8 @@ def test_prefixes_of_validation_are_the_same_every_time(windows: TokenWindows) -
 def test_a_micro_batch_may_be_without_targets(windows: TokenWindows) -> None:
     """9 is one label of one window: no other micro-batch has a target."""
 
-    def only_nine(rows: torch.Tensor, samples: np.ndarray) -> MicroBatch:
-        whole = CAUSAL(rows, samples)
+    def only_nine(items: Mapping[str, torch.Tensor], samples: np.ndarray) -> MicroBatch:
+        whole = CAUSAL(items, samples)
         return replace(whole, weights=whole.weights * (whole.labels == 9))
 
     weights = [batch.weights for batch in validation_micro_batches(windows, only_nine, 12, 2, 100, ALONE)]
@@ -104,13 +107,15 @@ def test_a_micro_batch_may_be_without_targets(windows: TokenWindows) -> None:
 
 
 def test_an_id_beyond_the_vocabulary_is_named(windows: TokenWindows) -> None:
-    with pytest.raises(TrainyardError, match=r"window 19 .* token id 80, .*vocabulary has 80; .*tools/dataset verify"):
-        read_windows(windows, np.array([3, 19]), 80)
+    with pytest.raises(TrainyardError, match=r"sample 19 .* token id 80, .*vocabulary has 80; .*tools/dataset verify"):
+        read_samples(windows, np.array([3, 19]), 80)
 
 
 def test_a_batch_without_targets_is_refused() -> None:
     ends = torch.zeros(2, 5, dtype=torch.int64)
-    empty = build_objective(CausalConfig(name="causal", loss_after_end_of_document=False), 3, 0)(ends, np.arange(2))
+    empty = build_objective(CausalConfig(name="causal", loss_after_end_of_document=False), 3, 0)(
+        {"tokens": ends}, np.arange(2)
+    )
     with pytest.raises(TrainyardError, match="no target"):
         share_targets([empty], ALONE)
 
@@ -125,9 +130,9 @@ def test_batches_for_a_gpu_lie_where_it_copies_from(
     groups: Any = SimpleNamespace(**{**vars(ALONE), "device": torch.device(device)})
     resetting = CausalConfig(name="causal", reset_attention=True, reset_positions=True)
     objective = build_objective(resetting, seed=3, end_of_document=7)
-    rows = read_windows(windows, np.arange(2), 100)
+    rows = read_samples(windows, np.arange(2), 100)
     shared = share_targets([objective(rows, np.arange(2))], groups)[0]
-    everything = [shared.tokens, shared.labels, shared.weights, *shared.context.tensors()]
+    everything = [*shared.inputs.values(), shared.labels, shared.weights]
     assert len(everything) == 5
     assert [id(tensor) for tensor in pinned] == ([id(tensor) for tensor in everything] if device == "cuda" else [])
 

@@ -13,7 +13,7 @@ from megatron_patches.benchmark.text import as_text
 from megatron_patches.benchmark.turns import Turns
 from megatron_patches.benchmark.worker import alternate
 from megatron_patches.config import load_resolved
-from megatron_patches.flops import FlopsPerToken
+from megatron_patches.models.architecture import FlopsPerToken
 from megatron_patches.run_directory import Launch, start_launch
 from megatron_patches.time_breakdown import kind_of
 from tests.ranks import run_on_ranks

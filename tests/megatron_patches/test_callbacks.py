@@ -3,16 +3,22 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from data_tools.manifest import read_manifest
-from megatron_patches.callbacks.console_log import step_line
+from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
+from megatron_patches.callbacks.console_log import ConsoleLog, step_line
+from megatron_patches.callbacks.event_recorder import EventRecorder
+from megatron_patches.callbacks.finite_guard import FiniteGuard
+from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.device_numbers import DeviceNumbers
-from megatron_patches.events import effective, read_events
-from megatron_patches.progress import StepRecord
+from megatron_patches.events import EventWriter, effective, read_events
+from megatron_patches.progress import Message, StepRecord
 from megatron_patches.run_directory import Launch, start_launch
+from megatron_patches.trainer import Trainer
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
@@ -31,6 +37,49 @@ def test_a_step_in_one_readable_line() -> None:
 
 def test_mfu_only_where_the_peak_is_known() -> None:
     assert "MFU 40.4%" in step_line(RECORD, 65, 60.0, peak=989.4)
+
+
+class Listener(Callback):
+    """Keeps what it hears; answers a step with a message, as the finite guard does."""
+
+    def __init__(self, name: str, heard: list[tuple[str, str]]) -> None:
+        self.name, self.heard = name, heard
+
+    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        self.heard.append((self.name, type(record).__name__))
+        if self.name == "first" and isinstance(record, StepRecord):
+            trainer.emit(Message("a step"))
+
+
+def test_records_reach_all_callbacks_in_their_order() -> None:
+    heard: list[tuple[str, str]] = []
+    nothing: Any = None
+    trainer = Trainer(
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        [Listener("first", heard), Listener("last", heard)],
+    )
+    trainer.emit(RECORD)
+    assert heard == [("first", "StepRecord"), ("first", "Message"), ("last", "Message"), ("last", "StepRecord")]
+
+
+def test_a_kind_that_nobody_knows_is_passed_over(tmp_path: Path, small_data: SmallData) -> None:
+    """So a new kind of record needs a change of those alone who care."""
+    unknown: Any = object()
+    loop: Any = None
+    log = ConsoleLog(tmp_path / "log", small_data.run(tmp_path), peak=None)
+    events = EventRecorder(EventWriter(tmp_path / "events", "0001", "trainer"))
+    for callback in (Callback(), log, events, TensorBoardLog(tmp_path), FiniteGuard()):
+        callback.on_record(loop, unknown)
+        callback.on_record(loop, Message("before the start"))
+        callback.close()
+    assert (tmp_path / "log").read_text() == "before the start\n"
+    assert [event.facts for event in read_events(tmp_path / "events")] == [{"text": "before the start"}]
 
 
 def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Launch:

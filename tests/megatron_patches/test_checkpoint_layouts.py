@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, Steps, groups_of, relative
 from tests.small_training import SmallData, overrides
@@ -60,7 +60,7 @@ def save(small: SmallEngine, folder: Path) -> None:
     """What the trainer saves, without a trainer."""
     from megatron_patches.checkpoint.save import CheckpointContent, write_checkpoint
 
-    facts = {"step": small.step, "optimizer_steps": small.engine.optimizer_steps()}
+    facts = {"step": small.step, "optimizer_steps": int(small.engine.counters()["optimizer_steps"].item())}
     content = CheckpointContent(small.step, "0001", facts, {}, "", ())
     write_checkpoint(folder, small.engine.state(), content, "full", small.groups)
 
@@ -91,7 +91,7 @@ def load_save_train(
             small = SmallEngine(config, groups)
             loaded = load_newest_whole(folder / model, small.engine.state(), groups, report=lambda *problem: None)
             assert loaded is not None
-            small.engine.set_optimizer_steps(int(loaded.manifest.facts["optimizer_steps"]))  # type: ignore[arg-type]
+            small.engine.load_counters({"optimizer_steps": int(loaded.manifest.facts["optimizer_steps"])})  # type: ignore[arg-type]
             small.step = int(loaded.manifest.facts["step"])  # type: ignore[arg-type]
             save(small, again / source / model)
             found[source][model] = small.train(AFTER)

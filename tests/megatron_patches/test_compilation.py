@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_patches.layout import Layout
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
 SEQUENCE = 16
@@ -36,12 +36,11 @@ def compiled_steps(layout: Layout, names: list[str]) -> dict[str, tuple[float, i
     """
     from torch._dynamo.utils import counters
 
-    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.compilation import compile_blocks
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
@@ -59,7 +58,7 @@ def compiled_steps(layout: Layout, names: list[str]) -> dict[str, tuple[float, i
         counters.clear()
         switches, recomputation = CASES[name]
         config = ModelConfig.model_validate(SIZES | switches)
-        model = PlainModel(gpt_layers(config, SEQUENCE, groups, randomness, recomputation), seed=0)
+        model = plain_model(config, SEQUENCE, groups, randomness, recomputation)
         expected = [gradient.clone() for gradient in gradients(model)]
         compile_blocks(model, backend="aot_eager")
         difference = max((a - b).abs().max().item() for a, b in zip(gradients(model), expected, strict=True))

@@ -8,10 +8,11 @@ import pytest
 from pydantic import BaseModel
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig, load_resolved, load_run, to_yaml
+from megatron_patches.config import load_resolved, load_run, to_yaml
 from megatron_patches.configuration.fields import known_fields
 from megatron_patches.models.position_config import RotaryPositionConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig, SGDConfig
+from megatron_patches.run_config import RunConfig
 from tests.small_run import SMALL_RUN, write_run
 
 

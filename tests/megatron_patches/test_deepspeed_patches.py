@@ -6,8 +6,8 @@ from pathlib import Path
 import deepspeed
 import pytest
 
-from megatron_patches.config import RunConfig
 from megatron_patches.deepspeed_patches import versions
+from megatron_patches.run_config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 
@@ -25,7 +25,7 @@ def engine_and_batch(config: RunConfig):  # type: ignore[no-untyped-def]
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     groups = start_process_groups(layout, PRECISIONS[config.training.precision])
     engine = build_engine(config, groups, StepRandomness(1, groups.coordinates, groups.device))
-    return engine, training_batches(config, RunData(config.data, CHECKOUT), groups).at(0)
+    return engine, training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups).at(0)
 
 
 def tied_gradient_norms(config: RunConfig, patched: bool) -> float:

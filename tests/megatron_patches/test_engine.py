@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 from tests.megatron_patches.test_layouts import ARCHITECTURES, OPTIMIZERS
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps
@@ -39,12 +39,11 @@ def counted_elements(config: RunConfig) -> tuple[list[tuple[str, int, int, tuple
 def test_every_trained_element_is_counted_on_one_rank_of_its_stage(
     layout: str, words: list[str], small_data: SmallData, tmp_path: Path
 ) -> None:
-    from megatron_patches.models.parameter_table import parameter_table
 
     ranks, layout_words = LAYOUTS[layout]
     config = small_data.run(tmp_path, [*layout_words, *words])
     found = run_on_ranks(counted_elements, ranks, config)
-    table = parameter_table(config.model, config.data.sequence_length)
+    table = config.parameters
     expected = {row.name: row.elements for row in table if not words or row.name.endswith(".bias")}
     if "PP" in layout and not words:
         expected["embedding.tokens.table.weight"] *= 2  # tied: each stage has its own
@@ -70,7 +69,7 @@ def weights_before_and_after(config: RunConfig) -> dict[str, tuple[float, float]
         plan_layout(config, int(os.environ["WORLD_SIZE"])), PRECISIONS[config.training.precision]
     )
     engine = build_engine(config, groups, StepRandomness(1, groups.coordinates, groups.device))
-    batches = training_batches(config, RunData(config.data, CHECKOUT), groups)
+    batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups)
 
     def sums() -> dict[str, float]:
         pieces = [piece for piece in engine.state() if piece.kind == "weight"]
@@ -135,7 +134,7 @@ def overflowing_steps(config: RunConfig) -> tuple[list[float], list[bool]]:
         engine.step(1e-2, engine.grad_norm())
         after = [piece.tensor for piece in engine.state() if piece.kind == "weight"]
         changed.append(any(not ours.equal(old) for ours, old in zip(after, before, strict=True)))
-        scales.append(engine.scalars()["scale"])
+        scales.append(engine.counters()["scale"].item())
     return scales, changed
 
 
@@ -180,14 +179,14 @@ def losses_around_a_restore(config: RunConfig) -> tuple[float, float, float]:
     def weights() -> list:
         return [piece.tensor for piece in engine.state() if piece.kind == "weight"]
 
-    losses = [engine.evaluate(batch).item()]
+    losses = [engine.evaluate(batch)["loss"].mean]
     kept = [tensor.clone() for tensor in weights()]
     engine.forward_backward(batch)
     engine.step(1e-2, engine.grad_norm())
-    losses.append(engine.evaluate(batch).item())
+    losses.append(engine.evaluate(batch)["loss"].mean)
     for tensor, old in zip(weights(), kept, strict=True):
         tensor.copy_(old)
-    return losses[0], losses[1], engine.evaluate(batch).item()
+    return losses[0], losses[1], engine.evaluate(batch)["loss"].mean
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

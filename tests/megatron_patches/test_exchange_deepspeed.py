@@ -11,12 +11,14 @@ import torch
 from data_tools.errors import TrainyardError
 from data_tools.manifest import read_manifest
 from megatron_patches.checkpoint.folders import list_checkpoints
-from megatron_patches.checkpoint.resume_check import check_resume
-from megatron_patches.config import RunConfig
+from megatron_patches.config import ReadRun
 from megatron_patches.events import effective, read_events
 from megatron_patches.exchange.adoption import Imported, ImportRequest, import_checkpoint
-from megatron_patches.exchange.name_map import read_name_map
 from megatron_patches.exchange.universal_export import export_universal
+from megatron_patches.launch_checks.checks import launch_problems
+from megatron_patches.launch_checks.facts import LaunchFacts, Machines
+from megatron_patches.parameters.name_map import read_name_map
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import RunDirectory, start_launch
 from tests.bare_deepspeed import NAMES, load_universal_and_go_on, save_and_go_on, save_each
 from tests.ranks import run_on_ranks
@@ -64,6 +66,13 @@ def contents(folder: Path) -> dict[tuple[str, str], torch.Tensor]:
     return whole_tensors(folder)
 
 
+def resumed_from(request: ImportRequest) -> int:
+    """Samples that the run's next launch begins with; nothing keeps it from starting."""
+    facts = LaunchFacts(ReadRun(request.config), Machines(nodes=None))
+    assert launch_problems(facts) == []
+    return facts.consumed_samples
+
+
 def losses(run: RunDirectory) -> list[float]:
     return [event.facts["loss"] for event in effective(read_events(run.events), "step")]
 
@@ -80,7 +89,7 @@ def test_our_trainer_continues_as_the_script_does(
     done = adopt(request, launch.run.path)
     assert (done.folder.name, done.progress.samples, done.optimizer_steps) == ("step-0000000003", 24, 3)
     assert done.notes == []
-    assert check_resume(request.config, launch.run) == 24
+    assert resumed_from(request) == 24
     run_on_ranks(train_launch, ranks, str(launch.directory))
     newest, *_, first = list_checkpoints(launch.run.checkpoints)
     saved_here, imported = (read_manifest(folder / "manifest.json") for folder in (newest, first))
@@ -175,7 +184,7 @@ def test_weights_alone_begin_a_run_anew(saved: Saved, tmp_path: Path, monkeypatc
     whole, alone = contents(adopt(saved.request("TP2 DP2"), tmp_path / "whole").folder), contents(done.folder)
     assert all(torch.equal(alone[key], tensor) for key, tensor in whole.items() if key[1] == "weight")
     assert not any(tensor.any() for key, tensor in alone.items() if key[1] != "weight")
-    check_resume(request.config, launch.run)
+    assert resumed_from(request) == 0
     run_on_ranks(train_launch, 1, str(launch.directory))
     assert len(losses(launch.run)) == 8
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.exchange.adoption import ImportRequest, import_checkpoint
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import RunDirectory
 from tests.megatron_deepspeed import UPDATES, enums, save_pipeline, share_out, whole
 from tests.ranks import run_on_ranks

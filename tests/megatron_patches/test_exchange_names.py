@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig
 from megatron_patches.exchange.foreign import ForeignTensor, whole_shard
 from megatron_patches.exchange.matching import match_tensors
-from megatron_patches.exchange.megatron_names import bigscience_pipeline, megatron_map
-from megatron_patches.exchange.name_map import NameMap, NameRule, OwnNames, read_name_map
-from megatron_patches.exchange.tensor_cuts import matrix_shape, slice_of
+from megatron_patches.models.gpt.megatron_names import bigscience_pipeline, megatron_map
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.optim.moment_table import moment_shapes
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.name_map import NameMap, NameRule, OwnNames, read_name_map
+from megatron_patches.parameters.tensor_slice import TensorSlice
+from megatron_patches.run_config import RunConfig
 from tests.megatron_patches.test_parameter_table import combinations
 from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, groups_of
+from tests.small_model import causal_lengths
 from tests.small_training import SmallData, overrides
 
 
@@ -93,7 +93,7 @@ def test_the_forks_count_layers_differently(first: int) -> None:
 
 def test_bigscience_names_are_complete() -> None:
     names = bigscience_pipeline(MODEL)
-    rows = [row.name for row in parameter_table(MODEL, 8)]
+    rows = [row.name for row in parameter_table(MODEL, causal_lengths(8))]
     theirs = [names.to_theirs(row) for row in rows]
     assert len(set(theirs)) == len(rows) and None not in theirs
     found = megatron_map([name for name in theirs if name], MODEL, {})
@@ -135,10 +135,10 @@ def test_rows_in_another_order(
     config = small_data.run(tmp_path, overrides(model__activation="swiglu", model__layers=1))
     names = OwnNames("test", (), stacked_query_key_value=stacked, value_before_gate=value_first)
     truth, tensors = {}, []
-    for row in parameter_table(config.model, config.data.sequence_length):
+    for row in config.parameters:
         truth[row.name] = torch.randn(row.shape)
         parts = parts_of(truth[row.name], names, row.name, ranks)
-        shape = matrix_shape(row, slice_of(row, config.model, 0, ranks))
+        shape = row.own_shape(row.slice_of(0, ranks))
         shards = tuple(whole_shard(part.reshape(shape)) for part in parts)
         tensors.append(ForeignTensor(row.name, "weight", shards))
     for (name, _), tensor in match_tensors(tensors, config, names, average_replicas=False).items():
@@ -147,8 +147,8 @@ def test_rows_in_another_order(
 
 def test_an_unknown_order_is_refused_and_not_guessed(small_data: SmallData, tmp_path: Path) -> None:
     config = small_data.run(tmp_path, overrides(model__activation="swiglu", model__layers=1))
-    rows = parameter_table(config.model, config.data.sequence_length)
-    shapes = [matrix_shape(row, TensorSlice.whole(row.shape)) for row in rows]
+    rows = config.parameters
+    shapes = [row.own_shape(TensorSlice.whole(row.shape)) for row in rows]
     tensors = [
         ForeignTensor(row.name, "weight", (whole_shard(torch.zeros(shape)),))
         for row, shape in zip(rows, shapes, strict=True)
@@ -160,9 +160,9 @@ def test_an_unknown_order_is_refused_and_not_guessed(small_data: SmallData, tmp_
 def test_two_names_of_one_parameter_must_agree(small_data: SmallData, tmp_path: Path) -> None:
     """A head that is saved beside the table it is tied to."""
     config = small_data.run(tmp_path, overrides(model__layers=1))
-    rows = parameter_table(config.model, config.data.sequence_length)
+    rows = config.parameters
     tensors = [
-        ForeignTensor(row.name, "weight", (whole_shard(torch.ones(matrix_shape(row, whole))),))
+        ForeignTensor(row.name, "weight", (whole_shard(torch.ones(row.own_shape(whole))),))
         for row in rows
         if (whole := TensorSlice.whole(row.shape))
     ]
@@ -181,16 +181,16 @@ Boxes = list[dict[str, tuple[TensorSlice, tuple[int, ...]]]]
 
 def built_boxes(models: list[ModelConfig], ranks: int) -> Boxes:
     """Of each model's parameters the box on this rank and the shape of its own tensor."""
-    from megatron_patches.layout import Layout
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
-    from megatron_patches.parallel.parameters import info_of
+    from megatron_patches.models.build import canonical_parameters
+    from megatron_patches.parallel.layout import Layout
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.parameters.info import info_of
+    from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(ranks, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = (PlainModel(gpt_layers(model, 8, groups, randomness), seed=0) for model in models)
+    plain = (plain_model(model, 8, groups, randomness) for model in models)
     return [
         {name: (info_of(each).slice, tuple(each.shape)) for name, each in canonical_parameters(built).items()}
         for built in plain
@@ -202,9 +202,9 @@ def test_boxes_are_those_of_the_layers(ranks: int) -> None:
     models = combinations()[:: 12 * ranks - 1]
     for rank, boxes in enumerate(run_on_ranks(built_boxes, ranks, models, ranks)):
         for model, built in zip(models, boxes, strict=True):
-            for row in parameter_table(model, 8):
-                box = slice_of(row, model, rank, ranks)
-                assert (box, matrix_shape(row, box)) == built[row.name], (row.name, model)
+            for row in parameter_table(model, causal_lengths(8)):
+                box = row.slice_of(rank, ranks)
+                assert (box, row.own_shape(box)) == built[row.name], (row.name, model)
 
 
 OPTIMIZERS = {
@@ -239,7 +239,7 @@ def test_moments_are_those_of_the_engines(small_data: SmallData, tmp_path: Path)
         for number, (optimizer, words) in enumerate((o, w) for o in OPTIMIZERS.values() for w in ([], gated))
     ]
     for config, kinds in zip(configs, run_on_ranks(saved_moments, 1, configs)[0], strict=True):
-        for row in parameter_table(config.model, config.data.sequence_length):
+        for row in config.parameters:
             assert moment_shapes(config, row) == kinds.get(row.name, {}), (config.optimizer.name, row.name)
 
 
@@ -250,8 +250,8 @@ def test_a_vocabulary_without_its_padding(
     """Where DeepSpeed's converter took the rows off that only pad, zeros come back, as in its own loading."""
     config = small_data.run(tmp_path, overrides(model__layers=1, model__vocab_multiple=100))
     tensors = []
-    for row in parameter_table(config.model, config.data.sequence_length):
-        shape = matrix_shape(row, TensorSlice.whole(row.shape))
+    for row in config.parameters:
+        shape = row.own_shape(TensorSlice.whole(row.shape))
         is_table = row.part == "token_embedding"
         values = torch.randn((rows, 32) if is_table else shape)
         shards = (whole_shard(values),)
@@ -270,9 +270,9 @@ def test_each_parameter_keeps_its_own_precision(small_data: SmallData, tmp_path:
     """Norms in fp32 among weights in bf16: nothing is rounded on the way."""
     config = small_data.run(tmp_path, overrides(model__layers=1))
     truth, tensors = {}, []
-    for row in parameter_table(config.model, config.data.sequence_length):
+    for row in config.parameters:
         dtype = torch.float32 if row.part == "norms" else torch.bfloat16
-        truth[row.name] = torch.randn(matrix_shape(row, TensorSlice.whole(row.shape))).to(dtype)
+        truth[row.name] = torch.randn(row.own_shape(TensorSlice.whole(row.shape))).to(dtype)
         tensors.append(ForeignTensor(row.name, "weight", (whole_shard(truth[row.name]),)))
     for (name, _), tensor in match_tensors(tensors, config, OwnNames("test", ()), average_replicas=False).items():
         assert tensor.dtype == truth[name].dtype

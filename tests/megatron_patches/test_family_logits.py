@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameter_count import count_parameters
 from tests.megatron_patches.family import FAMILY, GPT2_124M, Reference, reference
 from tests.ranks import run_on_ranks
+from tests.small_model import causal_lengths
 
 SMALL = [kind for kind in FAMILY if kind != "gpt2-124m"]
 LAYOUTS = {
@@ -40,15 +41,15 @@ def logits_of(layout: Layout, references: list[Reference]) -> list[np.ndarray | 
 
 
 def _plain(given: Reference, groups):  # type: ignore[no-untyped-def]
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.models.build import canonical_parameters
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = PlainModel(gpt_layers(given.model, given.sequence_length, groups, randomness), seed=0).eval()
+    plain = plain_model(given.model, given.sequence_length, groups, randomness).eval()
     loaded = _load(canonical_parameters(plain), given.weights)
     assert loaded == given.shapes.keys()
-    return _whole_vocabulary(plain(torch.from_numpy(given.tokens)), groups)
+    return _whole_vocabulary(plain({"tokens": torch.from_numpy(given.tokens)}), groups)
 
 
 def _pipeline(given: Reference, groups):  # type: ignore[no-untyped-def]
@@ -56,16 +57,16 @@ def _pipeline(given: Reference, groups):  # type: ignore[no-untyped-def]
     import torch.distributed as dist
 
     from megatron_patches.models.build import build_pipeline, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.models.pipeline_partition import plan_stages
     from megatron_patches.objectives.loss import build_loss
     from megatron_patches.objectives.objective_config import CausalConfig
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import blueprint
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    specs = gpt_layers(given.model, given.sequence_length, groups, randomness)
-    stages = plan_stages(given.model, given.sequence_length, 2)
-    stage = build_pipeline(specs, stages, groups, build_loss(CausalConfig(name="causal"), groups), seed=0).eval()
+    drawn = blueprint(given.model, given.sequence_length, groups, randomness)
+    stages = plan_stages(given.model, causal_lengths(given.sequence_length), 2)
+    stage = build_pipeline(drawn, stages, build_loss(CausalConfig(name="causal"), groups)).eval()
     loaded = _load(canonical_parameters(stage), given.weights)
     assert loaded < given.shapes.keys()
     if groups.last_stage:
@@ -77,7 +78,7 @@ def _pipeline(given: Reference, groups):  # type: ignore[no-untyped-def]
 
 
 def _load(parameters, weights: dict[str, Tensor]) -> set[str]:  # type: ignore[no-untyped-def]
-    from megatron_patches.parallel.parameters import info_of
+    from megatron_patches.parameters.info import info_of
 
     for name, parameter in parameters.items():
         box = info_of(parameter).slice
@@ -118,7 +119,7 @@ def test_gpt2_124m_equals_transformers() -> None:
     expected = known("gpt2-124m")
     assert np.abs(logits - expected.logits).max() < 1e-4
     assert expected.flat.numel() == 124_439_808
-    assert count_parameters(GPT2_124M, 1024).total == 124_439_808
+    assert count_parameters(GPT2_124M, causal_lengths(1024)).total == 124_439_808
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from megatron_patches.config import RunConfig
+from megatron_patches.run_config import RunConfig
 from tests.megatron_patches.test_resume import launch, losses, train_and_signal, train_to_end
 from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, record_steps, relative
@@ -93,6 +93,41 @@ def test_the_scale_is_saved(small_data: SmallData, tmp_path: Path, monkeypatch: 
     train_to_end(config, 2, tmp_path / "stopped", monkeypatch)
     assert losses(stopped.run) == losses(whole)
     assert _scale(stopped.run.checkpoints / "step-0000000008") == _scale(whole.checkpoints / "step-0000000008")
+
+
+def counters_taken_over(config: RunConfig) -> list[dict[str, float]]:
+    """Of an engine after three steps; of a second one that took them, and of a third that was told of updates alone."""
+
+    def numbers(small: SmallEngine) -> dict[str, float]:
+        return {name: counter.item() for name, counter in small.engine.counters().items()}
+
+    first = SmallEngine(config)
+    first.train(3)
+    first.batches.close()
+    found = [numbers(first)]
+    for taken in (found[0], {"optimizer_steps": 3}):
+        other = SmallEngine(config, first.groups)
+        other.batches.close()
+        other.engine.load_counters(taken)
+        found.append(numbers(other))
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_counters_are_taken_over(layout: str, small_data: SmallData, tmp_path: Path) -> None:
+    """A checkpoint of another precision has none of the scale's: it then starts as a new one."""
+    ranks, words = LAYOUTS[layout]
+    config = small_data.run(tmp_path, [*words, *fp16("{initial: 1024, window: 2, hysteresis: 3}")])
+    for first, second, third in run_on_ranks(counters_taken_over, ranks, config):
+        assert first == {"optimizer_steps": 3, "scale": 2048.0, "clean_steps": 1, "hysteresis_left": 3}
+        assert second == first
+        assert third == {"optimizer_steps": 3, "scale": 1024.0, "clean_steps": 0, "hysteresis_left": 3}
+
+
+def test_an_optimizer_that_counts_no_updates_has_none(small_data: SmallData, tmp_path: Path) -> None:
+    config = small_data.run(tmp_path, ["--optimizer={name: sgd, learning_rate: 1e-2}"])
+    first, second, _ = run_on_ranks(counters_taken_over, 1, config)[0]
+    assert first == second == {"optimizer_steps": 0}
 
 
 def _scale(checkpoint: Path) -> dict[str, float]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
 from megatron_patches.hardware import peak_tflops
-from megatron_patches.layout import Layout
 from megatron_patches.parallel import fp8
 from megatron_patches.parallel.fp8 import BACKWARD, FORWARD, Fp8Linear, Fp8Product
+from megatron_patches.parallel.layout import Layout
 from tests.fp8_experiment import STEPS, curve, greatest_difference
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps, relative
@@ -138,19 +138,18 @@ def multiplied(layout: Layout, tied: bool) -> dict[str, bool]:
     """Which matrices of a model multiply in float8, by name."""
     from torch import nn
 
-    from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.models.model_config import ModelConfig
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.bfloat16, kernels=Kernels(fp8="tensorwise"))
     config = ModelConfig.model_validate(
         {"layers": 1, "hidden_size": 64, "attention_heads": 4, "key_value_heads": 1, "ffn_size": 64, "vocab_size": 48}
         | {"tied_head": tied}
     )
-    model = PlainModel(gpt_layers(config, 16, groups, StepRandomness(0, groups.coordinates, groups.device)), seed=0)
+    model = plain_model(config, 16, groups, StepRandomness(0, groups.coordinates, groups.device))
     shared = {name for name, module in model.named_modules() if "_forward_impl" in vars(module)}
     plain = {name: isinstance(module, Fp8Linear) for name, module in model.named_modules() if type(module).__name__
              in ("Fp8Linear", "ColumnParallelLinear", "RowParallelLinear", nn.Linear.__name__)}  # fmt: skip
@@ -212,21 +211,20 @@ def compiled_difference(layout: Layout, recomputation: str) -> tuple[float, int]
 
     from torch._dynamo.utils import counters
 
-    from megatron_patches.models.build import PlainModel
     from megatron_patches.models.compilation import compile_blocks
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.models.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.bfloat16, kernels=Kernels(fp8="tensorwise"))
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     config = ModelConfig.model_validate(
         {"layers": 2, "hidden_size": 32, "attention_heads": 4, "ffn_size": 64, "vocab_size": 64}
     )
-    model = PlainModel(gpt_layers(config, 16, groups, randomness, recomputation), seed=0)  # type: ignore[arg-type]
+    model = plain_model(config, 16, groups, randomness, recomputation)  # type: ignore[arg-type]
     tokens = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(1))
 
     def gradients() -> list[Any]:

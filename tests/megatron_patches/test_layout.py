@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig, load_run
-from megatron_patches.layout import Coordinates, Layout, plan_layout, require_whole_batches
+from megatron_patches.config import load_run
+from megatron_patches.layout import plan_layout, require_whole_batches
+from megatron_patches.parallel.layout import Coordinates, Layout
+from megatron_patches.run_config import RunConfig
 from tests.small_run import write_run
 
 

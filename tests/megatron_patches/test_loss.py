@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megatron_patches.config import RunConfig
 from megatron_patches.objectives import loss as module
 from megatron_patches.objectives.loss import build_loss, weighted_loss
 from megatron_patches.objectives.objective_config import CausalConfig
+from megatron_patches.run_config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 
@@ -106,7 +106,7 @@ def losses_on_ranks() -> list[tuple[float, list[Any], list[int]]]:
     """For each case: loss, gradient of this rank's slice, all-reduces after forward and after backward pass."""
     import torch.distributed as dist
 
-    from megatron_patches.layout import Layout
+    from megatron_patches.parallel.layout import Layout
     from megatron_patches.parallel.process_groups import start_process_groups
 
     tensor = int(os.environ["WORLD_SIZE"])
@@ -165,7 +165,7 @@ def evaluated_and_trained(config: RunConfig) -> tuple[float, float]:
     from tests.megatron_patches.test_deepspeed_patches import engine_and_batch
 
     engine, batch = engine_and_batch(config)
-    return engine.evaluate(batch).item(), engine.forward_backward(batch).item()
+    return engine.evaluate(batch)["loss"].mean, engine.forward_backward(batch).item()
 
 
 @pytest.mark.parametrize("words", [[], overrides(parallel__pipeline=2)])

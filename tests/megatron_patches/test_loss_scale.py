@@ -31,6 +31,10 @@ class Simulation:
             self.scale *= 2
 
 
+def numbers(scale: LossScale) -> dict[str, float]:
+    return {name: counter.item() for name, counter in scale.counters().items()}
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 5), st.integers(1, 3), st.sampled_from([1.0, 3.0, 64.0]))
 def test_any_course(overflows: list[bool], window: int, hysteresis: int, minimum: float) -> None:
@@ -40,7 +44,7 @@ def test_any_course(overflows: list[bool], window: int, hysteresis: int, minimum
         ours.update(torch.tensor(float(overflow)))
         simulation.update(overflow)
         expected = {"scale": simulation.scale, "clean_steps": simulation.clean, "hysteresis_left": simulation.left}
-        assert ours.state() == expected
+        assert numbers(ours) == expected
 
 
 def test_it_is_megatrons() -> None:
@@ -67,11 +71,11 @@ def test_it_continues_from_a_checkpoint() -> None:
     for overflow in (1.0, 0.0):
         first.update(torch.tensor(overflow))
     held = second.scale
-    second.load(first.state())
+    second.load(numbers(first))
     for overflow in (1.0, 0.0, 0.0, 1.0):
         first.update(torch.tensor(overflow))
         second.update(torch.tensor(overflow))
-        assert first.state() == second.state()
+        assert numbers(first) == numbers(second)
     assert held is second.scale, "who has taken the scale sees its updates"
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_patches.layout import Layout
-from megatron_patches.models.attention import takes_shared_keys
+from megatron_patches.models.attend import KernelChoice, choose_kernel
+from megatron_patches.models.attention_pattern import CAUSAL, AttentionPattern, Documents, Ranges
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.position_config import RotaryPositionConfig
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.models.token_context import TokenContext
 from megatron_patches.parallel.kernels import Kernels
+from megatron_patches.parallel.layout import Layout
 from megatron_patches.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
 
@@ -35,29 +36,35 @@ def model(kind: str, groups: int) -> ModelConfig:
 def context(case: str) -> TokenContext:
     """Two sequences: prefixes of 5 and 2 tokens, or documents that end before 4 and 9, or before 7."""
     if case == "causal":
-        return PLAIN_CONTEXT
+        return TokenContext(CAUSAL)
     places = torch.arange(SEQUENCE)
     if case == "prefix":
         stops = [torch.maximum(places + 1, torch.tensor(prefix)) for prefix in (5, 2)]
-        return TokenContext(visible=torch.stack([torch.stack([torch.zeros_like(s), s], dim=-1) for s in stops]))
+        return TokenContext(Ranges(torch.stack([torch.stack([torch.zeros_like(s), s], dim=-1) for s in stops])))
     starts = torch.stack([torch.tensor([0] * 4 + [4] * 5 + [9] * 3), torch.tensor([0] * 7 + [7] * 5)])
-    visible = torch.stack([starts, (places + 1).expand(2, -1)], dim=-1)
-    return TokenContext(positions=places - starts, visible=visible)
+    return TokenContext(Documents(starts, starts, causal=True), positions=places - starts)
+
+
+def first_and_last(pattern: AttentionPattern, sample: int, place: int) -> tuple[int, int]:
+    """The range of keys that a token sees, each said in its own way."""
+    if isinstance(pattern, Ranges):
+        first, last = pattern.visible[sample, place].tolist()
+        return first, last
+    return int(pattern.keys[sample, place]) if isinstance(pattern, Documents) else 0, place + 1
 
 
 def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """What our attention makes of random features, and what the reference makes of the same queries and keys."""
-    from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     results = []
     for kind, heads, case in cases:
-        plain = PlainModel(gpt_layers(model(kind, heads), SEQUENCE, groups, randomness), seed=3)
-        layers = {layer.spec.name: layer.layer for layer in plain.layers.values()}
+        plain = plain_model(model(kind, heads), SEQUENCE, groups, randomness, seed=3)
+        layers = {layer.place.spec.name: layer.layer for layer in plain.layers.values()}
         attention, torch_seed = layers["layers.0"].attention, torch.manual_seed(4)
         hidden = torch.randn(SEQUENCE, 2, HEADS * SIZE, generator=torch_seed)
         with torch.no_grad():
@@ -78,7 +85,7 @@ def dense_attention(kind: str, query: Tensor, key: Tensor, value: Tensor, given:
     output = torch.zeros_like(query)
     for sample, head, place in itertools.product(range(2), range(query.shape[1]), range(SEQUENCE)):
         shared = head * key.shape[1] // query.shape[1]
-        first, last = (0, place + 1) if given.visible is None else given.visible[sample, place].tolist()
+        first, last = first_and_last(given.pattern, sample, place)
         scores = key[sample, shared, first:last] @ query[sample, head, place] / math.sqrt(SIZE)
         if kind == "alibi":
             scores = scores - slopes[head] * (place - torch.arange(first, last)).abs()
@@ -111,14 +118,13 @@ def test_a_mask_changes_the_output(kind: str) -> None:
 
 def large_tensors_kept(kind: str) -> list[tuple[int, ...]]:
     """Shapes of the tensors, each once, that three layers keep for the backward pass and that have a number a pair."""
-    from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     config = model(kind, HEADS).model_copy(update={"layers": 3})
-    plain = PlainModel(gpt_layers(config, SEQUENCE, groups, StepRandomness(0, groups.coordinates, groups.device)), 0)
+    plain = plain_model(config, SEQUENCE, groups, StepRandomness(0, groups.coordinates, groups.device))
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -127,7 +133,7 @@ def large_tensors_kept(kind: str) -> list[tuple[int, ...]]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        plain(torch.zeros(2, SEQUENCE, dtype=torch.int64))
+        plain({"tokens": torch.zeros(2, SEQUENCE, dtype=torch.int64)})
     return [tuple(tensor.shape) for tensor in kept.values()]
 
 
@@ -158,7 +164,7 @@ def test_keys_are_shared_where_a_kernel_takes_that(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     groups = SimpleNamespace(device=torch.device(device), dtype=dtype, kernels=Kernels(attention=kernel))
-    assert takes_shared_keys(groups) is shares  # type: ignore[arg-type]
+    assert choose_kernel(groups).shares_keys is shares  # type: ignore[arg-type]
 
 
 def test_repeated_keys_give_the_same() -> None:
@@ -178,10 +184,10 @@ def grouped_attention(shares: bool) -> np.ndarray:
     torch.manual_seed(5)
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter)
-    assert attention.shares_keys
-    attention.shares_keys = shares
+    assert attention.kernel.shares_keys
+    attention.kernel = KernelChoice(shares_keys=shares)
     with torch.no_grad():
-        return attention(torch.randn(SEQUENCE, 2, HEADS * SIZE)).numpy()
+        return attention(torch.randn(SEQUENCE, 2, HEADS * SIZE), TokenContext(CAUSAL)).numpy()
 
 
 def test_learned_positions_read_those_that_tokens_have() -> None:
@@ -193,4 +199,4 @@ def test_learned_positions_read_those_that_tokens_have() -> None:
     assert given.positions is not None
     for place, sample in itertools.product(range(SEQUENCE), range(2)):
         assert torch.equal(added[place, sample], table.weight[given.positions[sample, place]])
-    assert torch.equal(table(hidden)[:, 0], table.weight)
+    assert torch.equal(table(hidden, TokenContext(CAUSAL))[:, 0], table.weight)

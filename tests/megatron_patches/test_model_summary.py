@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from megatron_patches.model_summary import describe_model, describe_objective
+from megatron_patches.models.gpt.summary import describe_gpt
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
@@ -22,7 +22,7 @@ LLAMA = {
 
 
 def describe(**keys: Any) -> str:
-    return describe_model(ModelConfig.model_validate({**GPT2, **keys}))
+    return describe_gpt(ModelConfig.model_validate({**GPT2, **keys}))
 
 
 def test_gpt2_is_said_without_its_switches() -> None:
@@ -77,4 +77,4 @@ def test_what_differs_is_said(keys: dict[str, Any], words: str) -> None:
     ],
 )
 def test_objectives(objective: CausalConfig | PrefixLMConfig, text: str) -> None:
-    assert describe_objective(objective) == text
+    assert objective.describe() == text

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.layout import Layout
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
 BASE = {"layers": 2, "hidden_size": 32, "attention_heads": 4, "ffn_size": 48, "vocab_size": 61, "init_std": 0.3}
@@ -48,18 +48,17 @@ REPEATED = "the same again"
 
 def losses(models: dict[str, ModelConfig]) -> dict[str, list[float]]:
     """Of each model its losses before and after a step of SGD: biases are zero in the first."""
-    from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     tokens = torch.randint(61, (2, 12), generator=torch.Generator().manual_seed(1))
     found = {}
     for name, model in models.items():
-        plain = PlainModel(gpt_layers(model, 12, groups, randomness), seed=0)
+        plain = plain_model(model, 12, groups, randomness)
         optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
         found[name] = []
         for step in (1, 2):

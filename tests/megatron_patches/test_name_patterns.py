@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from data_tools.errors import TrainyardError
-from megatron_patches.config import RunConfig, load_run
-from megatron_patches.configuration.name_patterns import decay_by_name, is_trained
-from megatron_patches.layout import Layout
-from megatron_patches.models.parameter_table import is_matrix, parameter_table
+from megatron_patches.config import load_run
 from megatron_patches.optim.build import select_trainable
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameters.name_patterns import decay_by_name, is_trained
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import TrainingConfig
 from tests.ranks import run_on_ranks
 from tests.small_run import write_run
@@ -49,14 +49,14 @@ def test_the_last_pattern_decides_the_decay() -> None:
 
 def layers_of(config: RunConfig) -> dict[str, bool]:
     """Which parameters of the built model have rows and columns."""
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.models.build import canonical_parameters
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    model = PlainModel(gpt_layers(config.model, config.data.sequence_length, groups, randomness), seed=0)
+    model = plain_model(config.model, config.data.sequence_length, groups, randomness)
     return {name: parameter.dim() >= 2 for name, parameter in canonical_parameters(model).items()}
 
 
@@ -64,8 +64,7 @@ def test_the_configuration_knows_the_matrices_that_optimizers_know(tmp_path: Pat
     """Fused biases, several norms, an untied head."""
     words = ["--model.activation=swiglu", "--model.query_key_norm=true", "--model.tied_head=false"]
     config = load_run(write_run(tmp_path / "run.yaml"), words)
-    table = parameter_table(config.model, config.data.sequence_length)
-    assert run_on_ranks(layers_of, 1, config) == [{row.name: is_matrix(row.name) for row in table}]
+    assert run_on_ranks(layers_of, 1, config) == [{row.name: row.matrix for row in config.parameters}]
 
 
 CASES = [

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.objectives import prefix_lm
 from megatron_patches.objectives.build import build_objective
 from megatron_patches.objectives.documents import find_documents, whole_samples
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, MicroBatch
 from megatron_patches.objectives.objective_config import CausalConfig, ObjectiveConfig, PrefixLMConfig
 from megatron_patches.objectives.prefix_lm import position_weights, prefix_lengths
 
@@ -43,7 +43,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, np.ndarray]:
 
 
 def micro_batch(config: ObjectiveConfig, windows: Tensor, samples: np.ndarray) -> MicroBatch:
-    return build_objective(config, SEED, END if config.reads_document_ends else None)(windows, samples)
+    return build_objective(config, SEED, END if config.reads_document_ends else None)({"tokens": windows}, samples)
 
 
 def document_of(tokens: list[int], place: int) -> tuple[int, int]:
@@ -66,8 +66,8 @@ def test_a_prefix_of_three_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> No
     """The right-hand mask of Raffel et al. 2020, figure 4."""
     monkeypatch.setattr(prefix_lm, "prefix_lengths", lambda documents, samples, seed: np.array([3]))
     batch = micro_batch(PrefixLMConfig(name="prefix_lm"), torch.tensor([[4, 5, 6, 7, 8, 9]]), np.array([0]))
-    assert batch.context.positions is None and batch.context.visible is not None
-    assert dense(batch.context.visible[0]).int().tolist() == [
+    assert batch.inputs.keys() == {"tokens", "visible"}
+    assert dense(batch.inputs["visible"][0]).int().tolist() == [
         [1, 1, 1, 0, 0],
         [1, 1, 1, 0, 0],
         [1, 1, 1, 0, 0],
@@ -75,7 +75,7 @@ def test_a_prefix_of_three_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> No
         [1, 1, 1, 1, 1],
     ]
     assert batch.weights.tolist() == [[0, 0, 1, 1, 1]]
-    assert (batch.tokens.tolist(), batch.labels.tolist()) == ([[4, 5, 6, 7, 8]], [[5, 6, 7, 8, 9]])
+    assert (batch.inputs["tokens"].tolist(), batch.labels.tolist()) == ([[4, 5, 6, 7, 8]], [[5, 6, 7, 8, 9]])
 
 
 def test_two_documents_each_with_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +83,7 @@ def test_two_documents_each_with_a_prefix(monkeypatch: pytest.MonkeyPatch) -> No
     windows = torch.tensor([[4, 5, 6, END, 7, 8, 9]])
     resets = {"reset_attention": True, "reset_positions": True, "loss_after_end_of_document": False}
     batch = micro_batch(PrefixLMConfig(name="prefix_lm", **resets), windows, np.array([0]))
-    assert batch.context.visible is not None and batch.context.positions is not None
-    assert dense(batch.context.visible[0]).int().tolist() == [
+    assert dense(batch.inputs["visible"][0]).int().tolist() == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],
@@ -92,7 +91,7 @@ def test_two_documents_each_with_a_prefix(monkeypatch: pytest.MonkeyPatch) -> No
         [0, 0, 0, 0, 1, 0],
         [0, 0, 0, 0, 1, 1],
     ]
-    assert batch.context.positions.tolist() == [[0, 1, 2, 3, 0, 1]]
+    assert batch.inputs["positions"].tolist() == [[0, 1, 2, 3, 0, 1]]
     assert batch.weights.tolist() == [[0, 1, 1, 0, 1, 1]]
 
 
@@ -113,12 +112,12 @@ def test_documents_are_numbered_within_their_sample() -> None:
 
 
 @given(batches())
-def test_the_plain_case_has_no_context(batch: tuple[Tensor, np.ndarray]) -> None:
+def test_the_plain_case_has_tokens_alone(batch: tuple[Tensor, np.ndarray]) -> None:
     windows, samples = batch
     made = micro_batch(CausalConfig(name="causal"), windows, samples)
-    assert made.context is PLAIN_CONTEXT
+    assert list(made.inputs) == ["tokens"]
     assert (made.weights == 1).all() and made.weights.dtype == torch.float32
-    assert torch.equal(made.tokens, windows[:, :-1]) and torch.equal(made.labels, windows[:, 1:])
+    assert torch.equal(made.inputs["tokens"], windows[:, :-1]) and torch.equal(made.labels, windows[:, 1:])
 
 
 @settings(max_examples=400)
@@ -126,28 +125,29 @@ def test_the_plain_case_has_no_context(batch: tuple[Tensor, np.ndarray]) -> None
 def test_any_batch_token_by_token(batch: tuple[Tensor, np.ndarray], config: ObjectiveConfig) -> None:
     windows, samples = batch
     made = micro_batch(config, windows, samples)
-    is_prefix_lm = isinstance(config, PrefixLMConfig)
-    assert (made.context.positions is not None) == config.reset_positions
-    assert (made.context.visible is not None) == (config.reset_attention or is_prefix_lm)
-    for row, tokens in enumerate(made.tokens.tolist()):
+    assert tuple(made.inputs) == config.inputs.names, "the fields that the section declares, in their order"
+    positions, visible, documents = (made.inputs.get(name) for name in ("positions", "visible", "documents"))
+    assert (positions is not None) == config.reset_positions
+    assert (visible is not None) == isinstance(config, PrefixLMConfig)
+    assert (documents is not None) == (config.reset_attention and not isinstance(config, PrefixLMConfig))
+    for row, tokens in enumerate(made.inputs["tokens"].tolist()):
         for place, token in enumerate(tokens):
             first, end = document_of(tokens, place)
-            if made.context.positions is not None:
-                assert made.context.positions[row, place] == place - first
+            if positions is not None:
+                assert positions[row, place] == place - first
             weight = 1.0 if config.loss_after_end_of_document or token != END else 0.0
-            if made.context.visible is not None:
-                start, stop = made.context.visible[row, place].tolist()
+            if documents is not None:
+                assert documents[row, place] == first, "a document's number is the place it begins at"
+            if visible is not None and isinstance(config, PrefixLMConfig):
+                start, stop = visible[row, place].tolist()
                 begin = first if config.reset_attention else 0
                 assert start == begin and place < stop <= len(tokens), "sees itself, nothing before its document"
-                if isinstance(config, PrefixLMConfig):
-                    prefix_end = int(made.context.visible[row, begin, 1])
-                    assert begin < prefix_end <= (end if config.reset_attention else len(tokens))
-                    assert stop == max(place + 1, prefix_end)
-                    weight *= place >= prefix_end - 1 or not config.loss_on_targets_only
-                    if config.reweight_by_position:
-                        weight *= 2 * (len(tokens) - place) / (len(tokens) + 1)
-                else:
-                    assert stop == place + 1
+                prefix_end = int(visible[row, begin, 1])
+                assert begin < prefix_end <= (end if config.reset_attention else len(tokens))
+                assert stop == max(place + 1, prefix_end)
+                weight *= place >= prefix_end - 1 or not config.loss_on_targets_only
+                if config.reweight_by_position:
+                    weight *= 2 * (len(tokens) - place) / (len(tokens) + 1)
             assert made.weights[row, place].item() == pytest.approx(weight)
 
 
@@ -155,9 +155,7 @@ def test_any_batch_token_by_token(batch: tuple[Tensor, np.ndarray], config: Obje
 def test_a_prefix_sees_itself_whole_and_what_follows_is_causal(
     batch: tuple[Tensor, np.ndarray], config: PrefixLMConfig
 ) -> None:
-    visible = micro_batch(config, *batch).context.visible
-    assert visible is not None
-    for seen in map(dense, visible):
+    for seen in map(dense, micro_batch(config, *batch).inputs["visible"]):
         assert seen.diagonal().all()
         both_ways = seen & seen.T
         through_another = (both_ways.int() @ both_ways.int()).bool()
@@ -173,8 +171,8 @@ def test_a_sample_is_the_same_in_any_batch(batch: tuple[Tensor, np.ndarray], con
     for row in range(len(windows)):
         alone = micro_batch(config, windows[row : row + 1], samples[row : row + 1])
         assert torch.equal(alone.weights[0], together.weights[row])
-        for ours, theirs in zip(alone.context.tensors(), together.context.tensors(), strict=True):
-            assert torch.equal(ours[0], theirs[row])
+        for name, tensor in together.inputs.items():
+            assert torch.equal(alone.inputs[name][0], tensor[row])
 
 
 def test_every_length_of_a_prefix_is_equally_likely() -> None:

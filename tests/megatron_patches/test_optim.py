@@ -7,6 +7,8 @@ from torch import nn
 from megatron_patches.optim.build import allocate_state, build_optimizer
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.optimizer_config import AdamWConfig, OptimizerConfig, SGDConfig
+from megatron_patches.parameters.info import describe
+from tests.small_rows import whole_info
 
 ADAMW = AdamWConfig(name="adamw", learning_rate=1e-2, weight_decay=0.5)
 SGD = SGDConfig(name="sgd", learning_rate=0.1, weight_decay=0.5, momentum=0.9)
@@ -17,7 +19,10 @@ MATRIX, VECTOR = "layers.0.mlp.up.linear.weight", "layers.0.mlp.up.linear.bias"
 def parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
     torch.manual_seed(0)
     shapes = {MATRIX: (4, 3), VECTOR: (3,)}
-    return {name: nn.Parameter(torch.randn(shape).to(dtype)) for name, shape in shapes.items()}
+    found = {name: nn.Parameter(torch.randn(shape).to(dtype)) for name, shape in shapes.items()}
+    for name, parameter in found.items():
+        describe(parameter, whole_info(name, shapes[name], matrix=name == MATRIX))
+    return found
 
 
 @pytest.mark.parametrize("config", [ADAMW, SGD])
@@ -46,6 +51,7 @@ def test_moments_of_zeros_give_the_updates_of_torch(config: OptimizerConfig) -> 
 
 def test_masters_keep_updates_that_bf16_cannot_hold() -> None:
     weight = nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
+    describe(weight, whole_info("weight", (2, 2)))
     weight.grad_dtype = torch.float32  # type: ignore[attr-defined]
     config = SGDConfig(name="sgd", learning_rate=1e-3)
     optimizer = MasterWeights(build_optimizer(config, {"weight": weight}))

@@ -26,8 +26,8 @@ from megatron_patches.optim.optimizer_config import (
 from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.optim.schedule_config import InverseSquareRootScheduleConfig
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import ParameterInfo, describe, info_of
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import describe, info_of
+from tests.small_rows import whole_info
 
 SHAPES = {
     "embedding.weight": (20, 8),
@@ -48,7 +48,7 @@ def parameters(seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, n
     generator = torch.Generator().manual_seed(seed)
     found = {name: nn.Parameter((torch.randn(s, generator=generator) * 0.1).to(dtype)) for name, s in SHAPES.items()}
     for name, parameter in found.items():
-        describe(parameter, ParameterInfo(TensorSlice.whole(SHAPES[name]), "normal", 0.1))
+        describe(parameter, whole_info(name, SHAPES[name], matrix=name.endswith(".weight") and "norm" not in name))
     return found
 
 
@@ -140,7 +140,7 @@ def test_adafactor_steps_without_numbers_from_the_host(monkeypatch: pytest.Monke
 def test_adafactor_moves_small_parameters_by_the_least_scale(least: float | None) -> None:
     """A first update has a root mean square of 1 (where every row and column is alike), times rate and scale."""
     tensors = {"layers.0.tall.bias": nn.Parameter(torch.zeros(12))}
-    describe(tensors["layers.0.tall.bias"], ParameterInfo(TensorSlice.whole((12,)), "zeros"))
+    describe(tensors["layers.0.tall.bias"], whole_info("layers.0.tall.bias", (12,), matrix=False, initial="zeros"))
     optimizer = build(AdafactorConfig(name="adafactor", learning_rate=1e-2, least_scale=least), tensors)
     tensors["layers.0.tall.bias"].grad = torch.ones(12)
     optimizer.step()

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron_patches.checkpoint.boxes import sub_boxes
-from megatron_patches.parallel.parameters import ROWS_PER_BLOCK, ParameterInfo, derive_seed, draw
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import ROWS_PER_BLOCK, derive_seed, draw
+from megatron_patches.parameters.tensor_slice import TensorSlice
+from tests.small_rows import row
 
 
 def whole(shape: tuple[int, ...], name: str = "a", seed: int = 1) -> torch.Tensor:
-    return draw(name, ParameterInfo(TensorSlice.whole(shape), "normal", 0.5), seed)
+    return draw(row(name, shape, deviation=0.5), TensorSlice.whole(shape), seed)
 
 
 @pytest.mark.parametrize("dimension", [0, 1])
@@ -21,7 +22,7 @@ def whole(shape: tuple[int, ...], name: str = "a", seed: int = 1) -> torch.Tenso
 def test_slices_of_every_layout_are_cut_from_the_same_draw(dimension: int, parts: int) -> None:
     shape = (3 * ROWS_PER_BLOCK - 12, 12)  # blocks that no cut respects
     cuts = [TensorSlice.cut(shape, dimension, part, parts) for part in range(parts)]
-    drawn = [draw("a", ParameterInfo(cut, "normal", 0.5), 1) for cut in cuts]
+    drawn = [draw(row("a", shape, deviation=0.5), cut, 1) for cut in cuts]
     assert torch.equal(torch.cat(drawn, dim=dimension), whole(shape))
 
 
@@ -40,8 +41,8 @@ def test_the_draw_never_changes() -> None:
 
 
 def test_zeros_and_ones() -> None:
-    assert draw("a", ParameterInfo(TensorSlice.whole((3,)), "ones"), 1).tolist() == [1, 1, 1]
-    assert draw("a", ParameterInfo(TensorSlice.whole((3,)), "zeros"), 1).tolist() == [0, 0, 0]
+    assert draw(row("a", (3,), initial="ones"), TensorSlice.whole((3,)), 1).tolist() == [1, 1, 1]
+    assert draw(row("a", (3,), initial="zeros"), TensorSlice.whole((3,)), 1).tolist() == [0, 0, 0]
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())

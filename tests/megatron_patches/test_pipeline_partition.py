@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.models.pipeline_partition import partition_layers, planned_layers, stages_of
+from megatron_patches.models.pipeline_partition import partition_layers, plan_stages
+from megatron_patches.run_config import RunConfig
 from tests.ranks import run_on_ranks
+from tests.small_model import causal_lengths
 from tests.small_training import SmallData, overrides
 
 
@@ -42,8 +43,10 @@ def test_bloom_has_six_layers_on_each_of_twelve_stages() -> None:
         layers=70, hidden_size=14336, attention_heads=112, ffn_size=57344, vocab_size=250680, vocab_multiple=512,
         position_embedding="alibi", embedding_norm=True,
     )  # fmt: skip
-    weights = [layer.weight("transformer|embedding") for layer in planned_layers(bloom, 2048)]
-    assert stage_sizes(weights, partition_layers(weights, 12)) == [6] * 12
+    stages = plan_stages(bloom, causal_lengths(2048), 12, "transformer|embedding")
+    tables = [stage.layers.count("embedding") for stage in stages]
+    assert [stage.blocks + count for stage, count in zip(stages, tables, strict=True)] == [6] * 12
+    assert sum(tables) == 2, "a tied head is the embedding again"
 
 
 def layers_of_this_stage(config: RunConfig) -> list[str]:
@@ -53,7 +56,7 @@ def layers_of_this_stage(config: RunConfig) -> list[str]:
     engine, _ = engine_and_batch(config)
     pipeline = engine.deepspeed.module
     held = pipeline._layer_specs[pipeline._local_start : pipeline._local_stop]
-    names = [spec.module_args[0].name for spec in held if hasattr(spec, "module_args")]
+    names = [spec.module_args[0].spec.name for spec in held if hasattr(spec, "module_args")]
     parameters = list(engine.parameters)
     return [name for name in names if any(each.startswith(f"{name}.") for each in parameters)]
 
@@ -62,7 +65,7 @@ def layers_of_this_stage(config: RunConfig) -> list[str]:
 def test_the_engine_holds_what_is_planned(partition: str, small_data: SmallData, tmp_path: Path) -> None:
     words = overrides(parallel__pipeline=3, parallel__pipeline_partition=partition, parallel__zero_stage=0)
     config = small_data.run(tmp_path, words)
-    stages = stages_of(config)
+    stages = config.stages
     assert run_on_ranks(layers_of_this_stage, 3, config) == [list(stage.layers) for stage in stages]
     blocks = {"transformer": [2, 1, 1], "transformer|embedding": [1, 2, 1], "parameters": [1, 2, 1]}
     assert [stage.blocks for stage in stages] == blocks[partition]

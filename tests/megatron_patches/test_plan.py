@@ -6,16 +6,17 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_tools.errors import TrainyardError
 from data_tools.preprocess import PreprocessRequest, preprocess
 from data_tools.tokenizer_training import train_bpe
-from megatron_patches import plan as module
 from megatron_patches.config import load_resolved, load_run
-from megatron_patches.layout import Layout
-from megatron_patches.plan import Machines, main, plan_run, processes_per_node, summary
+from megatron_patches.launch_checks.facts import Machines, processes_per_node
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.plan import main, plan_run, summary
 from tests.small_run import SMALL_RUN, write_run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -122,18 +123,6 @@ def test_bad_input(
     assert not runs.exists()
 
 
-def test_a_checkpoint_of_another_run(
-    run: Path, runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(config: object, directory: object) -> None:
-        raise TrainyardError("the checkpoint belongs to another run")
-
-    monkeypatch.setattr(module, "check_resume", refuse)
-    assert main([str(run), "--local"]) == 2
-    assert "belongs to another run" in capsys.readouterr().err
-    assert not runs.exists()
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -182,26 +171,23 @@ def test_the_command_line(run: Path, runs: Path) -> None:
     assert "two words" in done.stderr
 
 
-@pytest.mark.parametrize("machines", [Machines(nodes=None), Machines(nodes=2, gpus_per_node=1)])
-def test_fp16_needs_a_gpu(run: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [{"nodes": None}, {"nodes": 2, "gpus_per_node": 1}])
+def test_fp16_needs_a_gpu(run: Path, place: dict[str, Any]) -> None:
     words = ["--training.precision", "fp16"]
-    monkeypatch.setattr(module, "has_gpu", lambda: False)
     with pytest.raises(TrainyardError, match=r"fp16 needs a GPU, and this machine has none.*use bf16 or fp32"):
-        plan_run(run, words, machines)
-    monkeypatch.setattr(module, "has_gpu", lambda: True)
-    assert plan_run(run, words, machines).config.training.precision == "fp16"
+        plan_run(run, words, Machines(**place, gpu=False))
+    assert plan_run(run, words, Machines(**place, gpu=True)).config.training.precision == "fp16"
 
 
-def test_fp8_needs_gpus_that_have_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp8_needs_gpus_that_have_it(run: Path) -> None:
     """By their names; a GPU that is not listed is asked by the ranks."""
     words = ["--training.precision", "bf16", "--training.fp8", "tensorwise", "--training.micro_batch_size", "2"]
     words += ["--model.hidden_size", "16", "--model.ffn_size", "64", "--data.sequence_length", "8"]
-    monkeypatch.setattr(module, "gpu_models", lambda: ["NVIDIA A100-SXM4-80GB", "NVIDIA H200"])
+    older = Machines(nodes=None, gpu_models=["NVIDIA A100-SXM4-80GB", "NVIDIA H200"])
     with pytest.raises(TrainyardError, match=r"this machine has A100-80GB, .*--training\.fp8 none"):
-        plan_run(run, words, Machines(nodes=None))
+        plan_run(run, words, older)
     for models in (["NVIDIA H200", "an unlisted one"], []):
-        monkeypatch.setattr(module, "gpu_models", lambda models=models: models)
-        assert "multiplied in float8" in summary(plan_run(run, words, Machines(nodes=None)))
+        assert "multiplied in float8" in summary(plan_run(run, words, Machines(nodes=None, gpu_models=models)))
 
 
 def test_the_command_line_refuses_without_a_traceback(run: Path, runs: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_patches.layout import Layout
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
 KINDS = ("none", "selective", "full")
@@ -55,11 +55,10 @@ def bytes_kept(layers: torch.nn.Module, stream: torch.Tensor) -> int:
 
 def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]]]:
     """Of each model: bytes that the blocks' forward passes keep, its gradients, and random numbers drawn afterwards."""
-    from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
@@ -67,7 +66,7 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
     results = {}
     for name, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | DROPOUTS | switches)
-        plain = PlainModel(gpt_layers(model, SEQUENCE, groups, randomness, kind), seed=0)
+        plain = plain_model(model, SEQUENCE, groups, randomness, kind)
         blocks = [layer.layer for layer in plain.layers.values() if layer.spec.is_block]
         randomness.start_step(1)
         stream = torch.randn(SEQUENCE // (layout.tensor if layout.sequence_parallel else 1), BATCH, HIDDEN)

@@ -9,7 +9,8 @@ import pytest
 from data_tools.errors import TrainyardError
 from data_tools.manifest import read_manifest
 from megatron_patches import run_directory as module
-from megatron_patches.config import RunConfig, load_resolved, load_run
+from megatron_patches.config import load_resolved, load_run
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import CHECKOUT, Launch, run_directory, runs_root, start_launch
 from tests.small_run import write_run
 

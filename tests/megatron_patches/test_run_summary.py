@@ -4,7 +4,6 @@ from pathlib import Path
 
 from megatron_patches.config import load_run
 from megatron_patches.layout import plan_layout
-from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.run_summary import aligned, describe_layout, describe_run, describe_stages
 
@@ -36,7 +35,7 @@ def test_what_a_run_has_not_is_not_said() -> None:
 
 def test_parameters_that_are_left_out_are_said() -> None:
     config = load_run(TR0, ["--training.trainable", "['*.bias']", "--optimizer.weight_decay", "0"])
-    table = parameter_table(config.model, config.data.sequence_length)
+    table = config.parameters
     total, biases = (sum(row.elements for row in table if row.name.endswith(end)) for end in ("", ".bias"))
     line = dict(describe_run(config))["parameters"]
     assert line == f"{total:,}, of which {biases:,} ({100 * biases / total:.2f}%) are trained"
@@ -59,9 +58,13 @@ def test_sequence_parallelism_is_said() -> None:
     assert dict(describe_layout(config, plan_layout(config, 2)))["layout"].endswith("ZeRO 1, sequence parallel")
 
 
+def stage(blocks: int, parameters: int) -> Stage:
+    return Stage(tuple(f"layers.{number}" for number in range(blocks)), parameters)
+
+
 def test_stages() -> None:
-    assert describe_stages([Stage(("a",), 2, 7), Stage(("b",), 2, 7)]) == "2 x 2 blocks; 7 parameters on a stage"
-    uneven = [Stage(("a",), 3, 9), Stage(("b",), 4, 8), Stage(("c",), 4, 8)]
+    assert describe_stages([stage(2, 7), stage(2, 7)]) == "2 x 2 blocks; 7 parameters on a stage"
+    uneven = [stage(3, 9), stage(4, 8), stage(4, 8)]
     assert describe_stages(uneven) == "3, 2 x 4 blocks; 8 to 9 parameters on a stage"
 
 

@@ -13,10 +13,10 @@ from data_tools.manifest import read_manifest
 from megatron_patches.checkpoint.folders import list_checkpoints
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.marks import is_damaged, is_verified, pin_of
-from megatron_patches.checkpoint.size import checkpoint_size, require_space
-from megatron_patches.engine.interface import StatePiece
+from megatron_patches.checkpoint.size import checkpoint_size, free_space, space_problems
 from megatron_patches.events import Event, read_events
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run_directory import RunDirectory, start_launch
 from tests.megatron_patches.test_resume import stored_bytes
 from tests.ranks import RankFailed, run_on_ranks
@@ -284,14 +284,10 @@ def test_the_size_is_known_before(
 def test_no_space_for_the_next_save_is_said_before_training(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Little:
-        free = 400_000
-
-    config = small_data.run(tmp_path)
-    require_space(config, tmp_path / "not" / "there")
-    monkeypatch.setattr("shutil.disk_usage", lambda place: Little)
-    with pytest.raises(TrainyardError, match=r"the next checkpoint takes 576 kB, and 400 kB are free there"):
-        require_space(config, tmp_path / "not" / "there")
+    config, folder = small_data.run(tmp_path), tmp_path / "not" / "there"
+    assert list(space_problems(config, folder, free_space(folder))) == []
+    (problem,) = space_problems(config, folder, 400_000)
+    assert "the next checkpoint takes 576 kB, and 400 kB are free there" in problem
 
 
 def test_a_manifest_of_a_later_format_is_named_as_such(tmp_path: Path) -> None:

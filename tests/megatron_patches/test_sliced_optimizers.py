@@ -25,10 +25,11 @@ from megatron_patches.optim.optimizer_config import (
 )
 from megatron_patches.optim.rectangles import rectangles
 from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
-from megatron_patches.parallel.parameters import ParameterInfo, describe, info_of
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.info import ParameterInfo, describe, info_of
+from megatron_patches.parameters.tensor_slice import TensorSlice
 from tests.megatron_patches.sliced_step import SHAPES, Cut, assemble, steps_of, steps_on_a_rank, whole
 from tests.ranks import run_on_ranks
+from tests.small_rows import row, whole_info
 
 REST = MuonRestConfig(learning_rate=3e-3)
 CONFIGS: dict[str, OptimizerConfig] = {
@@ -90,7 +91,7 @@ def left_out(config: OptimizerConfig, *skipped: int) -> dict[tuple[str, str], to
 
 def test_an_element_that_nobody_counts_is_an_error() -> None:
     parameter = nn.Parameter(torch.zeros(4, 2))
-    describe(parameter, ParameterInfo(TensorSlice.whole((4, 2)), "normal"))
+    describe(parameter, whole_info("matrix", (4, 2)))
     optimizer = build_optimizer(CONFIGS["adafactor"], {"matrix": parameter})
     groups = SimpleNamespace(device=torch.device("cpu"), stage_group=dist.group.WORLD)
     assert isinstance(optimizer, SlicedOptimizer)
@@ -112,7 +113,7 @@ def test_rectangles_are_the_stretch(data: st.DataObject) -> None:
     numbers = torch.arange(prod(shape), dtype=torch.float32).view(shape)
     stretch = numbers[tuple(slice(*each) for each in box.box)].flatten()[start : start + elements]
     held = torch.cat([torch.full((3,), -1.0), stretch, torch.full((2,), -1.0)])
-    fragment = Fragment("matrix", ParameterInfo(box, "normal"), held, 3, start, elements, True)
+    fragment = Fragment("matrix", ParameterInfo(row("matrix", shape), box), held, 3, start, elements, True)
     parts = rectangles(fragment)
     assert torch.equal(torch.cat([part.of(held).flatten() for part in parts]), stretch)
     whole = numbers.view(-1, shape[-1])

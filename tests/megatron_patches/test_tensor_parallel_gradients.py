@@ -1,15 +1,17 @@
 """Gradients of every parameter under tensor and sequence parallelism equal those of a single process."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from megatron_patches.layout import Layout
+from megatron_patches.batch.fields import DOCUMENTS as OF_DOCUMENTS
+from megatron_patches.batch.fields import POSITIONS, TOKENS, ModelInputs
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.objectives.micro_batch import PLAIN_CONTEXT, TokenContext
+from megatron_patches.parallel.layout import Layout
 from tests.ranks import RankFailed, run_on_ranks
 
 SEQUENCE = 8
@@ -31,6 +33,7 @@ BITFIT = "only biases are trained"
 MODELS[BITFIT] = {"embedding_norm": True, "position_embedding": "rotary"}
 DOCUMENTS = "positions and attention start anew in the middle"
 MODELS[DOCUMENTS] = {}
+WITH_DOCUMENTS = ModelInputs((TOKENS, POSITIONS, OF_DOCUMENTS), "causal_documents")
 LAYOUTS = {
     "tensor 2": Layout(2, 1, 1),
     "tensor 4": Layout(4, 1, 1),
@@ -44,12 +47,12 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     """Each model's loss and whole gradients by name; biases are random, or they would hide their gradient's paths."""
     import torch.distributed as dist
 
-    from megatron_patches.models.build import PlainModel, canonical_parameters
-    from megatron_patches.models.gpt import gpt_layers
+    from megatron_patches.models.build import canonical_parameters
     from megatron_patches.objectives.loss import weighted_loss
-    from megatron_patches.parallel.parameters import ParameterInfo, draw, info_of
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.parameters.info import draw, info_of
+    from tests.small_model import PLAIN_INPUTS, plain_model
 
     unpatched = torch.cuda.current_device
     groups = start_process_groups(layout, torch.float32)
@@ -60,7 +63,7 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
 
     places = torch.arange(SEQUENCE).expand(2, -1)
     starts = torch.tensor([[0] * 3 + [3] * 5, [0] * 6 + [6] * 2])
-    restart = TokenContext(places - starts, torch.stack([starts, places + 1], dim=-1))
+    restart = {"tokens": tokens, "positions": places - starts, "documents": starts}
 
     def whole(parameter: torch.nn.Parameter) -> np.ndarray:
         info, gradient = info_of(parameter), parameter.grad
@@ -74,15 +77,19 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     results = []
     for kind, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | switches)
-        plain = PlainModel(gpt_layers(model, SEQUENCE, groups, randomness), seed=0)
+        inputs = (
+            ModelInputs((TOKENS, POSITIONS, OF_DOCUMENTS), "causal_documents") if kind == DOCUMENTS else PLAIN_INPUTS
+        )
+        plain = plain_model(model, SEQUENCE, groups, randomness, inputs=inputs)
         named = canonical_parameters(plain)
         for name, parameter in named.items():
             if name.endswith("bias"):
-                box = info_of(parameter).slice
-                parameter.data.copy_(draw(name, ParameterInfo(box, "normal", 0.2), 0).view(parameter.shape))
+                info = info_of(parameter)
+                row = replace(info.row, initial="normal", deviation=0.2)
+                parameter.data.copy_(draw(row, info.slice, 0).view(parameter.shape))
             parameter.requires_grad_(kind != BITFIT or name.endswith("bias"))
         loss = weighted_loss(
-            plain(tokens, restart if kind == DOCUMENTS else PLAIN_CONTEXT),
+            plain(restart if kind == DOCUMENTS else {"tokens": tokens}),
             (labels, torch.ones(labels.shape)),
             groups,
         )

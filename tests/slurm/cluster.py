@@ -34,10 +34,12 @@ def wait_until(holds: Callable[[], object], seconds: float, what: str) -> None:
         TimeoutError: it did not within the time; the message names what was awaited.
     """
     end = time.monotonic() + seconds
+    pause = 0.05
     while not holds():
         if time.monotonic() > end:
             raise TimeoutError(f"not within {seconds} s: {what}")
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(0.5, pause * 1.1)  # asking starts three processes, and jobs that take minutes need the cores
 
 
 def environment_without_settings() -> dict[str, str]:
@@ -54,6 +56,7 @@ class Cluster:
 
     def __init__(self, directory: Path, nodes: int = 2) -> None:
         self.directory = directory
+        self._logs: dict[int, Path] = {}
         script = str(Path(__file__).with_name("cluster.sh"))
         enter = ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
         self._process = subprocess.Popen(
@@ -150,7 +153,7 @@ class Cluster:
             raise TimeoutError(f"{error}; its log:\n{self.log(job)}") from None
         return self.state(job)
 
-    def wait_for_log(self, job: int, text: str, timeout: float = 30) -> None:
+    def wait_for_log(self, job: int, text: str, timeout: float = 60) -> None:
         """Waits until a job's log holds a text.
 
         Raises:
@@ -167,5 +170,6 @@ class Cluster:
 
     def log(self, job: int) -> str:
         """What a job has printed by now."""
-        path = Path(self.describe(job)["StdOut"])
-        return path.read_text() if path.exists() else ""
+        if job not in self._logs:
+            self._logs[job] = Path(self.describe(job)["StdOut"])
+        return self._logs[job].read_text() if self._logs[job].exists() else ""

@@ -30,7 +30,7 @@ def run(
     checkout: SmallCheckout, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> tuple[int, str, str]:
     process = start(checkout, *arguments, cwd=cwd, env=env)
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=60)
     return process.returncode, stdout, stderr
 
 
@@ -71,7 +71,7 @@ def test_the_first_signal_asks_to_stop(checkout: SmallCheckout, number: signal.S
     assert process.stdout is not None
     assert process.stdout.readline() == "node 0 listens\n"
     process.send_signal(number)
-    assert process.communicate(timeout=20)[0] == "node 0 was asked to stop\n"
+    assert process.communicate(timeout=60)[0] == "node 0 was asked to stop\n"
     assert process.returncode == 75
 
 
@@ -84,7 +84,7 @@ def test_the_second_interrupt_ends_the_run(checkout: SmallCheckout) -> None:
     assert process.stdout.readline() == "node 0 was asked to stop\n"
     process.send_signal(signal.SIGUSR1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 def test_a_request_that_comes_while_planning_waits_for_the_trainer(checkout: SmallCheckout) -> None:
@@ -92,7 +92,7 @@ def test_a_request_that_comes_while_planning_waits_for_the_trainer(checkout: Sma
     assert process.stderr is not None
     assert process.stderr.readline() == "planning\n"
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=20) == 75
+    assert process.wait(timeout=60) == 75
 
 
 def test_an_interrupt_while_planning_starts_nothing(checkout: SmallCheckout) -> None:
@@ -100,7 +100,7 @@ def test_an_interrupt_while_planning_starts_nothing(checkout: SmallCheckout) -> 
     assert process.stderr is not None
     process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[1] == ""
+    assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 128 + signal.SIGINT
     assert not checkout.launch_directory.exists()
 

@@ -19,8 +19,8 @@ def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
     words = overrides(
         parallel__pipeline=2, training__steps=STEPS, training__global_batch_size=4, training__micro_batch_size=1,
         data__path=small_data.folder / "text", data__tokenizer=small_data.folder / "tokenizer",
-        data__split="80,20", data__max_epochs=5, checkpoint__every_steps=25, evaluation__every_steps=20,
-        evaluation__samples=8,
+        data__split="80,20", data__max_epochs=5, data__sequence_length=32, checkpoint__every_steps=25,
+        evaluation__every_steps=20, evaluation__samples=8,
     )  # fmt: skip
     return cluster.sbatch(
         SCRIPT,

@@ -159,6 +159,7 @@ def test_the_executable_answers_without_torch(tmp_path: Path) -> None:
         assert done.returncode == code, done.stderr
 
 
+@pytest.mark.slow
 def test_the_bench_measures_all_four(tmp_path: Path) -> None:
     cost = measure_cost(tmp_path, gigabytes=0.025, repeats=2)
     assert cost.bytes == 25_000_000

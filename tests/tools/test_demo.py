@@ -63,6 +63,7 @@ def test_an_earlier_run_is_set_aside_whole(tmp_path: Path, capsys: pytest.Captur
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_a_product_that_is_there_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,9 +11,11 @@ import torch
 
 from data_tools.manifest import read_manifest, verify_files
 from megatron_patches.run_directory import start_launch
+from tests.command_line import verb
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
+from tools import import_checkpoint
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GATED = overrides(
@@ -47,7 +49,9 @@ def contents(folder: Path) -> dict[tuple[str, str], torch.Tensor]:
     return {place: values.reshape(-1) for place, values in whole_tensors(folder).items()}
 
 
-def test_out_and_back_in_bigscience_names(trained: Path, tmp_path: Path) -> None:
+def test_out_and_back_in_bigscience_names(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its gated halves stand in BigScience's order in the files, and in ours again when they are back."""
     done = call("export-universal", trained.name, "--output", tmp_path / "out", runs=trained.parent)
     assert (done.returncode, done.stderr) == (0, "")
@@ -72,7 +76,8 @@ def test_out_and_back_in_bigscience_names(trained: Path, tmp_path: Path) -> None
     found, expected = contents(back), contents(checkpoint)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
-    again = call("import-checkpoint", *words, runs=tmp_path / "runs")
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    again = verb(import_checkpoint, monkeypatch, capsys)(*words)
     assert again.returncode == 2
     assert "has checkpoints already, the newest step-0000000003" in again.stderr
 
@@ -97,7 +102,7 @@ def test_a_large_parameter_is_put_together_in_a_file(
 ) -> None:
     from megatron_patches.checkpoint import state_tensor
     from megatron_patches.exchange import universal_export
-    from megatron_patches.exchange.name_map import OwnNames
+    from megatron_patches.parameters.name_map import OwnNames
 
     checkpoint = trained / "checkpoints" / "step-0000000003"
     for module in (state_tensor, universal_export):
@@ -153,12 +158,12 @@ def test_help_needs_no_torch(verb: str, tmp_path: Path) -> None:
 )
 def test_folders_that_are_no_checkpoints(make: Any, message: str, small_data: SmallData, tmp_path: Path) -> None:
     from data_tools.errors import TrainyardError
-    from megatron_patches.exchange.adoption import ImportRequest, import_checkpoint
+    from megatron_patches.exchange import adoption
     from megatron_patches.run_directory import RunDirectory
 
     (tmp_path / "folder").mkdir()
     make(tmp_path / "folder")
-    request = ImportRequest(tmp_path / "folder", small_data.run(tmp_path), "trainyard")
+    request = adoption.ImportRequest(tmp_path / "folder", small_data.run(tmp_path), "trainyard")
     with pytest.raises(TrainyardError, match=message):
-        import_checkpoint(request, RunDirectory(tmp_path / "run"))
+        adoption.import_checkpoint(request, RunDirectory(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

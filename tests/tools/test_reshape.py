@@ -16,11 +16,13 @@ from megatron_patches.checkpoint import state_tensor
 from megatron_patches.checkpoint.offline import plan_files
 from megatron_patches.checkpoint.reshape import reshape_checkpoint
 from megatron_patches.checkpoint.state_tensor import StateTensor, Stretch
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run_directory import start_launch
+from tests.command_line import Call, verb
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
+from tools import reshape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAYOUT = overrides(parallel__tensor=2, training__precision="bf16", training__steps=5)
@@ -84,15 +86,22 @@ def test_a_run_continues_from_it_as_from_the_original(
     assert_same_elements(*(path / "checkpoints" / "step-0000000005" for path in (launch.run.path, trained)))
 
 
-def call(*arguments: str, runs: Path) -> subprocess.CompletedProcess[str]:
+def execute(*arguments: str, runs: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable, "TRAINYARD_RUNS": str(runs)}
     command = [CHECKOUT / "tools" / "reshape", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def call(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`tools/reshape` in this process."""
+    monkeypatch.setenv("TRAINYARD_RUNS", str(trained.parent))
+    return verb(reshape, monkeypatch, capsys)
+
+
+def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path, call: Call) -> None:
     words = (f"{trained.name}@3", "--files", "2", "--weights-only", "--output", str(tmp_path / "weights"))
-    done = call(*words, runs=trained.parent)
+    done = execute(*words, runs=trained.parent)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {
         "weights-00000.safetensors", "weights-00001.safetensors", "config.yaml", "manifest.json",
@@ -102,7 +111,7 @@ def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path) -> Non
     found = contents(tmp_path / "weights")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
-    again = call(*words, runs=trained.parent)
+    again = call(*words)
     assert (again.returncode, again.stderr) == (
         2, f"error: {tmp_path / 'weights'} exists; name another folder, or move it away\n",
     )  # fmt: skip
@@ -119,7 +128,9 @@ def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path) -> Non
         (("{truncated}",), "bytes, its manifest says"),
     ],
 )
-def test_bad_input_leaves_nothing(words: tuple[str, ...], message: str, trained: Path, tmp_path: Path) -> None:
+def test_bad_input_leaves_nothing(
+    words: tuple[str, ...], message: str, trained: Path, tmp_path: Path, call: Call
+) -> None:
     places = {"folder": tmp_path / "folder", "trained": trained}
     places["folder"].mkdir()
     for kind in ("damaged", "truncated"):
@@ -130,7 +141,7 @@ def test_bad_input_leaves_nothing(words: tuple[str, ...], message: str, trained:
     before = sorted(tmp_path.iterdir())
     given = [word.format(**places) for word in words]
     files = [] if "--files" in given else ["--files", "2"]
-    done = call(*given, *files, "--output", str(tmp_path / "out"), runs=trained.parent)
+    done = call(*given, *files, "--output", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert sorted(tmp_path.iterdir()) == before
@@ -152,9 +163,12 @@ def test_a_checkpoint_of_weights_has_none_to_leave_out(trained: Path, tmp_path: 
         reshape_checkpoint(tmp_path / "weights", tmp_path / "again", 1, weights_only=True)
 
 
-def test_a_checkpoint_that_lies_alone_is_read(trained: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_lies_alone_is_read(
+    trained: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(source(trained), tmp_path / "alone")
-    done = call(f"{tmp_path}/alone", "--files", "1", "--output", str(tmp_path / "out"), runs=tmp_path)
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path))
+    done = call(tmp_path / "alone", "--files", 1, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["facts"]["step"] == 3
 

@@ -11,6 +11,8 @@ import pytest
 
 from data_tools.errors import TrainyardError
 from megatron_patches.config import load_run
+from tests.command_line import Call, verb
+from tools import runs
 from tools.runs_catalogue import RunLine, describe_all, describe_line, find_run, run_files, short
 from tools.runs_compare import ABSENT, Difference, compare_runs, resolved_values
 from tools.runs_fields import KeyLine, explain_keys
@@ -22,11 +24,19 @@ from tools.runs_show import percentage, view_run
 from tools.runs_table import markdown, table_in_readme, write_table
 
 
-def call(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def execute(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The real executable of a copied checkout."""
     environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable, "COLUMNS": "200"}
     command = [checkout / "tools" / "runs", *arguments]
     return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def call(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`tools/runs` of a copied checkout, in this process: exit code, and what it printed."""
+    monkeypatch.setattr(runs, "CHECKOUT", checkout)
+    monkeypatch.setenv("COLUMNS", "200")
+    return verb(runs, monkeypatch, capsys)
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
@@ -380,13 +390,13 @@ def test_a_file_in_the_way_leaves_nothing_half_written(checkout: Path) -> None:
     assert files_under(checkout) == before
 
 
-def test_the_executable(whole_checkout: Path) -> None:
-    listed = call(whole_checkout, "list")
+def test_the_executable(whole_checkout: Path, call: Call) -> None:
+    listed = execute(whole_checkout, "list")
     assert listed.returncode == 0, listed.stderr
     assert "tr3d-1B3-more-warmup" in listed.stdout
-    assert json.loads(call(whole_checkout, "list", "tr20", "--json").stdout)[0]["run"] == "tr20a-125M-baseline"
+    assert json.loads(call("list", "tr20", "--json").stdout)[0]["run"] == "tr20a-125M-baseline"
 
-    shown = call(whole_checkout, "show", "tr3d-1B3-more-warmup", "--processes", "64", "--fields")
+    shown = call("show", "tr3d-1B3-more-warmup", "--processes", "64", "--fields")
     for expected in (
         "data 4",
         "1,316,605,952",
@@ -396,28 +406,26 @@ def test_the_executable(whole_checkout: Path) -> None:
         "training.steps",
     ):
         assert expected in shown.stdout
-    assert json.loads(call(whole_checkout, "show", "tr0a-4M-stdlib", "--json").stdout)["layout"]["tensor"] == 2
+    assert json.loads(call("show", "tr0a-4M-stdlib", "--json").stdout)["layout"]["tensor"] == 2
 
     overrides = ["--training.seed", "77", "--optimizer.weight_decay=0.3"]
-    short_view = call(whole_checkout, "show", "tr0a-4M-stdlib", *overrides).stdout
+    short_view = call("show", "tr0a-4M-stdlib", *overrides).stdout
     assert ("weight decay 0.3" in short_view, "training.seed" in short_view) == (True, False)
     assert not any(line.endswith(" ") for line in short_view.splitlines())
-    assert re.search(
-        r"^training\.seed +77$", call(whole_checkout, "show", "tr0a-4M-stdlib", *overrides, "--keys").stdout, re.M
-    )
+    assert re.search(r"^training\.seed +77$", call("show", "tr0a-4M-stdlib", *overrides, "--keys").stdout, re.M)
 
-    assert "\noptimizer with name: muon\n" in call(whole_checkout, "fields", "optimizer").stdout
-    assert json.loads(call(whole_checkout, "fields", "evaluation", "--json").stdout)[1]["heading"] == "evaluation"
+    assert "\noptimizer with name: muon\n" in call("fields", "optimizer").stdout
+    assert json.loads(call("fields", "evaluation", "--json").stdout)[1]["heading"] == "evaluation"
 
-    made = call(whole_checkout, "new", "tr21a-1B3-no-positions", "--base", "tr3d-1B3-more-warmup", "--why", "rotary")
+    made = call("new", "tr21a-1B3-no-positions", "--base", "tr3d-1B3-more-warmup", "--why", "rotary")
     assert made.returncode == 0, made.stderr
-    assert "same settings" in call(whole_checkout, "diff", "tr21a-1B3-no-positions").stdout
-    differences = call(whole_checkout, "diff", "tr21a-1B3-no-positions", "tr20a-125M-baseline").stdout
+    assert "same settings" in call("diff", "tr21a-1B3-no-positions").stdout
+    differences = call("diff", "tr21a-1B3-no-positions", "tr20a-125M-baseline").stdout
     assert "model.hidden_size" in differences
 
-    linted = call(whole_checkout, "lint")
+    linted = call("lint")
     assert (linted.returncode, linted.stdout.count("\n")) == (1, 1)
-    assert call(whole_checkout, "lint", "tr21a-1B3-no-positions").returncode == 0
+    assert call("lint", "tr21a-1B3-no-positions").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -435,32 +443,32 @@ def test_the_executable(whole_checkout: Path) -> None:
         (["list", "tr6", "--write"], "the table in train/README.md has all runs"),
     ],
 )
-def test_the_executable_refuses(whole_checkout: Path, arguments: list[str], message: str) -> None:
-    before = files_under(whole_checkout / "train")
-    done = call(whole_checkout, *arguments)
+def test_the_executable_refuses(checkout: Path, call: Call, arguments: list[str], message: str) -> None:
+    before = files_under(checkout / "train")
+    done = call(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert files_under(whole_checkout / "train") == before
+    assert files_under(checkout / "train") == before
 
 
-def test_a_run_that_does_not_load_is_listed_as_such(whole_checkout: Path) -> None:
-    path = whole_checkout / "train" / "tr0-stdlib-gpt" / "tr0a-4M-stdlib.yaml"
+def test_a_run_that_does_not_load_is_listed_as_such(checkout: Path, call: Call) -> None:
+    path = checkout / "train" / "tr0-stdlib-gpt" / "tr0a-4M-stdlib.yaml"
     path.write_text("why: broken\n")
-    readme = (whole_checkout / "train" / "README.md").read_bytes()
-    done = call(whole_checkout, "list")
+    readme = (checkout / "train" / "README.md").read_bytes()
+    done = call("list")
     assert done.returncode == 2
     assert "tr20a-125M-baseline" in done.stdout
     assert "model is missing" in done.stderr
-    assert call(whole_checkout, "list", "--write").returncode == 2
-    assert (whole_checkout / "train" / "README.md").read_bytes() == readme
+    assert call("list", "--write").returncode == 2
+    assert (checkout / "train" / "README.md").read_bytes() == readme
 
 
-def test_writing_the_table(whole_checkout: Path) -> None:
-    readme = whole_checkout / "train" / "README.md"
+def test_writing_the_table(checkout: Path, call: Call) -> None:
+    readme = checkout / "train" / "README.md"
     fresh = readme.read_bytes()
     readme.write_text(readme.read_text().replace("| 10B |", "| 1B |"))
     assert readme.read_bytes() != fresh
-    assert call(whole_checkout, "list", "--write").returncode == 0
+    assert call("list", "--write").returncode == 0
     assert readme.read_bytes() == fresh

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import verb
 from tests.small_training import SmallData
+from tools import tflops
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -90,9 +92,12 @@ def test_a_profile_says_where_the_time_goes(
         (["RUN", "--training.global_batch_size", "4096"], "data.max_epochs"),
     ],
 )
-def test_bad_input(small_data: SmallData, tmp_path: Path, words: list[str], said: str) -> None:
+def test_bad_input(
+    small_data: SmallData, tmp_path: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     words = [yaml_of(small_data, tmp_path) if word == "RUN" else word for word in words]
-    done = bench(*words, temporary=tmp_path)
+    done = verb(tflops, monkeypatch, capsys)("bench", *words)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from megatron_patches.engine.interface import StatePiece
     from megatron_patches.parallel.process_groups import ProcessGroups
+    from megatron_patches.parallel.state_piece import StatePiece
 
 ROWS, COLUMNS, PARAMETERS = 6, 1000, 3  # a file of some pages; ranks share the rows
 KINDS = ("weight", "exp_avg")
@@ -58,7 +58,7 @@ def run_trial(trial: Trial) -> Report:
     from megatron_patches.checkpoint.folders import remove_partial, step_of
     from megatron_patches.checkpoint.resume import load_newest_whole
     from megatron_patches.checkpoint.saver import SaveOrder, Saver
-    from megatron_patches.layout import Layout
+    from megatron_patches.parallel.layout import Layout
     from megatron_patches.parallel.process_groups import start_process_groups
 
     world = int(os.environ["WORLD_SIZE"])
@@ -72,8 +72,7 @@ def run_trial(trial: Trial) -> Report:
     found = load_newest_whole(folder, pieces, groups, report=lambda path, _: damaged.append(step_of(path)))
     step = int(found.manifest.facts["step"]) if found else 0  # type: ignore[arg-type]
     check(pieces, step)
-    saver = Saver(folder, CheckpointConfig(**trial.rules), groups)
-    saver.reserve(pieces)
+    saver = Saver(folder, CheckpointConfig(**trial.rules), groups, pieces)
     inject(trial, groups)
     saved: list[int] = []
     removed = 0
@@ -109,8 +108,8 @@ def make_pieces(groups: ProcessGroups) -> list[StatePiece]:
     """Of each parameter every rank holds a stretch of a flat tensor, as under ZeRO 1; lengths are uneven."""
     import torch
 
-    from megatron_patches.engine.interface import StatePiece
-    from megatron_patches.parallel.tensor_slice import TensorSlice
+    from megatron_patches.parallel.state_piece import StatePiece
+    from megatron_patches.parameters.tensor_slice import TensorSlice
 
     world, rank, elements = groups.layout.world_size, groups.rank, ROWS * COLUMNS
     share = -(-elements // world) + 7

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.layout import plan_layout, require_whole_batches
-from megatron_patches.model_summary import describe_model
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
 from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.training_config import BatchRampConfig
 from tools.runs_catalogue import find_run, run_files
 from tools.runs_compare import compare_runs
@@ -37,7 +37,7 @@ def load(name: str) -> RunConfig:
 
 
 def parameters(name: str) -> int:
-    return count_parameters(load(name).model, load(name).data.sequence_length).total
+    return count_parameters(load(name).model, load(name).lengths).total
 
 
 def differing_keys(first: str, second: str) -> set[str]:
@@ -132,7 +132,7 @@ def test_effective_positions(name: str, position: str) -> None:
 def test_runs_that_were_no_alibi_say_so(name: str) -> None:
     config = load(name)
     assert "its bias was never used" in config.why
-    assert "no positions" in describe_model(config.model)
+    assert "no positions" in config.architecture.describe(config.model)
 
 
 def test_tr1_is_the_published_run() -> None:

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig, load_run
+from megatron_patches.config import load_run
 from megatron_patches.layout import plan_layout
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
 from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run_config import RunConfig
 from megatron_patches.run_summary import tokens_per_step
+from tests.small_model import causal_lengths
 from tools.runs_catalogue import find_run, run_files
 from tools.runs_lint import lint_all
 
@@ -38,14 +40,14 @@ def test_the_demo_is_tensor_parallel_in_fp32_and_small() -> None:
     assert config.training.precision == "fp32"
     assert config.parallel.tensor == 2
     assert config.parallel.processes_per_node == 2
-    assert abs(count_parameters(config.model, config.data.sequence_length).total / 4e6 - 1) < 0.05
+    assert abs(count_parameters(config.model, config.lengths).total / 4e6 - 1) < 0.05
     assert config.evaluation is not None
 
 
 def test_tr20a_is_gpt2_small_with_the_shared_vocabulary() -> None:
     config = load("tr20a-125M-baseline")
     model, training = config.model, config.training
-    assert count_parameters(model, 1024).total == 124_439_808 + (50_349 - 50_257) * 768
+    assert count_parameters(model, causal_lengths(1024)).total == 124_439_808 + (50_349 - 50_257) * 768
     assert model.vocab_size == 50_304 + 45
     assert (model.tied_head, model.activation, model.init_std, model.init_residual_scaling) == (
         True,

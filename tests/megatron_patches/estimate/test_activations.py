@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from megatron_patches.config import RunConfig
 from megatron_patches.estimate.activations import activations
-from megatron_patches.layout import Layout
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run_config import RunConfig
 from tests.live_bytes import watch
 from tests.ranks import run_on_ranks
 
@@ -58,9 +58,8 @@ def kept(layout: Layout, precision: str) -> dict[tuple[str, str, int], int]:
     """Bytes that a forward pass and its loss leave alive, of each model, kind and micro-batch."""
     import torch
 
-    from megatron_patches.engine.build import PRECISIONS
+    from megatron_patches.engine.build import PRECISIONS, blueprint_of
     from megatron_patches.models.build import PlainModel
-    from megatron_patches.models.gpt import gpt_layers
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import kernels_of
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -74,13 +73,12 @@ def kept(layout: Layout, precision: str) -> dict[tuple[str, str, int], int]:
             for micro_batch in (1, 4):
                 config = run(name, kind, micro_batch, precision)
                 own = replace(groups, kernels=kernels_of(config.training))
-                specs = gpt_layers(config.model, SEQUENCE, own, randomness, config.training.recomputation)
-                model = PlainModel(specs, seed=0)
+                model = PlainModel(blueprint_of(config, own, randomness))
                 tokens = torch.randint(192, (micro_batch, SEQUENCE))
                 weights = torch.ones(tokens.shape)
                 randomness.start_step(1)
                 with watch() as watched:
-                    loss = weighted_loss(model(tokens), (tokens, weights), groups)
+                    loss = weighted_loss(model({"tokens": tokens}), (tokens, weights), groups)
                 found[name, kind, micro_batch] = watched.without([loss, *model.parameters()])
     return found
 
@@ -95,7 +93,7 @@ def test_activations_are_within_a_tenth_of_what_is_alive(model: str, layout: str
         for micro_batch in (1, 4):
             config = run(model, kind, micro_batch)
             estimate = activations(config, LAYOUTS[layout], device="cpu")
-            total = estimate.stem + LAYERS * estimate.block + estimate.head + estimate.logits
+            total = estimate.stem + LAYERS * estimate.blocks["layers"] + estimate.head + estimate.logits
             alive = measured(layout, "fp32")[0][model, kind, micro_batch]
             assert total == pytest.approx(alive, rel=0.1), (kind, micro_batch, total / alive)
 
@@ -106,11 +104,11 @@ def test_in_bf16_too(model: str) -> None:
     for kind in KINDS:
         config = run(model, kind, 4, "bf16")
         estimate = activations(config, LAYOUTS["single"], device="cpu")
-        total = estimate.stem + LAYERS * estimate.block + estimate.head + estimate.logits
+        total = estimate.stem + LAYERS * estimate.blocks["layers"] + estimate.head + estimate.logits
         assert total == pytest.approx(measured("single", "bf16")[0][model, kind, 4], rel=0.1), kind
 
 
 def test_a_gpu_keeps_narrower_masks_than_a_cpu() -> None:
     config, layout = run("dropout", "none", 4), LAYOUTS["single"]
-    on_gpu, on_cpu = (activations(config, layout, device=device).block for device in ("cuda", "cpu"))  # type: ignore[arg-type]
+    on_gpu, on_cpu = (activations(config, layout, device=device).blocks["layers"] for device in ("cuda", "cpu"))  # type: ignore[arg-type]
     assert on_gpu < on_cpu

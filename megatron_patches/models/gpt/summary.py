@@ -1,10 +1,9 @@
-"""A model and its objective in a line each: what is there always, then what differs from GPT-2."""
+"""A GPT in a line: what is there always, then what differs from GPT-2."""
 
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.objectives.objective_config import ObjectiveConfig, PrefixLMConfig
 
 
-def describe_model(model: ModelConfig) -> str:
+def describe_gpt(model: ModelConfig) -> str:
     """For example `24 blocks, width 2048, 16 heads (4 key/value), rotary, swiglu 5504, rmsnorm, untied head`."""
     heads = f"{model.attention_heads} heads"
     if model.groups != model.attention_heads:
@@ -42,22 +41,3 @@ def _dropouts(model: ModelConfig) -> list[str]:
     if len(set(shares.values())) == 1:
         return [f"dropout {model.hidden_dropout:g}"] if model.hidden_dropout else []
     return [f"dropout {share:g} of {place}" for place, share in shares.items() if share]
-
-
-def describe_objective(objective: ObjectiveConfig) -> str:
-    """For example `prefix-LM, loss on targets only, attention reset at documents`."""
-    switches = {
-        "attention reset at documents": objective.reset_attention,
-        "positions reset at documents": objective.reset_positions,
-        "no loss after end of document": not objective.loss_after_end_of_document,
-        f"label smoothing {objective.label_smoothing:g}": objective.label_smoothing > 0,
-        f"z-loss {objective.z_loss:g}": objective.z_loss > 0,
-    }
-    return ", ".join([*_kind(objective), *(text for text, is_on in switches.items() if is_on)])
-
-
-def _kind(objective: ObjectiveConfig) -> list[str]:
-    if not isinstance(objective, PrefixLMConfig):
-        return ["causal"]
-    loss = "loss on targets only" if objective.loss_on_targets_only else "loss on the prefix too"
-    return ["prefix-LM", loss, *["reweighted by position"] * objective.reweight_by_position]

@@ -9,33 +9,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from megatron_patches.parallel.tensor_slice import TensorSlice
+from megatron_patches.parameters.row import ParameterRow
+from megatron_patches.parameters.tensor_slice import TensorSlice
 
 ROWS_PER_BLOCK = 256  # 256 x 14,336 fp32 numbers are 14 MB; part of the definition of every run's initial weights
 
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """Slice, distribution and replication of one parameter on this rank."""
+    """A parameter's row in its architecture's table, and what this rank holds of it."""
 
+    row: ParameterRow
     slice: TensorSlice
-    initial: Literal["normal", "zeros", "ones"]
-    deviation: float = 0.0
     tensor_replicated: bool = True
     """every tensor-parallel rank holds the same values"""
     partial_gradient: bool = False
     """each tensor-parallel rank computes a part of the gradient, and they must be summed"""
-    stack: int | None = None
-    """dimension that counts matrices, where several are fused: 0 of a gated MLP's (2, ffn, hidden)"""
+
+    @classmethod
+    def on_rank(cls, row: ParameterRow, part: int, parts: int, sequence_parallel: bool) -> "ParameterInfo":
+        """What rank `part` of so many tensor-parallel ranks holds, which may share the tokens too."""
+        whole = row.cut_dimension(parts) is None
+        shares = {"features": parts > 1, "tokens": sequence_parallel, None: False}[row.partial]
+        return cls(row, row.slice_of(part, parts), tensor_replicated=whole, partial_gradient=whole and shares)
 
 
 def describe(parameter: nn.Parameter, info: ParameterInfo) -> None:
-    """Attach the description; every parameter of a Trainyard layer has one."""
+    """Attach the description; every parameter of a model has one."""
     assert parameter.numel() == info.slice.elements
     parameter.trainyard_info = info  # type: ignore[attr-defined]
 
@@ -43,7 +47,7 @@ def describe(parameter: nn.Parameter, info: ParameterInfo) -> None:
 def info_of(parameter: nn.Parameter) -> ParameterInfo:
     """The description attached by `describe`."""
     info = getattr(parameter, "trainyard_info", None)
-    assert isinstance(info, ParameterInfo), "a layer created a parameter without describing it"
+    assert isinstance(info, ParameterInfo), "a parameter was made outside the layers of a model"
     return info
 
 
@@ -52,19 +56,14 @@ def is_first_stages(parameter: nn.Parameter) -> bool:
     return not getattr(parameter, "ds_pipe_replicated", False)
 
 
-def shape_of(parameter: nn.Parameter) -> torch.Size:
-    """The parameter's own shape, also where ZeRO 3 has shared it out and left an empty tensor in its place."""
-    return getattr(parameter, "ds_shape", parameter.shape)
-
-
-def draw(name: str, info: ParameterInfo, seed: int) -> Tensor:
+def draw(row: ParameterRow, box: TensorSlice, seed: int) -> Tensor:
     """The initial values of one slice, fp32 on the CPU, in the box's shape; equal on every layout."""
-    shape = info.slice.shape
-    if info.initial == "zeros":
+    shape = box.shape
+    if row.initial == "zeros":
         return torch.zeros(shape)
-    if info.initial == "ones":
+    if row.initial == "ones":
         return torch.ones(shape)
-    return torch.cat([block * info.deviation for block in _normal_rows(name, info.slice, seed)]).view(shape)
+    return torch.cat([block * row.deviation for block in _normal_rows(row.name, box, seed)]).view(shape)
 
 
 def _normal_rows(name: str, box: TensorSlice, seed: int) -> Iterator[Tensor]:

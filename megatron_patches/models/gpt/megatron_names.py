@@ -6,12 +6,12 @@ A pipeline names a parameter by the number of its layer in the list of specs, fu
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data_tools.errors import TrainyardError
-from megatron_patches.exchange.name_map import NameMap, NameRule
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parameters.name_map import NameMap, NameRule
 
 TITLE = "megatron-deepspeed"
 
@@ -33,7 +33,23 @@ _EMBEDDING = {
 _NO_PARAMETERS = ("*.rotary_emb.inv_freq", "*._extra_state")
 
 
-def megatron_map(names: Iterable[str], model: ModelConfig, settings: dict[str, Any]) -> NameMap:
+class MegatronNames:
+    """What `--names megatron-deepspeed` stands for (`models.architecture.NameFormat`)."""
+
+    def names_found(self, names: Sequence[str], model: ModelConfig, settings: Mapping[str, Any]) -> NameMap:
+        """See `megatron_map`."""
+        return megatron_map(names, model, settings)
+
+    def names_to_write(self, model: ModelConfig) -> NameMap:
+        """Those of BigScience's pipeline."""
+        return bigscience_pipeline(model)
+
+    def setting_differences(self, model: ModelConfig, settings: Mapping[str, Any]) -> list[str]:
+        """See the function of this name."""
+        return setting_differences(model, settings)
+
+
+def megatron_map(names: Iterable[str], model: ModelConfig, settings: Mapping[str, Any]) -> NameMap:
     """The map that fits a checkpoint's names.
 
     Raises:
@@ -88,7 +104,7 @@ def _numbers(pattern: str, names: set[str]) -> list[int]:
     return sorted({int(match[1]) for name in names if (match := re.fullmatch(pattern, name))})
 
 
-def _value_before_gate(model: ModelConfig, settings: dict[str, Any]) -> bool | None:
+def _value_before_gate(model: ModelConfig, settings: Mapping[str, Any]) -> bool | None:
     """BigScience multiplies the first half with the activated second; Microsoft, as NVIDIA, activates the first."""
     if not model.gated:
         return False
@@ -106,7 +122,7 @@ _COMPARED = {
 }
 
 
-def setting_differences(model: ModelConfig, settings: dict[str, Any]) -> list[str]:
+def setting_differences(model: ModelConfig, settings: Mapping[str, Any]) -> list[str]:
     """What their saved command line says that the shapes of tensors do not: heads above all."""
     found = []
     for theirs, ours in _COMPARED.items():

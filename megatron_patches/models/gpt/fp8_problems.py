@@ -1,30 +1,27 @@
-"""What float8's matrices ask of a run's sizes; each message names the nearest values that work."""
+"""What float8's matrices ask of a GPT's sizes; each message names the nearest values that work."""
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from megatron_patches.configuration.divisibility import either, multiples_near
 from megatron_patches.configuration.problems import Problem
-
-if TYPE_CHECKING:
-    from megatron_patches.config import RunConfig
+from megatron_patches.models.architecture import Workload
+from megatron_patches.models.model_config import ModelConfig
 
 MULTIPLE = 16
 """of both dimensions of each matrix that is multiplied in float8 (cuBLAS, "FP8 data types"): 16 bytes"""
 
 
-def check_fp8(config: "RunConfig") -> Iterator[Problem]:
+def fp8_problems(model: ModelConfig, work: Workload) -> Iterator[Problem]:
     """Of each rank's matrices, and of the tokens, over which the gradient of a weight is summed."""
-    if config.training.fp8 == "none":
+    if work.training.fp8 == "none":
         return
-    yield from _widths(config)
-    yield from _keys_and_values(config)
-    yield from _tokens(config)
+    yield from _widths(model, work.layout.tensor)
+    yield from _keys_and_values(model, work.layout.tensor)
+    yield from _tokens(work)
 
 
-def _widths(config: "RunConfig") -> Iterator[Problem]:
-    model, tensor = config.model, config.parallel.tensor
+def _widths(model: ModelConfig, tensor: int) -> Iterator[Problem]:
     for name, width, step in (
         ("hidden_size", model.hidden_size, math.lcm(MULTIPLE * tensor, model.attention_heads)),
         ("ffn_size", model.ffn_size, MULTIPLE * tensor),
@@ -38,9 +35,8 @@ def _widths(config: "RunConfig") -> Iterator[Problem]:
             )
 
 
-def _keys_and_values(config: "RunConfig") -> Iterator[Problem]:
+def _keys_and_values(model: ModelConfig, tensor: int) -> Iterator[Problem]:
     """Where heads share them they have a matrix of their own: this rank's groups, or all of them on every rank."""
-    model, tensor = config.model, config.parallel.tensor
     if model.groups == model.attention_heads or model.hidden_size % MULTIPLE:
         return
 
@@ -59,8 +55,8 @@ def _keys_and_values(config: "RunConfig") -> Iterator[Problem]:
         )
 
 
-def _tokens(config: "RunConfig") -> Iterator[Problem]:
-    micro, length = config.training.micro_batch_size, config.data.sequence_length
+def _tokens(work: Workload) -> Iterator[Problem]:
+    micro, length = work.micro_batch, work.lengths.of("tokens")
     if micro * length % MULTIPLE:
         step = MULTIPLE // math.gcd(MULTIPLE, length)
         yield Problem(

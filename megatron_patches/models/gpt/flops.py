@@ -1,28 +1,8 @@
-"""Floating-point work of a training step, by conventions that are compared in print. Torch-free."""
+"""Floating-point work of a GPT's training step, by conventions that are compared in print. Torch-free."""
 
-from dataclasses import dataclass
-from typing import Literal
-
+from megatron_patches.models.architecture import FlopsPerToken, Recomputation
+from megatron_patches.models.gpt.parameters import gpt_parameters
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.models.parameter_table import parameter_table
-
-Recomputation = Literal["none", "selective", "full"]
-
-
-@dataclass(frozen=True)
-class FlopsPerToken:
-    """FLOPs of one token's training, by convention; they differ by what attention, logits and recomputation count."""
-
-    palm: float
-    """6N + 12LHQT (Chowdhery et al. 2022, appendix B): N parameters that are multiplied with, attention whole"""
-    bigscience: float
-    """24 c l h^2 (1 + s/(6h) + V/(16 l h)), c = 4 with full recomputation, else 3 (Narayanan et al. 2021); the MLP,
-    keys and values at their own sizes"""
-    causal: float
-    """what the mathematics needs: every matrix forward and backward, and of the scores only those that causal
-    attention keeps"""
-    computed: float
-    """what a GPU is given to do: attention whole, and what recomputation repeats"""
 
 
 def flops_per_token(model: ModelConfig, sequence_length: int, recomputation: Recomputation = "none") -> FlopsPerToken:
@@ -82,8 +62,7 @@ def computed_flops(model: ModelConfig, sequence_length: int, recomputation: Reco
 
 def active_parameters(model: ModelConfig, sequence_length: int) -> int:
     """Parameters that a token is multiplied with; of positions and an untied embedding one row is looked up."""
-    looked_up = {"positions"} if model.tied_head else {"positions", "token_embedding"}
-    return sum(row.elements for row in parameter_table(model, sequence_length) if row.part not in looked_up)
+    return sum(row.elements for row in gpt_parameters(model, sequence_length) if not row.looked_up)
 
 
 def _layer_flops(model: ModelConfig, sequence_length: int) -> float:

@@ -1,0 +1,20 @@
+"""Where samples come from: anything with a length and an item for each number."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sample = Mapping[str, NDArray[np.int64]]
+"""arrays by name, of the same shapes for each sample of a source; `tokens` are ids of the tokenizer"""
+
+
+class SampleSource(Protocol):
+    """Samples by number. Each is a pure function of its number, so that any rank may read any sample at any time."""
+
+    def __len__(self) -> int:
+        """How many there are; an epoch reads each once."""
+
+    def __getitem__(self, number: int) -> Sample:
+        """One of them. Raises IndexError where there is none of this number."""

@@ -1,0 +1,1 @@
+"""What goes into a model: declared fields, their lengths, micro-batches, and the stream between layers."""

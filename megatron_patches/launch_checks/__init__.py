@@ -1,0 +1,1 @@
+"""What is looked at before a launch, and what is known of it then."""

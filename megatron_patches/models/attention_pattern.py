@@ -1,0 +1,62 @@
+"""Which keys a query sees, said explicitly; and the mask that stands for it where a kernel needs one."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every query sees every key."""
+
+
+@dataclass(frozen=True)
+class Causal:
+    """A query sees the keys up to its own place; queries and keys are the same tokens."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """A query sees a range of keys of its own: `visible` is int64 `[batch, queries, 2]`, half-open."""
+
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class Documents:
+    """A query sees the keys of its own document: numbers of documents, int64 `[batch, queries]` and `[batch, keys]`.
+
+    With `causal` only those up to its own place, which needs queries and keys to be the same tokens.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    causal: bool = False
+
+
+AttentionPattern = Full | Causal | Ranges | Documents
+
+FULL, CAUSAL = Full(), Causal()
+
+
+def seen_keys(pattern: AttentionPattern, query: Tensor, key: Tensor) -> Tensor | None:
+    """True where a query sees a key, bool `[batch, 1, queries, keys]`; None where no tensor says it (full, causal).
+
+    `query` and `key` are `[batch, heads, places, feature]`. The result has four dimensions: of any other number the
+    fused kernels take none.
+    """
+    if isinstance(pattern, Ranges):
+        places = torch.arange(key.shape[-2], device=key.device)
+        start, stop = pattern.visible[:, None, :, None, 0], pattern.visible[:, None, :, None, 1]
+        return (start <= places) & (places < stop)
+    if isinstance(pattern, Documents):
+        same = pattern.queries[:, None, :, None] == pattern.keys[:, None, None, :]
+        return same & causal_keys(query, key) if pattern.causal else same
+    return None
+
+
+def causal_keys(query: Tensor, key: Tensor) -> Tensor:
+    """True where a key is not behind the query, bool `[queries, keys]`."""
+    queries, keys = (torch.arange(each.shape[-2], device=each.device) for each in (query, key))
+    return keys <= queries[:, None]

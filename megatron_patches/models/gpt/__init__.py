@@ -1,0 +1,1 @@
+"""The GPT family: its parameters, layers, FLOPs, memory, names elsewhere."""

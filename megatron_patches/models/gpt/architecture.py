@@ -1,0 +1,75 @@
+"""What the registry knows of the GPT family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from data_tools.sample_lengths import SampleLengths
+from megatron_patches.batch.fields import DOCUMENTS, POSITIONS, TOKENS, VISIBLE, ModelInputs
+from megatron_patches.configuration.problems import Problem
+from megatron_patches.models.architecture import (
+    Activations,
+    Architecture,
+    FlopsPerToken,
+    NameFormat,
+    Recomputation,
+    Workload,
+)
+from megatron_patches.models.gpt.activations import gpt_activations
+from megatron_patches.models.gpt.flops import flops_per_token
+from megatron_patches.models.gpt.megatron_names import TITLE, MegatronNames
+from megatron_patches.models.gpt.parameters import gpt_parameters, gpt_path
+from megatron_patches.models.gpt.problems import gpt_problems
+from megatron_patches.models.gpt.summary import describe_gpt
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parameters.row import ParameterRow, PathLayer
+
+if TYPE_CHECKING:  # torch
+    from megatron_patches.models.layer_spec import LayerSpec
+    from megatron_patches.parallel.process_groups import ProcessGroups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+
+class GPT(Architecture):
+    """Tokens in, logits of the next ones out: GPT-2 and its descendants."""
+
+    config = ModelConfig
+    parts = ("token_embedding", "positions", "attention", "mlp", "norms", "head")
+    requires = frozenset({TOKENS.name})
+    accepts = frozenset({POSITIONS.name, VISIBLE.name, DOCUMENTS.name})
+    patterns = frozenset({"causal", "ranges", "causal_documents"})
+
+    def parameters(self, model: ModelConfig, lengths: SampleLengths) -> list[ParameterRow]:
+        return gpt_parameters(model, lengths.of("tokens"))
+
+    def path(self, model: ModelConfig) -> list[PathLayer]:
+        return gpt_path(model)
+
+    def flops(self, model: ModelConfig, lengths: SampleLengths, recomputation: Recomputation = "none") -> FlopsPerToken:
+        return flops_per_token(model, lengths.of("tokens"), recomputation)
+
+    def activations(self, model: ModelConfig, workload: Workload) -> Activations:
+        return gpt_activations(model, workload)
+
+    def describe(self, model: ModelConfig) -> str:
+        return describe_gpt(model)
+
+    def problems(self, model: ModelConfig, workload: Workload) -> Iterator[Problem]:
+        return gpt_problems(model, workload)
+
+    def formats(self) -> Mapping[str, NameFormat]:
+        return {TITLE: MegatronNames()}
+
+    def layers(
+        self,
+        model: ModelConfig,
+        lengths: SampleLengths,
+        inputs: ModelInputs,
+        groups: ProcessGroups,
+        randomness: StepRandomness,
+        recomputation: Recomputation = "none",
+    ) -> list[LayerSpec]:
+        from megatron_patches.models.gpt.layers import gpt_layers
+
+        return gpt_layers(model, lengths.of("tokens"), inputs, groups, randomness, recomputation)

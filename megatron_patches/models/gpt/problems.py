@@ -1,0 +1,55 @@
+"""What must hold between a GPT's section and the rest of a run."""
+
+from collections.abc import Iterator
+
+from megatron_patches.batch.fields import POSITIONS
+from megatron_patches.configuration.problems import Problem
+from megatron_patches.models.architecture import Workload
+from megatron_patches.models.gpt.fp8_problems import fp8_problems
+from megatron_patches.models.model_config import ModelConfig
+
+
+def gpt_problems(model: ModelConfig, work: Workload) -> Iterator[Problem]:
+    """Each with the nearest values that work."""
+    yield from _attention_kernel(model, work)
+    yield from _positions(model, work)
+    yield from fp8_problems(model, work)
+
+
+def _attention_kernel(model: ModelConfig, work: Workload) -> Iterator[Problem]:
+    masked = {
+        "model.position_embedding alibi": model.position_embedding.name == "alibi",
+        "objective prefix_lm": work.inputs.attention == "ranges",
+        "objective.reset_attention": work.inputs.within_documents,
+    }
+    needing = [what for what, is_so in masked.items() if is_so]
+    if work.training.attention_kernel == "flash" and needing:
+        yield Problem(
+            "training.attention_kernel",
+            f"training.attention_kernel flash takes no mask and no bias on a GPU, and {' and '.join(needing)} needs "
+            "one; use efficient, math or auto",
+        )
+
+
+def _positions(model: ModelConfig, work: Workload) -> Iterator[Problem]:
+    """What a task needs of positions, and positions that count from each document where nothing can read that."""
+    position, inputs = model.position_embedding, work.inputs
+    if inputs.attention == "ranges" and position.name == "none":
+        yield Problem(
+            "model.position_embedding",
+            "model.position_embedding none leaves objective prefix_lm without the prefix's order: without positions a "
+            "token knows its place by what it sees, and in a prefix each sees all; use learned, rotary or alibi",
+        )
+    if not inputs.has(POSITIONS):
+        return
+    key = "objective.reset_positions"
+    if not position.reads_positions:
+        yield Problem(
+            key, f"{key} has no effect with model.position_embedding {position.name}, which knows distances at most"
+        )
+    elif inputs.within_documents and position.name == "rotary":
+        yield Problem(
+            key,
+            f"{key} has no effect with rotary positions and objective.reset_attention: within a document distances "
+            "stay the same; keep reset_attention alone",
+        )

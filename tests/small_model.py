@@ -1,0 +1,53 @@
+"""Models without a run: a plain module of a `model:` section, for tests of what layers compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_tools.sample_lengths import SampleLengths
+from megatron_patches.batch.fields import TOKENS, ModelInputs
+from megatron_patches.models.architecture import ModelSection, Recomputation
+from megatron_patches.objectives.objective_config import CausalConfig
+
+if TYPE_CHECKING:
+    from megatron_patches.models.blueprint import Blueprint
+    from megatron_patches.models.build import PlainModel
+    from megatron_patches.parallel.process_groups import ProcessGroups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+PLAIN_INPUTS = ModelInputs((TOKENS,), "causal")
+
+
+def causal_lengths(places: int) -> SampleLengths:
+    """Of samples whose every token predicts the next one."""
+    return CausalConfig(name="causal").lengths(places)
+
+
+def blueprint(
+    model: ModelSection,
+    places: int,
+    groups: ProcessGroups,
+    randomness: StepRandomness,
+    recomputation: Recomputation = "none",
+    seed: int = 0,
+    inputs: ModelInputs = PLAIN_INPUTS,
+) -> Blueprint:
+    """Of a model that reads samples of so many places."""
+    from megatron_patches.models.blueprint import draw_up
+
+    return draw_up(model, causal_lengths(places), inputs, groups, randomness, seed, recomputation)
+
+
+def plain_model(
+    model: ModelSection,
+    places: int,
+    groups: ProcessGroups,
+    randomness: StepRandomness,
+    recomputation: Recomputation = "none",
+    seed: int = 0,
+    inputs: ModelInputs = PLAIN_INPUTS,
+) -> PlainModel:
+    """The same, built."""
+    from megatron_patches.models.build import PlainModel
+
+    return PlainModel(blueprint(model, places, groups, randomness, recomputation, seed, inputs))
