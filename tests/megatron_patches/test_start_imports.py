@@ -1,14 +1,15 @@
 """What a rank does not import before its first step, and the patches that see to it (ARCHITECTURE.md, "Start-up")."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import RunConfig
-from tests.ranks import run_on_ranks
+from megatron_patches.config import to_yaml
+from megatron_patches.run_config import RunConfig
 from tests.small_training import SmallData, overrides
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,6 @@ UNUSED = (
     "sympy",
     "wandb",
     "transformer_engine",
-    "boto3",
 )
 
 
@@ -36,14 +36,38 @@ def loaded_by(code: str) -> set[str]:
     return set(run_python(f"import sys\n{code}\nprint(*({UNUSED!r} & sys.modules.keys()))").split())
 
 
-def loaded_after_two_steps(config: RunConfig) -> set[str]:
-    """Which of them a rank has that has trained; not under ZeRO 1 and above, where DeepSpeed compiles a function."""
-    from tests.small_engine import SmallEngine
+TWO_STEPS = """
+import sys
+from pathlib import Path
+from megatron_patches.config import load_resolved
+from tests.small_engine import SmallEngine
+small = SmallEngine(load_resolved(Path(sys.argv[1])))
+small.train(2)
+small.batches.close()
+print("loaded", *sys.modules)
+"""
 
-    small = SmallEngine(config)
-    small.train(2)
-    small.batches.close()
-    return UNUSED & sys.modules.keys()
+
+def loaded_after_two_steps(config: RunConfig, folder: Path) -> list[set[str]]:
+    """Which of them each of two ranks has that has trained, in an interpreter of its own: the fork server of
+    `tests.ranks` has imported more than a launch does. Not under ZeRO 1 and above, where DeepSpeed compiles a function.
+    """
+    (folder / "resolved.yaml").write_text(to_yaml(config))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    settings = {"PYTHONPATH": str(CHECKOUT), "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_STEPS, str(folder / "resolved.yaml")], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **settings, **place, "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    return [set(UNUSED) & set(text.splitlines()[-1].split()) for text in said]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +82,7 @@ def test_a_rank_trains_without_what_it_does_not_use(
     small_data: SmallData, tmp_path: Path, layout: dict[str, int], loaded: set[str]
 ) -> None:
     config = small_data.run(tmp_path, overrides(training__precision="fp32", **layout))
-    assert run_on_ranks(loaded_after_two_steps, 2, config) == [loaded, loaded]
+    assert loaded_after_two_steps(config, tmp_path) == [loaded, loaded]
 
 
 class TestMegatronCore:
