@@ -168,8 +168,8 @@ class BareScript:
         model = build_model(config, self.peers, seed=3)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name != frozen)
-        self.windows = RunData(config.data, CHECKOUT, config.lengths).training_windows
-        self.order = TrainingOrder(len(self.windows), config.training.seed)
+        self.source = RunData(config.data, CHECKOUT, config.lengths).training
+        self.order = TrainingOrder(len(self.source), config.training.seed)
         self.engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=torch.optim.AdamW(groups(model), betas=(0.9, 0.95), eps=1e-8),
@@ -208,7 +208,8 @@ class BareScript:
         samples = np.arange(self.step * size, (self.step + 1) * size).reshape(-1, self.peers.data, micro)
         found = []
         for numbers in samples[:, self.peers.data_rank]:
-            rows = torch.from_numpy(np.stack([self.windows[int(each)] for each in self.order.windows(numbers)]))
+            items = [self.source[int(each)]["tokens"] for each in self.order.numbers(numbers)]
+            rows = torch.from_numpy(np.stack(items))
             found.append((rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
         return found
 

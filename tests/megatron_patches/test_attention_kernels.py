@@ -43,7 +43,7 @@ def run_kernels(kernel: AttentionKernel, compiled: bool) -> tuple[list[Any], set
         compile_blocks(model, backend="aot_eager")
     tokens = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(1))
     with profile() as recorded:
-        weighted_loss(model(tokens), (tokens, torch.ones(tokens.shape)), groups).backward()
+        weighted_loss(model({"tokens": tokens}), (tokens, torch.ones(tokens.shape)), groups).backward()
     called = {event.key for event in recorded.key_averages() if event.key.startswith("aten::")}
     gradients = [parameter.grad.numpy() for parameter in model.parameters() if parameter.grad is not None]
     return gradients, called, Counter(counters["graph_break"]).total()

@@ -50,7 +50,7 @@ def compiled_steps(layout: Layout, names: list[str]) -> dict[str, tuple[float, i
     def gradients(model: torch.nn.Module) -> list[Any]:
         model.zero_grad()
         randomness.start_step(1)
-        weighted_loss(model(tokens), (tokens, torch.ones(tokens.shape)), groups).backward()
+        weighted_loss(model({"tokens": tokens}), (tokens, torch.ones(tokens.shape)), groups).backward()
         return [parameter.grad for parameter in model.parameters()]
 
     for name in names:

@@ -229,7 +229,7 @@ def compiled_difference(layout: Layout, recomputation: str) -> tuple[float, int]
 
     def gradients() -> list[Any]:
         model.zero_grad()
-        weighted_loss(model(tokens), (tokens, torch.ones(tokens.shape)), groups).backward()
+        weighted_loss(model({"tokens": tokens}), (tokens, torch.ones(tokens.shape)), groups).backward()
         return [parameter.grad for parameter in model.parameters()]
 
     expected = [gradient.clone() for gradient in gradients()]

@@ -63,7 +63,7 @@ def losses(models: dict[str, ModelConfig]) -> dict[str, list[float]]:
         found[name] = []
         for step in (1, 2):
             randomness.start_step(step)
-            loss = weighted_loss(plain(tokens), (tokens.roll(-1, 1), torch.ones(tokens.shape)), groups)
+            loss = weighted_loss(plain({"tokens": tokens}), (tokens.roll(-1, 1), torch.ones(tokens.shape)), groups)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from megatron_patches.models.attention_pattern import CAUSAL
 from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.token_context import TokenContext
 from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameters.row import stack_of
 from tests.ranks import run_on_ranks
 
 KINDS = ("none", "selective", "full")
@@ -53,6 +56,15 @@ def bytes_kept(layers: torch.nn.Module, stream: torch.Tensor) -> int:
     return sum(size for reference, size in sizes.values() if not reference.expired())
 
 
+class Causally(torch.nn.Sequential):
+    """Blocks one after the other, whose tokens see all before them."""
+
+    def forward(self, stream: torch.Tensor) -> torch.Tensor:
+        for block in self:
+            stream = block(stream, TokenContext(CAUSAL))
+        return stream
+
+
 def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]]]:
     """Of each model: bytes that the blocks' forward passes keep, its gradients, and random numbers drawn afterwards."""
     from megatron_patches.objectives.loss import weighted_loss
@@ -67,13 +79,13 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
     for name, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | DROPOUTS | switches)
         plain = plain_model(model, SEQUENCE, groups, randomness, kind)
-        blocks = [layer.layer for layer in plain.layers.values() if layer.spec.is_block]
+        blocks = [layer.layer for layer in plain.layers.values() if stack_of(layer.place.spec.name)]
         randomness.start_step(1)
         stream = torch.randn(SEQUENCE // (layout.tensor if layout.sequence_parallel else 1), BATCH, HIDDEN)
-        kept = bytes_kept(torch.nn.Sequential(*blocks), stream)
+        kept = bytes_kept(Causally(*blocks), stream)
         randomness.start_step(2)
         for _ in range(2):  # micro-batches: the second one must not find the streams where a recomputation left them
-            weighted_loss(plain(tokens), (tokens, torch.ones(tokens.shape)), groups).backward()
+            weighted_loss(plain({"tokens": tokens}), (tokens, torch.ones(tokens.shape)), groups).backward()
         with randomness.split_features():
             drawn = torch.rand(3)
         numbers = [*torch.rand(3).tolist(), *drawn.tolist()]

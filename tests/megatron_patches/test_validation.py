@@ -37,17 +37,17 @@ def train_and_measure(launch_directory: str) -> dict[str, Any]:
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     groups = start_process_groups(layout, PRECISIONS[config.training.precision])
     trainer, _ = build_trainer(config, launch, groups)
-    data = RunData(config.data, CHECKOUT)
+    data = RunData(config.data, CHECKOUT, config.lengths)
     [validation] = [callback for callback in trainer.callbacks if isinstance(callback, Validation)]
-    validation.sources = {**validation.sources, "seen": data.training_windows}
+    validation.sources = {**validation.sources, "seen": data.training}
     trainer.fit()
 
     engine: Any = trainer.engine
 
     def measured(first: int, last: int) -> dict[str, tuple[float, float]]:
-        windows: Any = [data.validation_windows[number] for number in range(first, last)]
-        objective, vocabulary = trainer.batches.objective, config.model.vocab_size
-        micro_batches = validation_micro_batches(windows, objective, last - first, 2, vocabulary, groups)
+        samples: Any = [data.validation["validation"][number] for number in range(first, last)]
+        objective, vocabulary = trainer.batches.objective, config.model.vocabulary
+        micro_batches = validation_micro_batches(samples, objective, last - first, 2, vocabulary, groups)
         return {name: (tally.mean, tally.targets) for name, tally in engine.evaluate(micro_batches).items()}
 
     whole = measured(0, 13)

@@ -56,7 +56,7 @@ def _attention(prefix: str, model: TwoStacksConfig) -> Iterator[ParameterRow]:
 
 
 def _mlp(prefix: str, model: TwoStacksConfig) -> Iterator[ParameterRow]:
-    cut = Cut(0, FEATURES, remedy="resize")
+    cut = Cut(0, FEATURES, resizable=True)
     yield _matrix(f"{prefix}.up.linear.weight", (model.features, model.width), "mlp", model, cut)
     yield ParameterRow(f"{prefix}.up.linear.bias", (model.features,), "mlp", matrix=False, initial="zeros", cut=cut)
     yield _matrix(f"{prefix}.down.linear.weight", (model.width, model.features), "mlp", model, Cut(1, FEATURES))
