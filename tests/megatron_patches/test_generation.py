@@ -64,7 +64,7 @@ def logits_of_tensor_parallel_engine(launch_directory: str) -> list[list[float]]
     assert trainer.progress.step == 8
     engine: Any = trainer.engine
     with torch.no_grad():
-        return engine.deepspeed.module(torch.tensor([IDS]))[:, 0].tolist()
+        return engine.deepspeed.module({"tokens": torch.tensor([IDS])})[:, 0].tolist()
 
 
 def test_logits_are_those_of_the_layout_that_trained(
@@ -171,21 +171,22 @@ def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
     loaded_model.load_model(checkpoints_with_weights(RunDirectory(folder)), passed_over=print)
 
 
-def first_logits_after_another_end(folder: Path) -> list[bool]:
-    """Whether the first id's logits hear of a change of the last id: causal, and with a prefix of 6 and of 3."""
-    from dataclasses import replace
-
-    from megatron_patches.generation.loaded_model import load_model
+def first_logits_after_another_end(folder: Path, reads_prefixes: bool, prefix: int) -> bool:
+    """Whether the first id's logits hear of a change of the last id, of the model as it is or with prefixes."""
+    from megatron_patches.generation import loaded_model
     from megatron_patches.objectives.objective_config import PrefixLMConfig
 
-    causal = load_model(checkpoints_with_weights(RunDirectory(folder)), passed_over=print)
-    reads_prefixes = causal.config.model_copy(update={"objective": PrefixLMConfig(name="prefix_lm")})
-    with_prefix = replace(causal, config=reads_prefixes)
-    return [
-        not torch.equal(model.logits(IDS, prefix)[0], model.logits([*IDS[:-1], 7], prefix)[0])
-        for model, prefix in ((causal, 6), (with_prefix, 6), (with_prefix, 3))
-    ]
+    if reads_prefixes:
+        as_saved, objective = loaded_model.load_resolved, PrefixLMConfig(name="prefix_lm")
+        loaded_model.load_resolved = lambda path: as_saved(path).model_copy(update={"objective": objective})
+    model = loaded_model.load_model(checkpoints_with_weights(RunDirectory(folder)), passed_over=print)
+    return not torch.equal(model.logits(IDS, prefix)[0], model.logits([*IDS[:-1], 7], prefix)[0])
 
 
-def test_a_prompt_is_a_prefix_to_a_model_that_reads_one(trained: Path) -> None:
-    assert run_on_ranks(first_logits_after_another_end, 1, trained)[0] == [False, True, False]
+@pytest.mark.parametrize(
+    ("reads_prefixes", "prefix", "hears"), [(False, 6, False), (True, 6, True), (True, 3, False), (True, 0, False)]
+)
+def test_a_prompt_is_a_prefix_to_a_model_that_reads_one(
+    trained: Path, reads_prefixes: bool, prefix: int, hears: bool
+) -> None:
+    assert run_on_ranks(first_logits_after_another_end, 1, trained, reads_prefixes, prefix) == [hears]

@@ -95,7 +95,7 @@ def _record(config: RunConfig, steps: int, groups: ProcessGroups) -> Trained:
     layout = plan_layout(config, groups.layout.world_size)
     small = SmallEngine(config, replace(groups, layout=layout, dtype=PRECISIONS[config.training.precision]))
     seen = small.train(steps)
-    validation = small.engine.evaluate(small.batches.at(0)).item()
+    validation = small.engine.evaluate(small.batches.at(0))["loss"].mean
     small.batches.close()
     weights = [_held(piece) for piece in small.engine.state() if piece.kind == "weight"]
     return Trained(seen, validation, weights, small.engine.parameter_count())
