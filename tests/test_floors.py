@@ -4,7 +4,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,33 @@ def imported_packages(file: Path) -> Iterator[tuple[str, int]]:
             yield node.module.split(".")[0], node.lineno
 
 
+def imported_modules(file: Path) -> Iterator[str]:
+    """Dotted names of modules that a Python file imports, wherever in the file, for types alone too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def circle(imports: Mapping[str, Collection[str]]) -> list[str]:
+    """Some modules of which each imports the next and the last the first; empty where there are none."""
+    done: set[str] = set()
+
+    def follow(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return way[way.index(module) :]
+        if module not in done:
+            for other in imports[module]:
+                if found := follow(other, [*way, module]):
+                    return found
+            done.add(module)
+        return []
+
+    return next((found for module in imports if (found := follow(module, []))), [])
+
+
 def wrong_imports(checkout: Path) -> list[str]:
     return [
         f"{file.relative_to(checkout)}:{line} imports {package}"
@@ -133,6 +160,18 @@ def import_each(*modules: str, path: Path = CHECKOUT) -> subprocess.CompletedPro
 
 def test_imports_point_down() -> None:
     assert wrong_imports(CHECKOUT) == []
+
+
+def test_no_module_of_the_engine_imports_itself_by_others() -> None:
+    files = sorted((CHECKOUT / "megatron_patches").rglob("*.py"))
+    modules = {".".join(file.relative_to(CHECKOUT).with_suffix("").parts): file for file in files}
+    assert len(modules) > 150
+    assert circle({name: sorted(set(imported_modules(file)) & modules.keys()) for name, file in modules.items()}) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": ["b", "c"], "b": [], "c": ["d"], "d": ["b", "c"]}) == ["c", "d"]
+    assert circle({"a": ["b", "c"], "b": ["c"], "c": []}) == []
 
 
 @pytest.mark.parametrize(
