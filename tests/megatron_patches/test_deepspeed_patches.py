@@ -40,7 +40,7 @@ def tied_gradient_norms(config: RunConfig, patched: bool) -> float:
         engine, batch = engine_and_batch(config)
     pipeline = engine.deepspeed
     [(weight, _)] = pipeline.module.get_tied_weights_and_groups()
-    pipeline.set_dataiterator(pairs(batch))
+    pipeline.set_dataiterator(pairs(batch, engine._first))
     run_gradients_only(pipeline, len(batch))
     pipeline._exec_reduce_tied_grads()
     return (weight.grad if patched else weight.grad_accum).norm().item()
