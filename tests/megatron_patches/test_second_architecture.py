@@ -6,6 +6,7 @@ losses, gradient norms and trained weights agree with the single process.
 """
 
 import shutil
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from megatron_patches.events import effective, read_events
 from megatron_patches.run_config import RunConfig
 from megatron_patches.run_directory import Launch, RunDirectory, start_launch
 from tests.ranks import RankFailed, run_on_ranks
+from tests.second_architecture.register import registered
 from tests.second_architecture.run import (
     Trained,
     bytes_held,
@@ -74,6 +76,13 @@ RUNS: dict[str, tuple[int, dict[str, tuple[str, list[str]]]]] = {
 }  # fmt: skip
 EXACT = [(layout, run) for layout, (_, runs) in RUNS.items() if layout != "one" for run, (model, _) in runs.items()
          if model != "bf16" and not model.startswith("dropout")]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> Iterator[None]:
+    """Of this module's tests alone."""
+    with registered():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What is said of a run of a second architecture before it starts: no product file knows of it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from megatron_patches.run_config import RunConfig
 from megatron_patches.run_summary import describe_run
 from megatron_patches.tuning.candidates import candidates
 from tests.ranks import run_on_ranks
-from tests.second_architecture.register import register_all
+from tests.second_architecture.register import register_all, registered
 from tests.second_architecture.run import bytes_kept, two_stacks_run
 from tests.small_training import SmallData, overrides
 from tools.runs_reference import reference
@@ -34,6 +35,13 @@ GPT = "--model={name: gpt, layers: 4, hidden_size: 32, attention_heads: 4, ffn_s
 MUON = "--optimizer={name: muon, learning_rate: 1e-2, rest: {learning_rate: 1e-2}}"
 ADAFACTOR = "--optimizer={name: adafactor, learning_rate: 1e-2}"
 WIDTH, FEATURES, VOCABULARY, HEADS, BUCKETS = 32, 64, 384, 4, 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> Iterator[None]:
+    """Of this module's tests alone."""
+    with registered():
+        yield
 
 
 @pytest.fixture
