@@ -29,14 +29,14 @@ class ModelSection(Section):
     """The `model:` section, whatever its architecture."""
 
     @property
+    @abstractmethod
     def vocabulary(self) -> int:
         """Token ids that the model knows, as many as its key `vocab_size` says; data with others is refused."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def draws(self) -> bool:
         """Whether it drops anything in training."""
-        raise NotImplementedError
 
     @property
     def weights_dropped(self) -> float:

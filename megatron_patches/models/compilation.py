@@ -1,5 +1,6 @@
 """torch.compile, one block at a time."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -7,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
-class CompiledInParts(nn.Module):
+class CompiledInParts(nn.Module, ABC):
     """A module whose `compute` does its work: a block of any architecture."""
 
+    @abstractmethod
     def compute(self, *inputs: Any) -> Tensor:
         """What is compiled."""
-        raise NotImplementedError
 
 
 def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:

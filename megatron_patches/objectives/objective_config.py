@@ -1,5 +1,6 @@
 """The `objective:` section of a run: what a sample asks the model to predict, and what else is added to the loss."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -22,14 +23,14 @@ class LossTerms:
 class ObjectiveSection(Section):
     """The `objective:` section, whatever its kind: what the rest of a run asks it."""
 
+    @abstractmethod
     def lengths(self, sequence_length: int) -> SampleLengths:
         """How long samples are where `data.sequence_length` is this."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def inputs(self) -> ModelInputs:
         """The fields that it gives the model to read."""
-        raise NotImplementedError
 
     @property
     def prompt_inputs(self) -> ModelInputs | None:
@@ -46,9 +47,9 @@ class ObjectiveSection(Section):
         """The settings that need to know where a document ends, as people write them."""
         return []
 
+    @abstractmethod
     def describe(self) -> str:
         """The objective in a few words."""
-        raise NotImplementedError
 
 
 OBJECTIVES: Kinds[ObjectiveSection] = Kinds(default="causal")

@@ -71,7 +71,7 @@ def train_and_stop(launch_directory: str, in_step: int) -> None:
             os.kill(os.getpid(), signal.SIGUSR1)
         return read(self, consumed)
 
-    TrainingBatches.at = read_and_signal  # type: ignore[method-assign]
+    TrainingBatches.at = read_and_signal  # type: ignore[method-assign, assignment]
     train_two_stacks(launch_directory)
 
 
