@@ -47,7 +47,7 @@ demo: install  ## text to a trained, stopped, resumed and writing model, in minu
 test: install-dev  ## every test; those of SLURM where it is installed (make slurm-packages)
 	$(pytest)
 
-test-fast: install-dev  ## those that start no process and no server: 1,500 tests in under 90 seconds
+test-fast: install-dev  ## those that start no process and no server: 1,700 tests in under 90 seconds
 	$(pytest) -m "not slow"
 
 torture: install-dev  ## hundreds of random kills, full disks and damaged files (ROUNDS=1000 for more); tables of what happened
