@@ -46,10 +46,11 @@ class Kinds(Generic[S]):
 
     def _check_name(self, given: Any) -> None:
         """As a union does; a union of one kind is none, and would ask a section of another name for all its keys."""
-        if isinstance(given, Mapping) and given.get("name") not in self._models and "name" in given:
+        name = given.get("name") if isinstance(given, Mapping) else None
+        if name is not None and not (isinstance(name, str) and name in self._models):
             raise PydanticKnownError(
                 "union_tag_invalid",
-                {"discriminator": "'name'", "tag": str(given["name"]), "expected_tags": ", ".join(self._models)},
+                {"discriminator": "'name'", "tag": str(name), "expected_tags": ", ".join(self._models)},
             )
 
     def _adapter(self) -> TypeAdapter[Any]:

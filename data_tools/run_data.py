@@ -174,7 +174,7 @@ class RunData:
         )
 
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
-        """Whether each token has a row in an embedding of so many."""
+        """Token ids of the dataset that a vocabulary of this size lacks."""
         largest = self._facts.largest_token_id
         if largest >= vocab_size:
             yield (
@@ -183,7 +183,7 @@ class RunData:
             )
 
     def training_problems(self, samples: int) -> Iterator[str]:
-        """Whether the training split has samples at all, and enough of them for a run of so many."""
+        """What keeps a run from reading this many training samples."""
         windows = len(self._windows[0])
         if windows == 0:
             yield (
@@ -204,7 +204,7 @@ class RunData:
         return last - first
 
     def validation_problems(self, samples: int) -> Iterator[str]:
-        """Whether the validation split has so many samples."""
+        """What keeps a run from reading this many validation samples."""
         windows = len(self._windows[1])
         if samples > windows:
             yield (

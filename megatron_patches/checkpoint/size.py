@@ -56,7 +56,7 @@ def free_space(folder: Path) -> int:
 
 
 def space_problems(config: RunConfig, checkpoints: Path, free: int) -> Iterator[str]:
-    """Whether so many free bytes have room for the run's next checkpoint."""
+    """What is wrong where the run's next checkpoint takes more than the free bytes."""
     needed = round(checkpoint_size(config).full * ALONGSIDE)
     if free < needed:
         yield (

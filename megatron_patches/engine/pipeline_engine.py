@@ -21,6 +21,7 @@ from megatron_patches.engine.deepspeed_engine import (
     find_placement,
     mixed_precision_optimizer,
 )
+from megatron_patches.engine.optimizer_placement import OptimizerPlacement
 from megatron_patches.models.build import canonical_parameters
 from megatron_patches.objectives.measures import Measures, measure
 from megatron_patches.optim.loss_scale import LossScale
@@ -32,9 +33,18 @@ from megatron_patches.tally import Tally
 class PipelineEngine(DeepSpeedEngine):
     """One forward, one backward over all micro-batches; then tied gradients, then data-parallel ones."""
 
-    def __init__(self, first: Boundary, *rest: Any) -> None:
-        """`first` is what the first stage reads; the rest as for any engine."""
-        super().__init__(*rest)
+    def __init__(
+        self,
+        deepspeed: Any,
+        placement: OptimizerPlacement,
+        groups: ProcessGroups,
+        gradient_clip: float,
+        loss_scale: LossScale | None,
+        measures: Measures,
+        first: Boundary,
+    ) -> None:
+        """`first` is what the first stage reads."""
+        super().__init__(deepspeed, placement, groups, gradient_clip, loss_scale, measures)
         self._first = first
 
     def forward_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
@@ -96,7 +106,7 @@ def start_pipeline_engine(
         config=deepspeed_config(zero_stage, micro_batch_size, groups.layout),
     )
     placement = find_placement(started, parameters, torch_optimizer, groups, tied)
-    return PipelineEngine(first, started, placement, groups, optimizer.gradient_clip, loss_scale, measures)
+    return PipelineEngine(started, placement, groups, optimizer.gradient_clip, loss_scale, measures, first)
 
 
 def pairs(micro_batches: Iterable[MicroBatch], first: Boundary) -> Iterator[tuple[Stream, tuple[Tensor, ...]]]:
