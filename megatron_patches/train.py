@@ -1,18 +1,12 @@
-"""One rank of a launch: `python -m megatron_patches.train LAUNCH_DIRECTORY`, started by torchrun.
-
-Exit codes: 0 finished, or stopped to be continued (then the launch's folder has a file `stopped`, which the launcher
-turns into 75: torchrun would take any other code for a failure), 2 bad input, anything else failed.
-"""
+"""What one rank of a launch does: data, engine and callbacks are built, the run is resumed and trained."""
 
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch.distributed as dist
 
 from data_tools.batch_sampler import BatchSampler
-from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from data_tools.windows import TrainingOrder
 from megatron_patches.batches import TrainingBatches
@@ -141,17 +135,3 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
         checkpointing.resume(trainer, checkpoint)
         remaining = trainer.config.timetable.steps - trainer.progress.step
         trainer.emit(Message(describe_resume(checkpoint, remaining)))
-
-
-def main(launch_directory: Path) -> int:
-    """The command line; returns its exit code."""
-    try:
-        train(Launch(launch_directory))
-        return 0
-    except (TrainyardError, TrainingFailed) as error:
-        print(f"error on rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr, flush=True)
-        return 2 if isinstance(error, TrainyardError) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

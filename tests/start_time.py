@@ -77,8 +77,8 @@ def phases(launch: psutil.Process, started: float, runs: Path) -> Iterator[Phase
         "script, slurm/launch and the plan", node.create_time() - started,
         before.user + before.system + before.children_user + before.children_system,
     )  # fmt: skip
-    rank = wait_for(node, "megatron_patches.train")
-    yield Phase("node and torchrun", rank.create_time() - node.create_time(), cpu_seconds(node))
+    rank = wait_for(node, "megatron_patches.rank")
+    yield Phase("node", rank.create_time() - node.create_time(), cpu_seconds(node))
     times: dict[str, float] = {}
     while "step" not in times:
         still_runs(launch, started)

@@ -135,7 +135,7 @@ def bench(
     folder: Path = typer.Option(Path(), help="On the file system to measure."),
 ) -> None:
     """What a save costs here: the wait beside torch.save, the writing beside dd and sha256, in turns."""
-    from megatron_patches.node import quieten_libraries
+    from megatron_patches.rank_settings import quieten_libraries
 
     quieten_libraries()
     from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost

@@ -27,7 +27,7 @@ def main(
 def _continue(
     folders: Sequence[Path], prompt: str, tokens: int, temperature: float, top_k: int | None, seed: int
 ) -> str:
-    from megatron_patches.node import quieten_libraries
+    from megatron_patches.rank_settings import quieten_libraries
 
     quieten_libraries()  # before what they are imported by
     from megatron_patches.generation.loaded_model import load_model

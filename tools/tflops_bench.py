@@ -12,7 +12,7 @@ from megatron_patches.benchmark.comparison import measure_run
 from megatron_patches.benchmark.record import append, measured
 from megatron_patches.benchmark.text import as_text
 from megatron_patches.benchmark.turns import Turns
-from megatron_patches.node import available_cpus
+from megatron_patches.rank_settings import available_cpus
 from tools.runs_catalogue import find_run
 
 CHECKOUT = Path(__file__).resolve().parents[1]

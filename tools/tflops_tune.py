@@ -12,7 +12,7 @@ from megatron_patches.checkpoint.size import readable
 from megatron_patches.config import load_run
 from megatron_patches.estimate.report import Machines
 from megatron_patches.estimate.step_time import Speeds
-from megatron_patches.node import available_cpus
+from megatron_patches.rank_settings import available_cpus
 from megatron_patches.run_config import RunConfig
 from megatron_patches.tuning.calibration import Measured, Trust, calibrate, trust
 from megatron_patches.tuning.ranking import Ranked, apart, explain, rank

@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_tools.errors import TrainingFailed, TrainyardError
 from megatron_patches.benchmark.turns import Turns
+from megatron_patches.rank_processes import RankEnded, RankPlaces, RankProcesses
 from megatron_patches.run_directory import CHECKOUT, Launch
 
 WORKER = "megatron_patches.benchmark.worker"
@@ -29,53 +30,36 @@ def run_workers(
     words += ["--peer", peer] if peer else []
     words += ["--trace", str(trace.resolve())] if trace else []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(CHECKOUT)}
-    environment |= {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}  # as a launch has it (node.quieten_libraries)
+    environment |= {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}  # as a launch has it (rank_settings.quieten_libraries)
     command = [sys.executable, "-P", "-m", WORKER, *words]
     log = launch.directory / "worker.log"
     with log.open("w") as output:  # the trainer's own log lines go where they would in a job: to a file
-        codes = _run_on_nodes(command, environment, output, world) if job_nodes() > 1 else None
-        codes = codes or _run_here(command, environment, output, world)
+        run = _run_on_nodes if job_nodes() > 1 else _run_here
+        code = run(command, environment, output, world)
     lines = log.read_text(errors="replace").splitlines()
     errors = list(dict.fromkeys(line.removeprefix("error: ") for line in lines if line.startswith("error: ")))
-    if 2 in codes:
+    if code == 2:
         raise TrainyardError("\n".join(errors))
-    if any(codes):
-        failed = next(code for code in codes if code)
-        raise TrainingFailed("\n".join(errors or [*lines[-30:], f"the measurement ended with code {failed}"]))
+    if code:
+        raise TrainingFailed("\n".join(errors or [*lines[-30:], f"the measurement ended with code {code}"]))
     return json.loads((launch.directory / "measurement.json").read_text())
 
 
-def _run_here(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
-    """One process a rank; the first that fails ends the others."""
-    if world == 1:
-        return [
-            subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
-        ]
+def _run_here(command: list[str], environment: dict[str, str], output: IO[str], world: int) -> int:
+    """One process a rank; the first that fails ends the others, and gives the code."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    workers = [
-        subprocess.Popen(
-            command, env=environment | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=output, stderr=subprocess.STDOUT,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
+    places = RankPlaces(world_size=world, first=0, count=world, host="127.0.0.1", port=port)
+    ranks = RankProcesses(command, places, environment, output)
     try:
-        while any(worker.poll() is None for worker in workers):
-            if any(worker.poll() for worker in workers):
-                break
-            try:
-                next(worker for worker in workers if worker.poll() is None).wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                continue
+        while ranks.running:
+            match ranks.next_event():
+                case RankEnded(code=code) if code:
+                    return code
+        return 0
     finally:
-        ended = [worker.poll() for worker in workers]
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    return [code if code is not None else 1 for code in ended]
+        ranks.end(grace=0)
 
 
 def job_nodes() -> int:
@@ -83,7 +67,7 @@ def job_nodes() -> int:
     return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
 
 
-def _run_on_nodes(command: list[str], environment: dict[str, str], output: Any, world: int) -> list[int]:
+def _run_on_nodes(command: list[str], environment: dict[str, str], output: IO[str], world: int) -> int:
     """One task a rank over the job's nodes, by srun; they meet on the first node."""
     listed = subprocess.run(
         ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
@@ -94,4 +78,4 @@ def _run_on_nodes(command: list[str], environment: dict[str, str], output: Any, 
     done = subprocess.run(
         [*srun, *command], env=environment | place, stdout=output, stderr=subprocess.STDOUT, check=False
     )
-    return [done.returncode]
+    return done.returncode

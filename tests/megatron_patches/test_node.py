@@ -1,6 +1,5 @@
-"""One node of a launch: real torchrun, with small workers in place of the trainer."""
+"""One node of a launch: with small workers in place of the ranks."""
 
-import argparse
 import json
 import os
 import signal
@@ -11,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.node import Failure, available_cpus, record_failure, torchrun_arguments
+from megatron_patches.node import Failure, record_failure
+from megatron_patches.rank_settings import available_cpus
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # the node as it is, but for the module that its processes run
-NODE = "import sys; from megatron_patches import node; node.TRAINER = 'worker'; sys.exit(node.main(sys.argv[1:]))"
+NODE = "import sys; from megatron_patches import node; node.RANK = 'worker'; sys.exit(node.main(sys.argv[1:]))"
 
 RECORDS_ITSELF = """
 import json, os, signal, sys, time
 from pathlib import Path
 launch_directory, rank = Path(sys.argv[1]), os.environ["RANK"]
-wanted = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "OMP_NUM_THREADS")
+wanted = ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 text = json.dumps({name: os.environ[name] for name in wanted})
 (launch_directory / f"rank-{rank}.json").write_text(text)
 """
@@ -47,7 +47,6 @@ def start_node(folder: Path, worker: str, nodes: int = 1, rank: int = 0, process
     place = ["--nodes", str(nodes), "--node-rank", str(rank), "--processes", str(processes)]
     meeting = ["--host", "127.0.0.1", "--port", str(20000 + os.getpid() % 10000)]
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{CHECKOUT}"}
-    environment.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
         [sys.executable, "-c", NODE, str(folder), *place, *meeting],
         env=environment,
@@ -73,8 +72,9 @@ def test_two_nodes_meet_and_an_early_request_reaches_each_process(tmp_path: Path
         assert node.returncode == 0
     for rank in (0, 1):
         worker = json.loads((tmp_path / f"rank-{rank}.json").read_text())
-        assert worker.pop("OMP_NUM_THREADS").isdecimal()
-        assert worker == {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        assert worker == {
+            "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"
+        }  # fmt: skip
     assert not (tmp_path / "failure.json").exists()
 
 
@@ -121,9 +121,3 @@ def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4096")
     assert available_cpus() == len(os.sched_getaffinity(0))
 
-
-def test_torchrun_restarts_nothing_and_writes_nothing() -> None:
-    sizes = {"nodes": 4, "node_rank": 3, "processes": 8, "host": "node1", "port": 12345}
-    arguments = torchrun_arguments(argparse.Namespace(launch_directory=Path("runs/x/launches/0001"), **sizes))
-    assert {"--max-restarts=0", "--log-dir=/dev/null", "--rdzv-backend=static"} <= set(arguments)
-    assert arguments[-3:] == ["--module", "megatron_patches.train", "runs/x/launches/0001"]
