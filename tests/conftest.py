@@ -21,6 +21,13 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.sharing import use_own_cpus
+
+        use_own_cpus(config.workerinput)
+
+
 @pytest.hookimpl(optionalhook=True)  # pytest runs without pytest-xdist too
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "FileScheduling":
     from tests.sharing import FileScheduling

@@ -36,18 +36,14 @@ OPTIMIZERS = {
             "--schedule.final_learning_rate=0.1"],
 }  # fmt: skip
 ONE = overrides(training__micro_batch_size=12, parallel__zero_stage=0)
+# A step has two micro-batches; under tensor parallelism alone one, under pipelines alone one more than stages.
 LAYOUTS = {
-    "TP2": (2, overrides(parallel__tensor=2, parallel__zero_stage=0)),
-    "TP4": (4, overrides(parallel__tensor=4, parallel__zero_stage=0)),  # Llama's 2 heads of keys are on 2 ranks each
-    "PP2": (2, overrides(training__micro_batch_size=3, parallel__pipeline=2, parallel__zero_stage=0)),
-    "PP3": (
-        3,
-        overrides(training__micro_batch_size=2, parallel__pipeline=3, parallel__zero_stage=0),
-    ),  # 4 blocks: 2, 1, 1
-    "TP2 PP2": (
-        4,
-        overrides(training__micro_batch_size=3, parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=0),
-    ),
+    "TP2": (2, overrides(training__micro_batch_size=12, parallel__tensor=2, parallel__zero_stage=0)),
+    # Llama's 2 heads of keys are on 2 ranks each
+    "TP4": (4, overrides(training__micro_batch_size=12, parallel__tensor=4, parallel__zero_stage=0)),
+    "PP2": (2, overrides(training__micro_batch_size=4, parallel__pipeline=2, parallel__zero_stage=0)),
+    "PP3": (3, overrides(training__micro_batch_size=3, parallel__pipeline=3, parallel__zero_stage=0)),  # blocks: 2, 1, 1
+    "TP2 PP2": (4, overrides(parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=0)),
     "TP2 DP2 ZeRO-1": (4, overrides(parallel__tensor=2, parallel__zero_stage=1)),
     "DP2 ZeRO-2": (2, overrides(training__micro_batch_size=3, parallel__zero_stage=2)),
     "DP2 ZeRO-3": (2, overrides(training__micro_batch_size=3, parallel__zero_stage=3)),
@@ -55,7 +51,7 @@ LAYOUTS = {
     "TP2 sequence": (2, overrides(parallel__tensor=2, parallel__sequence_parallel="true", parallel__zero_stage=0)),
     "TP2 PP2 DP2": (
         8,
-        overrides(training__micro_batch_size=2, parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=1),
+        overrides(training__micro_batch_size=3, parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=1),
     ),
 }
 MORE_LAYOUTS = {  # of one architecture and optimizer

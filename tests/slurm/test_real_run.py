@@ -11,13 +11,13 @@ from tests.small_training import SmallData, overrides
 
 SCRIPT = CHECKOUT / "train/tr0-stdlib-gpt/tr0a-4M-stdlib.slurm"
 STEPS = 40
-END_SECONDS = 240  # four processes share two cores, and each start imports for 15 s
+END_SECONDS = 240  # four processes share two cores, and each start imports for 10 s
 
 
 def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
     """Submit the run on the small dataset; the same call again is the same submission."""
     words = overrides(
-        parallel__pipeline=2, training__steps=STEPS, training__global_batch_size=4, training__micro_batch_size=1,
+        parallel__pipeline=2, training__steps=STEPS, training__global_batch_size=4, training__micro_batch_size=2,
         data__path=small_data.folder / "text", data__tokenizer=small_data.folder / "tokenizer",
         data__split="80,20", data__max_epochs=5, data__sequence_length=32, checkpoint__every_steps=25,
         evaluation__every_steps=20, evaluation__samples=8,
