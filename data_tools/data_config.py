@@ -2,8 +2,8 @@
 
 from pydantic import Field, model_validator
 
-from data_tools.section import PathText, Section, path_field
-from data_tools.split import parse_split
+from data_tools.datasets.split import parse_split
+from megatron_patches.configuration.section import PathText, Section, path_field
 
 
 class DataConfig(Section):

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.data_config import DataConfig
-from data_tools.dataset_manifest import read_dataset_manifest
-from data_tools.errors import TrainyardError, refuse
-from data_tools.indexed_dataset import IndexedDataset
-from data_tools.manifest import verify_files
-from data_tools.sample_lengths import SampleLengths
-from data_tools.sample_source import SampleSource
-from data_tools.split import split_documents
-from data_tools.tokenizers import find_tokenizer, tokenizer_id
-from data_tools.windows import TokenWindows
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.manifest import read_dataset_manifest
+from data_tools.datasets.split import split_documents
+from data_tools.samples.lengths import SampleLengths
+from data_tools.samples.source import SampleSource
+from data_tools.samples.windows import TokenWindows
+from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
+from megatron_patches.artefacts.manifest import verify_files
+from megatron_patches.errors import TrainyardError, refuse
 
 ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
 

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 NAMES = """\
 names:
@@ -155,10 +155,10 @@ class BareScript:
         import torch
 
         from data_tools.run_data import RunData
-        from data_tools.windows import TrainingOrder
+        from data_tools.samples.windows import TrainingOrder
+        from megatron_patches.checkout import CHECKOUT
         from megatron_patches.deepspeed_patches.no_shared_memory_op import skip_shared_memory_op
         from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
-        from megatron_patches.run_directory import CHECKOUT
 
         skip_shared_memory_op()
         use_cpu_where_there_is_no_cuda()

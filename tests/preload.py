@@ -19,7 +19,7 @@ import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: E402
 import numpy.ma  # noqa: E402, F401
 import torch.profiler._cupti_monitor  # noqa: E402, F401
 
-import megatron_patches.train  # noqa: E402, F401
+import megatron_patches.training.train  # noqa: E402, F401
 import tests.small_engine  # noqa: E402
 import tests.small_training  # noqa: E402, F401
 

@@ -103,7 +103,7 @@ def overrides(name: str) -> list[str]:
 
 def train_all(folder: Path, runs: Path) -> dict[str, Any]:
     """What each run records and saves; its directory stays under `runs`. An error's last line stands for a result."""
-    from megatron_patches.run_directory import start_launch
+    from megatron_patches.run.run_directory import start_launch
     from tests.ranks import RankFailed, run_on_ranks
     from tests.small_training import SmallData, train_launch
 
@@ -125,7 +125,7 @@ def train_all(folder: Path, runs: Path) -> dict[str, Any]:
 
 def result(run: Any) -> dict[str, Any]:
     """Losses and norms of every step, validation losses, and the hash of every tensor file of the newest checkpoint."""
-    from megatron_patches.events import effective, read_events
+    from megatron_patches.run.events import effective, read_events
 
     events = read_events(run.events)
     steps, validations = effective(events, "step"), effective(events, "validation")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from data_tools.manifest import FileRecord, Manifest, build_manifest, record_file, write_manifest
+from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, record_file, write_manifest
 
 RUN = "tr900a-28K-small"
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 if TYPE_CHECKING:
-    from megatron_patches.batches import TrainingBatches
     from megatron_patches.engine.interface import Engine
+    from megatron_patches.objectives.batches import TrainingBatches
     from megatron_patches.parallel.process_groups import ProcessGroups
     from megatron_patches.parallel.randomness import StepRandomness
 
@@ -27,11 +27,11 @@ class SmallEngine:
 
     def __init__(self, config: RunConfig, groups: ProcessGroups | None = None) -> None:
         from data_tools.run_data import RunData
+        from megatron_patches.checkout import CHECKOUT
         from megatron_patches.engine.build import build_engine
         from megatron_patches.parallel.kernels import kernels_of
         from megatron_patches.parallel.randomness import StepRandomness
-        from megatron_patches.run_directory import CHECKOUT
-        from megatron_patches.train import training_batches
+        from megatron_patches.training.train import training_batches
 
         groups = replace(groups or groups_of(config), kernels=kernels_of(config.training))
         self.config = config
@@ -57,8 +57,8 @@ class SmallEngine:
 def groups_of(config: RunConfig) -> ProcessGroups:
     """New process groups for a run on all processes of the test."""
     from megatron_patches.engine.build import PRECISIONS
-    from megatron_patches.layout import plan_layout
     from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.run.layout import plan_layout
 
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     return start_process_groups(layout, PRECISIONS[config.training.precision])

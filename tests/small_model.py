@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data_tools.sample_lengths import SampleLengths
+from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import TOKENS, ModelInputs
-from megatron_patches.models.architecture import ModelSection, Recomputation
+from megatron_patches.configuration.model_section import ModelSection
+from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.objectives.objective_config import CausalConfig
 
 if TYPE_CHECKING:

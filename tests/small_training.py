@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.preprocess import PreprocessRequest, preprocess
-from data_tools.tokenizer_training import train_bpe
-from megatron_patches.config import load_run
-from megatron_patches.run_config import RunConfig
+from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.text.tokenizer_training import train_bpe
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_run
 
 RUN_YAML = """
 why: a run for tests
@@ -62,8 +62,8 @@ def overrides(**settings: object) -> list[str]:
 
 def train_launch(launch_directory: str, environment: dict[str, str] | None = None) -> None:
     """One rank of a launch, for `tests.ranks`."""
-    from megatron_patches.run_directory import Launch
-    from megatron_patches.train import train
+    from megatron_patches.run.run_directory import Launch
+    from megatron_patches.training.train import train
 
     os.environ.update(environment or {})
     train(Launch(Path(launch_directory)))

@@ -20,10 +20,10 @@ from statistics import median
 
 import psutil  # type: ignore[import-untyped]
 
-from megatron_patches.config import load_run
-from megatron_patches.events import read_events
-from megatron_patches.run_directory import run_directory
-from tools.demo import CHECKOUT, SCRIPT, Demo
+from megatron_patches.run.events import read_events
+from megatron_patches.run.reading import load_run
+from megatron_patches.run.run_directory import run_directory
+from tools.commands.demo import CHECKOUT, SCRIPT, Demo
 
 LOOK_EVERY = 0.1
 """seconds; the times themselves come from the kernel and from events, so that a look may be late"""
@@ -71,13 +71,13 @@ def measure_launch() -> list[Phase]:
 
 def phases(launch: psutil.Process, started: float, runs: Path) -> Iterator[Phase]:
     """As the launch goes on."""
-    node = wait_for(launch, "megatron_patches.node")
+    node = wait_for(launch, "megatron_patches.launch.node")
     before = launch.cpu_times()
     yield Phase(
         "script, slurm/launch and the plan", node.create_time() - started,
         before.user + before.system + before.children_user + before.children_system,
     )  # fmt: skip
-    rank = wait_for(node, "megatron_patches.rank")
+    rank = wait_for(node, "megatron_patches.launch.rank")
     yield Phase("node", rank.create_time() - node.create_time(), cpu_seconds(node))
     times: dict[str, float] = {}
     while "step" not in times:

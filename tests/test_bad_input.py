@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches import plan
-from megatron_patches.run_directory import CHECKOUT, start_launch
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.launch import plan
+from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, make_small_data, overrides, train_launch
 

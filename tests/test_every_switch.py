@@ -14,24 +14,24 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from data_tools.errors import TrainyardError
-from data_tools.storage.transfer import Options
-from megatron_patches.config import load_run
+from megatron_patches.artefacts.storage.transfer import Options
 from megatron_patches.configuration.fields import kind_name, section_models
-from megatron_patches.events import effective, read_events
-from megatron_patches.launch_checks.facts import Machines
-from megatron_patches.plan import plan_run, summary
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import start_launch
+from megatron_patches.errors import TrainyardError
+from megatron_patches.launch.facts import Machines
+from megatron_patches.launch.plan import plan_run, summary
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.events import effective, read_events
+from megatron_patches.run.reading import load_run
+from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import make_checkpoint
 from tests.small_engine import SmallEngine, record_steps
 from tests.small_run import SMALL_RUN, write_run
 from tests.small_training import SmallData, train_launch
 from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Refuses, Trains, Writes
-from tools.runs_choices import choices_of
-from tools.sync_due import due_tasks
-from tools.sync_items import items_of, loose_files
+from tools.commands.runs.choices import choices_of
+from tools.commands.sync_to_hub.due import due_tasks
+from tools.commands.sync_to_hub.items import items_of, loose_files
 
 
 def run_file(small_data: SmallData, folder: Path, words: list[str]) -> tuple[Path, list[str]]:

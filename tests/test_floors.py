@@ -5,88 +5,109 @@ import os
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-OURS = {"data_tools", "megatron_patches", "tools", "slurm", "tests", "train"}
+PACKAGES = ("data_tools", "megatron_patches", "tools")
 HEAVY = {"torch", "transformers", "deepspeed", "megatron"}
+SECTIONS = "*_config.py"
+"""Sections of a run's configuration lie beside the code that reads them, and are a floor of their own."""
 
-# floor -> packages that no file of it imports, wherever in the file the import stands
-FORBIDDEN = {
-    "data_tools": (OURS - {"data_tools"}) | HEAVY,
-    "megatron_patches": OURS - {"megatron_patches", "data_tools"},
-    "tools": OURS - {"tools", "megatron_patches", "data_tools"},
+# Bottom to top; a file imports from its own folder and from floors named before it, wherever in it the import stands.
+FLOORS = [
+    "megatron_patches",
+    "megatron_patches/artefacts",
+    "data_tools/text",
+    "data_tools/datasets",
+    "data_tools/samples",
+    "megatron_patches/batch",
+    "megatron_patches/configuration",
+    SECTIONS,
+    "data_tools",
+    "megatron_patches/artefacts/storage",
+    "megatron_patches/artefacts/inventory",
+    "megatron_patches/torch_patches",
+    "megatron_patches/megatron_core_patches",
+    "megatron_patches/deepspeed_patches",
+    "megatron_patches/hardware",
+    "megatron_patches/parameters",
+    "megatron_patches/parallel",
+    "megatron_patches/objectives",
+    "megatron_patches/models/interface",
+    "megatron_patches/models/layers",
+    "megatron_patches/models/gpt",
+    "megatron_patches/models",
+    "megatron_patches/optim/slices",
+    "megatron_patches/optim",
+    "megatron_patches/run",
+    "megatron_patches/checkpoint/files",
+    "megatron_patches/checkpoint",
+    "megatron_patches/checkpoint/offline",
+    "megatron_patches/engine",
+    "megatron_patches/profiling",
+    "megatron_patches/callbacks",
+    "megatron_patches/training",
+    "megatron_patches/estimate",
+    "megatron_patches/launch",
+    "megatron_patches/benchmark",
+    "megatron_patches/exchange",
+    "megatron_patches/generation",
+    "megatron_patches/report",
+    "megatron_patches/tuning",
+    "tools",
+    "tools/run_files",
+    "tools/run_views",
+    "tools/pages",
+    "tools/commands",
+    "tools/commands/checkpoint",
+    "tools/commands/dataset",
+    "tools/commands/inventory",
+    "tools/commands/runs",
+    "tools/commands/sync_to_hub",
+    "tools/commands/tflops",
+]
+
+# Floors with modules that import torch; of these the others are named. Everything else must start without it.
+WITH_TORCH = {
+    "megatron_patches/batch": ["fields"],
+    "megatron_patches/benchmark": ["comparison", "statistics", "turns", "worker_processes"],
+    "megatron_patches/callbacks": [],
+    "megatron_patches/checkpoint": ["identity", "resume_check", "size"],
+    "megatron_patches/checkpoint/files": ["boxes", "stored_files"],
+    "megatron_patches/checkpoint/offline": ["choice"],
+    "megatron_patches/deepspeed_patches": [],
+    "megatron_patches/engine": [],
+    "megatron_patches/exchange": ["deepspeed_folder"],
+    "megatron_patches/generation": [],
+    "megatron_patches/megatron_core_patches": ["narrow_import"],
+    "megatron_patches/models": ["parameter_table", "pipeline_partition", "registry"],
+    "megatron_patches/models/gpt": [
+        *("activations", "architecture", "flops", "fp8_problems", "megatron_names", "parameters", "problems", "summary")
+    ],
+    "megatron_patches/models/interface": ["architecture"],
+    "megatron_patches/models/layers": [],
+    "megatron_patches/objectives": ["tally"],
+    "megatron_patches/optim": ["schedule"],
+    "megatron_patches/optim/slices": [],
+    "megatron_patches/parallel": ["kernels", "layout"],
+    "megatron_patches/parameters": ["name_map", "name_patterns", "row", "tensor_slice"],
+    "megatron_patches/profiling": ["time_breakdown"],
+    "megatron_patches/torch_patches": [],
+    "megatron_patches/training": [],
 }
 
-# what a command line needs in order to check a run; `*_config.py` beside them
-TORCH_FREE_IN_ENGINE = [
-    "accelerator",
-    "batch.fields",
-    "benchmark.comparison",
-    "checkpoint.choice",
-    "checkpoint.folders",
-    "checkpoint.identity",
-    "checkpoint.marks",
-    "checkpoint.resume_check",
-    "checkpoint.retention",
-    "checkpoint.size",
-    "checkpoint.stored_files",
-    "config",
-    "configuration.checks",
-    "configuration.divisibility",
-    "configuration.fields",
-    "configuration.layers",
-    "configuration.layout_checks",
-    "configuration.length_checks",
-    "configuration.merging",
-    "configuration.name_patterns",
-    "configuration.problems",
-    "configuration.yaml_text",
-    "device_checks",
-    "estimate.activations",
-    "estimate.communication",
-    "estimate.memory",
-    "estimate.rank_parameters",
-    "estimate.report",
-    "estimate.step_time",
-    "estimate.text",
-    "events",
-    "hardware",
-    "launch_checks.checks",
-    "launch_checks.facts",
-    "layout",
-    "models.architecture",
-    "models.gpt.architecture",
-    "models.parameter_table",
-    "models.pipeline_partition",
-    "models.registry",
-    "node",
-    "optim.moment_table",
-    "optim.schedule",
-    "parallel.kernels",
-    "parallel.layout",
-    "parameter_count",
-    "parameters.name_map",
-    "parameters.name_patterns",
-    "parameters.row",
-    "parameters.tensor_slice",
-    "plan",
-    "progress",
-    "run_config",
-    "run_directory",
-    "run_summary",
-    "time_breakdown",
-    "timetable",
-    "tuning.candidates",
-    "tuning.fit",
-]
+
+@cache
+def syntax(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
 def imported_packages(file: Path) -> Iterator[tuple[str, int]]:
     """Top-level packages that a Python file imports, with the line."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+    for node in ast.walk(syntax(file)):
         if isinstance(node, ast.Import):
             yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -98,7 +119,7 @@ def imported_packages(file: Path) -> Iterator[tuple[str, int]]:
 
 def imported_modules(file: Path) -> Iterator[str]:
     """Dotted names of modules that a Python file imports, wherever in the file, for types alone too."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+    for node in ast.walk(syntax(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -123,22 +144,42 @@ def circle(imports: Mapping[str, Collection[str]]) -> list[str]:
     return next((found for module in imports if (found := follow(module, []))), [])
 
 
+def floor_of(file: Path, checkout: Path) -> str:
+    """The floor that a file belongs to."""
+    own = file.name.endswith(SECTIONS.removeprefix("*"))
+    return SECTIONS if own else file.relative_to(checkout).parent.as_posix()
+
+
+def modules_of(checkout: Path) -> dict[str, Path]:
+    """Our modules by their dotted names."""
+    files = [file for package in PACKAGES for file in sorted((checkout / package).rglob("*.py"))]
+    return {".".join(file.relative_to(checkout).with_suffix("").parts): file for file in files}
+
+
 def wrong_imports(checkout: Path) -> list[str]:
-    return [
-        f"{file.relative_to(checkout)}:{line} imports {package}"
-        for floor, forbidden in FORBIDDEN.items()
-        for file in sorted((checkout / floor).rglob("*.py"))
-        for package, line in imported_packages(file)
-        if package in forbidden
-    ]
+    """Arrows that point up, and imports of what no module may import."""
+    modules, found = modules_of(checkout), []
+    height = {floor: number for number, floor in enumerate(FLOORS)}
+    for file in modules.values():
+        here = floor_of(file, checkout)
+        for name in sorted(set(imported_modules(file)) & modules.keys()):
+            there = floor_of(modules[name], checkout)
+            if height[there] > height[here]:
+                found.append(f"{file.relative_to(checkout)} imports {name}: {there} stands above {here}")
+        for package, line in imported_packages(file):
+            if package in {"slurm", "tests", "train"}:
+                found.append(f"{file.relative_to(checkout)}:{line} imports {package}")
+    return found
 
 
 def modules_without_torch() -> list[str]:
-    """data_tools, the command lines, and what they need of the engine."""
-    files = [file for folder in ("data_tools", "tools") for file in sorted((CHECKOUT / folder).rglob("*.py"))]
-    files += sorted((CHECKOUT / "megatron_patches").rglob("*_config.py"))
-    dotted = [".".join(file.relative_to(CHECKOUT).with_suffix("").parts) for file in files]
-    return [*dotted, *(f"megatron_patches.{name}" for name in TORCH_FREE_IN_ENGINE)]
+    """All that start without it."""
+    return [
+        name
+        for name, file in modules_of(CHECKOUT).items()
+        if file.name != "__main__.py"
+        and ((floor := floor_of(file, CHECKOUT)) not in WITH_TORCH or file.stem in [*WITH_TORCH[floor], "__init__"])
+    ]
 
 
 IMPORT_EACH = """\
@@ -162,10 +203,16 @@ def test_imports_point_down() -> None:
     assert wrong_imports(CHECKOUT) == []
 
 
-def test_no_module_of_the_engine_imports_itself_by_others() -> None:
-    files = sorted((CHECKOUT / "megatron_patches").rglob("*.py"))
-    modules = {".".join(file.relative_to(CHECKOUT).with_suffix("").parts): file for file in files}
-    assert len(modules) > 150
+def test_every_folder_is_a_floor_and_holds_about_a_dozen_files() -> None:
+    files = [file for file in modules_of(CHECKOUT).values() if not file.name.startswith("__")]
+    assert {floor_of(file, CHECKOUT) for file in files} == set(FLOORS)
+    for folder in {file.parent for file in files}:
+        assert len([file for file in files if file.parent == folder]) <= 16, folder
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    modules = modules_of(CHECKOUT)
+    assert len(modules) > 300
     assert circle({name: sorted(set(imported_modules(file)) & modules.keys()) for name, file in modules.items()}) == []
 
 
@@ -177,19 +224,21 @@ def test_a_circle_is_found() -> None:
 @pytest.mark.parametrize(
     ("file", "text", "found"),
     [
-        ("data_tools/x.py", "import torch.nn", "data_tools/x.py:1 imports torch"),
         (
-            "data_tools/x.py",
-            "def f():\n    from megatron_patches import config",
-            "data_tools/x.py:2 imports megatron_patches",
+            "data_tools/text/x.py", "def f():\n    from data_tools.samples import split",
+            "data_tools/text/x.py imports data_tools.samples.split: data_tools/samples stands above data_tools/text",
         ),
-        ("megatron_patches/a/x.py", "from tools.runs import app", "megatron_patches/a/x.py:1 imports tools"),
+        (
+            "megatron_patches/run/run_config.py", "from data_tools import run_data",
+            "megatron_patches/run/run_config.py imports data_tools.run_data: data_tools stands above *_config.py",
+        ),
         ("tools/x.py", "import json, slurm", "tools/x.py:1 imports slurm"),
     ],
-)
+)  # fmt: skip
 def test_an_import_that_points_up_is_found(tmp_path: Path, file: str, text: str, found: str) -> None:
-    (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).write_text(text)
+    for name, content in {"data_tools/samples/split.py": "", "data_tools/run_data.py": "", file: text}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
     assert wrong_imports(tmp_path) == [found]
 
 

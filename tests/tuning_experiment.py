@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from megatron_patches.tuning.calibration import USUAL_OF_A_CPU, Measured, trust
 from megatron_patches.tuning.ranking import Ranked, apart, rank
 from tests.ranks import run_on_ranks

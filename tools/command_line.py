@@ -1,16 +1,15 @@
 """What every command line shares: a user's mistake is one message on stderr and exit code 2."""
 
 import sys
-from pathlib import Path
 
 import typer
 
-from data_tools.errors import TrainingFailed, TrainyardError
+from megatron_patches.errors import TrainingFailed, TrainyardError
 
 
-def run_app(app: typer.Typer) -> None:
-    """Runs a verb's command line and ends the process with its exit code."""
-    verb = Path(sys.argv[0]).stem.replace("_", "-")
+def run_app(app: typer.Typer, verb: str) -> None:
+    """Runs a verb's command line and ends the process with its exit code; from here on it is called by its own name."""
+    sys.argv[0] = f"tools/{verb}"
     try:
         app(prog_name=f"tools/{verb}")
     except (TrainyardError, OSError) as error:  # an OSError names the file: no permission, no space, a missing folder

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.events import effective, read_events
+from megatron_patches.run.events import effective, read_events
 
 SMOOTHED_STEPS = 10
 

@@ -13,12 +13,12 @@ from megatron_patches.engine.build import blueprint_of, compiles
 from megatron_patches.engine.deepspeed_engine import mixed_precision_optimizer
 from megatron_patches.engine.optimizer_placement import place_optimizer
 from megatron_patches.models.build import PlainModel, canonical_parameters
-from megatron_patches.models.compilation import compile_blocks
+from megatron_patches.models.layers.compilation import compile_blocks
 from megatron_patches.objectives.loss import build_loss
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 
 class BareLoop:

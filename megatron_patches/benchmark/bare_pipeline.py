@@ -12,7 +12,7 @@ from megatron_patches.models.build import Layer, stage_edges
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 
 class StageModule(nn.Module):

@@ -13,7 +13,7 @@ import torch
 
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.save import write_pieces
-from megatron_patches.hardware import cpu_name
+from megatron_patches.hardware.machines import cpu_name
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import TensorSlice
 

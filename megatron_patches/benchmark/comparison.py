@@ -15,24 +15,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import TrainyardError
 from data_tools.run_data import RunData
-from megatron_patches.accelerator import gpu_models, has_gpu
 from megatron_patches.batch.fields import TOKENS
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
-from megatron_patches.config import load_run, to_yaml
-from megatron_patches.device_checks import check_device
+from megatron_patches.checkout import CHECKOUT, runs_root
+from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.memory import estimate_memory
-from megatron_patches.hardware import cpu_name, peak_tflops
-from megatron_patches.layout import plan_layout
-from megatron_patches.models.architecture import FlopsPerToken
+from megatron_patches.hardware.accelerator import gpu_models, has_gpu
+from megatron_patches.hardware.machines import cpu_name, peak_tflops
+from megatron_patches.models.interface.architecture import FlopsPerToken
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.parameter_count import count_parameters
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import CHECKOUT, Launch, runs_root
-from megatron_patches.run_summary import tokens_per_step
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.device_checks import check_device
+from megatron_patches.run.layout import plan_layout
+from megatron_patches.run.parameter_count import count_parameters
+from megatron_patches.run.reading import load_run, to_yaml
+from megatron_patches.run.run_directory import Launch
+from megatron_patches.run.summary import tokens_per_step
 
 # Both sides differ in one thing, the order in which the squares of the gradient's norm are summed. With equal norms 33
 # losses of 33 were equal to the last bit; with the norms as they are, those of the first 20 steps were within 3e-6.

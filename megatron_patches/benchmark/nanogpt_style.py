@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_tools.errors import TrainyardError
 from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.errors import TrainyardError
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 
 class _Block(nn.Module):

@@ -18,7 +18,6 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
-from data_tools.errors import TrainingFailed, TrainyardError
 from data_tools.run_data import RunData
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.benchmark.bare_loop import BareLoop
@@ -26,17 +25,19 @@ from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
 from megatron_patches.benchmark.roof import Roof, measure_roof
 from megatron_patches.benchmark.turns import PROFILED_STEPS
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
-from megatron_patches.config import load_resolved
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.engine.build import PRECISIONS
-from megatron_patches.layout import plan_layout
+from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
-from megatron_patches.progress import StepRecord
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import CHECKOUT, Launch
-from megatron_patches.step_profile import StepProfile
-from megatron_patches.train import build_trainer, training_batches
-from megatron_patches.trainer import Trainer
+from megatron_patches.profiling.step_profile import StepProfile
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout import plan_layout
+from megatron_patches.run.progress import StepRecord
+from megatron_patches.run.reading import load_resolved
+from megatron_patches.run.run_directory import Launch
+from megatron_patches.training.train import build_trainer, training_batches
+from megatron_patches.training.trainer import Trainer
 
 PEERS: dict[str, type[BareLoop] | type[NanoGPTStyleLoop]] = {"loop": BareLoop, "nanogpt": NanoGPTStyleLoop}
 
@@ -166,7 +167,7 @@ def measure(
 
 def profile_steps(trainer: Trainer, steps: int, trace: Path) -> dict[str, float]:
     """Train further steps; seconds of one by kind on this rank. Rank 0 writes the trace."""
-    found = StepProfile(trainer)
+    found = StepProfile(trainer.groups.device, trainer.batches, trainer.engine)
     found.start()
     for number in range(1, steps + 1):
         trainer.train_step()

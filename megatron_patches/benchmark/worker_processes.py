@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from data_tools.errors import TrainingFailed, TrainyardError
 from megatron_patches.benchmark.turns import Turns
-from megatron_patches.rank_processes import RankEnded, RankPlaces, RankProcesses
-from megatron_patches.run_directory import CHECKOUT, Launch
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import TrainingFailed, TrainyardError
+from megatron_patches.launch.rank_processes import RankEnded, RankPlaces, RankProcesses
+from megatron_patches.run.run_directory import Launch
 
 WORKER = "megatron_patches.benchmark.worker"
 

@@ -1,6 +1,6 @@
 """What a feature of the training loop hears of, and what it may use of the loop.
 
-A feature is a `Callback` that overrides what it needs, and is listed in `callbacks/build.py`.
+A feature is a `Callback` that overrides what it needs, and is listed in `training/build_callbacks.py`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from megatron_patches.batches import TrainingBatches
 from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.engine.interface import Engine
+from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.progress import Message, Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import Launch
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.progress import Message, Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
+from megatron_patches.run.run_directory import Launch
 
 Record = StepRecord | ValidationRecord | ProfileRecord | SaveRecord | Message
 """what callbacks tell each other, and the trainer them; a callback passes over kinds that it does not know"""

@@ -2,18 +2,18 @@
 
 from dataclasses import asdict
 
-from data_tools.errors import TrainingFailed
+from megatron_patches.artefacts.folders import Content, list_checkpoints
+from megatron_patches.artefacts.marks import pin
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.save_request import SaveRequest
-from megatron_patches.checkpoint.folders import Content, list_checkpoints
-from megatron_patches.checkpoint.marks import pin
 from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
 from megatron_patches.checkpoint.size import readable
-from megatron_patches.config import to_yaml
-from megatron_patches.progress import Message, Outcome, ValidationRecord
-from megatron_patches.votes import Question
+from megatron_patches.errors import TrainingFailed
+from megatron_patches.parallel.votes import Question
+from megatron_patches.run.progress import Message, Outcome, ValidationRecord
+from megatron_patches.run.reading import to_yaml
 
 
 class Checkpointing(Callback):

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkpoint.saver import SaveRecord
-from megatron_patches.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
-from megatron_patches.run_config import RunConfig
-from megatron_patches.time_breakdown import describe_breakdown
+from megatron_patches.profiling.time_breakdown import describe_breakdown
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
 
 SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about ten steps
 

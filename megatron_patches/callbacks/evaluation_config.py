@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from data_tools.section import Section
+from megatron_patches.configuration.section import Section
 
 
 class EvaluationConfig(Section):

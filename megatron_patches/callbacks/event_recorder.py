@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkpoint.saver import SaveRecord
-from megatron_patches.events import EventWriter
-from megatron_patches.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.run.events import EventWriter
+from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
 
 
 class EventRecorder(Callback):

@@ -2,10 +2,10 @@
 
 from math import isfinite
 
-from data_tools.errors import TrainingFailed
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
-from megatron_patches.progress import Message, StepRecord
-from megatron_patches.training_config import LossScaleConfig
+from megatron_patches.errors import TrainingFailed
+from megatron_patches.run.progress import Message, StepRecord
+from megatron_patches.training.training_config import LossScaleConfig
 
 
 class FiniteGuard(Callback):

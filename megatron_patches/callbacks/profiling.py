@@ -1,10 +1,10 @@
 """A profile of some steps of a launch: `launches/<n>/trace-rank0.json`, and where the time goes."""
 
-from data_tools.errors import TrainingFailed
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.callbacks.profiling_config import ProfileConfig
-from megatron_patches.progress import Message, Outcome, ProfileRecord
-from megatron_patches.step_profile import StepProfile
+from megatron_patches.errors import TrainingFailed
+from megatron_patches.profiling.step_profile import StepProfile
+from megatron_patches.run.progress import Message, Outcome, ProfileRecord
 
 
 class Profiling(Callback):
@@ -51,7 +51,7 @@ class Profiling(Callback):
             return
         trainer.read_numbers()
         with trainer.outside_steps():
-            self._running = StepProfile(trainer)
+            self._running = StepProfile(trainer.groups.device, trainer.batches, trainer.engine)
             self._running.start()
 
     def _finish(self, trainer: TrainingLoop, found: StepProfile) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from time import monotonic
 
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.votes import Question
+from megatron_patches.parallel.votes import Question
 
 SECONDS_BETWEEN_LOOKS = 1.0  # one look at a shared file system a second, by rank 0 alone
 LONGEST_REASON = 500  # characters

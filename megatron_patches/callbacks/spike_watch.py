@@ -6,7 +6,7 @@ from statistics import median
 
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.checkpointing import Checkpointing
-from megatron_patches.progress import Message, StepRecord
+from megatron_patches.run.progress import Message, StepRecord
 
 WINDOW = 100  # steps that the median is over
 LEAST = 20  # steps before there is a median to speak of

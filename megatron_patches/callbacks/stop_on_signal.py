@@ -4,7 +4,7 @@ import signal
 from types import FrameType
 
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
-from megatron_patches.votes import Question
+from megatron_patches.parallel.votes import Question
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
-from megatron_patches.progress import StepRecord, ValidationRecord
+from megatron_patches.run.progress import StepRecord, ValidationRecord
 
 
 class TensorBoardLog(Callback):

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from time import perf_counter
 
-from data_tools.sample_source import SampleSource
-from megatron_patches.batches import validation_micro_batches
+from data_tools.samples.source import SampleSource
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
-from megatron_patches.progress import ValidationRecord
+from megatron_patches.objectives.batches import validation_micro_batches
+from megatron_patches.run.progress import ValidationRecord
 
 
 class Validation(Callback):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from data_tools.manifest import read_manifest
+from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.logging_config import WandbConfig
-from megatron_patches.progress import StepRecord, ValidationRecord
+from megatron_patches.run.progress import StepRecord, ValidationRecord
 
 
 class WandbLog(Callback):

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from data_tools.section import Section
-from megatron_patches.run_config import RunConfig
+from megatron_patches.configuration.section import Section
+from megatron_patches.run.config import RunConfig
 
 _OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 

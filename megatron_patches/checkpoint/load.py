@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import Manifest
-from megatron_patches.checkpoint.boxes import SubBox, sub_boxes
-from megatron_patches.checkpoint.stored_files import BYTES_OF, BadHeader, StoredPiece, read_header
+from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.checkpoint.files.boxes import SubBox, sub_boxes
+from megatron_patches.checkpoint.files.stored_files import BYTES_OF, BadHeader, StoredPiece, read_header
+from megatron_patches.errors import TrainyardError
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import Range
 

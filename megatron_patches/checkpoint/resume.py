@@ -9,13 +9,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from data_tools.atomic_files import hash_file
-from data_tools.errors import TrainyardError
-from data_tools.manifest import Manifest
-from megatron_patches.checkpoint.folders import TRAINER_STATE, inspect, list_checkpoints
+from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
+from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.artefacts.marks import mark_damaged, mark_verified
+from megatron_patches.atomic_files import hash_file
+from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
 from megatron_patches.checkpoint.load import DamagedCheckpoint, StateLoader, state_files
-from megatron_patches.checkpoint.marks import mark_damaged, mark_verified
-from megatron_patches.checkpoint.stored_files import BadHeader, StoredPiece, read_header
+from megatron_patches.errors import TrainyardError
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 

@@ -6,10 +6,10 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from data_tools.manifest import Manifest
-from megatron_patches.checkpoint.folders import inspect, list_checkpoints
+from megatron_patches.artefacts.folders import inspect, list_checkpoints
+from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkpoint.identity import differences
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 
 @dataclass(frozen=True)

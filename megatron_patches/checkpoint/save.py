@@ -13,14 +13,14 @@ from typing import Any
 
 import torch.distributed as dist
 
-from data_tools.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
-from data_tools.errors import TrainingFailed
-from data_tools.manifest import FileRecord, build_manifest, write_manifest
+from megatron_patches.artefacts.folders import MANIFEST, TRAINER_STATE, Content, checkpoint_name, delete_checkpoint
+from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
+from megatron_patches.artefacts.marks import mark_verified, pin
+from megatron_patches.artefacts.retention import known_checkpoints, superfluous
+from megatron_patches.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
-from megatron_patches.checkpoint.folders import MANIFEST, TRAINER_STATE, Content, checkpoint_name, delete_checkpoint
-from megatron_patches.checkpoint.marks import mark_verified, pin
-from megatron_patches.checkpoint.retention import known_checkpoints, superfluous
-from megatron_patches.checkpoint.safetensors_stream import write_safetensors
+from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
+from megatron_patches.errors import TrainingFailed
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+from megatron_patches.artefacts.folders import Content
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
-from megatron_patches.checkpoint.folders import Content
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.save import CheckpointContent, WrittenCheckpoint, tidy, write_checkpoint
 from megatron_patches.parallel.process_groups import ProcessGroups

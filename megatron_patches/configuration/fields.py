@@ -9,8 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from data_tools.kinds import Kinds
-from data_tools.section import ExpandsEnvironment
+from megatron_patches.configuration.kinds import Kinds
+from megatron_patches.configuration.section import ExpandsEnvironment
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^${}]*))?\}")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from data_tools.errors import TrainyardError
 from megatron_patches.configuration.merging import Layer, merge_parts
 from megatron_patches.configuration.yaml_text import parse_yaml, read_yaml
+from megatron_patches.errors import TrainyardError
 
 NEVER_INHERITED = "why"
 

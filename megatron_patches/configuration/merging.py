@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from data_tools.section import kind_by_name
 from megatron_patches.configuration.fields import default_kind, kind_name, section_models
+from megatron_patches.configuration.section import kind_by_name
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z")

@@ -14,16 +14,16 @@ from megatron_patches.engine.plain_engine import start_plain_engine
 from megatron_patches.engine.shared_weights import share_weights
 from megatron_patches.models.blueprint import Blueprint, draw_up
 from megatron_patches.models.build import PlainModel, build_pipeline, canonical_parameters, leave
-from megatron_patches.models.compilation import compile_blocks
+from megatron_patches.models.layers.compilation import compile_blocks
 from megatron_patches.objectives.loss import build_loss
 from megatron_patches.objectives.measures import build_measures
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from megatron_patches.torch_patches.eager_optimizers import run_optimizers_eagerly
-from megatron_patches.training_config import LossScaleConfig
+from megatron_patches.training.training_config import LossScaleConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

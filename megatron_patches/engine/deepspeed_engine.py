@@ -19,6 +19,7 @@ from megatron_patches.deepspeed_patches.flat_gradients import FlatGradients
 from megatron_patches.engine.interface import Engine
 from megatron_patches.engine.optimizer_placement import OptimizerPlacement, place_optimizer, speaks_for
 from megatron_patches.objectives.measures import Measures
+from megatron_patches.objectives.tally import Tally
 from megatron_patches.optim.build import build_optimizer
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.master_weights import MasterWeights
@@ -27,7 +28,6 @@ from megatron_patches.parallel.layout import Layout
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.info import info_of
-from megatron_patches.tally import Tally
 
 BUCKET_ELEMENTS = 50_000_000  # 200 MB of fp32 gradients in one message
 

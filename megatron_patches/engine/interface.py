@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.objectives.tally import Tally
 from megatron_patches.parallel.state_piece import StatePiece
-from megatron_patches.tally import Tally
 
 
 class Engine(ABC):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from megatron_patches.optim.build import allocate_state
-from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.master_weights import MasterWeights
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
+from megatron_patches.optim.slices.fragment import Fragment
+from megatron_patches.optim.slices.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.info import info_of, is_first_stages

@@ -24,10 +24,10 @@ from megatron_patches.engine.deepspeed_engine import (
 from megatron_patches.engine.optimizer_placement import OptimizerPlacement
 from megatron_patches.models.build import canonical_parameters
 from megatron_patches.objectives.measures import Measures, measure
+from megatron_patches.objectives.tally import Tally
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
-from megatron_patches.tally import Tally
 
 
 class PipelineEngine(DeepSpeedEngine):

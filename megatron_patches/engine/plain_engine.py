@@ -19,10 +19,10 @@ from megatron_patches.engine.optimizer_placement import OptimizerPlacement
 from megatron_patches.models.build import PlainModel, canonical_parameters
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.objectives.measures import Measures, measure
+from megatron_patches.objectives.tally import Tally
 from megatron_patches.optim.loss_scale import LossScale
 from megatron_patches.optim.optimizer_config import OptimizerConfig
 from megatron_patches.parallel.process_groups import ModelParallelUnit, ProcessGroups
-from megatron_patches.tally import Tally
 
 
 class PlainEngine(DeepSpeedEngine):

@@ -5,9 +5,9 @@ Torch-free.
 
 from dataclasses import replace
 
-from megatron_patches.models.architecture import Activations, Device, Recomputation
+from megatron_patches.models.interface.architecture import Activations, Device, Recomputation
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 
 def activations(

@@ -11,7 +11,7 @@ from typing import Literal
 from megatron_patches.estimate.activations import activations
 from megatron_patches.estimate.memory import BYTES, FP32, StageMemory
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 Axis = Literal["tensor", "pipeline", "data"]
 Link = Literal["inside a node", "between nodes"]

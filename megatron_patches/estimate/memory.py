@@ -9,9 +9,9 @@ from functools import cached_property
 
 from megatron_patches.estimate.activations import activations
 from megatron_patches.estimate.rank_parameters import StageParameters, stage_parameters
-from megatron_patches.models.architecture import Activations, Device, Recomputation
+from megatron_patches.models.interface.architecture import Activations, Device, Recomputation
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FP32 = 4

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from megatron_patches.models.pipeline_partition import Stage, plan_stages
-from megatron_patches.optim.moment_table import moment_bytes
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_patterns import is_trained
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.moment_table import moment_bytes
 
 PERSISTENT_ELEMENTS = 100_000
 """parameters up to this size stay whole on each rank under ZeRO 3"""

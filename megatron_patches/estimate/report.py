@@ -7,12 +7,12 @@ from megatron_patches.checkpoint.size import CheckpointSize, checkpoint_size, ho
 from megatron_patches.estimate.communication import Traffic, estimate_traffic, pipeline_bubble
 from megatron_patches.estimate.memory import Memory, estimate_memory
 from megatron_patches.estimate.step_time import Speeds, work_of
-from megatron_patches.hardware import Hardware, peak_of
-from megatron_patches.models.architecture import FlopsPerToken, Recomputation
+from megatron_patches.hardware.machines import Hardware, peak_of
+from megatron_patches.models.interface.architecture import FlopsPerToken, Recomputation
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.parameter_count import active_parameters, count_parameters
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_summary import tokens_per_step
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.parameter_count import active_parameters, count_parameters
+from megatron_patches.run.summary import tokens_per_step
 
 KINDS: tuple[Recomputation, ...] = ("none", "selective", "full")
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from megatron_patches.estimate.activations import activations
 from megatron_patches.estimate.communication import busiest_blocks, estimate_traffic
 from megatron_patches.estimate.memory import estimate_memory
-from megatron_patches.hardware import Hardware, peak_of
-from megatron_patches.models.architecture import Device
+from megatron_patches.hardware.machines import Hardware, peak_of
+from megatron_patches.models.interface.architecture import Device
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 KINDS = ("compute", "activations", "optimizer", "messages inside", "messages between", "message count", "micro-batch")
 """FLOPs, bytes, bytes, bytes, bytes, messages, passes of a block: what a step is made of, and in which units"""

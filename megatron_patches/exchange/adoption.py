@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from data_tools.errors import TrainyardError
 from data_tools.run_data import RunData
-from megatron_patches.checkpoint.folders import checkpoint_name, list_checkpoints
+from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.checkpoint.files.state_tensor import StateTensor
 from megatron_patches.checkpoint.identity import run_identity
-from megatron_patches.checkpoint.offline import OfflineContent, write_offline
-from megatron_patches.checkpoint.state_tensor import StateTensor
-from megatron_patches.config import to_yaml
+from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_deepspeed
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, shortened
 from megatron_patches.exchange.foreign import ForeignCheckpoint
@@ -22,13 +22,14 @@ from megatron_patches.exchange.matching import Matched, largest_difference, matc
 from megatron_patches.exchange.moments import optimizer_differences, zeros
 from megatron_patches.exchange.naming import found_names, given_names
 from megatron_patches.exchange.universal import is_universal, read_universal
-from megatron_patches.optim.moment_table import moment_shapes
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.parameters.row import ParameterRow
-from megatron_patches.progress import Progress
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import CHECKOUT, RunDirectory
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.moment_table import moment_shapes
+from megatron_patches.run.progress import Progress
+from megatron_patches.run.reading import to_yaml
+from megatron_patches.run.run_directory import RunDirectory
 
 FILE_BYTES = 4 << 30  # of one file, about: so that many ranks can read and hash a checkpoint together
 

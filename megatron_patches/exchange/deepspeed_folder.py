@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 
 _MODEL = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _SHARED_MODEL = re.compile(r"zero_pp_rank_(\d+)_mp_rank_(\d+)_model_states\.pt")

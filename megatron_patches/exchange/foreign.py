@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_patches.checkpoint.state_tensor import Reader
+from megatron_patches.checkpoint.files.state_tensor import Reader
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
-from megatron_patches.checkpoint.state_tensor import Reader, StateTensor, Stretch
+from megatron_patches.checkpoint.files.state_tensor import Reader, StateTensor, Stretch
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_folder import shortened
 from megatron_patches.exchange.foreign import ForeignTensor, Shard
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.row import ParameterRow, cuts_of
 from megatron_patches.parameters.tensor_slice import TensorSlice
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 Matched = dict[tuple[str, str], StateTensor]
 """by our name and the kind"""

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_patches.checkpoint.state_tensor import StateTensor, Stretch
+from megatron_patches.checkpoint.files.state_tensor import StateTensor, Stretch
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.parameters.tensor_slice import TensorSlice
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 
 def optimizer_differences(config: RunConfig, theirs: Mapping[str, Any], step: int) -> list[str]:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_resolved
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.foreign import ForeignCheckpoint
-from megatron_patches.models.architecture import NameFormat
+from megatron_patches.models.interface.architecture import NameFormat
 from megatron_patches.models.registry import all_architectures
 from megatron_patches.parameters.name_map import NameMap, OwnNames, read_name_map
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_resolved
 
 
 def given_names(text: str) -> NameMap | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_folder import shortened
 from megatron_patches.exchange.zero_partitions import Shards, flat_moments, optimizer_settings
 

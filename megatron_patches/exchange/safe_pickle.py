@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 
 
 class Record:

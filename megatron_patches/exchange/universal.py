@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, agreed_steps, progress_of, settings_of
 from megatron_patches.exchange.foreign import ForeignCheckpoint, ForeignProgress, ForeignTensor, whole_shard
 from megatron_patches.exchange.safe_pickle import read_pickle

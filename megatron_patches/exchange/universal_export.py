@@ -16,19 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_tools.atomic_files import fsync_folder, temporary_path
-from data_tools.errors import TrainyardError
-from data_tools.manifest import FileRecord, Manifest, build_manifest, read_manifest, record_file, write_manifest
-from megatron_patches.checkpoint.folders import MANIFEST
-from megatron_patches.checkpoint.state_tensor import PIECE_ELEMENTS, StateTensor
-from megatron_patches.checkpoint.stored_tensors import stored_tensors
-from megatron_patches.config import load_resolved
+from megatron_patches.artefacts.folders import MANIFEST
+from megatron_patches.artefacts.manifest import (
+    FileRecord,
+    Manifest,
+    build_manifest,
+    read_manifest,
+    record_file,
+    write_manifest,
+)
+from megatron_patches.atomic_files import fsync_folder, temporary_path
+from megatron_patches.checkpoint.files.state_tensor import PIECE_ELEMENTS, StateTensor
+from megatron_patches.checkpoint.offline.stored_tensors import stored_tensors
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_folder import shortened
 from megatron_patches.exchange.matching import is_gated, is_query_key_value, shard_parts
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.row import ParameterRow
 from megatron_patches.parameters.tensor_slice import TensorSlice
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_resolved
 
 State = dict[tuple[str, str], StateTensor]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_folder import shortened
 from megatron_patches.exchange.foreign import Shard, ShardStretch, reader_of
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import Manifest
-from data_tools.tokenizers import Tokenizer, load_tokenizer
+from data_tools.text.tokenizers import Tokenizer, load_tokenizer
+from megatron_patches.artefacts.folders import inspect
+from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.batch.fields import VISIBLE, ModelInputs
-from megatron_patches.checkpoint.folders import inspect
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
-from megatron_patches.config import load_resolved
 from megatron_patches.engine.build import PRECISIONS
+from megatron_patches.errors import TrainyardError
 from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.models.blueprint import draw_up
 from megatron_patches.models.build import PlainModel, canonical_parameters
@@ -23,8 +23,8 @@ from megatron_patches.parallel.process_groups import ProcessGroups, start_proces
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.info import info_of
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import CHECKOUT
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_resolved
 
 
 @dataclass(frozen=True)

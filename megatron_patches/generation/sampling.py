@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data_tools.sample_lengths import SampleLengths
+from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import ModelInputs
 from megatron_patches.batch.stream import Boundary, plan_boundaries
-from megatron_patches.models.architecture import ModelSection, Recomputation
-from megatron_patches.models.layer_spec import LayerSpec
+from megatron_patches.configuration.model_section import ModelSection
+from megatron_patches.models.interface.architecture import Recomputation
+from megatron_patches.models.interface.layer_spec import LayerSpec
 from megatron_patches.models.registry import architecture_of
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from megatron_patches.batch.stream import Stream
 from megatron_patches.models.blueprint import Blueprint, LayerPlace
-from megatron_patches.models.layer_spec import LOGITS
+from megatron_patches.models.interface.layer_spec import LOGITS
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.parameters.info import ParameterInfo, describe, draw

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from megatron_patches.models.architecture import ModelSection
-from megatron_patches.models.position_config import LearnedPositionConfig, PositionConfig, RotaryPositionConfig
+from megatron_patches.configuration.model_section import ModelSection
+from megatron_patches.models.layers.position_config import LearnedPositionConfig, PositionConfig, RotaryPositionConfig
 
 GATED_ACTIVATIONS = ("liglu", "geglu", "reglu", "swiglu")
 

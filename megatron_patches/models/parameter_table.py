@@ -5,8 +5,8 @@ Torch-free: command lines count parameters and match patterns of names with it.
 
 from functools import lru_cache
 
-from data_tools.sample_lengths import SampleLengths
-from megatron_patches.models.architecture import ModelSection
+from data_tools.samples.lengths import SampleLengths
+from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.models.registry import architecture_of
 from megatron_patches.parameters.row import ParameterRow
 

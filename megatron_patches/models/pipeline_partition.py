@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Literal
 
-from data_tools.sample_lengths import SampleLengths
-from megatron_patches.models.architecture import ModelSection
+from data_tools.samples.lengths import SampleLengths
+from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.registry import architecture_of
 from megatron_patches.parameters.row import PathLayer, stack_of

@@ -1,8 +1,9 @@
 """The architectures that there are. A new one is a folder in `models/` and a line below. Torch-free."""
 
-from data_tools.kinds import Kinds
-from megatron_patches.models.architecture import Architecture, ModelSection
+from megatron_patches.configuration.kinds import Kinds
+from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.models.gpt.architecture import GPT
+from megatron_patches.models.interface.architecture import Architecture
 
 MODELS: Kinds[ModelSection] = Kinds(default="gpt")
 """what a run's `model:` may be"""

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data_tools.kinds import Kinds
-from data_tools.sample_lengths import SampleLengths
-from data_tools.section import Section
+from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import DOCUMENTS, POSITIONS, TOKENS, VISIBLE, AttentionKind, ModelInputs
+from megatron_patches.configuration.kinds import Kinds
+from megatron_patches.configuration.section import Section
 
 
 @dataclass(frozen=True)

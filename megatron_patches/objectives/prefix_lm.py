@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_tools.bit_mixing import mix
 from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.bit_mixing import mix
 from megatron_patches.objectives.causal import plain_weights
 from megatron_patches.objectives.documents import Documents, find_documents, whole_samples
 from megatron_patches.objectives.objective_config import PrefixLMConfig

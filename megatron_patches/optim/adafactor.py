@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.optimizer_config import AdafactorConfig
-from megatron_patches.optim.rectangles import Matrices, Rectangle, rectangles
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer, elements_of, gradient_of
-from megatron_patches.optim.verdict import gradients_of, zero_where_left_out
+from megatron_patches.optim.slices.fragment import Fragment
+from megatron_patches.optim.slices.rectangles import Matrices, Rectangle, rectangles
+from megatron_patches.optim.slices.sliced_optimizer import SlicedOptimizer, elements_of, gradient_of
+from megatron_patches.optim.slices.verdict import gradients_of, zero_where_left_out
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.info import is_first_stages

@@ -19,9 +19,9 @@ from megatron_patches.optim.optimizer_config import (
     SGDConfig,
 )
 from megatron_patches.optim.parameter_groups import parameter_groups
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
+from megatron_patches.optim.slices.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parameters.name_patterns import is_trained
-from megatron_patches.training_config import TrainingConfig
+from megatron_patches.training.training_config import TrainingConfig
 
 
 def select_trainable(training: TrainingConfig, parameters: dict[str, nn.Parameter]) -> None:

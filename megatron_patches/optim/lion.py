@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from megatron_patches.optim.verdict import gradients_of, keep_factor, zero_where_left_out
+from megatron_patches.optim.slices.verdict import gradients_of, keep_factor, zero_where_left_out
 
 
 class Lion(Optimizer):

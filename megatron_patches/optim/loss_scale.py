@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from megatron_patches.training_config import LossScaleConfig
+from megatron_patches.training.training_config import LossScaleConfig
 
 GROWTH = 2.0  # a power of two: scaling by it rounds nothing
 

@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.newton_schulz import orthogonalised
 from megatron_patches.optim.optimizer_config import MuonConfig
-from megatron_patches.optim.rectangles import Matrices, Rectangle, rectangles
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer, gradient_of
-from megatron_patches.optim.verdict import gradients_of, zero_where_left_out
+from megatron_patches.optim.slices.fragment import Fragment
+from megatron_patches.optim.slices.rectangles import Matrices, Rectangle, rectangles
+from megatron_patches.optim.slices.sliced_optimizer import SlicedOptimizer, gradient_of
+from megatron_patches.optim.slices.verdict import gradients_of, zero_where_left_out
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 ELEMENTS_AT_ONCE = 2**28  # 1 GiB of fp32 on every rank; a larger parameter is assembled by itself

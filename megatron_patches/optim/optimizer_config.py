@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from data_tools.section import Section, kind_by_name
+from megatron_patches.configuration.section import Section, kind_by_name
 
 
 class _AnyOptimizer(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from data_tools.section import Section, kind_by_name
+from megatron_patches.configuration.section import Section, kind_by_name
 
 Unit = Literal["steps", "samples", "tokens"]
 

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from data_tools.errors import TrainyardError
-from megatron_patches.training_config import AttentionKernel
+from megatron_patches.errors import TrainyardError
+from megatron_patches.training.training_config import AttentionKernel
 
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,

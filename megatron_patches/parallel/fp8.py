@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.parallel.megatron_core import (
     gather_from_sequence_parallel_region,
     reduce_scatter_to_sequence_parallel_region,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from megatron_patches.training_config import AttentionKernel, TrainingConfig
+from megatron_patches.training.training_config import AttentionKernel, TrainingConfig
 
 
 @dataclass(frozen=True)

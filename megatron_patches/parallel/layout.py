@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from megatron_patches.training_config import TrainingConfig
+from megatron_patches.training.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data_tools.section import Section
+from megatron_patches.configuration.section import Section
 
 
 class ParallelConfig(Section):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from data_tools.errors import TrainyardError
-from data_tools.section import Section
+from megatron_patches.configuration.section import Section
 from megatron_patches.configuration.yaml_text import read_yaml
+from megatron_patches.errors import TrainyardError
 
 _PLACEHOLDER = re.compile(r"\{([a-z]+)(?:\+(\d+))?\}|(\*)")
 

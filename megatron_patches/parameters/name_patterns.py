@@ -6,7 +6,7 @@ They are fnmatch's: `*` stands for any text, dots included, `?` for one characte
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from megatron_patches.training_config import TrainingConfig
+from megatron_patches.training.training_config import TrainingConfig
 
 
 def is_trained(training: TrainingConfig, name: str) -> bool:

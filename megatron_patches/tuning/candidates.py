@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from data_tools.errors import TrainyardError
 from megatron_patches.configuration.divisibility import either
+from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.communication import blocks_by_stack
-from megatron_patches.models.architecture import Recomputation
+from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.row import cuts_of
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 
 
 @dataclass(frozen=True, order=True)

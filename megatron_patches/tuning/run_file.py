@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data_tools.atomic_files import write_atomically
-from megatron_patches.config import load_run
+from megatron_patches.atomic_files import write_atomically
+from megatron_patches.run.reading import load_run
 from megatron_patches.tuning.candidates import Candidate
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from megatron_patches.tuning.ranking import Ranked
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.indexed_dataset import IndexedDatasetWriter
-from data_tools.preprocess import PreprocessRequest, preprocess
-from data_tools.tokenizer_training import train_bpe
+from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
+from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.text.tokenizer_training import train_bpe
 
 TEXTS = [
     f"The {animal} number {number} runs over the {place}.\n"

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import atomic_files
-from data_tools.atomic_files import HashingWriter, hash_file, write_atomically
+from megatron_patches import atomic_files
+from megatron_patches.atomic_files import HashingWriter, hash_file, write_atomically
 
 
 def test_hashing_writer_hashes_every_kind_of_buffer(tmp_path: Path) -> None:
@@ -64,6 +64,6 @@ def _fail_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
         raise OSError("no space left")
 
     if step == "fsync":
-        monkeypatch.setattr("data_tools.atomic_files.os.fsync", fail)
+        monkeypatch.setattr("megatron_patches.atomic_files.os.fsync", fail)
     else:
         monkeypatch.setattr(Path, "replace", fail)

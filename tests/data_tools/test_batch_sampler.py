@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_tools.batch_sampler import BatchSampler
+from data_tools.samples.batch_sampler import BatchSampler
 
 
 @pytest.mark.parametrize(("ranks", "micro_batch"), [(1, 1), (1, 24), (2, 3), (3, 2), (4, 6), (24, 1)])

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_tools.dataset_manifest import manifest_path
-from tools import dataset, preprocess, tokenizer
+from data_tools.datasets.manifest import manifest_path
+from tools.commands import preprocess, tokenizer
+from tools.commands.dataset import command_line as dataset
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

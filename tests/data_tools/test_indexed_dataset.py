@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import indexed_dataset
-from data_tools.atomic_files import hash_file
-from data_tools.errors import TrainyardError
-from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
-from data_tools.indexed_dataset_format import DTYPES, HEADER, MAGIC
+from data_tools.datasets import indexed_dataset
+from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_format import DTYPES, HEADER, MAGIC
+from megatron_patches.atomic_files import hash_file
+from megatron_patches.errors import TrainyardError
 
 MakeDataset = Callable[..., Path]
 DOCUMENTS = [[1, 2, 3], [], [4], [5, 6], []]
@@ -115,7 +115,7 @@ def test_a_full_disk_at_the_end_leaves_nothing(
         if next(calls) == failing_call:
             raise OSError("no space left")
 
-    monkeypatch.setattr("data_tools.atomic_files.os.fsync", fsync)
+    monkeypatch.setattr("megatron_patches.atomic_files.os.fsync", fsync)
     with pytest.raises(OSError, match="no space"), IndexedDatasetWriter(tmp_path / "d", "u2") as writer:
         writer.add_document([1, 2])
     assert list(tmp_path.iterdir()) == []

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from data_tools import manifest as manifest_module
-from data_tools.errors import TrainyardError
-from data_tools.manifest import (
+from megatron_patches.artefacts import manifest as manifest_module
+from megatron_patches.artefacts.manifest import (
     FileRecord,
     Manifest,
     Status,
@@ -19,6 +18,7 @@ from data_tools.manifest import (
     verify_files,
     write_manifest,
 )
+from megatron_patches.errors import TrainyardError
 
 
 @pytest.fixture

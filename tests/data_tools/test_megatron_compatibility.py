@@ -12,9 +12,9 @@ from megatron.core.datasets.blended_megatron_dataset_config import (
 from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from megatron.core.datasets.indexed_dataset import IndexedDataset as MegatronDataset
 
-from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
-from data_tools.indexed_dataset_format import DTYPES
-from data_tools.split import split_documents
+from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_format import DTYPES
+from data_tools.datasets.split import split_documents
 
 DOCUMENTS = [[5, 6, 7], [], [1], list(range(100)), []]
 

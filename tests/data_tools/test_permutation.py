@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.permutation import LARGEST_SIZE, permute
+from data_tools.samples.permutation import LARGEST_SIZE, permute
+from megatron_patches.errors import TrainyardError
 
 
 def test_golden_values() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_tools import document_encoding
-from data_tools.dataset_manifest import manifest_path, read_dataset_manifest
-from data_tools.errors import TrainyardError
-from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
-from data_tools.manifest import Status, read_manifest, verify_files, write_manifest
-from data_tools.preprocess import PreprocessRequest, Progress, preprocess
-from data_tools.tokenizers import load_tokenizer
+from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
+from data_tools.datasets.preprocess import PreprocessRequest, Progress, preprocess
+from data_tools.text import document_encoding
+from data_tools.text.tokenizers import load_tokenizer
+from megatron_patches.artefacts.manifest import Status, read_manifest, verify_files, write_manifest
+from megatron_patches.errors import TrainyardError
 
 Request = Callable[..., PreprocessRequest]
 SUFFIXES = (".bin", ".idx", ".manifest.json")

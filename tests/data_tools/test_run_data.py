@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from data_tools.data_config import DataConfig
-from data_tools.dataset_adoption import adopt_dataset
-from data_tools.dataset_manifest import manifest_path
-from data_tools.dataset_scan import scan
-from data_tools.dataset_verification import verify_dataset
-from data_tools.errors import TrainyardError
-from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
-from data_tools.manifest import Status, read_manifest, write_manifest
-from data_tools.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.adoption import adopt_dataset
+from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.manifest import manifest_path
+from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.scan import scan
+from data_tools.datasets.verification import verify_dataset
 from data_tools.run_data import RunData
-from data_tools.sample_lengths import SampleLengths
-from data_tools.tokenizers import load_tokenizer
+from data_tools.samples.lengths import SampleLengths
+from data_tools.text.tokenizers import load_tokenizer
+from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
+from megatron_patches.errors import TrainyardError
 from tests.data_tools.conftest import TEXTS
 from tests.data_tools.test_indexed_dataset import write_by_hand
 
@@ -188,8 +188,8 @@ def test_verification(text_dataset: Path) -> None:
 
 
 def test_scanning_finds_what_opening_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_tools.dataset_scan.ELEMENTS_READ_AT_ONCE", 2)
-    monkeypatch.setattr("data_tools.indexed_dataset.POINTERS_CHECKED_AT_OPEN", 2)
+    monkeypatch.setattr("data_tools.datasets.scan.ELEMENTS_READ_AT_ONCE", 2)
+    monkeypatch.setattr("data_tools.datasets.indexed_dataset.POINTERS_CHECKED_AT_OPEN", 2)
     tokens = np.array([3, 9, 4, 1, 5], dtype="<u2")
     write_by_hand(tmp_path / "good", tokens, [1, 0, 3, 1], [0, 1, 2, 2, 4])
     assert scan(IndexedDataset(tmp_path / "good")) == (1, 9, 2)

@@ -8,8 +8,8 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from data_tools.errors import TrainyardError
-from data_tools.sources import Document, find_sources, read_documents
+from data_tools.text.sources import Document, find_sources, read_documents
+from megatron_patches.errors import TrainyardError
 
 TEXTS = ["first", "", "dritte \u00e9\u4e2d\U0001f600", "a\nb\u2028c", "x" * 3000]
 LINES = "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in TEXTS).encode()

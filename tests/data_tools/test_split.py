@@ -1,7 +1,7 @@
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.split import parse_split, split_documents
+from data_tools.datasets.split import parse_split, split_documents
+from megatron_patches.errors import TrainyardError
 
 
 def test_missing_shares_are_zero() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import Status, read_manifest, write_manifest
-from data_tools.tokenizer_training import train_bpe
-from data_tools.tokenizers import find_tokenizer, load_tokenizer, tokenizer_id
+from data_tools.text.tokenizer_training import train_bpe
+from data_tools.text.tokenizers import find_tokenizer, load_tokenizer, tokenizer_id
+from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
+from megatron_patches.errors import TrainyardError
 from tests.data_tools.conftest import TEXTS
 
 SAMPLES = ["", "The dog", "näïve \U0001f600\n\n  tab\t", *TEXTS]
@@ -178,7 +178,7 @@ def test_a_crash_while_writing_leaves_nothing(
     def fail(*arguments: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("data_tools.tokenizer_training.write_manifest", fail)
+    monkeypatch.setattr("data_tools.text.tokenizer_training.write_manifest", fail)
     with pytest.raises(OSError, match="no space"):
         train_bpe([tokenizer_folder.parent / "text.jsonl"], tmp_path / "new", 300)
     assert list(tmp_path.iterdir()) == []

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.indexed_dataset import IndexedDataset
-from data_tools.sample_lengths import SampleLengths
-from data_tools.windows import TokenWindows, TrainingOrder
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.samples.lengths import SampleLengths
+from data_tools.samples.windows import TokenWindows, TrainingOrder
+from megatron_patches.errors import TrainyardError
 
 MakeDataset = Callable[..., Path]
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from megatron_patches.optim.build import allocate_state, build_optimizer
-from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.optimizer_config import OptimizerConfig
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
+from megatron_patches.optim.slices.fragment import Fragment
+from megatron_patches.optim.slices.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parameters.info import ParameterInfo, describe
 from megatron_patches.parameters.tensor_slice import TensorSlice
 from tests.small_rows import row

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.accelerator import gpu_models, has_gpu
+from megatron_patches.hardware.accelerator import gpu_models, has_gpu
 
 
 @pytest.mark.parametrize("file", ["nvidiactl", "kfd", "dxg"])

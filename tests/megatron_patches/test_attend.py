@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_patches.models.attend import KernelChoice, ScoreBias, attend
-from megatron_patches.models.attention_pattern import CAUSAL, FULL, AttentionPattern, Documents, Ranges
+from megatron_patches.models.layers.attend import KernelChoice, ScoreBias, attend
+from megatron_patches.models.layers.attention_pattern import CAUSAL, FULL, AttentionPattern, Documents, Ranges
 
 BATCH, HEADS, QUERIES, SIZE = 2, 4, 7, 8
 

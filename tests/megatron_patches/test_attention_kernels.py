@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
-from megatron_patches.device_checks import check_device
+from megatron_patches.errors import TrainyardError
 from megatron_patches.parallel.attention_kernels import require_attention_kernel
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.training_config import AttentionKernel
+from megatron_patches.run.device_checks import check_device
+from megatron_patches.run.reading import load_run
+from megatron_patches.training.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps, relative
 from tests.small_run import write_run
@@ -25,7 +25,7 @@ def run_kernels(kernel: AttentionKernel, compiled: bool) -> tuple[list[Any], set
     from torch._dynamo.utils import counters
     from torch.profiler import profile
 
-    from megatron_patches.models.compilation import compile_blocks
+    from megatron_patches.models.layers.compilation import compile_blocks
     from megatron_patches.models.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.batch_sampler import BatchSampler
-from data_tools.errors import TrainyardError
-from data_tools.indexed_dataset import IndexedDataset, IndexedDatasetWriter
-from data_tools.windows import TokenWindows, TrainingOrder
+from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.samples.batch_sampler import BatchSampler
+from data_tools.samples.windows import TokenWindows, TrainingOrder
 from megatron_patches.batch.micro_batch import MicroBatch
-from megatron_patches.batches import TrainingBatches, read_samples, share_targets, validation_micro_batches
+from megatron_patches.errors import TrainyardError
+from megatron_patches.objectives.batches import TrainingBatches, read_samples, share_targets, validation_micro_batches
 from megatron_patches.objectives.build import Objective, build_objective
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 from tests.small_model import causal_lengths

@@ -9,13 +9,13 @@ import torch
 
 from megatron_patches.benchmark.comparison import Benchmark, Peer, largest_difference
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
-from megatron_patches.benchmark.text import as_text
 from megatron_patches.benchmark.turns import Turns
 from megatron_patches.benchmark.worker import alternate
-from megatron_patches.config import load_resolved
-from megatron_patches.models.architecture import FlopsPerToken
-from megatron_patches.run_directory import Launch, start_launch
-from megatron_patches.time_breakdown import kind_of
+from megatron_patches.models.interface.architecture import FlopsPerToken
+from megatron_patches.profiling.time_breakdown import kind_of
+from megatron_patches.report.text import as_text
+from megatron_patches.run.reading import load_resolved
+from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from megatron_patches.benchmark.pictures import draw_breakdown, draw_roofline, roof_of
-from megatron_patches.time_breakdown import KINDS
+from megatron_patches.profiling.time_breakdown import KINDS
+from megatron_patches.report.pictures import draw_breakdown, draw_roofline, roof_of
 from tests.megatron_patches.test_benchmark import FOUND
 from tests.small_training import SmallData
 

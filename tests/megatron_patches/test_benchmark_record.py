@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.benchmark.record import Row, append, measured, read_rows, record_files
-from megatron_patches.benchmark.tables import as_markdown, render, render_page
-from megatron_patches.time_breakdown import KINDS
+from megatron_patches.errors import TrainyardError
+from megatron_patches.profiling.time_breakdown import KINDS
+from megatron_patches.report.record import Row, append, measured, read_rows, record_files
+from megatron_patches.report.tables import as_markdown, render, render_page
 from tests.megatron_patches.test_benchmark import FOUND
 
 CHECKOUT = Path(__file__).parents[2]

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.manifest import read_manifest
+from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.console_log import ConsoleLog, step_line
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.finite_guard import FiniteGuard
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
-from megatron_patches.device_numbers import DeviceNumbers
-from megatron_patches.events import EventWriter, effective, read_events
-from megatron_patches.progress import Message, StepRecord
-from megatron_patches.run_directory import Launch, start_launch
-from megatron_patches.trainer import Trainer
+from megatron_patches.run.events import EventWriter, effective, read_events
+from megatron_patches.run.progress import Message, StepRecord
+from megatron_patches.run.run_directory import Launch, start_launch
+from megatron_patches.training.device_numbers import DeviceNumbers
+from megatron_patches.training.trainer import Trainer
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
@@ -135,7 +135,7 @@ def train_with_a_bad_gradient(launch_directory: str) -> None:
     """Train; in step 5 a weight of the loss is infinite."""
     from dataclasses import replace
 
-    from megatron_patches.batches import TrainingBatches
+    from megatron_patches.objectives.batches import TrainingBatches
 
     read = TrainingBatches.at
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from megatron_patches.checkpoint.folders import checkpoint_name, inspect, list_checkpoints, remove_partial
-from megatron_patches.checkpoint.safetensors_stream import write_safetensors
+from megatron_patches.artefacts.folders import checkpoint_name, inspect, list_checkpoints, remove_partial
+from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
 
 
 def test_the_library_reads_what_we_write(tmp_path: Path) -> None:

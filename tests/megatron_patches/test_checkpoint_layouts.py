@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, Steps, groups_of, relative
 from tests.small_training import SmallData, overrides

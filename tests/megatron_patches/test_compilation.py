@@ -36,7 +36,7 @@ def compiled_steps(layout: Layout, names: list[str]) -> dict[str, tuple[float, i
     """
     from torch._dynamo.utils import counters
 
-    from megatron_patches.models.compilation import compile_blocks
+    from megatron_patches.models.layers.compilation import compile_blocks
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness

@@ -7,12 +7,12 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_resolved, load_run, to_yaml
 from megatron_patches.configuration.fields import known_fields
-from megatron_patches.models.position_config import RotaryPositionConfig
+from megatron_patches.errors import TrainyardError
+from megatron_patches.models.layers.position_config import RotaryPositionConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig, SGDConfig
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_resolved, load_run, to_yaml
 from tests.small_run import SMALL_RUN, write_run
 
 

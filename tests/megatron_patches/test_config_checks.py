@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
 from megatron_patches.configuration.divisibility import divisors_near, multiples_near
-from megatron_patches.timetable import Timetable
-from megatron_patches.training_config import BatchRampConfig, TrainingConfig
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.reading import load_run
+from megatron_patches.run.timetable import Timetable
+from megatron_patches.training.training_config import BatchRampConfig, TrainingConfig
 from tests.small_run import write_run
 
 CASES = [

@@ -7,7 +7,7 @@ import deepspeed
 import pytest
 
 from megatron_patches.deepspeed_patches import versions
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 
@@ -15,12 +15,12 @@ from tests.small_training import SmallData, overrides
 def engine_and_batch(config: RunConfig):  # type: ignore[no-untyped-def]
     """A started engine and its first global batch."""
     from data_tools.run_data import RunData
+    from megatron_patches.checkout import CHECKOUT
     from megatron_patches.engine.build import PRECISIONS, build_engine
-    from megatron_patches.layout import plan_layout
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
-    from megatron_patches.run_directory import CHECKOUT
-    from megatron_patches.train import training_batches
+    from megatron_patches.run.layout import plan_layout
+    from megatron_patches.training.train import training_batches
 
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     groups = start_process_groups(layout, PRECISIONS[config.training.precision])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.megatron_patches.test_layouts import ARCHITECTURES, OPTIMIZERS
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps
@@ -58,12 +58,12 @@ def test_every_trained_element_is_counted_on_one_rank_of_its_stage(
 def weights_before_and_after(config: RunConfig) -> dict[str, tuple[float, float]]:
     """Sum of absolute values of each weight that this rank writes, before and after five steps."""
     from data_tools.run_data import RunData
+    from megatron_patches.checkout import CHECKOUT
     from megatron_patches.engine.build import PRECISIONS, build_engine
-    from megatron_patches.layout import plan_layout
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
-    from megatron_patches.run_directory import CHECKOUT
-    from megatron_patches.train import training_batches
+    from megatron_patches.run.layout import plan_layout
+    from megatron_patches.training.train import training_batches
 
     groups = start_process_groups(
         plan_layout(config, int(os.environ["WORLD_SIZE"])), PRECISIONS[config.training.precision]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.adoption import ImportRequest, import_checkpoint
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import RunDirectory
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.run_directory import RunDirectory
 from tests.megatron_deepspeed import UPDATES, enums, save_pipeline, share_out, whole
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides

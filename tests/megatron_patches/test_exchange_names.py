@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.foreign import ForeignTensor, whole_shard
 from megatron_patches.exchange.matching import match_tensors
 from megatron_patches.models.gpt.megatron_names import bigscience_pipeline, megatron_map
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
-from megatron_patches.optim.moment_table import moment_shapes
 from megatron_patches.parameters.name_map import NameMap, NameRule, OwnNames, read_name_map
 from megatron_patches.parameters.tensor_slice import TensorSlice
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.moment_table import moment_shapes
 from tests.megatron_patches.test_parameter_table import combinations
 from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, groups_of

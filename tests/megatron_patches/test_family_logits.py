@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.parameter_count import count_parameters
+from megatron_patches.run.parameter_count import count_parameters
 from tests.megatron_patches.family import FAMILY, GPT2_124M, Reference, reference
 from tests.ranks import run_on_ranks
 from tests.small_model import causal_lengths

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.megatron_patches.test_resume import launch, losses, train_and_signal, train_to_end
 from tests.ranks import run_on_ranks
 from tests.small_engine import SmallEngine, record_steps, relative

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
-from megatron_patches.hardware import peak_tflops
+from megatron_patches.errors import TrainyardError
+from megatron_patches.hardware.machines import peak_tflops
 from megatron_patches.parallel import fp8
 from megatron_patches.parallel.fp8 import BACKWARD, FORWARD, Fp8Linear, Fp8Product
 from megatron_patches.parallel.layout import Layout
+from megatron_patches.run.reading import load_run
 from tests.fp8_experiment import STEPS, curve, greatest_difference
 from tests.ranks import run_on_ranks
 from tests.small_engine import record_steps, relative
@@ -211,7 +211,7 @@ def compiled_difference(layout: Layout, recomputation: str) -> tuple[float, int]
 
     from torch._dynamo.utils import counters
 
-    from megatron_patches.models.compilation import compile_blocks
+    from megatron_patches.models.layers.compilation import compile_blocks
     from megatron_patches.models.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
-from megatron_patches.checkpoint.choice import checkpoints_with_weights
-from megatron_patches.checkpoint.folders import list_checkpoints
+from megatron_patches.artefacts.folders import list_checkpoints
+from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
+from megatron_patches.errors import TrainyardError
 from megatron_patches.generation.sampling import Sampling, choose
-from megatron_patches.run_directory import RunDirectory, start_launch
+from megatron_patches.run.run_directory import RunDirectory, start_launch
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
@@ -49,12 +49,12 @@ def logits_of_tensor_parallel_engine(launch_directory: str) -> list[list[float]]
     """This rank's part of the vocabulary, from the engine that resumes the run."""
     import os
 
-    from megatron_patches.config import load_resolved
     from megatron_patches.engine.build import PRECISIONS
-    from megatron_patches.layout import plan_layout
     from megatron_patches.parallel.process_groups import start_process_groups
-    from megatron_patches.run_directory import Launch
-    from megatron_patches.train import build_trainer, resume
+    from megatron_patches.run.layout import plan_layout
+    from megatron_patches.run.reading import load_resolved
+    from megatron_patches.run.run_directory import Launch
+    from megatron_patches.training.train import build_trainer, resume
 
     launch = Launch(Path(launch_directory))
     config = load_resolved(launch.config)
@@ -155,7 +155,7 @@ def test_what_is_not_there_is_said(run: RunDirectory, tmp_path: Path) -> None:
 
 
 def test_another_tokenizer_is_refused(trained: Path, small_data: SmallData, tmp_path: Path) -> None:
-    from data_tools.tokenizer_training import train_bpe
+    from data_tools.text.tokenizer_training import train_bpe
 
     train_bpe([small_data.folder / "documents"], tmp_path / "tokenizer", vocab_size=300)
     with pytest.raises(RankFailed, match="was trained with tokenizer"):
@@ -164,7 +164,7 @@ def test_another_tokenizer_is_refused(trained: Path, small_data: SmallData, tmp_
 
 def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
     """Load the run as if its tokenizer's folder held another tokenizer."""
-    from data_tools.tokenizers import load_tokenizer
+    from data_tools.text.tokenizers import load_tokenizer
     from megatron_patches.generation import loaded_model
 
     loaded_model.load_tokenizer = lambda path: load_tokenizer(tokenizer)

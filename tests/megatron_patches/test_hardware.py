@@ -2,8 +2,8 @@
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.hardware import HARDWARE, hardware_named, peak_tflops
+from megatron_patches.errors import TrainyardError
+from megatron_patches.hardware.machines import HARDWARE, hardware_named, peak_tflops
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from megatron_patches.checkpoint.identity import differences, run_identity
-from megatron_patches.config import load_run
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_run
 from tests.small_run import write_run
 
 # as version 0.1.0 would have saved it, but for the sizes of vocabulary and fused matrices

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
-from megatron_patches.layout import plan_layout, require_whole_batches
+from megatron_patches.errors import TrainyardError
 from megatron_patches.parallel.layout import Coordinates, Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout import plan_layout, require_whole_batches
+from megatron_patches.run.reading import load_run
 from tests.small_run import write_run
 
 

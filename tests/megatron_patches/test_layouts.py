@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.events import effective, read_events
-from megatron_patches.run_directory import start_launch
+from megatron_patches.run.events import effective, read_events
+from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_engine import Steps, record_all, record_steps, relative
 from tests.small_training import SmallData, overrides, train_launch
@@ -42,7 +42,10 @@ LAYOUTS = {
     # Llama's 2 heads of keys are on 2 ranks each
     "TP4": (4, overrides(training__micro_batch_size=12, parallel__tensor=4, parallel__zero_stage=0)),
     "PP2": (2, overrides(training__micro_batch_size=4, parallel__pipeline=2, parallel__zero_stage=0)),
-    "PP3": (3, overrides(training__micro_batch_size=3, parallel__pipeline=3, parallel__zero_stage=0)),  # blocks: 2, 1, 1
+    "PP3": (
+        3,
+        overrides(training__micro_batch_size=3, parallel__pipeline=3, parallel__zero_stage=0),
+    ),  # 2, 1, 1 blocks
     "TP2 PP2": (4, overrides(parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=0)),
     "TP2 DP2 ZeRO-1": (4, overrides(parallel__tensor=2, parallel__zero_stage=1)),
     "DP2 ZeRO-2": (2, overrides(training__micro_batch_size=3, parallel__zero_stage=2)),

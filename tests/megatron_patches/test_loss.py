@@ -13,7 +13,7 @@ from torch.nn import functional
 from megatron_patches.objectives import loss as module
 from megatron_patches.objectives.loss import build_loss, weighted_loss
 from megatron_patches.objectives.objective_config import CausalConfig
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_patches.optim.loss_scale import LossScale
-from megatron_patches.training_config import LossScaleConfig
+from megatron_patches.training.training_config import LossScaleConfig
 
 CPU = torch.device("cpu")
 

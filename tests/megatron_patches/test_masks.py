@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_patches.models.attend import KernelChoice, choose_kernel
-from megatron_patches.models.attention_pattern import CAUSAL, AttentionPattern, Documents, Ranges
+from megatron_patches.models.layers.attend import KernelChoice, choose_kernel
+from megatron_patches.models.layers.attention_pattern import CAUSAL, AttentionPattern, Documents, Ranges
+from megatron_patches.models.layers.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
+from megatron_patches.models.layers.position_config import RotaryPositionConfig
+from megatron_patches.models.layers.token_context import TokenContext
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.models.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
-from megatron_patches.models.position_config import RotaryPositionConfig
-from megatron_patches.models.token_context import TokenContext
 from megatron_patches.parallel.kernels import Kernels
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.training_config import AttentionKernel
+from megatron_patches.training.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
 
 SEQUENCE, HEADS, SIZE = 12, 4, 8
@@ -174,7 +174,7 @@ def test_repeated_keys_give_the_same() -> None:
 
 def grouped_attention(shares: bool) -> np.ndarray:
     """Two heads of keys for four of queries, as a kernel takes them or repeated."""
-    from megatron_patches.models.attention import SelfAttention
+    from megatron_patches.models.layers.attention import SelfAttention
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
 

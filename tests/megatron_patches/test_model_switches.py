@@ -90,7 +90,7 @@ def test_a_switch_changes_the_loss(name: str) -> None:
 
 def kept_features(layout: Layout) -> list[bool]:
     """Which features of a stream of ones a dropout keeps on this rank."""
-    from megatron_patches.models.dropout import FeatureDropout
+    from megatron_patches.models.layers.dropout import FeatureDropout
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
+from megatron_patches.errors import TrainyardError
 from megatron_patches.optim.build import select_trainable
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_patterns import decay_by_name, is_trained
-from megatron_patches.run_config import RunConfig
-from megatron_patches.training_config import TrainingConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_run
+from megatron_patches.training.training_config import TrainingConfig
 from tests.ranks import run_on_ranks
 from tests.small_run import write_run
 

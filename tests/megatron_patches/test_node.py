@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.node import Failure, record_failure
-from megatron_patches.rank_settings import available_cpus
+from megatron_patches.launch.node import Failure, record_failure
+from megatron_patches.launch.rank_settings import available_cpus
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # the node as it is, but for the module that its processes run
@@ -120,4 +120,3 @@ def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None
     assert available_cpus() == 1
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4096")
     assert available_cpus() == len(os.sched_getaffinity(0))
-

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from transformers.optimization import Adafactor as TheirAdafactor
 
 from megatron_patches.optim.build import allocate_state, build_optimizer
-from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.master_weights import MasterWeights
 from megatron_patches.optim.newton_schulz import orthogonalised
 from megatron_patches.optim.optimizer_config import (
@@ -25,7 +24,8 @@ from megatron_patches.optim.optimizer_config import (
 )
 from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.optim.schedule_config import InverseSquareRootScheduleConfig
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
+from megatron_patches.optim.slices.fragment import Fragment
+from megatron_patches.optim.slices.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parameters.info import describe, info_of
 from tests.small_rows import whole_info
 

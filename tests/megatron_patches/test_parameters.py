@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_patches.checkpoint.boxes import sub_boxes
+from megatron_patches.checkpoint.files.boxes import sub_boxes
 from megatron_patches.parameters.info import ROWS_PER_BLOCK, derive_seed, draw
 from megatron_patches.parameters.tensor_slice import TensorSlice
 from tests.small_rows import row

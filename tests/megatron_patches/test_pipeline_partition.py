@@ -8,7 +8,7 @@ import pytest
 
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.models.pipeline_partition import partition_layers, plan_stages
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_model import causal_lengths
 from tests.small_training import SmallData, overrides

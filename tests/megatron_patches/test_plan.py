@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.preprocess import PreprocessRequest, preprocess
-from data_tools.tokenizer_training import train_bpe
-from megatron_patches.config import load_resolved, load_run
-from megatron_patches.launch_checks.facts import Machines, processes_per_node
+from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.text.tokenizer_training import train_bpe
+from megatron_patches.errors import TrainyardError
+from megatron_patches.launch.facts import Machines, processes_per_node
+from megatron_patches.launch.plan import main, plan_run, summary
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.plan import main, plan_run, summary
+from megatron_patches.run.reading import load_resolved, load_run
 from tests.small_run import SMALL_RUN, write_run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -148,7 +148,7 @@ def test_no_place_or_two(run: Path, runs: Path, arguments: list[str]) -> None:
 
 
 def run_module(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "megatron_patches.plan", *map(str, arguments)]
+    command = [sys.executable, "-m", "megatron_patches.launch.plan", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from megatron_patches.models.attention_pattern import CAUSAL
-from megatron_patches.models.position import RotaryPositions, alibi_slopes
-from megatron_patches.models.position_config import RotaryPositionConfig
-from megatron_patches.models.token_context import TokenContext
+from megatron_patches.models.layers.attention_pattern import CAUSAL
+from megatron_patches.models.layers.position import RotaryPositions, alibi_slopes
+from megatron_patches.models.layers.position_config import RotaryPositionConfig
+from megatron_patches.models.layers.token_context import TokenContext
 
 PLAIN = TokenContext(CAUSAL)
 

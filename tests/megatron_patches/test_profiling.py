@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from torch.autograd import DeviceType
 
-from data_tools.errors import TrainyardError
-from megatron_patches.events import Event, effective, read_events
-from megatron_patches.run_directory import Launch, start_launch
-from megatron_patches.time_breakdown import KINDS, describe_breakdown, divide, seconds_by_kind
+from megatron_patches.errors import TrainyardError
+from megatron_patches.profiling.time_breakdown import KINDS, describe_breakdown, divide, seconds_by_kind
+from megatron_patches.run.events import Event, effective, read_events
+from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 

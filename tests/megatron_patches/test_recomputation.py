@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_patches.models.attention_pattern import CAUSAL
+from megatron_patches.models.layers.attention_pattern import CAUSAL
+from megatron_patches.models.layers.token_context import TokenContext
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.models.token_context import TokenContext
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.row import stack_of
 from tests.ranks import run_on_ranks
@@ -96,7 +96,7 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
 
 def mlp_bytes(layout: Layout) -> dict[tuple[str, str], int]:
     """Bytes that an MLP alone keeps, by activation and kind of recomputation."""
-    from megatron_patches.models.mlp import MLP
+    from megatron_patches.models.layers.mlp import MLP
     from megatron_patches.parallel.process_groups import start_process_groups
 
     groups = start_process_groups(layout, torch.float32)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from data_tools.dataset_manifest import read_dataset_manifest
-from data_tools.errors import TrainyardError
-from data_tools.manifest import Status, read_manifest, write_manifest
-from megatron_patches.checkpoint.folders import list_checkpoints
-from megatron_patches.config import load_resolved
-from megatron_patches.events import effective, read_events
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import Launch, RunDirectory, start_launch
+from data_tools.datasets.manifest import read_dataset_manifest
+from megatron_patches.artefacts.folders import list_checkpoints
+from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.events import effective, read_events
+from megatron_patches.run.reading import load_resolved
+from megatron_patches.run.run_directory import Launch, RunDirectory, start_launch
 from tests.ranks import RankFailed, Ranks, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
@@ -49,7 +49,7 @@ def train_to_end(config: RunConfig, ranks: int, runs: Path, monkeypatch: pytest.
 
 def train_and_signal(launch_directory: str, in_step: int, number: int, on_rank: int) -> None:
     """Train, and send this process a signal while the given step reads its data."""
-    from megatron_patches.batches import TrainingBatches
+    from megatron_patches.objectives.batches import TrainingBatches
 
     read = TrainingBatches.at
 
@@ -227,7 +227,7 @@ def test_a_killed_save_is_removed_and_never_taken_for_a_checkpoint(
 
 def train_and_start_another(launch_directory: str) -> None:
     """Train; in step 2 another launch of the run is started elsewhere."""
-    from megatron_patches.batches import TrainingBatches
+    from megatron_patches.objectives.batches import TrainingBatches
 
     read = TrainingBatches.at
 
@@ -251,7 +251,7 @@ def test_the_older_of_two_launches_ends_without_saving(
 
 def train_with_full_disk(launch_directory: str, on_rank: int) -> None:
     """Train; this rank's first checkpoint write fails as a full disk does."""
-    from data_tools.atomic_files import HashingWriter
+    from megatron_patches.atomic_files import HashingWriter
 
     def fail(self: HashingWriter, content: object) -> None:
         raise OSError(28, "No space left on device")

@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import build_manifest, write_manifest
-from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
-from megatron_patches.checkpoint.folders import checkpoint_name, delete_checkpoint, list_checkpoints, remove_partial
-from megatron_patches.checkpoint.marks import (
+from megatron_patches.artefacts.folders import checkpoint_name, delete_checkpoint, list_checkpoints, remove_partial
+from megatron_patches.artefacts.manifest import build_manifest, write_manifest
+from megatron_patches.artefacts.marks import (
     damage_of,
     is_pinned,
     is_verified,
@@ -21,7 +19,9 @@ from megatron_patches.checkpoint.marks import (
     unpin,
     verification_of,
 )
-from megatron_patches.checkpoint.retention import KeptCheckpoint, known_checkpoints, superfluous
+from megatron_patches.artefacts.retention import KeptCheckpoint, known_checkpoints, superfluous
+from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
+from megatron_patches.errors import TrainyardError
 
 
 def checkpoint(step: int, **facts: object) -> KeptCheckpoint:

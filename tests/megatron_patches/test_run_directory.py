@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import read_manifest
-from megatron_patches import run_directory as module
-from megatron_patches.config import load_resolved, load_run
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import CHECKOUT, Launch, run_directory, runs_root, start_launch
+from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.checkout import CHECKOUT, runs_root
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run import run_directory as module
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_resolved, load_run
+from megatron_patches.run.run_directory import Launch, run_directory, start_launch
 from tests.small_run import write_run
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from megatron_patches.config import load_run
-from megatron_patches.layout import plan_layout
 from megatron_patches.models.pipeline_partition import Stage
-from megatron_patches.run_summary import aligned, describe_layout, describe_run, describe_stages
+from megatron_patches.run.layout import plan_layout
+from megatron_patches.run.reading import load_run
+from megatron_patches.run.summary import aligned, describe_layout, describe_run, describe_stages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TR11 = CHECKOUT / "train" / "tr11-176B-ml" / "tr11-176B-ml.yaml"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.safe_pickle import STAND_INS, FragmentAddress, Record, read_pickle
 
 

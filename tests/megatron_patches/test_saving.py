@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import read_manifest
-from megatron_patches.checkpoint.folders import list_checkpoints
+from megatron_patches.artefacts.folders import list_checkpoints
+from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.artefacts.marks import is_damaged, is_verified, pin_of
 from megatron_patches.checkpoint.host_copy import HostCopy
-from megatron_patches.checkpoint.marks import is_damaged, is_verified, pin_of
 from megatron_patches.checkpoint.size import checkpoint_size, free_space, space_problems
-from megatron_patches.events import Event, read_events
+from megatron_patches.errors import TrainyardError
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import TensorSlice
-from megatron_patches.run_directory import RunDirectory, start_launch
+from megatron_patches.run.events import Event, read_events
+from megatron_patches.run.run_directory import RunDirectory, start_launch
 from tests.megatron_patches.test_resume import stored_bytes
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
@@ -91,8 +91,8 @@ def test_a_save_waits_for_the_one_before_and_an_ephemeral_one_is_left_out(
 
 def train_and_ask(launch_directory: str) -> None:
     """While step 3 reads its data, somebody asks for a checkpoint; the trainer looks once a second, here at once."""
-    from megatron_patches.batches import TrainingBatches
     from megatron_patches.callbacks import save_request
+    from megatron_patches.objectives.batches import TrainingBatches
 
     save_request.SECONDS_BETWEEN_LOOKS = 0.0
     read = TrainingBatches.at
@@ -120,7 +120,7 @@ def test_a_checkpoint_on_request_is_pinned_with_its_reason(
 
 def test_a_save_begun_before_it_was_asked_for_is_no_answer(tmp_path: Path) -> None:
     from megatron_patches.callbacks.save_request import SaveRequest
-    from megatron_patches.votes import Question
+    from megatron_patches.parallel.votes import Question
 
     class OneRank:
         @staticmethod
@@ -150,7 +150,7 @@ def test_old_ones_go_only_after_the_new_one_was_read_back(
 
 def train_on_a_disk_that_lies(launch_directory: str) -> None:
     """What is read back of step 6 is not what was written."""
-    from data_tools import atomic_files
+    from megatron_patches import atomic_files
     from megatron_patches.checkpoint import save
 
     def spoil(path: Path) -> None:
@@ -228,7 +228,7 @@ def train_with_a_spike(launch_directory: str) -> None:
     """The labels of step 25 weigh three times as much."""
     from dataclasses import replace
 
-    from megatron_patches.batches import TrainingBatches
+    from megatron_patches.objectives.batches import TrainingBatches
 
     read = TrainingBatches.at
 
@@ -291,7 +291,7 @@ def test_no_space_for_the_next_save_is_said_before_training(
 
 
 def test_a_manifest_of_a_later_format_is_named_as_such(tmp_path: Path) -> None:
-    from data_tools.manifest import build_manifest
+    from megatron_patches.artefacts.manifest import build_manifest
 
     content = build_manifest("checkpoint", files=[], facts={}).model_dump()
     (tmp_path / "manifest.json").write_text(json.dumps({**content, "format": 2, "news": 1}))

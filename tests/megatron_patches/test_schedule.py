@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
+from megatron_patches.errors import TrainyardError
 from megatron_patches.optim.schedule import learning_rate
 from megatron_patches.optim.schedule_config import (
     ConstantScheduleConfig,
@@ -15,7 +14,8 @@ from megatron_patches.optim.schedule_config import (
     LinearScheduleConfig,
     WarmupStableDecayScheduleConfig,
 )
-from megatron_patches.run_summary import describe_schedule, learning_rate_plan
+from megatron_patches.run.reading import load_run
+from megatron_patches.run.summary import describe_schedule, learning_rate_plan
 from tests.small_run import write_run
 
 

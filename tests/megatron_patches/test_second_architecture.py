@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.manifest import read_manifest
-from megatron_patches.checkpoint.view import view_checkpoint
-from megatron_patches.events import effective, read_events
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_directory import Launch, RunDirectory, start_launch
+from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.checkpoint.offline.view import view_checkpoint
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.events import effective, read_events
+from megatron_patches.run.run_directory import Launch, RunDirectory, start_launch
 from tests.ranks import RankFailed, run_on_ranks
 from tests.second_architecture.register import registered
 from tests.second_architecture.run import (
@@ -30,7 +30,7 @@ from tests.second_architecture.run import (
 )
 from tests.small_engine import relative
 from tests.small_training import SmallData, overrides
-from tools.checkpoint_show import as_tree
+from tools.commands.checkpoint.show import as_tree
 
 STEPS = 5
 LARGE = overrides(training__micro_batch_size=6)
@@ -208,7 +208,7 @@ def continue_text(checkpoint: Path) -> None:
 )
 def test_memory_is_estimated(ranks: int, words: list[str], small_data: SmallData, tmp_path: Path) -> None:
     from megatron_patches.estimate.memory import estimate_memory
-    from megatron_patches.layout import plan_layout
+    from megatron_patches.run.layout import plan_layout
 
     sizes = overrides(model__width=128, model__features=512, data__sequence_length=64)
     config = two_stacks_run(small_data, tmp_path, [*sizes, *words])

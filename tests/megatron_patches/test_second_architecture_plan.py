@@ -6,29 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
 from megatron_patches.checkpoint.identity import differences, run_identity
-from megatron_patches.config import load_resolved, to_yaml
+from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.activations import activations
 from megatron_patches.estimate.communication import blocks_by_stack, estimate_traffic
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.estimate.report import Machines, estimate
 from megatron_patches.estimate.step_time import data_sheet_speeds
 from megatron_patches.estimate.text import as_text
-from megatron_patches.hardware import hardware_named
-from megatron_patches.layout import plan_layout
-from megatron_patches.optim.moment_table import moment_shapes
-from megatron_patches.parameter_count import active_parameters, count_parameters
+from megatron_patches.hardware.machines import hardware_named
 from megatron_patches.parameters.row import layer_of, of_any_block, stack_of
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_summary import describe_run
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout import plan_layout
+from megatron_patches.run.moment_table import moment_shapes
+from megatron_patches.run.parameter_count import active_parameters, count_parameters
+from megatron_patches.run.reading import load_resolved, to_yaml
+from megatron_patches.run.summary import describe_run
 from megatron_patches.tuning.candidates import candidates
 from tests.ranks import run_on_ranks
 from tests.second_architecture.register import register_all, registered
 from tests.second_architecture.run import bytes_kept, two_stacks_run
 from tests.small_training import SmallData, overrides
-from tools.runs_reference import reference
-from tools.runs_show import view_run
+from tools.commands.runs.reference import reference
+from tools.commands.runs.show import view_run
 
 A100 = hardware_named("A100-80GB")
 GPT = "--model={name: gpt, layers: 4, hidden_size: 32, attention_heads: 4, ffn_size: 64, vocab_size: 384}"

@@ -13,7 +13,6 @@ from torch import nn
 from transformers.optimization import Adafactor
 
 from megatron_patches.optim.build import build_optimizer
-from megatron_patches.optim.fragment import Fragment
 from megatron_patches.optim.optimizer_config import (
     AdafactorConfig,
     AdamWConfig,
@@ -23,8 +22,9 @@ from megatron_patches.optim.optimizer_config import (
     OptimizerConfig,
     SGDConfig,
 )
-from megatron_patches.optim.rectangles import rectangles
-from megatron_patches.optim.sliced_optimizer import SlicedOptimizer
+from megatron_patches.optim.slices.fragment import Fragment
+from megatron_patches.optim.slices.rectangles import rectangles
+from megatron_patches.optim.slices.sliced_optimizer import SlicedOptimizer
 from megatron_patches.parameters.info import ParameterInfo, describe, info_of
 from megatron_patches.parameters.tensor_slice import TensorSlice
 from tests.megatron_patches.sliced_step import SHAPES, Cut, assemble, steps_of, steps_on_a_rank, whole

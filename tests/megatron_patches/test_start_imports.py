@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import to_yaml
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import to_yaml
 from tests.small_training import SmallData, overrides
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def loaded_by(code: str) -> set[str]:
 TWO_STEPS = """
 import sys
 from pathlib import Path
-from megatron_patches.config import load_resolved
+from megatron_patches.run.reading import load_resolved
 from tests.small_engine import SmallEngine
 small = SmallEngine(load_resolved(Path(sys.argv[1])))
 small.train(2)

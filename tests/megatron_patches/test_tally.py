@@ -2,7 +2,7 @@
 
 import pytest
 
-from megatron_patches.tally import Tally
+from megatron_patches.objectives.tally import Tally
 
 
 def test_the_mean_of_two_is_over_the_targets_of_both() -> None:

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from megatron.core.num_microbatches_calculator import RampupBatchsizeNumMicroBatchesCalculator
 
-from megatron_patches.progress import Progress
-from megatron_patches.timetable import Timetable
-from megatron_patches.training_config import BatchRampConfig, TrainingConfig
+from megatron_patches.run.progress import Progress
+from megatron_patches.run.timetable import Timetable
+from megatron_patches.training.training_config import BatchRampConfig, TrainingConfig
 
 TR11 = BatchRampConfig(start=192, increment=16, samples=9_765_625)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from data_tools.manifest import read_manifest
-from megatron_patches.events import effective, read_events
-from megatron_patches.run_directory import Launch, start_launch
+from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.run.events import effective, read_events
+from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
 
@@ -23,14 +23,14 @@ LAYOUTS = {
 def train_and_measure(launch_directory: str) -> dict[str, Any]:
     """Train with two sources in place of one; then measure parts of the first one and the whole, by two measures."""
     from data_tools.run_data import RunData
-    from megatron_patches.batches import validation_micro_batches
     from megatron_patches.callbacks.validation import Validation
-    from megatron_patches.config import load_resolved
+    from megatron_patches.checkout import CHECKOUT
     from megatron_patches.engine.build import PRECISIONS
-    from megatron_patches.layout import plan_layout
+    from megatron_patches.objectives.batches import validation_micro_batches
     from megatron_patches.parallel.process_groups import start_process_groups
-    from megatron_patches.run_directory import CHECKOUT
-    from megatron_patches.train import build_trainer
+    from megatron_patches.run.layout import plan_layout
+    from megatron_patches.run.reading import load_resolved
+    from megatron_patches.training.train import build_trainer
 
     launch = Launch(Path(launch_directory))
     config = load_resolved(launch.config)
@@ -93,7 +93,7 @@ def test_each_source_has_its_record_and_the_first_one_is_the_checkpoints(
 
 
 def test_tallies_of_parts_add_up_to_that_of_the_whole(trained: tuple[Launch, list[dict[str, Any]]]) -> None:
-    from megatron_patches.tally import Tally
+    from megatron_patches.objectives.tally import Tally
 
     _, ranks = trained
     for found in ranks:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks
 from tests.small_engine import Steps, record_steps
 from tests.small_training import SmallData, overrides

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.plain_optimizer import read_plain_optimizer
 from megatron_patches.exchange.safe_pickle import FragmentAddress
 from megatron_patches.exchange.zero_partitions import Shards, merge_partitions, merge_shares

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from megatron_patches.models.architecture import Activations, Workload
+from megatron_patches.models.interface.architecture import Activations, Workload
 from tests.second_architecture.config import TwoStacksConfig
 
 FP32, INT64 = 4, 8

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from data_tools.sample_lengths import SampleLengths
+from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import ModelInputs
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.architecture import Activations, Architecture, FlopsPerToken, Recomputation, Workload
+from megatron_patches.models.interface.architecture import (
+    Activations,
+    Architecture,
+    FlopsPerToken,
+    Recomputation,
+    Workload,
+)
 from megatron_patches.parameters.row import ParameterRow, PathLayer
 from tests.second_architecture.activations import two_stacks_activations
 from tests.second_architecture.config import DECODER_TOKENS, ENCODER_TOKENS, TwoStacksConfig
@@ -16,7 +22,7 @@ from tests.second_architecture.flops import two_stacks_flops
 from tests.second_architecture.parameters import parameters, path
 
 if TYPE_CHECKING:  # torch
-    from megatron_patches.models.layer_spec import LayerSpec
+    from megatron_patches.models.interface.layer_spec import LayerSpec
     from megatron_patches.parallel.process_groups import ProcessGroups
     from megatron_patches.parallel.randomness import StepRandomness
 

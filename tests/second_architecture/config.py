@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data_tools.sample_lengths import SampleLengths
+from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import Field as InputField
 from megatron_patches.batch.fields import ModelInputs
-from megatron_patches.models.architecture import ModelSection
+from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.objectives.objective_config import ObjectiveSection
 
 ENCODER_TOKENS = InputField("encoder_tokens", ("batch", "encoder"))

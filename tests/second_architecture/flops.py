@@ -1,7 +1,7 @@
 """Floating-point work of two stacks, of one token that counts: one of the decoder's. Torch-free."""
 
-from data_tools.sample_lengths import SampleLengths
-from megatron_patches.models.architecture import FlopsPerToken, Recomputation
+from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.interface.architecture import FlopsPerToken, Recomputation
 from megatron_patches.parameters.row import ParameterRow
 from tests.second_architecture.config import TwoStacksConfig
 from tests.second_architecture.parameters import parameters

@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_tools.sample_lengths import SampleLengths
-from megatron_patches.models.architecture import Recomputation
-from megatron_patches.models.attend import ScoreBias, attend, choose_kernel
-from megatron_patches.models.attention_pattern import CAUSAL, FULL, AttentionPattern
-from megatron_patches.models.compilation import CompiledInParts
-from megatron_patches.models.dropout import FeatureDropout
-from megatron_patches.models.layer_spec import HIDDEN, LOGITS, LayerSpec
-from megatron_patches.models.normalization import LayerNorm
-from megatron_patches.models.recomputation import recomputed, replayed
+from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.interface.architecture import Recomputation
+from megatron_patches.models.interface.layer_spec import HIDDEN, LOGITS, LayerSpec
+from megatron_patches.models.layers.attend import ScoreBias, attend, choose_kernel
+from megatron_patches.models.layers.attention_pattern import CAUSAL, FULL, AttentionPattern
+from megatron_patches.models.layers.compilation import CompiledInParts
+from megatron_patches.models.layers.dropout import FeatureDropout
+from megatron_patches.models.layers.normalization import LayerNorm
+from megatron_patches.models.layers.recomputation import recomputed, replayed
 from megatron_patches.parallel.layers import SplitEmbedding, SplitInput, SplitOutput
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness

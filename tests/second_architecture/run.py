@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron_patches.config import load_run
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_run
 from tests.second_architecture.register import register_all
 from tests.small_engine import SmallEngine, Steps, groups_of
 from tests.small_training import SmallData, train_launch
@@ -62,7 +62,7 @@ def train_two_stacks(launch_directory: str) -> None:
 
 def train_and_stop(launch_directory: str, in_step: int) -> None:
     """The same, with a signal on rank 0 while a step reads its data."""
-    from megatron_patches.batches import TrainingBatches
+    from megatron_patches.objectives.batches import TrainingBatches
 
     read = TrainingBatches.at
 
@@ -90,7 +90,7 @@ def record(configs: Sequence[RunConfig], steps: int) -> list[Trained]:
 
 def _record(config: RunConfig, steps: int, groups: ProcessGroups) -> Trained:
     from megatron_patches.engine.build import PRECISIONS
-    from megatron_patches.layout import plan_layout
+    from megatron_patches.run.layout import plan_layout
 
     layout = plan_layout(config, groups.layout.world_size)
     small = SmallEngine(config, replace(groups, layout=layout, dtype=PRECISIONS[config.training.precision]))
@@ -111,11 +111,11 @@ def bytes_kept(configs: Sequence[RunConfig]) -> list[int]:
     import torch
 
     from megatron_patches.engine.build import blueprint_of
-    from megatron_patches.layout import plan_layout
     from megatron_patches.models.build import PlainModel
     from megatron_patches.objectives.build import build_objective
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.run.layout import plan_layout
     from tests.live_bytes import watch
 
     register_all()

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.events import effective, read_events
-from megatron_patches.run_directory import CHECKOUT, RunDirectory
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.run.events import effective, read_events
+from megatron_patches.run.run_directory import RunDirectory
 from tests.slurm.cluster import Cluster
 from tests.small_training import SmallData, overrides
 

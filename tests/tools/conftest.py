@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.inventory_render import render
-from tools.runs_catalogue import describe_all
-from tools.runs_table import write_table
+from tools.pages.render import render
+from tools.pages.train_table import write_table
+from tools.run_files.catalogue import describe_all
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FAMILIES = ("tr0-stdlib-gpt", "tr3-1B3-baseline", "tr20-125M-domain-tokens")

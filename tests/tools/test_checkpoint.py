@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_tools.errors import TrainyardError
+from megatron_patches.artefacts.marks import is_verified, pin_of
 from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
-from megatron_patches.checkpoint.marks import is_verified, pin_of
-from megatron_patches.run_directory import start_launch
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
-from tools.checkpoint import app
+from tools.commands.checkpoint.command_line import app
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RUN = "tr900a-28K-small"

@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 VERB = """\
 import sys
 import typer
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from tools.command_line import run_app
 
 app = typer.Typer(add_completion=False)
@@ -38,7 +38,7 @@ def yard(tmp_path: Path) -> Path:
         "tools/verb",
         "tools/command_line.py",
         "data_tools/__init__.py",
-        "data_tools/errors.py",
+        "megatron_patches/errors.py",
     ):
         (tmp_path / "yard" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / file, tmp_path / "yard" / file)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
-from megatron_patches.events import EventWriter
-from megatron_patches.run_directory import RunDirectory
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.events import EventWriter
+from megatron_patches.run.reading import load_run
+from megatron_patches.run.run_directory import RunDirectory
 from tests.small_training import SmallData
-from tools import demo
-from tools.demo import CHECKOUT, SCRIPT, Demo, held_out_tokens, launched, newest_step, unigram_entropy
-from tools.stdlib_corpus import stdlib_documents, write_stdlib_corpus
+from tools.commands import demo
+from tools.commands.demo import CHECKOUT, SCRIPT, Demo, held_out_tokens, launched, newest_step, unigram_entropy
+from tools.commands.stdlib_corpus import stdlib_documents, write_stdlib_corpus
 
 
 def test_entropy_of_known_tokens() -> None:
@@ -27,7 +27,7 @@ def test_entropy_of_known_tokens() -> None:
 
 def test_held_out_tokens_are_the_validation_documents(small_data: SmallData, tmp_path: Path) -> None:
     """Split 8,2 of 200 documents: the last 40."""
-    from data_tools.indexed_dataset import IndexedDataset
+    from data_tools.datasets.indexed_dataset import IndexedDataset
 
     dataset = IndexedDataset(small_data.folder / "text")
     expected = np.concatenate([dataset[document] for document in range(160, 200)])

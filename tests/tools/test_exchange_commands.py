@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.manifest import read_manifest, verify_files
-from megatron_patches.run_directory import start_launch
+from megatron_patches.artefacts.manifest import read_manifest, verify_files
+from megatron_patches.run.run_directory import start_launch
 from tests.command_line import verb
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
-from tools import import_checkpoint
+from tools.commands import import_checkpoint
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GATED = overrides(
@@ -100,7 +100,7 @@ value_before_gate: true
 def test_a_large_parameter_is_put_together_in_a_file(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from megatron_patches.checkpoint import state_tensor
+    from megatron_patches.checkpoint.files import state_tensor
     from megatron_patches.exchange import universal_export
     from megatron_patches.parameters.name_map import OwnNames
 
@@ -157,9 +157,9 @@ def test_help_needs_no_torch(verb: str, tmp_path: Path) -> None:
     ],
 )
 def test_folders_that_are_no_checkpoints(make: Any, message: str, small_data: SmallData, tmp_path: Path) -> None:
-    from data_tools.errors import TrainyardError
+    from megatron_patches.errors import TrainyardError
     from megatron_patches.exchange import adoption
-    from megatron_patches.run_directory import RunDirectory
+    from megatron_patches.run.run_directory import RunDirectory
 
     (tmp_path / "folder").mkdir()
     make(tmp_path / "folder")

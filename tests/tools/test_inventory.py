@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_tools.errors import TrainyardError
-from megatron_patches.events import EventWriter
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.events import EventWriter
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
-from tools import inventory, sync_to_hub
-from tools.inventory_render import render, stale_files
-from tools.inventory_state import derive_state
+from tools.commands.inventory import command_line as inventory
+from tools.commands.sync_to_hub import command_line as sync_to_hub
+from tools.pages.render import render, stale_files
+from tools.run_views.state import derive_state
 
 ROTARY = "tr4c-1B3-rotary-oscar"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -185,7 +186,7 @@ def test_the_state_follows_from_the_record(
 ) -> None:
     import time
 
-    from data_tools.inventory.annotations import Said
+    from megatron_patches.artefacts.inventory.annotations import Said
 
     state = derive_state(launch(tmp_path, *events), Said([], [], {}, None), queue, time.time() + later)
     assert state.word == word
@@ -196,7 +197,7 @@ def test_the_state_follows_from_the_record(
 
 
 def test_a_run_that_was_never_launched_is_ready(tmp_path: Path) -> None:
-    from data_tools.inventory.annotations import Said
+    from megatron_patches.artefacts.inventory.annotations import Said
 
     assert derive_state(tmp_path / "none", Said([], [], {}, None), {}).word == "ready"
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import build_manifest, read_manifest, write_manifest
-from megatron_patches.checkpoint import state_tensor
-from megatron_patches.checkpoint.offline import plan_files
-from megatron_patches.checkpoint.reshape import reshape_checkpoint
-from megatron_patches.checkpoint.state_tensor import StateTensor, Stretch
+from megatron_patches.artefacts.manifest import build_manifest, read_manifest, write_manifest
+from megatron_patches.checkpoint.files import state_tensor
+from megatron_patches.checkpoint.files.state_tensor import StateTensor, Stretch
+from megatron_patches.checkpoint.offline.reshape import reshape_checkpoint
+from megatron_patches.checkpoint.offline.writing import plan_files
+from megatron_patches.errors import TrainyardError
 from megatron_patches.parameters.tensor_slice import TensorSlice
-from megatron_patches.run_directory import start_launch
+from megatron_patches.run.run_directory import start_launch
 from tests.command_line import Call, verb
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
-from tools import reshape
+from tools.commands import reshape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAYOUT = overrides(parallel__tensor=2, training__precision="bf16", training__steps=5)

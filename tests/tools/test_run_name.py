@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.run_name import family_number, order, parse_run_name
+from tools.run_files.name import family_number, order, parse_run_name
 
 
 @pytest.mark.parametrize(

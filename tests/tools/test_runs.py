@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.reading import load_run
 from tests.command_line import Call, verb
-from tools import runs
-from tools.runs_catalogue import RunLine, describe_all, describe_line, find_run, run_files, short
-from tools.runs_compare import ABSENT, Difference, compare_runs, resolved_values
-from tools.runs_fields import KeyLine, explain_keys
-from tools.runs_lint import lint_all, lint_runs
-from tools.runs_listing import by_family, chosen
-from tools.runs_new import create_run
-from tools.runs_reference import KeyReference, SectionReference, reference
-from tools.runs_show import percentage, view_run
-from tools.runs_table import markdown, table_in_readme, write_table
+from tools.commands.runs import command_line as runs
+from tools.commands.runs.compare import ABSENT, Difference, compare_runs, resolved_values
+from tools.commands.runs.fields import KeyLine, explain_keys
+from tools.commands.runs.lint import lint_all, lint_runs
+from tools.commands.runs.listing import by_family, chosen
+from tools.commands.runs.new import create_run
+from tools.commands.runs.reference import KeyReference, SectionReference, reference
+from tools.commands.runs.show import percentage, view_run
+from tools.pages.train_table import markdown, table_in_readme, write_table
+from tools.run_files.catalogue import RunLine, describe_all, describe_line, find_run, run_files, short
 
 
 def execute(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from tools.runs_lint import lint_all, lint_runs
-from tools.slurm_script import script_problems
+from megatron_patches.errors import TrainyardError
+from tools.commands.runs.lint import lint_all, lint_runs
+from tools.run_files.slurm_script import script_problems
 
 FAMILY = "train/tr20-125M-domain-tokens"
 RUN = f"{FAMILY}/tr20a-125M-baseline"

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_tools.errors import TrainyardError
-from data_tools.inventory.annotations import Annotation, annotate
-from data_tools.manifest import read_manifest
-from data_tools.storage.file import FolderStore
-from data_tools.storage.store import Entry, TransientFailure
-from megatron_patches.events import EventWriter
-from megatron_patches.run_directory import start_launch
+from megatron_patches.artefacts.inventory.annotations import Annotation, annotate
+from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.artefacts.storage.file import FolderStore
+from megatron_patches.artefacts.storage.store import Entry, TransientFailure
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.events import EventWriter
+from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 from tests.small_training import SmallData, train_launch
-from tools import inventory, sync_to_hub
-from tools.checkpoint_reference import find_checkpoints
+from tools.commands.inventory import command_line as inventory
+from tools.commands.sync_to_hub import command_line as sync_to_hub
+from tools.run_files.checkpoint_reference import find_checkpoints
 
 OTHER = "tr900b-28K-other"
 WEIGHTS_FILES = 4

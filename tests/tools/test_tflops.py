@@ -11,7 +11,7 @@ import pytest
 
 from tests.command_line import verb
 from tests.small_training import SmallData
-from tools import tflops
+from tools.commands.tflops import command_line as tflops
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

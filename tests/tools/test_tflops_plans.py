@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_tools.errors import TrainyardError
-from megatron_patches.benchmark.record import append, measured
+from megatron_patches.errors import TrainyardError
+from megatron_patches.report.record import append, measured
 from tests.megatron_patches.test_benchmark import FOUND
-from tools.tflops import app
-from tools.tflops_speeds import machines_of, measured_layouts
+from tools.commands.tflops.command_line import app
+from tools.commands.tflops.speeds import machines_of, measured_layouts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -63,8 +63,8 @@ def test_tuning_explains_and_writes_a_job_array(tmp_path: Path) -> None:
 
 
 def test_a_measured_step_teaches_speeds_and_is_drawn(tmp_path: Path) -> None:
-    from megatron_patches.config import load_run
-    from tools.runs_catalogue import find_run
+    from megatron_patches.run.reading import load_run
+    from tools.run_files.catalogue import find_run
 
     config = load_run(find_run("tr20a-125M-baseline", CHECKOUT))
     breakdown = {"GEMM": 0.5, "host gaps": 0.1}

@@ -54,8 +54,8 @@ def run_trial(trial: Trial) -> Report:
     """Load the newest whole checkpoint, check it, save the following steps."""
     import torch
 
+    from megatron_patches.artefacts.folders import remove_partial, step_of
     from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
-    from megatron_patches.checkpoint.folders import remove_partial, step_of
     from megatron_patches.checkpoint.resume import load_newest_whole
     from megatron_patches.checkpoint.saver import SaveOrder, Saver
     from megatron_patches.parallel.layout import Layout
@@ -148,7 +148,7 @@ def inject(trial: Trial, groups: ProcessGroups) -> None:
     """Replace what is to fail on this rank."""
     if trial.fault is None or groups.rank != trial.fault_rank:
         return
-    from data_tools.atomic_files import HashingWriter
+    from megatron_patches.atomic_files import HashingWriter
 
     left = trial.fault_after
     if trial.fault == "disk full":

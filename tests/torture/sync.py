@@ -20,20 +20,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import TrainyardError
-from data_tools.inventory.adoption import adopt
-from data_tools.inventory.artefact import files_folder
-from data_tools.inventory.catalogue import delete_catalogue, open_catalogue
-from data_tools.inventory.copies import read_copies
-from data_tools.inventory.removal import Retention, carry_out, plan_removal
-from data_tools.manifest import Manifest, read_manifest, verify_files
-from data_tools.storage import file as file_module
-from data_tools.storage.location import Location
-from data_tools.storage.transfer import Options
+from megatron_patches.artefacts.inventory.adoption import adopt
+from megatron_patches.artefacts.inventory.artefact import files_folder
+from megatron_patches.artefacts.inventory.catalogue import delete_catalogue, open_catalogue
+from megatron_patches.artefacts.inventory.copies import read_copies
+from megatron_patches.artefacts.inventory.removal import Retention, carry_out, plan_removal
+from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.manifest import Manifest, read_manifest, verify_files
+from megatron_patches.artefacts.storage import file as file_module
+from megatron_patches.artefacts.storage.transfer import Options
+from megatron_patches.errors import TrainyardError
 from tests.small_artefacts import RUN, make_checkpoint
-from tools.sync_items import Choice
-from tools.sync_pull import Pull, pull
-from tools.sync_run import Task, push, read_back, remove_copied
+from tools.commands.sync_to_hub.items import Choice
+from tools.commands.sync_to_hub.pull import Pull, pull
+from tools.commands.sync_to_hub.run import Task, push, read_back, remove_copied
 
 STEPS = (100, 200, 300, 400)
 FAULTS = ("kill", "kill twice", "two at once", "full disk", "broken copies")

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import load_run
-from megatron_patches.layout import plan_layout, require_whole_batches
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
-from megatron_patches.parameter_count import count_parameters
-from megatron_patches.run_config import RunConfig
-from megatron_patches.training_config import BatchRampConfig
-from tools.runs_catalogue import find_run, run_files
-from tools.runs_compare import compare_runs
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout import plan_layout, require_whole_batches
+from megatron_patches.run.parameter_count import count_parameters
+from megatron_patches.run.reading import load_run
+from megatron_patches.training.training_config import BatchRampConfig
+from tools.commands.runs.compare import compare_runs
+from tools.run_files.catalogue import find_run, run_files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PUBLISHED = [path.stem for path in run_files(CHECKOUT) if re.match(r"tr(1|3|4|6|7|9|11)\D", path.stem)]

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.config import load_run
-from megatron_patches.layout import plan_layout
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
-from megatron_patches.parameter_count import count_parameters
-from megatron_patches.run_config import RunConfig
-from megatron_patches.run_summary import tokens_per_step
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout import plan_layout
+from megatron_patches.run.parameter_count import count_parameters
+from megatron_patches.run.reading import load_run
+from megatron_patches.run.summary import tokens_per_step
 from tests.small_model import causal_lengths
-from tools.runs_catalogue import find_run, run_files
-from tools.runs_lint import lint_all
+from tools.commands.runs.lint import lint_all
+from tools.run_files.catalogue import find_run, run_files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from data_tools.sample_lengths import SampleLengths
+from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import DOCUMENTS, POSITIONS, TOKENS, VISIBLE, ModelInputs
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.architecture import (
+from megatron_patches.models.gpt.activations import gpt_activations
+from megatron_patches.models.gpt.flops import flops_per_token
+from megatron_patches.models.gpt.megatron_names import TITLE, MegatronNames
+from megatron_patches.models.gpt.parameters import gpt_parameters, gpt_path
+from megatron_patches.models.gpt.problems import gpt_problems
+from megatron_patches.models.gpt.summary import describe_gpt
+from megatron_patches.models.interface.architecture import (
     Activations,
     Architecture,
     FlopsPerToken,
@@ -16,17 +22,11 @@ from megatron_patches.models.architecture import (
     Recomputation,
     Workload,
 )
-from megatron_patches.models.gpt.activations import gpt_activations
-from megatron_patches.models.gpt.flops import flops_per_token
-from megatron_patches.models.gpt.megatron_names import TITLE, MegatronNames
-from megatron_patches.models.gpt.parameters import gpt_parameters, gpt_path
-from megatron_patches.models.gpt.problems import gpt_problems
-from megatron_patches.models.gpt.summary import describe_gpt
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parameters.row import ParameterRow, PathLayer
 
 if TYPE_CHECKING:  # torch
-    from megatron_patches.models.layer_spec import LayerSpec
+    from megatron_patches.models.interface.layer_spec import LayerSpec
     from megatron_patches.parallel.process_groups import ProcessGroups
     from megatron_patches.parallel.randomness import StepRandomness
 

@@ -1,7 +1,7 @@
 """Floating-point work of a GPT's training step, by conventions that are compared in print. Torch-free."""
 
-from megatron_patches.models.architecture import FlopsPerToken, Recomputation
 from megatron_patches.models.gpt.parameters import gpt_parameters
+from megatron_patches.models.interface.architecture import FlopsPerToken, Recomputation
 from megatron_patches.models.model_config import ModelConfig
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from megatron_patches.configuration.divisibility import either, multiples_near
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.architecture import Workload
+from megatron_patches.models.interface.architecture import Workload
 from megatron_patches.models.model_config import ModelConfig
 
 MULTIPLE = 16

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_tools.errors import TrainyardError
+from megatron_patches.errors import TrainyardError
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parameters.name_map import NameMap, NameRule
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from megatron_patches.batch.fields import POSITIONS
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.architecture import Workload
 from megatron_patches.models.gpt.fp8_problems import fp8_problems
+from megatron_patches.models.interface.architecture import Workload
 from megatron_patches.models.model_config import ModelConfig
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.inventory.artefact import Artefact
-from data_tools.inventory.catalogue import open_catalogue
-from data_tools.inventory.names import resolve_artefact
-from data_tools.manifest import Manifest
+from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.inventory.catalogue import open_catalogue
+from megatron_patches.artefacts.inventory.names import resolve_artefact
+from megatron_patches.artefacts.manifest import Manifest
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.inventory.adoption import adopt
-from data_tools.inventory.adoption_formats import find_checkpoints
-from data_tools.inventory.catalogue import open_catalogue
-from data_tools.inventory.names import resolve_artefact
-from data_tools.inventory.verification import verify_artefact
+from megatron_patches.artefacts.inventory.adoption import adopt
+from megatron_patches.artefacts.inventory.adoption_formats import find_checkpoints
+from megatron_patches.artefacts.inventory.catalogue import open_catalogue
+from megatron_patches.artefacts.inventory.names import resolve_artefact
+from megatron_patches.artefacts.inventory.verification import verify_artefact
+from megatron_patches.errors import TrainyardError
 
 DEEPSPEED = [
     "global_step20/layer_01-model_00-model_states.pt",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.inventory import renewal
-from data_tools.inventory.annotations import Annotation, annotate
-from data_tools.inventory.catalogue import catalogue_path, delete_catalogue, open_catalogue
-from data_tools.inventory.copies import Copy, CopyRecorder, read_copies
+from megatron_patches.artefacts.inventory import renewal
+from megatron_patches.artefacts.inventory.annotations import Annotation, annotate
+from megatron_patches.artefacts.inventory.catalogue import catalogue_path, delete_catalogue, open_catalogue
+from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder, read_copies
+from megatron_patches.errors import TrainyardError
 from tests.data_tools.inventory.conftest import SmallYard
 from tests.small_artefacts import RUN, make_checkpoint
 

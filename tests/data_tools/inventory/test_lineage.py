@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.inventory.catalogue import open_catalogue
-from data_tools.inventory.invalidation import Marked, invalidate, revalidate
-from data_tools.inventory.lineage import ancestors, descendants, faulty_ids
-from data_tools.inventory.names import resolve_artefact, resolve_run
-from data_tools.inventory.search import Wanted, find
-from data_tools.inventory.verification import verify_artefact
-from data_tools.manifest import read_manifest, refuse_invalid
+from megatron_patches.artefacts.inventory.catalogue import open_catalogue
+from megatron_patches.artefacts.inventory.invalidation import Marked, invalidate, revalidate
+from megatron_patches.artefacts.inventory.lineage import ancestors, descendants, faulty_ids
+from megatron_patches.artefacts.inventory.names import resolve_artefact, resolve_run
+from megatron_patches.artefacts.inventory.search import Wanted, find
+from megatron_patches.artefacts.inventory.verification import verify_artefact
+from megatron_patches.artefacts.manifest import read_manifest, refuse_invalid
+from megatron_patches.errors import TrainyardError
 from tests.data_tools.inventory.conftest import SmallYard
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.inventory.annotations import Annotation, annotate
-from data_tools.inventory.catalogue import open_catalogue
-from data_tools.inventory.copies import Copy, CopyRecorder
-from data_tools.inventory.removal import Plan, Retention, carry_out, plan_removal
-from data_tools.manifest import Manifest
+from megatron_patches.artefacts.inventory.annotations import Annotation, annotate
+from megatron_patches.artefacts.inventory.catalogue import open_catalogue
+from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder
+from megatron_patches.artefacts.inventory.removal import Plan, Retention, carry_out, plan_removal
+from megatron_patches.artefacts.manifest import Manifest
 from tests.data_tools.inventory.conftest import SmallYard
 from tests.small_artefacts import RUN
 

@@ -10,14 +10,14 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import Manifest
-from data_tools.storage import object_store
-from data_tools.storage.fetch import fetch_artefact
-from data_tools.storage.location import parse_location
-from data_tools.storage.meter import Meter
-from data_tools.storage.store import Store, TransientFailure, open_store
-from data_tools.storage.transfer import Options, check_artefact, send_artefact
+from megatron_patches.artefacts.location import parse_location
+from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.artefacts.storage import object_store
+from megatron_patches.artefacts.storage.fetch import fetch_artefact
+from megatron_patches.artefacts.storage.meter import Meter
+from megatron_patches.artefacts.storage.store import Store, TransientFailure, open_store
+from megatron_patches.artefacts.storage.transfer import Options, check_artefact, send_artefact
+from megatron_patches.errors import TrainyardError
 from tests.servers.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.servers.gcs import gcs_server
 from tests.servers.hub import TOKEN, hub_server
@@ -185,7 +185,7 @@ def test_a_large_object_goes_in_parts_and_is_compared(
 ) -> None:
     part = 8 << 20  # like the real one, a multiple of what is read at once
     monkeypatch.setattr(object_store, "PART", part)
-    monkeypatch.setattr("data_tools.storage.s3.PART", part)
+    monkeypatch.setattr("megatron_patches.artefacts.storage.s3.PART", part)
     folder = tmp_path / "large"
     content = random.Random(0).randbytes(part + 1000)
     files = {"weights-00000.safetensors": content, "weights-00001.safetensors": content[::-1], "config.yaml": b"{}"}

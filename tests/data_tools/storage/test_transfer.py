@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.manifest import Manifest, Status, read_manifest
-from data_tools.storage import file as file_module
-from data_tools.storage.fetch import fetch_artefact
-from data_tools.storage.file import FolderStore
-from data_tools.storage.location import Location, parse_location, run_location
-from data_tools.storage.loose import fetch_loose, send_loose
-from data_tools.storage.meter import Meter
-from data_tools.storage.packing import TAR
-from data_tools.storage.store import DamagedSource, TransientFailure, Upload
-from data_tools.storage.transfer import Options, check_artefact, send_artefact
+from megatron_patches.artefacts.location import Location, parse_location, run_location
+from megatron_patches.artefacts.manifest import Manifest, Status, read_manifest
+from megatron_patches.artefacts.storage import file as file_module
+from megatron_patches.artefacts.storage.fetch import fetch_artefact
+from megatron_patches.artefacts.storage.file import FolderStore
+from megatron_patches.artefacts.storage.loose import fetch_loose, send_loose
+from megatron_patches.artefacts.storage.meter import Meter
+from megatron_patches.artefacts.storage.packing import TAR
+from megatron_patches.artefacts.storage.store import DamagedSource, TransientFailure, Upload
+from megatron_patches.artefacts.storage.transfer import Options, check_artefact, send_artefact
+from megatron_patches.errors import TrainyardError
 from tests.small_artefacts import RUN, make_checkpoint
 
 PLACE = "checkpoints/step-0000000100"

@@ -8,7 +8,7 @@ import pytest
 
 from megatron_patches.estimate.activations import activations
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
 from tests.live_bytes import watch
 from tests.ranks import run_on_ranks
 

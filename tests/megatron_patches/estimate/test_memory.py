@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from megatron_patches.estimate.memory import estimate_memory
-from megatron_patches.layout import plan_layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout import plan_layout
 from tests.live_bytes import watch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides

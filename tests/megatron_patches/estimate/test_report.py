@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
+from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.communication import estimate_traffic
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.estimate.report import Machines, estimate
 from megatron_patches.estimate.step_time import data_sheet_speeds, work_of
 from megatron_patches.estimate.text import as_text
-from megatron_patches.hardware import hardware_named
-from megatron_patches.layout import plan_layout
+from megatron_patches.hardware.machines import hardware_named
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run_config import RunConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout import plan_layout
+from megatron_patches.run.reading import load_run
 from megatron_patches.tuning.candidates import Candidate, candidates
 from megatron_patches.tuning.fit import require_fit
 

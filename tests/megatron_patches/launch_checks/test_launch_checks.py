@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from data_tools.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from data_tools.run_data import RunData
-from megatron_patches.checkpoint import folders
+from megatron_patches.artefacts import folders
 from megatron_patches.checkpoint.identity import run_identity
-from megatron_patches.config import load_run, read_run
-from megatron_patches.launch_checks import facts as facts_module
-from megatron_patches.launch_checks.checks import launch_problems
-from megatron_patches.launch_checks.facts import LaunchFacts, Machines
-from megatron_patches.plan import plan_run
+from megatron_patches.errors import TrainyardError
+from megatron_patches.launch import facts as facts_module
+from megatron_patches.launch.checks import launch_problems
+from megatron_patches.launch.facts import LaunchFacts, Machines
+from megatron_patches.launch.plan import plan_run
+from megatron_patches.run.reading import load_run, read_run
 from tests.megatron_patches.test_config_checks import CASES
 from tests.small_artefacts import RUN, make_checkpoint
 from tests.small_training import SmallData, overrides

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.errors import TrainyardError
-from megatron_patches.config import load_run
+from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.step_time import data_sheet_speeds
-from megatron_patches.hardware import hardware_named
-from megatron_patches.run_config import RunConfig
+from megatron_patches.hardware.machines import hardware_named
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import load_run
 from megatron_patches.tuning.candidates import Candidate
 from megatron_patches.tuning.ranking import apart, explain, rank
 from megatron_patches.tuning.run_file import write_layout

@@ -1,0 +1,262 @@
+"""Reader and writer of Megatron's `.bin`/`.idx` pair (MMIDIDX), byte-compatible in both directions."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from data_tools.datasets.indexed_dataset_format import (
+    CODES,
+    HEADER,
+    MAGIC,
+    MAKE_AGAIN,
+    VERSION,
+    bin_path,
+    check_files_exist,
+    idx_path,
+    read_header,
+)
+from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
+from megatron_patches.errors import TrainyardError
+
+# Opening compares this many neighbouring pointers, spread over the index: a constant cost for any number of documents.
+POINTERS_CHECKED_AT_OPEN = 1024
+SEQUENCES_PER_INDEX_CHUNK = 1 << 20
+
+
+def best_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The type Megatron writes for a vocabulary: uint16 below 65,500 ids, else int32."""
+    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
+
+
+class IndexedDataset:
+    """A dataset on disk, opened by memory map.
+
+    Opening costs the same for a thousand tokens and for a trillion: sizes, counts, ends and a sample of the pointers
+    are checked; `dataset_scan.scan` reads everything.
+
+    Raises:
+        TrainyardError: a file is missing, empty, truncated, of another format, or the pair does not belong together.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        self.bin_path = bin_path(prefix)
+        self.idx_path = idx_path(prefix)
+        check_files_exist(self.bin_path, self.idx_path)
+        header = read_header(self.idx_path)
+        self.dtype = header.dtype
+        lengths_end = HEADER.size + 4 * header.sequences
+        pointers_end = lengths_end + 8 * header.sequences
+        self.sequence_lengths: NDArray[np.int32] = self._map_index("<i4", HEADER.size, header.sequences)
+        """Tokens of each sequence, int32 [sequences]."""
+        self.sequence_pointers: NDArray[np.int64] = self._map_index("<i8", lengths_end, header.sequences)
+        """First byte of each sequence in the `.bin`, int64 [sequences]."""
+        self.document_indices: NDArray[np.int64] = self._map_index("<i8", pointers_end, header.document_indices)
+        """First sequence of each document, and at the end the number of sequences, int64 [documents + 1]."""
+        self._check_ends()
+        self._check_sampled_pointers()
+        self.tokens: NDArray[Any] = np.asarray(np.memmap(self.bin_path, self.dtype, mode="r"))
+        """All tokens in file order, [tokens], read-only."""
+
+    def _map_index(self, dtype: str, offset: int, count: int) -> NDArray[Any]:
+        return np.asarray(np.memmap(self.idx_path, np.dtype(dtype), mode="r", offset=offset, shape=(count,)))
+
+    def _check_ends(self) -> None:
+        first, last = int(self.document_indices[0]), int(self.document_indices[-1])
+        if first != 0 or last != len(self):
+            raise TrainyardError(
+                f"{self.idx_path}: the document index runs from {first} to {last}, expected 0 to {len(self)} "
+                f"(the number of sequences). {MAKE_AGAIN}"
+            )
+        expected = int(self.sequence_pointers[-1]) + int(self.sequence_lengths[-1]) * self.dtype.itemsize
+        found = self.bin_path.stat().st_size
+        if found != expected:
+            state = "truncated" if found < expected else "longer than its index says"
+            raise TrainyardError(
+                f"{self.bin_path} is {state}: {found:,} bytes found, {expected:,} expected from {self.idx_path.name} "
+                f"({len(self):,} sequences of {self.dtype.name}). Copy both files again from the same place, or "
+                "run tools/preprocess again"
+            )
+
+    def _check_sampled_pointers(self) -> None:
+        chosen = np.unique(np.linspace(0, len(self) - 2, POINTERS_CHECKED_AT_OPEN).astype(np.int64).clip(0))
+        self.check_pointers(chosen[chosen < len(self) - 1])
+        if int(self.sequence_pointers[0]) != 0:
+            raise TrainyardError(
+                f"{self.idx_path}: the first sequence starts at byte {int(self.sequence_pointers[0])}, expected 0. "
+                f"{MAKE_AGAIN}"
+            )
+
+    def check_pointers(self, sequences: NDArray[np.int64]) -> None:
+        """Checks that each of these sequences ends where the next one starts, as windows over the tokens need it.
+
+        Raises:
+            TrainyardError: there is a gap or an overlap; the first one is named.
+        """
+        ends = self.sequence_pointers[sequences] + self.sequence_lengths[sequences].astype(np.int64) * (
+            self.dtype.itemsize
+        )
+        wrong = np.flatnonzero((ends != self.sequence_pointers[sequences + 1]) | (self.sequence_lengths[sequences] < 0))
+        if wrong.size:
+            sequence = int(sequences[wrong[0]])
+            raise TrainyardError(
+                f"{self.idx_path}: sequence {sequence} ends at byte {int(ends[wrong[0]])}, the next one starts at byte "
+                f"{int(self.sequence_pointers[sequence + 1])}; expected no gap. {MAKE_AGAIN}"
+            )
+
+    @property
+    def number_of_documents(self) -> int:
+        """Documents, empty ones included."""
+        return len(self.document_indices) - 1
+
+    def __len__(self) -> int:
+        return len(self.sequence_lengths)
+
+    def __getitem__(self, sequence: int) -> NDArray[Any]:
+        """The tokens of one sequence, a read-only view of the file, [length]."""
+        start = int(self.sequence_pointers[sequence]) // self.dtype.itemsize
+        return self.tokens[start : start + int(self.sequence_lengths[sequence])]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self[sequence] for sequence in range(len(self)))
+
+    def document_token_offset(self, document: int) -> int:
+        """Tokens before a document; the number of documents itself gives the number of tokens.
+
+        Raises:
+            IndexError: there is no such document.
+        """
+        if not 0 <= document <= self.number_of_documents:
+            raise IndexError(f"document {document} of {self.number_of_documents}")
+        sequence = int(self.document_indices[document])
+        if sequence == len(self):
+            return len(self.tokens)
+        return int(self.sequence_pointers[sequence]) // self.dtype.itemsize
+
+    def document_lengths(self, first: int, last: int) -> NDArray[np.int64]:
+        """Tokens of the documents [first, last), int64 [last - first]; negative where the document index is broken."""
+        boundaries = self.document_indices[first : last + 1]
+        inside = boundaries < len(self)
+        offsets = np.full(len(boundaries), len(self.tokens), dtype=np.int64)
+        offsets[inside] = self.sequence_pointers[boundaries[inside]] // self.dtype.itemsize
+        return np.diff(offsets)
+
+
+class IndexedDatasetWriter:
+    """Writes a dataset under temporary names; both files appear under their own when all went well, or neither.
+
+    Raises:
+        TrainyardError: a token does not fit the dtype, or the dtype has no code.
+    """
+
+    def __init__(self, prefix: Path, dtype: DTypeLike) -> None:
+        self.prefix = prefix
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+        if self.dtype not in CODES:
+            raise TrainyardError(f"an indexed dataset cannot hold {self.dtype}; choose one of {list(map(str, CODES))}")
+        self.tokens = 0
+        """Tokens written so far."""
+        self.largest_token: int | float | None = None
+        """Largest token written so far; None before the first."""
+        self._lengths = array("i")
+        self._index_file: HashingWriter | None = None
+        self._bin_file = HashingWriter(temporary_path(bin_path(prefix)))
+
+    @property
+    def documents(self) -> int:
+        """Documents written so far."""
+        return len(self._lengths)
+
+    @property
+    def files(self) -> tuple[HashingWriter, HashingWriter]:
+        """`.bin` and `.idx` with their hashes and sizes, after `finish`."""
+        assert self._index_file is not None
+        return self._bin_file, self._index_file
+
+    def add_document(self, tokens: ArrayLike) -> None:
+        """Appends one document of one sequence; it may be empty."""
+        array_of_tokens = np.asarray(tokens)
+        self.add_documents(array_of_tokens, [array_of_tokens.size])
+
+    def add_documents(self, tokens: ArrayLike, lengths: Sequence[int]) -> None:
+        """Appends documents whose tokens lie end to end.
+
+        Args:
+            tokens: [sum of lengths], of any numeric type.
+            lengths: tokens of each document.
+        """
+        given = np.asarray(tokens)
+        assert given.ndim == 1 and given.size == sum(lengths), "lengths must cover the tokens"
+        if given.size:
+            self._check_range(given)
+            self._bin_file.write(np.ascontiguousarray(given, dtype=self.dtype).data)
+        self._lengths.extend(lengths)
+        self.tokens += given.size
+
+    def _check_range(self, given: NDArray[Any]) -> None:
+        smallest, largest = given.min().item(), given.max().item()
+        if self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            if smallest < limits.min or largest > limits.max:
+                raise TrainyardError(
+                    f"document {self.documents} or one of the next has token ids from {smallest} to {largest}; "
+                    f"{self.dtype.name} holds {limits.min} to {limits.max}. Use a wider dtype"
+                )
+        self.largest_token = largest if self.largest_token is None else max(self.largest_token, largest)
+
+    def finish(self) -> None:
+        """Completes both files, still under their temporary names; nothing can be added afterwards."""
+        if self._index_file is not None:
+            return
+        self._bin_file.close()
+        with HashingWriter(temporary_path(idx_path(self.prefix))) as index:
+            self._write_index(index)
+        self._index_file = index
+
+    def _write_index(self, index: HashingWriter) -> None:
+        lengths = np.frombuffer(self._lengths, dtype=np.intc).astype("<i4", copy=False)
+        sequences = len(lengths)
+        index.write(HEADER.pack(MAGIC, VERSION, CODES[self.dtype], sequences, sequences + 1))
+        index.write(lengths.data)
+        start = 0
+        for first in range(0, sequences, SEQUENCES_PER_INDEX_CHUNK):
+            sizes = lengths[first : first + SEQUENCES_PER_INDEX_CHUNK].astype(np.int64) * self.dtype.itemsize
+            ends = start + np.cumsum(sizes)
+            index.write((ends - sizes).astype("<i8").data)
+            start = int(ends[-1])
+        for first in range(0, sequences + 1, SEQUENCES_PER_INDEX_CHUNK):
+            index.write(np.arange(first, min(first + SEQUENCES_PER_INDEX_CHUNK, sequences + 1), dtype="<i8").data)
+
+    def discard(self) -> None:
+        """Removes what was written."""
+        self._bin_file.discard()
+        if self._index_file is not None:
+            self._index_file.discard()
+
+    def publish(self) -> None:
+        """Gives both finished files their own names."""
+        self.finish()
+        tokens, index = self.files
+        index.path.replace(idx_path(self.prefix))
+        tokens.path.replace(bin_path(self.prefix))
+        fsync_folder(self.prefix.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.discard()
+            return
+        try:
+            self.publish()
+        except BaseException:
+            self.discard()
+            raise

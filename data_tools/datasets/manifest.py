@@ -1,0 +1,97 @@
+"""The manifest of a dataset: `PREFIX.manifest.json` beside `PREFIX.bin` and `PREFIX.idx`."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_tools.text.tokenizers import Tokenizer
+from megatron_patches.artefacts.manifest import Manifest, read_manifest, refuse_invalid
+from megatron_patches.errors import TrainyardError
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TokenizerFacts(_Facts):
+    """The tokenizer a dataset was made with."""
+
+    id: str
+    name: str
+    vocab_size: int
+    end_of_document: int | None
+
+
+class SourceFacts(_Facts):
+    """One file the documents came from."""
+
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str
+    documents: int
+
+
+class SettingsFacts(_Facts):
+    """How the documents were read."""
+
+    json_key: str
+    """Key of this dataset's texts."""
+    json_keys: list[str]
+    """All keys of the same reading: their datasets have as many documents, in the same order."""
+    append_eod: bool
+
+
+class DatasetFacts(_Facts):
+    """What a dataset holds."""
+
+    documents: int
+    sequences: int
+    tokens: int
+    dtype: str
+    largest_token_id: int
+    empty_documents: int
+    """Documents whose text gave no token."""
+    tokenizer: TokenizerFacts
+    settings: SettingsFacts | None = None
+    """None for an adopted dataset, of which only the files are known."""
+    sources: list[SourceFacts] = []
+
+
+def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
+    """What a dataset's manifest says about its tokenizer."""
+    return TokenizerFacts(
+        id=tokenizer.id,
+        name=tokenizer.name,
+        vocab_size=tokenizer.vocab_size,
+        end_of_document=tokenizer.end_of_document,
+    )
+
+
+def manifest_path(prefix: Path) -> Path:
+    """Where the manifest of a dataset lies."""
+    return prefix.with_name(prefix.name + ".manifest.json")
+
+
+def read_dataset_manifest(prefix: Path, allow_invalid: bool = False) -> tuple[Manifest, DatasetFacts]:
+    """Reads the manifest of a dataset that may be used; with `allow_invalid` one that is marked invalid may.
+
+    Raises:
+        TrainyardError: there is none, it was edited, it is no dataset's, or it marks the dataset invalid.
+    """
+    path = manifest_path(prefix)
+    if not path.is_file():
+        raise TrainyardError(
+            f"dataset {prefix} has no manifest ({path.name}), so its tokenizer is unknown. Make one with "
+            f"tools/dataset adopt {prefix} --tokenizer DIR, naming the tokenizer it was made with"
+        )
+    manifest = read_manifest(path)
+    if manifest.kind != "dataset":
+        raise TrainyardError(f"{path} belongs to a {manifest.kind}, expected a dataset")
+    if not allow_invalid:
+        refuse_invalid(manifest, path, "set data.allow_invalid to train on it all the same")
+    try:
+        return manifest, DatasetFacts.model_validate(manifest.facts)
+    except ValidationError as error:
+        missing = ", ".join(".".join(map(str, each["loc"])) for each in error.errors())
+        raise TrainyardError(f"{path} lacks or misstates the facts {missing}; make the dataset again") from None

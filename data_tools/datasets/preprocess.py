@@ -1,0 +1,234 @@
+"""From files of text to a dataset: `PREFIX.bin`, `PREFIX.idx`, `PREFIX.manifest.json`."""
+
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
+from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, SourceFacts, describe_tokenizer, manifest_path
+from data_tools.text.document_encoding import chunks_of, encode_in_order
+from data_tools.text.sources import Source, find_sources, read_documents
+from data_tools.text.tokenizers import Tokenizer, load_tokenizer
+from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
+from megatron_patches.atomic_files import hash_file
+from megatron_patches.errors import TrainyardError
+
+
+@dataclass(frozen=True)
+class PreprocessRequest:
+    """What to tokenize, with what, and where to."""
+
+    inputs: Sequence[Path]
+    """Files, or folders of files."""
+    output: Path
+    """Prefix of the dataset; with several keys, of PREFIX_key for each."""
+    tokenizer: Path
+    json_keys: Sequence[str] = ("text",)
+    append_eod: bool = False
+    """Whether each document ends with the tokenizer's end-of-document token."""
+    workers: int = 1
+    overwrite: bool = False
+    allow_invalid: bool = False
+    """Whether the tokenizer may be one that was marked invalid."""
+
+    def prefixes(self) -> dict[str, Path]:
+        """The dataset of each key."""
+        if len(self.json_keys) == 1:
+            return {self.json_keys[0]: self.output}
+        return {key: self.output.with_name(f"{self.output.name}_{key}") for key in self.json_keys}
+
+
+class Progress(NamedTuple):
+    """How far the reading is."""
+
+    documents: int
+    source_bytes: int
+    """Bytes of the source files that were read."""
+    total_source_bytes: int
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """One finished dataset."""
+
+    prefix: Path
+    id: str
+    facts: DatasetFacts
+
+
+@dataclass(frozen=True)
+class PreprocessSummary:
+    """What was made, and how fast."""
+
+    datasets: list[DatasetSummary]
+    text_bytes: int
+    seconds: float
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Text in UTF-8, 10**6 bytes a second."""
+        return self.text_bytes / 1e6 / self.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all datasets together."""
+        return sum(dataset.facts.tokens for dataset in self.datasets) / self.seconds
+
+
+def preprocess(
+    request: PreprocessRequest, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> PreprocessSummary:
+    """Tokenizes text into one dataset for each key; document k of every dataset comes from the same place.
+
+    Raises:
+        TrainyardError: bad input. Nothing appears under the datasets' names then, and old ones are untouched.
+    """
+    started = time.perf_counter()
+    sources = find_sources(request.inputs)
+    tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid)
+    _check(request, tokenizer)
+    request.output.parent.mkdir(parents=True, exist_ok=True)
+    reading = _Reading(sources, request.json_keys)
+    with ExitStack() as stack:
+        dtype = best_dtype(tokenizer.vocab_size)
+        writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
+        empty = _write(request, tokenizer, reading, writers, on_progress)
+        facts = _facts(request, tokenizer, reading.source_facts(), writers, empty)
+        # The old manifest goes first: data without a manifest is refused, data under another one's goes unnoticed.
+        for path in request.prefixes().values():
+            manifest_path(path).unlink(missing_ok=True)
+    datasets = [_write_manifest(request, tokenizer, writer, each) for writer, each in zip(writers, facts, strict=True)]
+    return PreprocessSummary(datasets, reading.text_bytes, time.perf_counter() - started)
+
+
+def _check(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
+    if request.workers < 1:
+        raise TrainyardError(f"workers is {request.workers}; at least one process must tokenize")
+    if not request.json_keys or len(set(request.json_keys)) != len(request.json_keys):
+        raise TrainyardError(f"keys {','.join(request.json_keys)!r}: name at least one key, and each once")
+    if any(not key or "/" in key for key in request.json_keys):
+        raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is part of a file name, without slashes")
+    if request.append_eod and tokenizer.end_of_document is None:
+        raise TrainyardError(
+            f"tokenizer {request.tokenizer} has no end-of-document token to append; set eos_token in its "
+            "tokenizer_config.json, or leave out --append-eod"
+        )
+    if request.overwrite:
+        return
+    for prefix in request.prefixes().values():
+        for path in (bin_path(prefix), idx_path(prefix), manifest_path(prefix)):
+            if path.exists():
+                raise TrainyardError(f"{path} exists already; choose another --output, or add --overwrite")
+
+
+class _Reading:
+    """The documents of all sources, counted as they pass."""
+
+    def __init__(self, sources: Sequence[Source], json_keys: Sequence[str]) -> None:
+        self._sources = sources
+        self._json_keys = json_keys
+        self._documents = [0] * len(sources)
+        self._total_source_bytes = sum(source.path.stat().st_size for source in sources)
+        self.text_bytes = 0
+        self.progress = Progress(0, 0, self._total_source_bytes)
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        documents = finished_source_bytes = 0
+        for number, source in enumerate(self._sources):
+            for document in read_documents(source.path, self._json_keys):
+                documents += 1
+                self._documents[number] += 1
+                self.text_bytes += document.text_bytes
+                read = finished_source_bytes + document.source_bytes
+                self.progress = Progress(documents, read, self._total_source_bytes)
+                yield document.texts
+            finished_source_bytes += source.path.stat().st_size
+
+    def source_facts(self) -> list[SourceFacts]:
+        """Hashes the sources; only for a reading that is complete."""
+        facts = []
+        for source, documents in zip(self._sources, self._documents, strict=True):
+            sha256, size = hash_file(source.path)
+            facts.append(SourceFacts(name=source.name, size=size, sha256=sha256, documents=documents))
+        return facts
+
+
+def _write(
+    request: PreprocessRequest,
+    tokenizer: Tokenizer,
+    reading: _Reading,
+    writers: Sequence[IndexedDatasetWriter],
+    on_progress: Callable[[Progress], None],
+) -> list[int]:
+    """Completes every writer's files, and counts for each the documents whose text gave no token."""
+    empty = [0] * len(writers)
+    encoded = encode_in_order(chunks_of(reading), tokenizer, request.tokenizer, request.append_eod, request.workers)
+    for chunk in encoded:
+        for number, (writer, texts) in enumerate(zip(writers, chunk, strict=True)):
+            writer.add_documents(texts.tokens, texts.lengths)
+            empty[number] += texts.empty
+        on_progress(reading.progress)
+    for writer in writers:
+        writer.finish()
+    return empty
+
+
+def _facts(
+    request: PreprocessRequest,
+    tokenizer: Tokenizer,
+    sources: list[SourceFacts],
+    writers: Sequence[IndexedDatasetWriter],
+    empty: Sequence[int],
+) -> list[DatasetFacts]:
+    """The facts of each dataset.
+
+    Raises:
+        TrainyardError: a dataset would hold no text.
+    """
+    facts = []
+    for key, writer, empty_documents in zip(request.json_keys, writers, empty, strict=True):
+        if empty_documents == writer.documents or writer.largest_token is None:
+            raise TrainyardError(
+                f"the sources hold no text under {key!r}: {writer.documents} documents, all of them empty; "
+                "check the inputs and --json-keys"
+            )
+        facts.append(
+            DatasetFacts(
+                documents=writer.documents,
+                sequences=writer.documents,
+                tokens=writer.tokens,
+                dtype=writer.dtype.name,
+                largest_token_id=int(writer.largest_token),
+                empty_documents=empty_documents,
+                tokenizer=describe_tokenizer(tokenizer),
+                settings=SettingsFacts(json_key=key, json_keys=list(request.json_keys), append_eod=request.append_eod),
+                sources=sources,
+            )
+        )
+    return facts
+
+
+def _write_manifest(
+    request: PreprocessRequest, tokenizer: Tokenizer, writer: IndexedDatasetWriter, facts: DatasetFacts
+) -> DatasetSummary:
+    tokens, index = writer.files
+    files = [
+        FileRecord(path=bin_path(writer.prefix).name, size=tokens.size, sha256=tokens.sha256),
+        FileRecord(path=idx_path(writer.prefix).name, size=index.size, sha256=index.sha256),
+    ]
+    manifest = build_manifest("dataset", files, facts.model_dump(), [tokenizer.id], _command(request, tokenizer))
+    write_manifest(manifest_path(writer.prefix), manifest)
+    return DatasetSummary(writer.prefix, manifest.id, facts)
+
+
+def _command(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
+    """The command line with the names of files in place of this machine's paths."""
+    words = ["tools/preprocess", *(path.name for path in request.inputs)]
+    words += ["--output", request.output.name, "--tokenizer", tokenizer.name]
+    words += ["--json-keys", ",".join(request.json_keys), *(["--append-eod"] if request.append_eod else [])]
+    return shlex.join(words)

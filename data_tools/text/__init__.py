@@ -1,0 +1,1 @@
+"""Documents and tokens: sources of text, tokenizers, encoding."""

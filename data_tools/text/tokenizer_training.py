@@ -1,0 +1,121 @@
+"""Training a byte-level BPE tokenizer from text."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from data_tools.text.sources import Source, find_sources, read_documents
+from megatron_patches.artefacts.manifest import Manifest, build_manifest, record_file, write_manifest
+from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path, write_atomically
+from megatron_patches.errors import TrainyardError
+
+END_OF_DOCUMENT = "<|endoftext|>"
+BYTES = 256
+
+
+def train_bpe(
+    files: Sequence[Path],
+    output: Path,
+    vocab_size: int,
+    special_tokens: Sequence[str] = (END_OF_DOCUMENT,),
+    json_key: str = "text",
+) -> Manifest:
+    """Trains a byte-level BPE (Radford et al. 2019) and writes tokenizer.json, tokenizer_config.json, manifest.json.
+
+    The same files give the same tokenizer, on any number of cores.
+
+    Args:
+        files: sources as `find_sources` takes them.
+        output: folder to make; it appears when it is complete.
+        vocab_size: ids in all: 256 bytes, the special tokens (the first ones), merges.
+        special_tokens: the first one ends a document.
+
+    Raises:
+        TrainyardError: the folder exists, the vocabulary is too small, or the text yields fewer merges than asked.
+    """
+    if output.exists():
+        raise TrainyardError(f"{output} exists already; remove it, or choose another --output")
+    if not special_tokens or vocab_size < BYTES + len(special_tokens):
+        raise TrainyardError(
+            f"vocabulary of {vocab_size} with {len(special_tokens)} special tokens: at least one special token and "
+            f"{BYTES} bytes must fit; choose --vocab-size {BYTES + max(1, len(special_tokens))} or more"
+        )
+    sources = find_sources(files)
+    library = _train(sources, vocab_size, special_tokens, json_key)
+    if library.get_vocab_size() < vocab_size:
+        raise TrainyardError(
+            f"the text yields only {library.get_vocab_size()} tokens, {vocab_size} were asked for; "
+            "give more text, or choose a smaller --vocab-size"
+        )
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": special_tokens[0],
+        "eos_token": special_tokens[0],
+        "clean_up_tokenization_spaces": False,
+    }
+    facts: dict[str, JsonValue] = {
+        "algorithm": "byte-level BPE",
+        "vocab_size": vocab_size,
+        "special_tokens": list(special_tokens),
+        "end_of_document": library.token_to_id(special_tokens[0]),
+        "json_key": json_key,
+        "sources": [_describe(source) for source in sources],
+    }
+    contents = {
+        "tokenizer.json": library.to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+    }
+    names = [path.name for path in files]
+    command = shlex.join(["tools/tokenizer", "train", *names, "--output", output.name, "--vocab-size", str(vocab_size)])
+    return _write_folder(output, contents, facts, command)
+
+
+def _train(sources: Sequence[Source], vocab_size: int, special_tokens: Sequence[str], json_key: str) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special_tokens),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    library.train_from_iterator(_texts(sources, json_key), trainer)
+    return library
+
+
+def _texts(sources: Sequence[Source], json_key: str) -> Iterator[str]:
+    for source in sources:
+        for document in read_documents(source.path, [json_key]):
+            yield document.texts[0]
+
+
+def _describe(source: Source) -> JsonValue:
+    sha256, size = hash_file(source.path)
+    return {"name": source.name, "size": size, "sha256": sha256}
+
+
+def _write_folder(output: Path, contents: dict[str, str], facts: dict[str, JsonValue], command: str) -> Manifest:
+    """Writes the files and their manifest into a folder of a temporary name, then renames the folder."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = temporary_path(output)
+    folder.mkdir()
+    try:
+        for name, content in contents.items():
+            write_atomically(folder / name, content.encode())
+        files = [record_file(folder / name, folder) for name in contents]
+        manifest = build_manifest("tokenizer", files, facts, command=command)
+        write_manifest(folder / "manifest.json", manifest)
+        folder.rename(output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    fsync_folder(output.parent)
+    return manifest

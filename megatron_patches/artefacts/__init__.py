@@ -1,0 +1,1 @@
+"""What runs leave behind: manifests, names and marks of their folders, what stays and what goes."""

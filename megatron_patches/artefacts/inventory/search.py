@@ -1,0 +1,127 @@
+"""Finding artefacts: words anywhere, and conditions on what their manifests say."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.inventory.catalogue import Catalogue
+from megatron_patches.artefacts.inventory.lineage import FAULTY
+from megatron_patches.errors import TrainyardError
+
+_METRIC = re.compile(r"([\w./-]+?)\s*(<=|>=|<|>|=)\s*(-?\d[\d.eE+-]*)")
+_RANGE = re.compile(r"(\d*)(:?)(\d*)")
+_SIZES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look for; everything that is given must hold."""
+
+    words: list[str] = field(default_factory=list)
+    runs: list[str] | None = None
+    """only of these; None means any"""
+    kinds: list[str] = field(default_factory=list)
+    steps: str = ""
+    """1000, 1000:5000, 1000: or :5000; both ends belong to it"""
+    tokens: str = ""
+    """the same with K, M, B or T behind a number: 1B:2B"""
+    metrics: list[str] = field(default_factory=list)
+    """validation_loss<3.2"""
+    layout: str = ""
+    """part of it: tp2, or pp1 dp4"""
+    location: str = ""
+    """part of the name of a location that holds a copy; here means a local folder"""
+    status: str = ""
+    """valid, or invalid: itself, or one of its ancestors"""
+    tag: str = ""
+    """of its run"""
+    since: str = ""
+    """made on this day or later, 2026-11-01"""
+
+
+def find(catalogue: Catalogue, wanted: Wanted, limit: int) -> tuple[list[Artefact], int]:
+    """The artefacts that fit, by run and step, at most so many, and how many there are.
+
+    Raises:
+        TrainyardError: a condition is not formed as it must be.
+    """
+    conditions, values = _conditions(wanted)
+    where = " AND ".join(conditions) or "1"
+    if wanted.status:
+        catalogue_rows = catalogue.rows(FAULTY)
+        faulty = {each for (each,) in catalogue_rows}
+        found = catalogue.artefacts(where, values, "ORDER BY run, step, manifest")
+        found = [each for each in found if (each.id in faulty) == (wanted.status == "invalid")]
+        return found[:limit], len(found)
+    (count,) = catalogue.rows(f"SELECT count(*) FROM artefacts WHERE {where}", values)[0]
+    return catalogue.artefacts(where, [*values, limit], "ORDER BY run, step, manifest LIMIT ?"), count
+
+
+def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
+    conditions: list[str] = []
+    values: list[Any] = []
+
+    def add(condition: str, *more: Any) -> None:
+        conditions.append(condition)
+        values.extend(more)
+
+    for word in wanted.words:
+        add("instr(lower(manifest || ' ' || id || ' ' || kind || ' ' || coalesce(format, '')), ?)", word.lower())
+    if wanted.runs is not None:
+        add(f"run IN ({','.join('?' * len(wanted.runs))})", *wanted.runs)
+    if wanted.kinds:
+        add(f"kind IN ({','.join('?' * len(wanted.kinds))})", *wanted.kinds)
+    for column, text in (("step", wanted.steps), ("tokens", wanted.tokens)):
+        if text:
+            add(f"{column} BETWEEN ? AND ?", *number_range(text, f"--{column if column == 'tokens' else 'steps'}"))
+    for metric in wanted.metrics:
+        name, sign, number = _metric(metric)
+        add(f"json_extract(metrics, ?) {sign} ?", f'$."{name}"', number)
+    for part in wanted.layout.split():
+        add("instr(' ' || layout || ' ', ?)", f" {part} ")
+    if wanted.location == "here":
+        add("whereabouts = 'here'")
+    elif wanted.location:
+        add("id IN (SELECT of FROM copies WHERE instr(location, ?))", wanted.location)
+    if wanted.tag:
+        add("run IN (SELECT run FROM words WHERE word = 'tag' AND text = ?)", wanted.tag)
+    if wanted.since:
+        add("created >= ?", wanted.since)
+    return conditions, values
+
+
+def number_range(text: str, option: str) -> tuple[int, int]:
+    """The two ends of a range such as 1000:5000, 1B: or 400.
+
+    Raises:
+        TrainyardError: it is not formed so.
+    """
+    first, colon, last = text.partition(":")
+    try:
+        lower = _number(first) if first else 0
+        upper = (_number(last) if last else 2**62) if colon else lower
+    except (KeyError, ValueError):
+        raise TrainyardError(f"{option} {text}: give a number, or a range: 1000:5000, 1000: or :5000") from None
+    return lower, upper
+
+
+def _number(text: str) -> int:
+    unit = text[-1].upper() if text[-1].isalpha() else ""
+    return round(float(text.removesuffix(text[-1]) if unit else text) * _SIZES[unit])
+
+
+def _metric(text: str) -> tuple[str, str, float]:
+    found = _METRIC.fullmatch(text.strip())
+    try:
+        if found is None or '"' in text:
+            raise ValueError
+        return found[1], found[2], float(found[3])
+    except ValueError:
+        raise TrainyardError(f"--metric {text}: give a name, a sign and a number: 'validation_loss<3.2'") from None
+
+
+def spellings(names: Iterable[str], word: str) -> list[str]:
+    """The names that hold a word, whatever its case."""
+    return [name for name in names if word.lower() in name.lower()]

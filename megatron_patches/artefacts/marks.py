@@ -1,0 +1,94 @@
+"""Marks in a checkpoint's folder, beside what its manifest lists: that a person or the run wants it kept, that it was
+read back whole, or found damaged. Torch-free.
+
+Each is a small file of its own, written whole, so that no two writers share one; moving the folder takes it along.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from megatron_patches.atomic_files import fsync_folder, write_atomically
+from megatron_patches.errors import TrainyardError
+
+PINNED = "pinned.json"
+VERIFIED = "verified.json"
+DAMAGED = "damaged.json"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Why, and when."""
+
+    reason: str
+    date: str
+    """UTC, ISO 8601"""
+
+
+def pin(folder: Path, reason: str) -> None:
+    """Keep a checkpoint until `unpin`, whatever the rules say."""
+    _write(folder / PINNED, reason)
+
+
+def unpin(folder: Path) -> None:
+    """Leave a checkpoint to the rules again; nothing happens where it has no pin."""
+    (folder / PINNED).unlink(missing_ok=True)
+    fsync_folder(folder)
+
+
+def is_pinned(folder: Path) -> bool:
+    """Whether a checkpoint has a pin, whatever is written on it."""
+    return (folder / PINNED).exists()
+
+
+def pin_of(folder: Path) -> Mark | None:
+    """The pin of a checkpoint, if it has one; TrainyardError where it cannot be read."""
+    return _read(folder / PINNED)
+
+
+def mark_verified(folder: Path, reader: str) -> None:
+    """Put on record that every byte was read back and hashed as the manifest says; `reader` says by what."""
+    _write(folder / VERIFIED, f"read back by {reader}")
+    (folder / DAMAGED).unlink(missing_ok=True)
+
+
+def mark_damaged(folder: Path, problems: str) -> None:
+    """Put on record what is wrong with a checkpoint: it counts for nothing any more, and is left as it is."""
+    _write(folder / DAMAGED, problems)
+    (folder / VERIFIED).unlink(missing_ok=True)
+
+
+def is_damaged(folder: Path) -> bool:
+    """Whether a checkpoint was found damaged when it was read last."""
+    return (folder / DAMAGED).exists()
+
+
+def damage_of(folder: Path) -> Mark | None:
+    """What was found wrong with a checkpoint when it was read last, if anything was."""
+    return _read(folder / DAMAGED)
+
+
+def is_verified(folder: Path) -> bool:
+    """Whether a checkpoint was read back and found whole."""
+    return (folder / VERIFIED).exists()
+
+
+def verification_of(folder: Path) -> Mark | None:
+    """When a checkpoint was last read back and found whole; None where it never was."""
+    return _read(folder / VERIFIED)
+
+
+def _write(path: Path, reason: str) -> None:
+    mark = Mark(reason, datetime.now(UTC).isoformat(timespec="seconds"))
+    write_atomically(path, (json.dumps(asdict(mark), indent=2) + "\n").encode())
+
+
+def _read(path: Path) -> Mark | None:
+    try:
+        content = json.loads(path.read_text())
+        return Mark(str(content["reason"]), str(content["date"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainyardError(f"{path} is no mark of a checkpoint ({error}); remove the file or repair it") from None

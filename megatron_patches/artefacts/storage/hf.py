@@ -1,0 +1,276 @@
+"""hf://: repositories of the Hugging Face hub, through huggingface_hub, which finds its token by itself.
+
+Large files are sent one by one; they appear with the commit that `settle` makes, and the hub then states their sha256.
+A manifest is a commit of its own behind that.
+"""
+
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.storage.meter import Meter
+from megatron_patches.artefacts.storage.object_store import connection_failed
+from megatron_patches.artefacts.storage.store import (
+    DamagedSource,
+    Entry,
+    Store,
+    TransientFailure,
+    Upload,
+    VanishedSource,
+)
+from megatron_patches.errors import TrainyardError
+
+_READ = 4 << 20
+_HELP = "run `hf auth login`, or set HF_TOKEN"
+
+
+class HubStore(Store):
+    """A repository of models, or a folder in one; it is made, private, when something is first sent."""
+
+    def __init__(self, location: Location) -> None:
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import disable_progress_bars
+
+        super().__init__(location)
+        organisation, repository, *folder = location.path.split("/")
+        repository, _, revision = repository.partition("@")
+        self._repository, self._revision = f"{organisation}/{repository}", revision or "main"
+        self._folder = "/".join(folder)
+        disable_progress_bars()  # ours shows all files together
+        # asked for by name: the client reads the variable once, when it is imported
+        self._endpoint = os.environ.get("HF_ENDPOINT") or None
+        self._api = HfApi(endpoint=self._endpoint)
+        self._lock = threading.Lock()
+        self._pending: dict[str, tuple[Any, Upload]] = {}
+        self._exists = False
+
+    def entries(self, folder: str) -> dict[str, Entry]:
+        root = self._full(folder)
+        try:
+            found = list(
+                self._api.list_repo_tree(
+                    self._repository, path_in_repo=root or None, recursive=True, revision=self._revision
+                )
+            )
+        except Exception as error:
+            if _is_missing(error):
+                return {}
+            raise self._explain(error) from error
+        start = len(root) + 1 if root else 0
+        return {each.path[start:]: _entry(each) for each in found if hasattr(each, "blob_id")}
+
+    def read(self, path: str) -> bytes | None:
+        content = io.BytesIO()
+        try:
+            self._fetch(path, content, Meter())
+        except FileNotFoundError:
+            return None
+        return content.getvalue()
+
+    def write(self, path: str, content: bytes) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        self._commit([CommitOperationAdd(self._full(path), content)], f"{path}")
+
+    def send(self, upload: Upload, path: str, meter: Meter) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        self._make_repository()
+        _check_source(upload)
+        whole = upload.local.stat().st_size == upload.size
+        # a path may travel by the hub's own chunked protocol; what must be held back or cut short is read here
+        source: Any = str(upload.local) if whole and not meter.holds_back else _Beginning(upload, meter)
+        operation = CommitOperationAdd(self._full(path), source)
+        try:
+            self._api.preupload_lfs_files(self._repository, [operation], revision=self._revision)
+        except Exception as error:
+            raise self._explain(error) from error
+        if isinstance(source, str):
+            meter.count(upload.size)
+        with self._lock:
+            self._pending[path] = (operation, upload)
+
+    def settle(self, folder: str) -> None:
+        with self._lock:
+            sent = {path: each for path, each in self._pending.items() if path.startswith(f"{folder}/")}
+        if not sent:
+            return
+        self._commit([operation for operation, _ in sent.values()], f"{folder}: {len(sent)} files")
+        there = self.entries(folder)
+        for path, (_, upload) in sent.items():
+            entry = there.get(path.removeprefix(f"{folder}/"))
+            if entry is None or not self.matches(path, entry, upload):
+                raise TrainyardError(f"{self.location}/{path} is not what was sent, as the hub states it; sync again")
+        with self._lock:
+            for path in sent:
+                del self._pending[path]
+
+    def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
+        start = target.tell()
+        try:
+            self._fetch(path, target, meter)
+        except FileNotFoundError:
+            raise TrainyardError(f"{self.location}/{path} is gone; sync it there again") from None
+        except TransientFailure:
+            target.seek(start)
+            target.truncate()
+            raise
+
+    def delete(self, path: str) -> None:
+        from huggingface_hub import CommitOperationDelete
+
+        if self.read(path) is not None:
+            self._commit([CommitOperationDelete(self._full(path))], f"{path} removed")
+
+    def matches(self, path: str, entry: Entry, upload: Upload) -> bool:
+        if entry.size != upload.size:
+            return False
+        if "sha256" in entry.evidence:
+            return entry.evidence["sha256"] == upload.sha256
+        return entry.evidence.get("git") == _git_hash(upload.local, upload.size)
+
+    def sha256(self, path: str, entry: Entry) -> tuple[str, str]:
+        if "sha256" in entry.evidence:
+            return entry.evidence["sha256"], "sha256 that the hub states"
+        content = self.read(path)
+        return hashlib.sha256(content or b"").hexdigest(), "sha256 of its bytes"
+
+    def credentials(self) -> str:
+        from huggingface_hub import constants, get_token
+
+        if get_token() is None:
+            raise TrainyardError(f"{self.location}: huggingface_hub finds no token; {_HELP}")
+        named = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), None)
+        source = f"environment variable {named}" if named else f"file {constants.HF_TOKEN_PATH}"
+        try:
+            user = self._api.whoami()["name"]
+        except Exception as error:
+            raise self._explain(error) from error
+        return f"{source}; the hub knows it as {user}"
+
+    def _fetch(self, path: str, target: BinaryIO, meter: Meter) -> None:
+        from huggingface_hub import HfFileSystem
+
+        filesystem = HfFileSystem(endpoint=self._endpoint, skip_instance_cache=True, use_listings_cache=False)
+        try:
+            name = f"{self._repository}/{self._full(path)}"
+            with filesystem.open(name, "rb", block_size=0, cache_type="none", revision=self._revision) as source:
+                while chunk := source.read(_READ):
+                    target.write(chunk)
+                    meter.count(len(chunk))
+        except Exception as error:
+            if _is_missing(error):
+                raise FileNotFoundError(path) from None
+            raise self._explain(error) from error
+
+    def _commit(self, operations: list[Any], message: str) -> None:
+        self._make_repository()
+        try:
+            self._api.create_commit(
+                self._repository, operations=operations, commit_message=message, revision=self._revision
+            )
+        except Exception as error:
+            raise self._explain(error) from error
+
+    def _make_repository(self) -> None:
+        with self._lock:
+            if self._exists:
+                return
+            try:
+                self._api.create_repo(self._repository, private=True, exist_ok=True)
+            except Exception as error:
+                raise self._explain(error) from error
+            self._exists = True
+
+    def _full(self, path: str) -> str:
+        return "/".join(part for part in (self._folder, path) if part)
+
+    def _explain(self, error: Exception) -> Exception:
+        if isinstance(error, (TrainyardError, TransientFailure)):
+            return error
+        status = getattr(getattr(error, "response", None), "status_code", 0) or 0
+        if status == 401 or type(error).__name__ == "LocalTokenNotFoundError":
+            return TrainyardError(f"{self.location}: the hub refuses the token, or it has expired; {_HELP}")
+        if status == 403:
+            return TrainyardError(f"{self.location}: the token may not do this; take one with write access, or {_HELP}")
+        if status == 404:
+            return TrainyardError(f"{self.location}: there is no such repository or revision; correct the address")
+        if status in (408, 409, 412, 429) or status >= 500 or connection_failed(error):
+            return TransientFailure(f"{self.location}: {status or type(error).__name__}")
+        if isinstance(error, (RuntimeError, OSError)):
+            return TransientFailure(f"{self.location}: {type(error).__name__}")
+        return error
+
+
+class _Beginning(io.BufferedIOBase):
+    """The first bytes of a file, counted and held back as they are read; it can be read again for another try."""
+
+    def __init__(self, upload: Upload, meter: Meter) -> None:
+        self._file = upload.local.open("rb")
+        self._size = upload.size
+        self._meter = meter
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self._file.tell())
+        content = self._file.read(left if size is None or size < 0 else min(size, left))
+        self._meter.count(len(content))
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            return self._file.seek(self._size + offset)
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _check_source(upload: Upload) -> None:
+    digest, left = hashlib.sha256(), upload.size
+    try:
+        with upload.local.open("rb") as file:
+            while left and (chunk := file.read(min(_READ, left))):
+                digest.update(chunk)
+                left -= len(chunk)
+    except FileNotFoundError:
+        raise VanishedSource(str(upload.local)) from None
+    if digest.hexdigest() != upload.sha256:
+        raise DamagedSource(
+            f"{upload.local} is not what its manifest says (sha256 {digest.hexdigest()[:12]}, not "
+            f"{upload.sha256[:12]}); it was not copied. Restore it"
+        )
+
+
+def _entry(file: Any) -> Entry:
+    evidence = {"sha256": file.lfs.sha256} if file.lfs is not None else {"git": file.blob_id}
+    return Entry(int(file.size), evidence)
+
+
+def _git_hash(local: Path, size: int) -> str:
+    """The name that git gives a file's content."""
+    digest, left = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False), size
+    with local.open("rb") as file:
+        while left and (chunk := file.read(min(_READ, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
+
+
+def _is_missing(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or type(error).__name__ in (
+        "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Checkpoints read and written outside a launch, on one process."""

@@ -1,0 +1,111 @@
+"""Everything that is looked at before a launch, in the order in which people read of it. Torch-free.
+
+A check is a function of the facts that gives a line for each problem, with its remedy; a new one is named in `CHECKS`.
+"""
+
+from collections.abc import Callable, Iterator
+
+from megatron_patches.checkpoint.identity import run_identity
+from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
+from megatron_patches.checkpoint.size import space_problems
+from megatron_patches.errors import TrainyardError
+from megatron_patches.launch.facts import LaunchFacts
+from megatron_patches.run.device_checks import device_problems
+from megatron_patches.run.layout import batch_ramp_problems, global_batch_problems
+
+
+def launch_problems(facts: LaunchFacts) -> list[str]:
+    """Every problem of a launch, each once; none where it may start.
+
+    A check that lacks a fact ends there, with the fact's own problem; the others go on.
+    """
+    found: dict[str, None] = {}
+    for check in CHECKS:
+        try:
+            for problem in check(facts):
+                found[problem] = None
+        except TrainyardError as missing:
+            found[str(missing)] = None
+    return list(found)
+
+
+def _configuration(facts: LaunchFacts) -> Iterator[str]:
+    yield from facts.run.texts()
+
+
+def _packages(facts: LaunchFacts) -> Iterator[str]:
+    if facts.config.logging.wandb is not None and "wandb" not in facts.machines.packages:
+        yield (
+            "logging.wandb is set and the package wandb is not installed: pip install -e '.[wandb]', or remove the key"
+        )
+
+
+def _device(facts: LaunchFacts) -> Iterator[str]:
+    yield from device_problems(facts.config, facts.machines.gpu, facts.machines.gpu_models)
+
+
+def _layout(facts: LaunchFacts) -> Iterator[str]:
+    layout = facts.layout
+    facts.require("training.global_batch_size")
+    yield from global_batch_problems(facts.config, layout)
+
+
+def _batch_ramp(facts: LaunchFacts) -> Iterator[str]:
+    facts.require("training.batch_ramp")
+    yield from batch_ramp_problems(facts.config, facts.layout, facts.consumed_samples)
+
+
+def _document_ends(facts: LaunchFacts) -> Iterator[str]:
+    yield from facts.data.end_of_document_problems(facts.config.objective.reads_document_ends)
+
+
+def _vocabulary(facts: LaunchFacts) -> Iterator[str]:
+    yield from facts.data.vocabulary_problems(facts.config.model.vocabulary)
+
+
+def _training_data(facts: LaunchFacts) -> Iterator[str]:
+    yield from facts.data.training_problems(facts.training_samples)
+
+
+def _validation_data(facts: LaunchFacts) -> Iterator[str]:
+    facts.require("data.split")
+    yield from facts.data.validation_problems(facts.validation_samples)
+
+
+def _identity(facts: LaunchFacts) -> Iterator[str]:
+    if facts.saved:
+        wanted = run_identity(facts.config, facts.data.dataset_id, facts.data.tokenizer_id)
+        yield from identity_problems(facts.saved, wanted, facts.config)
+
+
+def _length(facts: LaunchFacts) -> Iterator[str]:
+    facts.require("training.samples", "training.tokens")
+    if facts.saved:
+        yield from length_problems(facts.saved[0], facts.config)
+
+
+def _learning_rate(facts: LaunchFacts) -> Iterator[str]:
+    facts.require("training.samples", "training.tokens", "training.batch_ramp", "schedule")
+    if facts.saved:
+        yield from learning_rate_problems(facts.saved[0], facts.config)
+
+
+def _space(facts: LaunchFacts) -> Iterator[str]:
+    yield from space_problems(facts.config, facts.directory.checkpoints, facts.free_space)
+
+
+CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
+    _configuration,
+    _packages,
+    _device,
+    _layout,
+    _batch_ramp,
+    _document_ends,
+    _vocabulary,
+    _training_data,
+    _validation_data,
+    _identity,
+    _length,
+    _learning_rate,
+    _space,
+)

@@ -1,0 +1,97 @@
+"""What happens before a launch: everything that can be known to be wrong is found here, in a second, without torch.
+
+    python -m megatron_patches.launch.plan RUN.yaml [--section.key value ...] (--local | --nodes N [--gpus-per-node G])
+
+prints the run for people on stderr and, once the launch's folder exists, one line of JSON for `slurm/launch` on stdout.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.run_data import DataPlan
+from megatron_patches.checkpoint.size import describe_checkpoints
+from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.launch.checks import launch_problems
+from megatron_patches.launch.facts import LaunchFacts, Machines
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import read_run
+from megatron_patches.run.run_directory import RunDirectory, start_launch
+from megatron_patches.run.summary import aligned, describe_layout, describe_run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that may be launched."""
+
+    config: RunConfig
+    directory: RunDirectory
+    nodes: int
+    processes_per_node: int
+    layout: Layout
+    data: DataPlan
+
+
+def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
+    """Checks a run with its layout on these machines, its data and its checkpoints; writes nothing.
+
+    Raises:
+        TrainyardError: the run cannot start as it is; every problem is told, one a line, each with its remedy.
+    """
+    facts = LaunchFacts(read_run(path, overrides), machines)
+    refuse(launch_problems(facts))
+    amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
+    return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts)
+
+
+def summary(plan: Plan) -> str:
+    """The plan for people, one label a line."""
+    lines = [
+        *describe_run(plan.config),
+        *describe_layout(plan.config, plan.layout),
+        ("checkpoints", describe_checkpoints(plan.config, plan.layout)),
+    ]
+    if plan.config.data.allow_invalid:
+        lines.append(("invalid data", "is taken where it is marked so (data.allow_invalid)"))
+    return "\n".join([aligned(lines), plan.data.describe(), aligned([("run directory", str(plan.directory.path))])])
+
+
+def launch(plan: Plan) -> dict[str, str | int]:
+    """Makes the launch's folder; what `slurm/launch` needs to know to start it."""
+    started = start_launch(plan.config)
+    return {
+        "run": plan.config.name,
+        "run_directory": str(plan.directory.path),
+        "launch": started.id,
+        "launch_directory": str(started.directory),
+        "processes_per_node": plan.processes_per_node,
+        "nodes": plan.nodes,
+        "world_size": plan.layout.world_size,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser("python -m megatron_patches.launch.plan", allow_abbrev=False)
+    parser.add_argument("run", type=Path, help="the run's YAML")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--local", action="store_true", help="this machine, without SLURM")
+    place.add_argument("--nodes", type=int, help="SLURM nodes of the job")
+    parser.add_argument("--gpus-per-node", type=int, help="GPUs that SLURM gave the job on each node")
+    options, overrides = parser.parse_known_args(arguments)
+    try:
+        plan = plan_run(options.run, overrides, Machines(options.nodes, options.gpus_per_node))
+        print(summary(plan), file=sys.stderr)
+        print(json.dumps(launch(plan)))
+    except TrainyardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What an architecture says of itself, and how its layers are listed."""

@@ -1,0 +1,107 @@
+"""Self-attention; the tensor-parallel ranks share the heads."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from megatron_patches.models.interface.architecture import Recomputation
+from megatron_patches.models.layers.attend import attend, choose_kernel
+from megatron_patches.models.layers.normalization import build_head_norm
+from megatron_patches.models.layers.position import PositionEmbedding
+from megatron_patches.models.layers.recomputation import recomputed, replayed
+from megatron_patches.models.layers.token_context import TokenContext
+from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.parallel.layers import SplitInput, SplitOutput, WholeOutput
+from megatron_patches.parallel.process_groups import ProcessGroups
+from megatron_patches.parallel.randomness import StepRandomness
+
+
+class SelfAttention(nn.Module):
+    """`[tokens, batch, hidden] -> [tokens, batch, hidden]`.
+
+    Rows of the fused matrix are ordered (head; query, key, value; feature), so that a rank's heads are one slice of it.
+    Where heads share keys and values (Ainslie et al. 2023), queries have a matrix of their own, and that of keys and
+    values is ordered (group; key, value; feature).
+    """
+
+    outside_graphs = ("_attend_replayed",)
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        position: PositionEmbedding,
+        groups: ProcessGroups,
+        randomness: StepRandomness,
+        recomputation: Recomputation,
+    ) -> None:
+        super().__init__()
+        self.heads_here = config.attention_heads // groups.layout.tensor
+        self.head_size = config.head_size
+        self.grouped = config.groups < config.attention_heads
+        self.kernel = choose_kernel(groups)
+        self.dropout = config.attention_dropout
+        self.drops_apart = groups.layout.tensor > 1
+        self.recomputes = recomputation == "selective"
+        self.position = position
+        self.randomness = randomness
+        if self.grouped:
+            self._make_grouped(config, groups)
+        else:
+            fused = config.attention_heads * 3 * config.head_size
+            self.query_key_value = SplitOutput(config.hidden_size, fused, groups, bias=config.attention_bias)
+        self.query_norm = build_head_norm(config, groups) if config.query_key_norm else None
+        self.key_norm = build_head_norm(config, groups) if config.query_key_norm else None
+        self.output = SplitInput(config.hidden_size, config.hidden_size, groups, bias=config.attention_bias)
+
+    def _make_grouped(self, config: ModelConfig, groups: ProcessGroups) -> None:
+        """Matrices of queries and of keys and values; ranks share the groups, or several ranks one group."""
+        tensor, bias = groups.layout.tensor, config.attention_bias
+        self.query = SplitOutput(config.hidden_size, config.attention_heads * config.head_size, groups, bias=bias)
+        shared = config.groups < tensor
+        make = WholeOutput if shared else SplitOutput
+        self.key_value = make(config.hidden_size, config.groups * 2 * config.head_size, groups, bias=bias)
+        first = groups.coordinates.tensor * config.groups // tensor if shared else 0
+        self.groups_here = slice(first, first + (1 if shared else config.groups // tensor))
+
+    def forward(self, hidden: Tensor, context: TokenContext) -> Tensor:
+        query, key, value = self._project(hidden)
+        drops = self.training and self.dropout > 0
+        if not (self.recomputes and torch.is_grad_enabled()):
+            attended = self._attend(query, key, value, context)
+        elif drops and self.drops_apart:
+            attended = self._attend_replayed(query, key, value, context)
+        else:
+            attended = recomputed(self._attend, query, key, value, context, draws=drops)
+        return self.output(attended)
+
+    def _attend_replayed(self, query: Tensor, key: Tensor, value: Tensor, context: TokenContext) -> Tensor:
+        return replayed(self._attend, query, key, value, context, randomness=self.randomness)
+
+    def _project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values, each `[batch, its heads here, sequence, feature]`."""
+        if not self.grouped:
+            fused = self._by_head(self.query_key_value(hidden), self.heads_here, 3)
+            query, key, value = fused.permute(3, 1, 2, 0, 4).unbind(0)
+            return query, key, value
+        query = self._by_head(self.query(hidden), self.heads_here, 1).permute(3, 1, 2, 0, 4)[0]
+        fused = self.key_value(hidden)
+        groups = fused.shape[-1] // (2 * self.head_size)
+        fused = self._by_head(fused, groups, 2)[:, :, self.groups_here]
+        key, value = fused.permute(3, 1, 2, 0, 4).unbind(0)
+        return query, key, value
+
+    def _by_head(self, features: Tensor, heads: int, matrices: int) -> Tensor:
+        sequence, batch, _ = features.shape
+        return features.view(sequence, batch, heads, matrices, self.head_size)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, context: TokenContext) -> Tensor:
+        """`[sequence, batch, features here]`."""
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key = self.position.queries_and_keys(query, key, context)
+        bias = self.position.score_bias(query, context)
+        dropout = self.dropout if self.training else 0.0
+        with self.randomness.split_features() if dropout > 0 and self.drops_apart else nullcontext():
+            attended = attend(query, key, value, context.pattern, bias=bias, dropout=dropout, kernel=self.kernel)
+        return attended.permute(2, 0, 1, 3).flatten(2)

@@ -1,0 +1,124 @@
+"""From consumed samples to micro-batches, and from micro-batches to the share each target has in the loss."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from data_tools.samples.batch_sampler import BatchSampler
+from data_tools.samples.source import SampleSource
+from data_tools.samples.windows import TrainingOrder
+from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.errors import TrainyardError
+from megatron_patches.objectives.build import Objective
+from megatron_patches.parallel.process_groups import ProcessGroups
+
+
+class TrainingBatches:
+    """The micro-batches of this rank for the step that starts at a number of consumed samples.
+
+    The next step's samples are read in a thread while the current step runs; what is read depends on the number of
+    samples alone.
+    """
+
+    def __init__(
+        self,
+        source: SampleSource,
+        order: TrainingOrder,
+        sampler: BatchSampler,
+        objective: Objective,
+        vocab_size: int,
+        groups: ProcessGroups,
+    ) -> None:
+        self.objective = objective
+        self._source = source
+        self._order = order
+        self._sampler = sampler
+        self._vocab_size = vocab_size
+        self._groups = groups
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training-data")
+        self._ahead: tuple[int, Future[list[MicroBatch]]] | None = None
+
+    def at(self, consumed_samples: int) -> list[MicroBatch]:
+        """The global batch's part of this rank, weights divided by the global count of targets."""
+        if self._ahead is not None and self._ahead[0] == consumed_samples:
+            micro_batches = self._ahead[1].result()
+        else:
+            micro_batches = self._read(consumed_samples)
+        following = consumed_samples + self._sampler.batch_size_at(consumed_samples)
+        self._ahead = (following, self._reader.submit(self._read, following))
+        return share_targets(micro_batches, self._groups)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._reader.shutdown(cancel_futures=True)
+
+    def _read(self, consumed_samples: int) -> list[MicroBatch]:
+        micro_batches = []
+        for samples in self._sampler.micro_batches(consumed_samples):
+            items = read_samples(self._source, self._order.numbers(samples), self._vocab_size)
+            micro_batches.append(self.objective(items, samples))
+        return micro_batches
+
+
+def validation_micro_batches(
+    source: SampleSource,
+    objective: Objective,
+    samples: int,
+    micro_batch_size: int,
+    vocab_size: int,
+    groups: ProcessGroups,
+) -> list[MicroBatch]:
+    """The first samples of a source, this rank's part; where they do not divide, rows of weight 0 fill up.
+
+    A sample's number is its own in the source, so that a prefix is the same in every validation.
+    """
+    data_parallel = groups.layout.data
+    count = -(-samples // (micro_batch_size * data_parallel))
+    micro_batches = []
+    for number in range(count):
+        first = (number * data_parallel + groups.coordinates.data) * micro_batch_size
+        wanted = np.arange(first, first + micro_batch_size)
+        numbers = np.minimum(wanted, samples - 1)
+        batch = objective(read_samples(source, numbers, vocab_size), numbers)
+        real = torch.from_numpy(wanted < samples).unsqueeze(1)
+        micro_batches.append(replace(batch, weights=batch.weights * real))
+    return share_targets(micro_batches, groups)
+
+
+def read_samples(source: SampleSource, numbers: NDArray[np.int64], vocab_size: int) -> dict[str, torch.Tensor]:
+    """Samples stacked, each array by its name; raises TrainyardError at an id beyond the vocabulary."""
+    items = [source[int(number)] for number in numbers]
+    stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
+    rows = stacked["tokens"]
+    largest = int(rows.max())
+    if largest >= vocab_size or int(rows.min()) < 0:
+        row = int(np.argmax(rows.max(axis=1)))
+        raise TrainyardError(
+            f"sample {numbers[row]} of the dataset holds token id {largest}, the model's vocabulary has {vocab_size}; "
+            "verify the dataset with tools/dataset verify"
+        )
+    return {name: torch.from_numpy(values) for name, values in stacked.items()}
+
+
+def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) -> list[MicroBatch]:
+    """Divide every weight by the sum of all weights, over micro-batches and data-parallel ranks: by `targets`.
+
+    So the loss is a mean over targets whatever the layout, also where ranks have different numbers of them.
+    """
+    total = torch.stack([batch.weights.double().sum() for batch in micro_batches]).sum()
+    if groups.layout.data > 1:
+        speaks = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
+        total = total if speaks else torch.zeros_like(total)
+        dist.all_reduce(total, group=groups.control_group)
+    if total <= 0:  # the same on every rank
+        raise TrainyardError("a global batch has no target at all; look at the data and the objective's masks")
+    shared = [
+        replace(batch, weights=(batch.weights.double() / total).float(), targets=total.item())
+        for batch in micro_batches
+    ]
+    return [batch.pinned() for batch in shared] if groups.device.type == "cuda" else shared

@@ -1,0 +1,1 @@
+"""Parameters of which each rank holds a stretch, as optimizers see them."""

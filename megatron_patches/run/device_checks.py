@@ -1,0 +1,55 @@
+"""What a run asks of the device that it runs on, as far as that can be told without torch."""
+
+from collections.abc import Iterator, Sequence
+
+from megatron_patches.errors import refuse
+from megatron_patches.hardware.machines import hardware_of_device
+from megatron_patches.run.config import RunConfig
+
+
+def check_device(config: RunConfig, gpu: bool, models: Sequence[str]) -> None:
+    """Raise TrainyardError with every one of `device_problems`."""
+    refuse(device_problems(config, gpu, models))
+
+
+def device_problems(config: RunConfig, gpu: bool, models: Sequence[str]) -> Iterator[str]:
+    """Why a machine with or without a `gpu`, or with GPUs of these names, cannot run this.
+
+    What is not to be known here is asked by the ranks themselves (`start_process_groups`).
+    """
+    if config.training.precision == "fp16" and not gpu:
+        yield (
+            "training.precision fp16 needs a GPU, and this machine has none: a CPU is no faster with it, and pays for "
+            "its small range with loss scaling; use bf16 or fp32"
+        )
+    yield from _fp8(config, models)
+    yield from _attention_kernel(config, gpu)
+
+
+def _fp8(config: RunConfig, models: Sequence[str]) -> Iterator[str]:
+    known = [found for found in map(hardware_of_device, models) if found is not None]
+    without = sorted({gpu.name for gpu in known if "fp8" not in gpu.peaks})
+    if config.training.fp8 != "none" and without:
+        yield (
+            "training.fp8 needs GPUs of compute capability 8.9 or more (Ada, Hopper, Blackwell), and this machine has "
+            f"{', '.join(without)}, which multiplies no float8; use --training.fp8 none, which keeps bf16"
+        )
+
+
+def _attention_kernel(config: RunConfig, gpu: bool) -> Iterator[str]:
+    kernel, training = config.training.attention_kernel, config.training
+    if kernel in ("cudnn", "efficient") and not gpu:
+        yield (
+            f"training.attention_kernel {kernel} needs a GPU, and this machine has none; a CPU has flash and math: use "
+            "one of them, or auto"
+        )
+    if kernel == "flash" and not gpu and config.model.weights_dropped > 0:
+        yield (
+            f"training.attention_kernel flash drops nothing on a CPU, and model.attention_dropout is "
+            f"{config.model.weights_dropped:g}; use auto or math, or --model.attention_dropout 0"
+        )
+    if kernel in ("flash", "cudnn") and gpu and training.precision == "fp32":
+        yield (
+            f"training.attention_kernel {kernel} takes 16 bits on a GPU, and training.precision is fp32; use "
+            "efficient, math or auto, or precision bf16"
+        )

@@ -1,0 +1,83 @@
+"""The record of a run: `events/<launch>-<role>.jsonl`, append-only, one file for each writer and launch. Torch-free.
+
+Files are merged on reading. A launch that started at step s owns every step after s; what earlier launches recorded
+of those steps was rolled back.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from megatron_patches.errors import TrainyardError
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of an event file."""
+
+    launch: str
+    kind: str
+    time: str
+    """UTC, ISO 8601"""
+    facts: dict[str, Any]
+
+
+class EventWriter:
+    """Appends events of one launch and one role; each line leaves the process at once."""
+
+    def __init__(self, folder: Path, launch: str, role: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = (folder / f"{launch}-{role}.jsonl").open("a", encoding="utf-8")
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Append one event; a number that is not finite is written as its name (JSON has none)."""
+        event = {"kind": kind, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
+        self._file.write(json.dumps({key: _finite(value) for key, value in event.items()}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    is_odd = isinstance(value, float) and (value != value or value in (float("inf"), float("-inf")))
+    return str(value) if is_odd else value
+
+
+def read_events(folder: Path) -> list[Event]:
+    """All events of a run, launch by launch, each file in the order it was written.
+
+    A last line without its end (a process was killed while writing) is left out; any other damage raises.
+    """
+    events = [event for path in sorted(folder.glob("*.jsonl")) for event in _read_file(path)]
+    # stable: the order within a file is kept; by length first, since 10000 comes after 9999
+    return sorted(events, key=lambda event: (len(event.launch), event.launch))
+
+
+def _read_file(path: Path) -> Iterator[Event]:
+    launch = path.stem.split("-", 1)[0]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            return
+        try:
+            facts = json.loads(line)
+            yield Event(launch, facts.pop("kind"), facts.pop("time"), facts)
+        except (ValueError, KeyError, AttributeError) as error:
+            complaint = f"{path}:{number} is not an event ({error}); restore the file or move it away"
+            raise TrainyardError(complaint) from None
+
+
+def effective(events: list[Event], kind: str) -> list[Event]:
+    """Events of a kind that has a step (step, validation, checkpoint), less those that a later launch rolled back."""
+    kept: list[Event] = []
+    for event in events:
+        if event.kind == "start":
+            kept = [other for other in kept if other.facts["step"] <= event.facts["step"]]
+        elif event.kind == kind:
+            kept.append(event)
+    return kept

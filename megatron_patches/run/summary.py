@@ -1,0 +1,172 @@
+"""A run in a few lines: what it is, how it is laid out, how long it goes."""
+
+import textwrap
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from megatron_patches.models.pipeline_partition import Stage
+from megatron_patches.optim.optimizer_config import MuonConfig
+from megatron_patches.optim.schedule_config import (
+    ConstantScheduleConfig,
+    InverseSquareRootScheduleConfig,
+    WarmupStableDecayScheduleConfig,
+)
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.parameters.name_patterns import is_trained
+from megatron_patches.run.config import RunConfig
+from megatron_patches.training.training_config import LossScaleConfig
+
+
+def tokens_per_step(config: RunConfig) -> int:
+    """Tokens of one global batch, once it has grown."""
+    return config.training.global_batch_size * config.lengths.counted
+
+
+def training_samples(config: RunConfig) -> int:
+    """Samples of the whole run."""
+    return config.timetable.end.samples
+
+
+def describe_run(config: RunConfig) -> list[tuple[str, str]]:
+    """What can be said of a run before it is known where it runs; pairs of a label and its text."""
+    training = config.training
+    step, grown = tokens_per_step(config), training.batch_ramp
+    ramp = f" (first {grown.start * config.lengths.counted:,})" if grown else ""
+    return [
+        ("run", f"{config.name} ({config.family})"),
+        ("why", config.why),
+        ("model", config.architecture.describe(config.model)),
+        ("parameters", describe_parameters(config)),
+        ("objective", config.objective.describe()),
+        ("tokens", f"{config.timetable.end.tokens:,} in {config.timetable.steps:,} steps of {step:,}{ramp}"),
+        ("optimizer", describe_optimizer(config)),
+        ("learning rate", describe_schedule(config)),
+        ("precision", describe_precision(config)),
+    ]
+
+
+def describe_parameters(config: RunConfig) -> str:
+    """All parameters, and those that are trained where `trainable` and `frozen` leave some out."""
+    table = config.parameters
+    total = sum(row.elements for row in table)
+    trained = sum(row.elements for row in table if is_trained(config.training, row.name))
+    return f"{total:,}" if trained == total else f"{total:,}, of which {trained:,} ({trained / total:.2%}) are trained"
+
+
+def describe_layout(config: RunConfig, layout: Layout) -> list[tuple[str, str]]:
+    """How a run is spread over its processes; pairs of a label and its text."""
+    training = config.training
+    axes = f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data}"
+    switches = f"ZeRO {config.parallel.zero_stage}" + ", sequence parallel" * layout.sequence_parallel
+    factors = (
+        f"micro-batch {training.micro_batch_size} x accumulation {layout.micro_batches(training)} x data {layout.data}"
+    )
+    lines = [
+        ("layout", f"{layout.world_size} processes = {axes}, {switches}"),
+        ("global batch", f"{training.global_batch_size} samples = {factors}"),
+    ]
+    if layout.pipeline > 1:
+        lines.insert(1, ("stages", describe_stages(config.stages)))
+    ramp = training.batch_ramp
+    if ramp:
+        grown = config.timetable.stretches[-1].steps_before
+        text = f"{ramp.start} samples at first, {ramp.increment} more each time, {training.global_batch_size} from "
+        lines.append(("batch ramp", f"{text}step {grown + 1:,} on ({ramp.samples:,} samples)"))
+    return lines
+
+
+def describe_stages(stages: Sequence[Stage]) -> str:
+    """Blocks of each pipeline stage, equal neighbours together, and how far their parameters are apart."""
+    runs = [(blocks, len(list(same))) for blocks, same in groupby(stage.blocks for stage in stages)]
+    blocks = ", ".join(f"{count} x {blocks}" if count > 1 else str(blocks) for blocks, count in runs)
+    least, most = min(stage.parameters for stage in stages), max(stage.parameters for stage in stages)
+    spread = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{blocks} blocks; {spread} parameters on a stage"
+
+
+def aligned(lines: Iterable[tuple[str, str]], width: int | None = None) -> str:
+    """Labels and texts as a block, the texts under one another; wrapped to `width` characters where it is given."""
+    if width is None:
+        return "\n".join(f"{label:<16} {text}" for label, text in lines)
+    wrap = textwrap.TextWrapper(
+        max(width, 40), subsequent_indent=" " * 17, break_on_hyphens=False, break_long_words=False
+    )
+    return "\n".join(wrap.fill(f"{label:<16} {text}") for label, text in lines)
+
+
+def describe_optimizer(config: RunConfig) -> str:
+    """Update rule, decay and clip."""
+    optimizer = config.optimizer
+    betas = [f"{getattr(optimizer, beta):g}" for beta in ("beta1", "beta2") if hasattr(optimizer, beta)]
+    parts = [
+        optimizer.name,
+        f"betas {' and '.join(betas)}" if betas else "",
+        f"weight decay {optimizer.weight_decay:g}" if optimizer.weight_decay else "",
+        f"gradient clip {optimizer.gradient_clip:g}" if optimizer.gradient_clip else "no gradient clip",
+    ]
+    if isinstance(optimizer, MuonConfig):
+        parts.append(f"embeddings, head and vectors by adamw at {optimizer.rest.learning_rate:g}")
+    return ", ".join(part for part in parts if part)
+
+
+def describe_precision(config: RunConfig) -> str:
+    """Type of the weights, what matrices are multiplied in, and what the backward pass computes again."""
+    training = config.training
+    scale = ""
+    if training.precision == "fp16":
+        scale = f", loss scale from {(training.loss_scale or LossScaleConfig()).initial:,.0f}"
+    again = {"none": "", "selective": ", selective recomputation", "full": ", full recomputation"}
+    matrices = ", blocks' matrices multiplied in float8" if training.fp8 != "none" else ""
+    return f"{training.precision}{matrices}{scale}{again[training.recomputation]}"
+
+
+def describe_schedule(config: RunConfig) -> str:
+    """The learning rate's course in a sentence; lengths in the schedule's own unit."""
+    schedule, peak = config.schedule, config.optimizer.learning_rate
+    unit = schedule.unit
+    course = f"{peak:g}"
+    if schedule.warmup:
+        course = f"0 to {peak:g} in {schedule.warmup:,} {unit}"
+    if isinstance(schedule, ConstantScheduleConfig):
+        return f"{course}, then constant"
+    floor = f"{schedule.final_learning_rate:g}"
+    if isinstance(schedule, InverseSquareRootScheduleConfig):
+        timescale = schedule.timescale or max(1, schedule.warmup)
+        return f"{course}, from {timescale:,} {unit} on by their inverse square root, not below {floor}"
+    end = schedule.decay_end or config.timetable.position(config.timetable.steps, unit)
+    fall: str = schedule.name
+    if isinstance(schedule, WarmupStableDecayScheduleConfig):
+        fall = f"constant, then {schedule.shape} in the last {schedule.decay:,} {unit}"
+    return f"{course}, {fall} to {floor} at {unit[:-1]} {end:,}"
+
+
+def learning_rate_plan(config: RunConfig) -> list[tuple[int, float]]:
+    """Steps at which to look at the learning rate, and its value there: the ends, the peak, quarters of the decay."""
+    schedule, timetable = config.schedule, config.timetable
+    steps = {1, timetable.steps, _step_at(config, schedule.warmup)}
+    if not isinstance(schedule, ConstantScheduleConfig):
+        start, end = _decay(config)
+        steps |= {start + (end - start) * part // 4 for part in range(5)}
+    return [(step, config.learning_rate(step)) for step in sorted(steps)]
+
+
+def _decay(config: RunConfig) -> tuple[int, int]:
+    """Steps between which the learning rate falls."""
+    schedule, timetable = config.schedule, config.timetable
+    end = _step_at(config, getattr(schedule, "decay_end", None))
+    start = schedule.warmup
+    if isinstance(schedule, InverseSquareRootScheduleConfig):
+        start = schedule.timescale or schedule.warmup
+    elif isinstance(schedule, WarmupStableDecayScheduleConfig):
+        start = timetable.position(end, schedule.unit) - schedule.decay
+    return _step_at(config, start), end
+
+
+def _step_at(config: RunConfig, position: int | None) -> int:
+    """First step that reaches a position, in the schedule's unit; the last step where it is None or beyond."""
+    timetable, unit = config.timetable, config.schedule.unit
+    if position is None:
+        return timetable.steps
+    steps = range(1, timetable.steps + 1)
+    return min(timetable.steps, bisect_left(steps, position, key=lambda step: timetable.position(step, unit)) + 1)

@@ -1,0 +1,1 @@
+"""The training loop, and what one rank does with it."""

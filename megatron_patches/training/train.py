@@ -1,0 +1,138 @@
+"""What one rank of a launch does: data, engine and callbacks are built, the run is resumed and trained."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch.distributed as dist
+
+from data_tools.run_data import RunData
+from data_tools.samples.batch_sampler import BatchSampler
+from data_tools.samples.windows import TrainingOrder
+from megatron_patches.artefacts.folders import remove_partial
+from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
+from megatron_patches.callbacks.event_recorder import EventRecorder
+from megatron_patches.callbacks.save_request import SaveRequest
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.checkpoint.identity import run_identity
+from megatron_patches.checkpoint.resume import load_newest_whole
+from megatron_patches.checkpoint.saver import Saver
+from megatron_patches.engine.build import PRECISIONS, build_engine
+from megatron_patches.objectives.batches import TrainingBatches
+from megatron_patches.objectives.build import build_objective
+from megatron_patches.parallel.kernels import kernels_of
+from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
+from megatron_patches.parallel.randomness import StepRandomness
+from megatron_patches.parallel.votes import StepVotes
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.events import EventWriter
+from megatron_patches.run.layout import plan_layout, require_whole_batches
+from megatron_patches.run.parameter_count import count_parameters
+from megatron_patches.run.progress import Message, Outcome
+from megatron_patches.run.reading import load_resolved
+from megatron_patches.run.run_directory import Launch
+from megatron_patches.training.build_callbacks import build_callbacks
+from megatron_patches.training.trainer import Trainer
+
+
+def train(launch: Launch) -> Outcome:
+    """Run one launch on this rank, from where the run's newest whole checkpoint ended."""
+    config = load_resolved(launch.config)
+    layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
+    groups = start_process_groups(layout, PRECISIONS[config.training.precision], kernels=kernels_of(config.training))
+    with ExitStack() as closing:  # closes everything, also where closing one thing fails
+        trainer, checkpointing = build_trainer(config, launch, groups)
+        closing.callback(trainer.batches.close)
+        for callback in trainer.callbacks:
+            closing.callback(callback.close)
+        try:
+            check_size(trainer)
+            resume(trainer, checkpointing)
+            require_whole_batches(config, layout, trainer.progress.samples)  # it may have fallen back
+            outcome = trainer.fit()
+        except Exception as error:
+            record_failure(trainer, error)
+            raise
+        if outcome is Outcome.STOPPED and trainer.speaks:
+            launch.stopped.touch()
+    dist.barrier(group=groups.control_group)
+    stop_process_groups()
+    return outcome
+
+
+def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
+    """Data, engine and callbacks of this rank."""
+    assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
+    data = RunData(config.data, CHECKOUT, config.lengths)
+    randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
+    identity = run_identity(config, data.dataset_id, data.tokenizer_id)
+    events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
+    engine = build_engine(config, groups, randomness)
+    votes = StepVotes(groups.control_group)
+    checkpointing = Checkpointing(
+        Saver(launch.run.checkpoints, config.checkpoint, groups, engine.state()),
+        SaveRequest(launch.run.save_requested, groups.rank == 0, votes.ask()),
+        votes.ask(),
+        identity,
+        (data.dataset_id, data.tokenizer_id),
+    )
+    trainer = Trainer(
+        config=config,
+        launch=launch,
+        groups=groups,
+        engine=engine,
+        batches=training_batches(config, data, groups),
+        randomness=randomness,
+        votes=votes,
+        callbacks=build_callbacks(config, launch, groups, data, votes, checkpointing, events),
+    )
+    return trainer, checkpointing
+
+
+def check_size(trainer: Trainer) -> None:
+    """A model of another size than its configuration says would make every figure of the run wrong."""
+    config = trainer.config
+    built = trainer.engine.parameter_count()
+    expected = count_parameters(config.model, config.lengths).total
+    assert built == expected, f"the engine has {built:,} parameters, the configuration {expected:,}"
+
+
+def record_failure(trainer: Trainer, error: Exception) -> None:
+    """Put on record what this rank failed of; rank 0 may know nothing of it, or only that a connection broke."""
+    for callback in trainer.callbacks:
+        callback.on_failure(trainer, error)
+    if not trainer.speaks:
+        writer = EventWriter(trainer.launch.run.events, trainer.launch.id, f"rank{trainer.groups.rank:05d}")
+        EventRecorder(writer).on_failure(trainer, error)
+        writer.close()
+
+
+def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) -> TrainingBatches:
+    """What this rank reads, step by step."""
+    training = config.training
+    sampler = BatchSampler(
+        config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data
+    )
+    order = TrainingOrder(len(data.training), training.seed)
+    end_of_document = data.end_of_document(config.objective.reads_document_ends)
+    objective = build_objective(config.objective, training.seed, end_of_document)
+    return TrainingBatches(data.training, order, sampler, objective, config.model.vocabulary, groups)
+
+
+def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
+    """Continue from the newest whole checkpoint, if there is one; what is found damaged is said and recorded."""
+    folder = trainer.launch.run.checkpoints
+    if trainer.speaks:
+        for leftover in remove_partial(folder):
+            trainer.emit(Message(f"removed {leftover.name}: a save or a deletion that was killed"))
+
+    def skipped(path: Path, problems: list[str]) -> None:
+        trainer.emit(Message(f"skipping damaged {path.name}: {'; '.join(problems)}"))
+
+    checkpoint = load_newest_whole(
+        folder, trainer.engine.state(), trainer.groups, skipped, trainer.config.data.allow_invalid
+    )
+    if checkpoint is not None:
+        checkpointing.resume(trainer, checkpoint)
+        remaining = trainer.config.timetable.steps - trainer.progress.step
+        trainer.emit(Message(describe_resume(checkpoint, remaining)))

@@ -1,0 +1,1 @@
+"""Command lines: a module or a package for each executable in tools/."""

@@ -1,0 +1,1 @@
+"""The executable `tools/checkpoint`: its command line, and what it shows."""

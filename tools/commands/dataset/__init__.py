@@ -1,0 +1,1 @@
+"""The executable `tools/dataset`: its command line, and what it shows."""

@@ -1,0 +1,53 @@
+"""`tools/dataset`: look at, check and adopt datasets."""
+
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check and adopt datasets.")
+
+PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
+
+
+@app.command()
+def info(
+    prefix: Path = PREFIX,
+    split: str = typer.Option("", help="Also show the documents and tokens of a split such as 949,50,1."),
+    show: int = typer.Option(0, min=0, help="Also decode this many tokens of the beginning; needs --tokenizer."),
+    tokenizer: Path | None = typer.Option(None, help="The dataset's tokenizer, for --show."),
+) -> None:
+    """Show what a dataset holds."""
+    from megatron_patches.errors import TrainyardError
+    from tools.commands.dataset.tables import beginning, contents_table, split_table
+
+    if (show > 0) != (tokenizer is not None):
+        raise TrainyardError("--show N and --tokenizer DIR belong together; give both, or neither")
+    from rich.console import Console
+
+    console = Console(markup=False)
+    console.print(contents_table(prefix))
+    if split:
+        console.print(split_table(prefix, split))
+    if tokenizer is not None:
+        console.print(beginning(prefix, show, tokenizer), highlight=False)
+
+
+@app.command()
+def verify(prefix: Path = PREFIX) -> None:
+    """Read a dataset whole and compare it with its manifest: hashes, structure, token ids, counts."""
+    from data_tools.datasets.verification import verify_dataset
+
+    facts = verify_dataset(prefix)
+    print(f"{prefix}: {facts.documents:,} documents and {facts.tokens:,} tokens are what the manifest says")
+
+
+@app.command()
+def adopt(
+    prefix: Path = PREFIX,
+    tokenizer: Path = typer.Option(help="The tokenizer that the dataset was made with."),
+) -> None:
+    """Write the manifest of a dataset that something else made, after reading it whole."""
+    from data_tools.datasets.adoption import adopt_dataset
+
+    manifest = adopt_dataset(prefix, tokenizer)
+    print(f"{prefix}: adopted with id {manifest.id[:12]}")

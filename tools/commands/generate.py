@@ -1,0 +1,43 @@
+"""`tools/generate`: let a run continue a text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from tools.command_line import run_app
+from tools.run_files.checkpoint_reference import find_checkpoints
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    checkpoint: str = typer.Argument(help="A run (its newest whole checkpoint), RUN@STEP, or a checkpoint's folder."),
+    prompt: str = typer.Option("", help="Text to continue; empty begins a document."),
+    tokens: int = typer.Option(100, min=1, help="Tokens to add at most; a document's end ends it."),
+    temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
+    top_k: int | None = typer.Option(None, min=1, help="Choose among so many tokens [default: all]."),
+    seed: int = typer.Option(0, min=0, help="The same seed gives the same text."),
+) -> None:
+    """Continue a text with the weights of a run's checkpoint, on one process, whatever layout saved it."""
+    print(_continue(find_checkpoints(checkpoint), prompt, tokens, temperature, top_k, seed))
+
+
+def _continue(
+    folders: Sequence[Path], prompt: str, tokens: int, temperature: float, top_k: int | None, seed: int
+) -> str:
+    from megatron_patches.launch.rank_settings import quieten_libraries
+
+    quieten_libraries()  # before what they are imported by
+    from megatron_patches.generation.loaded_model import load_model
+    from megatron_patches.generation.sampling import Sampling
+
+    model = load_model(folders, passed_over=lambda problem: typer.echo(f"passed over: {problem}", err=True))
+    if model.checkpoint != folders[0]:
+        typer.echo(f"reading {model.checkpoint.name}", err=True)
+    return model.continue_text(prompt, tokens, Sampling(temperature, top_k, seed))
+
+
+if __name__ == "__main__":
+    run_app(app, "generate")

@@ -1,0 +1,1 @@
+"""The executable `tools/inventory`: its command line, and what it shows."""

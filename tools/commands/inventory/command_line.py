@@ -1,0 +1,236 @@
+"""Where runs and their checkpoints are, whether they are whole, what came from them, and which of them is good."""
+
+# Each command imports what it needs: `--help` is to answer in under 0.5 s.
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from megatron_patches.checkout import CHECKOUT, runs_root
+from megatron_patches.errors import TrainyardError
+from tools.commands.inventory.changes import AsJson, What
+from tools.commands.inventory.changes import app as changes
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+
+
+@app.command("list")
+def list_command(
+    beginning: Annotated[str, typer.Argument(metavar="[BEGINNING]", help="Only runs whose names begin so.")] = "",
+    state: Annotated[str, typer.Option(help="Only runs in this state, for example running or stale.")] = "",
+    json_output: AsJson = False,
+) -> None:
+    """All runs, with the state that follows from their events and the queue."""
+    from tools.commands.inventory.listing import open_yard, run_rows
+    from tools.tables import print_table
+
+    with open_yard() as yard:
+        views = [yard.view(name) for name in yard.names() if name.startswith(beginning)]
+        views = [view for view in views if not state or view.state.word == state]
+        if json_output:
+            _print_json([view.as_json() for view in views])
+        else:
+            print_table(["run", "state", "best", "gold", "locations"], run_rows(views))
+        _tell_problems(yard.catalogue.problems())
+
+
+@app.command("find")
+def find_command(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Words of runs' and files' names, "
+        "purposes, notes and tags; all must occur.")] = None,
+    run: Annotated[str, typer.Option(help="Only of this run.")] = "",
+    family: Annotated[str, typer.Option(help="Only of runs of this folder of train/, for example tr6.")] = "",
+    baseline: Annotated[str, typer.Option(help="Only of runs that differ from this one.")] = "",
+    kind: Annotated[list[str] | None, typer.Option(help="checkpoint, export, evaluation, dataset, tokenizer.")] = None,
+    steps: Annotated[str, typer.Option(help="1000, 1000:5000, 1000: or :5000.")] = "",
+    tokens: Annotated[str, typer.Option(help="The same, with K, M, B or T: 1B:2B.")] = "",
+    metric: Annotated[list[str] | None, typer.Option(help="'validation_loss<3.2'.")] = None,
+    layout: Annotated[str, typer.Option(help="'tp2', or 'tp2 pp1'.")] = "",
+    location: Annotated[str, typer.Option(help="Part of a location that holds a copy; here: a local folder.")] = "",
+    status: Annotated[str, typer.Option(help="valid, or invalid: itself or an ancestor.")] = "",
+    tag: Annotated[str, typer.Option(help="A tag of its run.")] = "",
+    since: Annotated[str, typer.Option(help="Made on this day or later: 2026-11-01.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 100,
+    json_output: AsJson = False,
+) -> None:  # fmt: skip
+    """Runs and artefacts that fit all that is given."""
+    from megatron_patches.artefacts.inventory.search import Wanted
+    from tools.commands.inventory.listing import artefact_rows, open_yard, run_rows
+    from tools.commands.inventory.search import Question, search
+    from tools.tables import print_table
+
+    if status not in ("", "valid", "invalid"):
+        raise TrainyardError(f"--status {status}: valid or invalid")
+    wanted = Wanted(
+        kinds=kind or [], steps=steps, tokens=tokens, metrics=metric or [], layout=layout, location=location,
+        status=status, tag=tag, since=since,
+    )  # fmt: skip
+    with open_yard() as yard:
+        found = search(yard, Question(words or [], run, family, baseline, wanted), limit)
+        if json_output:
+            runs = [view.as_json() for view in found.runs]
+            artefacts = [each.as_json() | {"faulty": each.id in found.faulty} for each in found.artefacts]
+            _print_json({"runs": runs, "artefacts": artefacts, "number_of_artefacts": found.count})
+            return
+        if found.runs:
+            print_table(["run", "state", "best", "gold", "locations"], run_rows(found.runs))
+        if found.artefacts:
+            if found.runs:
+                print()
+            head = ["artefact", "kind", "id", "tokens", "layout", "size", "status", "metrics"]
+            print_table(head, artefact_rows(found.artefacts, found.faulty), numbers={3, 5})
+        if found.count > len(found.artefacts):
+            print(f"and {found.count - len(found.artefacts):,} more: --limit shows them", file=sys.stderr)
+        if not found.runs and not found.artefacts:
+            print("nothing fits", file=sys.stderr)
+        _tell_problems(yard.catalogue.problems())
+
+
+@app.command("show")
+def show_command(what: What, json_output: AsJson = False) -> None:
+    """One artefact or run: facts, files, copies, and its lineage up and down."""
+    from tools.commands.inventory.listing import open_yard
+    from tools.commands.inventory.show import describe, show
+
+    with open_yard() as yard:
+        if json_output:
+            _print_json(describe(yard, what))
+        else:
+            print(show(yard, what))
+
+
+@app.command("where")
+def where_command(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="A run, RUN@STEP, or an id's beginning.")],
+    check: Annotated[bool, typer.Option("--check", help="Look at each copy now, and record what is found.")] = False,
+    json_output: AsJson = False,
+) -> None:
+    """Every copy of a run's artefacts, or of one: where, how large, and when it was last compared."""
+    from tools.commands.inventory.listing import open_yard
+    from tools.commands.inventory.whereabouts import check_copies, copies_of
+    from tools.tables import print_table, readable_size
+
+    with open_yard() as yard:
+        places = copies_of(yard, what)
+        if check:
+            places = check_copies(yard, places)
+    if json_output:
+        _print_json([place.as_json() for place in places])
+        return
+    rows = [
+        [place.name, place.location, "whole" if place.whole else "part", readable_size(place.size), place.standing]
+        for place in places
+    ]
+    print_table(["artefact", "location", "holds", "size", "verified"], rows, numbers={3})
+    if any(place.problem for place in places):
+        raise typer.Exit(1)
+
+
+@app.command("verify")
+def verify_command(
+    what: Annotated[
+        list[str] | None, typer.Argument(metavar="[WHAT]...", help=r"Artefacts or runs \[default: all].")
+    ] = None,
+    sizes_only: Annotated[bool, typer.Option("--sizes-only", help="Do not read the files' content.")] = False,
+    json_output: AsJson = False,
+) -> None:  # fmt: skip
+    """Read artefacts whole and compare them with their manifests; exit code 1 where something is wrong."""
+    from megatron_patches.artefacts.inventory.verification import verify_artefact
+    from tools.commands.inventory.listing import open_yard, several
+
+    with open_yard(thorough=True) as yard:
+        verdicts = [verify_artefact(yard.catalogue, each, not sizes_only) for each in several(yard, what or [])]
+        problems = yard.catalogue.problems() if not what else []
+    bad = [verdict for verdict in verdicts if verdict.problems]
+    if json_output:
+        lines = [{"name": each.artefact.name, "id": each.artefact.id, "problems": each.problems} for each in verdicts]
+        _print_json({"artefacts": lines, "unreadable": problems})
+    else:
+        for verdict in bad:
+            for problem in verdict.problems:
+                print(f"{verdict.artefact.name}: {problem}")
+        print(f"{len(verdicts) - len(bad)} of {len(verdicts)} artefacts are whole", file=sys.stderr)
+        _tell_problems(problems)
+    if bad or problems:
+        raise typer.Exit(1)
+
+
+@app.command("locations")
+def locations_command(json_output: AsJson = False) -> None:
+    """Every location that holds copies, or that a run's YAML names."""
+    from tools.commands.inventory.listing import open_yard
+    from tools.commands.inventory.whereabouts import all_locations
+    from tools.tables import print_table, readable_size
+
+    with open_yard() as yard:
+        found = all_locations(yard)
+    if json_output:
+        _print_json([each.as_json() for each in found])
+        return
+    rows = [
+        [each.location, str(each.copies), readable_size(each.size), each.verified or "never", each.declared_by]
+        for each in found
+    ]
+    print_table(["location", "copies", "size", "last verified", "declared by"], rows, numbers={1, 2})
+
+
+@app.command("render")
+def render_command(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if something is stale.")] = False,
+) -> None:
+    """Write checkpoints.md and the table of states in train/README.md."""
+    from tools.commands.inventory.listing import open_yard
+    from tools.pages.render import render, stale_files
+    from tools.pages.snapshot import renew_snapshot
+
+    if check:
+        stale = stale_files(CHECKOUT)
+        for line in stale:
+            print(line)
+        raise typer.Exit(1 if stale else 0)
+    if runs_root().is_dir():
+        with open_yard() as yard:
+            renew_snapshot(yard)
+    for path in render(CHECKOUT):
+        print(path.relative_to(CHECKOUT))
+
+
+@app.command("rebuild")
+def rebuild_command() -> None:
+    """Forget the catalogue and read every manifest again; it is a cache, and this is never needed for right answers."""
+    from megatron_patches.artefacts.inventory.catalogue import delete_catalogue, open_catalogue
+
+    delete_catalogue()
+    with open_catalogue() as catalogue:
+        renewal = catalogue.renewal
+        print(f"{renewal.manifests:,} manifests in {renewal.folders:,} folders, {renewal.seconds:.1f} s")
+        _tell_problems(catalogue.problems())
+
+
+@app.command("bench")
+def bench_command(
+    folder: Annotated[Path, typer.Argument(help="Where the checkpoints are made; they are removed again.")],
+    checkpoints: Annotated[int, typer.Option(min=1, help="How many manifests.")] = 100_000,
+    runs: Annotated[int, typer.Option(min=1, help="Over how many runs.")] = 100,
+) -> None:
+    """Measure a rebuild of the catalogue, and `find`, `where` and `list` as whole commands, on many checkpoints."""
+    from tools.commands.inventory.bench import bench
+
+    bench(folder, checkpoints, runs)
+
+
+app.add_typer(changes)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _tell_problems(problems: list[str]) -> None:
+    for problem in problems[:20]:
+        print(f"passed over: {problem}", file=sys.stderr)
+    if len(problems) > 20:
+        print(f"passed over: {len(problems) - 20} more; `tools/inventory verify` names all", file=sys.stderr)

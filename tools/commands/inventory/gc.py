@@ -1,0 +1,59 @@
+"""`tools/inventory gc`: the plan, and carrying it out."""
+
+import json
+import sys
+
+from megatron_patches.artefacts.inventory.names import resolve_run
+from megatron_patches.artefacts.inventory.removal import Plan, Retention, carry_out, plan_removal
+from megatron_patches.checkout import runs_root
+from megatron_patches.errors import TrainyardError
+from tools.commands.inventory.listing import open_yard
+from tools.tables import print_table, readable_size
+
+
+def collect(runs: list[str], retention: tuple[int, int | None] | None, do: str, as_json: bool) -> None:
+    """Prints the plan; with its name in `do`, carries it out.
+
+    Raises:
+        TrainyardError: the plan is another one by now.
+    """
+    with open_yard(thorough=True) as yard:
+        known = yard.catalogue.run_names()
+        names = [resolve_run(run, known) for run in runs] or known
+        keep = Retention(*retention) if retention else None
+        plan = plan_removal(yard.catalogue, runs_root(), names, keep)
+    if do and do != plan.digest:
+        raise TrainyardError(
+            f"the plan is {plan.digest} by now, not {do}: something changed since. Read it again: tools/inventory gc"
+        )
+    if as_json:
+        print(json.dumps(_as_json(plan), indent=2))
+    else:
+        _show(plan, bool(do))
+    if do:
+        freed = carry_out(plan)
+        print(f"{len(plan.removals)} folders removed, {readable_size(freed)} freed", file=sys.stderr)
+    elif plan.removals:
+        words = " ".join(word for word in sys.argv[1:] if word != "--json")
+        print(f"nothing was removed; to do it: tools/inventory {words} --do {plan.digest}", file=sys.stderr)
+
+
+def _show(plan: Plan, done: bool) -> None:
+    if plan.removals:
+        rows = [[str(each.folder), readable_size(each.size), each.reason] for each in plan.removals]
+        print_table(["removed" if done else "would be removed", "size", "why"], rows, numbers={1})
+    if plan.kept:
+        print_table(["stays", "why"], [[str(folder), reason] for folder, reason in plan.kept])
+    if not plan.removals:
+        print("nothing is to be removed", file=sys.stderr)
+
+
+def _as_json(plan: Plan) -> dict[str, object]:
+    return {
+        "plan": plan.digest,
+        "removals": [
+            {"folder": str(each.folder), "size": each.size, "why": each.reason, "what": each.what}
+            for each in plan.removals
+        ],
+        "kept": [{"folder": str(folder), "why": reason} for folder, reason in plan.kept],
+    }

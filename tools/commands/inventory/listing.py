@@ -1,0 +1,80 @@
+"""What several commands of `tools/inventory` share: opening everything, and rows of tables."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.inventory.catalogue import open_catalogue
+from megatron_patches.artefacts.inventory.invalidation import Marked
+from megatron_patches.artefacts.inventory.names import resolve_artefact
+from megatron_patches.checkout import CHECKOUT, runs_root
+from tools.run_views.views import RunView, Yard
+from tools.tables import readable_size
+
+_ROWS_NAMED = 20
+
+
+@contextmanager
+def open_yard(thorough: bool = False) -> Iterator[Yard]:
+    """The catalogue with the runs of this checkout."""
+    with open_catalogue(thorough=thorough) as catalogue:
+        yield Yard(CHECKOUT, runs_root(), catalogue)
+
+
+def run_rows(views: Sequence[RunView]) -> list[list[str]]:
+    """Name, state, best metric, gold and locations of each run."""
+    return [
+        [
+            view.name,
+            f"{view.state.word}{' (declared)' if view.declared else ''}",
+            f"{view.best[0]} {view.best[1]:.4g}" if view.best else "",
+            "; ".join(view.gold),
+            "; ".join(view.locations),
+        ]
+        for view in views
+    ]
+
+
+def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str]) -> list[list[str]]:
+    """Name, kind, id, tokens, layout, size, status and metrics of each artefact."""
+    return [
+        [
+            each.name,
+            each.kind,
+            each.id[:12],
+            f"{each.tokens:,}" if each.tokens is not None else "",
+            each.layout or "",
+            readable_size(each.size),
+            "invalid" if each.state != "valid" else "invalid ancestor" if each.id in faulty else "valid",
+            ", ".join(f"{name} {value:.4g}" for name, value in each.metrics.items()),
+        ]
+        for each in artefacts
+    ]
+
+
+def several(yard: Yard, names: Sequence[str]) -> list[Artefact]:
+    """The artefacts that the words of a command line mean: a run stands for all of its own; none for all there are."""
+    if not names:
+        return yard.catalogue.artefacts("1", (), "ORDER BY run, step, manifest")
+    found = []
+    for name in names:
+        if name in yard.catalogue.run_names():
+            found += yard.catalogue.artefacts("run = ?", [name], "ORDER BY step, manifest")
+        else:
+            found.append(resolve_artefact(name, yard.catalogue))
+    return found
+
+
+def tell_marked(marked: Marked, word: str, as_json: bool) -> None:
+    """What `invalidate` or `revalidate` did."""
+    if as_json:
+        changed = [{"name": each.name, "id": each.id, "manifest": str(each.manifest)} for each in marked.changed]
+        print(json.dumps({"state": word, "changed": changed, "unchanged": marked.unchanged}, indent=2))
+        return
+    for each in marked.changed[:_ROWS_NAMED]:
+        print(f"{word}: {each.name} ({each.kind} {each.id[:12]})")
+    if len(marked.changed) > _ROWS_NAMED:
+        print(f"{word}: {len(marked.changed) - _ROWS_NAMED:,} more")
+    for line in marked.unchanged[:_ROWS_NAMED]:
+        print(line)

@@ -1,0 +1,122 @@
+"""One artefact, or one run, in full."""
+
+from typing import Any
+
+from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.inventory.lineage import Relative, ancestors, descendants, faulty_ids
+from megatron_patches.artefacts.inventory.names import resolve_artefact
+from megatron_patches.artefacts.manifest import read_manifest
+from tools.commands.inventory.whereabouts import copies_of
+from tools.run_views.views import Yard
+from tools.tables import readable_size
+
+_SHOWN = 12
+
+
+def describe(yard: Yard, what: str) -> dict[str, Any]:
+    """Everything that is known, for other programs.
+
+    Raises:
+        TrainyardError: nothing is known of it, or several may be meant.
+    """
+    if what in yard.names():
+        return _describe_run(yard, what)
+    artefact = resolve_artefact(what, yard.catalogue)
+    return artefact.as_json() | {
+        "faulty": artefact.id in faulty_ids(yard.catalogue),
+        "facts": read_manifest(artefact.manifest).facts,
+        "copies": [place.as_json() for place in copies_of(yard, artefact.id)],
+        "ancestors": [_relative(each) for each in ancestors(yard.catalogue, artefact)],
+        "descendants": [_relative(each) for each in descendants(yard.catalogue, artefact)],
+    }
+
+
+def show(yard: Yard, what: str) -> str:
+    """The same for people."""
+    if what in yard.names():
+        return _show_run(_describe_run(yard, what))
+    artefact = resolve_artefact(what, yard.catalogue)
+    manifest = read_manifest(artefact.manifest)
+    lines = [f"{artefact.name}: {artefact.kind} {artefact.id}"]
+    lines += _aligned(
+        {
+            "status": _status(artefact, faulty_ids(yard.catalogue)),
+            "made": f"{manifest.created} by {manifest.by.command}",
+            "revision": manifest.by.revision or "not known",
+            "files": f"{artefact.files}, {readable_size(artefact.size)}",
+            "layout": artefact.layout or "",
+            "tokens": f"{artefact.tokens:,}" if artefact.tokens is not None else "",
+            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in artefact.metrics.items()),
+        }
+    )
+    for place in copies_of(yard, artefact.id):
+        lines.append(f"  at {place.location} ({'whole' if place.whole else 'part'}; {place.standing})")
+    lines.append("came from")
+    lines += _relatives(ancestors(yard.catalogue, artefact))
+    lines.append("led to")
+    lines += _relatives(descendants(yard.catalogue, artefact))
+    return "\n".join(lines)
+
+
+def _describe_run(yard: Yard, name: str) -> dict[str, Any]:
+    view = yard.view(name).as_json()
+    rows = yard.catalogue.artefacts("run = ? AND kind != 'run'", [name], "ORDER BY kind, step")
+    faulty = faulty_ids(yard.catalogue)
+    view["artefacts"] = [each.as_json() | {"faulty": each.id in faulty} for each in rows]
+    return view
+
+
+def _show_run(run: dict[str, Any]) -> str:
+    state = run["state"]
+    detail = f" ({state['detail']})" if state["detail"] else ""
+    best = ", ".join(f"{name} {value:.4g}" for name, value in run["best"].items())
+    lines = [run["name"]]
+    lines += _aligned(
+        {
+            "state": f"{state['word']}{detail}{', as its owners declared it' if run['declared'] else ''}",
+            "why": run["why"],
+            "family": run["family"] or "",
+            "baseline": run["baseline"] or "",
+            "step": f"{state['step']:,}" if state["step"] is not None else "",
+            "tokens": f"{state['tokens']:,}" if state["tokens"] is not None else "",
+            "best": best,
+            "gold": "; ".join(run["gold"]),
+            "trackers": "; ".join(run["trackers"]),
+            "tags": ", ".join(run["tags"]),
+        }
+    )
+    lines += [f"  at {location}" for location in run["locations"]]
+    lines += [f"  note: {note}" for note in run["notes"]]
+    counted: dict[str, int] = {}
+    for artefact in run["artefacts"]:
+        kind = "weights" if artefact.get("content") == "weights" else artefact["kind"]
+        counted[kind] = counted.get(kind, 0) + 1
+    lines += [f"  {number} x {kind}" for kind, number in sorted(counted.items())]
+    return "\n".join(lines)
+
+
+def _aligned(facts: dict[str, str]) -> list[str]:
+    return [f"  {name:<9} {value}" for name, value in facts.items() if value]
+
+
+def _status(artefact: Artefact, faulty: set[str]) -> str:
+    if artefact.state != "valid":
+        return f"INVALID: {artefact.reason}"
+    return "has an invalid ancestor" if artefact.id in faulty else "valid"
+
+
+def _relatives(found: list[Relative]) -> list[str]:
+    lines = []
+    for each in found[:_SHOWN]:
+        known = each.artefact
+        what = f"{known.kind} {known.name}{'' if known.state == 'valid' else ' (INVALID)'}" if known else "not here"
+        lines.append(f"  {'  ' * (each.distance - 1)}{each.id[:12]} {what}")
+    if len(found) > _SHOWN:
+        lines.append(f"  and {len(found) - _SHOWN:,} more")
+    return lines or ["  nothing that is known"]
+
+
+def _relative(each: Relative) -> dict[str, Any]:
+    known = each.artefact
+    facts = {"name": known.name, "kind": known.kind, "state": known.state} if known else {}
+    return {"id": each.id, "distance": each.distance, **facts}

@@ -1,0 +1,90 @@
+"""`tools/preprocess`: text to a dataset."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from tools.command_line import run_app
+
+if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
+    from data_tools.datasets.preprocess import PreprocessRequest, PreprocessSummary, Progress
+
+FEW_DOCUMENTS = 20  # a split of 949,50,1 leaves no document for validation
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    inputs: list[Path] = typer.Argument(
+        help="Files (.jsonl, .jsonl.gz, .jsonl.zst, .parquet, .txt) or folders of them, read in this order."
+    ),
+    output: Path = typer.Option(
+        help="Prefix of the dataset: PREFIX.bin, .idx, .manifest.json; with several keys PREFIX_KEY for each."
+    ),
+    tokenizer: Path = typer.Option(help="Folder with a tokenizer.json, or a SentencePiece .model."),
+    json_keys: str = typer.Option("text", help="Keys (or columns) that hold the texts, separated by commas."),
+    append_eod: bool = typer.Option(False, "--append-eod", help="End each document with the end-of-document token."),
+    workers: int = typer.Option(1, help="Processes that tokenize; the result does not depend on it."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset of the same name."),
+    allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
+) -> None:
+    """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines."""
+    from data_tools.datasets.preprocess import PreprocessRequest
+
+    request = PreprocessRequest(
+        inputs=inputs,
+        output=output,
+        tokenizer=tokenizer,
+        json_keys=[key.strip() for key in json_keys.split(",")],
+        append_eod=append_eod,
+        workers=workers,
+        overwrite=overwrite,
+        allow_invalid=allow_invalid,
+    )
+    _print(_with_progress_bar(request))
+
+
+def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    from data_tools.datasets.preprocess import preprocess
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.fields[documents]:,} documents")
+    with Bar(text, *columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=None, documents=0)
+
+        def show(progress: "Progress") -> None:
+            bar.update(
+                task,
+                total=progress.total_source_bytes,
+                completed=progress.source_bytes,
+                documents=progress.documents,
+            )
+
+        return preprocess(request, show)
+
+
+def _print(summary: "PreprocessSummary") -> None:
+    for dataset in summary.datasets:
+        facts = dataset.facts
+        empty = f", {facts.empty_documents:,} of them empty" if facts.empty_documents else ""
+        print(
+            f"{dataset.prefix}: {facts.documents:,} documents{empty}, {facts.tokens:,} tokens of {facts.dtype}, "
+            f"id {dataset.id[:12]}"
+        )
+        if facts.documents < FEW_DOCUMENTS:
+            print(f"note: a run's split is by document (a .txt file is one), and there are {facts.documents}")
+    print(
+        f"{summary.text_bytes / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s: "
+        f"{summary.megabytes_per_second:,.2f} MB/s, {summary.tokens_per_second:,.0f} tokens/s"
+    )
+
+
+if __name__ == "__main__":
+    run_app(app, "preprocess")

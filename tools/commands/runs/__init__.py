@@ -1,0 +1,1 @@
+"""The executable `tools/runs`: its command line, and what it shows."""

@@ -1,0 +1,49 @@
+"""A bar for the bytes that move and a table of what became of everything."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from megatron_patches.artefacts.storage.meter import Meter
+from tools.commands.sync_to_hub.run import Line
+from tools.tables import print_table, readable_size
+
+
+@contextmanager
+def metered(bytes_per_second: float | None) -> Iterator[Meter]:
+    """A meter that draws a bar on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield Meter(bytes_per_second)
+        return
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    columns = (SpinnerColumn(), "moved", DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("moved", total=None)
+        yield Meter(bytes_per_second, lambda size: progress.advance(bar, size))
+
+
+def summarize(lines: Iterable[Line], as_json: bool) -> bool:
+    """Prints what became of each artefact as it is known, and a table at the end; whether all went well."""
+    started = time.monotonic()
+    seen: list[Line] = []
+    for line in lines:
+        seen.append(line)
+        if line.problem:
+            print(f"{line.run} {line.name}: {line.word}: {line.problem}", file=sys.stderr)
+    if as_json:
+        print(json.dumps([line.as_json() for line in seen], indent=2))
+    elif seen:
+        rows = [
+            [line.run, line.name, line.word, str(line.files), readable_size(line.size), line.location] for line in seen
+        ]
+        print_table(["run", "artefact", "what happened", "files", "moved", "location"], rows, numbers={3, 4})
+        seconds, moved = time.monotonic() - started, sum(line.size for line in seen)
+        speed = f", {readable_size(int(moved / seconds))}/s" if moved and seconds else ""
+        print(f"{len(seen)} looked at, {readable_size(moved)} moved in {seconds:.1f} s{speed}", file=sys.stderr)
+    else:
+        print("nothing is chosen", file=sys.stderr)
+    return not any(line.problem for line in seen)

@@ -1,0 +1,226 @@
+"""One run to one location: every chosen artefact and folder, with a line for each in the summary."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from megatron_patches.artefacts.inventory.annotations import FOLDER as ANNOTATIONS
+from megatron_patches.artefacts.inventory.annotations import read_annotations, what_counts
+from megatron_patches.artefacts.inventory.artefact import read_artefact
+from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder, now, read_copies
+from megatron_patches.artefacts.inventory.removal import Retention, leave_manifest, remove_folder, why_it_stays
+from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.storage.loose import send_loose
+from megatron_patches.artefacts.storage.store import Store, VanishedSource, open_store
+from megatron_patches.artefacts.storage.transfer import (
+    MANIFEST,
+    Options,
+    Outcome,
+    as_bytes,
+    check_artefact,
+    remote_manifest,
+    retried,
+    send_artefact,
+)
+from megatron_patches.errors import TrainyardError
+from tools.commands.sync_to_hub.items import Choice, Item, items_of, loose_files, unsent_manifests
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one artefact or folder."""
+
+    run: str
+    name: str
+    location: str
+    word: str
+    """sent, present, would be sent, removed here, failed ..."""
+    files: int = 0
+    size: int = 0
+    """bytes that moved"""
+    problem: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """For other programs."""
+        return {key: value for key, value in vars(self).items() if value != ""}
+
+
+@dataclass
+class Task:
+    """A run, a location, and what of the one is to be at the other."""
+
+    run_folder: Path
+    location: Location
+    choice: Choice
+    options: Options = field(default_factory=Options)
+    dry_run: bool = False
+    copied: list[Item] = field(default_factory=list)
+    """filled with the whole artefacts that lie at the location now"""
+    failed: set[str] = field(default_factory=set)
+    """filled with the ids here of those that could not be brought there, or are damaged there"""
+    right: list[Item] = field(default_factory=list)
+    """filled with those of `copied` that were read there whole and may go here"""
+
+
+def push(task: Task) -> Iterator[Line]:
+    """Copies everything that is chosen; one artefact that fails does not hold up the others."""
+    with _ready(task) as store:
+        recorder = CopyRecorder(task.run_folder)
+        known = {copy.name: copy for copy in read_copies(task.run_folder) if copy.location == str(task.location)}
+        looked_at = set()
+        for item in items_of(task.run_folder, task.choice):
+            looked_at.add(item.name)
+            before = known.get(item.name)
+            doubted = before is not None and before.problem is not None
+            try:
+                outcome = _push_item(store, task, item, doubted)
+                if not task.dry_run:
+                    compared = outcome.word == "sent" or doubted
+                    if compared or before is None or before.id != item.manifest.id:
+                        recorder.record(_copy(task, item, "as sent", now() if compared else None))
+                    task.copied += [item] if item.whole else []
+                yield _line(task, item.name, outcome.word, outcome)
+            except VanishedSource:
+                yield _line(task, item.name, "removed here meanwhile")
+            except (TrainyardError, OSError) as error:
+                task.failed.add(item.of)
+                yield _line(task, item.name, "failed", problem=str(error))
+        yield from _renew_statuses(store, task, [copy for name, copy in known.items() if name not in looked_at])
+        for problem in task.choice.passed_over:
+            yield _line(task, "", "passed over", problem=problem)
+        for name, files in loose_files(task.run_folder, task.choice).items():
+            yield _push_loose(store, task, name, files)
+
+
+def read_back(task: Task) -> Iterator[Line]:
+    """Reads whole, at the location, what a task that was carried out copied and what may go here."""
+    store, recorder = open_store(task.location), CopyRecorder(task.run_folder)
+    for item in task.copied:
+        try:
+            if reason := _why_it_stays(task, item):
+                yield _line(task, item.name, reason)
+                continue
+            if problems := check_artefact(store, item.name, item.manifest.id, task.options):
+                recorder.record(replace(_copy(task, item, "read whole", None), problem=problems[0]))
+                raise TrainyardError(
+                    f"its copy is damaged, and it stays here: {'; '.join(problems)}. Sync again: what is damaged is "
+                    "sent anew"
+                )
+            recorder.record(_copy(task, item, "read whole", now()))
+            task.right.append(item)
+        except (TrainyardError, OSError) as error:
+            task.failed.add(item.of)
+            yield _line(task, item.name, "failed", problem=str(error))
+
+
+def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
+    """Removes here what was read back and found right.
+
+    Args:
+        wanted_elsewhere: ids of what another location lacks, or holds damaged.
+    """
+    for item in task.right:
+        try:
+            if item.of in wanted_elsewhere:
+                yield _line(task, item.name, "stays here: another location lacks it, or holds it damaged")
+            elif reason := _why_it_stays(task, item):
+                yield _line(task, item.name, reason)
+            else:
+                leave_manifest(item.shelf_folder)
+                remove_folder(item.shelf_folder)
+                yield _line(task, item.name, "removed here")
+        except (TrainyardError, OSError) as error:
+            yield _line(task, item.name, "failed", problem=str(error))
+
+
+def _push_item(store: Store, task: Task, item: Item, doubted: bool) -> Outcome:
+    if not task.dry_run:
+        return send_artefact(store, item.name, item.manifest, item.folder, task.options, doubted)
+    entries = store.entries(item.name)
+    missing = [file for file in item.manifest.files if file.path not in entries or entries[file.path].size != file.size]
+    return Outcome("sent" if missing else "present", len(missing), sum(file.size for file in missing))
+
+
+def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Line]:
+    """What is invalid is not sent, but its copies must say so too, and so must those of what was removed here."""
+    unsent = unsent_manifests(task.run_folder) if copies else {}
+    for copy in copies:
+        if (manifest := unsent.get(copy.of)) is None:
+            continue
+        try:
+            there = remote_manifest(store, copy.name, task.options)
+            if there is None or there.id != copy.id or there.status == manifest.status:
+                continue
+            if manifest.status.is_older_than(there.status):
+                continue
+            if not task.dry_run:
+                marked = as_bytes(there.model_copy(update={"status": manifest.status}))
+                retried(lambda name=copy.name, marked=marked: store.write(f"{name}/{MANIFEST}", marked), task.options)  # type: ignore[misc]
+            yield _line(task, copy.name, "status would be renewed" if task.dry_run else "status renewed")
+        except (TrainyardError, OSError) as error:
+            yield _line(task, copy.name, "failed", problem=str(error))
+
+
+def _push_loose(store: Store, task: Task, name: str, files: list[Path]) -> Line:
+    if task.dry_run:
+        return _line(task, name, "would be compared", Outcome("sent", len(files), 0))
+    try:
+        outcome = send_loose(store, name, task.run_folder / name, files, task.options)
+    except (TrainyardError, OSError) as error:
+        return _line(task, name, "failed", problem=str(error))
+    return _line(task, name, outcome.word, outcome)
+
+
+def _why_it_stays(task: Task, item: Item) -> str | None:
+    """Why a checkpoint is not removed here; None where its copy is all that is asked for."""
+    run = task.run_folder
+    if not (item.shelf_folder / "manifest.json").exists():
+        return "removed here meanwhile"
+    artefact = read_artefact(item.shelf_folder / "manifest.json", run.name)
+    if artefact.whereabouts != "here" or item.shelf_folder.parent != run / "checkpoints":
+        return "stays: its files are not the run's own"
+    said = what_counts(read_annotations(run / ANNOTATIONS))
+    newer = _full_steps_after(run, artefact.step or 0)
+    reason = why_it_stays(artefact, newer, set(said.gold), {artefact.id}, Retention())
+    return f"stays here: {reason}" if reason else None
+
+
+def _full_steps_after(run: Path, step: int) -> int:
+    items = items_of(run, Choice(what=("checkpoints",)))
+    mine = [item for item in items if item.shelf_folder.parent == run / "checkpoints"]
+    steps = [item.manifest.facts.get("step") for item in mine if item.manifest.facts.get("content") != "weights"]
+    return sum(isinstance(each, int) and each > step for each in steps)
+
+
+def _copy(task: Task, item: Item, how: str, verified: str | None) -> Copy:
+    return Copy(
+        id=item.manifest.id,
+        of=item.of,
+        name=item.name,
+        location=str(task.location),
+        size=item.size,
+        whole=item.whole,
+        verified=verified,
+        how=how,
+    )
+
+
+def _line(task: Task, name: str, word: str, outcome: Outcome | None = None, problem: str = "") -> Line:
+    if task.dry_run and word == "sent":
+        word = "would be sent"
+    files, size = (outcome.files, outcome.size) if outcome else (0, 0)
+    return Line(task.run_folder.name, name, str(task.location), word, files, size, problem)
+
+
+@contextmanager
+def _ready(task: Task) -> Iterator[Store]:
+    """The location's store.
+
+    Raises:
+        TrainyardError: the run was never made, or the location cannot be reached.
+    """
+    if not task.run_folder.is_dir():
+        raise TrainyardError(f"{task.run_folder} does not exist: the run was never launched here")
+    yield open_store(task.location)

@@ -1,0 +1,1 @@
+"""The executable `tools/tflops`: its command line, and what it shows."""

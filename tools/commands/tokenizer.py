@@ -1,0 +1,45 @@
+"""`tools/tokenizer`: train and look at tokenizers."""
+
+from pathlib import Path
+
+import typer
+
+from tools.command_line import run_app
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and look at tokenizers.")
+
+
+@app.command()
+def train(
+    files: list[Path] = typer.Argument(help="Text to learn from: files or folders, as for tools/preprocess."),
+    output: Path = typer.Option(help="Folder to make for the tokenizer."),
+    vocab_size: int = typer.Option(help="Ids in all: the end-of-document token, 256 bytes, and merges."),
+    json_key: str = typer.Option("text", help="Key (or column) that holds the texts."),
+) -> None:
+    """Train a byte-level BPE; the same text gives the same tokenizer."""
+    from data_tools.text.tokenizer_training import train_bpe
+
+    manifest = train_bpe(files, output, vocab_size, json_key=json_key)
+    print(f"{output}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
+
+
+@app.command()
+def info(path: Path = typer.Argument(help="Folder with a tokenizer.json, or a SentencePiece .model.")) -> None:
+    """Show what a tokenizer is."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
+
+    tokenizer = load_tokenizer(path)
+    table = Table("", Column(overflow="fold"), title=tokenizer.name, show_header=False)
+    table.add_row("id", tokenizer.id)
+    table.add_row("read from", ", ".join(file.name for file in find_tokenizer(path).present))
+    table.add_row("vocabulary", f"{tokenizer.vocab_size:,} ids")
+    end = tokenizer.end_of_document
+    table.add_row("end of document", "none" if end is None else f"{end} {tokenizer.decode([end])!r}")
+    Console(markup=False).print(table)
+
+
+if __name__ == "__main__":
+    run_app(app, "tokenizer")

@@ -1,0 +1,1 @@
+"""Pages and tables that are drawn from the repository."""

@@ -1,0 +1,89 @@
+"""How people name a checkpoint: `RUN`, `RUN@STEP`, or the path of its folder."""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+
+from megatron_patches.artefacts.folders import MANIFEST, checkpoint_name, inspect, list_checkpoints, step_of
+from megatron_patches.artefacts.manifest import verify_files
+from megatron_patches.checkout import runs_root
+from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
+from megatron_patches.errors import TrainyardError
+from megatron_patches.run.run_directory import RunDirectory
+
+
+def find_run_directory(run: str) -> RunDirectory:
+    """The directory of a run that was launched, by the run's name or the directory's path.
+
+    Raises:
+        TrainyardError: there is none; the nearest name is offered.
+    """
+    directory = Path(run) if os.sep in run else runs_root() / run
+    if not directory.is_dir():
+        made = sorted(path.name for path in runs_root().glob("*/")) if runs_root().is_dir() else []
+        near = difflib.get_close_matches(directory.name, made, n=1, cutoff=0.3)
+        remedy = f"nearest: {near[0]}" if near else "name a run that was launched, or its run directory"
+        raise TrainyardError(f"there is no run directory {directory}; {remedy}")
+    return RunDirectory(directory)
+
+
+def find_checkpoints(text: str) -> list[Path]:
+    """The folders that a reference names, the newest first: all of a run, those of a step, or the one folder.
+
+    Of a step the full checkpoint comes before that of weights alone.
+
+    Raises:
+        TrainyardError: there is none, the step is no number, or the folder is no checkpoint's.
+    """
+    run, at, step = text.rpartition("@")
+    if at and not step.isdecimal():
+        raise TrainyardError(f"{text}: behind @ stands a step, a number such as {run}@1000")
+    folder = Path(text)
+    if not at and os.sep in text and folder.is_dir() and not _is_run(folder):
+        if not (folder / MANIFEST).is_file():
+            raise TrainyardError(
+                f"{folder} is no checkpoint: it has no {MANIFEST}. Name a folder such as runs/NAME/checkpoints/"
+                "step-0000001000, or a run as NAME or NAME@STEP"
+            )
+        return [folder]
+    directory = find_run_directory(run if at else text)
+    found = checkpoints_with_weights(directory, int(step) if at else None)
+    full = set(list_checkpoints(directory.checkpoints))
+    return sorted(found, key=lambda each: (-step_of(each), each not in full))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "launches").is_dir() or (folder / "checkpoints").is_dir()
+
+
+def find_checkpoint(text: str) -> Path:
+    """The folder that a reference names; of a run the newest full checkpoint, or the newest of weights alone."""
+    found = find_checkpoints(text)
+    return next((each for each in found if each.name == checkpoint_name(step_of(each))), found[0])
+
+
+def find_whole_checkpoint(text: str) -> Path:
+    """The same, every byte compared with its manifest; what is damaged and passed over is said on stderr.
+
+    Raises:
+        TrainyardError: none that the reference names is whole.
+    """
+    problems: list[str] = []
+    for folder in find_checkpoints(text):
+        inspection = inspect(folder)
+        found = inspection.problems
+        if inspection.manifest is not None and not found:
+            found = verify_files(inspection.manifest, folder, hashes=True)
+        if not found:
+            if problems:
+                print(f"passed over: {'; '.join(problems)}", file=sys.stderr)
+            return folder
+        problems += found
+    raise TrainyardError(f"{'; '.join(problems)}. Restore it from a copy, or name another")
+
+
+def refuse_existing(output: Path) -> None:
+    """Raise TrainyardError if a folder to be made exists: said before anything is read and hashed."""
+    if output.exists():
+        raise TrainyardError(f"{output} exists; name another folder, or move it away")

@@ -1,0 +1,1 @@
+"""What there is to say of each run, wherever it is said."""
