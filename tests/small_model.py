@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 PLAIN_INPUTS = ModelInputs((TOKENS,), "causal")
 
 
-def causal_lengths(places: int) -> SampleLengths:
+def causal_lengths(positions: int) -> SampleLengths:
     """Of samples whose every token predicts the next one."""
-    return CausalConfig(name="causal").lengths(places)
+    return CausalConfig(name="causal").lengths(positions)
 
 
 def blueprint(
     model: ModelSection,
-    places: int,
+    positions: int,
     groups: ProcessGroups,
     randomness: StepRandomness,
     recomputation: Recomputation = "none",
     seed: int = 0,
     inputs: ModelInputs = PLAIN_INPUTS,
 ) -> Blueprint:
-    """Of a model that reads samples of so many places."""
+    """Of a model that reads samples of so many positions."""
     from megatron_patches.models.blueprint import draw_up
 
-    return draw_up(model, causal_lengths(places), inputs, groups, randomness, seed, recomputation)
+    return draw_up(model, causal_lengths(positions), inputs, groups, randomness, seed, recomputation)
 
 
 def plain_model(
     model: ModelSection,
-    places: int,
+    positions: int,
     groups: ProcessGroups,
     randomness: StepRandomness,
     recomputation: Recomputation = "none",
@@ -51,4 +51,4 @@ def plain_model(
     """The same, built."""
     from megatron_patches.models.build import PlainModel
 
-    return PlainModel(blueprint(model, places, groups, randomness, recomputation, seed, inputs))
+    return PlainModel(blueprint(model, positions, groups, randomness, recomputation, seed, inputs))

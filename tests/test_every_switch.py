@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from megatron_patches.artefacts.storage.transfer import Options
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.errors import TrainyardError
-from megatron_patches.launch.facts import Machines
+from megatron_patches.launch.facts import LaunchTarget
 from megatron_patches.launch.plan import plan_run, summary
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.events import effective, read_events
@@ -212,7 +212,7 @@ def test_a_key_changes_the_plan(
 
     def said(words: list[str]) -> str:
         try:
-            return summary(plan_run(*run_file(small_data, tmp_path, words), Machines(case.nodes)))
+            return summary(plan_run(*run_file(small_data, tmp_path, words), LaunchTarget(case.nodes)))
         except TrainyardError as error:
             return str(error)
 

@@ -43,7 +43,7 @@ class PreprocessRequest:
         return {key: self.output.with_name(f"{self.output.name}_{key}") for key in self.json_keys}
 
 
-class Progress(NamedTuple):
+class EncodingProgress(NamedTuple):
     """How far the reading is."""
 
     documents: int
@@ -81,7 +81,7 @@ class PreprocessSummary:
 
 
 def preprocess(
-    request: PreprocessRequest, on_progress: Callable[[Progress], None] = lambda progress: None
+    request: PreprocessRequest, on_progress: Callable[[EncodingProgress], None] = lambda progress: None
 ) -> PreprocessSummary:
     """Tokenizes text into one dataset for each key; document k of every dataset comes from the same place.
 
@@ -135,7 +135,7 @@ class _Reading:
         self._documents = [0] * len(sources)
         self._total_source_bytes = sum(source.path.stat().st_size for source in sources)
         self.text_bytes = 0
-        self.progress = Progress(0, 0, self._total_source_bytes)
+        self.progress = EncodingProgress(0, 0, self._total_source_bytes)
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         documents = finished_source_bytes = 0
@@ -145,7 +145,7 @@ class _Reading:
                 self._documents[number] += 1
                 self.text_bytes += document.text_bytes
                 read = finished_source_bytes + document.source_bytes
-                self.progress = Progress(documents, read, self._total_source_bytes)
+                self.progress = EncodingProgress(documents, read, self._total_source_bytes)
                 yield document.texts
             finished_source_bytes += source.path.stat().st_size
 
@@ -163,7 +163,7 @@ def _write(
     tokenizer: Tokenizer,
     reading: _Reading,
     writers: Sequence[IndexedDatasetWriter],
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[EncodingProgress], None],
 ) -> list[int]:
     """Completes every writer's files, and counts for each the documents whose text gave no token."""
     empty = [0] * len(writers)

@@ -11,16 +11,16 @@ class SampleLengths:
     """tokens that a sample reads from its source"""
     stride: int
     """tokens from the beginning of one sample to that of the next, in a stream that is cut into samples"""
-    places: tuple[tuple[str, int], ...]
-    """places of the tensors that the model sees, by the names that fields' shapes use: (("tokens", 2048),)"""
+    positions: tuple[tuple[str, int], ...]
+    """positions of the tensors that the model sees, by the names that fields' shapes use: (("tokens", 2048),)"""
     counted: int
     """tokens that count: what a run's progress, length and speed are told in"""
 
     def of(self, name: str) -> int:
         """Places of a dimension; raises KeyError where the objective has no such one."""
-        return dict(self.places)[name]
+        return dict(self.positions)[name]
 
     @property
     def seen(self) -> int:
         """Places of all dimensions together."""
-        return sum(count for _, count in self.places)
+        return sum(count for _, count in self.positions)

@@ -10,8 +10,8 @@ DType = Literal["int64", "float"]
 """`float` is the run's type of activations"""
 
 AttentionKind = Literal["full", "causal", "ranges", "documents", "causal_documents"]
-"""Which keys a token sees: all; those up to its own place; those of a range of its own (field `visible`); those of its
-own document (field `documents`); those of its own document up to its own place."""
+"""Which keys a token sees: all; those up to its own position; those of a range of its own (field `visible`); those of
+its own document (field `documents`); those of its own document up to its own position."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Field:
 
     name: str
     shape: tuple[str | int, ...]
-    """`batch`, a number, or the name of a length (`SampleLengths.places`)"""
+    """`batch`, a number, or the name of a length (`SampleLengths.positions`)"""
     dtype: DType = "int64"
     gradient: bool = False
     """whether gradients flow through it, which floats' alone do"""
@@ -36,7 +36,7 @@ TOKENS = Field("tokens", ("batch", "tokens"))
 POSITIONS = Field("positions", ("batch", "tokens"))
 """place of each token, where it is not 0, 1, 2 ..."""
 VISIBLE = Field("visible", ("batch", "tokens", 2))
-"""half-open range of places whose keys each token sees, its own always in it"""
+"""half-open range of positions whose keys each token sees, its own always in it"""
 DOCUMENTS = Field("documents", ("batch", "tokens"))
 """a number of each token's document, the same for all tokens of one and no others of the sample"""
 

@@ -7,8 +7,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from megatron_patches.batch.micro_batch import MicroBatch
-from megatron_patches.models.blueprint import Blueprint, LayerPlace
-from megatron_patches.models.build import Layer, stage_edges
+from megatron_patches.models.blueprint import Blueprint, LayerCall
+from megatron_patches.models.build import BuiltLayer, stage_edges
 from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.parallel.process_groups import ProcessGroups
@@ -18,20 +18,20 @@ from megatron_patches.run.config import RunConfig
 class StageModule(nn.Module):
     """The layers of one stage; a layer that is used twice in it is there once."""
 
-    def __init__(self, places: Sequence[LayerPlace], blueprint: Blueprint) -> None:
+    def __init__(self, calls: Sequence[LayerCall], blueprint: Blueprint) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        self._path: list[tuple[str, LayerPlace]] = []
-        for place in places:
-            key = place.spec.name.replace(".", "/")
+        self._path: list[tuple[str, LayerCall]] = []
+        for call in calls:
+            key = call.spec.name.replace(".", "/")
             if key not in self.layers:
-                self.layers[key] = Layer(place, blueprint)
-            self._path.append((key, place))
+                self.layers[key] = BuiltLayer(call, blueprint)
+            self._path.append((key, call))
 
     def forward(self, stream: Tensor) -> Tensor:
         """Ids or the stream of the stage before; the stream or the logits."""
-        for key, place in self._path:
-            stream = self.layers[key](stream, place)
+        for key, call in self._path:
+            stream = self.layers[key](stream, call)
         return stream
 
 
@@ -41,9 +41,9 @@ class BarePipeline:
     def __init__(self, config: RunConfig, blueprint: Blueprint, loss: LossFunction) -> None:
         assert isinstance(config.model, ModelConfig), "`comparison` refuses pipelines of other architectures"
         groups, stages = blueprint.groups, config.stages
-        edges = stage_edges([place.spec.name for place in blueprint.places], stages)
+        edges = stage_edges([call.spec.name for call in blueprint.calls], stages)
         here = groups.coordinates.pipeline
-        self.module = StageModule(blueprint.places[edges[here] : edges[here + 1]], blueprint).to(groups.device)
+        self.module = StageModule(blueprint.calls[edges[here] : edges[here + 1]], blueprint).to(groups.device)
         self._groups, self._loss, self._stage = groups, loss, here
         self._sent: list[tuple[dist.Work, Tensor]] = []
         self._tied = _tied_group(config.model, groups)
@@ -116,8 +116,8 @@ def _tied_group(model: ModelConfig, groups: ProcessGroups) -> dist.ProcessGroup 
     if not model.tied_head:
         return None
     apart, found = groups.layout.tensor * groups.layout.data, None
-    for place in range(apart):
-        ranks = [place, place + apart * (groups.layout.pipeline - 1)]
+    for first in range(apart):
+        ranks = [first, first + apart * (groups.layout.pipeline - 1)]
         group = dist.new_group(ranks)
         if groups.rank in ranks:
             found = group

@@ -45,7 +45,7 @@ class _GPT2(nn.Module):
         model = config.model
         assert isinstance(model, ModelConfig), "`require_gpt2` has refused other architectures"
         self.tokens = nn.Embedding(model.padded_vocab_size, model.hidden_size)
-        self.places = nn.Embedding(config.lengths.of("tokens"), model.hidden_size)
+        self.positions = nn.Embedding(config.lengths.of("tokens"), model.hidden_size)
         self.blocks = nn.ModuleList(_Block(model) for _ in range(model.layers))
         self.norm = nn.LayerNorm(model.hidden_size)
         for name, parameter in self.named_parameters():
@@ -56,8 +56,8 @@ class _GPT2(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, ids: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        places = torch.arange(ids.shape[1], device=ids.device)
-        stream = self.tokens(ids) + self.places(places)
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        stream = self.tokens(ids) + self.positions(positions)
         for block in self.blocks:
             stream = block(stream)
         logits = F.linear(self.norm(stream), self.tokens.weight)

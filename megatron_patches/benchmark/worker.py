@@ -172,7 +172,7 @@ def profile_steps(trainer: Trainer, steps: int, trace: Path) -> dict[str, float]
     for number in range(1, steps + 1):
         trainer.train_step()
         found.end_step(last=number == steps)
-    if trainer.speaks:
+    if trainer.is_first_rank:
         found.write(trace)
     return found.seconds_by_kind()
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 from megatron_patches.benchmark.turns import Turns
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainingFailed, TrainyardError
-from megatron_patches.launch.rank_processes import RankEnded, RankPlaces, RankProcesses
+from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.run.run_directory import Launch
 
 WORKER = "megatron_patches.benchmark.worker"
@@ -51,7 +51,7 @@ def _run_here(command: list[str], environment: dict[str, str], output: IO[str], 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = RankPlaces(world_size=world, first=0, count=world, host="127.0.0.1", port=port)
+    places = NodeRanks(world_size=world, first=0, count=world, host="127.0.0.1", port=port)
     ranks = RankProcesses(command, places, environment, output)
     try:
         while ranks.running:

@@ -35,7 +35,7 @@ class TrainingLoop(Protocol):
     """why the launch stops before its last step; None while it does not"""
 
     @property
-    def speaks(self) -> bool:
+    def is_first_rank(self) -> bool:
         """Whether this rank writes logs and events for all."""
 
     def emit(self, record: Record) -> None:

@@ -54,7 +54,7 @@ class Checkpointing(Callback):
         if order is not None:
             self._save(trainer, order)
         # rank 0 is through with a save only when all ranks are: the last thing that they do, they do together
-        self._done.vote = int(trainer.speaks and self.saver.done)
+        self._done.vote = int(trainer.is_first_rank and self.saver.done)
 
     def on_record(self, trainer: TrainingLoop, record: Record) -> None:
         # of several sources' at one step the first one's is the run's
@@ -72,7 +72,7 @@ class Checkpointing(Callback):
     def pin_around(self, trainer: TrainingLoop, reason: str) -> None:
         """Keep the newest checkpoint that is whole, and the next one."""
         self._finish(trainer)
-        if trainer.speaks:
+        if trainer.is_first_rank:
             for folder in list_checkpoints(trainer.launch.run.checkpoints)[:1]:
                 pin(folder, reason)
         self._pin_next = reason

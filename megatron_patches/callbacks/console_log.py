@@ -33,7 +33,7 @@ class ConsoleLog(Callback):
         self._task = self._bar.add_task(config.name, total=self._total)
         self._seconds: float | None = None
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """One line to the log file and to the console."""
         self._file.write(line + "\n")
         self._file.flush()
@@ -41,9 +41,9 @@ class ConsoleLog(Callback):
 
     def on_start(self, trainer: TrainingLoop) -> None:
         step = trainer.progress.step
-        self.say(f"{trainer.config.name}: launch {trainer.launch.id}, step {step} of {self._total}")
+        self.print_line(f"{trainer.config.name}: launch {trainer.launch.id}, step {step} of {self._total}")
         if self._peak:
-            self.say(f"MFU is over {self._peak:g} TFLOP/s (dense, 16 bits); causal attention is counted whole")
+            self.print_line(f"MFU is over {self._peak:g} TFLOP/s (dense, 16 bits); causal attention is counted whole")
         self._bar.reset(self._task, completed=step)  # its clock starts here
         self._bar.start()
 
@@ -52,24 +52,24 @@ class ConsoleLog(Callback):
             case StepRecord():
                 self._show_step(record)
             case ValidationRecord():
-                self.say(validation_line(record))
+                self.print_line(validation_line(record))
             case ProfileRecord():
-                self.say(profile_line(record))
+                self.print_line(profile_line(record))
             case SaveRecord():
-                self.say(saved_line(record))
+                self.print_line(saved_line(record))
             case Message(text):
-                self.say(text)
+                self.print_line(text)
 
     def _show_step(self, record: StepRecord) -> None:
         mixed = record.seconds if self._seconds is None else self._seconds
         self._seconds = SMOOTHING * mixed + (1 - SMOOTHING) * record.seconds
         self._bar.update(self._task, completed=record.step)
         if record.step % self._every_steps == 0 or record.step == self._total:
-            self.say(step_line(record, self._total, self._seconds, self._peak))
+            self.print_line(step_line(record, self._total, self._seconds, self._peak))
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         reason = f" ({trainer.stop_reason})" if trainer.stop_reason else ""
-        self.say(f"{outcome.value} at step {trainer.progress.step} of {self._total}{reason}")
+        self.print_line(f"{outcome.value} at step {trainer.progress.step} of {self._total}{reason}")
 
     def on_failure(self, trainer: TrainingLoop, error: Exception) -> None:
         self._file.write(f"failed after step {trainer.progress.step}: {error}\n")  # the console gets it from train.py

@@ -59,7 +59,7 @@ class Profiling(Callback):
         with trainer.outside_steps():
             seconds = found.seconds_by_kind()
             trace = trainer.launch.trace
-            if trainer.speaks:
+            if trainer.is_first_rank:
                 try:
                     found.write(trace)
                 except TrainingFailed as error:  # a picture of the run is not worth the run

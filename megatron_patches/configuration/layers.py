@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from megatron_patches.configuration.merging import Layer, merge_parts
+from megatron_patches.configuration.merging import SettingsLayer, merge_parts
 from megatron_patches.configuration.yaml_text import parse_yaml, read_yaml
 from megatron_patches.errors import TrainyardError
 
 NEVER_INHERITED = "why"
 
 
-def read_layers(path: Path) -> list[Layer]:
+def read_layers(path: Path) -> list[SettingsLayer]:
     """The file and the chain of its `base:` files, the farthest first.
 
     Raises:
@@ -23,7 +23,7 @@ def read_layers(path: Path) -> list[Layer]:
     if not path.is_file():
         raise TrainyardError(f"{path}: no such file; `tools/runs list` shows the runs there are")
     chain: list[Path] = []
-    layers: list[Layer] = []
+    layers: list[SettingsLayer] = []
     following: Path | None = path
     while following is not None:
         if following.resolve() in [seen.resolve() for seen in chain]:
@@ -36,7 +36,7 @@ def read_layers(path: Path) -> list[Layer]:
             settings.pop(NEVER_INHERITED, None)
         chain.append(following)
         following = _base_path(following, settings.pop("base", None))
-        layers.insert(0, Layer(str(chain[-1]), settings))
+        layers.insert(0, SettingsLayer(str(chain[-1]), settings))
     return layers
 
 
@@ -57,7 +57,7 @@ def _base_path(path: Path, base: object) -> Path | None:
     return Path(os.path.normpath(path.parent / base))
 
 
-def override_layer(words: Sequence[str], model: type[BaseModel]) -> Layer:
+def override_layer(words: Sequence[str], model: type[BaseModel]) -> SettingsLayer:
     """The layer of `--section.key value` or `--section.key=value` words; values are YAML, later words win.
 
     Raises:
@@ -75,7 +75,7 @@ def override_layer(words: Sequence[str], model: type[BaseModel]) -> Layer:
                 raise TrainyardError(f"--{key} has no value; write --{key} VALUE or --{key}=VALUE")
         part = _nested(settings, key, parse_yaml(text, f"--{key}"))
         settings = merge_parts([settings, part], model)
-    return Layer("the command line", settings)
+    return SettingsLayer("the command line", settings)
 
 
 def _nested(settings: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from megatron_patches.configuration.section import kind_by_name
 
 
 @dataclass(frozen=True)
-class Layer:
+class SettingsLayer:
     """Settings of one origin."""
 
     origin: str
@@ -29,7 +29,7 @@ class Merged:
     """of each dotted key that is there, sections too, the last origin that set it"""
 
 
-def merge_layers(layers: Sequence[Layer], model: type[BaseModel]) -> Merged:
+def merge_layers(layers: Sequence[SettingsLayer], model: type[BaseModel]) -> Merged:
     """The settings of all layers, a later layer's laid over an earlier's key by key.
 
     A section that takes another kind starts afresh: what AdamW was told means nothing to SGD. A value that is no

@@ -13,7 +13,7 @@ from megatron_patches.engine.pipeline_engine import start_pipeline_engine
 from megatron_patches.engine.plain_engine import start_plain_engine
 from megatron_patches.engine.shared_weights import share_weights
 from megatron_patches.models.blueprint import Blueprint, draw_up
-from megatron_patches.models.build import PlainModel, build_pipeline, canonical_parameters, leave
+from megatron_patches.models.build import PlainModel, build_pipeline, canonical_parameters, keep_as_built
 from megatron_patches.models.layers.compilation import compile_blocks
 from megatron_patches.objectives.loss import build_loss
 from megatron_patches.objectives.measures import build_measures
@@ -41,10 +41,10 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     module: PlainModel | PipelineModule
     if groups.layout.pipeline == 1:
         shares = config.parallel.zero_stage == 3
-        module = PlainModel(blueprint, share_weights(groups) if shares else leave)
+        module = PlainModel(blueprint, share_weights(groups) if shares else keep_as_built)
     else:
         module = build_pipeline(blueprint, config.stages, loss)
-    boundary = blueprint.places[0].before
+    boundary = blueprint.calls[0].before
     select_trainable(training, canonical_parameters(module))
     # else it would have no optimizer; `check_layout` has refused such a run
     assert any(parameter.requires_grad for parameter in module.parameters()), "a pipeline stage has nothing to train"

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.deepspeed_patches.flat_gradients import FlatGradients
 from megatron_patches.engine.interface import Engine
-from megatron_patches.engine.optimizer_placement import OptimizerPlacement, place_optimizer, speaks_for
+from megatron_patches.engine.optimizer_placement import OptimizerPlacement, is_counted_here, place_optimizer
 from megatron_patches.objectives.measures import Measures
 from megatron_patches.objectives.tally import Tally
 from megatron_patches.optim.build import build_optimizer
@@ -110,7 +110,7 @@ class DeepSpeedEngine(Engine):
         return (state["step"] for state in self.optimizer.state.values() if "step" in state)
 
     def parameter_count(self) -> int:
-        counted = (parameter for parameter in self.parameters.values() if speaks_for(parameter, self.groups))
+        counted = (parameter for parameter in self.parameters.values() if is_counted_here(parameter, self.groups))
         here = sum(info_of(parameter).slice.elements for parameter in counted)
         total = torch.tensor(here, dtype=torch.int64, device=self.groups.device)
         dist.all_reduce(total, group=self.groups.model_group)
@@ -139,9 +139,9 @@ class DeepSpeedEngine(Engine):
 
     def _sum_over_ranks(self, here: Tensor | None, divisor: Tensor | float, size: tuple[int, ...] = ()) -> Tensor:
         """The global batch's sums, of this size, from the last stage's ranks' own; tensor ranks have the same ones."""
-        speaks = self.groups.last_stage and self.groups.coordinates.tensor == 0 and here is not None
+        counts_here = self.groups.last_stage and self.groups.coordinates.tensor == 0 and here is not None
         total = torch.zeros(size, dtype=torch.float32, device=self.groups.device)
-        if speaks:
+        if counts_here:
             assert here is not None
             total += here.detach().float() / divisor
         dist.all_reduce(total)

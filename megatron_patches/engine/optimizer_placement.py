@@ -30,7 +30,7 @@ class OptimizerPlacement(ABC):
         self.optimizer = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
         self.groups = groups
         self.names = {id(parameter): name for name, parameter in parameters.items()}
-        self.speaking = {name for name, parameter in parameters.items() if speaks_for(parameter, groups)}
+        self.owned = {name for name, parameter in parameters.items() if is_counted_here(parameter, groups)}
         """parameters that this rank's tensor-parallel coordinate and stage count, of those that others hold too"""
         self.first_copies = {name for name, parameter in parameters.items() if is_first_copy(parameter, groups)}
         """the same within a stage: an optimizer's sums over a tied parameter are each stage's own"""
@@ -52,9 +52,9 @@ class OptimizerPlacement(ABC):
         return [group["params"] for group in self.optimizer.param_groups]
 
     def counted_gradients(self) -> list[Tensor]:
-        """The part of `gradients` that this rank speaks for; over all ranks they are the model's gradient, once."""
+        """The part of `gradients` that counts on this rank; over all ranks they are the model's gradient, once."""
         pairs = self._fragments_and_gradients()
-        return [gradient for fragment, gradient in pairs if fragment.counted and fragment.name in self.speaking]
+        return [gradient for fragment, gradient in pairs if fragment.counted and fragment.name in self.owned]
 
     def sum_partial_gradients(self) -> None:
         """Add up what tensor-parallel ranks have each computed a part of, in one message.
@@ -74,24 +74,24 @@ class OptimizerPlacement(ABC):
         """See Engine.state."""
         pieces, turns = self.weights(), self._turns()
         for fragment in self.fragments():
-            speaks = turns[fragment.name]
+            is_written = turns[fragment.name]
             parameter = self.parameters[fragment.name]
             if fragment.tensor is not parameter:
                 is_rounded = parameter.dtype != fragment.tensor.dtype
-                pieces.append(_piece(fragment, "master", fragment.tensor.detach(), speaks and is_rounded))
+                pieces.append(_piece(fragment, "master", fragment.tensor.detach(), is_written and is_rounded))
             for kind, value in self.optimizer.state[fragment.tensor].items():
                 if value.shape == fragment.tensor.shape:
-                    pieces.append(_piece(fragment, kind, value, speaks))
+                    pieces.append(_piece(fragment, kind, value, is_written))
         return [*pieces, *self.optimizer.state_pieces()] if isinstance(self.optimizer, SlicedOptimizer) else pieces
 
     def _turns(self) -> dict[str, bool]:
         """Whether this rank writes its fragments of a parameter: here, each rank holds others than its data peers."""
-        return {name: name in self.speaking for name in self.parameters}
+        return {name: name in self.owned for name in self.parameters}
 
     def _taking_turns(self) -> dict[str, bool]:
         """Whether this rank writes a parameter that all its data-parallel peers hold: they take turns."""
         data, here = self.groups.layout.data, self.groups.coordinates.data
-        return {name: number % data == here and name in self.speaking for number, name in enumerate(self.parameters)}
+        return {name: number % data == here and name in self.owned for number, name in enumerate(self.parameters)}
 
     def _whole_weights(self) -> list[StatePiece]:
         turns = self._taking_turns()
@@ -223,7 +223,7 @@ class PartitionedWeights(OptimizerPlacement):
             start, elements = self._share(parameter)
             if elements:
                 flat = parameter.ds_tensor.detach().view(-1)[:elements]  # type: ignore[attr-defined]
-                pieces.append(StatePiece(name, "weight", info_of(parameter).slice, start, flat, name in self.speaking))
+                pieces.append(StatePiece(name, "weight", info_of(parameter).slice, start, flat, name in self.owned))
         return pieces
 
     def stepped_tensors(self) -> list[list[Tensor]]:
@@ -263,7 +263,7 @@ def place_optimizer(
     return placement
 
 
-def speaks_for(parameter: nn.Parameter, groups: ProcessGroups) -> bool:
+def is_counted_here(parameter: nn.Parameter, groups: ProcessGroups) -> bool:
     """Whether this rank counts a parameter: one tensor rank of a replicated one, one stage of a tied one."""
     return is_first_copy(parameter, groups) and is_first_stages(parameter)
 

@@ -119,7 +119,7 @@ def _write_parameter(
     kinds = [kind for name, kind in state if name == row.name and kind not in ("weight", "master")]
     exact = state.get((row.name, "master")) or state[row.name, "weight"]
     for kind, tensor in [("fp32", exact), *((kind, state[row.name, kind]) for kind in kinds)]:
-        with _Assembled(folder / f"{kind}.values", tensor, row, names) as values:
+        with _AssembledParameter(folder / f"{kind}.values", tensor, row, names) as values:
             torch.save({"param": values} | _cut(row, names), folder / f"{kind}.pt")
     if kinds and facts["optimizer_steps"]:
         torch.save(torch.tensor(float(facts["optimizer_steps"])), folder / "step.pt")
@@ -138,7 +138,7 @@ def _cut(row: ParameterRow, names: NameMap) -> dict[str, int]:
     return {"cat_dim": 1 if last_of_matrix else 0}
 
 
-class _Assembled:
+class _AssembledParameter:
     """A whole tensor in fp32, in their order and shape; a large one is mapped from a file that goes away again."""
 
     def __init__(self, path: Path, tensor: StateTensor, row: ParameterRow, names: NameMap) -> None:

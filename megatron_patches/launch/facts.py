@@ -27,7 +27,7 @@ def installed_packages() -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Machines:
+class LaunchTarget:
     """Where a run is to start. Of a job's machines one is here: what it lacks, all lack."""
 
     nodes: int | None
@@ -48,7 +48,7 @@ class LaunchFacts:
     """
 
     run: ReadRun
-    machines: Machines
+    machines: LaunchTarget
 
     @property
     def config(self) -> RunConfig:
@@ -63,7 +63,7 @@ class LaunchFacts:
 
     @property
     def nodes(self) -> int:
-        """Machines that take part."""
+        """LaunchTarget that take part."""
         return self.machines.nodes or 1
 
     @property
@@ -122,7 +122,7 @@ class LaunchFacts:
         return free_space(self.directory.checkpoints)
 
 
-def processes_per_node(config: RunConfig, machines: Machines) -> int:
+def processes_per_node(config: RunConfig, machines: LaunchTarget) -> int:
     """One process for each GPU under SLURM; without SLURM one model's worth, unless the run says otherwise.
 
     Raises:

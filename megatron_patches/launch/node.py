@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_patches.atomic_files import temporary_path
-from megatron_patches.launch.rank_processes import RankEnded, RankPlaces, RankProcesses
+from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 
 RANK = "megatron_patches.launch.rank"
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, required=True, help="port on node 0 where the processes meet")
     options = parser.parse_args(arguments)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # the processes inherit it
-    places = RankPlaces(
+    places = NodeRanks(
         world_size=options.nodes * options.processes,
         first=options.node_rank * options.processes,
         count=options.processes,

@@ -16,7 +16,7 @@ from data_tools.run_data import DataPlan
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.launch.checks import launch_problems
-from megatron_patches.launch.facts import LaunchFacts, Machines
+from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import read_run
@@ -36,7 +36,7 @@ class Plan:
     data: DataPlan
 
 
-def plan_run(path: Path, overrides: Sequence[str], machines: Machines) -> Plan:
+def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget) -> Plan:
     """Checks a run with its layout on these machines, its data and its checkpoints; writes nothing.
 
     Raises:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--gpus-per-node", type=int, help="GPUs that SLURM gave the job on each node")
     options, overrides = parser.parse_known_args(arguments)
     try:
-        plan = plan_run(options.run, overrides, Machines(options.nodes, options.gpus_per_node))
+        plan = plan_run(options.run, overrides, LaunchTarget(options.nodes, options.gpus_per_node))
         print(summary(plan), file=sys.stderr)
         print(json.dumps(launch(plan)))
     except TrainyardError as error:

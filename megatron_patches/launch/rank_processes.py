@@ -17,7 +17,7 @@ from typing import IO
 
 
 @dataclass(frozen=True)
-class RankPlaces:
+class NodeRanks:
     """Which ranks of a launch this node has, and where all of them meet."""
 
     world_size: int
@@ -57,7 +57,7 @@ class RankProcesses:
     def __init__(
         self,
         command: Sequence[str],
-        places: RankPlaces,
+        places: NodeRanks,
         environment: Mapping[str, str] = os.environ,
         output: IO[str] | None = None,
         signals: Sequence[signal.Signals] = (),

@@ -16,7 +16,7 @@ from megatron_patches.parameters.row import ParameterRow
 
 
 @dataclass(frozen=True)
-class LayerPlace:
+class LayerCall:
     """A layer's spec, and the stream before and behind it."""
 
     spec: LayerSpec
@@ -28,7 +28,7 @@ class LayerPlace:
 class Blueprint:
     """What a plain module or a pipeline is built from, on this rank."""
 
-    places: Sequence[LayerPlace]
+    calls: Sequence[LayerCall]
     """first to last"""
     rows: Mapping[str, ParameterRow]
     """by canonical name"""
@@ -49,6 +49,6 @@ def draw_up(
     architecture = architecture_of(model)
     specs = architecture.layers(model, lengths, inputs, groups, randomness, recomputation)
     boundaries = plan_boundaries(inputs, specs)
-    places = [LayerPlace(*each) for each in zip(specs, boundaries, boundaries[1:], strict=False)]
+    calls = [LayerCall(*each) for each in zip(specs, boundaries, boundaries[1:], strict=False)]
     rows = {row.name: row for row in architecture.parameters(model, lengths)}
-    return Blueprint(places, rows, groups, seed)
+    return Blueprint(calls, rows, groups, seed)

@@ -11,62 +11,62 @@ from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import Tensor, nn
 
 from megatron_patches.batch.stream import Stream
-from megatron_patches.models.blueprint import Blueprint, LayerPlace
+from megatron_patches.models.blueprint import Blueprint, LayerCall
 from megatron_patches.models.interface.layer_spec import LOGITS
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.parameters.info import ParameterInfo, describe, draw
 
 
-class Layer(nn.Module):
-    """A layer with its initial weights, in all the places that use it; its name stays with it."""
+class BuiltLayer(nn.Module):
+    """A layer with its initial weights, wherever it is called; its name stays with it."""
 
-    def __init__(self, place: LayerPlace, blueprint: Blueprint) -> None:
+    def __init__(self, call: LayerCall, blueprint: Blueprint) -> None:
         super().__init__()
-        self.place = place
-        self.layer = place.spec.build()
-        initialise(place.spec.name, self.layer, blueprint)
+        self.call = call
+        self.layer = call.spec.build()
+        initialise(call.spec.name, self.layer, blueprint)
 
-    def forward(self, stream: Stream, place: LayerPlace | None = None) -> Stream:
-        """The stream behind it; `place` is another one where the layer is used again."""
-        here = place or self.place
+    def forward(self, stream: Stream, call: LayerCall | None = None) -> Stream:
+        """The stream behind it; `call` is another one where the layer is used again."""
+        here = call or self.call
         return here.behind.pack(run(self, here, here.before.unpack(stream)))
 
 
-def run(layer: Layer, place: LayerPlace, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def run(layer: BuiltLayer, call: LayerCall, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that are needed behind a layer, from those before it."""
-    spec = place.spec
+    spec = call.spec
     output = spec.run(layer.layer, [tensors[name] for name in spec.reads])
     known = {**tensors, spec.writes.name: output}
-    return {name: known[name] for name in place.behind.names}
+    return {name: known[name] for name in call.behind.names}
 
 
-def leave(layer: Layer) -> None:
+def keep_as_built(layer: BuiltLayer) -> None:
     """What becomes of a built layer: it stays as it is."""
 
 
 class PlainModel(nn.Module):
     """All layers in one process: the inputs that were declared -> logits `[places, batch, vocabulary / tensor]`.
 
-    `settle` is called with each layer as soon as it has its weights, so that no rank need hold all of them.
+    `finish` is called with each layer as soon as it has its weights, so that no rank need hold all of them.
     """
 
-    def __init__(self, blueprint: Blueprint, settle: Callable[[Layer], None] = leave) -> None:
+    def __init__(self, blueprint: Blueprint, finish: Callable[[BuiltLayer], None] = keep_as_built) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        self._path: list[tuple[str, LayerPlace]] = []
-        for place in blueprint.places:
-            key = place.spec.name.replace(".", "/")  # a ModuleDict takes no dots
+        self._path: list[tuple[str, LayerCall]] = []
+        for call in blueprint.calls:
+            key = call.spec.name.replace(".", "/")  # a ModuleDict takes no dots
             if key not in self.layers:
-                layer = Layer(place, blueprint)
-                settle(layer)
+                layer = BuiltLayer(call, blueprint)
+                finish(layer)
                 self.layers[key] = layer
-            self._path.append((key, place))
+            self._path.append((key, call))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         stream: Stream = self._path[0][1].before.pack(inputs)
-        for key, place in self._path:
-            stream = self.layers[key](stream, place)
+        for key, call in self._path:
+            stream = self.layers[key](stream, call)
         assert isinstance(stream, Tensor), f"behind the last layer there is more than {LOGITS.name}"
         return stream
 
@@ -83,8 +83,8 @@ def build_pipeline(blueprint: Blueprint, stages: Sequence[Stage], loss: LossFunc
     """This stage's layers, with their initial weights."""
     layout = blueprint.groups.layout
     topology = PipeModelDataParallelTopology(num_pp=layout.pipeline, num_mp=layout.tensor, num_dp=layout.data)
-    layers = [_pipeline_spec(place, blueprint) for place in blueprint.places]
-    edges = stage_edges([place.spec.name for place in blueprint.places], stages)
+    layers = [_pipeline_spec(call, blueprint) for call in blueprint.calls]
+    edges = stage_edges([call.spec.name for call in blueprint.calls], stages)
     with contextlib.redirect_stdout(io.StringIO()):  # PipelineModule prints its seed, which nothing here uses
         return PartitionedPipeline(layers, topology=topology, loss_fn=loss, partition_method=edges)
 
@@ -107,16 +107,16 @@ def stage_edges(names: Sequence[str], stages: Sequence[Stage]) -> list[int]:
     return [*edges, len(names)]
 
 
-def _pipeline_spec(place: LayerPlace, blueprint: Blueprint) -> PipelineLayerSpec:
-    spec = place.spec
+def _pipeline_spec(call: LayerCall, blueprint: Blueprint) -> PipelineLayerSpec:
+    spec = call.spec
     if spec.shared_weight is None:
-        return PipelineLayerSpec(Layer, place, blueprint)
+        return PipelineLayerSpec(BuiltLayer, call, blueprint)
     return TiedLayerSpec(
         spec.name,
-        Layer,
-        place,
+        BuiltLayer,
+        call,
         blueprint,
-        forward_fn=lambda layer, stream: layer(stream, place),
+        forward_fn=lambda layer, stream: layer(stream, call),
         tied_weight_attr=[f"layer.{spec.shared_weight}"],
     )
 
@@ -124,14 +124,14 @@ def _pipeline_spec(place: LayerPlace, blueprint: Blueprint) -> PipelineLayerSpec
 def canonical_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter of a plain model or of this pipeline stage, by its canonical name."""
     return {
-        f"{layer.place.spec.name}.{name}": parameter
+        f"{layer.call.spec.name}.{name}": parameter
         for layer in _layers(module)
         for name, parameter in layer.layer.named_parameters()
     }
 
 
-def _layers(module: nn.Module) -> Iterator[Layer]:
-    return (layer for layer in module.modules() if isinstance(layer, Layer))
+def _layers(module: nn.Module) -> Iterator[BuiltLayer]:
+    return (layer for layer in module.modules() if isinstance(layer, BuiltLayer))
 
 
 @torch.no_grad()

@@ -13,5 +13,5 @@ from megatron_patches.parameters.row import ParameterRow
 
 @lru_cache(maxsize=64)  # tuning asks for one model's table thousands of times
 def parameter_table(model: ModelSection, lengths: SampleLengths) -> tuple[ParameterRow, ...]:
-    """All parameters, first layer to last, each once; tables of places are as long as the samples."""
+    """All parameters, first layer to last, each once; tables of positions are as long as the samples."""
     return tuple(architecture_of(model).parameters(model, lengths))

@@ -112,8 +112,8 @@ def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) ->
     """
     total = torch.stack([batch.weights.double().sum() for batch in micro_batches]).sum()
     if groups.layout.data > 1:
-        speaks = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
-        total = total if speaks else torch.zeros_like(total)
+        counts_here = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
+        total = total if counts_here else torch.zeros_like(total)
         dist.all_reduce(total, group=groups.control_group)
     if total <= 0:  # the same on every rank
         raise TrainyardError("a global batch has no target at all; look at the data and the objective's masks")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megatron_patches.batch.micro_batch import MicroBatch
-from megatron_patches.objectives.causal import Causal
+from megatron_patches.objectives.causal import CausalObjective
 from megatron_patches.objectives.objective_config import OBJECTIVES, CausalConfig, ObjectiveSection, PrefixLMConfig
 from megatron_patches.objectives.prefix_lm import PrefixLM
 
@@ -43,5 +43,5 @@ def build_objective(section: ObjectiveSection, seed: int, end_of_document: int |
     return _BUILDERS[type(section)](section, seed, end_of_document)
 
 
-register_objective(CausalConfig, lambda section, seed, end_of_document: Causal(section, end_of_document))
+register_objective(CausalConfig, lambda section, seed, end_of_document: CausalObjective(section, end_of_document))
 register_objective(PrefixLMConfig, PrefixLM)

@@ -1,4 +1,4 @@
-"""Causal language modelling: every token predicts the next one."""
+"""CausalObjective language modelling: every token predicts the next one."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from megatron_patches.objectives.documents import find_documents
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
 
-class Causal:
+class CausalObjective:
     """Windows as inputs, labels and weights; nothing is drawn, so the number of a sample does not matter."""
 
     def __init__(self, config: CausalConfig, end_of_document: int | None) -> None:

@@ -10,24 +10,24 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents in the order of samples and, within each, of places; one number of each, int64 `[documents]`.
+    """Documents in the order of samples and, within each, of positions; one number of each, int64 `[documents]`.
 
     Of a document that begins or ends in another sample, the part in this one counts as a document.
     """
 
     shape: tuple[int, int]
-    """samples, places of each"""
+    """samples, positions of each"""
     row: NDArray[np.int64]
     """sample of the batch that it lies in"""
     number: NDArray[np.int64]
     """how many begin before it in its sample"""
     start: NDArray[np.int64]
-    """its first place"""
+    """its first position"""
     length: NDArray[np.int64]
-    """its places"""
+    """its positions"""
 
     def at_places(self, values: NDArray[np.int64]) -> Tensor:
-        """Each document's value at each of its places, int64 `[batch, sequence]`."""
+        """Each document's value at each of its positions, int64 `[batch, sequence]`."""
         return torch.from_numpy(np.repeat(values, self.length).reshape(self.shape))
 
     def positions(self) -> Tensor:
@@ -52,6 +52,6 @@ def find_documents(tokens: Tensor, end_of_document: int) -> Documents:
 
 def whole_samples(tokens: Tensor) -> Documents:
     """Every sample of int64 `[batch, sequence]` as one document, whatever it holds."""
-    samples, places = tokens.shape
+    samples, positions = tokens.shape
     nothing = np.zeros(samples, dtype=np.int64)
-    return Documents((samples, places), np.arange(samples), nothing, nothing, np.full(samples, places))
+    return Documents((samples, positions), np.arange(samples), nothing, nothing, np.full(samples, positions))

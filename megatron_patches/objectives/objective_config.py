@@ -78,7 +78,7 @@ class _NextToken(ObjectiveSection):
         return SampleLengths(
             read=sequence_length + 1,
             stride=sequence_length,
-            places=(("tokens", sequence_length),),
+            positions=(("tokens", sequence_length),),
             counted=sequence_length,
         )
 
@@ -151,7 +151,7 @@ class PrefixLMConfig(_NextToken):
         if self.reweight_by_position and self.reset_attention:
             raise ValueError(
                 "reweight_by_position does not go with reset_attention: each document has a prefix of its own, and the "
-                "weights are those of places in the whole sample; leave one of them out"
+                "weights are those of positions in the whole sample; leave one of them out"
             )
         return self
 

@@ -74,7 +74,7 @@ def _apply(linear: nn.Module, features: Tensor) -> Tensor:
     return output if bias is None else output + bias
 
 
-class SplitOutput(nn.Module):
+class ColumnParallel(nn.Module):
     """A linear layer whose output features are shared by the tensor-parallel ranks (megatron-core's column parallel).
 
     `[tokens, batch, inputs] -> [sequence, batch, outputs / tensor]`. Which of the outputs a rank has is its
@@ -99,7 +99,7 @@ class SplitOutput(nn.Module):
         return _apply(self.linear, features)
 
 
-class WholeOutput(nn.Module):
+class Replicated(nn.Module):
     """A linear layer that every tensor-parallel rank computes whole, to use a part of it.
 
     `[tokens, batch, inputs] -> [sequence, batch, outputs]`. For keys and values of fewer heads than ranks.
@@ -119,7 +119,7 @@ class WholeOutput(nn.Module):
         return whole_features(features, self.groups)
 
 
-class SplitInput(nn.Module):
+class RowParallel(nn.Module):
     """A linear layer whose input features are shared by the tensor-parallel ranks (megatron-core's row parallel).
 
     `[sequence, batch, inputs / tensor] -> [tokens, batch, outputs]`, summed over the tensor-parallel ranks; the bias is
@@ -142,7 +142,7 @@ class SplitInput(nn.Module):
         return _apply(self.linear, features)
 
 
-class SplitEmbedding(nn.Module):
+class ParallelEmbedding(nn.Module):
     """A table whose rows the tensor-parallel ranks share: ids `[batch, sequence]` -> `[tokens, batch, features]`.
 
     It is the output matrix too, where a model ties them.

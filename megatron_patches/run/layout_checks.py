@@ -52,13 +52,13 @@ def _tensor_sizes_near(config: RunConfig, tensor: int) -> list[int]:
 
 
 def _sequence_parallel(config: RunConfig) -> Iterator[Problem]:
-    """Every dimension of places is shared."""
-    length, tensor, places = config.data.sequence_length, config.parallel.tensor, config.lengths.places
-    if not config.parallel.sequence_parallel or _shared(places, tensor):
+    """Every dimension of positions is shared."""
+    length, tensor, positions = config.data.sequence_length, config.parallel.tensor, config.lengths.positions
+    if not config.parallel.sequence_parallel or _shared(positions, tensor):
         return
     seen = f"data.sequence_length {length} is"
-    if [count for _, count in places] != [length]:
-        uneven = [f"{count} places of {name}" for name, count in places if count % tensor]
+    if [count for _, count in positions] != [length]:
+        uneven = [f"{count} positions of {name}" for name, count in positions if count % tensor]
         seen = f"data.sequence_length {length} gives {' and '.join(uneven)},"
     remedy = either(_lengths_near(config))
     yield Problem(
@@ -69,18 +69,18 @@ def _sequence_parallel(config: RunConfig) -> Iterator[Problem]:
 
 
 def _lengths_near(config: RunConfig) -> list[int]:
-    """The values of data.sequence_length next to a run's, below and above, whose places can all be shared."""
+    """The values of data.sequence_length next to a run's, below and above, whose positions can all be shared."""
     length, tensor = config.data.sequence_length, config.parallel.tensor
 
     def works(wanted: int) -> bool:
-        return _shared(config.objective.lengths(wanted).places, tensor)
+        return _shared(config.objective.lengths(wanted).positions, tensor)
 
     below, above = range(length - 1, 0, -1), range(length + 1, 2 * length + 64 * tensor)
     return [found for among in (below, above) if (found := next(filter(works, among), None)) is not None]
 
 
-def _shared(places: Sequence[tuple[str, int]], tensor: int) -> bool:
-    return all(count % tensor == 0 for _, count in places)
+def _shared(positions: Sequence[tuple[str, int]], tensor: int) -> bool:
+    return all(count % tensor == 0 for _, count in positions)
 
 
 def _pipeline_parallel(config: RunConfig) -> Iterator[Problem]:

@@ -26,7 +26,7 @@ def count_parameters(model: ModelSection, lengths: SampleLengths) -> ParameterCo
     """Counts the table, a parameter under its part.
 
     For GPT-2's architecture at ffn 4h the total is l(12h^2 + 13h) + vh + sh + 2h (layers l, width h, vocabulary v,
-    places s), the count that BigScience's scripts use; for BLOOM's l(12h^2 + 13h) + vh + 4h.
+    positions s), the count that BigScience's scripts use; for BLOOM's l(12h^2 + 13h) + vh + 4h.
     """
     count = dict.fromkeys(architecture_of(model).parts, 0)
     for row in parameter_table(model, lengths):

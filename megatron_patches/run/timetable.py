@@ -10,7 +10,7 @@ from megatron_patches.training.training_config import BatchRampConfig, TrainingC
 
 
 @dataclass(frozen=True)
-class Stretch:
+class BatchStretch:
     """Steps that follow each other with one global batch size."""
 
     steps_before: int
@@ -61,16 +61,16 @@ class Timetable:
         return stretch.steps_before + (samples - stretch.samples_before) // stretch.batch_size
 
 
-def _stretches(training: TrainingConfig) -> Iterator[Stretch]:
+def _stretches(training: TrainingConfig) -> Iterator[BatchStretch]:
     """As Megatron ramps up: a size is kept for an equal number of samples, and a step is never cut in two."""
     steps = samples = 0
     if training.batch_ramp is not None:
         for size, until in _ramp(training.batch_ramp, training.global_batch_size):
             needed = max(0, -(-(until - samples) // size))
             if needed:
-                yield Stretch(steps, samples, size)
+                yield BatchStretch(steps, samples, size)
             steps, samples = steps + needed, samples + needed * size
-    yield Stretch(steps, samples, training.global_batch_size)
+    yield BatchStretch(steps, samples, training.global_batch_size)
 
 
 def _ramp(ramp: BatchRampConfig, last_size: int) -> Iterator[tuple[int, int]]:

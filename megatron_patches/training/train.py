@@ -53,7 +53,7 @@ def train(launch: Launch) -> Outcome:
         except Exception as error:
             record_failure(trainer, error)
             raise
-        if outcome is Outcome.STOPPED and trainer.speaks:
+        if outcome is Outcome.STOPPED and trainer.is_first_rank:
             launch.stopped.touch()
     dist.barrier(group=groups.control_group)
     stop_process_groups()
@@ -101,7 +101,7 @@ def record_failure(trainer: Trainer, error: Exception) -> None:
     """Put on record what this rank failed of; rank 0 may know nothing of it, or only that a connection broke."""
     for callback in trainer.callbacks:
         callback.on_failure(trainer, error)
-    if not trainer.speaks:
+    if not trainer.is_first_rank:
         writer = EventWriter(trainer.launch.run.events, trainer.launch.id, f"rank{trainer.groups.rank:05d}")
         EventRecorder(writer).on_failure(trainer, error)
         writer.close()
@@ -122,7 +122,7 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     """Continue from the newest whole checkpoint, if there is one; what is found damaged is said and recorded."""
     folder = trainer.launch.run.checkpoints
-    if trainer.speaks:
+    if trainer.is_first_rank:
         for leftover in remove_partial(folder):
             trainer.emit(Message(f"removed {leftover.name}: a save or a deletion that was killed"))
 

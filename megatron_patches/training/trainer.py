@@ -61,7 +61,7 @@ class Trainer:
         self._read_at = 0.0
 
     @property
-    def speaks(self) -> bool:
+    def is_first_rank(self) -> bool:
         """Whether this rank writes logs and events for all."""
         return self.groups.rank == 0
 

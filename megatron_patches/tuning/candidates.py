@@ -111,7 +111,7 @@ def divides_model(config: RunConfig, tensor: int) -> bool:
 
 
 def _places_divide(config: RunConfig, tensor: int) -> bool:
-    return all(places % tensor == 0 for _, places in config.lengths.places)
+    return all(positions % tensor == 0 for _, positions in config.lengths.positions)
 
 
 def _micro_batches(config: RunConfig, data: int) -> list[int]:

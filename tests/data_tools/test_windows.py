@@ -14,7 +14,7 @@ MakeDataset = Callable[..., Path]
 
 def next_token(length: int) -> SampleLengths:
     """A token more than the model sees, which is the next sample's first."""
-    return SampleLengths(read=length + 1, stride=length, places=(("tokens", length),), counted=length)
+    return SampleLengths(read=length + 1, stride=length, positions=(("tokens", length),), counted=length)
 
 
 def test_windows_cover_a_range_of_documents(make_dataset: MakeDataset) -> None:

@@ -29,7 +29,7 @@ def counted_elements(config: RunConfig) -> tuple[list[tuple[str, int, int, tuple
     fragments = engine.placement.fragments()
     for fragment in fragments:
         assert fragment.tensor.numel() >= fragment.offset + fragment.elements > fragment.offset
-    copies = [name for name in engine.parameters if name not in engine.placement.speaking]
+    copies = [name for name in engine.parameters if name not in engine.placement.owned]
     counted = [(each.name, each.start, each.elements, each.info.slice.box) for each in fragments if each.counted]
     return counted, sum(each.elements for each in fragments), copies
 

@@ -14,7 +14,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.adoption import Imported, ImportRequest, import_checkpoint
 from megatron_patches.exchange.universal_export import export_universal
 from megatron_patches.launch.checks import launch_problems
-from megatron_patches.launch.facts import LaunchFacts, Machines
+from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.parameters.name_map import read_name_map
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.events import effective, read_events
@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[tuple[str, str], torch.Tensor]:
 
 def resumed_from(request: ImportRequest) -> int:
     """Samples that the run's next launch begins with; nothing keeps it from starting."""
-    facts = LaunchFacts(ReadRun(request.config), Machines(nodes=None))
+    facts = LaunchFacts(ReadRun(request.config), LaunchTarget(nodes=None))
     assert launch_problems(facts) == []
     return facts.consumed_samples
 

@@ -19,9 +19,9 @@ def run(tmp_path: Path, *overrides: str) -> RunConfig:
 def test_tensor_ranks_are_neighbours_and_stages_are_farthest_apart() -> None:
     layout = Layout(tensor=2, pipeline=3, data=4)
     assert layout.world_size == 24
-    places = [layout.coordinates(rank) for rank in range(24)]
-    assert places == [Coordinates(p, d, t) for p in range(3) for d in range(4) for t in range(2)]
-    assert all((c.pipeline * 4 + c.data) * 2 + c.tensor == rank for rank, c in enumerate(places))
+    positions = [layout.coordinates(rank) for rank in range(24)]
+    assert positions == [Coordinates(p, d, t) for p in range(3) for d in range(4) for t in range(2)]
+    assert all((c.pipeline * 4 + c.data) * 2 + c.tensor == rank for rank, c in enumerate(positions))
 
 
 def test_data_parallelism_takes_the_rest(tmp_path: Path) -> None:

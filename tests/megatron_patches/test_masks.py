@@ -37,12 +37,12 @@ def context(case: str) -> TokenContext:
     """Two sequences: prefixes of 5 and 2 tokens, or documents that end before 4 and 9, or before 7."""
     if case == "causal":
         return TokenContext(CAUSAL)
-    places = torch.arange(SEQUENCE)
+    positions = torch.arange(SEQUENCE)
     if case == "prefix":
-        stops = [torch.maximum(places + 1, torch.tensor(prefix)) for prefix in (5, 2)]
+        stops = [torch.maximum(positions + 1, torch.tensor(prefix)) for prefix in (5, 2)]
         return TokenContext(Ranges(torch.stack([torch.stack([torch.zeros_like(s), s], dim=-1) for s in stops])))
     starts = torch.stack([torch.tensor([0] * 4 + [4] * 5 + [9] * 3), torch.tensor([0] * 7 + [7] * 5)])
-    return TokenContext(Documents(starts, starts, causal=True), positions=places - starts)
+    return TokenContext(Documents(starts, starts, causal=True), positions=positions - starts)
 
 
 def first_and_last(pattern: AttentionPattern, sample: int, place: int) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np
     results = []
     for kind, heads, case in cases:
         plain = plain_model(model(kind, heads), SEQUENCE, groups, randomness, seed=3)
-        layers = {layer.place.spec.name: layer.layer for layer in plain.layers.values()}
+        layers = {layer.call.spec.name: layer.layer for layer in plain.layers.values()}
         attention, torch_seed = layers["layers.0"].attention, torch.manual_seed(4)
         hidden = torch.randn(SEQUENCE, 2, HEADS * SIZE, generator=torch_seed)
         with torch.no_grad():

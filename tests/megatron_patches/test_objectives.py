@@ -36,10 +36,10 @@ EVERY_PREFIX_LM = [
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Tensor, np.ndarray]:
     """Windows in which one token in three ends a document, and the numbers of their samples."""
-    rows, places = draw(st.integers(1, 3)), draw(st.integers(1, 12))
-    tokens = draw(st.lists(st.integers(0, 2), min_size=rows * (places + 1), max_size=rows * (places + 1)))
+    rows, positions = draw(st.integers(1, 3)), draw(st.integers(1, 12))
+    tokens = draw(st.lists(st.integers(0, 2), min_size=rows * (positions + 1), max_size=rows * (positions + 1)))
     samples = draw(st.lists(st.integers(0, 2**40), min_size=rows, max_size=rows))
-    return torch.tensor(tokens).view(rows, places + 1), np.array(samples)
+    return torch.tensor(tokens).view(rows, positions + 1), np.array(samples)
 
 
 def micro_batch(config: ObjectiveConfig, windows: Tensor, samples: np.ndarray) -> MicroBatch:
@@ -47,7 +47,7 @@ def micro_batch(config: ObjectiveConfig, windows: Tensor, samples: np.ndarray) -
 
 
 def document_of(tokens: list[int], place: int) -> tuple[int, int]:
-    """First place and end of the document that a place lies in, looked for token by token."""
+    """First place and end of the document that a position lies in, looked for token by token."""
     start, end = place, place + 1
     while start > 0 and tokens[start - 1] != END:
         start -= 1
@@ -57,9 +57,9 @@ def document_of(tokens: list[int], place: int) -> tuple[int, int]:
 
 
 def dense(visible: Tensor) -> Tensor:
-    """Whether the token of each place (first) sees that of another (second), bool `[sequence, sequence]`."""
-    places = torch.arange(len(visible))
-    return (places >= visible[:, :1]) & (places < visible[:, 1:])
+    """Whether the token of each position (first) sees that of another (second), bool `[sequence, sequence]`."""
+    positions = torch.arange(len(visible))
+    return (positions >= visible[:, :1]) & (positions < visible[:, 1:])
 
 
 def test_a_prefix_of_three_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_any_batch_token_by_token(batch: tuple[Tensor, np.ndarray], config: Obje
                 assert positions[row, place] == place - first
             weight = 1.0 if config.loss_after_end_of_document or token != END else 0.0
             if documents is not None:
-                assert documents[row, place] == first, "a document's number is the place it begins at"
+                assert documents[row, place] == first, "a document's number is the position it begins at"
             if visible is not None and isinstance(config, PrefixLMConfig):
                 start, stop = visible[row, place].tolist()
                 begin = first if config.reset_attention else 0

@@ -13,7 +13,7 @@ import pytest
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from data_tools.text.tokenizer_training import train_bpe
 from megatron_patches.errors import TrainyardError
-from megatron_patches.launch.facts import Machines, processes_per_node
+from megatron_patches.launch.facts import LaunchTarget, processes_per_node
 from megatron_patches.launch.plan import main, plan_run, summary
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.reading import load_resolved, load_run
@@ -50,7 +50,7 @@ def run(tmp_path: Path, data: Path, runs: Path) -> Path:
 
 
 def test_a_local_plan(run: Path, runs: Path) -> None:
-    plan = plan_run(run, ["--parallel.tensor", "2"], Machines(nodes=None))
+    plan = plan_run(run, ["--parallel.tensor", "2"], LaunchTarget(nodes=None))
     assert (plan.nodes, plan.processes_per_node, plan.layout) == (1, 2, Layout(tensor=2, pipeline=1, data=1))
     assert plan.directory.path == runs / "tr8-1K-base"
     assert plan.data.planned_samples == 80
@@ -58,7 +58,7 @@ def test_a_local_plan(run: Path, runs: Path) -> None:
 
 
 def test_the_summary_says_what_will_happen(run: Path) -> None:
-    text = summary(plan_run(run, ["--parallel.local_processes", "2"], Machines(nodes=None)))
+    text = summary(plan_run(run, ["--parallel.local_processes", "2"], LaunchTarget(nodes=None)))
     for expected in (
         "tr8-1K-base (tr8-base)",
         "why              tests",
@@ -73,7 +73,7 @@ def test_the_summary_says_what_will_happen(run: Path) -> None:
 
 
 def test_a_slurm_plan(run: Path) -> None:
-    plan = plan_run(run, ["--parallel.tensor=2"], Machines(nodes=2, gpus_per_node=4))
+    plan = plan_run(run, ["--parallel.tensor=2"], LaunchTarget(nodes=2, gpus_per_node=4))
     assert (plan.nodes, plan.processes_per_node, plan.layout.world_size) == (2, 4, 8)
     assert plan.layout.data == 4
 
@@ -81,12 +81,12 @@ def test_a_slurm_plan(run: Path) -> None:
 def test_processes_per_node(run: Path) -> None:
     usual = load_run(run, ["--parallel.tensor", "2", "--parallel.pipeline", "2"])
     told = load_run(run, ["--parallel.processes_per_node", "3", "--parallel.local_processes", "5"])
-    assert processes_per_node(usual, Machines(nodes=None)) == 4
-    assert processes_per_node(told, Machines(nodes=None)) == 5
-    assert processes_per_node(told, Machines(nodes=2)) == 3
-    assert processes_per_node(told, Machines(nodes=2, gpus_per_node=8)) == 8
+    assert processes_per_node(usual, LaunchTarget(nodes=None)) == 4
+    assert processes_per_node(told, LaunchTarget(nodes=None)) == 5
+    assert processes_per_node(told, LaunchTarget(nodes=2)) == 3
+    assert processes_per_node(told, LaunchTarget(nodes=2, gpus_per_node=8)) == 8
     with pytest.raises(TrainyardError, match=r"no GPUs .* add --parallel.processes_per_node N"):
-        processes_per_node(usual, Machines(nodes=2))
+        processes_per_node(usual, LaunchTarget(nodes=2))
 
 
 @pytest.mark.parametrize(
@@ -175,19 +175,19 @@ def test_the_command_line(run: Path, runs: Path) -> None:
 def test_fp16_needs_a_gpu(run: Path, place: dict[str, Any]) -> None:
     words = ["--training.precision", "fp16"]
     with pytest.raises(TrainyardError, match=r"fp16 needs a GPU, and this machine has none.*use bf16 or fp32"):
-        plan_run(run, words, Machines(**place, gpu=False))
-    assert plan_run(run, words, Machines(**place, gpu=True)).config.training.precision == "fp16"
+        plan_run(run, words, LaunchTarget(**place, gpu=False))
+    assert plan_run(run, words, LaunchTarget(**place, gpu=True)).config.training.precision == "fp16"
 
 
 def test_fp8_needs_gpus_that_have_it(run: Path) -> None:
     """By their names; a GPU that is not listed is asked by the ranks."""
     words = ["--training.precision", "bf16", "--training.fp8", "tensorwise", "--training.micro_batch_size", "2"]
     words += ["--model.hidden_size", "16", "--model.ffn_size", "64", "--data.sequence_length", "8"]
-    older = Machines(nodes=None, gpu_models=["NVIDIA A100-SXM4-80GB", "NVIDIA H200"])
+    older = LaunchTarget(nodes=None, gpu_models=["NVIDIA A100-SXM4-80GB", "NVIDIA H200"])
     with pytest.raises(TrainyardError, match=r"this machine has A100-80GB, .*--training\.fp8 none"):
         plan_run(run, words, older)
     for models in (["NVIDIA H200", "an unlisted one"], []):
-        assert "multiplied in float8" in summary(plan_run(run, words, Machines(nodes=None, gpu_models=models)))
+        assert "multiplied in float8" in summary(plan_run(run, words, LaunchTarget(nodes=None, gpu_models=models)))
 
 
 def test_the_command_line_refuses_without_a_traceback(run: Path, runs: Path) -> None:

@@ -79,7 +79,7 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
     for name, switches in MODELS.items():
         model = ModelConfig.model_validate(SIZES | DROPOUTS | switches)
         plain = plain_model(model, SEQUENCE, groups, randomness, kind)
-        blocks = [layer.layer for layer in plain.layers.values() if stack_of(layer.place.spec.name)]
+        blocks = [layer.layer for layer in plain.layers.values() if stack_of(layer.call.spec.name)]
         randomness.start_step(1)
         stream = torch.randn(SEQUENCE // (layout.tensor if layout.sequence_parallel else 1), BATCH, HIDDEN)
         kept = bytes_kept(Causally(*blocks), stream)

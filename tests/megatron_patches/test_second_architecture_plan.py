@@ -206,7 +206,7 @@ def test_patterns_of_names(run) -> None:  # type: ignore[no-untyped-def]
                                    "nearest parallel.tensor that works: 2 or 4", "nearest model.features: 63 or 66"]),
         (["--parallel.pipeline=6"], ["more than the 5 blocks (encoder.layers and decoder.layers); use at most 5"]),
         (["--data.sequence_length=20", "--parallel.tensor=2", "--parallel.sequence_parallel=true"],
-         ["gives 15 places of encoder and 5 places of decoder, not divisible by parallel.tensor 2",
+         ["gives 15 positions of encoder and 5 positions of decoder, not divisible by parallel.tensor 2",
           "nearest data.sequence_length: 18 or 22"]),
         (["--objective=causal"], ["objective causal does not go with model two_stacks: the model reads decoder_tokens, "
                                   "encoder_tokens, which the objective does not give; the objective gives tokens"]),

@@ -104,7 +104,7 @@ def test_an_element_that_nobody_counts_is_an_error() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_rectangles_are_the_stretch(data: st.DataObject) -> None:
-    """Any stretch of any box: its rectangles hold its elements, each once, in places of the whole parameter."""
+    """Any stretch of any box: its rectangles hold its elements, each once, in positions of the whole parameter."""
     shape = tuple(data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=4)))
     edges = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape]
     box = TensorSlice(shape, tuple((low, high + 1) for low, high in edges))

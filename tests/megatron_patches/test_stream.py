@@ -1,4 +1,4 @@
-"""The stream between layers: what is sent where, and in which places."""
+"""The stream between layers: what is sent where, and in which positions."""
 
 from dataclasses import dataclass
 

@@ -61,9 +61,9 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     tokens, labels = torch.randint(48, (2, 2, SEQUENCE), generator=torch.Generator().manual_seed(1))
 
-    places = torch.arange(SEQUENCE).expand(2, -1)
+    positions = torch.arange(SEQUENCE).expand(2, -1)
     starts = torch.tensor([[0] * 3 + [3] * 5, [0] * 6 + [6] * 2])
-    restart = {"tokens": tokens, "positions": places - starts, "documents": starts}
+    restart = {"tokens": tokens, "positions": positions - starts, "documents": starts}
 
     def whole(parameter: torch.nn.Parameter) -> np.ndarray:
         info, gradient = info_of(parameter), parameter.grad

@@ -14,12 +14,12 @@ class _Side:
 
     model: TwoStacksConfig
     work: Workload
-    places: int
+    positions: int
 
     @property
     def whole(self) -> int:
         """Bytes of the stream within matrices."""
-        return self.work.micro_batch * self.places * self.model.width * self.work.width
+        return self.work.micro_batch * self.positions * self.model.width * self.work.width
 
     @property
     def stream(self) -> int:
@@ -77,9 +77,9 @@ def two_stacks_activations(model: TwoStacksConfig, work: Workload) -> Activation
         "selective": {stack: rest[stack] + projected[stack] + bias[stack] for stack in rest},
         "full": {"encoder.layers": encoder.stream + bias["encoder.layers"], "decoder.layers": packed},
     }
-    logits = work.micro_batch * decoder.places * model.vocab_size // work.layout.tensor * work.width
-    labels = work.micro_batch * decoder.places * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
-    ids = work.micro_batch * encoder.places * INT64 * (2 if work.layout.tensor > 1 else 1)
+    logits = work.micro_batch * decoder.positions * model.vocab_size // work.layout.tensor * work.width
+    labels = work.micro_batch * decoder.positions * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
+    ids = work.micro_batch * encoder.positions * INT64 * (2 if work.layout.tensor > 1 else 1)
     return Activations(
         blocks=kept[kind],
         repeated={"none": 0, "selective": max(inside.values()), "full": max(kept["none"].values())}[kind],
@@ -94,18 +94,18 @@ def two_stacks_activations(model: TwoStacksConfig, work: Workload) -> Activation
 
 def _bias(side: _Side) -> int:
     """What a block adds to its scores."""
-    return side.places**2 * (side.model.heads // side.work.layout.tensor) * side.work.width
+    return side.positions**2 * (side.model.heads // side.work.layout.tensor) * side.work.width
 
 
 def _distances(side: _Side) -> int:
     """By which the table is read, in front of each block."""
-    return side.places**2 * INT64
+    return side.positions**2 * INT64
 
 
 def _attention(queries: _Side, keys: _Side, biased: bool = False) -> int:
     """What attention keeps beside projected queries, keys and values, and its result."""
     heads = queries.model.heads // queries.work.layout.tensor
-    rows = queries.work.micro_batch * queries.places * heads
+    rows = queries.work.micro_batch * queries.positions * heads
     if biased and queries.work.device == "cpu":  # a kernel that writes all scores out
-        return rows * keys.places * queries.work.width + queries.share + keys.share + _distances(queries)
+        return rows * keys.positions * queries.work.width + queries.share + keys.share + _distances(queries)
     return rows * FP32 + (_bias(queries) + _distances(queries) if biased else 0)

@@ -60,7 +60,7 @@ class SecondHalfConfig(ObjectiveSection):
         return SampleLengths(
             read=encoder + decoder + 1,
             stride=encoder + decoder,
-            places=(("encoder", encoder), ("decoder", decoder)),
+            positions=(("encoder", encoder), ("decoder", decoder)),
             counted=decoder,
         )
 

@@ -21,7 +21,7 @@ from megatron_patches.models.layers.compilation import CompiledInParts
 from megatron_patches.models.layers.dropout import FeatureDropout
 from megatron_patches.models.layers.normalization import LayerNorm
 from megatron_patches.models.layers.recomputation import recomputed, replayed
-from megatron_patches.parallel.layers import SplitEmbedding, SplitInput, SplitOutput
+from megatron_patches.parallel.layers import ColumnParallel, ParallelEmbedding, RowParallel
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 from tests.second_architecture.config import DECODER_TOKENS, ENCODER_TOKENS, TwoStacksConfig
@@ -59,7 +59,7 @@ class Embedding(nn.Module):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.tokens = SplitEmbedding(parts.model.vocab_size, parts.model.width, parts.groups)
+        self.tokens = ParallelEmbedding(parts.model.vocab_size, parts.model.width, parts.groups)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.tokens(ids)
@@ -72,17 +72,17 @@ class RelativeBias(nn.Module):
         super().__init__()
         heads, buckets = parts.model.heads // parts.groups.layout.tensor, parts.model.buckets
         self.weight = nn.Parameter(torch.empty((heads, buckets), dtype=parts.groups.dtype))
-        self.places = parts.lengths.of("encoder")
+        self.positions = parts.lengths.of("encoder")
 
     def forward(self) -> Tensor:
         buckets = self.weight.shape[1]
-        places = torch.arange(self.places, device=self.weight.device)
-        distances = places - places[:, None] + buckets // 2
+        positions = torch.arange(self.positions, device=self.weight.device)
+        distances = positions - positions[:, None] + buckets // 2
         return self.weight[:, distances.clamp(0, buckets - 1)][None]
 
 
 class Attention(nn.Module):
-    """Queries of one stream, keys and values of the same or of another; all `[places here, batch, width]`."""
+    """Queries of one stream, keys and values of the same or of another; all `[positions here, batch, width]`."""
 
     def __init__(self, parts: Parts, pattern: AttentionPattern) -> None:
         super().__init__()
@@ -91,9 +91,9 @@ class Attention(nn.Module):
         self.kernel = choose_kernel(groups)
         self.head_size = parts.model.head_size
         self.recomputes = parts.recomputation == "selective"
-        self.query = SplitOutput(width, width, groups, bias=False)
-        self.key_value = SplitOutput(width, 2 * width, groups, bias=False)
-        self.output = SplitInput(width, width, groups, bias=False)
+        self.query = ColumnParallel(width, width, groups, bias=False)
+        self.key_value = ColumnParallel(width, 2 * width, groups, bias=False)
+        self.output = RowParallel(width, width, groups, bias=False)
 
     def forward(self, hidden: Tensor, read: Tensor, bias: Tensor | None = None) -> Tensor:
         queries, fused = self.query(hidden), self.key_value(read)
@@ -110,12 +110,12 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """`[places here, batch, width]` -> the same."""
+    """`[positions here, batch, width]` -> the same."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.up = SplitOutput(parts.model.width, parts.model.features, parts.groups)
-        self.down = SplitInput(parts.model.features, parts.model.width, parts.groups)
+        self.up = ColumnParallel(parts.model.width, parts.model.features, parts.groups)
+        self.down = RowParallel(parts.model.features, parts.model.width, parts.groups)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.down(F.relu(self.up(hidden)))
@@ -189,7 +189,7 @@ def two_stacks_layers(parts: Parts) -> list[LayerSpec]:
 
 
 def _embeddings(parts: Parts) -> tuple[LayerSpec, LayerSpec, LayerSpec]:
-    """One table in three places: in front of the encoder, between the stacks, and as the head."""
+    """One table in three positions: in front of the encoder, between the stacks, and as the head."""
 
     def bridge(embedding: nn.Module, encoded: Tensor, ids: Tensor) -> Tensor:
         return torch.cat((encoded, embedding(ids)))

@@ -1,4 +1,4 @@
-"""Every parameter of two stacks, and the layers in their places. Torch-free."""
+"""Every parameter of two stacks, and the layers in their positions. Torch-free."""
 
 from collections.abc import Iterator
 

@@ -8,7 +8,7 @@ import typer
 from tools.command_line import run_app
 
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
-    from data_tools.datasets.preprocess import PreprocessRequest, PreprocessSummary, Progress
+    from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
 
 FEW_DOCUMENTS = 20  # a split of 949,50,1 leaves no document for validation
 
@@ -59,7 +59,7 @@ def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
     with Bar(text, *columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=None, documents=0)
 
-        def show(progress: "Progress") -> None:
+        def show(progress: "EncodingProgress") -> None:
             bar.update(
                 task,
                 total=progress.total_source_bytes,

@@ -37,7 +37,7 @@ class _Sizes:
         return self.work.micro_batch
 
     @property
-    def places(self) -> int:
+    def positions(self) -> int:
         """of a sample"""
         return self.work.lengths.of("tokens")
 
@@ -48,7 +48,7 @@ class _Sizes:
     @property
     def tokens(self) -> int:
         """that pass through matrices"""
-        return self.micro_batch * self.places
+        return self.micro_batch * self.positions
 
     @property
     def stream_tokens(self) -> int:
@@ -171,7 +171,7 @@ def _angles(sizes: _Sizes) -> int:
     position = sizes.model.position_embedding
     if not isinstance(position, RotaryPositionConfig):
         return 0
-    rows = sizes.places * (sizes.micro_batch if sizes.work.inputs.has(POSITIONS) else 1)
+    rows = sizes.positions * (sizes.micro_batch if sizes.work.inputs.has(POSITIONS) else 1)
     return rows * position.rotated_features(sizes.model.head_size) * sizes.width
 
 
@@ -181,11 +181,11 @@ def _attention(sizes: _Sizes) -> int:
     remade = model.query_key_norm or isinstance(model.position_embedding, RotaryPositionConfig)
     drops = model.attention_dropout > 0
     if sizes.work.training.attention_kernel == "math" or (drops and sizes.device == "cpu"):
-        weights = sizes.tokens * sizes.heads * sizes.places * sizes.width
+        weights = sizes.tokens * sizes.heads * sizes.positions * sizes.width
         return (
             (3 if drops else 1) * weights + 2 * sizes.queries + sizes.queries
         )  # scaled queries and keys, and the result
-    # On a GPU the result's places lie batch first and are copied; on a CPU they lie as the queries do.
+    # On a GPU the result's positions lie batch first and are copied; on a CPU they lie as the queries do.
     copies = sizes.micro_batch > 1 if sizes.device == "cuda" else remade
     return sizes.queries * (2 if copies else 1) + sizes.tokens * sizes.heads * FP32 + _mask_of_documents(sizes)
 
@@ -194,7 +194,7 @@ def _mask_of_documents(sizes: _Sizes) -> int:
     """What each layer keeps where tokens see other ranges than all before them; ALiBi's causal bias is one for all."""
     if sizes.work.inputs.attention in ("causal", "full"):
         return 0
-    pairs = sizes.tokens * sizes.places
+    pairs = sizes.tokens * sizes.positions
     return pairs * sizes.heads * sizes.width if sizes.model.position_embedding.name == "alibi" else pairs
 
 
@@ -234,4 +234,4 @@ def _constants(sizes: _Sizes) -> int:
     """ALiBi's causal bias, one tensor for all layers."""
     if sizes.model.position_embedding.name != "alibi":
         return 0
-    return sizes.heads * sizes.places**2 * sizes.width
+    return sizes.heads * sizes.positions**2 * sizes.width

@@ -20,14 +20,14 @@ from megatron_patches.parallel.randomness import StepRandomness
 
 def gpt_layers(
     config: ModelConfig,
-    places: int,
+    positions: int,
     inputs: ModelInputs,
     groups: ProcessGroups,
     randomness: StepRandomness,
     recomputation: Recomputation = "none",
 ) -> list[LayerSpec]:
     """The layers of a GPT (Radford et al. 2019) or of a descendant, first to last; nothing is built yet."""
-    position = build_position_embedding(config, places, groups)
+    position = build_position_embedding(config, positions, groups)
     context = ContextReader(inputs)
 
     def block() -> Block:

@@ -6,16 +6,16 @@ from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parameters.row import Cut, ParameterRow, Partial, PathLayer, path_of
 
 
-def gpt_parameters(model: ModelConfig, places: int) -> list[ParameterRow]:
-    """All parameters, first layer to last, a tied head's once; a position table has a row for each of the places."""
+def gpt_parameters(model: ModelConfig, positions: int) -> list[ParameterRow]:
+    """All parameters, first layer to last, a tied head's once; a position table has a row for each of the positions."""
     hidden = model.hidden_size
     rows = [_vocabulary_table("embedding.tokens.table.weight", "token_embedding", model, looked_up=not model.tied_head)]
     if model.embedding_norm:
         rows += _norm("embedding_norm", hidden, model)
-    if model.position_embedding.parameters(places, hidden):
+    if model.position_embedding.parameters(positions, hidden):
         rows.append(
             ParameterRow(
-                "positions.weight", (places, hidden), "positions", matrix=True, initial="normal",
+                "positions.weight", (positions, hidden), "positions", matrix=True, initial="normal",
                 deviation=model.deviation, partial="tokens", looked_up=True,
             )
         )  # fmt: skip
@@ -30,7 +30,7 @@ def gpt_parameters(model: ModelConfig, places: int) -> list[ParameterRow]:
 
 def gpt_path(model: ModelConfig) -> list[PathLayer]:
     """The layers in the order of the forward pass; a tied head is the embedding again."""
-    names = path_of(gpt_parameters(model, places=1))
+    names = path_of(gpt_parameters(model, positions=1))
     ends = ("embedding", "head")
     return [PathLayer(name, table=name in ends) for name in [*names, *(["embedding"] if model.tied_head else [])]]
 

@@ -12,7 +12,7 @@ from megatron_patches.models.layers.position import PositionEmbedding
 from megatron_patches.models.layers.recomputation import recomputed, replayed
 from megatron_patches.models.layers.token_context import TokenContext
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.parallel.layers import SplitInput, SplitOutput, WholeOutput
+from megatron_patches.parallel.layers import ColumnParallel, Replicated, RowParallel
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 
@@ -49,17 +49,17 @@ class SelfAttention(nn.Module):
             self._make_grouped(config, groups)
         else:
             fused = config.attention_heads * 3 * config.head_size
-            self.query_key_value = SplitOutput(config.hidden_size, fused, groups, bias=config.attention_bias)
+            self.query_key_value = ColumnParallel(config.hidden_size, fused, groups, bias=config.attention_bias)
         self.query_norm = build_head_norm(config, groups) if config.query_key_norm else None
         self.key_norm = build_head_norm(config, groups) if config.query_key_norm else None
-        self.output = SplitInput(config.hidden_size, config.hidden_size, groups, bias=config.attention_bias)
+        self.output = RowParallel(config.hidden_size, config.hidden_size, groups, bias=config.attention_bias)
 
     def _make_grouped(self, config: ModelConfig, groups: ProcessGroups) -> None:
         """Matrices of queries and of keys and values; ranks share the groups, or several ranks one group."""
         tensor, bias = groups.layout.tensor, config.attention_bias
-        self.query = SplitOutput(config.hidden_size, config.attention_heads * config.head_size, groups, bias=bias)
+        self.query = ColumnParallel(config.hidden_size, config.attention_heads * config.head_size, groups, bias=bias)
         shared = config.groups < tensor
-        make = WholeOutput if shared else SplitOutput
+        make = Replicated if shared else ColumnParallel
         self.key_value = make(config.hidden_size, config.groups * 2 * config.head_size, groups, bias=bias)
         first = groups.coordinates.tensor * config.groups // tensor if shared else 0
         self.groups_here = slice(first, first + (1 if shared else config.groups // tensor))

@@ -13,7 +13,7 @@ class Full:
 
 @dataclass(frozen=True)
 class Causal:
-    """A query sees the keys up to its own place; queries and keys are the same tokens."""
+    """A query sees the keys up to its own position; queries and keys are the same tokens."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ranges:
 class Documents:
     """A query sees the keys of its own document: numbers of documents, int64 `[batch, queries]` and `[batch, keys]`.
 
-    With `causal` only those up to its own place, which needs queries and keys to be the same tokens.
+    With `causal` only those up to its own position, which needs queries and keys to be the same tokens.
     """
 
     queries: Tensor
@@ -43,13 +43,13 @@ FULL, CAUSAL = Full(), Causal()
 def seen_keys(pattern: AttentionPattern, query: Tensor, key: Tensor) -> Tensor | None:
     """True where a query sees a key, bool `[batch, 1, queries, keys]`; None where no tensor says it (full, causal).
 
-    `query` and `key` are `[batch, heads, places, feature]`. The result has four dimensions: of any other number the
+    `query` and `key` are `[batch, heads, positions, feature]`. The result has four dimensions: of any other number the
     fused kernels take none.
     """
     if isinstance(pattern, Ranges):
-        places = torch.arange(key.shape[-2], device=key.device)
+        positions = torch.arange(key.shape[-2], device=key.device)
         start, stop = pattern.visible[:, None, :, None, 0], pattern.visible[:, None, :, None, 1]
-        return (start <= places) & (places < stop)
+        return (start <= positions) & (positions < stop)
     if isinstance(pattern, Documents):
         same = pattern.queries[:, None, :, None] == pattern.keys[:, None, None, :]
         return same & causal_keys(query, key) if pattern.causal else same

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.parallel.layers import SplitEmbedding, SplitOutput
+from megatron_patches.parallel.layers import ColumnParallel, ParallelEmbedding
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -16,7 +16,7 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, config: ModelConfig, groups: ProcessGroups) -> None:
         super().__init__()
-        self.tokens = SplitEmbedding(config.padded_vocab_size, config.hidden_size, groups)
+        self.tokens = ParallelEmbedding(config.padded_vocab_size, config.hidden_size, groups)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.tokens(ids)
@@ -28,7 +28,7 @@ class OutputHead(nn.Module):
     def __init__(self, config: ModelConfig, groups: ProcessGroups) -> None:
         super().__init__()
         self.soft_cap = config.logit_soft_cap
-        self.logits = SplitOutput(config.hidden_size, config.padded_vocab_size, groups, bias=False, exact=True)
+        self.logits = ColumnParallel(config.hidden_size, config.padded_vocab_size, groups, bias=False, exact=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return capped(self.logits(hidden), self.soft_cap)

@@ -7,7 +7,7 @@ from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.models.layers.activation import ACTIVATIONS
 from megatron_patches.models.layers.recomputation import recomputed, without_keeping
 from megatron_patches.models.model_config import ModelConfig
-from megatron_patches.parallel.layers import SplitInput, SplitOutput
+from megatron_patches.parallel.layers import ColumnParallel, RowParallel
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -26,8 +26,8 @@ class MLP(nn.Module):
         self.gated = config.gated
         self.recomputes = recomputation == "selective"
         up = (2 if config.gated else 1) * config.ffn_size
-        self.up = SplitOutput(config.hidden_size, up, groups, bias=config.mlp_bias)
-        self.down = SplitInput(config.ffn_size, config.hidden_size, groups, bias=config.mlp_bias)
+        self.up = ColumnParallel(config.hidden_size, up, groups, bias=config.mlp_bias)
+        self.down = RowParallel(config.ffn_size, config.hidden_size, groups, bias=config.mlp_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         features = self.up(hidden)

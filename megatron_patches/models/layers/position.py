@@ -39,22 +39,22 @@ class PositionEmbedding:
 
 
 class LearnedPositions(PositionEmbedding):
-    """A table with a row for each place."""
+    """A table with a row for each position."""
 
-    def __init__(self, config: ModelConfig, places: int, groups: ProcessGroups) -> None:
-        self._table = (config, places, groups)
+    def __init__(self, config: ModelConfig, positions: int, groups: ProcessGroups) -> None:
+        self._table = (config, positions, groups)
 
     def stream_layer(self) -> Callable[[], nn.Module]:
         return partial(PositionTable, *self._table)
 
 
 class PositionTable(nn.Module):
-    """Adds a learned vector for each place: `[tokens, batch, hidden]` -> the same."""
+    """Adds a learned vector for each position: `[tokens, batch, hidden]` -> the same."""
 
-    def __init__(self, config: ModelConfig, places: int, groups: ProcessGroups) -> None:
+    def __init__(self, config: ModelConfig, positions: int, groups: ProcessGroups) -> None:
         super().__init__()
         self.first_share = groups.coordinates.tensor if groups.layout.sequence_parallel else 0
-        self.weight = nn.Parameter(torch.empty((places, config.hidden_size), dtype=groups.dtype))
+        self.weight = nn.Parameter(torch.empty((positions, config.hidden_size), dtype=groups.dtype))
 
     def forward(self, hidden: Tensor, context: TokenContext) -> Tensor:
         tokens = hidden.shape[0]
@@ -103,7 +103,7 @@ class AlibiPositions(PositionEmbedding):
     The distance counts both ways: in a prefix, where keys behind the query are visible, they count less and less too.
     """
 
-    def __init__(self, heads: int, places: int, groups: ProcessGroups) -> None:
+    def __init__(self, heads: int, positions: int, groups: ProcessGroups) -> None:
         heads_here = heads // groups.layout.tensor
         first = groups.coordinates.tensor * heads_here
         here = alibi_slopes(heads)[first : first + heads_here]
@@ -111,9 +111,9 @@ class AlibiPositions(PositionEmbedding):
         self.slopes = torch.tensor(here, dtype=torch.float32, device=groups.device)
         # Held for the whole run: 16 heads of 2048 x 2048 in 16 bits are 134 MB, and each layer would keep its own.
         # Where tokens see other ranges the sum depends on the micro-batch, and each layer makes it.
-        numbers = torch.arange(places, device=groups.device)
+        numbers = torch.arange(positions, device=groups.device)
         later = numbers > numbers[:, None]
-        self._causal = self._bias(places, groups.dtype).masked_fill_(later, -torch.inf)
+        self._causal = self._bias(positions, groups.dtype).masked_fill_(later, -torch.inf)
 
     def score_bias(self, query: Tensor, context: TokenContext) -> ScoreBias:
         tokens = query.shape[-2]
@@ -122,9 +122,9 @@ class AlibiPositions(PositionEmbedding):
         return ScoreBias(self._bias(tokens, query.dtype))
 
     def _bias(self, tokens: int, dtype: torch.dtype) -> Tensor:
-        places = torch.arange(tokens, device=self.slopes.device, dtype=torch.float32)
-        # Made in fp32 and rounded once; in bf16 the places themselves would be rounded from 257 on.
-        return (-self.slopes[:, None, None] * (places - places[:, None]).abs()).to(dtype)[None]
+        positions = torch.arange(tokens, device=self.slopes.device, dtype=torch.float32)
+        # Made in fp32 and rounded once; in bf16 the positions themselves would be rounded from 257 on.
+        return (-self.slopes[:, None, None] * (positions - positions[:, None]).abs()).to(dtype)[None]
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -138,13 +138,13 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
 
 
-def build_position_embedding(config: ModelConfig, places: int, groups: ProcessGroups) -> PositionEmbedding:
-    """The kind that a run names, for samples of so many places."""
+def build_position_embedding(config: ModelConfig, positions: int, groups: ProcessGroups) -> PositionEmbedding:
+    """The kind that a run names, for samples of so many positions."""
     kind = config.position_embedding
     if isinstance(kind, LearnedPositionConfig):
-        return LearnedPositions(config, places, groups)
+        return LearnedPositions(config, positions, groups)
     if isinstance(kind, RotaryPositionConfig):
         return RotaryPositions(kind, config.head_size)
     if isinstance(kind, AlibiPositionConfig):
-        return AlibiPositions(config.attention_heads, places, groups)
+        return AlibiPositions(config.attention_heads, positions, groups)
     return PositionEmbedding()

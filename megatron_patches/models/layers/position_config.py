@@ -1,4 +1,4 @@
-"""`model.position_embedding`: how a token knows its place. One model for each kind, with the keys that it has."""
+"""`model.position_embedding`: how a token knows its position. One model for each kind, with the keys that it has."""
 
 from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
@@ -10,19 +10,19 @@ from megatron_patches.configuration.section import Section, kind_by_name
 
 class _AnyPositionConfig(Section):
     reads_positions: ClassVar[bool] = False
-    """whether the number of a place matters, or only distances (or nothing)"""
+    """whether the number of a position matters, or only distances (or nothing)"""
 
     @abstractmethod
     def describe(self) -> str:
         """The kind in a few words, with what is not usual about it."""
 
-    def parameters(self, places: int, hidden_size: int) -> int:
+    def parameters(self, positions: int, hidden_size: int) -> int:
         """Parameters of the kind itself."""
         return 0
 
 
 class LearnedPositionConfig(_AnyPositionConfig):
-    """A learned vector for each place, added to the token's (Radford et al. 2019)."""
+    """A learned vector for each position, added to the token's (Radford et al. 2019)."""
 
     reads_positions: ClassVar[bool] = True
     name: Literal["learned"] = Field(description="the kind")
@@ -30,12 +30,12 @@ class LearnedPositionConfig(_AnyPositionConfig):
     def describe(self) -> str:
         return "learned positions"
 
-    def parameters(self, places: int, hidden_size: int) -> int:
-        return places * hidden_size
+    def parameters(self, positions: int, hidden_size: int) -> int:
+        return positions * hidden_size
 
 
 class RotaryPositionConfig(_AnyPositionConfig):
-    """Queries and keys are turned by an angle that grows with the place (Su et al. 2021)."""
+    """Queries and keys are turned by an angle that grows with the position (Su et al. 2021)."""
 
     reads_positions: ClassVar[bool] = True
     name: Literal["rotary"] = Field(description="the kind")

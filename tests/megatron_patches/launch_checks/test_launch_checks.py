@@ -16,7 +16,7 @@ from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch import facts as facts_module
 from megatron_patches.launch.checks import launch_problems
-from megatron_patches.launch.facts import LaunchFacts, Machines
+from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.plan import plan_run
 from megatron_patches.run.reading import load_run, read_run
 from tests.megatron_patches.test_config_checks import CASES
@@ -80,7 +80,8 @@ def run(small_data: SmallData, tmp_path: Path, runs: Path) -> Path:
 
 
 def facts_of(run: Path, words: Sequence[str] = (), **machines: Any) -> LaunchFacts:
-    return LaunchFacts(read_run(run, words), Machines(**{"nodes": None, "gpu": False, "gpu_models": (), **machines}))
+    target = LaunchTarget(**{"nodes": None, "gpu": False, "gpu_models": (), **machines})
+    return LaunchFacts(read_run(run, words), target)
 
 
 def save(facts: LaunchFacts, runs: Path, step: int, **changes: Any) -> None:
@@ -135,7 +136,7 @@ def test_all_problems_at_once(run: Path, runs: Path, data: Path, monkeypatch: py
 def test_the_plan_tells_one_problem_a_line_and_writes_nothing(run: Path, runs: Path) -> None:
     words = overrides(data__path="none", logging__wandb="{project: p}", parallel__tensor=3)
     with pytest.raises(TrainyardError) as caught:
-        plan_run(run, words, Machines(nodes=None, packages=frozenset()))
+        plan_run(run, words, LaunchTarget(nodes=None, packages=frozenset()))
     lines = str(caught.value).splitlines()
     with pytest.raises(TrainyardError) as of_configuration:
         load_run(run, words)
@@ -162,14 +163,14 @@ class TestFactsAreLookedUpOnce:
     def test_data(self, run: Path, runs: Path, opened: list[str]) -> None:
         save(facts_of(run), runs, 3)
         opened.clear()
-        plan_run(run, [], Machines(nodes=None))
+        plan_run(run, [], LaunchTarget(nodes=None))
         assert len(opened) == 1
 
     def test_data_that_is_missing(self, run: Path, runs: Path, opened: list[str]) -> None:
         save(facts_of(run), runs, 3)
         opened.clear()
         with pytest.raises(TrainyardError, match=r"^.*none.bin does not exist.*$"):
-            plan_run(run, overrides(data__path="none"), Machines(nodes=None))
+            plan_run(run, overrides(data__path="none"), LaunchTarget(nodes=None))
         assert opened == ["none"]
 
     def test_manifests_of_checkpoints(self, run: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +179,7 @@ class TestFactsAreLookedUpOnce:
         read: list[Path] = []
         read_manifest = folders.read_manifest
         monkeypatch.setattr(folders, "read_manifest", lambda path: (read.append(path), read_manifest(path))[1])
-        plan_run(run, [], Machines(nodes=None))
+        plan_run(run, [], LaunchTarget(nodes=None))
         assert [path.parent.name for path in read] == [f"step-{step:010d}" for step in (3, 2, 1)]
 
 

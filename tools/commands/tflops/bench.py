@@ -18,7 +18,7 @@ from tools.run_files.catalogue import find_run
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchRequest:
     """What to measure and how long."""
 
     words: list[str]
@@ -46,7 +46,7 @@ class Asked:
                 yield find_run(run, CHECKOUT), [*self.words[first:], *shlex.split(variant)]
 
 
-def measure_all(asked: Asked, as_json: bool) -> bool:
+def measure_all(asked: BenchRequest, as_json: bool) -> bool:
     """Measure and print; whether all sides agreed with their peers."""
     turns = Turns(asked.alternations, asked.warmup, asked.steps)
     agree = True

@@ -27,7 +27,7 @@ Gpu = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For other programs.")]
 
 
-class Peer(StrEnum):
+class PeerChoice(StrEnum):
     """What a run is measured against."""
 
     LOOP = "loop"
@@ -66,12 +66,12 @@ def bench_command(
         list[str], typer.Argument(metavar="RUN... [--section.key VALUE]...", help="Runs, and overrides of all of them.")
     ],
     peer: Annotated[
-        Peer,
+        PeerChoice,
         typer.Option(
             help="loop: a bare PyTorch loop over the same module and optimizer, on the same layout; nanogpt: another "
             "GPT-2, compiled whole; none: the run alone."
         ),
-    ] = Peer.LOOP,
+    ] = PeerChoice.LOOP,
     vary: Annotated[
         list[str] | None, typer.Option(help="Overrides of one configuration; once for each configuration.")
     ] = None,
@@ -98,10 +98,10 @@ def bench_command(
     tools/tflops bench tr0a-4M-stdlib --parallel.tensor 1 \\
       --vary "--parallel.zero_stage 0" --vary "--parallel.zero_stage 1"
     """
-    from tools.commands.tflops.bench import Asked, measure_all
+    from tools.commands.tflops.bench import BenchRequest, measure_all
 
-    asked = Asked(
-        words=words, peer=None if peer is Peer.NONE else peer.value, variants=vary or [""], processes=processes,
+    asked = BenchRequest(
+        words=words, peer=None if peer is PeerChoice.NONE else peer.value, variants=vary or [""], processes=processes,
         alternations=alternations, steps=steps, warmup=warmup, threads=threads, trace=profile, record=record,
         table=table, row=row,
     )  # fmt: skip
@@ -131,9 +131,9 @@ def tune_command(
 
     What does not fit is left out; step times are predicted with the speeds that records of the same hardware teach.
     """
-    from tools.commands.tflops.tune import Asked, tune
+    from tools.commands.tflops.tune import TuneRequest, tune
 
-    asked = Asked(run, context.args, nodes, gpus_per_node, gpu, show, measure, spread, record, slurm, write)
+    asked = TuneRequest(run, context.args, nodes, gpus_per_node, gpu, show, measure, spread, record, slurm, write)
     for paragraph in tune(asked):
         print(paragraph, end="\n\n")
 

@@ -26,7 +26,7 @@ CPU = "cpu"
 
 
 @dataclass(frozen=True)
-class Asked:
+class TuneRequest:
     """What to tune."""
 
     run: str
@@ -43,7 +43,7 @@ class Asked:
     write: bool
 
 
-def tune(asked: Asked) -> Iterator[str]:
+def tune(asked: TuneRequest) -> Iterator[str]:
     """Do it, and say what was found, paragraph by paragraph."""
     path = find_run(asked.run, CHECKOUT)
     config = load_run(path, asked.overrides)
@@ -87,7 +87,7 @@ def _rank(config: RunConfig, machines: Machines, speeds: Speeds) -> list[Ranked]
     return rank(config, machines.gpus, machines.gpus_per_node, memory, speeds, device)  # type: ignore[arg-type]
 
 
-def _measure(path: Path, config: RunConfig, asked: Asked, machines: Machines, ranked: Ranked) -> Measured:
+def _measure(path: Path, config: RunConfig, asked: TuneRequest, machines: Machines, ranked: Ranked) -> Measured:
     """A layout's step here, alone; it goes to the record."""
     words = [*asked.overrides, *ranked.candidate.overrides(config)]
     print(f"measuring {ranked.candidate.describe()}", file=sys.stderr)
