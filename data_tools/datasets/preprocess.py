@@ -228,7 +228,7 @@ def _write_manifest(
 
 def _command(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
     """The command line with the names of files in place of this machine's paths."""
-    words = ["tools/preprocess", *(path.name for path in request.inputs)]
-    words += ["--output", request.output.name, "--tokenizer", tokenizer.name]
-    words += ["--json-keys", ",".join(request.json_keys), *(["--append-eod"] if request.append_eod else [])]
-    return shlex.join(words)
+    arguments = ["tools/preprocess", *(path.name for path in request.inputs)]
+    arguments += ["--output", request.output.name, "--tokenizer", tokenizer.name]
+    arguments += ["--json-keys", ",".join(request.json_keys), *(["--append-eod"] if request.append_eod else [])]
+    return shlex.join(arguments)

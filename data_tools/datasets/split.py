@@ -17,9 +17,9 @@ def parse_split(split: str) -> tuple[float, float, float]:
         TrainyardError: not one to three non-negative numbers, or all of them zero.
     """
     remedy = "Give one to three shares of documents separated by commas, such as 949,50,1"
-    words = split.split(",")
+    parts = split.split(",")
     try:
-        shares = [float(word) for word in words]
+        shares = [float(share) for share in parts]
     except ValueError:
         raise TrainyardError(f"split {split!r} is not a list of numbers. {remedy}") from None
     if len(shares) > len(SPLITS):

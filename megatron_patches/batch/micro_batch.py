@@ -12,8 +12,8 @@ class MicroBatch:
     """What the model reads, by the names that the objective declares, and what it is compared with.
 
     `labels` is int64 `[batch, positions]`; `weights` is fp32 of the same shape: how much each label counts, 0 for
-    positions without a target (their label is any valid id). `targets` is what all weights of the global batch added up to
-    before they were divided by it; 1 where they were not.
+    positions without a target (their label is any valid id). `targets` is what all weights of the global batch added
+    up to before they were divided by it; 1 where they were not.
     """
 
     inputs: Mapping[str, Tensor]

@@ -26,13 +26,13 @@ def run_workers(
         TrainyardError: a worker refused its input; the message is its own.
         TrainingFailed: a step failed, or a worker died; then the message is the end of what it said.
     """
-    words = [str(launch.directory), "--alternations", str(turns.alternations)]
-    words += ["--warmup", str(turns.warmup), "--steps", str(turns.steps)]
-    words += ["--peer", peer] if peer else []
-    words += ["--trace", str(trace.resolve())] if trace else []
+    arguments = [str(launch.directory), "--alternations", str(turns.alternations)]
+    arguments += ["--warmup", str(turns.warmup), "--steps", str(turns.steps)]
+    arguments += ["--peer", peer] if peer else []
+    arguments += ["--trace", str(trace.resolve())] if trace else []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(CHECKOUT)}
     environment |= {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}  # as a launch has it (rank_settings.quieten_libraries)
-    command = [sys.executable, "-P", "-m", WORKER, *words]
+    command = [sys.executable, "-P", "-m", WORKER, *arguments]
     log = launch.directory / "worker.log"
     with log.open("w") as output:  # the trainer's own log lines go where they would in a job: to a file
         run = _run_on_nodes if job_nodes() > 1 else _run_here

@@ -53,10 +53,10 @@ def nearest_keys(key: str, candidates: list[str]) -> list[str]:
     section = key.rpartition(".")[0]
     siblings = [candidate for candidate in candidates if candidate.rpartition(".")[0] == section]
     for among in (siblings, candidates):
-        words = {candidate.rpartition(".")[2]: candidate for candidate in among}
-        similar = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+        last_parts = {candidate.rpartition(".")[2]: candidate for candidate in among}
+        similar = difflib.get_close_matches(word, list(last_parts), n=1, cutoff=0.6)
         if similar:
-            return [words[similar[0]]]
+            return [last_parts[similar[0]]]
     return []
 
 

@@ -57,14 +57,14 @@ def _base_path(path: Path, base: object) -> Path | None:
     return Path(os.path.normpath(path.parent / base))
 
 
-def override_layer(words: Sequence[str], model: type[BaseModel]) -> SettingsLayer:
-    """The layer of `--section.key value` or `--section.key=value` words; values are YAML, later words win.
+def override_layer(arguments: Sequence[str], model: type[BaseModel]) -> SettingsLayer:
+    """The layer of `--section.key value` or `--section.key=value` arguments; values are YAML, later ones win.
 
     Raises:
         TrainyardError: a word is not an override, lacks its value, or its value is not YAML.
     """
     settings: dict[str, Any] = {}
-    remaining = iter(words)
+    remaining = iter(arguments)
     for word in remaining:
         if not word.startswith("--") or len(word) == 2:
             raise TrainyardError(f"{word!r} is not an override; they look like --training.micro_batch_size 8")

@@ -103,7 +103,7 @@ def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[st
     In a section with several models pydantic puts the chosen one's name behind the section's: `optimizer`, `adamw`;
     behind a value that may be of several types it puts the type: `init_std`, `float`.
     """
-    words: list[str] = []
+    keys: list[str] = []
     field: FieldInfo | None = None
     owner = model
     choices: list[type[BaseModel]] = [model]
@@ -115,10 +115,10 @@ def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[st
         if field is not None and (word in _TYPE_WORDS or word.startswith("literal[")):
             continue
         owner = choices[0] if choices else owner
-        words.append(word)
+        keys.append(word)
         field = owner.model_fields.get(word)
         choices = section_models(field) if field else []
-    return ".".join(words), field, owner
+    return ".".join(keys), field, owner
 
 
 def _names(field: FieldInfo | None) -> list[str]:

@@ -60,11 +60,11 @@ class Stage:
         A table that is in front of each block is said in front of the first one.
         """
         said = [name for place, name in enumerate(self.layers) if not self._again_between_blocks(place)]
-        words = []
+        parts = []
         for stack, same in groupby(said, key=stack_of):
             first, *rest = same
-            words += [f"{first} to {rest[-1]}"] if stack and rest else [first, *rest]
-        return ", ".join(words)
+            parts += [f"{first} to {rest[-1]}"] if stack and rest else [first, *rest]
+        return ", ".join(parts)
 
     def _again_between_blocks(self, place: int) -> bool:
         """Whether a layer is between two blocks of a stack, and was in front of the first of them too."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Documents:
+class DocumentSpans:
     """Documents in the order of samples and, within each, of positions; one number of each, int64 `[documents]`.
 
     Of a document that begins or ends in another sample, the part in this one counts as a document.
@@ -35,13 +35,13 @@ class Documents:
         return torch.arange(self.shape[1]) - self.at_places(self.start)
 
 
-def find_documents(tokens: Tensor, end_of_document: int) -> Documents:
+def find_documents(tokens: Tensor, end_of_document: int) -> DocumentSpans:
     """Documents of int64 `[batch, sequence]`; the token that ends a document belongs to it."""
     begins = np.ones(tokens.shape, dtype=bool)
     begins[:, 1:] = tokens.numpy()[:, :-1] == end_of_document
     row, start = np.nonzero(begins)
     first_of_row = np.flatnonzero(start == 0)
-    return Documents(
+    return DocumentSpans(
         shape=(tokens.shape[0], tokens.shape[1]),
         row=row,
         number=np.arange(len(row)) - first_of_row[row],
@@ -50,8 +50,8 @@ def find_documents(tokens: Tensor, end_of_document: int) -> Documents:
     )
 
 
-def whole_samples(tokens: Tensor) -> Documents:
+def whole_samples(tokens: Tensor) -> DocumentSpans:
     """Every sample of int64 `[batch, sequence]` as one document, whatever it holds."""
     samples, positions = tokens.shape
     nothing = np.zeros(samples, dtype=np.int64)
-    return Documents((samples, positions), np.arange(samples), nothing, nothing, np.full(samples, positions))
+    return DocumentSpans((samples, positions), np.arange(samples), nothing, nothing, np.full(samples, positions))

@@ -15,7 +15,7 @@ from torch import Tensor
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.bit_mixing import mix
 from megatron_patches.objectives.causal import plain_weights
-from megatron_patches.objectives.documents import Documents, find_documents, whole_samples
+from megatron_patches.objectives.documents import DocumentSpans, find_documents, whole_samples
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 
 
@@ -40,7 +40,7 @@ class PrefixLM:
         labels, weights = items["tokens"][:, 1:].contiguous(), self._weights(tokens, prefix_ends)
         return MicroBatch(inputs, labels, weights)
 
-    def _documents(self, tokens: Tensor) -> Documents:
+    def _documents(self, tokens: Tensor) -> DocumentSpans:
         assert self._end_of_document is not None
         return find_documents(tokens, self._end_of_document)
 
@@ -54,7 +54,7 @@ class PrefixLM:
         return weights
 
 
-def prefix_lengths(documents: Documents, samples: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def prefix_lengths(documents: DocumentSpans, samples: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Uniform in 1 ... length of the document: a pure function of (seed, number of the sample, number in the sample).
 
     `samples` is int64 `[batch]`. 32 random bits are scaled to the length, which favours no length by more than

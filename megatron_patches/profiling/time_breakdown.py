@@ -85,8 +85,8 @@ def _kernels(events: list[Any]) -> list[tuple[str, list[Span]]]:
 def kind_of(name: str) -> str:
     """By the names that libraries give kernels and operations; attention before GEMM, its kernels are products too."""
     lower = name.lower()
-    for kind, words in (("communication", COMMUNICATION), ("attention", ATTENTION), ("GEMM", GEMM)):
-        if any(word in lower for word in words):
+    for kind, parts in (("communication", COMMUNICATION), ("attention", ATTENTION), ("GEMM", GEMM)):
+        if any(part in lower for part in parts):
             return kind
     return "other kernels"
 

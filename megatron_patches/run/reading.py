@@ -39,7 +39,7 @@ class ReadRun:
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run of a YAML file, with its bases and the overrides applied, checked as a whole.
 
-    `overrides` are words of a command line: `--training.steps 8` or `--training.steps=8`, later ones win.
+    `overrides` are arguments of a command line: `--training.steps 8` or `--training.steps=8`, later ones win.
 
     Raises:
         TrainyardError: every problem of the file, its bases and the overrides, one a line, each with its remedy.

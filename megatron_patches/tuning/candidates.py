@@ -40,10 +40,10 @@ class Candidate:
         return {f"{sections.get(key, 'parallel')}.{key}": value for key, value in asdict(self).items()}
 
     def overrides(self, config: RunConfig) -> list[str]:
-        """The same as words of a command line for a run, whose uneven stages a single one cannot have."""
-        words = [f"--{key}={str(value).lower()}" for key, value in self.keys().items()]
+        """The same as arguments of a command line for a run, whose uneven stages a single one cannot have."""
+        arguments = [f"--{key}={str(value).lower()}" for key, value in self.keys().items()]
         uneven = config.parallel.pipeline_partition != "transformer"
-        return [*words, "--parallel.pipeline_partition=transformer"] if uneven and self.pipeline == 1 else words
+        return [*arguments, "--parallel.pipeline_partition=transformer"] if uneven and self.pipeline == 1 else arguments
 
     def changes(self, other: "Candidate") -> dict[str, Any]:
         """Keys in which this one differs from another, with this one's values."""

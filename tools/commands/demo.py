@@ -206,9 +206,9 @@ def run_command(command: list[str]) -> None:
         raise TrainyardError(f"{command[0]} ended with {code}; its messages are above")
 
 
-def show_command(words: list[str]) -> None:
+def show_command(command: list[str]) -> None:
     """A command as it is typed."""
-    print("$ " + " ".join(word if word == "&" else shlex.quote(word) for word in words), flush=True)
+    print("$ " + " ".join(word if word == "&" else shlex.quote(word) for word in command), flush=True)
 
 
 def shown(path: Path) -> str:

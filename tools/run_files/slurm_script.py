@@ -50,11 +50,11 @@ def parse_script(text: str, ending: str) -> SlurmScript:
 
 
 def _options(text: str) -> Iterator[tuple[str, str]]:
-    words = shlex.split(text, comments=True)
-    for position, word in enumerate(words):
+    tokens = shlex.split(text, comments=True)
+    for position, word in enumerate(tokens):
         name, _, value = word.lstrip("-").partition("=")
         if word.startswith("-"):
-            following = words[position + 1] if position + 1 < len(words) else "-"
+            following = tokens[position + 1] if position + 1 < len(tokens) else "-"
             yield _SHORT.get(name, name), value if value or following.startswith("-") else following
 
 

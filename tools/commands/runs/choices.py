@@ -26,14 +26,14 @@ def choices_of(field: FieldInfo) -> list[str]:
 def can_be(field: FieldInfo) -> str:
     """Types, choices and limits, in words."""
     models = section_models(field)
-    words = []
+    choices = []
     if models:
         kinds = ", ".join(kind_name(model) for model in models) if len(models) > 1 else ""
-        words.append(f"a section, with name: {kinds}" if kinds else "a section")
+        choices.append(f"a section, with name: {kinds}" if kinds else "a section")
     bases = {base for model in models for base in model.__mro__}  # of registered kinds the field names the base
     parts = [part for part in _alternatives(field) if part not in bases]
-    words += [_limited(part, [] if part is NoneType else field.metadata) for part in parts]
-    return ", or ".join(words)
+    choices += [_limited(part, [] if part is NoneType else field.metadata) for part in parts]
+    return ", or ".join(choices)
 
 
 def _limited(annotation: Any, marks: Sequence[object]) -> str:

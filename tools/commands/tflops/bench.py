@@ -21,7 +21,7 @@ from tools.run_files.catalogue import find_run
 class BenchRequest:
     """What to measure and how long."""
 
-    words: list[str]
+    arguments: list[str]
     """runs, then overrides of all of them"""
     peer: str | None
     variants: list[str]
@@ -38,12 +38,12 @@ class BenchRequest:
 
     def configurations(self) -> Iterator[tuple[Path, list[str]]]:
         """Every run with every variant."""
-        first = next((number for number, word in enumerate(self.words) if word.startswith("--")), len(self.words))
+        first = next((number for number, each in enumerate(self.arguments) if each[:2] == "--"), len(self.arguments))
         if not first:
-            raise TrainyardError(f"name a run before its overrides: {' '.join(self.words)}")
-        for run in self.words[:first]:
+            raise TrainyardError(f"name a run before its overrides: {' '.join(self.arguments)}")
+        for run in self.arguments[:first]:
             for variant in self.variants:
-                yield find_run(run, CHECKOUT), [*self.words[first:], *shlex.split(variant)]
+                yield find_run(run, CHECKOUT), [*self.arguments[first:], *shlex.split(variant)]
 
 
 def measure_all(asked: BenchRequest, as_json: bool) -> bool:

@@ -62,7 +62,7 @@ def estimate_command(
 
 @app.command("bench", context_settings=WITH_OVERRIDES)
 def bench_command(
-    words: Annotated[
+    arguments: Annotated[
         list[str], typer.Argument(metavar="RUN... [--section.key VALUE]...", help="Runs, and overrides of all of them.")
     ],
     peer: Annotated[
@@ -101,7 +101,8 @@ def bench_command(
     from tools.commands.tflops.bench import BenchRequest, measure_all
 
     asked = BenchRequest(
-        words=words, peer=None if peer is PeerChoice.NONE else peer.value, variants=vary or [""], processes=processes,
+        arguments=arguments, peer=None if peer is PeerChoice.NONE else peer.value, variants=vary or [""],
+        processes=processes,
         alternations=alternations, steps=steps, warmup=warmup, threads=threads, trace=profile, record=record,
         table=table, row=row,
     )  # fmt: skip

@@ -89,12 +89,12 @@ def _rank(config: RunConfig, machines: Machines, speeds: Speeds) -> list[Ranked]
 
 def _measure(path: Path, config: RunConfig, asked: TuneRequest, machines: Machines, ranked: Ranked) -> Measured:
     """A layout's step here, alone; it goes to the record."""
-    words = [*asked.overrides, *ranked.candidate.overrides(config)]
+    arguments = [*asked.overrides, *ranked.candidate.overrides(config)]
     print(f"measuring {ranked.candidate.describe()}", file=sys.stderr)
-    found = measure_run(path, words, Turns(8, 2, 1), available_cpus(), None, machines.gpus)
+    found = measure_run(path, arguments, Turns(8, 2, 1), available_cpus(), None, machines.gpus)
     if asked.record is not None:
-        command = ["tools/tflops", "bench", path.stem, *words, "--peer", "none", "--processes", str(machines.gpus)]
-        append(asked.record, measured("tune", " ".join([path.stem, *words]), command, found))
+        command = ["tools/tflops", "bench", path.stem, *arguments, "--peer", "none", "--processes", str(machines.gpus)]
+        append(asked.record, measured("tune", " ".join([path.stem, *arguments]), command, found))
     return Measured(ranked.work, found.step_seconds.median)
 
 
