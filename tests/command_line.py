@@ -28,11 +28,13 @@ class Call(Protocol):
 def verb(module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Calls `tools/<module>` as its executable does."""
 
+    name = module.__name__.removesuffix(".command_line").rpartition(".")[2]
+
     def call(*arguments: object) -> Done:
         capsys.readouterr()
-        monkeypatch.setattr("sys.argv", [str(module.__file__), *map(str, arguments)])
+        monkeypatch.setattr("sys.argv", ["verb", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            run_app(module.app)
+            run_app(module.app, name.replace("_", "-"))
         return Done(int(ended.value.code or 0), *capsys.readouterr())
 
     return call

@@ -11,7 +11,7 @@ import pytest
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocess import PreprocessRequest, Progress, preprocess
+from data_tools.datasets.preprocess import PreprocessRequest, EncodingProgress, preprocess
 from data_tools.text import document_encoding
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import Status, read_manifest, verify_files, write_manifest
@@ -50,7 +50,7 @@ def test_documents_are_the_tokenized_texts(tmp_path: Path, request_for: Request,
     texts = ["one", "two two", "", "four\n" * 50, "\u4e2d"]
     first = write_jsonl(tmp_path / "b.jsonl", [{"text": text} for text in texts[:4]])
     second = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts[4:]])
-    progress: list[Progress] = []
+    progress: list[EncodingProgress] = []
     request = request_for([first, second], append_eod=True)
     summary = preprocess(request, progress.append)
     tokenizer = load_tokenizer(request.tokenizer)
@@ -70,7 +70,7 @@ def test_documents_are_the_tokenized_texts(tmp_path: Path, request_for: Request,
     }  # fmt: skip
     assert summary.text_bytes == sum(len(text.encode()) for text in texts)
     total = first.stat().st_size + second.stat().st_size
-    assert progress[-1] == Progress(5, total, total)
+    assert progress[-1] == EncodingProgress(5, total, total)
     assert len(progress) == 2 and progress[0].documents == 3
 
 
