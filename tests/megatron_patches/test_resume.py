@@ -55,11 +55,21 @@ def train_and_signal(launch_directory: str, in_step: int, number: int, on_rank: 
 
     def read_and_signal(self: TrainingBatches, consumed: int):  # type: ignore[no-untyped-def]
         if consumed == (in_step - 1) * 8 and int(os.environ["RANK"]) == on_rank:
+            if number == signal.SIGKILL:  # the thread that saves beside training may be behind
+                wait_for(Launch(Path(launch_directory)).run.checkpoints / "step-0000000003")
             os.kill(os.getpid(), number)
         return read(self, consumed)
 
     TrainingBatches.at = read_and_signal  # type: ignore[method-assign]
     train_launch(launch_directory)
+
+
+def wait_for(folder: Path, seconds: float = 60) -> None:
+    """Until a checkpoint is whole."""
+    end = time.monotonic() + seconds
+    while not folder.exists():
+        assert time.monotonic() < end, f"{folder.name} does not appear"
+        time.sleep(0.01)
 
 
 def stored_bytes(folder: Path) -> dict[str, str]:
