@@ -54,11 +54,13 @@ torture: install-dev  ## hundreds of random kills, full disks and damaged files 
 	$(bin)/python -m tests.torture.checkpoints --rounds $(or $(ROUNDS),300)
 	$(bin)/python -m tests.torture.sync --rounds $(or $(ROUNDS),200)
 
-lint: install-dev  ## style and types
+lint: install-dev  ## style, types, dead code, and what documents say of files and figures
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/mypy --scripts-are-modules slurm/launch
+	$(bin)/vulture
+	$(bin)/python -m tools.pages.documents
 
 slurm-packages:  ## install SLURM for the tests of the real cluster (Debian, Ubuntu)
 	$(sudo) apt-get update

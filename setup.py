@@ -45,6 +45,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "mypy",
+            "vulture",
             "types-PyYAML",
             "hypothesis",
             "transformers",

@@ -1,1 +1,1 @@
-"""From text to batches: sources, tokenizers, .bin/.idx files, order of samples, manifests. Never imports torch."""
+"""The data of a run, checked and opened: from its section to sources of samples."""

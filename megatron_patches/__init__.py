@@ -1,1 +1,1 @@
-"""The training engine: what Trainyard adds to megatron-core and DeepSpeed."""
+"""What everything stands on: errors, files that are whole or absent, sizes for people, the folders of a checkout."""

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -201,6 +202,15 @@ def import_each(*modules: str, path: Path = CHECKOUT) -> subprocess.CompletedPro
 
 def test_imports_point_down() -> None:
     assert wrong_imports(CHECKOUT) == []
+
+
+def test_the_architecture_shows_them_with_what_their_packages_say() -> None:
+    text = (CHECKOUT / "ARCHITECTURE.md").read_text()
+    shown = re.findall(r"^\| `([\w/*.]+)` \| (.*) \|$", text[text.index("| floor,") : text.index("## The way")], re.M)
+    assert [floor for floor, _ in shown] == FLOORS
+    for floor, purpose in shown:
+        if floor != SECTIONS:
+            assert (ast.get_docstring(syntax(CHECKOUT / floor / "__init__.py")) or "").splitlines()[0] == purpose
 
 
 def test_every_folder_is_a_floor_and_holds_about_a_dozen_files() -> None:

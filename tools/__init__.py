@@ -1,1 +1,1 @@
-"""Command lines: one module for each executable in this folder."""
+"""What command lines share: exit codes, tables, curves."""

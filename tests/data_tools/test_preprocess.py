@@ -11,7 +11,7 @@ import pytest
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocess import PreprocessRequest, EncodingProgress, preprocess
+from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, preprocess
 from data_tools.text import document_encoding
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import Status, read_manifest, verify_files, write_manifest
