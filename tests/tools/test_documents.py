@@ -35,7 +35,9 @@ def test_ours_are_right(capsys: pytest.CaptureFixture[str]) -> None:
     ("readme", "figures", "found"),
     [
         (CITED, FIGURE, []),
-        (CITED.replace("6.3", "7.1"), FIGURE, ["README.md: start is said to be 7.1 s; benchmarks/figures.yaml has 6.3 s"]),
+        (CITED.replace("6.3", "7.1"), FIGURE, [
+            "README.md: start is said to be 7.1 s; benchmarks/figures.yaml has 6.3 s"
+        ]),
         ("A start.", FIGURE, ["benchmarks/figures.yaml: no document cites start: remove it"]),
         (CITED.replace('"start"', '"stop"'), FIGURE, [
             "README.md: no figure stop in benchmarks/figures.yaml",
