@@ -1,6 +1,6 @@
 """hf://: repositories of the Hugging Face hub, through huggingface_hub, which finds its token by itself.
 
-Large files are sent one by one; they appear with the commit that `commit` makes, and the hub then states their sha256.
+Large files are sent one by one; `commit` makes them appear together, and the hub then states their sha256.
 A manifest is a commit of its own behind that.
 """
 
@@ -126,7 +126,11 @@ class HubStore(Store):
     def delete(self, path: str) -> None:
         from huggingface_hub import CommitOperationDelete
 
-        if self.read(path) is not None:
+        try:
+            exists = self._api.file_exists(self._repository, self._full(path), revision=self._revision)
+        except Exception as error:
+            raise self._explain(error) from error
+        if exists:
             self._make_commit([CommitOperationDelete(self._full(path))], f"{path} removed")
 
     def matches(self, path: str, entry: Entry, upload: Upload) -> bool:

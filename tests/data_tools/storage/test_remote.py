@@ -127,6 +127,7 @@ def test_there_and_back(remote: Remote, tmp_path: Path, manifest: Manifest, fold
     for file in manifest.files:
         assert (tmp_path / "back" / file.path).read_bytes() == (folder / file.path).read_bytes()
     store.delete(f"{PREFIX}/config.yaml")
+    store.delete(f"{PREFIX}/config.yaml")  # what is gone already is no error
     assert len(check_artefact(store, PREFIX, manifest.id)) == 1
 
 

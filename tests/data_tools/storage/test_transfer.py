@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.artefacts.location import SCHEMES, Location, parse_location, run_location
+from megatron_patches.artefacts.location import Location, parse_location, run_location
 from megatron_patches.artefacts.manifest import Manifest, Status, read_manifest
 from megatron_patches.artefacts.storage import file as file_module
 from megatron_patches.artefacts.storage.fetch import fetch_artefact
 from megatron_patches.artefacts.storage.file import FolderStore
 from megatron_patches.artefacts.storage.loose import fetch_loose, send_loose
 from megatron_patches.artefacts.storage.meter import Meter
-from megatron_patches.artefacts.storage.open import open_store, store_class
 from megatron_patches.artefacts.storage.packing import TAR
 from megatron_patches.artefacts.storage.retrying import Retries, RetryingStore
 from megatron_patches.artefacts.storage.store import (
@@ -242,42 +241,6 @@ def test_it_gives_up_after_so_many_tries(
     with pytest.raises(StorageUnavailable, match="the line is dead, at each of 3 tries"):
         send_artefact(folder_store(tmp_path / "remote", 3), PREFIX, manifest, folder, options())
     assert tried == 3
-
-
-def test_pauses_grow_and_what_will_not_pass_is_asked_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: FolderStore, path: str) -> None:
-        asked.append(path)
-        raise AccessRefused(path) if path == "secret" else TransientFailure(path)
-
-    asked: list[str] = []
-    pauses: list[float] = []
-    monkeypatch.setattr(FolderStore, "read", fails)
-    monkeypatch.setattr("megatron_patches.artefacts.storage.retrying.time.sleep", pauses.append)
-    patient = RetryingStore(FolderStore(store.location), Retries(tries=8, pause=1.0))
-    with pytest.raises(AccessRefused):
-        patient.read("secret")
-    assert (asked, pauses) == (["secret"], [])
-    with pytest.raises(StorageUnavailable):
-        patient.read("busy")
-    assert len(asked) == 9
-    for pause, longest in zip(pauses, [1, 2, 4, 8, 16, 30, 30], strict=True):
-        assert longest / 2 <= pause <= longest
-
-
-def test_every_method_of_a_store_is_tried_again() -> None:
-    assert {name for name in vars(Store) if not name.startswith("_")} - {"package"} <= vars(RetryingStore).keys()
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_has_a_kind(scheme: str) -> None:
-    assert issubclass(store_class(scheme), Store)
-    assert parse_location(SCHEMES[scheme]).scheme == scheme
-
-
-def test_the_store_of_a_location(tmp_path: Path, manifest: Manifest, folder: Path) -> None:
-    store = open_store(parse_location(f"file://{tmp_path}/remote"))
-    assert send_artefact(store, PREFIX, manifest, folder, options()).result == "sent"
-    assert store.credentials().startswith("file permissions")
 
 
 @pytest.mark.parametrize("suffix", [PULLING, ".pull.partial"])

@@ -19,7 +19,7 @@ from tools.commands.sync_to_hub.options import (
     AsJson,
     Destination,
     DryRun,
-    Origin,
+    PullSource,
     PushAction,
     PushSelection,
     PushTransport,
@@ -76,7 +76,7 @@ def push_command(
 @app.command("pull")
 @takes_groups
 def pull_command(
-    origin: Origin,
+    source: PullSource,
     selection: Selection,
     *,
     allow_invalid: Annotated[bool, typer.Option("--allow-invalid", help="Also what was marked invalid.")] = False,
@@ -91,15 +91,15 @@ def pull_command(
 
     with transport.metered() as options:
         task = Pull(
-            run_location(origin.source, origin.run),
-            (origin.into or runs_root()) / origin.run,
-            selection.parts,
-            selection.weights_only,
-            selection.steps,
-            allow_invalid,
-            dry_run,
-            options,
-            transport.retries,
+            location=run_location(source.address, source.run),
+            run_folder=(source.into or runs_root()) / source.run,
+            what=selection.parts,
+            weights_only=selection.weights_only,
+            steps=selection.steps,
+            allow_invalid=allow_invalid,
+            dry_run=dry_run,
+            options=options,
+            retries=transport.retries,
         )
         went_well = summarize(pull(task), json_output)
     if not went_well:

@@ -69,7 +69,7 @@ class PushSelection(Selection):
 
 @dataclass(frozen=True)
 class Destination:
-    """Of which run, and to where."""
+    """Which run is copied, and to where."""
 
     run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's name, or a part that no other has.")] = ""
     to: Annotated[str, typer.Option(help="Address; the run's folder is made in it, or where it says {run}.")] = ""
@@ -77,11 +77,11 @@ class Destination:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Of which run, from where, and where to."""
+class PullSource:
+    """Which run is fetched, from where, and where to."""
 
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run's full name.")]
-    source: Annotated[str, typer.Option("--from", help="Address that it was brought to.")]
+    address: Annotated[str, typer.Option("--from", help="Address that it was brought to.")]
     into: Annotated[
         Path | None, typer.Option(help=r"Folder of runs that its folder is made in \[default: the runs' root].")
     ] = None
