@@ -1,4 +1,4 @@
-"""Places that hold copies, by their addresses: file:///folder, s3://bucket/prefix, gs://bucket/prefix, hf://org/repo."""
+"""Locations that hold copies, by their addresses: `file:///folder`, `s3://bucket/prefix` and others."""
 
 import re
 from dataclasses import dataclass, replace
@@ -6,7 +6,13 @@ from pathlib import Path
 
 from megatron_patches.errors import TrainyardError
 
-SCHEMES = ("file", "s3", "gs", "hf")
+SCHEMES = {
+    "file": "file:///folder",
+    "s3": "s3://bucket/prefix",
+    "gs": "gs://bucket/prefix",
+    "hf": "hf://org/repo",
+}
+"""How an address of each kind of storage looks; `storage/SCHEME.py` holds the kind itself."""
 RUN = "{run}"
 """in an address it stands for the run's name; without it the name is added at the end"""
 _ADDRESS = re.compile(r"([a-z0-9]+)://(.*)")
@@ -36,9 +42,8 @@ def parse_location(text: str) -> Location:
     """
     found = _ADDRESS.fullmatch(text.strip())
     if found is None:
-        raise TrainyardError(
-            f"{text} is not an address: file:///folder, s3://bucket/prefix, gs://bucket/prefix or hf://org/repo"
-        )
+        *others, last = SCHEMES.values()
+        raise TrainyardError(f"{text} is not an address: {', '.join(others)} or {last}")
     scheme, path = found[1], found[2].rstrip("/")
     if scheme not in SCHEMES:
         raise TrainyardError(f"{text}: there is no storage {scheme}://; there are {', '.join(SCHEMES)}")

@@ -28,7 +28,7 @@ from megatron_patches.artefacts.inventory.removal import Retention, carry_out, p
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import Manifest, read_manifest, verify_files
 from megatron_patches.artefacts.storage import file as file_module
-from megatron_patches.artefacts.storage.transfer import Options
+from megatron_patches.artefacts.storage.retrying import Retries
 from megatron_patches.errors import TrainyardError
 from tests.small_artefacts import RUN, make_checkpoint
 from tools.commands.sync_to_hub.items import Choice
@@ -55,7 +55,7 @@ class Round:
     def sync(self, delete: bool = False) -> None:
         """Everything to the remote folder."""
         location = Location("file", str(self.remote / RUN))
-        task = Task(self.runs / RUN, location, Choice(), Options(pause=0.001))
+        task = Task(self.runs / RUN, location, Choice(), retries=Retries(pause=0.001))
         self.check_lines(list(push(task)))
         if delete:
             self.check_lines(list(read_back(task)))
@@ -64,7 +64,7 @@ class Round:
     def pull(self) -> None:
         """Everything back into another folder of runs."""
         location = Location("file", str(self.remote / RUN))
-        self.check_lines(list(pull(Pull(location, self.back / RUN, options=Options(pause=0.001)))))
+        self.check_lines(list(pull(Pull(location, self.back / RUN, retries=Retries(pause=0.001)))))
 
     def check_lines(self, lines: list[object]) -> None:
         """A problem that was said is not silent: the same again must then succeed."""

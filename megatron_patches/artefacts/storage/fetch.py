@@ -1,110 +1,113 @@
 """Copying one artefact from a store: into a folder of a temporary name, every file hashed, then one rename."""
 
-import os
 import shutil
 from pathlib import Path
 
-from megatron_patches.artefacts.manifest import FileRecord, Manifest, read_manifest, verify_files, write_manifest
+from megatron_patches.artefacts.manifest import (
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
 from megatron_patches.artefacts.storage.packing import INDEX, TAR, packed_files, unpack
-from megatron_patches.artefacts.storage.store import Store, TransientFailure
-from megatron_patches.artefacts.storage.transfer import MANIFEST, Options, Outcome, in_parallel, retried
-from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path
+from megatron_patches.artefacts.storage.store import AnotherArtefact, DamagedCopy, Store
+from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
+from megatron_patches.artefacts.unfinished import PULLING
+from megatron_patches.atomic_files import fsync_folder, hash_file
 from megatron_patches.errors import TrainyardError
 
+_FORMER_PULLING = ".pull.partial"
+"""suffix of a folder that an earlier version left"""
 
-def fetch_artefact(store: Store, place: str, manifest: Manifest, target: Path, options: Options) -> Outcome:
+
+def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, options: Options) -> TransferOutcome:
     """Brings an artefact, or the part of it that the manifest lists, from a store into a folder.
 
-    A pull that was interrupted left a folder `.pull.partial`; files in it that are right are not fetched again.
+    A pull that was interrupted left a folder `NAME.pulling`; files in it that are right are not fetched again.
 
     Raises:
-        TrainyardError: the folder holds another artefact, the copy is damaged, or a request failed at every try.
+        AnotherArtefact: the folder holds another one.
+        DamagedCopy: a file there is not what the manifest says.
+        TrainyardError: the folder is damaged, or a request failed.
     """
     if target.exists():
-        return _look_at_present(manifest, target)
-    partial = target.with_name(f"{target.name}.pull.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    missing = [file for file in manifest.files if not _is_right(partial / file.path, file)]
+        return _compare_present(manifest, target)
+    unfinished = _unfinished_folder(target)
+    missing = [file for file in manifest.files if not _is_right(unfinished / file.path, file)]
     try:
-        _fetch_files(store, place, missing, partial, options)
-        _complete(manifest, partial, target)
+        _fetch_files(store, prefix, missing, unfinished, options)
+        _complete(manifest, unfinished, target)
     except FileNotFoundError:
         if target.exists():  # another pull of the same artefact was first, and took the folder
-            return _look_at_present(manifest, target)
+            return _compare_present(manifest, target)
         raise
-    return Outcome("fetched", len(missing), sum(file.size for file in missing), "sha256 of its bytes")
+    return TransferOutcome("fetched", len(missing), sum(file.size for file in missing))
 
 
-def _look_at_present(manifest: Manifest, target: Path) -> Outcome:
+def _compare_present(manifest: Manifest, target: Path) -> TransferOutcome:
     present = read_manifest(target / MANIFEST)
     if present.id != manifest.id:
-        raise TrainyardError(
+        raise AnotherArtefact(
             f"{target} holds another {present.kind} ({present.id[:12]}); move it away, or pull elsewhere"
         )
     if problems := verify_files(present, target, hashes=False):
         raise TrainyardError(f"{'; '.join(problems)}. Move {target} away, then pull again")
-    if present.status.is_older_than(manifest.status):  # a copy that knows less takes back nothing that was said here
+    if present.status.is_older_than(manifest.status):  # an older status never replaces a newer one
         write_manifest(target / MANIFEST, manifest)
-        return Outcome("status renewed")
-    return Outcome("present")
+        return TransferOutcome("status renewed")
+    return TransferOutcome("present")
 
 
-def _fetch_files(store: Store, place: str, files: list[FileRecord], partial: Path, options: Options) -> None:
-    index = retried(lambda: store.read(f"{place}/{INDEX}"), options)
-    packed = packed_files(index)
+def _unfinished_folder(target: Path) -> Path:
+    folder = target.with_name(target.name + PULLING)
+    former = target.with_name(target.name + _FORMER_PULLING)
+    if former.is_dir() and not folder.exists():
+        try:
+            former.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another pull of the same artefact renamed it, or began anew
+                raise
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _fetch_files(store: Store, prefix: str, files: list[FileRecord], folder: Path, options: Options) -> None:
+    packed = packed_files(store.read(f"{prefix}/{INDEX}"))
     inside = [file for file in files if file.path in packed]
 
     def fetch(file: FileRecord) -> None:
-        retried(lambda: _fetch_one(store, f"{place}/{file.path}", partial / file.path, file, options), options)
+        store.fetch(f"{prefix}/{file.path}", folder / file.path, file, options.meter)
 
     alone = [file for file in files if file.path not in packed]
-    in_parallel([lambda file=file: fetch(file) for file in alone], options.parallel)  # type: ignore[misc]
+    in_parallel(fetch, alone, options.parallel)
     if not inside:
         return
-    tar = partial / TAR
+    tar = folder / TAR
     with tar.open("w+b") as content:
-        retried(lambda: store.receive(f"{place}/{TAR}", content, options.meter), options)
-    unpack(tar, partial, {file.path for file in inside})
+        store.receive(f"{prefix}/{TAR}", content, options.meter)
+    unpack(tar, folder, {file.path for file in inside})
     tar.unlink()
     for file in inside:
-        if not _is_right(partial / file.path, file):
-            raise TrainyardError(f"{store.location}/{place}/{TAR} is damaged at {file.path}; sync with --replace")
+        if not _is_right(folder / file.path, file):
+            raise DamagedCopy(f"{store.location}/{prefix}/{TAR} is damaged at {file.path}; sync with --replace")
 
 
-def _fetch_one(store: Store, path: str, target: Path, file: FileRecord, options: Options) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(target)
-    try:
-        with temporary.open("w+b") as content:
-            store.receive(path, content, options.meter)
-            content.flush()
-            os.fsync(content.fileno())
-        if hash_file(temporary) != (file.sha256, file.size):
-            raise TransientFailure(f"{store.location}/{path} is damaged, or was cut on the way")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _complete(manifest: Manifest, partial: Path, target: Path) -> None:
+def _complete(manifest: Manifest, folder: Path, target: Path) -> None:
     listed = {file.path for file in manifest.files}
-    for path in [path for path in partial.rglob("*") if path.is_file()]:
-        if path.relative_to(partial).as_posix() not in listed:
-            path.unlink(missing_ok=True)  # left by a pull that was killed
-    write_manifest(partial / MANIFEST, manifest)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        if path.relative_to(folder).as_posix() not in listed:
+            path.unlink(missing_ok=True)  # from a pull that was killed
+    write_manifest(folder / MANIFEST, manifest)
     try:
-        partial.rename(target)
+        folder.rename(target)
     except OSError:
         if not (target / MANIFEST).is_file():
             raise
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     fsync_folder(target.parent)
 
 
 def _is_right(path: Path, file: FileRecord) -> bool:
     return path.is_file() and path.stat().st_size == file.size and hash_file(path)[0] == file.sha256
-
-
-def receive_file(store: Store, path: str, target: Path, file: FileRecord, options: Options) -> None:
-    """One file that belongs to no artefact, such as a log; replaces what is there."""
-    retried(lambda: _fetch_one(store, path, target, file, options), options)

@@ -9,16 +9,19 @@ from typing import BinaryIO
 
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.storage.meter import Meter
+from megatron_patches.artefacts.storage.source import check_source
 from megatron_patches.artefacts.storage.store import (
-    DamagedSource,
+    AccessRefused,
     Entry,
+    NotThere,
+    StorageFull,
     Store,
+    TransferDiffers,
     TransientFailure,
     Upload,
     VanishedSource,
 )
 from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path, write_atomically
-from megatron_patches.errors import TrainyardError
 
 _CHUNK = 1 << 20  # what was just written is read back from the processor's cache: 8 MiB took a third longer
 _NOT_BY_KERNEL = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
@@ -36,19 +39,18 @@ class FolderStore(Store):
         self._lock = threading.Lock()
         self._not_durable: set[Path] = set()
 
-    def entries(self, folder: str) -> dict[str, Entry]:
-        root = self._root / folder if folder else self._root
+    def entries(self, prefix: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
-        waiting = [(str(root), "")]
+        waiting = [(str(self._root / prefix), "")]
         while waiting:
-            path, prefix = waiting.pop()
+            folder, inside = waiting.pop()
             try:
-                with os.scandir(path) as entries:
+                with os.scandir(folder) as entries:
                     for entry in entries:
                         if entry.is_dir():
-                            waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                            waiting.append((entry.path, f"{inside}{entry.name}/"))
                         elif not entry.name.endswith(".partial"):
-                            found[prefix + entry.name] = Entry(entry.stat().st_size)
+                            found[inside + entry.name] = Entry(entry.stat().st_size)
             except (FileNotFoundError, NotADirectoryError):
                 continue
         return found
@@ -74,9 +76,9 @@ class FolderStore(Store):
         temporary = temporary_path(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            found = _copy(upload, temporary, meter)
-            if found != upload.sha256:
-                _blame(upload, path)
+            if _copy(upload, temporary, meter) != upload.sha256:
+                check_source(upload)
+                raise TransferDiffers(f"the copy at {path} differs from what was copied")
             temporary.replace(target)
             with self._lock:
                 self._not_durable.add(target)
@@ -85,9 +87,9 @@ class FolderStore(Store):
         finally:
             temporary.unlink(missing_ok=True)
 
-    def settle(self, folder: str) -> None:
+    def commit(self, prefix: str) -> None:
         """Waits for the disk, once for all files: the manifest that vouches for them is written behind this."""
-        root = self._root / folder
+        root = self._root / prefix
         with self._lock:
             written = {path for path in self._not_durable if path.is_relative_to(root)}
         try:
@@ -107,29 +109,29 @@ class FolderStore(Store):
                     target.write(chunk)
                     meter.count(len(chunk))
         except FileNotFoundError:
-            raise TrainyardError(f"{self.location}/{path} is gone; sync it there again") from None
+            raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
 
     def delete(self, path: str) -> None:
         (self._root / path).unlink(missing_ok=True)
 
     def matches(self, path: str, entry: Entry, upload: Upload) -> bool:
-        return entry.size == upload.size and self.sha256(path, entry)[0] == upload.sha256
+        return entry.size == upload.size and self.sha256(path, entry) == upload.sha256
 
-    def sha256(self, path: str, entry: Entry) -> tuple[str, str]:
-        return hash_file(self._root / path)[0], "sha256 of its bytes"
+    def sha256(self, path: str, entry: Entry) -> str:
+        return hash_file(self._root / path)[0]
 
     def credentials(self) -> str:
         folder = next(path for path in (self._root, *self._root.parents) if path.exists())
         if not os.access(folder, os.W_OK):
-            raise TrainyardError(f"{self.location}: {folder} may not be written to; ask its owner, or name another")
+            raise AccessRefused(f"{self.location}: {folder} may not be written to; ask its owner, or name another")
         return f"file permissions: {folder} may be written to"
 
 
 def _explain(error: OSError, target: Path) -> Exception:
     if error.errno in _NO_SPACE:
-        return TrainyardError(f"{target}: {error.strerror}; free space there and sync again: it goes on")
+        return StorageFull(f"{target}: {error.strerror}; free space there and sync again: it goes on")
     if error.errno in _NOT_ALLOWED:
-        return TrainyardError(f"{target}: {error.strerror}; ask its owner for permission, or name another location")
+        return AccessRefused(f"{target}: {error.strerror}; ask its owner for permission, or name another location")
     return TransientFailure(f"{target}: {error.strerror}")
 
 
@@ -178,19 +180,4 @@ def _move(source: int, copy: int, offset: int, size: int) -> int:
         return os.pwrite(copy, os.pread(source, size, offset), offset)
 
 
-def _blame(upload: Upload, path: str) -> None:
-    """Says which side a wrong hash comes from."""
-    if not upload.local.exists():
-        raise VanishedSource(str(upload.local))
-    digest = hashlib.sha256()
-    with upload.local.open("rb") as file:
-        left = upload.size
-        while left and (chunk := file.read(min(_CHUNK, left))):
-            digest.update(chunk)
-            left -= len(chunk)
-    if digest.hexdigest() != upload.sha256:
-        raise DamagedSource(
-            f"{upload.local} is not what its manifest says (sha256 {digest.hexdigest()[:12]}, not "
-            f"{upload.sha256[:12]}); it was not copied. Restore it, or let the run write another checkpoint"
-        )
-    raise TransientFailure(f"the copy at {path} differs from what was copied")
+STORE = FolderStore

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.storage.object_store import ObjectStore, connection_failed, md5_of_parts
-from megatron_patches.artefacts.storage.store import TransientFailure
-from megatron_patches.errors import TrainyardError
+from megatron_patches.artefacts.storage.store import AccessRefused, NotThere, TransientFailure
 
 _HELP = "set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`"
 
 
 class GoogleStore(ObjectStore):
     """A bucket, or a part of one."""
+
+    package = "gcsfs"
 
     def _open(self) -> Any:
         # its other class asks for the kind of a bucket by gRPC, 60 s for one try where only HTTP passes
@@ -25,7 +26,7 @@ class GoogleStore(ObjectStore):
         try:
             return GCSFileSystem(skip_instance_cache=True, use_listings_cache=False, **token)
         except Exception as error:
-            raise TrainyardError(f"{self.location}: Google's client finds no credentials; {_HELP}") from error
+            raise AccessRefused(f"{self.location}: Google's client finds no credentials; {_HELP}") from error
 
     def _evidence(self, info: dict[str, Any]) -> dict[str, str]:
         stated = info.get("md5Hash")
@@ -37,13 +38,13 @@ class GoogleStore(ObjectStore):
     def _explain(self, error: Exception) -> Exception:
         code, text = _code_of(error), type(error).__name__
         if code == 401:
-            return TrainyardError(f"{self.location}: the credentials are not known, or have expired; {_HELP}")
+            return AccessRefused(f"{self.location}: the credentials are not known, or have expired; {_HELP}")
         if code == 403 or isinstance(error, PermissionError):
-            return TrainyardError(f"{self.location}: access denied; ask for permission, or {_HELP}")
+            return AccessRefused(f"{self.location}: access denied; ask for permission, or {_HELP}")
         if code == 404 or isinstance(error, FileNotFoundError):
-            return TrainyardError(f"{self.location}: there is no such bucket; make it, or correct the address")
+            return NotThere(f"{self.location}: there is no such bucket; make it, or correct the address")
         if text in ("RefreshError", "DefaultCredentialsError"):
-            return TrainyardError(f"{self.location}: the credentials have expired or are unknown; {_HELP}")
+            return AccessRefused(f"{self.location}: the credentials have expired or are unknown; {_HELP}")
         if code in (408, 429) or code >= 500 or connection_failed(error) or isinstance(error, (OSError, RuntimeError)):
             return TransientFailure(f"{self.location}: {code or text}")
         return error
@@ -66,3 +67,6 @@ def _code_of(error: BaseException | None) -> int:
             return int(code)
         error = error.__cause__ or error.__context__
     return 0
+
+
+STORE = GoogleStore

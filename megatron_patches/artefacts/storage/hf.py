@@ -1,6 +1,6 @@
 """hf://: repositories of the Hugging Face hub, through huggingface_hub, which finds its token by itself.
 
-Large files are sent one by one; they appear with the commit that `settle` makes, and the hub then states their sha256.
+Large files are sent one by one; `commit` makes them appear together, and the hub then states their sha256.
 A manifest is a commit of its own behind that.
 """
 
@@ -14,15 +14,16 @@ from typing import Any, BinaryIO
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.object_store import connection_failed
+from megatron_patches.artefacts.storage.source import check_source, first_bytes
 from megatron_patches.artefacts.storage.store import (
-    DamagedSource,
+    AccessRefused,
+    DamagedCopy,
     Entry,
+    NotThere,
     Store,
     TransientFailure,
     Upload,
-    VanishedSource,
 )
-from megatron_patches.errors import TrainyardError
 
 _READ = 4 << 20
 _HELP = "run `hf auth login`, or set HF_TOKEN"
@@ -30,6 +31,8 @@ _HELP = "run `hf auth login`, or set HF_TOKEN"
 
 class HubStore(Store):
     """A repository of models, or a folder in one; it is made, private, when something is first sent."""
+
+    package = "huggingface_hub"
 
     def __init__(self, location: Location) -> None:
         from huggingface_hub import HfApi
@@ -48,8 +51,8 @@ class HubStore(Store):
         self._pending: dict[str, tuple[Any, Upload]] = {}
         self._exists = False
 
-    def entries(self, folder: str) -> dict[str, Entry]:
-        root = self._full(folder)
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        root = self._full(prefix)
         try:
             found = list(
                 self._api.list_repo_tree(
@@ -74,13 +77,13 @@ class HubStore(Store):
     def write(self, path: str, content: bytes) -> None:
         from huggingface_hub import CommitOperationAdd
 
-        self._commit([CommitOperationAdd(self._full(path), content)], f"{path}")
+        self._make_commit([CommitOperationAdd(self._full(path), content)], path)
 
     def send(self, upload: Upload, path: str, meter: Meter) -> None:
         from huggingface_hub import CommitOperationAdd
 
         self._make_repository()
-        _check_source(upload)
+        check_source(upload)
         whole = upload.local.stat().st_size == upload.size
         # a path may travel by the hub's own chunked protocol; what must be held back or cut short is read here
         source: Any = str(upload.local) if whole and not meter.holds_back else _Beginning(upload, meter)
@@ -94,17 +97,17 @@ class HubStore(Store):
         with self._lock:
             self._pending[path] = (operation, upload)
 
-    def settle(self, folder: str) -> None:
+    def commit(self, prefix: str) -> None:
         with self._lock:
-            sent = {path: each for path, each in self._pending.items() if path.startswith(f"{folder}/")}
+            sent = {path: each for path, each in self._pending.items() if path.startswith(f"{prefix}/")}
         if not sent:
             return
-        self._commit([operation for operation, _ in sent.values()], f"{folder}: {len(sent)} files")
-        there = self.entries(folder)
+        self._make_commit([operation for operation, _ in sent.values()], f"{prefix}: {len(sent)} files")
+        entries = self.entries(prefix)
         for path, (_, upload) in sent.items():
-            entry = there.get(path.removeprefix(f"{folder}/"))
+            entry = entries.get(path.removeprefix(f"{prefix}/"))
             if entry is None or not self.matches(path, entry, upload):
-                raise TrainyardError(f"{self.location}/{path} is not what was sent, as the hub states it; sync again")
+                raise DamagedCopy(f"{self.location}/{path} is not what was sent, as the hub states it; sync again")
         with self._lock:
             for path in sent:
                 del self._pending[path]
@@ -114,7 +117,7 @@ class HubStore(Store):
         try:
             self._fetch(path, target, meter)
         except FileNotFoundError:
-            raise TrainyardError(f"{self.location}/{path} is gone; sync it there again") from None
+            raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
         except TransientFailure:
             target.seek(start)
             target.truncate()
@@ -123,8 +126,12 @@ class HubStore(Store):
     def delete(self, path: str) -> None:
         from huggingface_hub import CommitOperationDelete
 
-        if self.read(path) is not None:
-            self._commit([CommitOperationDelete(self._full(path))], f"{path} removed")
+        try:
+            exists = self._api.file_exists(self._repository, self._full(path), revision=self._revision)
+        except Exception as error:
+            raise self._explain(error) from error
+        if exists:
+            self._make_commit([CommitOperationDelete(self._full(path))], f"{path} removed")
 
     def matches(self, path: str, entry: Entry, upload: Upload) -> bool:
         if entry.size != upload.size:
@@ -133,17 +140,16 @@ class HubStore(Store):
             return entry.evidence["sha256"] == upload.sha256
         return entry.evidence.get("git") == _git_hash(upload.local, upload.size)
 
-    def sha256(self, path: str, entry: Entry) -> tuple[str, str]:
+    def sha256(self, path: str, entry: Entry) -> str:
         if "sha256" in entry.evidence:
-            return entry.evidence["sha256"], "sha256 that the hub states"
-        content = self.read(path)
-        return hashlib.sha256(content or b"").hexdigest(), "sha256 of its bytes"
+            return entry.evidence["sha256"]
+        return hashlib.sha256(self.read(path) or b"").hexdigest()
 
     def credentials(self) -> str:
         from huggingface_hub import constants, get_token
 
         if get_token() is None:
-            raise TrainyardError(f"{self.location}: huggingface_hub finds no token; {_HELP}")
+            raise AccessRefused(f"{self.location}: huggingface_hub finds no token; {_HELP}")
         named = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), None)
         source = f"environment variable {named}" if named else f"file {constants.HF_TOKEN_PATH}"
         try:
@@ -167,7 +173,7 @@ class HubStore(Store):
                 raise FileNotFoundError(path) from None
             raise self._explain(error) from error
 
-    def _commit(self, operations: list[Any], message: str) -> None:
+    def _make_commit(self, operations: list[Any], message: str) -> None:
         self._make_repository()
         try:
             self._api.create_commit(
@@ -190,15 +196,13 @@ class HubStore(Store):
         return "/".join(part for part in (self._folder, path) if part)
 
     def _explain(self, error: Exception) -> Exception:
-        if isinstance(error, (TrainyardError, TransientFailure)):
-            return error
         status = getattr(getattr(error, "response", None), "status_code", 0) or 0
         if status == 401 or type(error).__name__ == "LocalTokenNotFoundError":
-            return TrainyardError(f"{self.location}: the hub refuses the token, or it has expired; {_HELP}")
+            return AccessRefused(f"{self.location}: the hub refuses the token, or it has expired; {_HELP}")
         if status == 403:
-            return TrainyardError(f"{self.location}: the token may not do this; take one with write access, or {_HELP}")
+            return AccessRefused(f"{self.location}: the token may not do this; take one with write access, or {_HELP}")
         if status == 404:
-            return TrainyardError(f"{self.location}: there is no such repository or revision; correct the address")
+            return NotThere(f"{self.location}: there is no such repository or revision; correct the address")
         if status in (408, 409, 412, 429) or status >= 500 or connection_failed(error):
             return TransientFailure(f"{self.location}: {status or type(error).__name__}")
         if isinstance(error, (RuntimeError, OSError)):
@@ -239,22 +243,6 @@ class _Beginning(io.BufferedIOBase):
         super().close()
 
 
-def _check_source(upload: Upload) -> None:
-    digest, left = hashlib.sha256(), upload.size
-    try:
-        with upload.local.open("rb") as file:
-            while left and (chunk := file.read(min(_READ, left))):
-                digest.update(chunk)
-                left -= len(chunk)
-    except FileNotFoundError:
-        raise VanishedSource(str(upload.local)) from None
-    if digest.hexdigest() != upload.sha256:
-        raise DamagedSource(
-            f"{upload.local} is not what its manifest says (sha256 {digest.hexdigest()[:12]}, not "
-            f"{upload.sha256[:12]}); it was not copied. Restore it"
-        )
-
-
 def _entry(file: Any) -> Entry:
     evidence = {"sha256": file.lfs.sha256} if file.lfs is not None else {"git": file.blob_id}
     return Entry(int(file.size), evidence)
@@ -262,11 +250,9 @@ def _entry(file: Any) -> Entry:
 
 def _git_hash(local: Path, size: int) -> str:
     """The name that git gives a file's content."""
-    digest, left = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False), size
-    with local.open("rb") as file:
-        while left and (chunk := file.read(min(_READ, left))):
-            digest.update(chunk)
-            left -= len(chunk)
+    digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    for chunk in first_bytes(local, size):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -274,3 +260,6 @@ def _is_missing(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or type(error).__name__ in (
         "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
     )  # fmt: skip
+
+
+STORE = HubStore

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.manifest import FileRecord
-from megatron_patches.artefacts.storage.fetch import receive_file
-from megatron_patches.artefacts.storage.store import Store, Upload
-from megatron_patches.artefacts.storage.transfer import Options, Outcome, in_parallel, retried
+from megatron_patches.artefacts.storage.source import first_bytes
+from megatron_patches.artefacts.storage.store import DamagedCopy, Store, Upload
+from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
 from megatron_patches.errors import TrainyardError
 
 INDEX = "index.json"
-_CHUNK = 4 << 20
 
 
 @dataclass(frozen=True)
-class _Grown:
+class _Snapshot:
     """A file as it was found."""
 
     record: FileRecord
@@ -31,47 +30,49 @@ class _Grown:
     local: Path
 
 
-def send_loose(store: Store, place: str, folder: Path, files: Sequence[Path], options: Options) -> Outcome:
-    """Brings files of a folder to a place of a store; files that are gone here stay there.
+def send_loose(store: Store, prefix: str, folder: Path, files: Sequence[Path], options: Options) -> TransferOutcome:
+    """Brings files of a folder to a prefix of a store; files that are gone here stay there.
 
     Raises:
-        TrainyardError: a request failed at every try.
+        DamagedCopy: the index there cannot be read.
+        TrainyardError: a request failed.
     """
-    index = read_index(store, place, options)
-    entries = retried(lambda: store.entries(place), options)
-    grown = [found for path in files if (found := _look(path, folder, index)) is not None]
+    index = read_index(store, prefix)
+    entries = store.entries(prefix)
+    snapshots = [found for path in files if (found := _snapshot(path, folder, index)) is not None]
     missing = [
         each
-        for each in grown
+        for each in snapshots
         if index.get(each.record.path, {}).get("sha256") != each.record.sha256
         or each.record.path not in entries
         or entries[each.record.path].size != each.record.size
     ]
 
-    def send(each: _Grown) -> None:
+    def send(each: _Snapshot) -> None:
         upload = Upload(each.local, each.record.size, each.record.sha256)
-        retried(lambda: store.send(upload, f"{place}/{each.record.path}", options.meter), options)
+        store.send(upload, f"{prefix}/{each.record.path}", options.meter)
 
-    in_parallel([lambda each=each: send(each) for each in missing], options.parallel)  # type: ignore[misc]
+    in_parallel(send, missing, options.parallel)
     if missing:
-        retried(lambda: store.settle(place), options)
+        store.commit(prefix)
         index |= {
             each.record.path: {"size": each.record.size, "sha256": each.record.sha256, "modified": each.modified}
-            for each in grown
+            for each in snapshots
         }
         content = (json.dumps({"files": index}, indent=1, sort_keys=True) + "\n").encode()
-        retried(lambda: store.write(f"{place}/{INDEX}", content), options)
+        store.write(f"{prefix}/{INDEX}", content)
     moved = sum(each.record.size for each in missing)
-    return Outcome("sent" if missing else "present", len(missing), moved, "as sent")
+    return TransferOutcome("sent" if missing else "present", len(missing), moved)
 
 
-def fetch_loose(store: Store, place: str, folder: Path, options: Options) -> Outcome:
-    """Brings the files of a place into a folder; a file here that is longer than the copy, and begins as it, stays.
+def fetch_loose(store: Store, prefix: str, folder: Path, options: Options) -> TransferOutcome:
+    """Brings files beneath a prefix into a folder; one here that is longer than its copy, and begins as it, stays.
 
     Raises:
-        TrainyardError: a file here is another one, a copy is damaged, or a request failed at every try.
+        DamagedCopy: a copy or the index there is damaged.
+        TrainyardError: a file here is another one, or a request failed.
     """
-    index = read_index(store, place, options)
+    index = read_index(store, prefix)
     missing = [
         FileRecord(path=path, size=facts["size"], sha256=facts["sha256"])
         for path, facts in index.items()
@@ -80,18 +81,22 @@ def fetch_loose(store: Store, place: str, folder: Path, options: Options) -> Out
     for file in missing:
         local = folder / file.path
         if local.exists() and local.stat().st_size >= file.size:
-            raise TrainyardError(f"{local} differs from its copy at {store.location}/{place}; move it away, then pull")
-    actions = [
-        lambda file=file: receive_file(store, f"{place}/{file.path}", folder / file.path, file, options)
-        for file in missing
-    ]
-    in_parallel(actions, options.parallel)
-    return Outcome("fetched" if missing else "present", len(missing), sum(file.size for file in missing))
+            raise TrainyardError(f"{local} differs from its copy at {store.location}/{prefix}; move it away, then pull")
+
+    def fetch(file: FileRecord) -> None:
+        store.fetch(f"{prefix}/{file.path}", folder / file.path, file, options.meter)
+
+    in_parallel(fetch, missing, options.parallel)
+    return TransferOutcome("fetched" if missing else "present", len(missing), sum(file.size for file in missing))
 
 
-def read_index(store: Store, place: str, options: Options) -> dict[str, dict[str, Any]]:
-    """What the index at a place says of each file; empty where there is none."""
-    content = retried(lambda: store.read(f"{place}/{INDEX}"), options)
+def read_index(store: Store, prefix: str) -> dict[str, dict[str, Any]]:
+    """The index beneath a prefix, a record for each file; empty where there is none.
+
+    Raises:
+        DamagedCopy: it cannot be read.
+    """
+    content = store.read(f"{prefix}/{INDEX}")
     if content is None:
         return {}
     try:
@@ -99,13 +104,13 @@ def read_index(store: Store, place: str, options: Options) -> dict[str, dict[str
         for path, facts in files.items():
             FileRecord(path=path, size=facts["size"], sha256=facts["sha256"])
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainyardError(
-            f"{store.location}/{place}/{INDEX} is damaged ({error}); remove it there, then sync again"
+        raise DamagedCopy(
+            f"{store.location}/{prefix}/{INDEX} is damaged ({error}); remove it there, then sync again"
         ) from None
     return files
 
 
-def _look(path: Path, folder: Path, index: dict[str, dict[str, Any]]) -> _Grown | None:
+def _snapshot(path: Path, folder: Path, index: dict[str, dict[str, Any]]) -> _Snapshot | None:
     """None for a file that vanished since it was listed."""
     try:
         status = path.stat()
@@ -120,17 +125,16 @@ def _look(path: Path, folder: Path, index: dict[str, dict[str, Any]]) -> _Grown 
         if found is None:
             return None
         sha256 = found
-    return _Grown(FileRecord(path=name, size=status.st_size, sha256=sha256), status.st_mtime_ns, path)
+    return _Snapshot(FileRecord(path=name, size=status.st_size, sha256=sha256), status.st_mtime_ns, path)
 
 
 def _beginning(path: Path, size: int) -> str | None:
     """Hash of the first bytes of a file; None where it has fewer, or is not there."""
-    digest, left = hashlib.sha256(), size
+    digest, found = hashlib.sha256(), 0
     try:
-        with path.open("rb") as file:
-            while left and (chunk := file.read(min(_CHUNK, left))):
-                digest.update(chunk)
-                left -= len(chunk)
+        for chunk in first_bytes(path, size):
+            digest.update(chunk)
+            found += len(chunk)
     except FileNotFoundError:
         return None
-    return None if left else digest.hexdigest()
+    return digest.hexdigest() if found == size else None

@@ -16,7 +16,9 @@ from megatron_patches.artefacts.storage.meter import Meter, MeteredFile
 from megatron_patches.artefacts.storage.store import (
     DamagedSource,
     Entry,
+    NotThere,
     Store,
+    TransferDiffers,
     TransientFailure,
     Upload,
     VanishedSource,
@@ -52,8 +54,8 @@ class ObjectStore(Store):
     def _expected(self, local: Path, size: int, stated: dict[str, str]) -> dict[str, str]:
         """What the server would state of a local file's content."""
 
-    def entries(self, folder: str) -> dict[str, Entry]:
-        root = self._full(folder)
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        root = self._full(prefix)
 
         def look() -> dict[str, Any]:
             self._filesystem.invalidate_cache()
@@ -81,13 +83,13 @@ class ObjectStore(Store):
     def write(self, path: str, content: bytes) -> None:
         self._try(lambda: self._filesystem.pipe_file(self._full(path), content))
         if self._try(lambda: self._filesystem.cat_file(self._full(path))) != content:
-            raise TransientFailure(f"{self.location}/{path} does not read back as it was written")
+            raise TransferDiffers(f"{self.location}/{path} does not read back as it was written")
 
     def send(self, upload: Upload, path: str, meter: Meter) -> None:
         self._try(lambda: self._send(upload, self._full(path), meter))
         entry = self._stat(path)
         if entry is None or not self.matches(path, entry, upload):
-            raise TransientFailure(f"{self.location}/{path} is not what was sent")
+            raise TransferDiffers(f"{self.location}/{path} is not what was sent")
 
     def _send(self, upload: Upload, full: str, meter: Meter) -> None:
         digest, sent = hashlib.sha256(), 0
@@ -109,7 +111,7 @@ class ObjectStore(Store):
                     )
                 target.close()
             except BaseException:
-                _give_up(target)
+                _abort(target)
                 raise
 
     def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
@@ -121,7 +123,7 @@ class ObjectStore(Store):
                         target.write(chunk)
                         meter.count(len(chunk))
             except FileNotFoundError:
-                raise TrainyardError(f"{self.location}/{path} is gone; sync it there again") from None
+                raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
             except Exception:
                 target.seek(start)
                 target.truncate()
@@ -144,9 +146,9 @@ class ObjectStore(Store):
         expected = self._expected(upload.local, upload.size, entry.evidence)
         if expected and all(entry.evidence.get(name) == value for name, value in expected.items()):
             return True
-        return self.sha256(path, entry)[0] == upload.sha256
+        return self.sha256(path, entry) == upload.sha256
 
-    def sha256(self, path: str, entry: Entry) -> tuple[str, str]:
+    def sha256(self, path: str, entry: Entry) -> str:
         def read() -> str:
             digest = hashlib.sha256()
             with self._filesystem.open(self._full(path), "rb", block_size=_READ, cache_type="readahead") as source:
@@ -154,7 +156,7 @@ class ObjectStore(Store):
                     digest.update(chunk)
             return digest.hexdigest()
 
-        return self._try(read), "sha256 of its bytes"
+        return self._try(read)
 
     def _stat(self, path: str) -> Entry | None:
         def look() -> Entry | None:
@@ -200,7 +202,7 @@ def md5_of_parts(local: Path, size: int, part: int) -> tuple[str, str, int]:
     return whole.hexdigest(), parts.hexdigest(), count
 
 
-def _give_up(target: Any) -> None:
+def _abort(target: Any) -> None:
     """Ends an upload without making the object appear."""
     target.closed = True  # closing would finish it
     with suppress(Exception):  # the server forgets parts by itself; the first error is the one to show

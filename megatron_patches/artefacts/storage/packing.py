@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_patches.artefacts.manifest import FileRecord
-from megatron_patches.artefacts.storage.store import DamagedSource, Upload, VanishedSource
+from megatron_patches.artefacts.storage.store import DamagedCopy, DamagedSource, Upload, VanishedSource
 from megatron_patches.atomic_files import hash_file
-from megatron_patches.errors import TrainyardError
 
 TAR = "packed.tar"
 INDEX = "packed.json"
@@ -21,6 +20,7 @@ def write_tar(target: Path, folder: Path, files: Sequence[FileRecord]) -> Upload
     """Packs files of a folder, by name, without owners and times.
 
     Raises:
+        VanishedSource: a file was removed meanwhile.
         DamagedSource: a file is not what its record says.
     """
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -52,7 +52,7 @@ def unpack(tar: Path, folder: Path, wanted: set[str]) -> list[str]:
     """Takes the wanted files out of a tar; returns those that it had.
 
     Raises:
-        TrainyardError: it is no tar.
+        DamagedCopy: it is no tar.
     """
     found = []
     try:
@@ -62,5 +62,5 @@ def unpack(tar: Path, folder: Path, wanted: set[str]) -> list[str]:
                     archive.extract(member, folder, filter="data")
                     found.append(member.name)
     except tarfile.TarError as error:
-        raise TrainyardError(f"{tar.name} is damaged ({error}); sync the artefact again, with --replace") from None
+        raise DamagedCopy(f"{tar.name} is damaged ({error}); sync the artefact again, with --replace") from None
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.storage.object_store import PART, ObjectStore, connection_failed, md5_of_parts
-from megatron_patches.artefacts.storage.store import TransientFailure
+from megatron_patches.artefacts.storage.store import AccessRefused, NotThere, TransientFailure
 from megatron_patches.errors import TrainyardError
 
 _REFUSED = {"AccessDenied", "403", "AllAccessDisabled"}
@@ -16,6 +16,8 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRef
 
 class S3Store(ObjectStore):
     """A bucket, or a part of one."""
+
+    package = "s3fs"
 
     def _open(self) -> Any:
         import s3fs
@@ -39,15 +41,20 @@ class S3Store(ObjectStore):
     def _explain(self, error: Exception) -> Exception:
         code, text = _code_of(error), type(error).__name__
         if code in _EXPIRED:
-            return TrainyardError(f"{self.location}: the credentials have expired ({code}); renew them and sync again")
+            return AccessRefused(f"{self.location}: the credentials have expired ({code}); renew them and sync again")
         if code in _UNKNOWN:
-            return TrainyardError(f"{self.location}: the server does not know these credentials ({code}); {_HELP}")
+            return AccessRefused(f"{self.location}: the server does not know these credentials ({code}); {_HELP}")
+        if code == "400":  # the answer to a HEAD has no text that names the reason; the same again gets the same
+            return AccessRefused(
+                f"{self.location}: the server refuses the request (400), as it does where credentials have expired or "
+                f"the region is another; renew them and sync again, or {_HELP}"
+            )
         if code in _REFUSED or isinstance(error, PermissionError):
-            return TrainyardError(f"{self.location}: access denied; ask for permission, or {_HELP}")
+            return AccessRefused(f"{self.location}: access denied; ask for permission, or {_HELP}")
         if code in ("NoSuchBucket", "404") or isinstance(error, FileNotFoundError):
-            return TrainyardError(f"{self.location}: there is no such bucket; make it, or correct the address")
+            return NotThere(f"{self.location}: there is no such bucket; make it, or correct the address")
         if text == "NoCredentialsError":
-            return TrainyardError(f"{self.location}: the AWS client finds no credentials; {_HELP}")
+            return AccessRefused(f"{self.location}: the AWS client finds no credentials; {_HELP}")
         if text in ("ParamValidationError", "InvalidRegionError", "ProfileNotFound"):
             return TrainyardError(f"{self.location}: the AWS client refuses its settings ({text}); {_HELP}")
         if code.startswith("5") or code in _BUSY or connection_failed(error) or type(error).__module__ in _WIRE:
@@ -61,22 +68,25 @@ class S3Store(ObjectStore):
 
         found = botocore.session.get_session().get_credentials()
         if found is None:
-            raise TrainyardError(f"{self.location}: the AWS client finds no credentials; {_HELP}")
+            raise AccessRefused(f"{self.location}: the AWS client finds no credentials; {_HELP}")
         self.entries("")
-        return f"AWS client: {_WORDS.get(found.method, found.method)}; the bucket can be listed"
+        return f"AWS client: {_SOURCES.get(found.method, found.method)}; the bucket can be listed"
 
 
 _HELP = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run `aws configure`"
 _BUSY = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "BadDigest", "RequestTimeTooSkewed"}
 _WIRE = ("botocore.exceptions", "aiobotocore.httpchecksum", "botocore.httpchecksum")
-_WORDS = {"env": "environment variables", "shared-credentials-file": "~/.aws/credentials", "iam-role": "IAM role"}
+_SOURCES = {"env": "environment variables", "shared-credentials-file": "~/.aws/credentials", "iam-role": "IAM role"}
 
 
 def _code_of(error: BaseException | None) -> str:
-    """The server's own word for what went wrong: s3fs turns its answer into an OSError."""
+    """The server's own code for what went wrong: s3fs turns its answer into an OSError."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
         error = error.__cause__ or error.__context__
     return ""
+
+
+STORE = S3Store

@@ -1,28 +1,56 @@
-"""What every storage can do; one module for each scheme does it."""
+"""What every kind of storage can do, and how it fails; `open.py` picks the kind by an address's scheme."""
 
-import importlib.util
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.manifest import FileRecord
 from megatron_patches.artefacts.storage.meter import Meter
+from megatron_patches.atomic_files import hash_file, temporary_path
 from megatron_patches.errors import TrainyardError
-
-_NEEDS = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 
 
 class TransientFailure(Exception):
     """Something that may go better at the next try: a connection that broke, a server that was busy."""
 
 
-class DamagedSource(TrainyardError):
-    """A file that is to be copied is not what its manifest says."""
+class TransferDiffers(TransientFailure):
+    """The bytes that arrived are not those that were to be copied: the next try may bring the right ones."""
 
 
 class VanishedSource(Exception):
     """A file that is to be copied was removed meanwhile."""
+
+
+class DamagedSource(TrainyardError):
+    """A file that is to be copied is not what its manifest says."""
+
+
+class DamagedCopy(TrainyardError):
+    """A file at a location is not what its manifest says."""
+
+
+class NotThere(TrainyardError):
+    """A bucket, an artefact or a file is missing at a location."""
+
+
+class AnotherArtefact(TrainyardError):
+    """Where an artefact is to lie, lies another one."""
+
+
+class AccessRefused(TrainyardError):
+    """Credentials are missing, unknown or expired, or do not allow what was asked for."""
+
+
+class StorageFull(TrainyardError):
+    """A location has no space left."""
+
+
+class StorageUnavailable(TrainyardError):
+    """A location failed at every try."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +69,25 @@ class Entry:
 
     size: int
     evidence: dict[str, str] = field(default_factory=dict)
-    """what the storage itself says of the content: sha256, md5, git"""
+    """what the storage itself states of the content: sha256, md5, git"""
 
 
 class Store(ABC):
     """One location. Paths are relative to it, with forward slashes. Methods may be called from several threads.
 
-    Every method raises `TransientFailure` for what is worth another try, and TrainyardError for what is not.
+    Each method may be called again after it failed. It raises `TransientFailure` for what is worth another try, and a
+    TrainyardError for what is not: `NotThere`, `AccessRefused`, `StorageFull`, `DamagedCopy` or `DamagedSource`.
     """
+
+    package: ClassVar[str | None] = None
+    """the client library, of the extra `storage`"""
 
     def __init__(self, location: Location) -> None:
         self.location = location
 
     @abstractmethod
-    def entries(self, folder: str) -> dict[str, Entry]:
-        """Every file beneath a folder by its path from there; empty where there is none."""
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        """Every file beneath a prefix by its path from there; empty where there is none."""
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
@@ -67,11 +99,34 @@ class Store(ABC):
 
     @abstractmethod
     def send(self, upload: Upload, path: str, meter: Meter) -> None:
-        """Copies a file there. It appears whole or not at all, and was compared before this returns, or by `settle`."""
+        """Copies a file there. It appears whole or not at all, and is compared before this returns, or by `commit`.
+
+        Raises:
+            VanishedSource: it was removed here meanwhile.
+        """
+
+    def commit(self, prefix: str) -> None:
+        """Makes everything that was sent beneath a prefix appear, and durable; some storages did that already."""
+        return
 
     @abstractmethod
     def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
-        """Copies a file from there."""
+        """Appends a file from there to an open one. After a TransientFailure the target is as it was."""
+
+    def fetch(self, path: str, target: Path, expected: FileRecord, meter: Meter) -> None:
+        """Copies a file from there. It replaces the target whole, compared and durable, or not at all."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(target)
+        try:
+            with temporary.open("w+b") as content:
+                self.receive(path, content, meter)
+                content.flush()
+                os.fsync(content.fileno())
+            if hash_file(temporary) != (expected.sha256, expected.size):
+                raise TransferDiffers(f"{self.location}/{path} is damaged, or was cut on the way")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -82,41 +137,13 @@ class Store(ABC):
         """Whether a file there has the content of one here, by the storage's own evidence, or by reading it."""
 
     @abstractmethod
-    def sha256(self, path: str, entry: Entry) -> tuple[str, str]:
-        """Hash of a file there and how it is known: as the storage states it, or from reading the file."""
-
-    def settle(self, folder: str) -> None:
-        """Makes everything that was sent to a folder appear; storages where that happened already do nothing."""
-        return
+    def sha256(self, path: str, entry: Entry) -> str:
+        """Hash of a file there, as the storage states it, or from reading the file."""
 
     @abstractmethod
     def credentials(self) -> str:
-        """Where the client found its credentials, never what they are; and whether they open the location."""
+        """Where the client found its credentials, never what they are.
 
-
-def open_store(location: Location) -> Store:
-    """The storage of a location; its client is imported now.
-
-    Raises:
-        TrainyardError: the client is not installed.
-    """
-    if (package := _NEEDS.get(location.scheme)) and importlib.util.find_spec(package) is None:
-        raise TrainyardError(
-            f"{location}: {location.scheme}:// needs {package}, which the extra `storage` brings: "
-            "pip install -c constraints.txt -e .[storage]"
-        )
-    if location.scheme == "file":
-        from megatron_patches.artefacts.storage.file import FolderStore
-
-        return FolderStore(location)
-    if location.scheme == "s3":
-        from megatron_patches.artefacts.storage.s3 import S3Store
-
-        return S3Store(location)
-    if location.scheme == "gs":
-        from megatron_patches.artefacts.storage.gs import GoogleStore
-
-        return GoogleStore(location)
-    from megatron_patches.artefacts.storage.hf import HubStore
-
-    return HubStore(location)
+        Raises:
+            AccessRefused: there are none, or they do not open the location.
+        """

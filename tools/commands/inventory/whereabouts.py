@@ -8,8 +8,8 @@ from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder, now,
 from megatron_patches.artefacts.inventory.names import resolve_artefact, resolve_run
 from megatron_patches.artefacts.inventory.verification import verify_artefact
 from megatron_patches.artefacts.location import parse_location, run_location
-from megatron_patches.artefacts.storage.store import open_store
-from megatron_patches.artefacts.storage.transfer import Options, check_artefact
+from megatron_patches.artefacts.storage.open import open_store
+from megatron_patches.artefacts.storage.transfer import check_artefact
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
 from tools.run_views.views import Yard
@@ -163,6 +163,6 @@ def _check(yard: Yard, place: Place) -> list[str]:
         return verify_artefact(yard.catalogue, place.artefact).problems
     store = open_store(parse_location(place.copy.location))
     try:
-        return check_artefact(store, place.copy.name, place.copy.id, Options())
+        return check_artefact(store, place.copy.name, place.copy.id)
     except TrainyardError as error:
         return [str(error)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from megatron_patches.artefacts.location import Location
-from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, write_manifest
+from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, build_manifest, write_manifest
 from megatron_patches.artefacts.storage.file import FolderStore
 from megatron_patches.artefacts.storage.transfer import Options, send_artefact
 from megatron_patches.atomic_files import HashingWriter
@@ -74,7 +74,7 @@ def _make(folder: Path, number: int, size: int) -> Manifest:
                 file.write(block[: size - file.size])
         files.append(FileRecord(path=file.path.name, size=file.size, sha256=file.sha256))
     manifest = build_manifest("checkpoint", files, {"step": 1}, command="tools/sync-to-hub bench")
-    write_manifest(folder / "manifest.json", manifest)
+    write_manifest(folder / MANIFEST, manifest)
     return manifest
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from megatron_patches.artefacts.inventory.annotations import Said
 from megatron_patches.artefacts.location import run_location
+from megatron_patches.artefacts.storage.retrying import DEFAULT_RETRIES, Retries
 from megatron_patches.artefacts.storage.transfer import Options
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.config import RunConfig
@@ -14,7 +15,9 @@ from tools.commands.sync_to_hub.run import Task
 from tools.run_views.state import derive_state
 
 
-def due_tasks(checkout: Path, runs: Path, names: list[str], options: Options) -> tuple[list[Task], list[str]]:
+def due_tasks(
+    checkout: Path, runs: Path, names: list[str], options: Options, retries: Retries = DEFAULT_RETRIES
+) -> tuple[list[Task], list[str]]:
     """A task for each location of each launched run, and what was wrong with runs that are passed over.
 
     The file under train/ decides, so that a location added today holds for a run that was launched last week; of a run
@@ -33,7 +36,7 @@ def due_tasks(checkout: Path, runs: Path, names: list[str], options: Options) ->
             problems.append(f"{name}: {error}")
             continue
         if config is not None:
-            tasks += [_task(folder, location, options) for location in config.storage.locations]
+            tasks += [_task(folder, location, options, retries) for location in config.storage.locations]
     return tasks, problems
 
 
@@ -43,8 +46,8 @@ def _config(file: Path | None, folder: Path) -> RunConfig | None:
     return load_resolved(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
 
 
-def _task(folder: Path, location: LocationConfig, options: Options) -> Task:
+def _task(folder: Path, location: LocationConfig, options: Options, retries: Retries) -> Task:
     state = derive_state(folder, Said([], [], {}, None), {})
     last = state.step if state.word == "finished" else None
     choice = Choice(what=tuple(location.what), policy=location, last_step=last)
-    return Task(folder, run_location(location.to, folder.name), choice, options)
+    return Task(folder, run_location(location.to, folder.name), choice, options, retries)

@@ -11,7 +11,7 @@ from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
 from megatron_patches.artefacts.inventory.scan import list_folder
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_name, weights_of
-from megatron_patches.artefacts.manifest import Manifest, read_manifest
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.storage_config import LocationConfig
 
@@ -26,7 +26,7 @@ class Item:
     """One artefact, or the weights of one, to be copied."""
 
     name: str
-    """its place at a location: checkpoints/step-0000001000"""
+    """its prefix at a location: checkpoints/step-0000001000"""
     folder: Path
     """of its files here"""
     manifest: Manifest
@@ -44,7 +44,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the words of a command line choose."""
+    """What a command line chooses of a run."""
 
     what: Sequence[str] = ("checkpoints",)
     weights_only: bool = False
@@ -102,7 +102,7 @@ def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
     for shelf in {shelf for shelves in _SHELVES.values() for shelf in shelves}:
         for folder in _artefact_folders(run_folder / shelf):
             try:
-                manifest = read_manifest(folder / "manifest.json")
+                manifest = read_manifest(folder / MANIFEST)
                 if manifest.status.state == "invalid" or files_folder(folder) is None:
                     found[manifest.id] = manifest
             except TrainyardError:
@@ -138,9 +138,9 @@ def _artefact_folders(shelf: Path) -> list[Path]:
 
 
 def _item(part: str, folder: Path, choice: Choice) -> Item | None:
-    manifest = read_manifest(folder / "manifest.json")
-    place = files_folder(folder)
-    if place is None or manifest.status.state == "invalid":
+    manifest = read_manifest(folder / MANIFEST)
+    files = files_folder(folder)
+    if files is None or manifest.status.state == "invalid":
         return None
     name = folder.name
     as_weights = False
@@ -152,10 +152,10 @@ def _item(part: str, folder: Path, choice: Choice) -> Item | None:
     copied = weights_of(manifest) if as_weights else manifest
     if as_weights and manifest.facts.get("content") != "weights":
         name = weights_name(name)
-        if name != folder.name and (folder.parent / name / "manifest.json").is_file():
-            return None  # the run saved this step's weights by themselves: they are what lies in that place
+        if name != folder.name and (folder.parent / name / MANIFEST).is_file():
+            return None  # the run saved this step's weights by themselves: they are what lies under that name
     whole = copied.id == manifest.id
-    return Item(f"{part}/{name}", place, copied, manifest.id, whole, folder)
+    return Item(f"{part}/{name}", files, copied, manifest.id, whole, folder)
 
 
 def _wanted_as(manifest: Manifest, folder: Path, choice: Choice) -> str | None:

@@ -8,10 +8,13 @@ from pathlib import Path
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_name, weights_of
 from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.storage.fetch import fetch_artefact
 from megatron_patches.artefacts.storage.loose import INDEX, fetch_loose
-from megatron_patches.artefacts.storage.store import Store, open_store
-from megatron_patches.artefacts.storage.transfer import MANIFEST, Options, Outcome, remote_manifest, retried
+from megatron_patches.artefacts.storage.open import open_store
+from megatron_patches.artefacts.storage.retrying import Retries
+from megatron_patches.artefacts.storage.store import NotThere, Store
+from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, remote_manifest
 from megatron_patches.errors import TrainyardError
 from tools.commands.sync_to_hub.items import LOOSE, Choice
 from tools.commands.sync_to_hub.run import Line
@@ -31,49 +34,42 @@ class Pull:
     allow_invalid: bool = False
     dry_run: bool = False
     options: Options = field(default_factory=Options)
+    retries: Retries = field(default_factory=Retries)
 
 
 def pull(task: Pull) -> Iterator[Line]:
     """Fetches everything that is chosen, each artefact whole or not at all.
 
     Raises:
-        TrainyardError: nothing that is chosen lies at the location.
+        NotThere: nothing that is chosen lies at the location.
+        TrainyardError: the location cannot be used.
     """
     if task.steps:
-        Choice(steps=task.steps)  # what is not formed as it must be is said before the location is asked
-    store = open_store(task.location)
-    places = _places(store, task)
-    loose = [name for part in task.what for name in LOOSE.get(part, ()) if _has_index(store, name, task.options)]
-    if not places and not loose:
-        entries = retried(lambda: store.entries(""), task.options)
-        there = sorted({f"{path.split('/')[0]}/{path.split('/')[1]}" for path in entries if "/" in path})
-        offer = f"; it holds {', '.join(there[:8])}" if there else "; it is empty, or does not exist"
-        raise TrainyardError(f"{task.location} holds nothing of what was asked for{offer}")
-    for place in places:
+        Choice(steps=task.steps)  # what is not formed as it must be is refused before the location is asked
+    store = open_store(task.location, task.retries)
+    prefixes = _prefixes(store, task)
+    loose = [name for part in task.what for name in LOOSE.get(part, ()) if store.read(f"{name}/{INDEX}") is not None]
+    if not prefixes and not loose:
+        present = sorted({"/".join(path.split("/")[:2]) for path in store.entries("") if "/" in path})
+        offer = f"; it holds {', '.join(present[:8])}" if present else "; it is empty, or does not exist"
+        raise NotThere(f"{task.location} holds nothing of what was asked for{offer}")
+    for prefix in prefixes:
         try:
-            yield _line(task, place, _fetch(store, place, task))
+            yield _line(task, prefix, _fetch(store, prefix, task))
         except (TrainyardError, OSError) as error:
-            yield Line(task.run_folder.name, place, str(task.location), "failed", problem=str(error))
+            yield Line(task.run_folder.name, prefix, str(task.location), "failed", problem=str(error))
     for name in loose:
         try:
-            target = task.run_folder / name
-            yield _line(
-                task, name, Outcome("fetched") if task.dry_run else fetch_loose(store, name, target, task.options)
-            )
+            yield _line(task, name, _fetch_loose(store, name, task))
         except (TrainyardError, OSError) as error:
             yield Line(task.run_folder.name, name, str(task.location), "failed", problem=str(error))
 
 
-def _has_index(store: Store, name: str, options: Options) -> bool:
-    return retried(lambda: store.read(f"{name}/{INDEX}"), options) is not None
-
-
-def _places(store: Store, task: Pull) -> list[str]:
+def _prefixes(store: Store, task: Pull) -> list[str]:
     found = []
     for part in task.what:
         if part in ("checkpoints", "evals", "exports"):
-            entries = retried(lambda part=part: store.entries(part), task.options)  # type: ignore[misc]
-            names = {path.split("/")[0] for path in entries if path.endswith(f"/{MANIFEST}")}
+            names = {path.split("/")[0] for path in store.entries(part) if path.endswith(f"/{MANIFEST}")}
             found += [f"{part}/{name}" for name in sorted(names) if part != "checkpoints" or _fits(name, names, task)]
     return found
 
@@ -91,25 +87,31 @@ def _fits(name: str, names: set[str], task: Pull) -> bool:
     return not name.startswith("weights-") or f"step-{name.removeprefix('weights-')}" not in names
 
 
-def _fetch(store: Store, place: str, task: Pull) -> Outcome:
-    manifest = remote_manifest(store, place, task.options)
+def _fetch(store: Store, prefix: str, task: Pull) -> TransferOutcome:
+    manifest = remote_manifest(store, prefix)
     if manifest is None:
-        raise TrainyardError(f"{task.location}/{place} has no manifest: it is not whole, or is being written")
+        raise NotThere(f"{task.location}/{prefix} has no manifest: it is not whole, or is being written")
     if manifest.status.state == "invalid" and not task.allow_invalid:
         raise TrainyardError(
-            f"{task.location}/{place} is invalid since {manifest.status.date}: {manifest.status.reason}. Pull another "
+            f"{task.location}/{prefix} is invalid since {manifest.status.date}: {manifest.status.reason}. Pull another "
             "one, or this one with --allow-invalid"
         )
-    part, name = place.split("/", 1)
+    part, name = prefix.split("/", 1)
     if task.weights_only and manifest.kind == "checkpoint":
         manifest, name = weights_of(manifest), weights_name(name)
     if task.dry_run:
-        return Outcome("fetched", len(manifest.files), sum(file.size for file in manifest.files))
+        return TransferOutcome("fetched", len(manifest.files), sum(file.size for file in manifest.files))
     target = task.run_folder / part / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    return fetch_artefact(store, place, manifest, target, task.options)
+    return fetch_artefact(store, prefix, manifest, target, task.options)
 
 
-def _line(task: Pull, name: str, outcome: Outcome) -> Line:
-    word = "would be fetched" if task.dry_run and outcome.word == "fetched" else outcome.word
+def _fetch_loose(store: Store, name: str, task: Pull) -> TransferOutcome:
+    if task.dry_run:
+        return TransferOutcome("fetched")
+    return fetch_loose(store, name, task.run_folder / name, task.options)
+
+
+def _line(task: Pull, name: str, outcome: TransferOutcome) -> Line:
+    word = "would be fetched" if task.dry_run and outcome.result == "fetched" else outcome.result
     return Line(task.run_folder.name, name, str(task.location), word, outcome.files, outcome.size)

@@ -7,7 +7,7 @@ from pathlib import Path
 from megatron_patches.artefacts.inventory.annotations import Said
 from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.location import run_location
-from megatron_patches.artefacts.storage.store import TransientFailure
+from megatron_patches.artefacts.storage.retrying import Retries
 from megatron_patches.artefacts.storage.transfer import Options
 from megatron_patches.errors import TrainyardError
 from tools.commands.sync_to_hub.items import Choice
@@ -24,6 +24,7 @@ class Request:
     """empty means what the YAMLs ask for"""
     choice: Choice
     options: Options
+    retries: Retries
     dry_run: bool
     delete_local: bool
 
@@ -40,11 +41,13 @@ def lines_of(request: Request, checkout: Path, runs: Path) -> tuple[Iterator[Lin
     had_ended = all(_has_ended(runs / name) for name in names)  # before anything is copied: what comes later is due
     if request.to:
         location = run_location(request.to, names[0])
-        tasks = [Task(runs / names[0], location, replace(request.choice, passed_over=[]), request.options)]
+        choice = replace(request.choice, passed_over=[])
+        tasks = [Task(runs / names[0], location, choice, request.options, request.retries)]
     else:
         from tools.commands.sync_to_hub.due import due_tasks
 
-        tasks, problems = due_tasks(checkout, runs, names if request.run else [], request.options)
+        asked = names if request.run else []
+        tasks, problems = due_tasks(checkout, runs, asked, request.options, request.retries)
         if request.run and not tasks and not problems:
             raise TrainyardError(f"{names[0]} names no storage.locations in its YAML; give --to ADDRESS")
     for task in tasks:
@@ -59,9 +62,9 @@ def _all_lines(tasks: list[Task], problems: list[str], delete_local: bool) -> It
     for task in tasks:
         try:
             yield from push(task)
-        except (TrainyardError, TransientFailure) as error:
+        except TrainyardError as error:
             if len(tasks) == 1:
-                raise TrainyardError(str(error)) from error
+                raise
             unreached.add(task.run_folder)
             yield Line(task.run_folder.name, "", str(task.location), "failed", problem=str(error))
     if not delete_local:

@@ -12,16 +12,17 @@ from megatron_patches.artefacts.inventory.artefact import read_artefact
 from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder, now, read_copies
 from megatron_patches.artefacts.inventory.removal import Retention, leave_manifest, remove_folder, why_it_stays
 from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.storage.loose import send_loose
-from megatron_patches.artefacts.storage.store import Store, VanishedSource, open_store
+from megatron_patches.artefacts.storage.open import open_store
+from megatron_patches.artefacts.storage.retrying import Retries
+from megatron_patches.artefacts.storage.store import DamagedCopy, Store, VanishedSource
 from megatron_patches.artefacts.storage.transfer import (
-    MANIFEST,
     Options,
-    Outcome,
+    TransferOutcome,
     as_bytes,
     check_artefact,
     remote_manifest,
-    retried,
     send_artefact,
 )
 from megatron_patches.errors import TrainyardError
@@ -55,6 +56,7 @@ class Task:
     location: Location
     choice: Choice
     options: Options = field(default_factory=Options)
+    retries: Retries = field(default_factory=Retries)
     dry_run: bool = False
     copied: list[Item] = field(default_factory=list)
     """filled with the whole artefacts that lie at the location now"""
@@ -77,11 +79,11 @@ def push(task: Task) -> Iterator[Line]:
             try:
                 outcome = _push_item(store, task, item, doubted)
                 if not task.dry_run:
-                    compared = outcome.word == "sent" or doubted
+                    compared = outcome.result == "sent" or doubted
                     if compared or before is None or before.id != item.manifest.id:
                         recorder.record(_copy(task, item, "as sent", now() if compared else None))
                     task.copied += [item] if item.whole else []
-                yield _line(task, item.name, outcome.word, outcome)
+                yield _line(task, item.name, outcome.result, outcome)
             except VanishedSource:
                 yield _line(task, item.name, "removed here meanwhile")
             except (TrainyardError, OSError) as error:
@@ -96,15 +98,15 @@ def push(task: Task) -> Iterator[Line]:
 
 def read_back(task: Task) -> Iterator[Line]:
     """Reads whole, at the location, what a task that was carried out copied and what may go here."""
-    store, recorder = open_store(task.location), CopyRecorder(task.run_folder)
+    store, recorder = open_store(task.location, task.retries), CopyRecorder(task.run_folder)
     for item in task.copied:
         try:
             if reason := _why_it_stays(task, item):
                 yield _line(task, item.name, reason)
                 continue
-            if problems := check_artefact(store, item.name, item.manifest.id, task.options):
+            if problems := check_artefact(store, item.name, item.manifest.id):
                 recorder.record(replace(_copy(task, item, "read whole", None), problem=problems[0]))
-                raise TrainyardError(
+                raise DamagedCopy(
                     f"its copy is damaged, and it stays here: {'; '.join(problems)}. Sync again: what is damaged is "
                     "sent anew"
                 )
@@ -135,12 +137,12 @@ def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
             yield _line(task, item.name, "failed", problem=str(error))
 
 
-def _push_item(store: Store, task: Task, item: Item, doubted: bool) -> Outcome:
+def _push_item(store: Store, task: Task, item: Item, doubted: bool) -> TransferOutcome:
     if not task.dry_run:
         return send_artefact(store, item.name, item.manifest, item.folder, task.options, doubted)
     entries = store.entries(item.name)
     missing = [file for file in item.manifest.files if file.path not in entries or entries[file.path].size != file.size]
-    return Outcome("sent" if missing else "present", len(missing), sum(file.size for file in missing))
+    return TransferOutcome("sent" if missing else "present", len(missing), sum(file.size for file in missing))
 
 
 def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Line]:
@@ -150,14 +152,14 @@ def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Li
         if (manifest := unsent.get(copy.of)) is None:
             continue
         try:
-            there = remote_manifest(store, copy.name, task.options)
-            if there is None or there.id != copy.id or there.status == manifest.status:
+            remote = remote_manifest(store, copy.name)
+            if remote is None or remote.id != copy.id or remote.status == manifest.status:
                 continue
-            if manifest.status.is_older_than(there.status):
+            if manifest.status.is_older_than(remote.status):
                 continue
             if not task.dry_run:
-                marked = as_bytes(there.model_copy(update={"status": manifest.status}))
-                retried(lambda name=copy.name, marked=marked: store.write(f"{name}/{MANIFEST}", marked), task.options)  # type: ignore[misc]
+                marked = as_bytes(remote.model_copy(update={"status": manifest.status}))
+                store.write(f"{copy.name}/{MANIFEST}", marked)
             yield _line(task, copy.name, "status would be renewed" if task.dry_run else "status renewed")
         except (TrainyardError, OSError) as error:
             yield _line(task, copy.name, "failed", problem=str(error))
@@ -165,20 +167,20 @@ def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Li
 
 def _push_loose(store: Store, task: Task, name: str, files: list[Path]) -> Line:
     if task.dry_run:
-        return _line(task, name, "would be compared", Outcome("sent", len(files), 0))
+        return _line(task, name, "would be compared", TransferOutcome("sent", len(files), 0))
     try:
         outcome = send_loose(store, name, task.run_folder / name, files, task.options)
     except (TrainyardError, OSError) as error:
         return _line(task, name, "failed", problem=str(error))
-    return _line(task, name, outcome.word, outcome)
+    return _line(task, name, outcome.result, outcome)
 
 
 def _why_it_stays(task: Task, item: Item) -> str | None:
     """Why a checkpoint is not removed here; None where its copy is all that is asked for."""
     run = task.run_folder
-    if not (item.shelf_folder / "manifest.json").exists():
+    if not (item.shelf_folder / MANIFEST).exists():
         return "removed here meanwhile"
-    artefact = read_artefact(item.shelf_folder / "manifest.json", run.name)
+    artefact = read_artefact(item.shelf_folder / MANIFEST, run.name)
     if artefact.whereabouts != "here" or item.shelf_folder.parent != run / "checkpoints":
         return "stays: its files are not the run's own"
     said = what_counts(read_annotations(run / ANNOTATIONS))
@@ -207,7 +209,7 @@ def _copy(task: Task, item: Item, how: str, verified: str | None) -> Copy:
     )
 
 
-def _line(task: Task, name: str, word: str, outcome: Outcome | None = None, problem: str = "") -> Line:
+def _line(task: Task, name: str, word: str, outcome: TransferOutcome | None = None, problem: str = "") -> Line:
     if task.dry_run and word == "sent":
         word = "would be sent"
     files, size = (outcome.files, outcome.size) if outcome else (0, 0)
@@ -223,4 +225,4 @@ def _ready(task: Task) -> Iterator[Store]:
     """
     if not task.run_folder.is_dir():
         raise TrainyardError(f"{task.run_folder} does not exist: the run was never launched here")
-    yield open_store(task.location)
+    yield open_store(task.location, task.retries)
