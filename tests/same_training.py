@@ -154,7 +154,9 @@ def main(revision: str) -> int:
         subprocess.run(["git", "worktree", "add", "--detach", other, revision], cwd=CHECKOUT, check=True)
         try:
             if not (other / "tests" / Path(__file__).name).exists():
-                raise SystemExit(f"{revision} is older than {Path(__file__).name} (32d1be0 has it): name a later revision")
+                raise SystemExit(
+                    f"{revision} is older than {Path(__file__).name} (32d1be0 has it): name a later revision"
+                )
             before = record(other, folder, "before")
             now = record(CHECKOUT, folder, "now")
             found = differences(before, now)

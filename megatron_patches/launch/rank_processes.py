@@ -102,7 +102,7 @@ class RankProcesses:
         except Empty:
             return None
         if isinstance(event, RankEnded):
-            del self._running[event.rank]
+            self._running.pop(event.rank, None)  # gone already where `end` waited for it
         return event
 
     def send(self, number: signal.Signals) -> None:

@@ -5,13 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from megatron_patches.errors import TrainyardError
+from megatron_patches.launch import rank_settings
 from megatron_patches.launch.node import Failure, record_failure
-from megatron_patches.launch.rank_settings import available_cpus
+from megatron_patches.launch.rank import require_gpu
+from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
+from megatron_patches.launch.rank_settings import available_cpus, share_cpus
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # the node as it is, but for the module that its processes run
@@ -120,3 +125,47 @@ def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None
     assert available_cpus() == 1
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4096")
     assert available_cpus() == len(os.sched_getaffinity(0))
+
+
+def test_a_rank_has_its_share_of_the_cpus_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_settings, "available_cpus", lambda: 6)
+    for processes, threads in ((1, "6"), (4, "1"), (8, "1")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        share_cpus(processes)
+        assert os.environ["OMP_NUM_THREADS"] == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    share_cpus(1)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_each_rank_has_a_gpu_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    require_gpu(local_rank=1, processes=4)
+    with pytest.raises(TrainyardError, match=r"4 processes on .* has 2 GPUs .*CUDA_VISIBLE_DEVICES="):
+        require_gpu(local_rank=2, processes=4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    require_gpu(local_rank=2, processes=4)
+
+
+@pytest.mark.slow
+def test_a_program_that_is_not_there_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        RankProcesses([str(tmp_path / "nothing")], NodeRanks(2, first=0, count=2, host="127.0.0.1", port=1))
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_end_when_asked_is_killed() -> None:
+    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    stubborn = f"{ignore}; print('ready', flush=True); time.sleep(60)"
+    with tempfile.TemporaryFile("w+") as output:
+        ranks = RankProcesses(
+            [sys.executable, "-c", stubborn], NodeRanks(1, first=0, count=1, host="127.0.0.1", port=1), output=output
+        )
+        end = time.monotonic() + 60
+        while not os.fstat(output.fileno()).st_size:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        ranks.end(grace=0.2)
+    assert not ranks.running
+    assert ranks.next_event(timeout=10) == RankEnded(0, -signal.SIGKILL)
