@@ -18,6 +18,9 @@ from megatron_patches.atomic_files import hash_file, write_atomically
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
 
+MANIFEST = "manifest.json"
+"""name of the file in an artefact's folder"""
+
 Kind = Literal["dataset", "tokenizer", "checkpoint", "export", "evaluation", "run"]
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from megatron_patches.artefacts.folders import checkpoint_name, inspect, list_checkpoints, remove_partial
+from megatron_patches.artefacts.folders import checkpoint_name, inspect, list_checkpoints
+from megatron_patches.artefacts.unfinished import remove_leftovers
 from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
 
 
@@ -41,10 +42,10 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_listed_newest_first_and_leftovers_are_not(tmp_path: Path) -> None:
-    for name in (checkpoint_name(9), checkpoint_name(10), checkpoint_name(11) + ".partial", "notes"):
+    for name in (checkpoint_name(9), checkpoint_name(10), checkpoint_name(11) + ".0001.saving", "notes"):
         (tmp_path / name).mkdir()
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-0000000010", "step-0000000009"]
-    assert [path.name for path in remove_partial(tmp_path)] == ["step-0000000011.partial"]
+    assert [path.name for path in remove_leftovers(tmp_path)] == ["step-0000000011.0001.saving"]
     assert list_checkpoints(tmp_path / "nowhere") == []
     inspection = inspect(tmp_path / checkpoint_name(9))
     assert inspection.manifest is None and "manifest.json" in inspection.problems[0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_patches.artefacts.folders import checkpoint_name, delete_checkpoint, list_checkpoints, remove_partial
+from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.manifest import build_manifest, write_manifest
 from megatron_patches.artefacts.marks import (
     damage_of,
@@ -20,6 +20,7 @@ from megatron_patches.artefacts.marks import (
     verification_of,
 )
 from megatron_patches.artefacts.retention import KeptCheckpoint, known_checkpoints, superfluous
+from megatron_patches.artefacts.unfinished import delete_folder, remove_leftovers
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.errors import TrainyardError
 
@@ -159,14 +160,14 @@ def test_marks_are_read_and_taken_back(tmp_path: Path) -> None:
 def test_a_deletion_that_is_killed_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path, 10)
 
-    def killed(path: Path, ignore_errors: bool = False) -> None:
-        if not ignore_errors:
+    def killed(path: Path, **_: object) -> None:
+        if path.exists():
             raise KeyboardInterrupt
 
     monkeypatch.setattr("shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        delete_checkpoint(folder)
+        delete_folder(folder)
     monkeypatch.undo()
     assert list_checkpoints(tmp_path) == []
-    assert [path.name for path in remove_partial(tmp_path)] == ["step-0000000010.deleted.partial"]
+    assert [path.name for path in remove_leftovers(tmp_path)] == ["step-0000000010.deleting"]
     assert list(tmp_path.iterdir()) == []

@@ -186,9 +186,9 @@ def test_the_state_follows_from_the_record(
 ) -> None:
     import time
 
-    from megatron_patches.artefacts.inventory.annotations import Said
+    from megatron_patches.artefacts.annotations import Standing
 
-    state = derive_state(launch(tmp_path, *events), Said([], [], {}, None), queue, time.time() + later)
+    state = derive_state(launch(tmp_path, *events), Standing(), queue, time.time() + later)
     assert state.word == word
     if events and later < 0:
         assert "clock" in state.detail
@@ -197,9 +197,9 @@ def test_the_state_follows_from_the_record(
 
 
 def test_a_run_that_was_never_launched_is_ready(tmp_path: Path) -> None:
-    from megatron_patches.artefacts.inventory.annotations import Said
+    from megatron_patches.artefacts.annotations import Standing
 
-    assert derive_state(tmp_path / "none", Said([], [], {}, None), {}).word == "ready"
+    assert derive_state(tmp_path / "none", Standing(), {}).word == "ready"
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ import os
 import sys
 from pathlib import Path
 
-from megatron_patches.artefacts.folders import MANIFEST, checkpoint_name, inspect, list_checkpoints, step_of
-from megatron_patches.artefacts.manifest import verify_files
+from megatron_patches.artefacts.folders import inspect, list_checkpoints, parse_checkpoint_name, step_of
+from megatron_patches.artefacts.manifest import MANIFEST, verify_files
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import runs_root
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.run_directory import RunDirectory
 
 
-def find_run_directory(run: str) -> RunDirectory:
+def find_run_directory(run: str) -> RunFolder:
     """The directory of a run that was launched, by the run's name or the directory's path.
 
     Raises:
@@ -25,7 +25,7 @@ def find_run_directory(run: str) -> RunDirectory:
         near = difflib.get_close_matches(directory.name, made, n=1, cutoff=0.3)
         remedy = f"nearest: {near[0]}" if near else "name a run that was launched, or its run directory"
         raise TrainyardError(f"there is no run directory {directory}; {remedy}")
-    return RunDirectory(directory)
+    return RunFolder(directory)
 
 
 def find_checkpoints(text: str) -> list[Path]:
@@ -54,13 +54,18 @@ def find_checkpoints(text: str) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "launches").is_dir() or (folder / "checkpoints").is_dir()
+    return RunFolder(folder).launches.is_dir() or RunFolder(folder).checkpoints.is_dir()
 
 
 def find_checkpoint(text: str) -> Path:
     """The folder that a reference names; of a run the newest full checkpoint, or the newest of weights alone."""
     found = find_checkpoints(text)
-    return next((each for each in found if each.name == checkpoint_name(step_of(each))), found[0])
+    return next((each for each in found if _is_full(each)), found[0])
+
+
+def _is_full(folder: Path) -> bool:
+    name = parse_checkpoint_name(folder.name)
+    return name is not None and name.content == "full"
 
 
 def find_whole_checkpoint(text: str) -> Path:

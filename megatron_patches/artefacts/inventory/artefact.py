@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.errors import TrainyardError
 
-PLACE = "place.json"
+FILES_FOLDER = "place.json"
 """Beside a manifest whose files lie in another folder: `{"folder": PATH}`, or null where only copies are left."""
-NOT_ARTEFACTS = (".partial", ".deleted")
 _LAYOUT_LETTERS = (("tensor", "tp"), ("pipeline", "pp"), ("data", "dp"), ("zero_stage", "zero"))
 _METRICS = ("validation_loss", "val_ppl", "perplexity", "loss")
 
@@ -57,8 +57,8 @@ class Artefact:
             return f"{self.run}@{self.step}{'/weights' if self.content == 'weights' else ''}"
         if self.kind == "run":
             return str(self.run)
-        if self.manifest.name != "manifest.json":
-            return self.manifest.name.removesuffix(".manifest.json")
+        if self.manifest.name != MANIFEST:
+            return self.manifest.name.removesuffix(f".{MANIFEST}")
         return f"{self.run}/{self.folder.name}" if self.run else self.folder.name
 
     def as_json(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def files_folder(artefact_folder: Path) -> Path | None:
     Raises:
         TrainyardError: `place.json` is damaged.
     """
-    path = artefact_folder / PLACE
+    path = artefact_folder / FILES_FOLDER
     try:
         content = json.loads(path.read_bytes())
         folder = content["folder"]
@@ -134,7 +134,7 @@ def _from_content(manifest: Path, content: dict[str, Any], run: str | None) -> A
         reason=status.get("reason"),
         cause=status.get("cause"),
         parents=tuple(str(parent) for parent in content["parents"]),
-        whereabouts="elsewhere" if (manifest.parent / PLACE).exists() else "here",
+        whereabouts="elsewhere" if (manifest.parent / FILES_FOLDER).exists() else "here",
     )
 
 

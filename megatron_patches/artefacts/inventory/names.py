@@ -7,6 +7,7 @@ from pathlib import Path
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
+from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.errors import TrainyardError
 
 _SHOWN = 12
@@ -43,9 +44,9 @@ def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
     if not found and _ID.fullmatch(text):
         found = catalogue.artefacts("id >= ? AND id < ?", [text, text + "g"], "ORDER BY whereabouts DESC, manifest")
     if not found:
-        found = catalogue.artefacts("manifest LIKE ?", [f"%/{text}.manifest.json"])
+        found = catalogue.artefacts("manifest LIKE ?", [f"%/{text}.{MANIFEST}"])
     if not found:
-        found = catalogue.artefacts("manifest LIKE ? AND kind != 'run'", [f"%/{text}/manifest.json"])
+        found = catalogue.artefacts("manifest LIKE ? AND kind != 'run'", [f"%/{text}/{MANIFEST}"])
     if not found:
         found = catalogue.artefacts("kind = 'run' AND run = ?", [text])
     if not found:
@@ -80,7 +81,7 @@ def _by_path(text: str, catalogue: Catalogue) -> list[Artefact]:
     if "/" not in text and not Path(text).exists():
         return []
     path = Path(text).absolute()
-    for candidate in (path, path / "manifest.json", path.with_name(path.name + ".manifest.json")):
+    for candidate in (path, path / MANIFEST, path.with_name(f"{path.name}.{MANIFEST}")):
         if found := catalogue.artefacts("manifest = ?", [str(candidate)]):
             return found
     return []

@@ -6,6 +6,7 @@ from megatron_patches.artefacts.inventory.artefact import Artefact, files_folder
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.lineage import ancestors
 from megatron_patches.artefacts.manifest import read_manifest, verify_files
+from megatron_patches.artefacts.marks import verify_and_mark
 from megatron_patches.errors import TrainyardError
 
 
@@ -21,7 +22,10 @@ class Verdict:
 
 
 def verify_artefact(catalogue: Catalogue, artefact: Artefact, hashes: bool = True) -> Verdict:
-    """Checks the manifest's own hash, the files (every byte of them with `hashes`), and the parents."""
+    """Checks the manifest's own hash, the files (every byte of them with `hashes`), and the parents.
+
+    A checkpoint of a run here, read whole, is marked as verified or damaged.
+    """
     try:
         manifest = read_manifest(artefact.manifest)
         folder = files_folder(artefact.folder)
@@ -33,6 +37,8 @@ def verify_artefact(catalogue: Catalogue, artefact: Artefact, hashes: bool = Tru
         return Verdict(artefact, problems + lineage, "only copies are left; `tools/inventory where` names them")
     if not folder.is_dir():
         return Verdict(artefact, [*problems, f"its folder {folder} is gone", *lineage])
+    if hashes and artefact.kind == "checkpoint" and artefact.whereabouts == "here":
+        return Verdict(artefact, problems + verify_and_mark(folder, manifest, "tools/inventory verify") + lineage)
     return Verdict(artefact, problems + verify_files(manifest, folder, hashes) + lineage)
 
 

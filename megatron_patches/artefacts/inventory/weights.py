@@ -40,8 +40,3 @@ def weights_of(manifest: Manifest) -> Manifest:
             "parents": parents,
         }
     )
-
-
-def weights_name(folder: str) -> str:
-    """Name of the folder of a checkpoint's weights: step-0000001000 becomes weights-0000001000."""
-    return f"weights-{folder.removeprefix('step-')}" if folder.startswith("step-") else folder

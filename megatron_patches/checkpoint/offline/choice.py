@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import list_checkpoints, step_of
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.run_directory import RunDirectory
 
 
-def checkpoints_with_weights(run: RunDirectory, step: int | None = None) -> list[Path]:
+def checkpoints_with_weights(run: RunFolder, step: int | None = None) -> list[Path]:
     """Folders to read a run's weights from, the newest step first; those of one step where it is given.
 
     Where a step has a full checkpoint and one of weights alone, the latter comes first. Whether they are whole is seen

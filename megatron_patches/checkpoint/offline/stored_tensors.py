@@ -9,9 +9,11 @@ from torch import Tensor
 
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkpoint.files.state_tensor import Reader, StateTensor, Stretch
-from megatron_patches.checkpoint.files.stored_files import BYTES_OF, BadHeader, StoredPiece, read_header
-from megatron_patches.checkpoint.load import DTYPES, FileReader, state_files
+from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
+from megatron_patches.checkpoint.load import FileReader, state_files
+from megatron_patches.dtypes import BYTES_OF_STORED
 from megatron_patches.errors import TrainyardError
+from megatron_patches.parameters.torch_dtypes import STORED
 
 
 def stored_tensors(folder: Path, manifest: Manifest) -> list[StateTensor]:
@@ -33,15 +35,15 @@ def stored_tensors(folder: Path, manifest: Manifest) -> list[StateTensor]:
 def _tensor(folder: Path, pieces: Sequence[StoredPiece]) -> StateTensor:
     first = pieces[0]
     stretches = tuple(Stretch(each.slice, each.start, each.elements, _reader(folder, each)) for each in pieces)
-    return StateTensor(first.name, first.kind, first.slice.global_shape, DTYPES[first.dtype], stretches)
+    return StateTensor(first.name, first.kind, first.slice.global_shape, STORED[first.dtype], stretches)
 
 
 def _reader(folder: Path, piece: StoredPiece) -> Reader:
-    width = BYTES_OF[piece.dtype]
+    width = BYTES_OF_STORED[piece.dtype]
 
     def read(first: int, last: int) -> Tensor:
         with FileReader(folder / piece.file) as file:
             content = file.read(piece.offset + first * width, (last - first) * width)
-        return torch.from_numpy(content).view(DTYPES[piece.dtype])
+        return torch.from_numpy(content).view(STORED[piece.dtype])
 
     return read

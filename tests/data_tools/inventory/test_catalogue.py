@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.artefacts.inventory import renewal
-from megatron_patches.artefacts.inventory.annotations import Annotation, annotate
 from megatron_patches.artefacts.inventory.catalogue import catalogue_path, delete_catalogue, open_catalogue
 from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder, read_copies
 from megatron_patches.errors import TrainyardError
@@ -33,7 +33,9 @@ def test_everything_is_found(yard: SmallYard) -> None:
     assert checkpoint.size == sum(file.size for file in yard.checkpoints[1].files)
 
 
-@pytest.mark.parametrize("suffix", [".partial", ".deleted", ".replaced-1", ".0002.partial"])
+@pytest.mark.parametrize(
+    "suffix", [".partial", ".deleted", ".replaced-1", ".0002.partial", ".0002.saving", ".deleting", ".pulling"]
+)
 def test_what_is_no_checkpoint_is_not_listed(yard: SmallYard, suffix: str) -> None:
     yard.checkpoint(200).rename(yard.checkpoint(200).with_name(yard.checkpoint(200).name + suffix))
     assert [each.step for each in yard.ask("kind = 'checkpoint'")] == [100, 300]
@@ -70,7 +72,7 @@ def test_a_clock_that_runs_backwards(yard: SmallYard, monkeypatch: pytest.Monkey
     for number, word in enumerate(("deprecated", "restored", "deprecated")):
         annotate(folder, Annotation(word, "spikes", date=f"20{30 - number}-01-01T00:00:00+00:00"))  # type: ignore[arg-type]
     with open_catalogue(yard.runs, yard.data) as catalogue:
-        assert catalogue.rows("SELECT word FROM words WHERE run = ?", [RUN]) == [("deprecated",)]
+        assert catalogue.rows("SELECT kind FROM annotations WHERE run = ?", [RUN]) == [("deprecated",)]
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "noise", "other version"])
@@ -141,7 +143,7 @@ def test_copies_and_words_are_in_it(yard: SmallYard) -> None:
     annotate(folder, Annotation("tag", "good"))
     with open_catalogue(yard.runs, yard.data) as catalogue:
         assert catalogue.rows("SELECT problem FROM copies") == [("gone",)]
-        assert catalogue.rows("SELECT word, text FROM words") == [("tag", "good")]
+        assert catalogue.rows("SELECT kind, text FROM annotations") == [("tag", "good")]
 
 
 def test_a_torn_line_of_copies_is_left_out_and_other_damage_is_named(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.artefacts.inventory.annotations import Annotation, annotate
+from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder
-from megatron_patches.artefacts.inventory.removal import Plan, Retention, carry_out, plan_removal
+from megatron_patches.artefacts.inventory.removal import RemovalPlan, carry_out, plan_removal
 from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.artefacts.retention import CopiedRetention
 from tests.data_tools.inventory.conftest import SmallYard
 from tests.small_artefacts import RUN
 
@@ -22,7 +23,7 @@ def age(folder: Path) -> None:
         os.utime(path, (OLD, OLD))
 
 
-def plan(yard: SmallYard, retention: Retention | None = None) -> Plan:
+def plan(yard: SmallYard, retention: CopiedRetention | None = None) -> RemovalPlan:
     with open_catalogue(yard.runs, yard.data, thorough=True) as catalogue:
         return plan_removal(catalogue, yard.runs, [RUN], retention)
 
@@ -47,7 +48,7 @@ def test_leftovers_go_when_they_are_old(yard: SmallYard) -> None:
 
 
 def test_only_what_has_a_verified_whole_copy_and_nothing_else_keeps(yard: SmallYard) -> None:
-    keep_one = Retention(last=1)
+    keep_one = CopiedRetention(keep_last=1)
     assert plan(yard, keep_one).removals == []
     copied(yard, *yard.checkpoints)
     assert [each.folder for each in plan(yard, keep_one).removals] == [yard.checkpoint(200), yard.checkpoint(100)]
@@ -64,12 +65,12 @@ def test_only_what_has_a_verified_whole_copy_and_nothing_else_keeps(yard: SmallY
 @pytest.mark.parametrize(("verified", "whole"), [(None, True), ("2026-01-01", False)])
 def test_a_copy_that_was_not_compared_or_is_a_part_is_none(yard: SmallYard, verified: str | None, whole: bool) -> None:
     copied(yard, *yard.checkpoints, verified=verified, whole=whole)
-    assert plan(yard, Retention(last=1)).removals == []
+    assert plan(yard, CopiedRetention(keep_last=1)).removals == []
 
 
 def test_a_removed_checkpoint_keeps_its_place_in_the_lineage(yard: SmallYard) -> None:
     copied(yard, *yard.checkpoints)
-    carry_out(plan(yard, Retention(last=1)))
+    carry_out(plan(yard, CopiedRetention(keep_last=1)))
     assert not yard.checkpoint(100).exists()
     left = yard.ask("step = 100")
     assert [(each.id, each.whereabouts) for each in left] == [(yard.checkpoints[0].id, "elsewhere")]
@@ -78,6 +79,6 @@ def test_a_removed_checkpoint_keeps_its_place_in_the_lineage(yard: SmallYard) ->
 
 def test_the_plans_name_is_its_content(yard: SmallYard) -> None:
     copied(yard, *yard.checkpoints)
-    first = plan(yard, Retention(last=1))
-    assert first.digest == plan(yard, Retention(last=1)).digest
-    assert first.digest != plan(yard, Retention(last=2)).digest
+    first = plan(yard, CopiedRetention(keep_last=1))
+    assert first.digest == plan(yard, CopiedRetention(keep_last=1)).digest
+    assert first.digest != plan(yard, CopiedRetention(keep_last=2)).digest

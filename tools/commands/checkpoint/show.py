@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from megatron_patches.artefacts.marks import pin_of, verification_of
-from megatron_patches.checkpoint.size import readable
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
 from megatron_patches.parameters.row import layer_of, path_of, stack_of
 from megatron_patches.run.reading import load_resolved
+from megatron_patches.sizes import readable
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.offline.view import CheckpointView, TensorLine
@@ -90,7 +91,7 @@ def _place(layer: str, order: Mapping[str, int]) -> tuple[int, str, int]:
 def _forward_order(folder: Path) -> dict[str, int]:
     """Places of the layers of the model that was saved; nothing where a version with other keys wrote its run."""
     try:
-        config = load_resolved(folder / "config.yaml")
+        config = load_resolved(folder / CONFIG)
     except TrainyardError:
         return {}
     return {layer: place for place, layer in enumerate(path_of(config.parameters))}

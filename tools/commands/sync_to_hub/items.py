@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megatron_patches.artefacts.folders import weights_name
 from megatron_patches.artefacts.inventory.artefact import files_folder
-from megatron_patches.artefacts.inventory.removal import PINNED
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
 from megatron_patches.artefacts.inventory.scan import list_folder
 from megatron_patches.artefacts.inventory.search import number_range
-from megatron_patches.artefacts.inventory.weights import weights_name, weights_of
-from megatron_patches.artefacts.manifest import Manifest, read_manifest
+from megatron_patches.artefacts.inventory.weights import weights_of
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
+from megatron_patches.artefacts.marks import is_pinned
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.storage_config import LocationConfig
 
@@ -102,7 +103,7 @@ def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
     for shelf in {shelf for shelves in _SHELVES.values() for shelf in shelves}:
         for folder in _artefact_folders(run_folder / shelf):
             try:
-                manifest = read_manifest(folder / "manifest.json")
+                manifest = read_manifest(folder / MANIFEST)
                 if manifest.status.state == "invalid" or files_folder(folder) is None:
                     found[manifest.id] = manifest
             except TrainyardError:
@@ -138,7 +139,7 @@ def _artefact_folders(shelf: Path) -> list[Path]:
 
 
 def _item(part: str, folder: Path, choice: Choice) -> Item | None:
-    manifest = read_manifest(folder / "manifest.json")
+    manifest = read_manifest(folder / MANIFEST)
     place = files_folder(folder)
     if place is None or manifest.status.state == "invalid":
         return None
@@ -152,7 +153,7 @@ def _item(part: str, folder: Path, choice: Choice) -> Item | None:
     copied = weights_of(manifest) if as_weights else manifest
     if as_weights and manifest.facts.get("content") != "weights":
         name = weights_name(name)
-        if name != folder.name and (folder.parent / name / "manifest.json").is_file():
+        if name != folder.name and (folder.parent / name / MANIFEST).is_file():
             return None  # the run saved this step's weights by themselves: they are what lies in that place
     whole = copied.id == manifest.id
     return Item(f"{part}/{name}", place, copied, manifest.id, whole, folder)
@@ -176,7 +177,7 @@ def _due_as(policy: LocationConfig, step: int, is_weights: bool, folder: Path, l
         return "full" if policy.weights_every is None or step % policy.weights_every == 0 else None
     if policy.full_every is None or step % policy.full_every == 0 or step == last_step:
         return "full"
-    if policy.pinned and (folder / PINNED).exists():
+    if policy.pinned and is_pinned(folder):
         return "full"
     return "weights" if policy.weights_every and step % policy.weights_every == 0 else None
 
