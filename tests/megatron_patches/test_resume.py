@@ -219,11 +219,14 @@ def test_a_killed_save_is_removed_and_never_taken_for_a_checkpoint(
 ) -> None:
     config, run = finished
     partial = run.checkpoints / "step-0000000009.0001.saving"
-    partial.mkdir()
-    (partial / "weights-00000.safetensors").write_bytes(b"half")
+    pull = run.checkpoints / "step-0000000009.pulling"
+    for leftover in (partial, pull):
+        leftover.mkdir()
+        (leftover / "weights-00000.safetensors").write_bytes(b"half")
     assert list_checkpoints(run.checkpoints)[0].name == "step-0000000008"
     train_to_end(config, 1, run.path.parent, monkeypatch)
     assert not partial.exists()
+    assert pull.exists(), "the next pull goes on with it"
 
 
 def train_and_start_another(launch_directory: str) -> None:

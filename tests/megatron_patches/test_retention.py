@@ -1,5 +1,6 @@
 """Which checkpoints the rules give up: never the newest that was verified, never a pinned one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,13 @@ from megatron_patches.artefacts.marks import (
     unpin,
     verification_of,
 )
-from megatron_patches.artefacts.retention import KeptCheckpoint, known_checkpoints, superfluous
+from megatron_patches.artefacts.retention import (
+    CopiedRetention,
+    KeptCheckpoint,
+    known_checkpoints,
+    reasons_to_stay,
+    superfluous,
+)
 from megatron_patches.artefacts.unfinished import delete_folder, remove_leftovers
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.errors import TrainyardError
@@ -61,6 +68,29 @@ def test_pinned_ones_stay() -> None:
     assert going(known, keep_last=1) == [10, 30, 40, 50]
 
 
+def test_gold_stays() -> None:
+    known = [checkpoint(step, gold=step == 20, verified=step == 60) for step in range(10, 70, 10)]
+    assert going(known, keep_last=1) == [10, 30, 40, 50]
+
+
+def test_every_reason_is_told() -> None:
+    known = [
+        checkpoint(10, pinned=True, gold=True), checkpoint(20, gold=True), checkpoint(30), checkpoint(40),
+        checkpoint(50, validation_loss=1.0), checkpoint(60), checkpoint(65, ephemeral=True),
+        replace(checkpoint(40), folder=Path("weights"), content="weights"),
+    ]  # fmt: skip
+    told = reasons_to_stay(known, CopiedRetention(keep_last=1, keep_every_steps=40, keep_best=1))
+    assert told == {
+        Path(checkpoint_name(10)): "pinned",
+        Path(checkpoint_name(20)): "gold",
+        Path(checkpoint_name(40)): "step divides by 40",
+        Path(checkpoint_name(50)): "one of the 1 of lowest validation loss",
+        Path(checkpoint_name(60)): "one of the newest 1, from which the run resumes",
+        Path(checkpoint_name(65)): "the newest, from which the run resumes",
+        Path("weights"): "step divides by 40",
+    }
+
+
 def test_ephemeral_ones_go_with_the_next_verified_one() -> None:
     known = [checkpoint(5, ephemeral=True), checkpoint(10), checkpoint(15, ephemeral=True, verified=True)]
     assert going(known) == [5]
@@ -80,6 +110,7 @@ known_ones = st.lists(
         ephemeral=st.booleans(),
         validation_loss=st.none() | st.floats(),
         pinned=st.booleans(),
+        gold=st.booleans(),
         verified=st.booleans(),
     ),
     unique_by=lambda each: each.step,
@@ -93,7 +124,7 @@ def test_the_newest_verified_and_the_pinned_never_go(
     rules = CheckpointConfig(every_steps=10, keep_last=last, keep_every_steps=every, keep_best=best)
     gone = superfluous(known, rules)
     verified = [each.step for each in known if each.verified]
-    assert not any(each.pinned for each in gone)
+    assert not any(each.pinned or each.gold for each in gone)
     assert all(each.step < max(verified) for each in gone)
     stay = [each for each in known if each not in gone]
     assert superfluous(stay, rules) == [], "what stays once, stays"

@@ -11,6 +11,7 @@ from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder
 from megatron_patches.artefacts.inventory.removal import RemovalPlan, carry_out, plan_removal
 from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.artefacts.marks import mark_damaged, pin
 from megatron_patches.artefacts.retention import CopiedRetention
 from tests.data_tools.inventory.conftest import SmallYard
 from tests.small_artefacts import RUN
@@ -36,13 +37,13 @@ def copied(yard: SmallYard, *manifests: Manifest, verified: str | None = "2026-0
 
 def test_leftovers_go_when_they_are_old(yard: SmallYard) -> None:
     shelf = yard.checkpoint(100).parent
-    for suffix in ("0001.partial", "replaced-1", "deleted"):
+    for suffix in ("0001.saving", "0001.partial", "pulling", "1a2b3c4d.partial", "replaced-1", "deleting", "deleted"):
         shutil.copytree(yard.checkpoint(100), shelf / f"step-0000000900.{suffix}")
-    assert [each.folder.suffix for each in plan(yard).removals] == [".deleted"]
+    assert [each.folder.suffix for each in plan(yard).removals] == [".deleted", ".deleting"]
     for folder in shelf.glob("*900*"):
         age(folder)
     found = plan(yard)
-    assert len(found.removals) == 3
+    assert len(found.removals) == 7
     assert carry_out(found) > 0
     assert sorted(path.name for path in shelf.iterdir()) == [f"step-{step:010d}" for step in (100, 200, 300)]
 
@@ -60,6 +61,17 @@ def test_only_what_has_a_verified_whole_copy_and_nothing_else_keeps(yard: SmallY
     reasons = dict(found.kept)
     assert reasons[yard.checkpoint(100)] == "gold"
     assert reasons[yard.checkpoint(200)] == "pinned"
+
+
+def test_one_that_is_damaged_takes_no_good_ones_place(yard: SmallYard) -> None:
+    """As in a run's own tidying: the run resumes from the newest that is whole."""
+    copied(yard, *yard.checkpoints)
+    mark_damaged(yard.checkpoint(300), "a bit is another one")
+    found = plan(yard, CopiedRetention(keep_last=1))
+    assert {each.folder for each in found.removals} == {yard.checkpoint(300), yard.checkpoint(100)}
+    assert [folder for folder, _ in found.kept] == [yard.checkpoint(200)]
+    pin(yard.checkpoint(300), "to look at")
+    assert yard.checkpoint(300) in dict(plan(yard, CopiedRetention(keep_last=1)).kept)
 
 
 @pytest.mark.parametrize(("verified", "whole"), [(None, True), ("2026-01-01", False)])
