@@ -5,14 +5,16 @@ A reason keeps a checkpoint from all three. They differ in what else they ask be
 checkpoint was read back; the others, that a verified whole copy lies at a location.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
+from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.folders import Content, inspect, list_checkpoints
 from megatron_patches.artefacts.marks import is_damaged, is_pinned, is_verified
+from megatron_patches.artefacts.run_folder import RunFolder
 
 
 class RetentionRules(Protocol):
@@ -52,22 +54,22 @@ class KeptCheckpoint:
 
 
 def known_checkpoints(
-    checkpoints: Path,
-    gold: Collection[str] = (),
-    content: Content = "full",
-    allow_inherited_fault: bool = True,
+    run: RunFolder, content: Content = "full", allow_inherited_fault: bool = True
 ) -> list[KeptCheckpoint]:
     """The checkpoints of a run that are in order, newest first.
 
     Those that are damaged, as far as it was seen, are left out: they take no good one's place.
 
     Args:
-        gold: ids that were promoted.
         allow_inherited_fault: also those that are invalid because of their data: a run that goes on with them needs
             their room too.
+
+    Raises:
+        TrainyardError: what people said about the run is damaged, so that its gold is not known.
     """
+    gold = read_standing(run.path).gold
     found = []
-    for folder in list_checkpoints(checkpoints, content):
+    for folder in list_checkpoints(run.checkpoints, content):
         inspection = inspect(folder, allow_inherited_fault)
         manifest = inspection.manifest
         if manifest is not None and not inspection.problems and not is_damaged(folder):

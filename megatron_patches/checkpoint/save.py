@@ -13,12 +13,11 @@ from typing import Any
 
 import torch.distributed as dist
 
-from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.folders import TRAINER_STATE, Content, checkpoint_name, replaced_path
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, build_manifest, write_manifest
 from megatron_patches.artefacts.marks import mark_verified, pin
 from megatron_patches.artefacts.retention import known_checkpoints, superfluous
-from megatron_patches.artefacts.run_folder import CONFIG
+from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.artefacts.unfinished import delete_folder, saving_path
 from megatron_patches.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
@@ -195,10 +194,9 @@ def tidy(written: WrittenCheckpoint, rules: CheckpointConfig, groups: ProcessGro
 def _superseded(written: WrittenCheckpoint, rules: CheckpointConfig) -> tuple[list[Path], str | None]:
     """What may go once the new checkpoint is verified; or nothing, and why: what was promoted must not go."""
     try:
-        gold = read_standing(written.folder.parents[1]).gold
+        known = known_checkpoints(RunFolder(written.folder.parents[1]))
     except TrainyardError as error:
         return [], f"no older checkpoint is deleted: {error}"
-    known = known_checkpoints(written.folder.parent, gold)
     verified = [replace(each, verified=True) if each.folder == written.folder else each for each in known]
     return [each.folder for each in superfluous(verified, rules)], None
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
-from megatron_patches.artefacts.manifest import build_manifest, write_manifest
+from megatron_patches.artefacts.manifest import MANIFEST, build_manifest, read_manifest, write_manifest
 from megatron_patches.artefacts.marks import (
     damage_of,
     is_pinned,
@@ -27,6 +28,7 @@ from megatron_patches.artefacts.retention import (
     reasons_to_stay,
     superfluous,
 )
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.unfinished import delete_folder, remove_leftovers
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.errors import TrainyardError
@@ -149,20 +151,22 @@ def make(checkpoints: Path, step: int, **facts: object) -> Path:
     folder = checkpoints / checkpoint_name(step)
     folder.mkdir(parents=True)
     manifest = build_manifest("checkpoint", files=[], facts={"step": step, **facts})  # type: ignore[arg-type]
-    write_manifest(folder / "manifest.json", manifest)
+    write_manifest(folder / MANIFEST, manifest)
     return folder
 
 
 def test_what_the_rules_go_by_is_read_from_the_folders(tmp_path: Path) -> None:
-    first, second = make(tmp_path, 10, reason="ephemeral"), make(tmp_path, 20, validation_loss=2.5)
+    run = RunFolder(tmp_path)
+    first, second = make(run.checkpoints, 10, reason="ephemeral"), make(run.checkpoints, 20, validation_loss=2.5)
     pin(first, "to look at")
     mark_verified(second, "a test")
-    damaged = make(tmp_path, 30)
-    (damaged / "manifest.json").write_text("{")
-    mark_verified(make(tmp_path, 40), "a test")
-    mark_damaged(tmp_path / checkpoint_name(40), "a bit is another one")
-    assert known_checkpoints(tmp_path) == [
-        KeptCheckpoint(second, 20, False, 2.5, pinned=False, verified=True),
+    annotate(tmp_path, Annotation("gold", "best", read_manifest(second / MANIFEST).id))
+    damaged = make(run.checkpoints, 30)
+    (damaged / MANIFEST).write_text("{")
+    mark_verified(make(run.checkpoints, 40), "a test")
+    mark_damaged(run.checkpoints / checkpoint_name(40), "a bit is another one")
+    assert known_checkpoints(run) == [
+        KeptCheckpoint(second, 20, False, 2.5, pinned=False, verified=True, gold=True),
         KeptCheckpoint(first, 10, True, None, pinned=True, verified=False),
     ]
 

@@ -93,10 +93,14 @@ def carry_out(plan: RemovalPlan) -> int:
     return freed
 
 
-def reasons_of_run(run: RunFolder, gold: Collection[str], rules: RetentionRules) -> dict[Path, str]:
-    """By folder, why a run's checkpoints stay here although copies lie elsewhere; only valid ones count."""
-    known = known_checkpoints(run.checkpoints, gold, allow_inherited_fault=False)
-    known += known_checkpoints(run.checkpoints, gold, "weights", allow_inherited_fault=False)
+def reasons_of_run(run: RunFolder, rules: RetentionRules) -> dict[Path, str]:
+    """By folder, why a run's checkpoints stay here although copies lie elsewhere; only valid ones count.
+
+    Raises:
+        TrainyardError: what people said about the run is damaged.
+    """
+    known = known_checkpoints(run, allow_inherited_fault=False)
+    known += known_checkpoints(run, "weights", allow_inherited_fault=False)
     return reasons_to_stay(known, rules)
 
 
@@ -156,7 +160,7 @@ def _go_through(
     )
     gold = read_standing(run.path).gold
     copies = {copy.id for copy in read_copies(run.path) if copy.whole and copy.verified and not copy.problem}
-    reasons = reasons_of_run(run, gold, rules)
+    reasons = reasons_of_run(run, rules)
     for each in checkpoints:
         if each.folder.parent != run.checkpoints:
             continue

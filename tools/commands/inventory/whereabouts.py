@@ -146,11 +146,10 @@ def _has_files_here(artefact: Artefact) -> bool:
 
 def _here(artefact: Artefact) -> KnownCopy:
     folder = files_folder(artefact.folder)
-    if folder is None or not folder.is_dir():
-        verified, problem = None, f"{folder} is gone"
-    else:
-        verified, damage = verification_of(folder), damage_of(folder)
-        problem = damage.reason if damage else None
+    is_here = folder is not None and folder.is_dir()
+    verified = verification_of(folder) if folder is not None else None
+    damage = damage_of(folder) if folder is not None else None
+    problem = (damage.reason if damage else None) if is_here else f"{folder} is gone"
     return KnownCopy(
         artefact.name, artefact.id, f"file://{folder}", True, artefact.size, verified.date if verified else None,
         verified.reason if verified else "", problem, artefact=artefact,

@@ -184,7 +184,7 @@ def _why_it_stays(task: Task, item: Item) -> str | None:
     if artefact.whereabouts != "here" or item.shelf_folder.parent != run / "checkpoints":
         return "stays: its files are not the run's own"
     gold = read_standing(run).gold
-    reasons = reasons_of_run(RunFolder(run), gold, CopiedRetention())
+    reasons = reasons_of_run(RunFolder(run), CopiedRetention())
     reason = why_it_stays(artefact, reasons, gold, {artefact.id})
     return f"stays here: {reason}" if reason else None
 
