@@ -15,7 +15,7 @@ from typing import Literal
 
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 Word = Literal["note", "tag", "untag", "gold", "not-gold", "deprecated", "restored"]
 
@@ -70,14 +70,14 @@ def read_annotations(run_folder: Path) -> list[Annotation]:
     """All annotations of a run in the order they were made.
 
     Raises:
-        TrainyardError: one of the files is damaged.
+        Damaged: one of the files is not what `annotate` writes.
     """
     found = []
     for path in sorted(RunFolder(run_folder).annotations.glob("[0-9]*.json")):
         try:
             found.append(Annotation(**json.loads(path.read_bytes())))
         except (ValueError, TypeError) as error:
-            raise TrainyardError(f"{path} is not an annotation ({error}); correct or remove the file") from None
+            raise Damaged(f"{path} is not an annotation ({error}); correct or remove the file") from None
     return found
 
 
@@ -107,7 +107,7 @@ def read_standing(run_folder: Path) -> Standing:
     """What counts of all annotations of a run; nothing where it has none.
 
     Raises:
-        TrainyardError: one of the files is damaged.
+        Damaged: one of the files is not what `annotate` writes.
     """
     return standing_of(read_annotations(run_folder))
 

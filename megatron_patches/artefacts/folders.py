@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid, verify_files
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Missing, Refused
 
 TRAINER_STATE = "trainer.json"
 
@@ -99,6 +99,8 @@ class Inspection:
     folder: Path
     manifest: Manifest | None
     problems: list[str]
+    refused: bool = False
+    """its manifest is in order and says that it must not be used, or is of a later version"""
 
 
 def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
@@ -112,8 +114,8 @@ def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
         manifest = read_manifest(folder / MANIFEST)
         if not (allow_inherited_fault and _is_of_its_data(manifest)):
             refuse_invalid(manifest, folder / MANIFEST, "take the mark back: tools/inventory revalidate")
-    except TrainyardError as error:
-        return Inspection(folder, None, [str(error)])
+    except (Missing, Damaged, Refused) as error:
+        return Inspection(folder, None, [str(error)], isinstance(error, Refused))
     return Inspection(folder, manifest, verify_files(manifest, folder, hashes=False))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from megatron_patches.artefacts.manifest import Manifest, verify_files
 from megatron_patches.atomic_files import fsync_folder, write_atomically
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 PINNED = "pinned.json"
 VERIFIED = "verified.json"
@@ -45,7 +45,7 @@ def is_pinned(folder: Path) -> bool:
 
 
 def pin_of(folder: Path) -> Mark | None:
-    """The pin of a checkpoint, if it has one; TrainyardError where it cannot be read."""
+    """The pin of a checkpoint, if it has one; Damaged where it cannot be read."""
     return _read(folder / PINNED)
 
 
@@ -108,4 +108,4 @@ def _read(path: Path) -> Mark | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainyardError(f"{path} is no mark of a checkpoint ({error}); remove the file or repair it") from None
+        raise Damaged(f"{path} is no mark of a checkpoint ({error}); remove the file or repair it") from None

@@ -65,7 +65,7 @@ def known_checkpoints(
             their room too.
 
     Raises:
-        TrainyardError: what people said about the run is damaged, so that its gold is not known.
+        Damaged: what people said about the run is, so that its gold is not known.
     """
     gold = read_standing(run.path).gold
     found = []

@@ -22,7 +22,7 @@ from megatron_patches.atomic_files import hash_stream
 from megatron_patches.checkpoint.files.boxes import SubBox, sub_boxes
 from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
 from megatron_patches.dtypes import BYTES_OF_STORED
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Refused
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import Range
 from megatron_patches.parameters.torch_dtypes import STORED
@@ -30,7 +30,7 @@ from megatron_patches.parameters.torch_dtypes import STORED
 CHUNK_BYTES = 16 << 20  # read at a time: what loading holds beside the state itself
 
 
-class DamagedCheckpoint(TrainyardError):
+class DamagedCheckpoint(Damaged):
     """Bytes of a checkpoint are not those that were written."""
 
 
@@ -202,7 +202,7 @@ def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -
 
     Raises:
         DamagedCheckpoint: a file is not as it was written; some pieces may hold its numbers then.
-        TrainyardError: the checkpoint lacks elements of a piece: it was saved by another model.
+        Refused: the checkpoint lacks elements of a piece: it was saved by another model.
     """
     try:
         files = state_files(manifest, weights_alone=all(piece.kind == "weight" for piece in pieces))
@@ -216,4 +216,4 @@ def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -
     except OSError as error:
         raise DamagedCheckpoint(f"{folder} cannot be read: {error}") from None
     if missing := loader.missing():
-        raise TrainyardError(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")
+        raise Refused(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")

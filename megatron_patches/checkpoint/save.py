@@ -22,7 +22,7 @@ from megatron_patches.artefacts.unfinished import delete_folder, saving_path
 from megatron_patches.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
-from megatron_patches.errors import TrainingFailed, TrainyardError
+from megatron_patches.errors import Damaged, TrainingFailed
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 
@@ -195,7 +195,7 @@ def _superseded(written: WrittenCheckpoint, rules: CheckpointConfig) -> tuple[li
     """What may go once the new checkpoint is verified; or nothing, and why: what was promoted must not go."""
     try:
         known = known_checkpoints(RunFolder(written.folder.parents[1]))
-    except TrainyardError as error:
+    except Damaged as error:
         return [], f"no older checkpoint is deleted: {error}"
     verified = [replace(each, verified=True) if each.folder == written.folder else each for each in known]
     return [each.folder for each in superfluous(verified, rules)], None

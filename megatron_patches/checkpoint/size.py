@@ -52,7 +52,7 @@ def host_bytes(config: RunConfig, layout: Layout) -> int:
 
 def free_space(folder: Path) -> int:
     """Bytes that are free where a folder is, or would be made."""
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def space_problems(config: RunConfig, checkpoints: Path, free: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_events(folder: Path, kinds: Collection[str] | None = None) -> list[Even
         kinds: only events of these; other lines are not looked at, which is many times faster.
 
     Raises:
-        TrainyardError: a line that was looked at is no event.
+        Damaged: a line that was looked at is no event.
     """
     events = [event for path in sorted(folder.glob("*.jsonl")) for event in _read_file(path, kinds)]
     # stable: the order within a file is kept; by length first, since 10000 comes after 9999
@@ -78,7 +78,7 @@ def _read_file(path: Path, kinds: Collection[str] | None) -> Iterator[Event]:
             yield Event(launch, facts.pop("kind"), facts.pop("time"), facts)
         except (ValueError, KeyError, AttributeError) as error:
             complaint = f"{path}:{number} is not an event ({error}); restore the file or move it away"
-            raise TrainyardError(complaint) from None
+            raise Damaged(complaint) from None
 
 
 def effective(events: list[Event], kind: str) -> list[Event]:

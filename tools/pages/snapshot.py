@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 from tools.run_views.published import FOLDER
 from tools.run_views.views import Inventory, RunRecord
 
@@ -39,7 +39,7 @@ def read_snapshot(checkout: Path) -> dict[str, OwnRun]:
     """The runs by name; empty where none was recorded.
 
     Raises:
-        TrainyardError: the file is damaged.
+        Damaged: the file is.
     """
     path = checkout / FOLDER / FILE
     if not path.is_file():
@@ -47,9 +47,7 @@ def read_snapshot(checkout: Path) -> dict[str, OwnRun]:
     try:
         return {name: OwnRun(run=name, **facts) for name, facts in json.loads(path.read_bytes()).items()}
     except (ValueError, TypeError) as error:
-        raise TrainyardError(
-            f"{path} is damaged ({error}); restore it, or `tools/inventory render` without it"
-        ) from None
+        raise Damaged(f"{path} is damaged ({error}); restore it, or `tools/inventory render` without it") from None
 
 
 def renew_snapshot(inventory: Inventory) -> dict[str, OwnRun]:

@@ -11,7 +11,7 @@ from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.renewal import GOLD_METRICS_OF_RUN
 from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder
 from megatron_patches.configuration.yaml_text import read_yaml
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.run.events import effective, read_events
 from tools.run_files.name import order
 from tools.run_views.best_metric import BestMetric, best_metric
@@ -173,7 +173,7 @@ def _gold_line(name: str, metric: str | None, value: float | None) -> str:
 def _validations(events: Path) -> list[tuple[int, float]]:
     try:
         found = effective(read_events(events, ("start", "validation")), "validation")
-    except TrainyardError:
+    except Damaged:
         return []  # `tools/runs show` and reports say what is damaged; a list of runs does not stop at one of them
     return [(event.facts["step"], event.facts["loss"]) for event in found if isinstance(event.facts["loss"], float)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.manifest import MANIFEST
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 FILES_FOLDER = "place.json"
 """Beside a manifest whose files lie in another folder: `{"folder": PATH}`, or null where only copies are left."""
@@ -79,7 +79,7 @@ def files_folder(artefact_folder: Path) -> Path | None:
     where only copies are left.
 
     Raises:
-        TrainyardError: `place.json` is damaged.
+        Damaged: `place.json` is not what an adoption writes.
     """
     path = artefact_folder / FILES_FOLDER
     try:
@@ -88,7 +88,7 @@ def files_folder(artefact_folder: Path) -> Path | None:
     except FileNotFoundError:
         return artefact_folder
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainyardError(f"{path} does not say where the files are ({error}); adopt the folder again") from None
+        raise Damaged(f"{path} does not say where the files are ({error}); adopt the folder again") from None
     return Path(folder) if folder is not None else None
 
 
@@ -99,14 +99,14 @@ def read_artefact(manifest: Path, run: str | None) -> Artefact:
         run: the run whose directory it lies in, where it does not say so itself.
 
     Raises:
-        TrainyardError: it is not JSON, or lacks what every manifest has.
+        Damaged: it is not JSON, or lacks what every manifest has.
         FileNotFoundError: it is gone.
     """
     try:
         content = json.loads(manifest.read_bytes())
         return _from_content(manifest, content, run)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainyardError(
+        raise Damaged(
             f"{manifest} is not a manifest ({type(error).__name__}: {error}); restore it, or make the artefact again"
         ) from None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.run_folder import RunFolder
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _parse(line: str, path: Path) -> Copy:
         content: dict[str, Any] = json.loads(line)
         return Copy(**content)
     except (ValueError, TypeError) as error:
-        raise TrainyardError(
+        raise Damaged(
             f"{path} holds a line that is no record of a copy ({error}); remove the line, then "
             "`tools/sync-to-hub` of the run records anew what is there"
         ) from None

@@ -97,7 +97,7 @@ def reasons_of_run(run: RunFolder, rules: RetentionRules) -> dict[Path, str]:
     """By folder, why a run's checkpoints stay here although copies lie elsewhere; only valid ones count.
 
     Raises:
-        TrainyardError: what people said about the run is damaged.
+        Damaged: what people said about the run is.
     """
     known = known_checkpoints(run, allow_inherited_fault=False)
     known += known_checkpoints(run, "weights", allow_inherited_fault=False)
@@ -127,7 +127,8 @@ def keep_manifest(folder: Path) -> None:
     """Puts a checkpoint's manifest under `elsewhere/` before its files go: lineage and copies hang on it.
 
     Raises:
-        TrainyardError: the manifest is missing or damaged.
+        Missing: there is no manifest.
+        Damaged: it is not as it was written.
     """
     manifest = read_manifest(folder / MANIFEST)
     run = RunFolder(folder.parents[1])

@@ -16,7 +16,7 @@ from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.scan import Folder, beneath, list_folder
 from megatron_patches.artefacts.run_folder import COPIES, RECORDS
 from megatron_patches.atomic_files import temporary_path
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 
 VERSION = 2
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -202,7 +202,7 @@ class _Writer:
                 artefact = read_artefact(Path(manifest), folder.run)
             except FileNotFoundError:
                 artefact = None  # a folder without a manifest is no artefact (yet)
-            except (TrainyardError, OSError) as error:
+            except (Damaged, OSError) as error:
                 artefact = None
                 self._note_problem(manifest, folder.path, str(error))
             if number is not None:
@@ -237,7 +237,7 @@ class _Writer:
             else:
                 said = [(folder.run, *row) for row in _annotation_rows(path.parent)]
                 self._connection.executemany("INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?)", said)
-        except TrainyardError as error:
+        except Damaged as error:
             self._note_problem(folder.path, folder.path, str(error))
 
     def _clear_record(self, name: str, run: str) -> None:

@@ -7,7 +7,7 @@ from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.lineage import ancestors
 from megatron_patches.artefacts.manifest import read_manifest, verify_files
 from megatron_patches.artefacts.marks import verify_and_mark
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Missing, Refused
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def verify_artefact(catalogue: Catalogue, artefact: Artefact, hashes: bool = Tru
         manifest = read_manifest(artefact.manifest)
         folder = files_folder(artefact.folder)
         lineage = _lineage_problems(catalogue, artefact)
-    except TrainyardError as error:
+    except (Missing, Damaged, Refused) as error:
         return Verdict(artefact, [str(error)])
     problems = [f"marked invalid: {artefact.reason}"] if manifest.status.state == "invalid" else []
     if folder is None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from megatron_patches.artefacts.folders import list_checkpoints, step_of
 from megatron_patches.artefacts.run_folder import RunFolder
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Missing
 
 
 def checkpoints_with_weights(run: RunFolder, step: int | None = None) -> list[Path]:
@@ -14,16 +14,16 @@ def checkpoints_with_weights(run: RunFolder, step: int | None = None) -> list[Pa
     when they are read.
 
     Raises:
-        TrainyardError: there is none; the steps that there are are named.
+        Missing: there is none; the steps that there are are named.
     """
     folders = [*list_checkpoints(run.checkpoints, "weights"), *list_checkpoints(run.checkpoints)]
     folders.sort(key=step_of, reverse=True)
     if not folders:
-        raise TrainyardError(f"{run.path} has no checkpoints; train the run, or name another run directory")
+        raise Missing(f"{run.path} has no checkpoints; train the run, or name another run directory")
     if step is None:
         return folders
     wanted = [folder for folder in folders if step_of(folder) == step]
     if not wanted:
         steps = ", ".join(str(known) for known in sorted({step_of(folder) for folder in folders}))
-        raise TrainyardError(f"{run.path} has no checkpoint of step {step}; it has those of {steps}")
+        raise Missing(f"{run.path} has no checkpoint of step {step}; it has those of {steps}")
     return wanted

@@ -12,7 +12,7 @@ from megatron_patches.checkpoint.files.state_tensor import Reader, StateTensor, 
 from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
 from megatron_patches.checkpoint.load import FileReader, state_files
 from megatron_patches.dtypes import BYTES_OF_STORED
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 from megatron_patches.parameters.torch_dtypes import STORED
 
 
@@ -20,7 +20,7 @@ def stored_tensors(folder: Path, manifest: Manifest) -> list[StateTensor]:
     """All tensors of a checkpoint, by name and kind; only the files' headers are read.
 
     Raises:
-        TrainyardError: a file is not what a checkpoint has.
+        Damaged: a file is not what a checkpoint has.
     """
     held: dict[tuple[str, str], list[StoredPiece]] = defaultdict(list)
     for file in state_files(manifest):
@@ -28,7 +28,7 @@ def stored_tensors(folder: Path, manifest: Manifest) -> list[StateTensor]:
             for piece in read_header(folder / file):
                 held[piece.name, piece.kind].append(piece)
         except (BadHeader, OSError) as error:
-            raise TrainyardError(f"{folder / file}: {error}; restore it from a copy") from None
+            raise Damaged(f"{folder / file}: {error}; restore it from a copy") from None
     return [_tensor(folder, pieces) for _, pieces in sorted(held.items())]
 
 

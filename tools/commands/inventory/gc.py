@@ -7,7 +7,7 @@ from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.inventory.removal import RemovalPlan, carry_out, plan_removal
 from megatron_patches.artefacts.retention import CopiedRetention
 from megatron_patches.checkout import runs_root
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Refused
 from megatron_patches.sizes import readable
 from tools.commands.inventory.listing import open_inventory
 from tools.tables import print_table
@@ -17,7 +17,7 @@ def collect(runs: list[str], retention: tuple[int, int | None] | None, do: str, 
     """Prints the plan; with its name in `do`, carries it out.
 
     Raises:
-        TrainyardError: the plan is another one by now.
+        Refused: the plan is another one by now.
     """
     with open_inventory(thorough=True) as inventory:
         known = inventory.catalogue.run_names()
@@ -25,7 +25,7 @@ def collect(runs: list[str], retention: tuple[int, int | None] | None, do: str, 
         keep = CopiedRetention(*retention) if retention else None
         plan = plan_removal(inventory.catalogue, runs_root(), names, keep)
     if do and do != plan.digest:
-        raise TrainyardError(
+        raise Refused(
             f"the plan is {plan.digest} by now, not {do}: something changed since. Read it again: tools/inventory gc"
         )
     if as_json:

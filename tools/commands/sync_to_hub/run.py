@@ -181,7 +181,7 @@ def _why_it_stays(task: Task, item: Item) -> str | None:
     if not (item.shelf_folder / MANIFEST).exists():
         return "removed here meanwhile"
     artefact = read_artefact(item.shelf_folder / MANIFEST, run.name)
-    if artefact.whereabouts != "here" or item.shelf_folder.parent != run / "checkpoints":
+    if artefact.whereabouts != "here" or item.shelf_folder.parent != RunFolder(run).checkpoints:
         return "stays: its files are not the run's own"
     gold = read_standing(run).gold
     reasons = reasons_of_run(RunFolder(run), CopiedRetention())
