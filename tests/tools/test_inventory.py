@@ -142,6 +142,13 @@ def test_the_best_of_a_run_is_its_best_validation(tmp_path: Path) -> None:
     assert ask("show", RUN)["best"] == {"validation_loss": 3.5}
 
 
+def test_without_events_a_run_has_the_steps_and_tokens_of_its_newest_checkpoint(tmp_path: Path) -> None:
+    for step in (100, 200):
+        make_checkpoint(tmp_path / "runs", step)
+    state = ask("show", RUN)["state"]
+    assert (state["step"], state["tokens"]) == (200, 128 * 200)
+
+
 def test_a_checkpoint_that_was_read_back_is_verified_everywhere(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "runs", 100)
     folder = tmp_path / "runs" / RUN / "checkpoints" / "step-0000000100"

@@ -138,10 +138,10 @@ def _published_row(run: PublishedRun) -> list[str]:
 def _declared_state(run: PublishedRun) -> str:
     if run.state == "deprecated":
         return f"deprecated: {run.reason}"
-    words = f'"{run.declared}"' if run.declared else ""
+    quoted = f'"{run.declared}"' if run.declared else ""
     if run.state == "unknown":
-        return f"not known{f', declared as {words}' if words else ''}"
-    return f"{run.state}, as declared{f': {words}' if words else ''}"
+        return f"not known{f', declared as {quoted}' if quoted else ''}"
+    return f"{run.state}, as declared{f': {quoted}' if quoted else ''}"
 
 
 def _gold(run: PublishedRun) -> list[str]:

@@ -1,6 +1,6 @@
 """What there is to say of each run: from train/, from its directory, from what people said, from what was published."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ class Inventory:
             family=file.parent.name if file else None,
             baseline=self.baseline(name),
             why=str(settings.get("why", "")),
-            state=derive_state(folder.path, standing, self._queue),
+            state=self._state(folder, standing),
             declared=False,
             best=self._best(folder),
             gold=self._gold(standing),
@@ -124,6 +124,15 @@ class Inventory:
             return read_yaml(self.files[name])
         except TrainyardError:
             return {}  # `tools/runs lint` says what is wrong with it; the inventory lists the run all the same
+
+    def _state(self, folder: RunFolder, standing: Standing) -> RunState:
+        """Steps and tokens as the events tell them; without events, as the newest checkpoint's manifest does."""
+        state = derive_state(folder.path, standing, self._queue)
+        if state.step is not None:
+            return state
+        query = "SELECT step, tokens FROM artefacts WHERE run = ? AND kind = 'checkpoint' AND step IS NOT NULL"
+        newest = self.catalogue.rows(f"{query} ORDER BY step DESC, tokens IS NULL LIMIT 1", [folder.name])
+        return replace(state, step=newest[0][0], tokens=newest[0][1]) if newest else state
 
     def _best(self, folder: RunFolder) -> BestMetric | None:
         """From its validations, what its manifests say, and what its gold was chosen by."""

@@ -19,7 +19,7 @@ from megatron_patches.atomic_files import temporary_path
 from megatron_patches.errors import Damaged, TrainyardError
 
 VERSION = 2
-_SETTLED_NANOSECONDS = 2_000_000_000
+_STILL_CHANGING_NANOSECONDS = 2_000_000_000
 """a folder that changed so shortly before it was read may change again within one tick of its file system's clock"""
 
 _SCHEMA = """
@@ -161,8 +161,8 @@ class _Writer:
         self._read_manifests(folder, listing.manifests)
         if folder.kind == "record":
             self._read_record(folder)
-        unsettled = changed is None or abs(time.time_ns() - changed) < _SETTLED_NANOSECONDS
-        self._remember(folder, -1 if unsettled else changed or -1)
+        still_changing = changed is None or abs(time.time_ns() - changed) < _STILL_CHANGING_NANOSECONDS
+        self._remember(folder, -1 if still_changing else changed or -1)
         return [each for each in listing.folders if each.path not in before]
 
     def _rows(self, query: str, folder: str) -> list[tuple[Any, ...]]:

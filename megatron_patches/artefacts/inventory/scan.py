@@ -5,7 +5,6 @@ times of some folders per run, never at each of a hundred thousand checkpoints.
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -82,16 +81,3 @@ def _sort_in(listing: Listing, folder: Folder, name: str, is_folder: bool) -> No
 def beneath(path: str) -> tuple[str, str]:
     """The range of names that lie under a folder, for a comparison of text."""
     return f"{path}/", f"{path}0"  # "0" follows "/"
-
-
-def walk(folders: list[Folder]) -> Iterator[tuple[Folder, Listing]]:
-    """Every folder under these that exists and may be read, with what it holds."""
-    waiting = list(folders)
-    while waiting:
-        folder = waiting.pop()
-        try:
-            listing = list_folder(folder)
-        except FileNotFoundError:
-            continue
-        waiting += listing.folders
-        yield folder, listing
