@@ -59,11 +59,11 @@ def show(inventory: Inventory, what: str) -> str:
 
 
 def _describe_run(inventory: Inventory, name: str) -> dict[str, Any]:
-    view = inventory.record(name).as_json()
+    record = inventory.record(name).as_json()
     rows = inventory.catalogue.artefacts("run = ? AND kind != 'run'", [name], "ORDER BY kind, step")
     faulty = faulty_ids(inventory.catalogue)
-    view["artefacts"] = [each.as_json() | {"faulty": each.id in faulty} for each in rows]
-    return view
+    record["artefacts"] = [each.as_json() | {"faulty": each.id in faulty} for each in rows]
+    return record
 
 
 def _show_run(run: dict[str, Any]) -> str:
