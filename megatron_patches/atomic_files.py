@@ -10,6 +10,8 @@ from typing import BinaryIO, Self
 from typing_extensions import Buffer
 
 READ_CHUNK_BYTES = 1 << 20
+TEMPORARY = ".partial"
+"""end of the names that `temporary_path` gives"""
 
 
 class HashingWriter:
@@ -75,7 +77,7 @@ class HashingWriter:
 
 def temporary_path(path: Path) -> Path:
     """A name in the same folder that no other writer uses; a kill can leave it behind, and it may then be deleted."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -113,12 +115,35 @@ def drop_from_page_cache(path: Path) -> None:
         os.close(descriptor)
 
 
-def hash_file(path: Path) -> tuple[str, int]:
-    """sha256 (64 hexadecimal digits) and size in bytes of a file, read in pieces of 1 MiB."""
+def hash_file(path: Path, limit: int | None = None) -> tuple[str, int]:
+    """sha256 (64 hexadecimal digits) of a file, or of its first bytes, and how many bytes that were.
+
+    Args:
+        limit: so many bytes at most; None reads all. A result of fewer says that the file is shorter.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
     digest = hashlib.sha256()
-    size = 0
     with path.open("rb") as file:
-        while chunk := file.read(READ_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
+        size = hash_stream(file, digest, limit)
     return digest.hexdigest(), size
+
+
+def hash_stream(file: BinaryIO, digest: "hashlib._Hash", limit: int | None = None) -> int:
+    """Adds the next bytes of an open file to a hash, read in pieces of 1 MiB; the number of bytes.
+
+    Args:
+        limit: so many bytes at most; None reads to the end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = 0
+    while limit is None or size < limit:
+        chunk = file.read(READ_CHUNK_BYTES if limit is None else min(READ_CHUNK_BYTES, limit - size))
+        if not chunk:
+            break
+        digest.update(chunk)
+        size += len(chunk)
+    return size

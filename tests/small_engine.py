@@ -56,8 +56,8 @@ class SmallEngine:
 
 def groups_of(config: RunConfig) -> ProcessGroups:
     """New process groups for a run on all processes of the test."""
-    from megatron_patches.engine.build import PRECISIONS
     from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parameters.torch_dtypes import PRECISIONS
     from megatron_patches.run.layout import plan_layout
 
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))

@@ -25,11 +25,3 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Ite
     with console.capture() as printed:
         console.print(table)
     print("\n".join(line.rstrip() for line in printed.get().splitlines()))
-
-
-def readable_size(size: int) -> str:
-    """Bytes in three digits and a decimal unit: 1316605952 is 1.32 GB."""
-    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= 0.9995 * scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size} B"

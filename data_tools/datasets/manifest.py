@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_tools.text.tokenizers import Tokenizer
-from megatron_patches.artefacts.manifest import Manifest, read_manifest, refuse_invalid
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid
 from megatron_patches.errors import TrainyardError
 
 
@@ -70,7 +70,7 @@ def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
 
 def manifest_path(prefix: Path) -> Path:
     """Where the manifest of a dataset lies."""
-    return prefix.with_name(prefix.name + ".manifest.json")
+    return prefix.with_name(f"{prefix.name}.{MANIFEST}")
 
 
 def read_dataset_manifest(prefix: Path, allow_invalid: bool = False) -> tuple[Manifest, DatasetFacts]:

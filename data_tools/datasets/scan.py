@@ -13,7 +13,6 @@ ELEMENTS_READ_AT_ONCE = 1 << 22
 class ScanResult(NamedTuple):
     """What a dataset holds."""
 
-    smallest_token_id: int
     largest_token_id: int
     empty_documents: int
 
@@ -32,7 +31,7 @@ def scan(dataset: IndexedDataset) -> ScanResult:
     smallest, largest = _token_range(dataset)
     if smallest < 0:
         raise TrainyardError(f"{dataset.bin_path} holds the negative token id {smallest}; make the dataset again")
-    return ScanResult(smallest, largest, _empty_documents(dataset))
+    return ScanResult(largest, _empty_documents(dataset))
 
 
 def _empty_documents(dataset: IndexedDataset) -> int:

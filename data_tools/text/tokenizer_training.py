@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from data_tools.text.sources import Source, find_sources, read_documents
-from megatron_patches.artefacts.manifest import Manifest, build_manifest, record_file, write_manifest
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest, build_manifest, record_file, write_manifest
 from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path, write_atomically
 from megatron_patches.errors import TrainyardError
 
@@ -112,7 +112,7 @@ def _write_folder(output: Path, contents: dict[str, str], facts: dict[str, JsonV
             write_atomically(folder / name, content.encode())
         files = [record_file(folder / name, folder) for name in contents]
         manifest = build_manifest("tokenizer", files, facts, command=command)
-        write_manifest(folder / "manifest.json", manifest)
+        write_manifest(folder / MANIFEST, manifest)
         folder.rename(output)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

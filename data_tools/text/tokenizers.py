@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.manifest import content_id, read_manifest, record_file, refuse_invalid, verify_files
+from megatron_patches.artefacts.manifest import (
+    MANIFEST,
+    content_id,
+    read_manifest,
+    record_file,
+    refuse_invalid,
+    verify_files,
+)
 from megatron_patches.errors import TrainyardError
 
 END_OF_DOCUMENT_CANDIDATES = ("<|endoftext|>", "</s>")
@@ -90,7 +97,7 @@ def tokenizer_id(files: TokenizerFiles, allow_invalid: bool = False) -> str:
         TrainyardError: the manifest was edited, marks the tokenizer invalid, or does not match its files.
     """
     folder = files.model.parent
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     if path.is_file():
         manifest = read_manifest(path)
         if manifest.kind == "tokenizer" and files.model.name in {file.path for file in manifest.files}:

@@ -2,43 +2,94 @@
 
 `checkpoints/step-0000001000/` holds safetensors files of every rank, `config.yaml`, `trainer.json` and, written last,
 `manifest.json`; `weights-0000001000/` the same without optimizer and trainer. A folder is written under another name
-and renamed when it is whole, and renamed again before it is deleted, so a name like this is a promise. Which one is
-the newest is read off the names: there is no file that says it and could lie.
+and renamed when it is whole, and renamed again before it is deleted (unfinished.py), so a name like this is a promise.
+Which one is the newest is read off the names: there is no file that says it and could lie.
 """
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from megatron_patches.artefacts.manifest import Manifest, read_manifest, refuse_invalid, verify_files
-from megatron_patches.atomic_files import fsync_folder
-from megatron_patches.errors import TrainyardError
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid, verify_files
+from megatron_patches.errors import Damaged, Missing, Refused
 
-MANIFEST = "manifest.json"
 TRAINER_STATE = "trainer.json"
-_NAMES = {"full": re.compile(r"step-(\d{10})"), "weights": re.compile(r"weights-(\d{10})")}
 
 Content = Literal["full", "weights"]
+_BEGINNINGS: dict[Content, str] = {"full": "step", "weights": "weights"}
+_NAME = re.compile(r"(step|weights)-(\d{10})((?:-[0-9a-f]{8})?)")
+_REPLACED = re.compile(r".*\.replaced-\d+")
 
 
 def checkpoint_name(step: int, content: Content = "full") -> str:
     """Name of a step's folder."""
-    return f"{'step' if content == 'full' else 'weights'}-{step:010d}"
+    return f"{_BEGINNINGS[content]}-{step:010d}"
+
+
+def shelved_name(name: str, manifest_id: str) -> str:
+    """Name under `elsewhere/` for the manifest of a folder of this name: several may have had it."""
+    return f"{name}-{manifest_id[:8]}"
+
+
+@dataclass(frozen=True)
+class CheckpointName:
+    """What the name of a checkpoint's folder says."""
+
+    content: Content
+    step: int
+    ending: str
+    """empty, or what `shelved_name` added"""
+
+    def with_content(self, content: Content) -> str:
+        """The name of the same step's folder with other content."""
+        return checkpoint_name(self.step, content) + self.ending
+
+
+def parse_checkpoint_name(name: str) -> CheckpointName | None:
+    """The inverse of `checkpoint_name` and `shelved_name`; None for other folders."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    return CheckpointName("full" if found[1] == _BEGINNINGS["full"] else "weights", int(found[2]), found[3])
+
+
+def weights_name(name: str) -> str:
+    """Name of the folder of a checkpoint's weights: step-0000001000 becomes weights-0000001000; others stay."""
+    found = parse_checkpoint_name(name)
+    return found.with_content("weights") if found else name
 
 
 def step_of(folder: Path) -> int:
     """The step in a checkpoint's name."""
-    return int(folder.name.rpartition("-")[2])
+    found = parse_checkpoint_name(folder.name)
+    assert found is not None, folder
+    return found.step
 
 
 def list_checkpoints(checkpoints: Path, content: Content = "full") -> list[Path]:
     """Folders named as checkpoints, newest step first; `inspect` and the hashes say whether they are whole."""
     if not checkpoints.is_dir():
         return []
-    found = [path for path in checkpoints.iterdir() if _NAMES[content].fullmatch(path.name) and path.is_dir()]
+    found = [
+        path
+        for path in checkpoints.iterdir()
+        if (name := parse_checkpoint_name(path.name)) and (name.content, name.ending) == (content, "") and path.is_dir()
+    ]
     return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def replaced_path(folder: Path) -> Path:
+    """A free name for a damaged folder that is written anew: the damaged one is kept beside it."""
+    number = 1
+    while (candidate := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
+        number += 1
+    return candidate
+
+
+def is_replaced(name: str) -> bool:
+    """Whether a folder's name is one that `replaced_path` gave."""
+    return _REPLACED.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -48,6 +99,8 @@ class Inspection:
     folder: Path
     manifest: Manifest | None
     problems: list[str]
+    refused: bool = False
+    """its manifest is in order and says that it must not be used, or is of a later version"""
 
 
 def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
@@ -61,8 +114,8 @@ def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
         manifest = read_manifest(folder / MANIFEST)
         if not (allow_inherited_fault and _is_of_its_data(manifest)):
             refuse_invalid(manifest, folder / MANIFEST, "take the mark back: tools/inventory revalidate")
-    except TrainyardError as error:
-        return Inspection(folder, None, [str(error)])
+    except (Missing, Damaged, Refused) as error:
+        return Inspection(folder, None, [str(error)], isinstance(error, Refused))
     return Inspection(folder, manifest, verify_files(manifest, folder, hashes=False))
 
 
@@ -71,20 +124,3 @@ def _is_of_its_data(manifest: Manifest) -> bool:
     identity = manifest.facts.get("identity")
     data = [identity.get("dataset"), identity.get("tokenizer")] if isinstance(identity, dict) else []
     return manifest.status.cause is not None and manifest.status.cause in data
-
-
-def delete_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint: its name goes first, so that a kill leaves nothing that looks like one."""
-    going = folder.with_name(f"{folder.name}.deleted.partial")
-    shutil.rmtree(going, ignore_errors=True)  # of a deletion that was killed
-    folder.rename(going)
-    fsync_folder(folder.parent)
-    shutil.rmtree(going)
-
-
-def remove_partial(checkpoints: Path) -> list[Path]:
-    """Delete what killed saves and deletions left; a launch that still writes one has lost the run to this one."""
-    leftovers = sorted(checkpoints.glob("*.partial")) if checkpoints.is_dir() else []
-    for folder in leftovers:
-        shutil.rmtree(folder)
-    return leftovers

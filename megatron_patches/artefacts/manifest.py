@@ -16,7 +16,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, Validatio
 
 from megatron_patches.atomic_files import hash_file, write_atomically
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Missing, Refused
+
+MANIFEST = "manifest.json"
+"""name of the file in an artefact's folder"""
 
 MANIFEST = "manifest.json"
 """name of the file in an artefact's folder"""
@@ -142,12 +145,14 @@ def read_manifest(path: Path) -> Manifest:
     """Reads and checks a manifest.
 
     Raises:
-        TrainyardError: missing, unreadable, of another format, or changed after it was written.
+        Missing: there is none.
+        Damaged: unreadable, or changed after it was written.
+        Refused: a later version wrote it.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise TrainyardError(f"{path} does not exist: the artefact has no manifest, or the path is wrong") from None
+        raise Missing(f"{path} does not exist: the artefact has no manifest, or the path is wrong") from None
     return parse_manifest(content, str(path))
 
 
@@ -155,12 +160,13 @@ def parse_manifest(text: bytes, origin: str) -> Manifest:
     """The manifest that a file holds; `origin` says in an error where it lies.
 
     Raises:
-        TrainyardError: unreadable, of another format, or changed after it was written.
+        Damaged: unreadable, or changed after it was written.
+        Refused: a later version wrote it.
     """
     manifest = _parse(text, origin)
     expected = content_id(manifest.kind, manifest.parents, manifest.files, manifest.facts)
     if manifest.id != expected:
-        raise TrainyardError(
+        raise Damaged(
             f"{origin} was changed after it was written: its id is {manifest.id}, its content hashes to {expected}. "
             "Restore the original file, or make the artefact again"
         )
@@ -171,10 +177,10 @@ def _parse(text: bytes, origin: str) -> Manifest:
     try:
         content: Any = json.loads(text)
     except ValueError as error:
-        raise TrainyardError(f"{origin} is not JSON ({error}); restore the file, or make the artefact again") from None
+        raise Damaged(f"{origin} is not JSON ({error}); restore the file, or make the artefact again") from None
     written = content.get("format") if isinstance(content, dict) else None
     if isinstance(written, int) and written > 1:
-        raise TrainyardError(
+        raise Refused(
             f"{origin} is of format {written}, which a later Trainyard wrote; this one reads format 1: update the "
             "checkout"
         )
@@ -182,18 +188,18 @@ def _parse(text: bytes, origin: str) -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise TrainyardError(f"{origin} is not a manifest of format 1 ({problems})") from None
+        raise Damaged(f"{origin} is not a manifest of format 1 ({problems})") from None
 
 
 def refuse_invalid(manifest: Manifest, path: Path, way_around: str) -> None:
-    """Raises TrainyardError if the artefact was marked invalid.
+    """Raises Refused if the artefact was marked invalid.
 
     Args:
         path: where its manifest lies.
         way_around: what a person does who wants to use it all the same.
     """
     if manifest.status.state == "invalid":
-        raise TrainyardError(
+        raise Refused(
             f"{path} marks this {manifest.kind} invalid since {manifest.status.date}: {manifest.status.reason}. "
             f"Use another one, or {way_around}"
         )

@@ -5,12 +5,14 @@ Each is a small file of its own, written whole, so that no two writers share one
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from megatron_patches.artefacts.manifest import Manifest, verify_files
 from megatron_patches.atomic_files import fsync_folder, write_atomically
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 PINNED = "pinned.json"
 VERIFIED = "verified.json"
@@ -43,8 +45,23 @@ def is_pinned(folder: Path) -> bool:
 
 
 def pin_of(folder: Path) -> Mark | None:
-    """The pin of a checkpoint, if it has one; TrainyardError where it cannot be read."""
+    """The pin of a checkpoint, if it has one; Damaged where it cannot be read."""
     return _read(folder / PINNED)
+
+
+def verify_and_mark(folder: Path, manifest: Manifest, reader: str) -> list[str]:
+    """What is wrong with a checkpoint, read byte by byte; nothing if it is whole. Its mark says so from now on.
+
+    Args:
+        reader: what reads it, for the mark.
+    """
+    problems = verify_files(manifest, folder, hashes=True)
+    with suppress(OSError):  # somebody else's folder, or one that cannot be written to: the answer is told all the same
+        if problems:
+            mark_damaged(folder, "; ".join(problems))
+        else:
+            mark_verified(folder, reader)
+    return problems
 
 
 def mark_verified(folder: Path, reader: str) -> None:
@@ -91,4 +108,4 @@ def _read(path: Path) -> Mark | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainyardError(f"{path} is no mark of a checkpoint ({error}); remove the file or repair it") from None
+        raise Damaged(f"{path} is no mark of a checkpoint ({error}); remove the file or repair it") from None

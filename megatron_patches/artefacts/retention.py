@@ -1,4 +1,9 @@
-"""Which checkpoints stay. Torch-free; a pure function of what there is and of the run's rules."""
+"""Which checkpoints stay: one set of reasons, for a run that tidies up behind its saves, for `tools/inventory gc` and
+for `tools/sync-to-hub --delete-local`. Torch-free; functions of what there is and of rules.
+
+A reason keeps a checkpoint from all three. They differ in what else they ask before they delete: a run, that a newer
+checkpoint was read back; the others, that a verified whole copy lies at a location.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,8 +11,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
-from megatron_patches.artefacts.folders import inspect, list_checkpoints
+from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.folders import Content, inspect, list_checkpoints
 from megatron_patches.artefacts.marks import is_damaged, is_pinned, is_verified
+from megatron_patches.artefacts.run_folder import RunFolder
 
 
 class RetentionRules(Protocol):
@@ -22,8 +29,19 @@ class RetentionRules(Protocol):
 
 
 @dataclass(frozen=True)
+class CopiedRetention:
+    """Rules for checkpoints of which a verified copy lies elsewhere."""
+
+    keep_last: int | None = 2
+    """the newest so many of a run"""
+    keep_every_steps: int | None = None
+    """and every one whose step divides by this"""
+    keep_best: int = 0
+
+
+@dataclass(frozen=True)
 class KeptCheckpoint:
-    """What the rules ask of a checkpoint that can be resumed from."""
+    """What the rules ask of a checkpoint that is in order."""
 
     folder: Path
     step: int
@@ -31,16 +49,28 @@ class KeptCheckpoint:
     validation_loss: float | None
     pinned: bool
     verified: bool
+    gold: bool = False
+    content: Content = "full"
 
 
-def known_checkpoints(checkpoints: Path) -> list[KeptCheckpoint]:
-    """The full checkpoints of a run, newest first.
+def known_checkpoints(
+    run: RunFolder, content: Content = "full", allow_inherited_fault: bool = True
+) -> list[KeptCheckpoint]:
+    """The checkpoints of a run that are in order, newest first.
 
-    Those that are damaged, as far as it was seen, are left out: they stay, and take no good one's place.
+    Those that are damaged, as far as it was seen, are left out: they take no good one's place.
+
+    Args:
+        allow_inherited_fault: also those that are invalid because of their data: a run that goes on with them needs
+            their room too.
+
+    Raises:
+        Damaged: what people said about the run is, so that its gold is not known.
     """
+    gold = read_standing(run.path).gold
     found = []
-    for folder in list_checkpoints(checkpoints):
-        inspection = inspect(folder, allow_inherited_fault=True)  # a run that goes on with them needs their room too
+    for folder in list_checkpoints(run.checkpoints, content):
+        inspection = inspect(folder, allow_inherited_fault)
         manifest = inspection.manifest
         if manifest is not None and not inspection.problems and not is_damaged(folder):
             step, loss = manifest.facts["step"], manifest.facts.get("validation_loss")
@@ -53,34 +83,58 @@ def known_checkpoints(checkpoints: Path) -> list[KeptCheckpoint]:
                     validation_loss=loss if isinstance(loss, float) else None,
                     pinned=is_pinned(folder),
                     verified=is_verified(folder),
+                    gold=manifest.id in gold,
+                    content=content,
                 )
             )
     return found
 
 
 def superfluous(known: Iterable[KeptCheckpoint], rules: RetentionRules) -> list[KeptCheckpoint]:
-    """Checkpoints that may be deleted, oldest first.
+    """Checkpoints that a run may delete, oldest first.
 
     Only such as are older than a verified one: whatever becomes of those that were never read back, the newest
     verified checkpoint is never among them.
     """
     ordered = sorted(known, key=lambda each: each.step)
     newest_verified = max((each.step for each in ordered if each.verified), default=-1)
-    stays = _wanted(ordered, rules)
-    return [each for each in ordered if each.step < newest_verified and each.step not in stays]
+    stays = reasons_to_stay(ordered, rules)
+    return [each for each in ordered if each.step < newest_verified and each.folder not in stays]
 
 
-def _wanted(ordered: Sequence[KeptCheckpoint], rules: RetentionRules) -> set[int]:
-    """Steps of the checkpoints that a rule or a pin keeps."""
-    permanent = [each for each in ordered if not each.ephemeral]
-    stays = {each.step for each in ordered if each.pinned}
+def reasons_to_stay(known: Iterable[KeptCheckpoint], rules: RetentionRules) -> dict[Path, str]:
+    """By folder, why a checkpoint stays; those that no rule, pin or promotion keeps are left out.
+
+    `keep_last` and `keep_best` count full checkpoints, and the ephemeral ones are not among them.
+    """
+    ordered = sorted(known, key=lambda each: each.step)
+    full = [each for each in ordered if each.content == "full"]
+    permanent = [each for each in full if not each.ephemeral]
+    reasons: dict[Path, str] = {}
     if rules.keep_last is None:
-        return stays | {each.step for each in permanent}
-    stays |= {each.step for each in permanent[-rules.keep_last :]}
-    if rules.keep_every_steps:
-        stays |= {each.step for each in permanent if each.step % rules.keep_every_steps == 0}
-    best = sorted((each.validation_loss, each.step) for each in permanent if _is_number(each.validation_loss))
-    return stays | {step for _, step in best[: rules.keep_best]}
+        _add(reasons, permanent, "the run keeps all")
+    else:
+        _add(reasons, full[-1:], "the newest, from which the run resumes")
+        last = f"one of the newest {rules.keep_last}, from which the run resumes"
+        _add(reasons, permanent[-rules.keep_last :], last)
+        if every := rules.keep_every_steps:
+            dividing = [each for each in ordered if not each.ephemeral and each.step % every == 0]
+            _add(reasons, dividing, f"step divides by {every}")
+        best = sorted((each for each in permanent if _is_number(each.validation_loss)), key=_by_loss)
+        _add(reasons, best[: rules.keep_best], f"one of the {rules.keep_best} of lowest validation loss")
+    _add(reasons, [each for each in ordered if each.gold], "gold")
+    _add(reasons, [each for each in ordered if each.pinned], "pinned")
+    return reasons
+
+
+def _add(reasons: dict[Path, str], checkpoints: Sequence[KeptCheckpoint], reason: str) -> None:
+    """The strongest reason comes last and is the one that is told."""
+    reasons.update({each.folder: reason for each in checkpoints})
+
+
+def _by_loss(checkpoint: KeptCheckpoint) -> tuple[float, int]:
+    assert checkpoint.validation_loss is not None
+    return checkpoint.validation_loss, checkpoint.step
 
 
 def _is_number(loss: float | None) -> bool:

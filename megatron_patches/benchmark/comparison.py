@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.run_data import RunData
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.batch.fields import TOKENS
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
@@ -147,7 +148,7 @@ def measure_run(
     if shared is not None:
         shared.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="trainyard-benchmark-", dir=shared) as folder:
-        launch = Launch(Path(folder) / config.name / "launches" / "0001")
+        launch = Launch(RunFolder(Path(folder) / config.name).launches / "0001")
         launch.directory.mkdir(parents=True)
         launch.config.write_text(to_yaml(config), encoding="utf-8")
         measured = run_workers(launch, turns, max(1, threads // world), world, peer, trace)

@@ -26,10 +26,10 @@ from megatron_patches.benchmark.roof import Roof, measure_roof
 from megatron_patches.benchmark.turns import PROFILED_STEPS
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
+from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.profiling.step_profile import StepProfile
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout

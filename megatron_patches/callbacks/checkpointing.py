@@ -9,11 +9,11 @@ from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
-from megatron_patches.checkpoint.size import readable
 from megatron_patches.errors import TrainingFailed
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.progress import Message, Outcome, ValidationRecord
 from megatron_patches.run.reading import to_yaml
+from megatron_patches.sizes import readable
 
 
 class Checkpointing(Callback):

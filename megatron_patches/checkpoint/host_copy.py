@@ -19,10 +19,10 @@ class HostCopy:
     """
 
     def __init__(self, pieces: Sequence[StatePiece]) -> None:
-        self._places: dict[tuple[str, str], tuple[int, int]] = {}
+        self._positions: dict[tuple[str, str], tuple[int, int]] = {}
         position = 0
         for piece in pieces:
-            self._places[_key(piece)] = position, piece.tensor.nbytes
+            self._positions[_key(piece)] = position, piece.tensor.nbytes
             position += -(-piece.tensor.nbytes // ALIGNMENT) * ALIGNMENT
         on_gpu = any(piece.tensor.is_cuda for piece in pieces)
         self._memory = torch.empty(position, dtype=torch.uint8, pin_memory=on_gpu).fill_(0)
@@ -35,15 +35,15 @@ class HostCopy:
     @torch.no_grad()
     def take(self, pieces: Sequence[StatePiece]) -> list[StatePiece]:
         """The pieces as they are now; their tensors lie in the copy until the next `take`."""
-        copies = [self._place(piece) for piece in pieces]
+        copies = [self._tensor_of(piece) for piece in pieces]
         if copies:
             torch._foreach_copy_(copies, [piece.tensor for piece in pieces], non_blocking=True)
         if self._memory.is_pinned():
             torch.cuda.current_stream().synchronize()
         return [replace(piece, tensor=copy) for piece, copy in zip(pieces, copies, strict=True)]
 
-    def _place(self, piece: StatePiece) -> Tensor:
-        position, size = self._places[_key(piece)]
+    def _tensor_of(self, piece: StatePiece) -> Tensor:
+        position, size = self._positions[_key(piece)]
         assert size == piece.tensor.nbytes, f"{piece.kind} of {piece.name} has changed its size"
         return self._memory[position : position + size].view(piece.tensor.dtype)
 

@@ -18,17 +18,19 @@ import torch
 from torch import Tensor
 
 from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.atomic_files import hash_stream
 from megatron_patches.checkpoint.files.boxes import SubBox, sub_boxes
-from megatron_patches.checkpoint.files.stored_files import BYTES_OF, BadHeader, StoredPiece, read_header
-from megatron_patches.errors import TrainyardError
+from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
+from megatron_patches.dtypes import BYTES_OF_STORED
+from megatron_patches.errors import Damaged, Refused
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import Range
+from megatron_patches.parameters.torch_dtypes import STORED
 
 CHUNK_BYTES = 16 << 20  # read at a time: what loading holds beside the state itself
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-class DamagedCheckpoint(TrainyardError):
+class DamagedCheckpoint(Damaged):
     """Bytes of a checkpoint are not those that were written."""
 
 
@@ -87,7 +89,7 @@ class StateLoader:
         """Of each file, bytes that the live pieces take; files of which they take nothing are left out."""
         needed = {
             file: sum(
-                meeting.elements * BYTES_OF[source.dtype]
+                meeting.elements * BYTES_OF_STORED[source.dtype]
                 for source in sources
                 for meeting in self._meetings(source, 0, source.elements)
             )
@@ -108,18 +110,17 @@ class StateLoader:
         sources, buffer = self._files.get(file, []), np.empty(CHUNK_BYTES, dtype=np.uint8)
         with FileReader(path) as reader:
             if digest:
-                stop = sources[0].offset if sources else path.stat().st_size
-                for position in range(0, stop, CHUNK_BYTES):
-                    digest.update(reader.read(position, min(CHUNK_BYTES, stop - position), buffer))
+                with path.open("rb") as header:
+                    hash_stream(header, digest, sources[0].offset if sources else None)
             for source in sources:
                 for first, last in _chunks(source):
                     meetings = self._meetings(source, first, last)
                     if meetings or digest:
-                        width = BYTES_OF[source.dtype]
+                        width = BYTES_OF_STORED[source.dtype]
                         content = reader.read(source.offset + first * width, (last - first) * width, buffer)
                         if digest:
                             digest.update(content)
-                        values = torch.from_numpy(content).view(DTYPES[source.dtype])
+                        values = torch.from_numpy(content).view(STORED[source.dtype])
                         for meeting in meetings:
                             meeting.copy(values)
         if digest and digest.hexdigest() != sha256:
@@ -184,7 +185,7 @@ class FileReader:
 
 
 def _chunks(source: StoredPiece) -> Iterator[tuple[int, int]]:
-    step = CHUNK_BYTES // BYTES_OF[source.dtype]
+    step = CHUNK_BYTES // BYTES_OF_STORED[source.dtype]
     for first in range(0, source.elements, step):
         yield first, min(first + step, source.elements)
 
@@ -201,7 +202,7 @@ def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -
 
     Raises:
         DamagedCheckpoint: a file is not as it was written; some pieces may hold its numbers then.
-        TrainyardError: the checkpoint lacks elements of a piece: it was saved by another model.
+        Refused: the checkpoint lacks elements of a piece: it was saved by another model.
     """
     try:
         files = state_files(manifest, weights_alone=all(piece.kind == "weight" for piece in pieces))
@@ -215,4 +216,4 @@ def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -
     except OSError as error:
         raise DamagedCheckpoint(f"{folder} cannot be read: {error}") from None
     if missing := loader.missing():
-        raise TrainyardError(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")
+        raise Refused(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")

@@ -15,7 +15,7 @@ from megatron_patches.artefacts.marks import mark_damaged, mark_verified
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
 from megatron_patches.checkpoint.load import DamagedCheckpoint, StateLoader, state_files
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Refused
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 
@@ -42,8 +42,8 @@ def load_newest_whole(
     invalid because of what it came from is passed over too, unless `allow_inherited_fault`.
 
     Raises:
-        TrainyardError: there are checkpoints, and all of them are damaged: starting over would be silent loss; or a
-            whole one lacks elements of a piece.
+        Damaged: there are checkpoints, and all of them are damaged: starting over would be silent loss.
+        Refused: a whole one lacks elements of a piece.
     """
     folders = groups.from_rank_0([str(path) for path in list_checkpoints(checkpoints)])
     for folder in map(Path, folders):
@@ -59,7 +59,7 @@ def load_newest_whole(
             problems += _mark(folder, problems)
         report(folder, problems)
     if folders:
-        raise TrainyardError(
+        raise Damaged(
             f"all {len(folders)} checkpoints in {checkpoints} are damaged (see above); restore one from a copy, or "
             "move the folder away to start the run over"
         )
@@ -94,7 +94,7 @@ def _load_together(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece
     problems = sorted({problem for found in _gather(mine, groups) for problem in found})
     missing = [] if problems else [text for found in _gather(loader.missing()[:3], groups) for text in found]
     if missing:
-        raise TrainyardError(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")
+        raise Refused(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")
     return problems
 
 

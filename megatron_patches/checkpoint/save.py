@@ -13,14 +13,16 @@ from typing import Any
 
 import torch.distributed as dist
 
-from megatron_patches.artefacts.folders import MANIFEST, TRAINER_STATE, Content, checkpoint_name, delete_checkpoint
-from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
+from megatron_patches.artefacts.folders import TRAINER_STATE, Content, checkpoint_name, replaced_path
+from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, build_manifest, write_manifest
 from megatron_patches.artefacts.marks import mark_verified, pin
 from megatron_patches.artefacts.retention import known_checkpoints, superfluous
+from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
+from megatron_patches.artefacts.unfinished import delete_folder, saving_path
 from megatron_patches.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
-from megatron_patches.errors import TrainingFailed
+from megatron_patches.errors import Damaged, TrainingFailed
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
 
@@ -70,7 +72,7 @@ def write_checkpoint(
         TrainingFailed: on every rank if any rank could not write; nothing is left of the folder then.
     """
     final = checkpoints / checkpoint_name(content.step, kind)
-    partial = final.with_name(f"{final.name}.{content.launch}.partial")
+    partial = saving_path(final, content.launch)
     written = [piece for piece in pieces if piece.written_here and (kind == "full" or piece.kind == "weight")]
 
     def agree(action: Callable[[], Any]) -> list[Any]:
@@ -141,7 +143,7 @@ def _complete(
     partial: Path, final: Path, records: list[list[FileRecord]], content: CheckpointContent, kind: Content
 ) -> list[FileRecord]:
     """Rank 0's part: what is left to write, the manifest, the name."""
-    own = [_write_text(partial / "config.yaml", content.config)]
+    own = [_write_text(partial / CONFIG, content.config)]
     if kind == "full":
         own.append(_write_text(partial / TRAINER_STATE, json.dumps(content.trainer, indent=2) + "\n"))
     files = [record for rank_records in records for record in rank_records] + own
@@ -151,17 +153,10 @@ def _complete(
         pin(partial, content.pin)
     write_manifest(partial / MANIFEST, manifest)
     if final.exists():  # a damaged checkpoint of this step, which the run did not resume from
-        final.rename(_unused_name(final))
+        final.rename(replaced_path(final))
     partial.rename(final)
     fsync_folder(final.parent)
     return files
-
-
-def _unused_name(folder: Path) -> Path:
-    number = 1
-    while (candidate := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
-        number += 1
-    return candidate
 
 
 def _write_text(path: Path, text: str) -> FileRecord:
@@ -183,11 +178,11 @@ def tidy(written: WrittenCheckpoint, rules: CheckpointConfig, groups: ProcessGro
         return _agree(groups, failure, action)
 
     name = written.folder.name
-    going = agree(
+    going, complaint = agree(
         f"{written.folder.parent} cannot be read", lambda: _superseded(written, rules) if groups.rank == 0 else None
     )[0]
     if not going:
-        return written
+        return replace(written, complaint=complaint)
     agree(f"{name} is not what was just written", lambda: _read_back(written, groups))
     removed, complaint = agree(
         f"{name} cannot be marked as verified",
@@ -196,11 +191,14 @@ def tidy(written: WrittenCheckpoint, rules: CheckpointConfig, groups: ProcessGro
     return replace(written, removed=removed, complaint=complaint)
 
 
-def _superseded(written: WrittenCheckpoint, rules: CheckpointConfig) -> list[Path]:
-    """What may go once the new checkpoint is verified."""
-    known = known_checkpoints(written.folder.parent)
+def _superseded(written: WrittenCheckpoint, rules: CheckpointConfig) -> tuple[list[Path], str | None]:
+    """What may go once the new checkpoint is verified; or nothing, and why: what was promoted must not go."""
+    try:
+        known = known_checkpoints(RunFolder(written.folder.parents[1]))
+    except Damaged as error:
+        return [], f"no older checkpoint is deleted: {error}"
     verified = [replace(each, verified=True) if each.folder == written.folder else each for each in known]
-    return [each.folder for each in superfluous(verified, rules)]
+    return [each.folder for each in superfluous(verified, rules)], None
 
 
 def _read_back(written: WrittenCheckpoint, groups: ProcessGroups) -> None:
@@ -219,7 +217,7 @@ def _delete_all(written: WrittenCheckpoint, going: Sequence[Path], readers: int)
     removed: list[str] = []
     for folder in going:
         try:
-            delete_checkpoint(folder)
+            delete_folder(folder)
         except OSError as error:
             return tuple(removed), f"{folder.name} cannot be deleted: {error}"
         removed.append(folder.name)

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_patches.dtypes import BYTES_OF_PRECISION
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.moment_table import moment_bytes
+from megatron_patches.sizes import readable
 
-WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ALONGSIDE = 1.02  # headers, manifest and configuration, generously: the space is to suffice
-FP32 = 4
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class CheckpointSize:
 def checkpoint_size(config: RunConfig) -> CheckpointSize:
     """Of a run's checkpoints, exact but for headers of some kilobytes a file."""
     rows = config.parameters
-    width = WEIGHT_BYTES[config.training.precision]
-    master = 0 if width == FP32 else FP32
+    width = BYTES_OF_PRECISION[config.training.precision]
+    master = 0 if width == BYTES_OF_PRECISION["fp32"] else BYTES_OF_PRECISION["fp32"]
     trained = [row for row in rows if is_trained(config.training, row.name)]
     return CheckpointSize(
         weights=sum(row.elements for row in rows) * width,
@@ -52,7 +52,7 @@ def host_bytes(config: RunConfig, layout: Layout) -> int:
 
 def free_space(folder: Path) -> int:
     """Bytes that are free where a folder is, or would be made."""
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def space_problems(config: RunConfig, checkpoints: Path, free: int) -> Iterator[str]:
@@ -84,11 +84,3 @@ def describe_checkpoints(config: RunConfig, layout: Layout) -> str:
     if copy := host_bytes(config, layout):
         parts.append(f"written from a copy of about {readable(copy)} on each process's host")
     return "; ".join(parts)
-
-
-def readable(count: float) -> str:
-    """Bytes with three digits and a decimal unit."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count:.0f} bytes"

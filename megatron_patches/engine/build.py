@@ -25,8 +25,6 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.torch_patches.eager_optimizers import run_optimizers_eagerly
 from megatron_patches.training.training_config import LossScaleConfig
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRandomness) -> Engine:
     """The engine of this run on this layout, with the run's initial weights."""

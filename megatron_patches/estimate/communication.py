@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from megatron_patches.dtypes import BYTES_OF_PRECISION
 from megatron_patches.estimate.activations import activations
-from megatron_patches.estimate.memory import BYTES, FP32, StageMemory
+from megatron_patches.estimate.memory import FP32, StageMemory
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 
@@ -83,7 +84,7 @@ def _data(config: RunConfig, layout: Layout, stage: StageMemory, gpus_per_node: 
     if ranks == 1:
         return None
     zero, repeats = config.parallel.zero_stage, layout.micro_batches(config.training)
-    gradients, weights = FP32 * stage.parameters, BYTES[config.training.precision] * stage.parameters
+    gradients, weights = FP32 * stage.parameters, BYTES_OF_PRECISION[config.training.precision] * stage.parameters
     passes = 3 if config.training.recomputation == "full" else 2
     whole = {
         0: 2 * gradients,

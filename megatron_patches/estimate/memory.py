@@ -7,14 +7,14 @@ and its step is counted as `buffers`. Tests hold each part to the sizes of live 
 from dataclasses import dataclass
 from functools import cached_property
 
+from megatron_patches.dtypes import BYTES_OF_PRECISION
 from megatron_patches.estimate.activations import activations
 from megatron_patches.estimate.rank_parameters import StageParameters, stage_parameters
 from megatron_patches.models.interface.architecture import Activations, Device, Recomputation
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-FP32 = 4
+FP32 = BYTES_OF_PRECISION["fp32"]
 BUCKET_ELEMENTS = 50_000_000
 """as engine/deepspeed_engine.py tells DeepSpeed: gradients in one message under ZeRO 1 to 3"""
 WHOLE_BUCKET_ELEMENTS = 500_000_000
@@ -118,7 +118,7 @@ def _stage(config: RunConfig, layout: Layout, number: int, held: StageParameters
 
 def _weights(config: RunConfig, layout: Layout, zero: int, held: StageParameters) -> int:
     """All of them, or a share of all and the small ones whole beside it."""
-    width = BYTES[config.training.precision]
+    width = BYTES_OF_PRECISION[config.training.precision]
     if zero < 3:
         return width * held.parameters
     return width * (held.parameters // layout.data + (held.small if layout.data > 1 else 0))
@@ -140,6 +140,6 @@ def _buffers(config: RunConfig, layout: Layout, zero: int, held: StageParameters
     bucket, share = min(gradients, FP32 * BUCKET_ELEMENTS), gradients // layout.data
     if zero == 2:
         return max(2 * bucket, share)  # gradients wait in the bucket and are copied for the message
-    gathered = BYTES[config.training.precision] * min(held.parameters - held.small, GATHERED_ELEMENTS)
+    gathered = BYTES_OF_PRECISION[config.training.precision] * min(held.parameters - held.small, GATHERED_ELEMENTS)
     # where one bucket takes all gradients, it is emptied after the backward pass, and no weight is gathered then
     return max(2 * bucket, gathered) if bucket == gradients else 2 * bucket + gathered

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from megatron_patches.checkpoint.size import readable
 from megatron_patches.estimate.memory import StageMemory
 from megatron_patches.estimate.report import Duration, Estimate
 from megatron_patches.run.summary import aligned, describe_layout, tokens_per_step
+from megatron_patches.sizes import readable
 
 
 def as_text(found: Estimate, width: int | None = None) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from data_tools.run_data import RunData
 from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.files.state_tensor import StateTensor
 from megatron_patches.checkpoint.identity import run_identity
@@ -25,15 +26,13 @@ from megatron_patches.exchange.universal import is_universal, read_universal
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.parameters.row import ParameterRow
+from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.moment_table import moment_shapes
 from megatron_patches.run.progress import Progress
 from megatron_patches.run.reading import to_yaml
-from megatron_patches.run.run_directory import RunDirectory
 
 FILE_BYTES = 4 << 30  # of one file, about: so that many ranks can read and hash a checkpoint together
-
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Imported:
     """what goes on otherwise than there"""
 
 
-def import_checkpoint(request: ImportRequest, run: RunDirectory) -> Imported:
+def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     """Put a checkpoint into a run's directory.
 
     Raises:
@@ -112,7 +111,7 @@ def _read(folder: Path, options: ReadOptions) -> ForeignCheckpoint:
         ) from error
 
 
-def _refuse_checkpoints(run: RunDirectory) -> None:
+def _refuse_checkpoints(run: RunFolder) -> None:
     there = list_checkpoints(run.checkpoints)
     if there:
         raise TrainyardError(
@@ -183,7 +182,7 @@ def _own_tensors(matched: Matched, request: ImportRequest) -> list[StateTensor]:
     Where rounded weights are all there is, they are the masters too.
     """
     config = request.config
-    precision = _PRECISIONS[config.training.precision]
+    precision = PRECISIONS[config.training.precision]
     rows = config.parameters
     if not request.weights_only:
         _check_moments(matched, rows, config)

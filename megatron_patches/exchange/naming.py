@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.foreign import ForeignCheckpoint
 from megatron_patches.models.interface.architecture import NameFormat
@@ -46,7 +47,7 @@ def names_for_export(text: str, checkpoint: Path) -> NameMap:
     names = given_names(text)
     if names is not None:
         return names
-    config = load_resolved(checkpoint / "config.yaml")
+    config = load_resolved(checkpoint / CONFIG)
     return _format(config, text).names_to_write(config.model)
 
 

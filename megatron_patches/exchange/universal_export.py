@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_patches.artefacts.folders import MANIFEST
 from megatron_patches.artefacts.manifest import (
+    MANIFEST,
     FileRecord,
     Manifest,
     build_manifest,
@@ -25,6 +25,7 @@ from megatron_patches.artefacts.manifest import (
     record_file,
     write_manifest,
 )
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.atomic_files import fsync_folder, temporary_path
 from megatron_patches.checkpoint.files.state_tensor import PIECE_ELEMENTS, StateTensor
 from megatron_patches.checkpoint.offline.stored_tensors import stored_tensors
@@ -51,7 +52,7 @@ def export_universal(source: Path, target: Path, names: NameMap) -> Manifest:
     """
     if target.exists():
         raise TrainyardError(f"{target} exists; name another folder, or move it away")
-    config = load_resolved(source / "config.yaml")
+    config = load_resolved(source / CONFIG)
     saved = read_manifest(source / MANIFEST)
     state: State = {(tensor.name, tensor.kind): tensor for tensor in stored_tensors(source, saved)}
     theirs = _their_names(config, names)

@@ -10,10 +10,10 @@ from torch import Tensor
 from data_tools.text.tokenizers import Tokenizer, load_tokenizer
 from megatron_patches.artefacts.folders import inspect
 from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.batch.fields import VISIBLE, ModelInputs
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
-from megatron_patches.engine.build import PRECISIONS
 from megatron_patches.errors import TrainyardError
 from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.models.blueprint import draw_up
@@ -23,6 +23,7 @@ from megatron_patches.parallel.process_groups import ProcessGroups, start_proces
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.info import info_of
+from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_resolved
 
@@ -97,7 +98,7 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
             inspection = inspect(folder)
             if inspection.manifest is None or inspection.problems:
                 raise DamagedCheckpoint("; ".join(inspection.problems))
-            config = load_resolved(folder / "config.yaml")
+            config = load_resolved(folder / CONFIG)
             tokenizer = _own_tokenizer(folder, inspection.manifest, config)
             precision = PRECISIONS[config.training.precision]
             groups = groups or start_process_groups(Layout(1, 1, 1), precision, alone=True)

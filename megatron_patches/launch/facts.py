@@ -6,6 +6,7 @@ from functools import cached_property
 from importlib.util import find_spec
 
 from data_tools.run_data import RunData
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.resume_check import SavedStep, saved_steps
 from megatron_patches.checkpoint.size import free_space
@@ -15,7 +16,7 @@ from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import lay_out
 from megatron_patches.run.reading import ReadRun
-from megatron_patches.run.run_directory import RunDirectory, run_directory
+from megatron_patches.run.run_directory import run_directory
 from megatron_patches.run.summary import training_samples
 
 OPTIONAL_PACKAGES = ("wandb",)
@@ -102,7 +103,7 @@ class LaunchFacts:
         return self.config.evaluation.samples if self.config.evaluation else 0
 
     @property
-    def directory(self) -> RunDirectory:
+    def directory(self) -> RunFolder:
         """Where the run keeps what it makes."""
         return run_directory(self.config)
 

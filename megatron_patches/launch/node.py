@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_patches.artefacts.run_folder import FAILURE
 from megatron_patches.atomic_files import temporary_path
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 
@@ -100,7 +101,7 @@ def watch(ranks: RankProcesses, stop_requested: Path) -> int | Failure:
 def record_failure(failure: Failure, launch_directory: Path) -> None:
     """Writes `failure.json`, unless another node's is there: what failed first is the cause of the rest."""
     text = json.dumps({"rank": failure.rank, "node": failure.node, "exit_code": failure.exit_code})
-    target = launch_directory / "failure.json"
+    target = launch_directory / FAILURE
     temporary = temporary_path(target)
     temporary.write_text(text + "\n")
     with suppress(FileExistsError):  # a link, unlike a rename, does not replace

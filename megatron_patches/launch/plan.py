@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.run_data import DataPlan
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.launch.checks import launch_problems
@@ -20,7 +21,7 @@ from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import read_run
-from megatron_patches.run.run_directory import RunDirectory, start_launch
+from megatron_patches.run.run_directory import start_launch
 from megatron_patches.run.summary import aligned, describe_layout, describe_run
 
 
@@ -29,7 +30,7 @@ class Plan:
     """A run that may be launched."""
 
     config: RunConfig
-    directory: RunDirectory
+    directory: RunFolder
     nodes: int
     processes_per_node: int
     layout: Layout

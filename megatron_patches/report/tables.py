@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.checkpoint.size import readable
 from megatron_patches.errors import TrainyardError
 from megatron_patches.profiling.time_breakdown import KINDS
 from megatron_patches.report.record import Row
 from megatron_patches.report.text import describe_layout
+from megatron_patches.sizes import readable
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from megatron_patches.benchmark.comparison import COMPARED_STEPS, Benchmark, Peer
 from megatron_patches.benchmark.statistics import Spread
-from megatron_patches.checkpoint.size import readable
 from megatron_patches.profiling.time_breakdown import describe_breakdown
 from megatron_patches.run.summary import aligned
+from megatron_patches.sizes import readable
 
 _PEERS = {
     "loop": "a bare PyTorch loop, same module and optimizer",

@@ -5,13 +5,13 @@ of those steps was rolled back.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 
 @dataclass(frozen=True)
@@ -48,28 +48,37 @@ def _finite(value: Any) -> Any:
     return str(value) if is_odd else value
 
 
-def read_events(folder: Path) -> list[Event]:
+def read_events(folder: Path, kinds: Collection[str] | None = None) -> list[Event]:
     """All events of a run, launch by launch, each file in the order it was written.
 
     A last line without its end (a process was killed while writing) is left out; any other damage raises.
+
+    Args:
+        kinds: only events of these; other lines are not looked at, which is many times faster.
+
+    Raises:
+        Damaged: a line that was looked at is no event.
     """
-    events = [event for path in sorted(folder.glob("*.jsonl")) for event in _read_file(path)]
+    events = [event for path in sorted(folder.glob("*.jsonl")) for event in _read_file(path, kinds)]
     # stable: the order within a file is kept; by length first, since 10000 comes after 9999
     return sorted(events, key=lambda event: (len(event.launch), event.launch))
 
 
-def _read_file(path: Path) -> Iterator[Event]:
+def _read_file(path: Path, kinds: Collection[str] | None) -> Iterator[Event]:
     launch = path.stem.split("-", 1)[0]
+    beginnings = ("",) if kinds is None else tuple(f'{{"kind": "{kind}"' for kind in kinds)  # as EventWriter begins
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         if not line.endswith("\n"):
             return
+        if not line.startswith(beginnings):
+            continue
         try:
             facts = json.loads(line)
             yield Event(launch, facts.pop("kind"), facts.pop("time"), facts)
         except (ValueError, KeyError, AttributeError) as error:
             complaint = f"{path}:{number} is not an event ({error}); restore the file or move it away"
-            raise TrainyardError(complaint) from None
+            raise Damaged(complaint) from None
 
 
 def effective(events: list[Event], kind: str) -> list[Event]:

@@ -7,60 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_patches.artefacts.manifest import build_manifest, write_manifest
+from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
 from megatron_patches.atomic_files import fsync_folder, temporary_path, write_atomically
-from megatron_patches.checkout import CHECKOUT, runs_root
+from megatron_patches.checkout import runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import to_yaml
-
-__all__ = ["CHECKOUT", "Launch", "RunDirectory", "run_directory", "runs_root", "start_launch"]
-
-
-@dataclass(frozen=True)
-class RunDirectory:
-    """One run's directory; its folders exist once something was written to them."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration of the latest launch."""
-        return self.path / "config.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        """Facts of the run that survive resumes: when it was first launched, its id in Weights & Biases."""
-        return self.path / "manifest.json"
-
-    @property
-    def launches(self) -> Path:
-        """One folder for each launch, numbered from 0001."""
-        return self.path / "launches"
-
-    @property
-    def events(self) -> Path:
-        """The record of what happened, one file for each writer and launch."""
-        return self.path / "events"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One folder for each saved step."""
-        return self.path / "checkpoints"
-
-    @property
-    def save_requested(self) -> Path:
-        """A file, its text the reason, by which people ask a running run for a checkpoint."""
-        return self.path / "save-requested"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Event files of TensorBoard."""
-        return self.path / "tensorboard"
-
-    @property
-    def logs(self) -> Path:
-        """What the run said while training."""
-        return self.path / "logs"
 
 
 @dataclass(frozen=True)
@@ -75,9 +27,9 @@ class Launch:
         return self.directory.name
 
     @property
-    def run(self) -> RunDirectory:
+    def run(self) -> RunFolder:
         """The run that was launched."""
-        return RunDirectory(self.directory.parents[1])
+        return RunFolder(self.directory.parents[1])
 
     def newest(self) -> str:
         """Id of the run's newest launch: this one, unless another was started since."""
@@ -86,12 +38,12 @@ class Launch:
     @property
     def config(self) -> Path:
         """The resolved configuration of this launch."""
-        return self.directory / "config.yaml"
+        return self.directory / CONFIG
 
     @property
     def stopped(self) -> Path:
         """A file that exists when the launch saved itself before its end, to be continued."""
-        return self.directory / "stopped"
+        return self.directory / STOPPED
 
     @property
     def trace(self) -> Path:
@@ -99,9 +51,9 @@ class Launch:
         return self.directory / "trace-rank0.json"
 
 
-def run_directory(config: RunConfig) -> RunDirectory:
-    """The directory of a run, whether it exists or not."""
-    return RunDirectory(runs_root() / config.name)
+def run_directory(config: RunConfig) -> RunFolder:
+    """The folder of a run, whether it exists or not."""
+    return RunFolder(runs_root() / config.name)
 
 
 def start_launch(config: RunConfig) -> Launch:
@@ -126,11 +78,11 @@ def start_launch(config: RunConfig) -> Launch:
     return launch
 
 
-def _number_launch(run: RunDirectory, resolved: bytes) -> Launch:
+def _number_launch(run: RunFolder, resolved: bytes) -> Launch:
     folder = temporary_path(run.launches / "launch")
     folder.mkdir()
     try:
-        write_atomically(folder / "config.yaml", resolved)
+        write_atomically(folder / CONFIG, resolved)
         taken = [int(path.name) for path in run.launches.iterdir() if path.name.isdecimal()]
         number = max(taken, default=0) + 1
         while not _rename_folder(folder, run.launches / f"{number:04d}"):
@@ -153,7 +105,7 @@ def _rename_folder(folder: Path, target: Path) -> bool:
     return True
 
 
-def _create_manifest(run: RunDirectory, config: RunConfig) -> None:
+def _create_manifest(run: RunFolder, config: RunConfig) -> None:
     if run.manifest.exists():
         return
     # eight hexadecimal digits, the form of the ids that Weights & Biases makes itself

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.windows import TrainingOrder
-from megatron_patches.artefacts.folders import remove_partial
+from megatron_patches.artefacts.unfinished import remove_leftovers
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.save_request import SaveRequest
@@ -17,13 +17,14 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.saver import Saver
-from megatron_patches.engine.build import PRECISIONS, build_engine
+from megatron_patches.engine.build import build_engine
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.objectives.build import build_objective
 from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parallel.votes import StepVotes
+from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.events import EventWriter
 from megatron_patches.run.layout import plan_layout, require_whole_batches
@@ -123,7 +124,7 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     """Continue from the newest whole checkpoint, if there is one; what is found damaged is said and recorded."""
     folder = trainer.launch.run.checkpoints
     if trainer.is_first_rank:
-        for leftover in remove_partial(folder):
+        for leftover in remove_leftovers(folder):
             trainer.emit(Message(f"removed {leftover.name}: a save or a deletion that was killed"))
 
     def skipped(path: Path, problems: list[str]) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from megatron_patches.checkpoint.size import readable
 from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.hardware.machines import Hardware
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
+from megatron_patches.sizes import readable
 from megatron_patches.tuning.candidates import Candidate, candidates
 
 

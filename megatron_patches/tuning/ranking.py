@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from megatron_patches.checkpoint.size import readable
 from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.estimate.step_time import Speeds, Work, work_of
 from megatron_patches.models.interface.architecture import Device
 from megatron_patches.run.config import RunConfig
+from megatron_patches.sizes import readable
 from megatron_patches.tuning.candidates import Candidate, candidates
 
 

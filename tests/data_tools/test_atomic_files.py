@@ -23,6 +23,9 @@ def test_hash_file_reads_more_than_one_chunk(tmp_path: Path) -> None:
     content = bytes(range(256)) * (atomic_files.READ_CHUNK_BYTES // 256) + b"tail"
     (tmp_path / "file").write_bytes(content)
     assert hash_file(tmp_path / "file") == (hashlib.sha256(content).hexdigest(), len(content))
+    for limit in (0, 1, len(content) - 1, len(content), len(content) + 1):
+        beginning = content[:limit]
+        assert hash_file(tmp_path / "file", limit) == (hashlib.sha256(beginning).hexdigest(), len(beginning))
 
 
 def test_an_exception_removes_the_file(tmp_path: Path) -> None:

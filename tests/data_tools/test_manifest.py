@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from megatron_patches.artefacts import manifest as manifest_module
 from megatron_patches.artefacts.manifest import (
+    MANIFEST,
     FileRecord,
     Manifest,
     Status,
@@ -18,7 +19,7 @@ from megatron_patches.artefacts.manifest import (
     verify_files,
     write_manifest,
 )
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 
 
 @pytest.fixture
@@ -136,3 +137,18 @@ def test_the_revision_says_whether_there_were_changes(tmp_path: Path) -> None:
 def test_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert build_manifest("run", [], {}).by.revision is None
+
+
+def test_missing_damaged_and_refused_are_told_apart(tmp_path: Path, artefact: Manifest) -> None:
+    path = tmp_path / MANIFEST
+    path.unlink()
+    with pytest.raises(Missing):
+        read_manifest(path)
+    path.write_text("{")
+    with pytest.raises(Damaged):
+        read_manifest(path)
+    path.write_text('{"format": 2}')
+    with pytest.raises(Refused):
+        read_manifest(path)
+    with pytest.raises(Refused):
+        refuse_invalid(artefact.model_copy(update={"status": Status(state="invalid")}), path, "make another")

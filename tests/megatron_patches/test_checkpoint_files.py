@@ -5,10 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 
-from megatron_patches.artefacts.folders import checkpoint_name, inspect, list_checkpoints, remove_partial
+from megatron_patches.artefacts.folders import (
+    Content,
+    checkpoint_name,
+    inspect,
+    list_checkpoints,
+    parse_checkpoint_name,
+    shelved_name,
+    weights_name,
+)
+from megatron_patches.artefacts.unfinished import remove_leftovers
 from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
+from megatron_patches.dtypes import BYTES_OF_PRECISION, BYTES_OF_STORED
+from megatron_patches.parameters.torch_dtypes import PRECISIONS, STORED
 
 
 def test_the_library_reads_what_we_write(tmp_path: Path) -> None:
@@ -40,11 +53,34 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@given(st.integers(0, 10**10 - 1), st.sampled_from(["full", "weights"]), st.none() | st.just("89abcdef" * 8))
+def test_a_name_says_what_it_was_made_of(step: int, content: Content, manifest_id: str | None) -> None:
+    name = checkpoint_name(step, content)
+    shelved = shelved_name(name, manifest_id) if manifest_id else name
+    found = parse_checkpoint_name(shelved)
+    assert found is not None
+    assert (found.step, found.content, found.ending) == (step, content, shelved.removeprefix(name))
+    assert found.with_content(content) == shelved
+    assert weights_name(shelved) == checkpoint_name(step, "weights") + found.ending
+
+
+@pytest.mark.parametrize("name", ["step-10", "step-0000000010.0001.saving", "stop-0000000010", "weights", ""])
+def test_other_names_are_no_checkpoints(name: str) -> None:
+    assert parse_checkpoint_name(name) is None
+    assert weights_name(name) == name
+
+
+def test_the_tables_of_types_agree_with_torch() -> None:
+    assert PRECISIONS.keys() == BYTES_OF_PRECISION.keys()
+    assert {name: dtype.itemsize for name, dtype in PRECISIONS.items()} == BYTES_OF_PRECISION
+    assert {name: dtype.itemsize for name, dtype in STORED.items()} == BYTES_OF_STORED
+
+
 def test_checkpoints_are_listed_newest_first_and_leftovers_are_not(tmp_path: Path) -> None:
-    for name in (checkpoint_name(9), checkpoint_name(10), checkpoint_name(11) + ".partial", "notes"):
+    for name in (checkpoint_name(9), checkpoint_name(10), checkpoint_name(11) + ".0001.saving", "notes"):
         (tmp_path / name).mkdir()
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-0000000010", "step-0000000009"]
-    assert [path.name for path in remove_partial(tmp_path)] == ["step-0000000011.partial"]
+    assert [path.name for path in remove_leftovers(tmp_path)] == ["step-0000000011.0001.saving"]
     assert list_checkpoints(tmp_path / "nowhere") == []
     inspection = inspect(tmp_path / checkpoint_name(9))
     assert inspection.manifest is None and "manifest.json" in inspection.problems[0]

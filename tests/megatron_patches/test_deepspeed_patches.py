@@ -16,9 +16,10 @@ def engine_and_batch(config: RunConfig):  # type: ignore[no-untyped-def]
     """A started engine and its first global batch."""
     from data_tools.run_data import RunData
     from megatron_patches.checkout import CHECKOUT
-    from megatron_patches.engine.build import PRECISIONS, build_engine
+    from megatron_patches.engine.build import build_engine
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.parameters.torch_dtypes import PRECISIONS
     from megatron_patches.run.layout import plan_layout
     from megatron_patches.training.train import training_batches
 

@@ -10,6 +10,7 @@ import torch
 
 from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.adoption import Imported, ImportRequest, import_checkpoint
 from megatron_patches.exchange.universal_export import export_universal
@@ -19,7 +20,7 @@ from megatron_patches.parameters.name_map import read_name_map
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.events import effective, read_events
 from megatron_patches.run.reading import ReadRun
-from megatron_patches.run.run_directory import RunDirectory, start_launch
+from megatron_patches.run.run_directory import start_launch
 from tests.bare_deepspeed import NAMES, load_universal_and_go_on, save_and_go_on, save_each
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
@@ -59,7 +60,7 @@ def saved(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> Sa
 
 
 def adopt(request: ImportRequest, folder: Path) -> Imported:
-    return import_checkpoint(request, RunDirectory(folder))
+    return import_checkpoint(request, RunFolder(folder))
 
 
 def contents(folder: Path) -> dict[tuple[str, str], torch.Tensor]:
@@ -73,7 +74,7 @@ def resumed_from(request: ImportRequest) -> int:
     return facts.consumed_samples
 
 
-def losses(run: RunDirectory) -> list[float]:
+def losses(run: RunFolder) -> list[float]:
     return [event.facts["loss"] for event in effective(read_events(run.events), "step")]
 
 

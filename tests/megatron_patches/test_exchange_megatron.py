@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.adoption import ImportRequest, import_checkpoint
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.run_directory import RunDirectory
 from tests.megatron_deepspeed import UPDATES, enums, save_pipeline, share_out, whole
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides
@@ -90,7 +90,7 @@ def contents(folder: Path) -> dict[tuple[str, str], torch.Tensor]:
 
 def adopt(folder: Path, config: RunConfig, target: Path, **options: Any) -> Path:
     request = replace(ImportRequest(folder, config, "megatron-deepspeed"), **options)
-    return import_checkpoint(request, RunDirectory(target)).folder
+    return import_checkpoint(request, RunFolder(target)).folder
 
 
 @pytest.mark.parametrize("ranks", [1, 11])
@@ -98,7 +98,7 @@ def test_everything_arrives_bit_for_bit(
     ranks: int, real: Path, shared: Path, config: RunConfig, tmp_path: Path
 ) -> None:
     request = ImportRequest(real if ranks == 1 else shared, config, "megatron-deepspeed")
-    done = import_checkpoint(request, RunDirectory(tmp_path))
+    done = import_checkpoint(request, RunFolder(tmp_path))
     assert (done.optimizer_steps, done.progress.step, done.progress.samples) == (UPDATES, 3, 24)
     found = contents(done.folder)
     assert len(found) == 4 * (5 + 3 * 12)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from megatron_patches.artefacts.folders import list_checkpoints
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
 from megatron_patches.errors import TrainyardError
 from megatron_patches.generation.sampling import Sampling, choose
-from megatron_patches.run.run_directory import RunDirectory, start_launch
+from megatron_patches.run.run_directory import start_launch
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
@@ -30,17 +31,17 @@ def trained(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> RunDirectory:
+def run(trained: Path, tmp_path: Path) -> RunFolder:
     """A copy that a test may damage."""
     shutil.copytree(trained, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
+    return RunFolder(tmp_path / "run")
 
 
 def generate(folder: Path, step: int | None, prompt: str, *sampling: Any) -> tuple[str, list[list[float]], int]:
     """A continuation of 24 tokens, logits after IDS, and the step that was read, on one process."""
     from megatron_patches.generation.loaded_model import load_model
 
-    model = load_model(checkpoints_with_weights(RunDirectory(folder), step), passed_over=print)
+    model = load_model(checkpoints_with_weights(RunFolder(folder), step), passed_over=print)
     text = model.continue_text(prompt, 24, Sampling(*sampling))
     return text, model.logits(IDS).tolist(), int(model.checkpoint.name.removeprefix("step-"))
 
@@ -49,8 +50,8 @@ def logits_of_tensor_parallel_engine(launch_directory: str) -> list[list[float]]
     """This rank's part of the vocabulary, from the engine that resumes the run."""
     import os
 
-    from megatron_patches.engine.build import PRECISIONS
     from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parameters.torch_dtypes import PRECISIONS
     from megatron_patches.run.layout import plan_layout
     from megatron_patches.run.reading import load_resolved
     from megatron_patches.run.run_directory import Launch
@@ -68,7 +69,7 @@ def logits_of_tensor_parallel_engine(launch_directory: str) -> list[list[float]]
 
 
 def test_logits_are_those_of_the_layout_that_trained(
-    trained: Path, small_data: SmallData, run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, small_data: SmallData, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
     launch = start_launch(small_data.run(tmp_path, overrides(parallel__tensor=2)))
@@ -117,7 +118,7 @@ def test_sampling_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
         Sampling(**bad)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunDirectory) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunFolder) -> None:
     newest, older, _ = list_checkpoints(run.checkpoints)
     damaged = newest / "weights-00001.safetensors"
     content = bytearray(damaged.read_bytes())
@@ -130,7 +131,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunDirectory) -> Non
         run_on_ranks(read_weights, 1, run.path, 8)
 
 
-def test_weights_are_read_without_the_rest(run: RunDirectory) -> None:
+def test_weights_are_read_without_the_rest(run: RunFolder) -> None:
     """Of a checkpoint the optimizer's files are six times those of the weights."""
     newest = list_checkpoints(run.checkpoints)[0]
     for path in newest.glob("optimizer-*"):
@@ -143,15 +144,15 @@ def read_weights(folder: Path, step: int | None) -> tuple[Path, list[str]]:
     from megatron_patches.generation.loaded_model import load_model
 
     problems: list[str] = []
-    model = load_model(checkpoints_with_weights(RunDirectory(folder), step), problems.append)
+    model = load_model(checkpoints_with_weights(RunFolder(folder), step), problems.append)
     return model.checkpoint, problems
 
 
-def test_what_is_not_there_is_said(run: RunDirectory, tmp_path: Path) -> None:
+def test_what_is_not_there_is_said(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(TrainyardError, match="no checkpoint of step 7; it has those of 3, 6, 8"):
         checkpoints_with_weights(run, 7)
     with pytest.raises(TrainyardError, match="has no checkpoints"):
-        checkpoints_with_weights(RunDirectory(tmp_path / "nothing"))
+        checkpoints_with_weights(RunFolder(tmp_path / "nothing"))
 
 
 def test_another_tokenizer_is_refused(trained: Path, small_data: SmallData, tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
     from megatron_patches.generation import loaded_model
 
     loaded_model.load_tokenizer = lambda path: load_tokenizer(tokenizer)
-    loaded_model.load_model(checkpoints_with_weights(RunDirectory(folder)), passed_over=print)
+    loaded_model.load_model(checkpoints_with_weights(RunFolder(folder)), passed_over=print)
 
 
 def first_logits_after_another_end(folder: Path, reads_prefixes: bool, prefix: int) -> bool:
@@ -179,7 +180,7 @@ def first_logits_after_another_end(folder: Path, reads_prefixes: bool, prefix: i
     if reads_prefixes:
         as_saved, objective = loaded_model.load_resolved, PrefixLMConfig(name="prefix_lm")
         loaded_model.load_resolved = lambda path: as_saved(path).model_copy(update={"objective": objective})
-    model = loaded_model.load_model(checkpoints_with_weights(RunDirectory(folder)), passed_over=print)
+    model = loaded_model.load_model(checkpoints_with_weights(RunFolder(folder)), passed_over=print)
     return not torch.equal(model.logits(IDS, prefix)[0], model.logits([*IDS[:-1], 7], prefix)[0])
 
 

@@ -12,11 +12,12 @@ from safetensors import safe_open
 from data_tools.datasets.manifest import read_dataset_manifest
 from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.events import effective, read_events
 from megatron_patches.run.reading import load_resolved
-from megatron_patches.run.run_directory import Launch, RunDirectory, start_launch
+from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import RankFailed, Ranks, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
 
@@ -41,7 +42,7 @@ def launch(config: RunConfig, runs: Path, monkeypatch: pytest.MonkeyPatch) -> La
     return start_launch(config)
 
 
-def train_to_end(config: RunConfig, ranks: int, runs: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+def train_to_end(config: RunConfig, ranks: int, runs: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     started = launch(config, runs, monkeypatch)
     run_on_ranks(train_launch, ranks, str(started.directory))
     return started.run
@@ -78,7 +79,7 @@ def stored_bytes(folder: Path) -> dict[str, str]:
     return {file.path: file.sha256 for file in files if file.path.endswith(".safetensors")}
 
 
-def losses(run: RunDirectory) -> dict[int, float]:
+def losses(run: RunFolder) -> dict[int, float]:
     events = effective(read_events(run.events), "step")
     assert [event.facts["step"] for event in events] == list(range(1, len(events) + 1)), "each step once, in order"
     return {event.facts["step"]: event.facts["loss"] for event in events}
@@ -143,7 +144,7 @@ def stored_elements(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def finished(small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunConfig, RunDirectory]:
+def finished(small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunConfig, RunFolder]:
     """A run on one rank with checkpoints of steps 3, 6 and 8."""
     config = small_data.run(tmp_path)
     return config, train_to_end(config, 1, tmp_path / "runs", monkeypatch)
@@ -172,7 +173,7 @@ def edit_manifest(folder: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_byte, truncate, remove_file, edit_manifest])
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     damage,
-    finished: tuple[RunConfig, RunDirectory],
+    finished: tuple[RunConfig, RunFolder],
     monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
 ) -> None:
     config, run = finished
@@ -187,7 +188,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     assert (run.checkpoints / "step-0000000008.replaced-1").is_dir()
 
 
-def mark_all(run: RunDirectory, cause: str) -> None:
+def mark_all(run: RunFolder, cause: str) -> None:
     for folder in list_checkpoints(run.checkpoints):
         manifest = read_manifest(folder / "manifest.json")
         status = Status(state="invalid", reason="came from it", date="2026-01-01", cause=cause)
@@ -195,7 +196,7 @@ def mark_all(run: RunDirectory, cause: str) -> None:
 
 
 def test_checkpoints_that_came_from_invalid_data(
-    finished: tuple[RunConfig, RunDirectory],
+    finished: tuple[RunConfig, RunFolder],
     small_data: SmallData,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -214,7 +215,7 @@ def test_checkpoints_that_came_from_invalid_data(
 
 
 def test_nothing_is_started_over_when_all_checkpoints_are_damaged(
-    finished: tuple[RunConfig, RunDirectory], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[RunConfig, RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run = finished
     for folder in list_checkpoints(run.checkpoints):
@@ -224,15 +225,18 @@ def test_nothing_is_started_over_when_all_checkpoints_are_damaged(
 
 
 def test_a_killed_save_is_removed_and_never_taken_for_a_checkpoint(
-    finished: tuple[RunConfig, RunDirectory], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[RunConfig, RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run = finished
-    partial = run.checkpoints / "step-0000000009.partial"
-    partial.mkdir()
-    (partial / "weights-00000.safetensors").write_bytes(b"half")
+    partial = run.checkpoints / "step-0000000009.0001.saving"
+    pull = run.checkpoints / "step-0000000009.pulling"
+    for leftover in (partial, pull):
+        leftover.mkdir()
+        (leftover / "weights-00000.safetensors").write_bytes(b"half")
     assert list_checkpoints(run.checkpoints)[0].name == "step-0000000008"
     train_to_end(config, 1, run.path.parent, monkeypatch)
     assert not partial.exists()
+    assert pull.exists(), "the next pull goes on with it"
 
 
 def train_and_start_another(launch_directory: str) -> None:
@@ -301,7 +305,7 @@ def test_records_are_readable_after_a_kill_at_any_instant(
         read_events(started.run.events)
 
 
-def test_the_manifest_states_what_the_checkpoint_is(finished: tuple[RunConfig, RunDirectory]) -> None:
+def test_the_manifest_states_what_the_checkpoint_is(finished: tuple[RunConfig, RunFolder]) -> None:
     config, run = finished
     manifest = read_manifest(run.checkpoints / "step-0000000008" / "manifest.json")
     dataset = read_manifest(Path(config.data.path + ".manifest.json"))

@@ -1,13 +1,15 @@
 """Which checkpoints the rules give up: never the newest that was verified, never a pinned one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_patches.artefacts.folders import checkpoint_name, delete_checkpoint, list_checkpoints, remove_partial
-from megatron_patches.artefacts.manifest import build_manifest, write_manifest
+from megatron_patches.artefacts.annotations import Annotation, annotate
+from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
+from megatron_patches.artefacts.manifest import MANIFEST, build_manifest, read_manifest, write_manifest
 from megatron_patches.artefacts.marks import (
     damage_of,
     is_pinned,
@@ -19,7 +21,15 @@ from megatron_patches.artefacts.marks import (
     unpin,
     verification_of,
 )
-from megatron_patches.artefacts.retention import KeptCheckpoint, known_checkpoints, superfluous
+from megatron_patches.artefacts.retention import (
+    CopiedRetention,
+    KeptCheckpoint,
+    known_checkpoints,
+    reasons_to_stay,
+    superfluous,
+)
+from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.artefacts.unfinished import delete_folder, remove_leftovers
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.errors import TrainyardError
 
@@ -60,6 +70,29 @@ def test_pinned_ones_stay() -> None:
     assert going(known, keep_last=1) == [10, 30, 40, 50]
 
 
+def test_gold_stays() -> None:
+    known = [checkpoint(step, gold=step == 20, verified=step == 60) for step in range(10, 70, 10)]
+    assert going(known, keep_last=1) == [10, 30, 40, 50]
+
+
+def test_every_reason_is_told() -> None:
+    known = [
+        checkpoint(10, pinned=True, gold=True), checkpoint(20, gold=True), checkpoint(30), checkpoint(40),
+        checkpoint(50, validation_loss=1.0), checkpoint(60), checkpoint(65, ephemeral=True),
+        replace(checkpoint(40), folder=Path("weights"), content="weights"),
+    ]  # fmt: skip
+    told = reasons_to_stay(known, CopiedRetention(keep_last=1, keep_every_steps=40, keep_best=1))
+    assert told == {
+        Path(checkpoint_name(10)): "pinned",
+        Path(checkpoint_name(20)): "gold",
+        Path(checkpoint_name(40)): "step divides by 40",
+        Path(checkpoint_name(50)): "one of the 1 of lowest validation loss",
+        Path(checkpoint_name(60)): "one of the newest 1, from which the run resumes",
+        Path(checkpoint_name(65)): "the newest, from which the run resumes",
+        Path("weights"): "step divides by 40",
+    }
+
+
 def test_ephemeral_ones_go_with_the_next_verified_one() -> None:
     known = [checkpoint(5, ephemeral=True), checkpoint(10), checkpoint(15, ephemeral=True, verified=True)]
     assert going(known) == [5]
@@ -79,6 +112,7 @@ known_ones = st.lists(
         ephemeral=st.booleans(),
         validation_loss=st.none() | st.floats(),
         pinned=st.booleans(),
+        gold=st.booleans(),
         verified=st.booleans(),
     ),
     unique_by=lambda each: each.step,
@@ -92,7 +126,7 @@ def test_the_newest_verified_and_the_pinned_never_go(
     rules = CheckpointConfig(every_steps=10, keep_last=last, keep_every_steps=every, keep_best=best)
     gone = superfluous(known, rules)
     verified = [each.step for each in known if each.verified]
-    assert not any(each.pinned for each in gone)
+    assert not any(each.pinned or each.gold for each in gone)
     assert all(each.step < max(verified) for each in gone)
     stay = [each for each in known if each not in gone]
     assert superfluous(stay, rules) == [], "what stays once, stays"
@@ -117,20 +151,22 @@ def make(checkpoints: Path, step: int, **facts: object) -> Path:
     folder = checkpoints / checkpoint_name(step)
     folder.mkdir(parents=True)
     manifest = build_manifest("checkpoint", files=[], facts={"step": step, **facts})  # type: ignore[arg-type]
-    write_manifest(folder / "manifest.json", manifest)
+    write_manifest(folder / MANIFEST, manifest)
     return folder
 
 
 def test_what_the_rules_go_by_is_read_from_the_folders(tmp_path: Path) -> None:
-    first, second = make(tmp_path, 10, reason="ephemeral"), make(tmp_path, 20, validation_loss=2.5)
+    run = RunFolder(tmp_path)
+    first, second = make(run.checkpoints, 10, reason="ephemeral"), make(run.checkpoints, 20, validation_loss=2.5)
     pin(first, "to look at")
     mark_verified(second, "a test")
-    damaged = make(tmp_path, 30)
-    (damaged / "manifest.json").write_text("{")
-    mark_verified(make(tmp_path, 40), "a test")
-    mark_damaged(tmp_path / checkpoint_name(40), "a bit is another one")
-    assert known_checkpoints(tmp_path) == [
-        KeptCheckpoint(second, 20, False, 2.5, pinned=False, verified=True),
+    annotate(tmp_path, Annotation("gold", "best", read_manifest(second / MANIFEST).id))
+    damaged = make(run.checkpoints, 30)
+    (damaged / MANIFEST).write_text("{")
+    mark_verified(make(run.checkpoints, 40), "a test")
+    mark_damaged(run.checkpoints / checkpoint_name(40), "a bit is another one")
+    assert known_checkpoints(run) == [
+        KeptCheckpoint(second, 20, False, 2.5, pinned=False, verified=True, gold=True),
         KeptCheckpoint(first, 10, True, None, pinned=True, verified=False),
     ]
 
@@ -159,14 +195,14 @@ def test_marks_are_read_and_taken_back(tmp_path: Path) -> None:
 def test_a_deletion_that_is_killed_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path, 10)
 
-    def killed(path: Path, ignore_errors: bool = False) -> None:
-        if not ignore_errors:
+    def killed(path: Path, **_: object) -> None:
+        if path.exists():
             raise KeyboardInterrupt
 
     monkeypatch.setattr("shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        delete_checkpoint(folder)
+        delete_folder(folder)
     monkeypatch.undo()
     assert list_checkpoints(tmp_path) == []
-    assert [path.name for path in remove_partial(tmp_path)] == ["step-0000000010.deleted.partial"]
+    assert [path.name for path in remove_leftovers(tmp_path)] == ["step-0000000010.deleting"]
     assert list(tmp_path.iterdir()) == []

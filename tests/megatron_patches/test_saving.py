@@ -11,13 +11,14 @@ import torch
 from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.marks import is_damaged, is_verified, pin_of
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.size import checkpoint_size, free_space, space_problems
 from megatron_patches.errors import TrainyardError
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run.events import Event, read_events
-from megatron_patches.run.run_directory import RunDirectory, start_launch
+from megatron_patches.run.run_directory import start_launch
 from tests.megatron_patches.test_resume import stored_bytes
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
@@ -25,18 +26,18 @@ from tests.whole_state import whole_tensors
 
 
 def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str, how=train_launch,
-          ranks: int = 1) -> RunDirectory:  # type: ignore[no-untyped-def]  # fmt: skip
+          ranks: int = 1) -> RunFolder:  # type: ignore[no-untyped-def]  # fmt: skip
     monkeypatch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
     launch = start_launch(small_data.run(folder, words))
     run_on_ranks(how, ranks, str(launch.directory))
     return launch.run
 
 
-def saves(run: RunDirectory) -> list[Event]:
+def saves(run: RunFolder) -> list[Event]:
     return [event for event in read_events(run.events) if event.kind == "checkpoint"]
 
 
-def messages(run: RunDirectory) -> list[str]:
+def messages(run: RunFolder) -> list[str]:
     return [event.facts["text"] for event in read_events(run.events) if event.kind == "message"]
 
 
@@ -170,7 +171,7 @@ def test_a_disk_that_lies_costs_no_older_checkpoint(
     words = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2)
     with pytest.raises(RankFailed, match="step-0000000006 is not what was just written"):
         train(small_data, tmp_path, monkeypatch, *words, how=train_on_a_disk_that_lies)
-    run = RunDirectory(tmp_path / "runs" / "tr900a-28K-small")
+    run = RunFolder(tmp_path / "runs" / "tr900a-28K-small")
     assert [folder.name for folder in list_checkpoints(run.checkpoints)][1:] == ["step-0000000004", "step-0000000002"]
     train(small_data, tmp_path, monkeypatch, *words)
     assert any("skipping damaged step-0000000006" in text for text in messages(run))

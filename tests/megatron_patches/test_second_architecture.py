@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.offline.view import view_checkpoint
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.events import effective, read_events
-from megatron_patches.run.run_directory import Launch, RunDirectory, start_launch
+from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import RankFailed, run_on_ranks
 from tests.second_architecture.register import registered
 from tests.second_architecture.run import (
@@ -155,13 +156,13 @@ def start(config: RunConfig, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Lau
     return start_launch(config)
 
 
-def stored(run: RunDirectory) -> dict[str, str]:
+def stored(run: RunFolder) -> dict[str, str]:
     """Hash of every tensor file of the last checkpoint."""
     files = read_manifest(run.checkpoints / "step-0000000008" / "manifest.json").files
     return {file.path: file.sha256 for file in files if file.path.endswith(".safetensors")}
 
 
-def losses(run: RunDirectory) -> dict[int, float]:
+def losses(run: RunFolder) -> dict[int, float]:
     return {event.facts["step"]: event.facts["loss"] for event in effective(read_events(run.events), "step")}
 
 

@@ -25,9 +25,9 @@ def train_and_measure(launch_directory: str) -> dict[str, Any]:
     from data_tools.run_data import RunData
     from megatron_patches.callbacks.validation import Validation
     from megatron_patches.checkout import CHECKOUT
-    from megatron_patches.engine.build import PRECISIONS
     from megatron_patches.objectives.batches import validation_micro_batches
     from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parameters.torch_dtypes import PRECISIONS
     from megatron_patches.run.layout import plan_layout
     from megatron_patches.run.reading import load_resolved
     from megatron_patches.training.train import build_trainer

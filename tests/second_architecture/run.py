@@ -89,7 +89,7 @@ def record(configs: Sequence[RunConfig], steps: int) -> list[Trained]:
 
 
 def _record(config: RunConfig, steps: int, groups: ProcessGroups) -> Trained:
-    from megatron_patches.engine.build import PRECISIONS
+    from megatron_patches.parameters.torch_dtypes import PRECISIONS
     from megatron_patches.run.layout import plan_layout
 
     layout = plan_layout(config, groups.layout.world_size)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.run.events import effective, read_events
-from megatron_patches.run.run_directory import RunDirectory
 from tests.slurm.cluster import Cluster
 from tests.small_training import SmallData, overrides
 
@@ -34,7 +34,7 @@ def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
 
 def losses(runs: Path) -> dict[int, float]:
     """Loss of each step, and of each validation under its negative step."""
-    events = read_events(RunDirectory(runs / "tr0a-4M-stdlib").events)
+    events = read_events(RunFolder(runs / "tr0a-4M-stdlib").events)
     found = {event.facts["step"]: event.facts["loss"] for event in effective(events, "step")}
     return found | {-event.facts["step"]: event.facts["loss"] for event in effective(events, "validation")}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from megatron_patches.artefacts.marks import is_verified, pin_of
+from megatron_patches.artefacts.manifest import MANIFEST, Status, read_manifest, write_manifest
+from megatron_patches.artefacts.marks import is_damaged, is_verified, pin_of
 from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.run_directory import start_launch
@@ -108,6 +109,14 @@ def test_verifying_reads_every_byte_and_marks_the_folder(runs: Path) -> None:
     first, *others = result.stdout.splitlines()
     assert "weights-00000.safetensors has sha256" in first
     assert others == ["step-0000000006: whole", "step-0000000003: whole"]
+
+
+def test_one_that_is_marked_invalid_is_not_damaged_by_that(runs: Path) -> None:
+    folder = folder_of(runs, "one", 6)
+    manifest = read_manifest(folder / MANIFEST)
+    write_manifest(folder / MANIFEST, manifest.model_copy(update={"status": Status(state="invalid", reason="a leak")}))
+    assert "a leak" in call("verify", f"{RUN}@6").stdout
+    assert not is_damaged(folder)
 
 
 def test_a_pin_has_a_reason_and_goes_again(runs: Path) -> None:

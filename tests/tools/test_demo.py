@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.events import EventWriter
 from megatron_patches.run.reading import load_run
-from megatron_patches.run.run_directory import RunDirectory
 from tests.small_training import SmallData
 from tools.commands import demo
 from tools.commands.demo import CHECKOUT, SCRIPT, Demo, held_out_tokens, launched, newest_step, unigram_entropy
@@ -50,7 +50,7 @@ def test_the_corpus_is_the_same_each_time(tmp_path: Path) -> None:
 
 def test_an_earlier_run_is_set_aside_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = tmp_path / "tr0a-4M-stdlib"
-    shown = Demo(load_run(CHECKOUT / SCRIPT.with_suffix(".yaml")), RunDirectory(directory))
+    shown = Demo(load_run(CHECKOUT / SCRIPT.with_suffix(".yaml")), RunFolder(directory))
     shown.set_aside()
     assert capsys.readouterr().out == ""
     for number in (1, 2):
@@ -68,7 +68,7 @@ def test_a_product_that_is_there_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "CHECKOUT", tmp_path)
-    shown = Demo(load_run(CHECKOUT / SCRIPT.with_suffix(".yaml")), RunDirectory(tmp_path / "run"))
+    shown = Demo(load_run(CHECKOUT / SCRIPT.with_suffix(".yaml")), RunFolder(tmp_path / "run"))
     command = [sys.executable, "-c", "open('made', 'a').write('x')"]
     shown.make("first", "made", command)
     shown.make("second", "made", command)

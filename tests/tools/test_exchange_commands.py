@@ -157,13 +157,13 @@ def test_help_needs_no_torch(verb: str, tmp_path: Path) -> None:
     ],
 )
 def test_folders_that_are_no_checkpoints(make: Any, message: str, small_data: SmallData, tmp_path: Path) -> None:
+    from megatron_patches.artefacts.run_folder import RunFolder
     from megatron_patches.errors import TrainyardError
     from megatron_patches.exchange import adoption
-    from megatron_patches.run.run_directory import RunDirectory
 
     (tmp_path / "folder").mkdir()
     make(tmp_path / "folder")
     request = adoption.ImportRequest(tmp_path / "folder", small_data.run(tmp_path), "trainyard")
     with pytest.raises(TrainyardError, match=message):
-        adoption.import_checkpoint(request, RunDirectory(tmp_path / "run"))
+        adoption.import_checkpoint(request, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from megatron_patches.artefacts.marks import is_damaged, verification_of
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.events import EventWriter
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
@@ -115,6 +116,53 @@ def test_gold_notes_and_deprecation(tmp_path: Path) -> None:
     assert "edit it there" in refused(inventory.app, "note", "tr13", "hello")
 
 
+def test_gold_is_found_by_what_it_was_chosen_by(tmp_path: Path) -> None:
+    for step in (100, 200):
+        make_checkpoint(tmp_path / "runs", step, metrics={"mmlu": 0.25} if step == 200 else {})
+    call(inventory.app, "gold", f"{RUN}@100", "--because", "best of all", "--metric", "mmlu=0.2687")
+    found = ask("find", "--metric", "mmlu>0.26")["artefacts"]
+    assert [(each["name"], each["metrics"]) for each in found] == [(f"{RUN}@100", {"mmlu": 0.2687})]
+    assert len(ask("find", "--metric", "mmlu>0.2")["artefacts"]) == 2
+    assert ask("find", "--metric", "mmlu<0.2")["artefacts"] == []
+    assert ask("show", RUN)["best"] == {"mmlu": 0.2687}
+    call(inventory.app, "gold", f"{RUN}@100", "--undo")
+    assert ask("find", "--metric", "mmlu>0.26")["artefacts"] == []
+    assert ask("show", RUN)["best"] == {"mmlu": 0.25}
+
+
+def test_the_best_of_a_run_is_its_best_validation(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "runs", 100, validation_loss=3.5)
+    writer = EventWriter(tmp_path / "runs" / RUN / "events", "0001", "rank0")
+    writer.write("start", step=0)
+    for step, loss in ((50, 3.0), (100, 3.5)):
+        writer.write("validation", step=step, loss=loss)
+    assert ask("show", RUN)["best"] == {"validation_loss": 3.0}
+    rolled_back = EventWriter(tmp_path / "runs" / RUN / "events", "0002", "rank0")
+    rolled_back.write("start", step=40)
+    assert ask("show", RUN)["best"] == {"validation_loss": 3.5}
+
+
+def test_without_events_a_run_has_the_steps_and_tokens_of_its_newest_checkpoint(tmp_path: Path) -> None:
+    for step in (100, 200):
+        make_checkpoint(tmp_path / "runs", step)
+    state = ask("show", RUN)["state"]
+    assert (state["step"], state["tokens"]) == (200, 128 * 200)
+
+
+def test_a_checkpoint_that_was_read_back_is_verified_everywhere(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "runs", 100)
+    folder = tmp_path / "runs" / RUN / "checkpoints" / "step-0000000100"
+    assert [copy["verified"] for copy in ask("where", f"{RUN}@100")] == [None]
+    assert call(inventory.app, "verify", f"{RUN}@100").exit_code == 0
+    mark = verification_of(folder)
+    assert mark is not None
+    assert [copy["verified"] for copy in ask("where", f"{RUN}@100")] == [mark.date]
+    (folder / "trainer.json").write_text("{ }")
+    assert call(inventory.app, "verify", f"{RUN}@100").exit_code == 1
+    assert is_damaged(folder)
+    assert "trainer.json" in ask("where", f"{RUN}@100")[0]["problem"]
+
+
 def test_gc_plans_first_and_does_what_was_read(tmp_path: Path) -> None:
     for step in (100, 200, 300):
         make_checkpoint(tmp_path / "runs", step)
@@ -186,9 +234,9 @@ def test_the_state_follows_from_the_record(
 ) -> None:
     import time
 
-    from megatron_patches.artefacts.inventory.annotations import Said
+    from megatron_patches.artefacts.annotations import Standing
 
-    state = derive_state(launch(tmp_path, *events), Said([], [], {}, None), queue, time.time() + later)
+    state = derive_state(launch(tmp_path, *events), Standing(), queue, time.time() + later)
     assert state.word == word
     if events and later < 0:
         assert "clock" in state.detail
@@ -197,9 +245,9 @@ def test_the_state_follows_from_the_record(
 
 
 def test_a_run_that_was_never_launched_is_ready(tmp_path: Path) -> None:
-    from megatron_patches.artefacts.inventory.annotations import Said
+    from megatron_patches.artefacts.annotations import Standing
 
-    assert derive_state(tmp_path / "none", Said([], [], {}, None), {}).word == "ready"
+    assert derive_state(tmp_path / "none", Standing(), {}).word == "ready"
 
 
 @pytest.fixture

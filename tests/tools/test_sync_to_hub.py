@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from megatron_patches.artefacts.inventory.annotations import Annotation, annotate
+from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.storage.file import FolderStore
 from megatron_patches.artefacts.storage.store import Entry, TransientFailure

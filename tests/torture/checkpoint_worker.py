@@ -54,7 +54,8 @@ def run_trial(trial: Trial) -> Report:
     """Load the newest whole checkpoint, check it, save the following steps."""
     import torch
 
-    from megatron_patches.artefacts.folders import remove_partial, step_of
+    from megatron_patches.artefacts.folders import step_of
+    from megatron_patches.artefacts.unfinished import remove_leftovers
     from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
     from megatron_patches.checkpoint.resume import load_newest_whole
     from megatron_patches.checkpoint.saver import SaveOrder, Saver
@@ -67,7 +68,7 @@ def run_trial(trial: Trial) -> Report:
     pieces = make_pieces(groups)
     damaged: list[int] = []
     if groups.rank == 0:
-        remove_partial(folder)
+        remove_leftovers(folder)
         (folder.parent / "loading").touch()
     found = load_newest_whole(folder, pieces, groups, report=lambda path, _: damaged.append(step_of(path)))
     step = int(found.manifest.facts["step"]) if found else 0  # type: ignore[arg-type]
@@ -181,7 +182,7 @@ def inject(trial: Trial, groups: ProcessGroups) -> None:
         def die(path: Any, *arguments: Any, **options: Any) -> None:
             nonlocal left
             files = sorted(Path(path).glob("*"))
-            if files and str(path).endswith(".deleted.partial"):
+            if files and str(path).endswith(".deleting"):
                 left -= 1
                 if left < 0:
                     files[0].unlink()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from megatron_patches.artefacts.run_folder import RunFolder
     from megatron_patches.run.config import RunConfig
-    from megatron_patches.run.run_directory import RunDirectory
 
 app = typer.Typer(add_completion=False)
 
@@ -52,7 +52,7 @@ def main() -> None:
 class Demo:
     """The demo's steps, in the order in which they are shown."""
 
-    def __init__(self, config: "RunConfig", directory: "RunDirectory") -> None:
+    def __init__(self, config: "RunConfig", directory: "RunFolder") -> None:
         self.config = config
         self.directory = directory
         self._started = time.monotonic()

@@ -13,8 +13,8 @@ from megatron_patches.configuration.layers import base_of
 from megatron_patches.errors import TrainyardError
 from tools.pages.snapshot import OwnRun, read_snapshot
 from tools.run_files.catalogue import run_files, short
+from tools.run_views.best_metric import best_metric
 from tools.run_views.published import PublishedGroup, PublishedRun, read_published
-from tools.run_views.views import best_metric
 
 PAGE = "checkpoints.md"
 BEGIN = "<!-- states: made by `tools/inventory render` -->"
@@ -121,14 +121,14 @@ def _own_cells(seen: OwnRun | None, baseline: str) -> list[str]:
 
 def _published_row(run: PublishedRun) -> list[str]:
     name = f"**{run.name}**" + (f" ({run.run})" if run.run and run.run != run.name else "")
-    best = best_metric(run.metrics.items())
+    best = best_metric((name, value, None) for name, value in run.metrics.items())
     return [
         name,
         _declared_state(run),
         run.baseline or "",
         f"{run.steps:,}" if run.steps is not None else "",
         short(run.tokens) if run.tokens else "",
-        f"{best[0]} {best[1]:g}" if best else "",
+        f"{best.name} {best.value:g}" if best else "",
         "; ".join(_gold(run)),
         "; ".join(run.trackers),
         "; ".join(_locations(run)) or "none given",
@@ -138,10 +138,10 @@ def _published_row(run: PublishedRun) -> list[str]:
 def _declared_state(run: PublishedRun) -> str:
     if run.state == "deprecated":
         return f"deprecated: {run.reason}"
-    words = f'"{run.declared}"' if run.declared else ""
+    quoted = f'"{run.declared}"' if run.declared else ""
     if run.state == "unknown":
-        return f"not known{f', declared as {words}' if words else ''}"
-    return f"{run.state}, as declared{f': {words}' if words else ''}"
+        return f"not known{f', declared as {quoted}' if quoted else ''}"
+    return f"{run.state}, as declared{f': {quoted}' if quoted else ''}"
 
 
 def _gold(run: PublishedRun) -> list[str]:

@@ -5,27 +5,27 @@ import os
 import sys
 from pathlib import Path
 
-from megatron_patches.artefacts.folders import MANIFEST, checkpoint_name, inspect, list_checkpoints, step_of
-from megatron_patches.artefacts.manifest import verify_files
+from megatron_patches.artefacts.folders import inspect, list_checkpoints, parse_checkpoint_name, step_of
+from megatron_patches.artefacts.manifest import MANIFEST, verify_files
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import runs_root
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
-from megatron_patches.errors import TrainyardError
-from megatron_patches.run.run_directory import RunDirectory
+from megatron_patches.errors import Damaged, Missing, TrainyardError
 
 
-def find_run_directory(run: str) -> RunDirectory:
+def find_run_directory(run: str) -> RunFolder:
     """The directory of a run that was launched, by the run's name or the directory's path.
 
     Raises:
-        TrainyardError: there is none; the nearest name is offered.
+        Missing: there is none; the nearest name is offered.
     """
     directory = Path(run) if os.sep in run else runs_root() / run
     if not directory.is_dir():
         made = sorted(path.name for path in runs_root().glob("*/")) if runs_root().is_dir() else []
         near = difflib.get_close_matches(directory.name, made, n=1, cutoff=0.3)
         remedy = f"nearest: {near[0]}" if near else "name a run that was launched, or its run directory"
-        raise TrainyardError(f"there is no run directory {directory}; {remedy}")
-    return RunDirectory(directory)
+        raise Missing(f"there is no run directory {directory}; {remedy}")
+    return RunFolder(directory)
 
 
 def find_checkpoints(text: str) -> list[Path]:
@@ -34,7 +34,8 @@ def find_checkpoints(text: str) -> list[Path]:
     Of a step the full checkpoint comes before that of weights alone.
 
     Raises:
-        TrainyardError: there is none, the step is no number, or the folder is no checkpoint's.
+        Missing: there is none, or the folder is no checkpoint's.
+        TrainyardError: the step is no number.
     """
     run, at, step = text.rpartition("@")
     if at and not step.isdecimal():
@@ -42,7 +43,7 @@ def find_checkpoints(text: str) -> list[Path]:
     folder = Path(text)
     if not at and os.sep in text and folder.is_dir() and not _is_run(folder):
         if not (folder / MANIFEST).is_file():
-            raise TrainyardError(
+            raise Missing(
                 f"{folder} is no checkpoint: it has no {MANIFEST}. Name a folder such as runs/NAME/checkpoints/"
                 "step-0000001000, or a run as NAME or NAME@STEP"
             )
@@ -54,20 +55,25 @@ def find_checkpoints(text: str) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "launches").is_dir() or (folder / "checkpoints").is_dir()
+    return RunFolder(folder).launches.is_dir() or RunFolder(folder).checkpoints.is_dir()
 
 
 def find_checkpoint(text: str) -> Path:
     """The folder that a reference names; of a run the newest full checkpoint, or the newest of weights alone."""
     found = find_checkpoints(text)
-    return next((each for each in found if each.name == checkpoint_name(step_of(each))), found[0])
+    return next((each for each in found if _is_full(each)), found[0])
+
+
+def _is_full(folder: Path) -> bool:
+    name = parse_checkpoint_name(folder.name)
+    return name is not None and name.content == "full"
 
 
 def find_whole_checkpoint(text: str) -> Path:
     """The same, every byte compared with its manifest; what is damaged and passed over is said on stderr.
 
     Raises:
-        TrainyardError: none that the reference names is whole.
+        Damaged: none that the reference names is whole.
     """
     problems: list[str] = []
     for folder in find_checkpoints(text):
@@ -80,7 +86,7 @@ def find_whole_checkpoint(text: str) -> Path:
                 print(f"passed over: {'; '.join(problems)}", file=sys.stderr)
             return folder
         problems += found
-    raise TrainyardError(f"{'; '.join(problems)}. Restore it from a copy, or name another")
+    raise Damaged(f"{'; '.join(problems)}. Restore it from a copy, or name another")
 
 
 def refuse_existing(output: Path) -> None:

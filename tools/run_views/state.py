@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.inventory.annotations import Said
+from megatron_patches.artefacts.annotations import Standing
+from megatron_patches.artefacts.run_folder import FAILURE, STOPPED, RunFolder
 
 _TAIL_BYTES = 1 << 16
 _QUIET_SECONDS = 900
@@ -33,15 +34,15 @@ class RunState:
         return f"{self.word} ({self.detail})" if self.detail else self.word
 
 
-def derive_state(run_folder: Path, said: Said, queue: dict[str, str], now: float | None = None) -> RunState:
+def derive_state(run_folder: Path, standing: Standing, queue: dict[str, str], now: float | None = None) -> RunState:
     """The state of a run from its directory, which need not exist.
 
     Args:
         queue: SLURM's state of each job by its name, as `read_queue` gives it.
         now: seconds since 1970.
     """
-    launches = sorted((run_folder / "launches").glob("[0-9]*"), key=lambda path: (len(path.name), path.name))
-    events = _last_events(run_folder / "events", launches[-1].name if launches else None)
+    launches = sorted(RunFolder(run_folder).launches.glob("[0-9]*"), key=lambda path: (len(path.name), path.name))
+    events = _last_events(RunFolder(run_folder).events, launches[-1].name if launches else None)
     step, tokens = _progress(events)
     found = _from_events(launches[-1] if launches else None, events, time.time() if now is None else now)
     job = queue.get(run_folder.name)
@@ -49,8 +50,8 @@ def derive_state(run_folder: Path, said: Said, queue: dict[str, str], now: float
         found = ("running", f"step {step}" if step is not None else "starting")
     elif job is not None and found[0] != "running":
         found = ("queued", f"at step {step}" if step else "")
-    if said.deprecated:
-        found = ("deprecated", said.deprecated.text)
+    if standing.deprecated:
+        found = ("deprecated", standing.deprecated.text)
     return RunState(*found, step, tokens)
 
 
@@ -75,7 +76,7 @@ def _from_events(launch: Path | None, events: list[dict[str, Any]], now: float) 
     if launch is None:
         return "ready", "never launched"
     last = events[-1] if events else {}
-    failure = launch / "failure.json"
+    failure = launch / FAILURE
     if last.get("kind") == "end":
         if last.get("outcome") == "finished":
             return "finished", f"step {last['step']}"
@@ -84,7 +85,7 @@ def _from_events(launch: Path | None, events: list[dict[str, Any]], now: float) 
         return "failed", f"at step {last.get('step')}: {str(last.get('text', '')).splitlines()[0][:120]}"
     if failure.exists():
         return "failed", f"launch {launch.name}; {failure.name} says where"
-    if (launch / "stopped").exists():
+    if (launch / STOPPED).exists():
         return "ready", "stopped, to be continued"
     return _alive_or_stale(launch, events, now)
 

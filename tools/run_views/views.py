@@ -1,27 +1,26 @@
 """What there is to say of each run: from train/, from its directory, from what people said, from what was published."""
 
-import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.inventory.annotations import FOLDER as ANNOTATIONS
-from megatron_patches.artefacts.inventory.annotations import Said, read_annotations, what_counts
+from megatron_patches.artefacts.annotations import Standing, read_standing
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import read_copies
+from megatron_patches.artefacts.inventory.renewal import GOLD_METRICS_OF_RUN
+from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder
 from megatron_patches.configuration.yaml_text import read_yaml
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.run.events import effective, read_events
 from tools.run_files.name import order
+from tools.run_views.best_metric import BestMetric, best_metric
 from tools.run_views.published import PublishedGroup, PublishedRun, read_published
 from tools.run_views.state import RunState, derive_state, read_queue
 
-LOWER_IS_BETTER = ("loss", "ppl", "perplexity", "bits")
-
 
 @dataclass(frozen=True)
-class RunView:
+class RunRecord:
     """One run in the inventory; what is not known is None or empty."""
 
     name: str
@@ -31,7 +30,7 @@ class RunView:
     state: RunState
     declared: bool
     """the state is its owners' word, not derived"""
-    best: tuple[str, float] | None
+    best: BestMetric | None
     gold: list[str]
     trackers: list[str]
     locations: list[str]
@@ -40,10 +39,10 @@ class RunView:
 
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
-        return asdict(self) | {"best": dict([self.best]) if self.best else {}}
+        return asdict(self) | {"best": {self.best.name: self.best.value} if self.best else {}}
 
 
-class Yard:
+class Inventory:
     """All runs that this checkout and its root of runs know of."""
 
     def __init__(self, checkout: Path, runs: Path, catalogue: Catalogue) -> None:
@@ -79,15 +78,15 @@ class Yard:
         parts = [name, *(str(part) for part in self._yaml(name).values() if isinstance(part, str))]
         if name in self.files:
             parts.append(self.files[name].parent.name)
-        said = self.said(name)
-        parts += [note.text for note in said.notes] + said.tags
+        standing = self.standing(name)
+        parts += [note.text for note in standing.notes] + standing.tags
         if published := self._published_runs.get(name):
             parts += [published.notes, published.group, published.run or "", *published.details.values()]
         return " ".join(parts).lower()
 
-    def said(self, name: str) -> Said:
+    def standing(self, name: str) -> Standing:
         """What people said about a run."""
-        return what_counts(read_annotations(self.runs / name / ANNOTATIONS))
+        return read_standing(self.runs / name)
 
     def baseline(self, name: str) -> str | None:
         """The run that one differs from, as train/ or its publishers say."""
@@ -96,26 +95,26 @@ class Yard:
             return Path(base).stem
         return self._published_runs[name].baseline if name in self._published_runs else None
 
-    def view(self, name: str) -> RunView:
+    def record(self, name: str) -> RunRecord:
         """One run."""
         if name in self._published_runs and not (self.runs / name).is_dir():
-            return view_published(self._published_runs[name])
-        said, folder = self.said(name), self.runs / name
+            return published_record(self._published_runs[name])
+        standing, folder = self.standing(name), RunFolder(self.runs / name)
         settings = self._yaml(name)
         file = self.files.get(name)
-        return RunView(
+        return RunRecord(
             name=name,
             family=file.parent.name if file else None,
             baseline=self.baseline(name),
             why=str(settings.get("why", "")),
-            state=derive_state(folder, said, self._queue),
+            state=self._state(folder, standing),
             declared=False,
-            best=self._best(name),
-            gold=self._gold(name, said),
+            best=self._best(folder),
+            gold=self._gold(standing),
             trackers=_trackers(folder),
-            locations=self._locations(name),
-            tags=said.tags,
-            notes=[f"{note.text} ({note.by}, {note.date[:10]})" for note in said.notes],
+            locations=self._locations(folder),
+            tags=standing.tags,
+            notes=[f"{note.text} ({note.by}, {note.date[:10]})" for note in standing.notes],
         )
 
     def _yaml(self, name: str) -> dict[str, Any]:
@@ -126,35 +125,47 @@ class Yard:
         except TrainyardError:
             return {}  # `tools/runs lint` says what is wrong with it; the inventory lists the run all the same
 
-    def _best(self, name: str) -> tuple[str, float] | None:
-        query = "SELECT key, min(value), max(value) FROM artefacts, json_each(metrics) WHERE run = ? GROUP BY key"
-        return best_metric((key, value) for key, *ends in self.catalogue.rows(query, [name]) for value in ends)
+    def _state(self, folder: RunFolder, standing: Standing) -> RunState:
+        """Steps and tokens as the events tell them; without events, as the newest checkpoint's manifest does."""
+        state = derive_state(folder.path, standing, self._queue)
+        if state.step is not None:
+            return state
+        query = "SELECT step, tokens FROM artefacts WHERE run = ? AND kind = 'checkpoint' AND step IS NOT NULL"
+        newest = self.catalogue.rows(f"{query} ORDER BY step DESC, tokens IS NULL LIMIT 1", [folder.name])
+        return replace(state, step=newest[0][0], tokens=newest[0][1]) if newest else state
 
-    def _gold(self, name: str, said: Said) -> list[str]:
+    def _best(self, folder: RunFolder) -> BestMetric | None:
+        """From its validations, what its manifests say, and what its gold was chosen by."""
+        found = [("validation_loss", loss, step) for step, loss in _validations(folder.events)]
+        query = "SELECT key, min(value), max(value) FROM artefacts, json_each(metrics) WHERE run = ? GROUP BY key"
+        rows = self.catalogue.rows(query, [folder.name])
+        rows += self.catalogue.rows(GOLD_METRICS_OF_RUN, [folder.name])
+        return best_metric([*found, *((name, value, None) for name, *ends in rows for value in ends)])
+
+    def _gold(self, standing: Standing) -> list[str]:
         found = []
-        for artefact, word in said.gold.items():
+        for artefact, promotion in standing.gold.items():
             known = self.catalogue.artefacts("id = ?", [artefact], "LIMIT 1")
-            metric = f" {word.metric} {word.value:g}" if word.metric and word.value is not None else ""
-            found.append(f"{known[0].name if known else artefact[:12]}{metric}")
+            found.append(_gold_line(known[0].name if known else artefact[:12], promotion.metric, promotion.value))
         return found
 
-    def _locations(self, name: str) -> list[str]:
-        copies = [copy.location for copy in read_copies(self.runs / name) if not copy.problem]
-        here = [f"$TRAINYARD_RUNS/{name}"] if (self.runs / name / "checkpoints").is_dir() else []
+    def _locations(self, folder: RunFolder) -> list[str]:
+        copies = [copy.location for copy in read_copies(folder.path) if not copy.problem]
+        here = [f"$TRAINYARD_RUNS/{folder.name}"] if folder.checkpoints.is_dir() else []
         return here + sorted(set(copies))
 
 
-def view_published(run: PublishedRun) -> RunView:
+def published_record(run: PublishedRun) -> RunRecord:
     """A published run as its owners declared it."""
     detail = run.reason or run.declared
-    return RunView(
+    return RunRecord(
         name=run.name,
         family=None,
         baseline=run.baseline,
         why="",
         state=RunState(run.state, detail, run.steps, run.tokens),
         declared=True,
-        best=best_metric(run.metrics.items()),
+        best=best_metric((name, value, None) for name, value in run.metrics.items()),
         gold=[_gold_line(gold.name, gold.metric, gold.value) for gold in run.gold],
         trackers=run.trackers,
         locations=[
@@ -164,29 +175,23 @@ def view_published(run: PublishedRun) -> RunView:
     )
 
 
-def best_metric(found: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
-    """The best value of the metric that counts most: the validation loss, else a perplexity, else the first by name."""
-    values: dict[str, list[float]] = {}
-    for metric, value in found:
-        if math.isfinite(value):
-            values.setdefault(metric, []).append(value)
-    if not values:
-        return None
-    preferred = [name for name in ("validation_loss", "val_ppl", "perplexity") if name in values]
-    metric = preferred[0] if preferred else min(values)
-    lower = any(part in metric.lower() for part in LOWER_IS_BETTER)
-    return metric, (min if lower else max)(values[metric])
-
-
 def _gold_line(name: str, metric: str | None, value: float | None) -> str:
     return f"{name} {metric} {value:g}" if metric and value is not None else name
 
 
-def _trackers(folder: Path) -> list[str]:
-    found = ["tensorboard"] if (folder / "tensorboard").is_dir() else []
-    if not (folder / "config.yaml").is_file():
+def _validations(events: Path) -> list[tuple[int, float]]:
+    try:
+        found = effective(read_events(events, ("start", "validation")), "validation")
+    except Damaged:
+        return []  # `tools/runs show` and reports say what is damaged; a list of runs does not stop at one of them
+    return [(event.facts["step"], event.facts["loss"]) for event in found if isinstance(event.facts["loss"], float)]
+
+
+def _trackers(folder: RunFolder) -> list[str]:
+    found = [TENSORBOARD] if folder.tensorboard.is_dir() else []
+    if not folder.config.is_file():
         return found
-    logging = read_yaml(folder / "config.yaml").get("logging") or {}
+    logging = read_yaml(folder.config).get("logging") or {}
     wandb = logging.get("wandb") or {}
     if wandb:
         found.append(f"wandb {wandb['project']}{'/' + wandb['group'] if wandb.get('group') else ''} ({wandb['mode']})")

@@ -10,9 +10,18 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from megatron_patches.artefacts.folders import checkpoint_name, shelved_name
 from megatron_patches.artefacts.inventory.adoption_formats import ForeignCheckpoint, find_checkpoints
-from megatron_patches.artefacts.inventory.artefact import PLACE
-from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, record_file, write_manifest
+from megatron_patches.artefacts.inventory.artefact import FILES_FOLDER
+from megatron_patches.artefacts.manifest import (
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    build_manifest,
+    record_file,
+    write_manifest,
+)
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import fsync_folder, temporary_path, write_atomically
 from megatron_patches.errors import TrainyardError
 
@@ -75,32 +84,32 @@ def _adopt_one(checkpoint: ForeignCheckpoint, run_folder: Path, parents: tuple[s
         facts["layout"] = dict(checkpoint.layout)
     command = f"tools/inventory adopt {checkpoint.name} --run {run_folder.name}"
     manifest = build_manifest("checkpoint", files, facts, parents, command)
-    shelf = run_folder / "elsewhere"
-    final = shelf / f"step-{checkpoint.step:010d}-{manifest.id[:8]}"
-    if (final / "manifest.json").is_file():
+    assert checkpoint.step is not None
+    final = RunFolder(run_folder).elsewhere / shelved_name(checkpoint_name(checkpoint.step), manifest.id)
+    if (final / MANIFEST).is_file():
         return Adopted(checkpoint, manifest, final, False)
     shelve(final, manifest, checkpoint.root)
     return Adopted(checkpoint, manifest, final, True)
 
 
-def shelve(final: Path, manifest: Manifest, place: Path | None) -> None:
+def shelve(final: Path, manifest: Manifest, files: Path | None) -> None:
     """Puts a manifest whose files lie elsewhere under a run, whole or not at all.
 
     Args:
         final: folder to be, under the run's `elsewhere/`; it may exist already, put there by another process.
-        place: folder of the files; None where only copies at locations are left.
+        files: their folder; None where only copies at locations are left.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(final)
     temporary.mkdir()
     try:
-        content = {"folder": str(place.absolute()) if place else None}
-        write_atomically(temporary / PLACE, (json.dumps(content) + "\n").encode())
-        write_manifest(temporary / "manifest.json", manifest)
+        content = {"folder": str(files.absolute()) if files else None}
+        write_atomically(temporary / FILES_FOLDER, (json.dumps(content) + "\n").encode())
+        write_manifest(temporary / MANIFEST, manifest)
         try:
             temporary.rename(final)
         except OSError:
-            if not (final / "manifest.json").is_file():
+            if not (final / MANIFEST).is_file():
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

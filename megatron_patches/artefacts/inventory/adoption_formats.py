@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Missing, TrainyardError
 
 _DEEPSPEED = re.compile(r"global_step(\d+)")
 _MEGATRON = re.compile(r"iter_(\d{7})")
@@ -57,10 +57,10 @@ def find_checkpoints(folder: Path) -> list[ForeignCheckpoint]:
         TrainyardError: there is none, or the folder cannot be read.
     """
     if not folder.exists():
-        raise TrainyardError(f"{folder} does not exist; name the folder, or the file, that is to be adopted")
+        raise Missing(f"{folder} does not exist; name the folder, or the file, that is to be adopted")
     found = list(_look(folder, depth=0))
     if not found:
-        raise TrainyardError(
+        raise Missing(
             f"{folder} holds no checkpoint of a known format: global_stepN/ (DeepSpeed), iter_NNNNNNN/ (Megatron), "
             "*.ckpt (Lightning), or a folder with config.json and model.safetensors or pytorch_model.bin (transformers)"
         )

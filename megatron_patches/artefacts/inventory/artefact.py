@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.artefacts.manifest import MANIFEST
+from megatron_patches.errors import Damaged
 
-PLACE = "place.json"
+FILES_FOLDER = "place.json"
 """Beside a manifest whose files lie in another folder: `{"folder": PATH}`, or null where only copies are left."""
-NOT_ARTEFACTS = (".partial", ".deleted")
 _LAYOUT_LETTERS = (("tensor", "tp"), ("pipeline", "pp"), ("data", "dp"), ("zero_stage", "zero"))
 _METRICS = ("validation_loss", "val_ppl", "perplexity", "loss")
 
@@ -57,8 +57,8 @@ class Artefact:
             return f"{self.run}@{self.step}{'/weights' if self.content == 'weights' else ''}"
         if self.kind == "run":
             return str(self.run)
-        if self.manifest.name != "manifest.json":
-            return self.manifest.name.removesuffix(".manifest.json")
+        if self.manifest.name != MANIFEST:
+            return self.manifest.name.removesuffix(f".{MANIFEST}")
         return f"{self.run}/{self.folder.name}" if self.run else self.folder.name
 
     def as_json(self) -> dict[str, Any]:
@@ -79,16 +79,16 @@ def files_folder(artefact_folder: Path) -> Path | None:
     where only copies are left.
 
     Raises:
-        TrainyardError: `place.json` is damaged.
+        Damaged: `place.json` is not what an adoption writes.
     """
-    path = artefact_folder / PLACE
+    path = artefact_folder / FILES_FOLDER
     try:
         content = json.loads(path.read_bytes())
         folder = content["folder"]
     except FileNotFoundError:
         return artefact_folder
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainyardError(f"{path} does not say where the files are ({error}); adopt the folder again") from None
+        raise Damaged(f"{path} does not say where the files are ({error}); adopt the folder again") from None
     return Path(folder) if folder is not None else None
 
 
@@ -99,14 +99,14 @@ def read_artefact(manifest: Path, run: str | None) -> Artefact:
         run: the run whose directory it lies in, where it does not say so itself.
 
     Raises:
-        TrainyardError: it is not JSON, or lacks what every manifest has.
+        Damaged: it is not JSON, or lacks what every manifest has.
         FileNotFoundError: it is gone.
     """
     try:
         content = json.loads(manifest.read_bytes())
         return _from_content(manifest, content, run)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainyardError(
+        raise Damaged(
             f"{manifest} is not a manifest ({type(error).__name__}: {error}); restore it, or make the artefact again"
         ) from None
 
@@ -134,7 +134,7 @@ def _from_content(manifest: Path, content: dict[str, Any], run: str | None) -> A
         reason=status.get("reason"),
         cause=status.get("cause"),
         parents=tuple(str(parent) for parent in content["parents"]),
-        whereabouts="elsewhere" if (manifest.parent / PLACE).exists() else "here",
+        whereabouts="elsewhere" if (manifest.parent / FILES_FOLDER).exists() else "here",
     )
 
 

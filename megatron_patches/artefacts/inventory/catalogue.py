@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
-from megatron_patches.artefacts.inventory.renewal import COLUMNS, VERSION, changed_folders, renew
+from megatron_patches.artefacts.inventory.renewal import (
+    COLUMNS,
+    GOLD_METRICS_OF_ARTEFACT,
+    VERSION,
+    changed_folders,
+    renew,
+)
 from megatron_patches.artefacts.inventory.scan import Folder, roots
 from megatron_patches.checkout import cache_root, data_root, runs_root
 from megatron_patches.errors import TrainyardError
@@ -56,7 +62,9 @@ class Catalogue:
     def _artefact(self, row: tuple[Any, ...]) -> Artefact:
         known = dict(zip(COLUMNS, row[1:], strict=True))
         parents = self.rows("SELECT parent FROM parents WHERE child = ?", [row[0]])
-        known |= {"manifest": Path(known["manifest"]), "metrics": json.loads(known["metrics"])}
+        gold = self.rows(GOLD_METRICS_OF_ARTEFACT, [known["id"]])
+        metrics = {**dict(gold), **json.loads(known["metrics"])}  # what a manifest says was measured counts for more
+        known |= {"manifest": Path(known["manifest"]), "metrics": metrics}
         return Artefact(**known, parents=tuple(parent for (parent,) in parents))
 
     def problems(self) -> list[str]:

@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.errors import TrainyardError
-
-FOLDER = "copies"
+from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.errors import Damaged
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class CopyRecorder:
     """Appends what one process learns; its file comes to be with the first line."""
 
     def __init__(self, run_folder: Path) -> None:
-        self._folder = run_folder / FOLDER
+        self._folder = RunFolder(run_folder).copies
         self._name = _file_name()
         self._last = 0
 
@@ -77,14 +76,14 @@ def _file_name() -> str:
 def read_copies(run_folder: Path, latest: bool = True) -> list[Copy]:
     """What is known of a run's copies: the latest word on each artefact at each location, or every word."""
     lines: list[Copy] = []
-    for path in sorted((run_folder / FOLDER).glob("*.jsonl")):
+    for path in sorted(RunFolder(run_folder).copies.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
             if line.endswith("\n"):  # a process that was killed while writing leaves its last line without an end
                 lines.append(_parse(line, path))
     if not latest:
         return lines
-    by_place = {(copy.location, copy.name): copy for copy in sorted(lines, key=lambda copy: copy.number)}
-    return sorted(by_place.values(), key=lambda copy: (copy.name, copy.location))
+    by_name = {(copy.location, copy.name): copy for copy in sorted(lines, key=lambda copy: copy.number)}
+    return sorted(by_name.values(), key=lambda copy: (copy.name, copy.location))
 
 
 def now() -> str:
@@ -97,7 +96,7 @@ def _parse(line: str, path: Path) -> Copy:
         content: dict[str, Any] = json.loads(line)
         return Copy(**content)
     except (ValueError, TypeError) as error:
-        raise TrainyardError(
+        raise Damaged(
             f"{path} holds a line that is no record of a copy ({error}); remove the line, then "
             "`tools/sync-to-hub` of the run records anew what is there"
         ) from None

@@ -11,7 +11,7 @@ from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import now
 from megatron_patches.artefacts.inventory.lineage import ancestors, descendants, with_id
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Refused, TrainyardError
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
     ancestors is invalid.
 
     Raises:
-        TrainyardError: it is not invalid, or only because of another artefact; the message names that one.
+        Refused: it is not invalid, or only because of another artefact; the message names that one.
     """
     if artefact.state != "invalid":
-        raise TrainyardError(f"{artefact.name} ({artefact.id[:12]}) is not marked invalid")
+        raise Refused(f"{artefact.name} ({artefact.id[:12]}) is not marked invalid")
     if artefact.cause not in (None, artefact.id):
-        raise TrainyardError(
+        raise Refused(
             f"{artefact.name} is invalid because of {str(artefact.cause)[:12]} ({artefact.reason}); revalidate that one"
         )
     beneath = descendants(catalogue, artefact)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 
 # everything that came from an invalid artefact, whether its own manifest says so or not
 FAULTY = """
@@ -33,7 +33,7 @@ def ancestors(catalogue: Catalogue, artefact: Artefact) -> list[Relative]:
     """What an artefact came from, nearest first.
 
     Raises:
-        TrainyardError: it came from itself, which only manifests that were edited say.
+        Damaged: it came from itself, which only manifests that were edited say.
     """
     return _follow(catalogue, artefact, up=True)
 
@@ -42,7 +42,7 @@ def descendants(catalogue: Catalogue, artefact: Artefact) -> list[Relative]:
     """What came from an artefact, nearest first.
 
     Raises:
-        TrainyardError: it came from itself, which only manifests that were edited say.
+        Damaged: it came from itself, which only manifests that were edited say.
     """
     return _follow(catalogue, artefact, up=False)
 
@@ -70,7 +70,7 @@ def _follow(catalogue: Catalogue, artefact: Artefact, up: bool) -> list[Relative
         distance += 1
         ids = _next_ids(catalogue, level, up)
         if artefact.id in ids:
-            raise TrainyardError(
+            raise Damaged(
                 f"{artefact.name} ({artefact.id[:12]}) is among its own {'ancestors' if up else 'descendants'}: one of "
                 f"these manifests was edited: {', '.join(str(each.manifest) for each in level)}. "
                 "`tools/inventory verify` finds it; restore it from a copy"

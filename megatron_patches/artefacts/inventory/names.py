@@ -7,7 +7,8 @@ from pathlib import Path
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
-from megatron_patches.errors import TrainyardError
+from megatron_patches.artefacts.manifest import MANIFEST
+from megatron_patches.errors import Missing, TrainyardError
 
 _SHOWN = 12
 _ID = re.compile(r"[0-9a-f]{6,64}")
@@ -17,7 +18,8 @@ def resolve_run(text: str, known: Sequence[str]) -> str:
     """The one run that a name, or the beginning of one, means.
 
     Raises:
-        TrainyardError: no run, or several; the candidates are named.
+        Missing: there is none; the nearest are named.
+        TrainyardError: it may be any of several, which are named.
     """
     if text in known:
         return text
@@ -28,14 +30,15 @@ def resolve_run(text: str, known: Sequence[str]) -> str:
         raise TrainyardError(f"{text} may be any of {_listed(candidates)}; say which")
     nearest = difflib.get_close_matches(text, list(known), n=3, cutoff=0.3)
     offer = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    raise TrainyardError(f"there is no run {text}{offer}; `tools/inventory list` shows all")
+    raise Missing(f"there is no run {text}{offer}; `tools/inventory list` shows all")
 
 
 def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
     """The one artefact that RUN@STEP, RUN@STEP/weights, the beginning of an id, a folder or a dataset's name means.
 
     Raises:
-        TrainyardError: none, or several; the candidates are named.
+        Missing: there is none; of a step the nearest are named.
+        TrainyardError: it may be any of several, which are named, or is not formed as it must be.
     """
     if "@" in text:
         return _of_step(text, catalogue)
@@ -43,13 +46,13 @@ def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
     if not found and _ID.fullmatch(text):
         found = catalogue.artefacts("id >= ? AND id < ?", [text, text + "g"], "ORDER BY whereabouts DESC, manifest")
     if not found:
-        found = catalogue.artefacts("manifest LIKE ?", [f"%/{text}.manifest.json"])
+        found = catalogue.artefacts("manifest LIKE ?", [f"%/{text}.{MANIFEST}"])
     if not found:
-        found = catalogue.artefacts("manifest LIKE ? AND kind != 'run'", [f"%/{text}/manifest.json"])
+        found = catalogue.artefacts("manifest LIKE ? AND kind != 'run'", [f"%/{text}/{MANIFEST}"])
     if not found:
         found = catalogue.artefacts("kind = 'run' AND run = ?", [text])
     if not found:
-        raise TrainyardError(
+        raise Missing(
             f"nothing is known of {text}: give RUN@STEP, the beginning of an id (6 digits or more), a folder, or a "
             "dataset's name; `tools/inventory find` searches"
         )
@@ -72,7 +75,7 @@ def _of_step(text: str, catalogue: Catalogue) -> Artefact:
         rows = catalogue.rows("SELECT DISTINCT step FROM artefacts WHERE run = ? AND kind = 'checkpoint'", [run])
         steps = sorted((each for (each,) in rows if each is not None), key=lambda each: abs(each - int(step)))
         offer = f"nearest: {', '.join(map(str, steps[:5]))}" if steps else "it has none"
-        raise TrainyardError(f"{run} has no checkpoint of step {rest}; {offer}")
+        raise Missing(f"{run} has no checkpoint of step {rest}; {offer}")
     return found[0]
 
 
@@ -80,7 +83,7 @@ def _by_path(text: str, catalogue: Catalogue) -> list[Artefact]:
     if "/" not in text and not Path(text).exists():
         return []
     path = Path(text).absolute()
-    for candidate in (path, path / "manifest.json", path.with_name(path.name + ".manifest.json")):
+    for candidate in (path, path / MANIFEST, path.with_name(f"{path.name}.{MANIFEST}")):
         if found := catalogue.artefacts("manifest = ?", [str(candidate)]):
             return found
     return []

@@ -1,29 +1,37 @@
 """What may go, and why: leftovers of killed saves, damaged folders, and checkpoints that a copy stands for.
 
 A plan comes first. Carrying it out makes the plan again and refuses where it is another one by now, so what goes is
-what was read. A folder goes by one rename to `.deleted` before its files are removed, so it is never taken for whole.
+what was read.
 """
 
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.folders import is_replaced, shelved_name
 from megatron_patches.artefacts.inventory.adoption import shelve
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import read_copies
-from megatron_patches.artefacts.manifest import read_manifest
-from megatron_patches.atomic_files import fsync_folder
+from megatron_patches.artefacts.manifest import MANIFEST, read_manifest
+from megatron_patches.artefacts.marks import is_pinned
+from megatron_patches.artefacts.retention import RetentionRules, known_checkpoints, reasons_to_stay
+from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.artefacts.unfinished import Unfinished, delete_folder, unfinished_kind
 from megatron_patches.errors import TrainyardError
 
-PINNED = "pinned.json"
 _OLD_SECONDS = 24 * 3600
 """a folder in which nothing changed for a day is not being written"""
+_LEFT_BY: Mapping[Unfinished, str] = {
+    "save": "left by a save that was killed",
+    "pull": "left by a pull that was interrupted",
+    "temporary": "left by a program that was killed",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RemovalPlan:
     """Everything that may go, and what stays although it was asked about."""
 
     removals: list[Removal]
@@ -51,110 +59,113 @@ class Plan:
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-@dataclass(frozen=True)
-class Retention:
-    """Which checkpoints stay here although a verified copy lies elsewhere."""
-
-    last: int = 2
-    """the newest so many of a run"""
-    every: int | None = None
-    """and every one whose step divides by this"""
-
-
-def plan_removal(catalogue: Catalogue, runs: Path, names: Sequence[str], retention: Retention | None) -> Plan:
-    """Goes through these runs. Without a retention only leftovers and damaged folders are listed."""
+def plan_removal(catalogue: Catalogue, runs: Path, names: Sequence[str], rules: RetentionRules | None) -> RemovalPlan:
+    """Goes through these runs. Without rules only leftovers and damaged folders are listed."""
     removals: list[Removal] = []
     kept: list[tuple[Path, str]] = []
     for name in names:
-        removals += _leftovers(runs / name)
-        if retention is not None:
-            _go_through(catalogue, runs / name, retention, removals, kept)
-    return Plan(removals, kept)
+        run = RunFolder(runs / name)
+        removals += _leftovers(run)
+        if rules is not None:
+            _go_through(catalogue, run, rules, removals, kept)
+    return RemovalPlan(removals, kept)
 
 
-def carry_out(plan: Plan) -> int:
-    """Removes what a plan lists; a folder that is gone by now is passed over. Returns the bytes that were freed."""
+def carry_out(plan: RemovalPlan) -> int:
+    """Removes what a plan lists; a folder that is gone by now is passed over. Returns the bytes that were freed.
+
+    Raises:
+        TrainyardError: a folder cannot be removed whole.
+    """
     freed = 0
     for each in plan.removals:
         if not each.folder.exists():
             continue
         if each.what == "checkpoint":
-            leave_manifest(each.folder)
-        remove_folder(each.folder)
+            keep_manifest(each.folder)
+        try:
+            delete_folder(each.folder)
+        except OSError as error:
+            raise TrainyardError(
+                f"{each.folder} could not be removed whole ({error}); correct its permissions, then run gc again"
+            ) from error
         freed += each.size
     return freed
 
 
-def why_it_stays(checkpoint: Artefact, newer: int, gold: set[str], copies: set[str], retention: Retention) -> str:
+def reasons_of_run(run: RunFolder, rules: RetentionRules) -> dict[Path, str]:
+    """By folder, why a run's checkpoints stay here although copies lie elsewhere; only valid ones count.
+
+    Raises:
+        Damaged: what people said about the run is.
+    """
+    known = known_checkpoints(run, allow_inherited_fault=False)
+    known += known_checkpoints(run, "weights", allow_inherited_fault=False)
+    return reasons_to_stay(known, rules)
+
+
+def why_it_stays(
+    checkpoint: Artefact, reasons: Mapping[Path, str], gold: Collection[str], copies: Collection[str]
+) -> str:
     """Why a checkpoint may not be removed here; empty where it may.
 
     Args:
-        newer: how many full checkpoints of its run have a later step.
+        reasons: those of its run.
         gold: ids that were promoted.
         copies: ids of which a whole copy was verified at a location.
     """
-    if (checkpoint.folder / PINNED).exists():
+    if is_pinned(checkpoint.folder):
         return "pinned"
     if checkpoint.id in gold:
         return "gold"
-    if checkpoint.content == "full" and newer < retention.last:
-        return f"one of the newest {retention.last}, from which the run resumes"
-    if retention.every and checkpoint.step is not None and checkpoint.step % retention.every == 0:
-        return f"step divides by {retention.every}"
+    if reason := reasons.get(checkpoint.folder):
+        return reason
     return "" if checkpoint.id in copies else "no verified whole copy at any location; `tools/sync-to-hub` makes one"
 
 
-def leave_manifest(folder: Path) -> None:
-    """Keeps a checkpoint's manifest under `elsewhere/` before its files go: lineage and copies hang on it."""
-    manifest = read_manifest(folder / "manifest.json")
-    shelve(folder.parents[1] / "elsewhere" / f"{folder.name}-{manifest.id[:8]}", manifest, None)
+def keep_manifest(folder: Path) -> None:
+    """Puts a checkpoint's manifest under `elsewhere/` before its files go: lineage and copies hang on it.
+
+    Raises:
+        Missing: there is no manifest.
+        Damaged: it is not as it was written.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    run = RunFolder(folder.parents[1])
+    shelve(run.elsewhere / shelved_name(folder.name, manifest.id), manifest, None)
 
 
-def remove_folder(folder: Path) -> None:
-    """Removes a folder so that no instant shows half of it under its own name."""
-    doomed = folder if folder.name.endswith(".deleted") else folder.with_name(f"{folder.name}.deleted")
-    if doomed != folder:
-        if doomed.exists():
-            shutil.rmtree(doomed)
-        try:
-            folder.rename(doomed)
-        except FileNotFoundError:
-            return  # another process removed it
-        fsync_folder(folder.parent)
-    shutil.rmtree(doomed, ignore_errors=True)
-    if doomed.exists():
-        raise TrainyardError(f"{doomed} could not be removed whole; correct its permissions, then run gc again")
-
-
-def _leftovers(run: Path) -> list[Removal]:
+def _leftovers(run: RunFolder) -> list[Removal]:
     found = []
-    for shelf in ("checkpoints", "exports", "elsewhere"):
-        for folder in sorted((run / shelf).glob("*")):
-            if folder.name.endswith(".deleted"):
+    for shelf in (run.checkpoints, run.exports, run.elsewhere):
+        for folder in sorted(shelf.glob("*")):
+            kind = unfinished_kind(folder.name)
+            if kind == "deletion":
                 found.append(Removal(folder, folder_size(folder), "its removal was interrupted", "leftover"))
-            elif folder.name.endswith(".partial") and _is_old(folder):
-                found.append(Removal(folder, folder_size(folder), "left by a save that was killed", "leftover"))
-            elif ".replaced-" in folder.name and _is_old(folder):
+            elif kind is not None and _is_old(folder):
+                found.append(Removal(folder, folder_size(folder), _LEFT_BY[kind], "leftover"))
+            elif is_replaced(folder.name) and _is_old(folder):
                 found.append(Removal(folder, folder_size(folder), "damaged, and written anew since", "leftover"))
     return found
 
 
 def _go_through(
-    catalogue: Catalogue, run: Path, retention: Retention, removals: list[Removal], kept: list[tuple[Path, str]]
+    catalogue: Catalogue,
+    run: RunFolder,
+    rules: RetentionRules,
+    removals: list[Removal],
+    kept: list[tuple[Path, str]],
 ) -> None:
     checkpoints = catalogue.artefacts(
         "run = ? AND kind = 'checkpoint' AND whereabouts = 'here'", [run.name], "ORDER BY step DESC"
     )
-    gold = {
-        each for (each,) in catalogue.rows("SELECT artefact FROM words WHERE run = ? AND word = 'gold'", [run.name])
-    }
-    copies = {copy.id for copy in read_copies(run) if copy.whole and copy.verified and not copy.problem}
-    full_steps = [each.step or 0 for each in checkpoints if each.content == "full" and each.state == "valid"]
+    gold = read_standing(run.path).gold
+    copies = {copy.id for copy in read_copies(run.path) if copy.whole and copy.verified and not copy.problem}
+    reasons = reasons_of_run(run, rules)
     for each in checkpoints:
-        if each.folder.parent != run / "checkpoints":
+        if each.folder.parent != run.checkpoints:
             continue
-        newer = sum(step > (each.step or 0) for step in full_steps)
-        if reason := why_it_stays(each, newer, gold, copies, retention):
+        if reason := why_it_stays(each, reasons, gold, copies):
             kept.append((each.folder, reason))
         else:
             removals.append(Removal(each.folder, each.size, "a verified copy lies at a location", "checkpoint"))

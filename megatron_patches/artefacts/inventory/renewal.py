@@ -10,15 +10,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.inventory.annotations import read_annotations, what_counts
+from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.inventory.artefact import Artefact, read_artefact
 from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.scan import Folder, beneath, list_folder
+from megatron_patches.artefacts.run_folder import COPIES, RECORDS
 from megatron_patches.atomic_files import temporary_path
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 
-VERSION = 1
-_SETTLED_NANOSECONDS = 2_000_000_000
+VERSION = 2
+_STILL_CHANGING_NANOSECONDS = 2_000_000_000
 """a folder that changed so shortly before it was read may change again within one tick of its file system's clock"""
 
 _SCHEMA = """
@@ -30,7 +31,7 @@ CREATE TABLE artefacts(
 CREATE TABLE parents(parent TEXT, child INTEGER, PRIMARY KEY(parent, child)) WITHOUT ROWID;
 CREATE TABLE copies(run TEXT, id TEXT, of TEXT, name TEXT, location TEXT, size INTEGER, whole INTEGER, verified TEXT,
     how TEXT, problem TEXT, number INTEGER);
-CREATE TABLE words(run TEXT, word TEXT, artefact TEXT, text TEXT);
+CREATE TABLE annotations(run TEXT, kind TEXT, artefact TEXT, text TEXT, metric TEXT, value REAL);
 CREATE TABLE problems(path TEXT PRIMARY KEY, folder TEXT, text TEXT) WITHOUT ROWID;
 CREATE INDEX artefacts_by_run ON artefacts(run, step);
 CREATE INDEX artefacts_by_id ON artefacts(id);
@@ -38,8 +39,17 @@ CREATE INDEX artefacts_by_folder ON artefacts(folder);
 CREATE INDEX artefacts_by_state ON artefacts(state) WHERE state != 'valid';
 CREATE INDEX parents_by_child ON parents(child);
 CREATE INDEX copies_by_id ON copies(of);
-CREATE INDEX words_by_run ON words(run);
+CREATE INDEX annotations_by_run ON annotations(run);
+CREATE INDEX annotations_by_artefact ON annotations(artefact);
 """
+TAGGED = "SELECT run FROM annotations WHERE kind = 'tag' AND text = ?"
+"""runs that have a tag"""
+_GOLD = "FROM annotations WHERE kind = 'gold' AND value IS NOT NULL"
+GOLD_METRICS_OF_RUN = f"SELECT metric, value {_GOLD} AND run = ?"
+"""names and values by which the gold of a run was chosen"""
+GOLD_METRICS_OF_ARTEFACT = f"SELECT metric, value {_GOLD} AND artefact = ?"
+GOLD_VALUE = f"SELECT value {_GOLD} AND artefact = artefacts.id AND metric = ?"
+"""in a query of artefacts: the value of a metric by which it was promoted"""
 COLUMNS = (
     "manifest", "id", "kind", "run", "step", "samples", "tokens", "content", "format", "layout", "metrics", "created",
     "size", "files", "state", "reason", "cause", "whereabouts",
@@ -151,8 +161,8 @@ class _Writer:
         self._read_manifests(folder, listing.manifests)
         if folder.kind == "record":
             self._read_record(folder)
-        unsettled = changed is None or abs(time.time_ns() - changed) < _SETTLED_NANOSECONDS
-        self._remember(folder, -1 if unsettled else changed or -1)
+        still_changing = changed is None or abs(time.time_ns() - changed) < _STILL_CHANGING_NANOSECONDS
+        self._remember(folder, -1 if still_changing else changed or -1)
         return [each for each in listing.folders if each.path not in before]
 
     def _rows(self, query: str, folder: str) -> list[tuple[Any, ...]]:
@@ -171,7 +181,7 @@ class _Writer:
             "SELECT number FROM artefacts WHERE folder = ? OR folder > ? AND folder < ?", inside
         ).fetchall()
         self._drop(number for (number,) in gone)
-        if Path(path).name in ("copies", "annotations"):
+        if Path(path).name in RECORDS:
             self._clear_record(Path(path).name, Path(path).parent.name)
 
     def _drop(self, numbers: Iterable[int]) -> None:
@@ -192,7 +202,7 @@ class _Writer:
                 artefact = read_artefact(Path(manifest), folder.run)
             except FileNotFoundError:
                 artefact = None  # a folder without a manifest is no artefact (yet)
-            except (TrainyardError, OSError) as error:
+            except (Damaged, OSError) as error:
                 artefact = None
                 self._note_problem(manifest, folder.path, str(error))
             if number is not None:
@@ -217,7 +227,7 @@ class _Writer:
         path = Path(folder.path)
         self._clear_record(path.name, folder.run)
         try:
-            if path.name == "copies":
+            if path.name == COPIES:
                 rows = [
                     (folder.run, copy.id, copy.of, copy.name, copy.location, copy.size, copy.whole, copy.verified,
                      copy.how, copy.problem, copy.number)
@@ -225,21 +235,24 @@ class _Writer:
                 ]  # fmt: skip
                 self._connection.executemany("INSERT INTO copies VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
             else:
-                words = _words(path)
-                self._connection.executemany("INSERT INTO words VALUES (?, ?, ?, ?)", [(folder.run, *w) for w in words])
-        except TrainyardError as error:
+                said = [(folder.run, *row) for row in _annotation_rows(path.parent)]
+                self._connection.executemany("INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?)", said)
+        except Damaged as error:
             self._note_problem(folder.path, folder.path, str(error))
 
     def _clear_record(self, name: str, run: str) -> None:
-        self._connection.execute(f"DELETE FROM {'copies' if name == 'copies' else 'words'} WHERE run = ?", [run])
+        assert name in RECORDS  # the names of folders and tables
+        self._connection.execute(f"DELETE FROM {name} WHERE run = ?", [run])
 
     def _note_problem(self, path: str, folder: str, text: str) -> None:
         self._connection.execute("REPLACE INTO problems VALUES (?, ?, ?)", [path, folder, text])
 
 
-def _words(folder: Path) -> list[tuple[str, str | None, str]]:
-    said = what_counts(read_annotations(folder))
-    found: list[tuple[str, str | None, str]] = [("note", note.artefact, note.text) for note in said.notes]
-    found += [("tag", None, tag) for tag in said.tags]
-    found += [("gold", artefact, each.text) for artefact, each in said.gold.items()]
-    return found + ([("deprecated", None, said.deprecated.text)] if said.deprecated else [])
+def _annotation_rows(run: Path) -> list[tuple[str, str | None, str, str | None, float | None]]:
+    standing = read_standing(run)
+    rows: list[tuple[str, str | None, str, str | None, float | None]] = [
+        ("note", note.artefact, note.text, None, None) for note in standing.notes
+    ]
+    rows += [("tag", None, tag, None, None) for tag in standing.tags]
+    rows += [("gold", artefact, each.text, each.metric, each.value) for artefact, each in standing.gold.items()]
+    return rows + ([("deprecated", None, standing.deprecated.text, None, None)] if standing.deprecated else [])

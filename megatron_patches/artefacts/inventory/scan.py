@@ -5,17 +5,16 @@ times of some folders per run, never at each of a hundred thousand checkpoints.
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from megatron_patches.artefacts.folders import is_replaced
+from megatron_patches.artefacts.manifest import MANIFEST
+from megatron_patches.artefacts.run_folder import RECORDS, SHELVES
+from megatron_patches.artefacts.unfinished import unfinished_kind
+
 FolderKind = Literal["runs", "run", "shelf", "data", "record"]
-SHELVES = ("checkpoints", "exports", "evals", "elsewhere")
-"""Folders of a run that hold artefacts, one folder each."""
-RECORDS = ("annotations", "copies")
-"""Folders of a run that hold small files which several people write: what they typed, and where copies lie."""
-_NOT_ARTEFACTS = (".partial", ".deleted")
 _DATA_DEPTH = 4
 
 
@@ -54,12 +53,13 @@ def list_folder(folder: Folder) -> Listing:
     visible = [(name, is_folder) for name, is_folder in names if not name.startswith(".")]
     listing = Listing()
     for name, is_folder in visible:
-        _place(listing, folder, name, is_folder)
+        _sort_in(listing, folder, name, is_folder)
     return listing
 
 
-def _place(listing: Listing, folder: Folder, name: str, is_folder: bool) -> None:
+def _sort_in(listing: Listing, folder: Folder, name: str, is_folder: bool) -> None:
     path = f"{folder.path}/{name}"
+    is_finished = unfinished_kind(name) is None
     if folder.kind == "runs" and is_folder:
         listing.folders.append(Folder(path, "run", name))
     elif folder.kind == "run":
@@ -67,30 +67,17 @@ def _place(listing: Listing, folder: Folder, name: str, is_folder: bool) -> None
             listing.folders.append(Folder(path, "shelf", folder.run))
         elif is_folder and name in RECORDS:
             listing.folders.append(Folder(path, "record", folder.run))
-        elif name == "manifest.json":
+        elif name == MANIFEST:
             listing.manifests.append(path)
-    elif folder.kind == "shelf" and is_folder and not name.endswith(_NOT_ARTEFACTS) and ".replaced-" not in name:
-        listing.manifests.append(f"{path}/manifest.json")
+    elif folder.kind == "shelf" and is_folder and is_finished and not is_replaced(name):
+        listing.manifests.append(f"{path}/{MANIFEST}")
     elif folder.kind == "data":
-        if is_folder and folder.depth < _DATA_DEPTH and not name.endswith(_NOT_ARTEFACTS):
+        if is_folder and folder.depth < _DATA_DEPTH and is_finished:
             listing.folders.append(Folder(path, "data", None, folder.depth + 1))
-        elif not is_folder and (name == "manifest.json" or name.endswith(".manifest.json")):
+        elif not is_folder and (name == MANIFEST or name.endswith(f".{MANIFEST}")):
             listing.manifests.append(path)
 
 
 def beneath(path: str) -> tuple[str, str]:
     """The range of names that lie under a folder, for a comparison of text."""
     return f"{path}/", f"{path}0"  # "0" follows "/"
-
-
-def walk(folders: list[Folder]) -> Iterator[tuple[Folder, Listing]]:
-    """Every folder under these that exists and may be read, with what it holds."""
-    waiting = list(folders)
-    while waiting:
-        folder = waiting.pop()
-        try:
-            listing = list_folder(folder)
-        except FileNotFoundError:
-            continue
-        waiting += listing.folders
-        yield folder, listing

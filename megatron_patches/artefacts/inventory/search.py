@@ -1,13 +1,13 @@
 """Finding artefacts: words anywhere, and conditions on what their manifests say."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.lineage import FAULTY
+from megatron_patches.artefacts.inventory.renewal import GOLD_VALUE, TAGGED
 from megatron_patches.errors import TrainyardError
 
 _METRIC = re.compile(r"([\w./-]+?)\s*(<=|>=|<|>|=)\s*(-?\d[\d.eE+-]*)")
@@ -78,7 +78,7 @@ def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
             add(f"{column} BETWEEN ? AND ?", *number_range(text, f"--{column if column == 'tokens' else 'steps'}"))
     for metric in wanted.metrics:
         name, sign, number = _metric(metric)
-        add(f"json_extract(metrics, ?) {sign} ?", f'$."{name}"', number)
+        add(f"coalesce(json_extract(metrics, ?), ({GOLD_VALUE})) {sign} ?", f'$."{name}"', name, number)
     for part in wanted.layout.split():
         add("instr(' ' || layout || ' ', ?)", f" {part} ")
     if wanted.location == "here":
@@ -86,7 +86,7 @@ def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
     elif wanted.location:
         add("id IN (SELECT of FROM copies WHERE instr(location, ?))", wanted.location)
     if wanted.tag:
-        add("run IN (SELECT run FROM words WHERE word = 'tag' AND text = ?)", wanted.tag)
+        add(f"run IN ({TAGGED})", wanted.tag)
     if wanted.since:
         add("created >= ?", wanted.since)
     return conditions, values
@@ -120,8 +120,3 @@ def _metric(text: str) -> tuple[str, str, float]:
         return found[1], found[2], float(found[3])
     except ValueError:
         raise TrainyardError(f"--metric {text}: give a name, a sign and a number: 'validation_loss<3.2'") from None
-
-
-def spellings(names: Iterable[str], word: str) -> list[str]:
-    """The names that hold a word, whatever its case."""
-    return [name for name in names if word.lower() in name.lower()]

@@ -6,7 +6,8 @@ from megatron_patches.artefacts.inventory.artefact import Artefact, files_folder
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.lineage import ancestors
 from megatron_patches.artefacts.manifest import read_manifest, verify_files
-from megatron_patches.errors import TrainyardError
+from megatron_patches.artefacts.marks import verify_and_mark
+from megatron_patches.errors import Damaged, Missing, Refused
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,23 @@ class Verdict:
 
 
 def verify_artefact(catalogue: Catalogue, artefact: Artefact, hashes: bool = True) -> Verdict:
-    """Checks the manifest's own hash, the files (every byte of them with `hashes`), and the parents."""
+    """Checks the manifest's own hash, the files (every byte of them with `hashes`), and the parents.
+
+    A checkpoint of a run here, read whole, is marked as verified or damaged.
+    """
     try:
         manifest = read_manifest(artefact.manifest)
         folder = files_folder(artefact.folder)
         lineage = _lineage_problems(catalogue, artefact)
-    except TrainyardError as error:
+    except (Missing, Damaged, Refused) as error:
         return Verdict(artefact, [str(error)])
     problems = [f"marked invalid: {artefact.reason}"] if manifest.status.state == "invalid" else []
     if folder is None:
         return Verdict(artefact, problems + lineage, "only copies are left; `tools/inventory where` names them")
     if not folder.is_dir():
         return Verdict(artefact, [*problems, f"its folder {folder} is gone", *lineage])
+    if hashes and artefact.kind == "checkpoint" and artefact.whereabouts == "here":
+        return Verdict(artefact, problems + verify_and_mark(folder, manifest, "tools/inventory verify") + lineage)
     return Verdict(artefact, problems + verify_files(manifest, folder, hashes) + lineage)
 
 

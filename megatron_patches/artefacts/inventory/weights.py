@@ -4,7 +4,7 @@ import re
 from pathlib import PurePosixPath
 
 from megatron_patches.artefacts.manifest import FileRecord, Manifest, content_id
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Refused
 
 _OPTIMIZER = re.compile(
     r"optimizer.*|.*optim_states\.pt|.*optim_rng\.pt|distrib_optim\.pt|scheduler\.pt|rng_state.*|scaler\.pt"
@@ -20,13 +20,13 @@ def weights_of(manifest: Manifest) -> Manifest:
     """The manifest of a full checkpoint's weights, a child of it. Whoever makes it makes the same bytes.
 
     Raises:
-        TrainyardError: the checkpoint cannot be taken apart by files.
+        Refused: the checkpoint cannot be taken apart by files.
     """
     if manifest.facts.get("content") == "weights":
         return manifest
     files: list[FileRecord] = [file for file in manifest.files if not is_optimizer_file(file.path)]
     if len(files) == len(manifest.files) and manifest.facts.get("format") in ("lightning", "megatron"):
-        raise TrainyardError(
+        raise Refused(
             f"the {manifest.facts['format']} checkpoint {manifest.id[:12]} holds weights and optimizer in one file; "
             "copy it whole, without --weights-only"
         )
@@ -40,8 +40,3 @@ def weights_of(manifest: Manifest) -> Manifest:
             "parents": parents,
         }
     )
-
-
-def weights_name(folder: str) -> str:
-    """Name of the folder of a checkpoint's weights: step-0000001000 becomes weights-0000001000."""
-    return f"weights-{folder.removeprefix('step-')}" if folder.startswith("step-") else folder

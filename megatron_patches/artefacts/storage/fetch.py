@@ -14,12 +14,9 @@ from megatron_patches.artefacts.manifest import (
 from megatron_patches.artefacts.storage.packing import INDEX, TAR, packed_files, unpack
 from megatron_patches.artefacts.storage.store import AnotherArtefact, DamagedCopy, Store
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
-from megatron_patches.artefacts.unfinished import PULLING
+from megatron_patches.artefacts.unfinished import former_pulling_path, pulling_path
 from megatron_patches.atomic_files import fsync_folder, hash_file
 from megatron_patches.errors import TrainyardError
-
-_FORMER_PULLING = ".pull.partial"
-"""suffix of a folder that an earlier version left"""
 
 
 def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, options: Options) -> TransferOutcome:
@@ -61,8 +58,7 @@ def _compare_present(manifest: Manifest, target: Path) -> TransferOutcome:
 
 
 def _unfinished_folder(target: Path) -> Path:
-    folder = target.with_name(target.name + PULLING)
-    former = target.with_name(target.name + _FORMER_PULLING)
+    folder, former = pulling_path(target), former_pulling_path(target)
     if former.is_dir() and not folder.exists():
         try:
             former.rename(folder)

@@ -21,7 +21,7 @@ from megatron_patches.artefacts.storage.store import (
     Upload,
     VanishedSource,
 )
-from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path, write_atomically
+from megatron_patches.atomic_files import TEMPORARY, fsync_folder, hash_file, temporary_path, write_atomically
 
 _CHUNK = 1 << 20  # what was just written is read back from the processor's cache: 8 MiB took a third longer
 _NOT_BY_KERNEL = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
@@ -49,7 +49,7 @@ class FolderStore(Store):
                     for entry in entries:
                         if entry.is_dir():
                             waiting.append((entry.path, f"{inside}{entry.name}/"))
-                        elif not entry.name.endswith(".partial"):
+                        elif not entry.name.endswith(TEMPORARY):
                             found[inside + entry.name] = Entry(entry.stat().st_size)
             except (FileNotFoundError, NotADirectoryError):
                 continue

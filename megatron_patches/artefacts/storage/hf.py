@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.object_store import connection_failed
-from megatron_patches.artefacts.storage.source import check_source, first_bytes
+from megatron_patches.artefacts.storage.source import check_source
 from megatron_patches.artefacts.storage.store import (
     AccessRefused,
     DamagedCopy,
@@ -24,6 +24,7 @@ from megatron_patches.artefacts.storage.store import (
     TransientFailure,
     Upload,
 )
+from megatron_patches.atomic_files import hash_stream
 
 _READ = 4 << 20
 _HELP = "run `hf auth login`, or set HF_TOKEN"
@@ -251,8 +252,8 @@ def _entry(file: Any) -> Entry:
 def _git_hash(local: Path, size: int) -> str:
     """The name that git gives a file's content."""
     digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    for chunk in first_bytes(local, size):
-        digest.update(chunk)
+    with local.open("rb") as file:
+        hash_stream(file, digest, size)
     return digest.hexdigest()
 
 

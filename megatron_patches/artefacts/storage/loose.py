@@ -4,7 +4,6 @@ Of a file that grows, the bytes that were there when it was looked at are copied
 each, so that what did not change is neither read nor sent again.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.manifest import FileRecord
-from megatron_patches.artefacts.storage.source import first_bytes
 from megatron_patches.artefacts.storage.store import DamagedCopy, Store, Upload
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
+from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import TrainyardError
 
 INDEX = "index.json"
@@ -130,11 +129,8 @@ def _snapshot(path: Path, folder: Path, index: dict[str, dict[str, Any]]) -> _Sn
 
 def _beginning(path: Path, size: int) -> str | None:
     """Hash of the first bytes of a file; None where it has fewer, or is not there."""
-    digest, found = hashlib.sha256(), 0
     try:
-        for chunk in first_bytes(path, size):
-            digest.update(chunk)
-            found += len(chunk)
+        sha256, found = hash_file(path, size)
     except FileNotFoundError:
         return None
-    return digest.hexdigest() if found == size else None
+    return sha256 if found == size else None

@@ -1,25 +1,7 @@
-"""Files of this machine that are to be copied: reading the first bytes of one, and comparing it with its manifest."""
-
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+"""Files of this machine that are to be copied, compared with their manifest."""
 
 from megatron_patches.artefacts.storage.store import DamagedSource, Upload, VanishedSource
-
-_CHUNK = 4 << 20
-
-
-def first_bytes(path: Path, size: int) -> Iterator[bytes]:
-    """The first bytes of a file, in pieces; fewer where the file is shorter.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    left = size
-    with path.open("rb") as file:
-        while left and (chunk := file.read(min(_CHUNK, left))):
-            yield chunk
-            left -= len(chunk)
+from megatron_patches.atomic_files import hash_file
 
 
 def check_source(upload: Upload) -> None:
@@ -29,14 +11,12 @@ def check_source(upload: Upload) -> None:
         VanishedSource: it was removed meanwhile.
         DamagedSource: it is not what its manifest says.
     """
-    digest = hashlib.sha256()
     try:
-        for chunk in first_bytes(upload.local, upload.size):
-            digest.update(chunk)
+        found, _ = hash_file(upload.local, upload.size)
     except FileNotFoundError:
         raise VanishedSource(str(upload.local)) from None
-    if digest.hexdigest() != upload.sha256:
+    if found != upload.sha256:
         raise DamagedSource(
-            f"{upload.local} is not what its manifest says (sha256 {digest.hexdigest()[:12]}, not "
+            f"{upload.local} is not what its manifest says (sha256 {found[:12]}, not "
             f"{upload.sha256[:12]}); it was not copied. Restore it, or let the run write another checkpoint"
         )

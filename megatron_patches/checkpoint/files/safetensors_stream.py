@@ -13,8 +13,7 @@ from torch import Tensor
 
 from megatron_patches.artefacts.manifest import FileRecord
 from megatron_patches.atomic_files import HashingWriter
-
-_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+from megatron_patches.parameters.torch_dtypes import STORED_NAMES
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FileRecord:
@@ -45,7 +44,11 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
     position = 0
     for name, tensor in tensors.items():
         end = position + tensor.numel() * tensor.element_size()
-        entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [position, end]}
+        entries[name] = {
+            "dtype": STORED_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
         position = end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)  # the format wants the bytes to start at a multiple of 8

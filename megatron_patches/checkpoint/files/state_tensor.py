@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from megatron_patches.checkpoint.files.boxes import SubBox, sub_boxes
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged
 from megatron_patches.parameters.tensor_slice import Range, TensorSlice
 
 PIECE_ELEMENTS = 1 << 24
@@ -49,16 +49,16 @@ class StateTensor:
         """Elements `start ... stop` (row-major), one-dimensional, in the tensor's own type.
 
         Raises:
-            TrainyardError: not each of them is found exactly once.
+            Damaged: not each of them is found exactly once.
         """
         into = torch.empty(stop - start, dtype=self.dtype)
         copied = 0
         for target in sub_boxes(TensorSlice.whole(self.shape), start, stop):
-            place = into[target.offset : target.offset + target.slice.elements].view(target.slice.shape)
+            into_box = into[target.offset : target.offset + target.slice.elements].view(target.slice.shape)
             for stretch in self.stretches:
-                copied += sum(_copy_common(place, target, stretch))
+                copied += sum(_copy_common(into_box, target, stretch))
         if copied != stop - start:
-            raise TrainyardError(
+            raise Damaged(
                 f"{copied:,} of elements {start:,} to {stop:,} ({stop - start:,}) of {self.kind} of {self.name} were "
                 "found; the checkpoint does not hold each of them exactly once"
             )
@@ -75,13 +75,13 @@ class StateTensor:
         return PIECE_ELEMENTS // row * row
 
 
-def _copy_common(place: Tensor, target: SubBox, stretch: Stretch) -> Iterator[int]:
+def _copy_common(into_box: Tensor, target: SubBox, stretch: Stretch) -> Iterator[int]:
     """Copy into a target what a stretch holds of it; the number of elements of each copy."""
     for source in sub_boxes(stretch.slice, stretch.start, stretch.start + stretch.elements):
         box = source.slice.intersection(target.slice)
         if box is not None:
             part = _read_box(stretch, source, box)
-            place[target.slice.local(box)].copy_(part)
+            into_box[target.slice.local(box)].copy_(part)
             yield part.numel()
 
 

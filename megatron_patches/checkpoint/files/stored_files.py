@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_patches.dtypes import BYTES_OF_STORED
 from megatron_patches.parameters.tensor_slice import TensorSlice
 
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
-BYTES_OF = {"F32": 4, "BF16": 2, "F16": 2}
 
 
 class BadHeader(ValueError):
@@ -43,7 +43,7 @@ class StoredPiece:
     @property
     def bytes(self) -> int:
         """Bytes in the file."""
-        return self.elements * BYTES_OF[self.dtype]
+        return self.elements * BYTES_OF_STORED[self.dtype]
 
 
 def read_header(path: Path) -> list[StoredPiece]:

@@ -54,10 +54,10 @@ def compare(first: Path, second: Path) -> Comparison:
         {(each.name, each.kind): each for each in stored_tensors(folder, manifest)}
         for folder, manifest in zip((first, second), manifests, strict=True)
     )
-    found = [TensorDifference(*place, f"only in {first.name}") for place in sorted(ours.keys() - theirs.keys())]
-    found += [TensorDifference(*place, f"only in {second.name}") for place in sorted(theirs.keys() - ours.keys())]
+    found = [TensorDifference(*key, f"only in {first.name}") for key in sorted(ours.keys() - theirs.keys())]
+    found += [TensorDifference(*key, f"only in {second.name}") for key in sorted(theirs.keys() - ours.keys())]
     both = sorted(ours.keys() & theirs.keys())
-    different = [each for place in both if (each := _compare(ours[place], theirs[place])) is not None]
+    different = [each for key in both if (each := _compare(ours[key], theirs[key])) is not None]
     before, after = (manifest.facts for manifest in manifests)
     facts = [
         (key, before.get(key), after.get(key))

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from megatron_patches.artefacts.folders import MANIFEST, TRAINER_STATE
-from megatron_patches.artefacts.manifest import Manifest, read_manifest
+from megatron_patches.artefacts.folders import TRAINER_STATE
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.offline.stored_tensors import stored_tensors
 from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
 from megatron_patches.errors import TrainyardError
@@ -29,7 +30,7 @@ def reshape_checkpoint(source: Path, target: Path, files: int, weights_only: boo
     content = OfflineContent(
         facts={**manifest.facts, "content": "weights" if alone else "full"},
         trainer=None if alone else (source / TRAINER_STATE).read_bytes(),
-        config=(source / "config.yaml").read_bytes(),
+        config=(source / CONFIG).read_bytes(),
         parents=(manifest.id,),
     )
     return write_offline(target, tensors, files, content)

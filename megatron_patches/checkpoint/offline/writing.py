@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from megatron_patches.artefacts.folders import MANIFEST, TRAINER_STATE
-from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, write_manifest
+from megatron_patches.artefacts.folders import TRAINER_STATE
+from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, build_manifest, write_manifest
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
 from megatron_patches.checkpoint.files.safetensors_stream import stream_safetensors
 from megatron_patches.checkpoint.files.state_tensor import StateTensor
@@ -79,7 +80,7 @@ def write_offline(folder: Path, tensors: Sequence[StateTensor], files: int, cont
     partial.mkdir()
     try:
         records = [_write_file(partial / f"{name}.safetensors", held) for name, held in planned.items()]
-        records.append(_write_bytes(partial / "config.yaml", content.config))
+        records.append(_write_bytes(partial / CONFIG, content.config))
         if content.trainer is not None:
             records.append(_write_bytes(partial / TRAINER_STATE, content.trainer))
         manifest = build_manifest("checkpoint", files=records, facts=content.facts, parents=content.parents)

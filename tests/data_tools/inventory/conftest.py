@@ -1,4 +1,4 @@
-"""A yard of small artefacts: a tokenizer, a dataset made with it, and a run's checkpoints trained on that."""
+"""An inventory of small artefacts: a tokenizer, a dataset made with it, and a run's checkpoints trained on that."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 
 
 @dataclass(frozen=True)
-class SmallYard:
+class SmallInventory:
     """Folders and manifests of the artefacts in them."""
 
     runs: Path
@@ -44,7 +44,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> SmallYard:
+def inventory(tmp_path: Path) -> SmallInventory:
     """A fresh one for each test."""
     runs, data = tmp_path / "runs", tmp_path / "data"
     tokenizer = make_artefact(data / "mine" / "tokenizer", "tokenizer", {"tokenizer.json": b"{}"}, {})
@@ -53,4 +53,4 @@ def yard(tmp_path: Path) -> SmallYard:
     checkpoints = [
         make_checkpoint(runs, step, parents=parents, validation_loss=4.0 - step / 1000) for step in (100, 200, 300)
     ]
-    return SmallYard(runs, data, tokenizer, dataset, checkpoints)
+    return SmallInventory(runs, data, tokenizer, dataset, checkpoints)

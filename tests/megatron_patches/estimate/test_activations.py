@@ -58,12 +58,13 @@ def kept(layout: Layout, precision: str) -> dict[tuple[str, str, int], int]:
     """Bytes that a forward pass and its loss leave alive, of each model, kind and micro-batch."""
     import torch
 
-    from megatron_patches.engine.build import PRECISIONS, blueprint_of
+    from megatron_patches.engine.build import blueprint_of
     from megatron_patches.models.build import PlainModel
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import kernels_of
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
+    from megatron_patches.parameters.torch_dtypes import PRECISIONS
 
     groups = start_process_groups(layout, PRECISIONS[precision])
     randomness = StepRandomness(0, groups.coordinates, groups.device)

@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from megatron_patches.artefacts.marks import pin_of, verification_of
-from megatron_patches.checkpoint.size import readable
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
 from megatron_patches.parameters.row import layer_of, path_of, stack_of
 from megatron_patches.run.reading import load_resolved
+from megatron_patches.sizes import readable
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.offline.view import CheckpointView, TensorLine
@@ -70,7 +71,7 @@ def _layers(
     for line in lines:
         layer = layer_of(line.name)
         layers.setdefault(layer, []).append(replace(line, name=line.name.removeprefix(f"{layer}.")))
-    ordered = sorted(layers.items(), key=lambda each: _place(each[0], order))
+    ordered = sorted(layers.items(), key=lambda each: _position(each[0], order))
     if not fold:
         yield from ordered
         return
@@ -81,16 +82,16 @@ def _layers(
         yield (first if first == last else f"{first} to {last}, {len(alike)} alike{whose}"), alike[0][1]
 
 
-def _place(layer: str, order: Mapping[str, int]) -> tuple[int, str, int]:
-    """A layer's place in the forward pass; where that is not known, blocks by number behind the others."""
+def _position(layer: str, order: Mapping[str, int]) -> tuple[int, str, int]:
+    """Where a layer stands in the forward pass; where that is not known, blocks by number behind the others."""
     stack = stack_of(layer)
     return order.get(layer, len(order)), stack or "", int(layer.rpartition(".")[2]) if stack else 0
 
 
 def _forward_order(folder: Path) -> dict[str, int]:
-    """Places of the layers of the model that was saved; nothing where a version with other keys wrote its run."""
+    """Positions of the layers of the model that was saved; nothing where a version with other keys wrote its run."""
     try:
-        config = load_resolved(folder / "config.yaml")
+        config = load_resolved(folder / CONFIG)
     except TrainyardError:
         return {}
-    return {layer: place for place, layer in enumerate(path_of(config.parameters))}
+    return {layer: position for position, layer in enumerate(path_of(config.parameters))}

@@ -13,7 +13,9 @@ from statistics import median
 
 from pydantic import JsonValue
 
-from megatron_patches.artefacts.manifest import FileRecord, build_manifest
+from megatron_patches.artefacts.folders import checkpoint_name
+from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, build_manifest
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.hardware.machines import cpu_name
 from tools.tables import print_table
@@ -66,10 +68,10 @@ def _make(root: Path, checkpoints: int, runs: int) -> list[str]:
             "run": name, "launch": "0001", "step": step, "samples": 8 * step, "tokens": 128 * step, "layout": layout,
             "validation_loss": 2 + draw.random() * 2,
         }  # fmt: skip
-        place = root / name / "checkpoints" / f"step-{step:010d}"
-        place.mkdir(parents=True)
+        folder = RunFolder(root / name).checkpoints / checkpoint_name(step)
+        folder.mkdir(parents=True)
         manifest = build_manifest("checkpoint", files, facts, (), "tools/inventory bench")
-        (place / "manifest.json").write_text(manifest.model_dump_json(indent=2))
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))
     return names
 
 

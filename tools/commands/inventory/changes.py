@@ -21,10 +21,10 @@ def invalidate_command(what: What, because: Because, json_output: AsJson = False
     """Mark an artefact and everything that came from it invalid: none of them is used again unless asked for."""
     from megatron_patches.artefacts.inventory.invalidation import invalidate
     from megatron_patches.artefacts.inventory.names import resolve_artefact
-    from tools.commands.inventory.listing import open_yard, tell_marked
+    from tools.commands.inventory.listing import open_inventory, tell_marked
 
-    with open_yard(thorough=True) as yard:
-        marked = invalidate(yard.catalogue, resolve_artefact(what, yard.catalogue), because)
+    with open_inventory(thorough=True) as inventory:
+        marked = invalidate(inventory.catalogue, resolve_artefact(what, inventory.catalogue), because)
     tell_marked(marked, "invalid", json_output)
 
 
@@ -33,10 +33,10 @@ def revalidate_command(what: What, json_output: AsJson = False) -> None:
     """Take `invalidate` back, for the artefact and what was marked with it."""
     from megatron_patches.artefacts.inventory.invalidation import revalidate
     from megatron_patches.artefacts.inventory.names import resolve_artefact
-    from tools.commands.inventory.listing import open_yard, tell_marked
+    from tools.commands.inventory.listing import open_inventory, tell_marked
 
-    with open_yard(thorough=True) as yard:
-        marked = revalidate(yard.catalogue, resolve_artefact(what, yard.catalogue))
+    with open_inventory(thorough=True) as inventory:
+        marked = revalidate(inventory.catalogue, resolve_artefact(what, inventory.catalogue))
     tell_marked(marked, "valid", json_output)
 
 
@@ -48,11 +48,11 @@ def gold_command(
     undo: Annotated[bool, typer.Option("--undo", help="Take the promotion back.")] = False,
 ) -> None:
     """Promote a checkpoint: it is listed as its run's gold, and gc never takes it."""
-    from tools.commands.inventory.listing import open_yard
-    from tools.commands.inventory.words import promote
+    from tools.commands.inventory.annotating import promote
+    from tools.commands.inventory.listing import open_inventory
 
-    with open_yard() as yard:
-        print(promote(yard, what, because, metric, undo))
+    with open_inventory() as inventory:
+        print(promote(inventory, what, because, metric, undo))
 
 
 @app.command("note")
@@ -65,11 +65,11 @@ def note_command(
     restore: Annotated[bool, typer.Option("--restore", help="Take the deprecation back.")] = False,
 ) -> None:
     """Say something about a run; all other states follow from its record."""
-    from tools.commands.inventory.listing import open_yard
-    from tools.commands.inventory.words import say
+    from tools.commands.inventory.annotating import annotate_run
+    from tools.commands.inventory.listing import open_inventory
 
-    with open_yard() as yard:
-        for line in say(yard, run, text, tag or [], untag or [], deprecate, restore):
+    with open_inventory() as inventory:
+        for line in annotate_run(inventory, run, text, tag or [], untag or [], deprecate, restore):
             print(line)
 
 

@@ -24,17 +24,17 @@ def list_command(
     json_output: AsJson = False,
 ) -> None:
     """All runs, with the state that follows from their events and the queue."""
-    from tools.commands.inventory.listing import open_yard, run_rows
+    from tools.commands.inventory.listing import open_inventory, run_rows
     from tools.tables import print_table
 
-    with open_yard() as yard:
-        views = [yard.view(name) for name in yard.names() if name.startswith(beginning)]
-        views = [view for view in views if not state or view.state.word == state]
+    with open_inventory() as inventory:
+        records = [inventory.record(name) for name in inventory.names() if name.startswith(beginning)]
+        records = [record for record in records if not state or record.state.word == state]
         if json_output:
-            _print_json([view.as_json() for view in views])
+            _print_json([record.as_json() for record in records])
         else:
-            print_table(["run", "state", "best", "gold", "locations"], run_rows(views))
-        _tell_problems(yard.catalogue.problems())
+            print_table(["run", "state", "best", "gold", "locations"], run_rows(records))
+        _tell_problems(inventory.catalogue.problems())
 
 
 @app.command("find")
@@ -58,8 +58,8 @@ def find_command(
 ) -> None:  # fmt: skip
     """Runs and artefacts that fit all that is given."""
     from megatron_patches.artefacts.inventory.search import Wanted
-    from tools.commands.inventory.listing import artefact_rows, open_yard, run_rows
-    from tools.commands.inventory.search import Question, search
+    from tools.commands.inventory.listing import artefact_rows, open_inventory, run_rows
+    from tools.commands.inventory.search import SearchQuery, search
     from tools.tables import print_table
 
     if status not in ("", "valid", "invalid"):
@@ -68,10 +68,10 @@ def find_command(
         kinds=kind or [], steps=steps, tokens=tokens, metrics=metric or [], layout=layout, location=location,
         status=status, tag=tag, since=since,
     )  # fmt: skip
-    with open_yard() as yard:
-        found = search(yard, Question(words or [], run, family, baseline, wanted), limit)
+    with open_inventory() as inventory:
+        found = search(inventory, SearchQuery(words or [], run, family, baseline, wanted), limit)
         if json_output:
-            runs = [view.as_json() for view in found.runs]
+            runs = [record.as_json() for record in found.runs]
             artefacts = [each.as_json() | {"faulty": each.id in found.faulty} for each in found.artefacts]
             _print_json({"runs": runs, "artefacts": artefacts, "number_of_artefacts": found.count})
             return
@@ -86,20 +86,20 @@ def find_command(
             print(f"and {found.count - len(found.artefacts):,} more: --limit shows them", file=sys.stderr)
         if not found.runs and not found.artefacts:
             print("nothing fits", file=sys.stderr)
-        _tell_problems(yard.catalogue.problems())
+        _tell_problems(inventory.catalogue.problems())
 
 
 @app.command("show")
 def show_command(what: What, json_output: AsJson = False) -> None:
     """One artefact or run: facts, files, copies, and its lineage up and down."""
-    from tools.commands.inventory.listing import open_yard
+    from tools.commands.inventory.listing import open_inventory
     from tools.commands.inventory.show import describe, show
 
-    with open_yard() as yard:
+    with open_inventory() as inventory:
         if json_output:
-            _print_json(describe(yard, what))
+            _print_json(describe(inventory, what))
         else:
-            print(show(yard, what))
+            print(show(inventory, what))
 
 
 @app.command("where")
@@ -109,23 +109,24 @@ def where_command(
     json_output: AsJson = False,
 ) -> None:
     """Every copy of a run's artefacts, or of one: where, how large, and when it was last compared."""
-    from tools.commands.inventory.listing import open_yard
+    from megatron_patches.sizes import readable
+    from tools.commands.inventory.listing import open_inventory
     from tools.commands.inventory.whereabouts import check_copies, copies_of
-    from tools.tables import print_table, readable_size
+    from tools.tables import print_table
 
-    with open_yard() as yard:
-        places = copies_of(yard, what)
+    with open_inventory() as inventory:
+        copies = copies_of(inventory, what)
         if check:
-            places = check_copies(yard, places)
+            copies = check_copies(inventory, copies)
     if json_output:
-        _print_json([place.as_json() for place in places])
+        _print_json([copy.as_json() for copy in copies])
         return
     rows = [
-        [place.name, place.location, "whole" if place.whole else "part", readable_size(place.size), place.standing]
-        for place in places
+        [copy.name, copy.location, "whole" if copy.whole else "part", readable(copy.size), copy.standing]
+        for copy in copies
     ]
     print_table(["artefact", "location", "holds", "size", "verified"], rows, numbers={3})
-    if any(place.problem for place in places):
+    if any(copy.problem for copy in copies):
         raise typer.Exit(1)
 
 
@@ -139,11 +140,13 @@ def verify_command(
 ) -> None:  # fmt: skip
     """Read artefacts whole and compare them with their manifests; exit code 1 where something is wrong."""
     from megatron_patches.artefacts.inventory.verification import verify_artefact
-    from tools.commands.inventory.listing import open_yard, several
+    from tools.commands.inventory.listing import open_inventory, several
 
-    with open_yard(thorough=True) as yard:
-        verdicts = [verify_artefact(yard.catalogue, each, not sizes_only) for each in several(yard, what or [])]
-        problems = yard.catalogue.problems() if not what else []
+    with open_inventory(thorough=True) as inventory:
+        verdicts = [
+            verify_artefact(inventory.catalogue, each, not sizes_only) for each in several(inventory, what or [])
+        ]
+        problems = inventory.catalogue.problems() if not what else []
     bad = [verdict for verdict in verdicts if verdict.problems]
     if json_output:
         lines = [{"name": each.artefact.name, "id": each.artefact.id, "problems": each.problems} for each in verdicts]
@@ -161,17 +164,18 @@ def verify_command(
 @app.command("locations")
 def locations_command(json_output: AsJson = False) -> None:
     """Every location that holds copies, or that a run's YAML names."""
-    from tools.commands.inventory.listing import open_yard
+    from megatron_patches.sizes import readable
+    from tools.commands.inventory.listing import open_inventory
     from tools.commands.inventory.whereabouts import all_locations
-    from tools.tables import print_table, readable_size
+    from tools.tables import print_table
 
-    with open_yard() as yard:
-        found = all_locations(yard)
+    with open_inventory() as inventory:
+        found = all_locations(inventory)
     if json_output:
         _print_json([each.as_json() for each in found])
         return
     rows = [
-        [each.location, str(each.copies), readable_size(each.size), each.verified or "never", each.declared_by]
+        [each.location, str(each.copies), readable(each.size), each.verified or "never", each.declared_by]
         for each in found
     ]
     print_table(["location", "copies", "size", "last verified", "declared by"], rows, numbers={1, 2})
@@ -182,7 +186,7 @@ def render_command(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if something is stale.")] = False,
 ) -> None:
     """Write checkpoints.md and the table of states in train/README.md."""
-    from tools.commands.inventory.listing import open_yard
+    from tools.commands.inventory.listing import open_inventory
     from tools.pages.render import render, stale_files
     from tools.pages.snapshot import renew_snapshot
 
@@ -192,8 +196,8 @@ def render_command(
             print(line)
         raise typer.Exit(1 if stale else 0)
     if runs_root().is_dir():
-        with open_yard() as yard:
-            renew_snapshot(yard)
+        with open_inventory() as inventory:
+            renew_snapshot(inventory)
     for path in render(CHECKOUT):
         print(path.relative_to(CHECKOUT))
 

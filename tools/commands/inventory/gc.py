@@ -4,26 +4,28 @@ import json
 import sys
 
 from megatron_patches.artefacts.inventory.names import resolve_run
-from megatron_patches.artefacts.inventory.removal import Plan, Retention, carry_out, plan_removal
+from megatron_patches.artefacts.inventory.removal import RemovalPlan, carry_out, plan_removal
+from megatron_patches.artefacts.retention import CopiedRetention
 from megatron_patches.checkout import runs_root
-from megatron_patches.errors import TrainyardError
-from tools.commands.inventory.listing import open_yard
-from tools.tables import print_table, readable_size
+from megatron_patches.errors import Refused
+from megatron_patches.sizes import readable
+from tools.commands.inventory.listing import open_inventory
+from tools.tables import print_table
 
 
 def collect(runs: list[str], retention: tuple[int, int | None] | None, do: str, as_json: bool) -> None:
     """Prints the plan; with its name in `do`, carries it out.
 
     Raises:
-        TrainyardError: the plan is another one by now.
+        Refused: the plan is another one by now.
     """
-    with open_yard(thorough=True) as yard:
-        known = yard.catalogue.run_names()
+    with open_inventory(thorough=True) as inventory:
+        known = inventory.catalogue.run_names()
         names = [resolve_run(run, known) for run in runs] or known
-        keep = Retention(*retention) if retention else None
-        plan = plan_removal(yard.catalogue, runs_root(), names, keep)
+        keep = CopiedRetention(*retention) if retention else None
+        plan = plan_removal(inventory.catalogue, runs_root(), names, keep)
     if do and do != plan.digest:
-        raise TrainyardError(
+        raise Refused(
             f"the plan is {plan.digest} by now, not {do}: something changed since. Read it again: tools/inventory gc"
         )
     if as_json:
@@ -32,15 +34,15 @@ def collect(runs: list[str], retention: tuple[int, int | None] | None, do: str, 
         _show(plan, bool(do))
     if do:
         freed = carry_out(plan)
-        print(f"{len(plan.removals)} folders removed, {readable_size(freed)} freed", file=sys.stderr)
+        print(f"{len(plan.removals)} folders removed, {readable(freed)} freed", file=sys.stderr)
     elif plan.removals:
         words = " ".join(word for word in sys.argv[1:] if word != "--json")
         print(f"nothing was removed; to do it: tools/inventory {words} --do {plan.digest}", file=sys.stderr)
 
 
-def _show(plan: Plan, done: bool) -> None:
+def _show(plan: RemovalPlan, done: bool) -> None:
     if plan.removals:
-        rows = [[str(each.folder), readable_size(each.size), each.reason] for each in plan.removals]
+        rows = [[str(each.folder), readable(each.size), each.reason] for each in plan.removals]
         print_table(["removed" if done else "would be removed", "size", "why"], rows, numbers={1})
     if plan.kept:
         print_table(["stays", "why"], [[str(folder), reason] for folder, reason in plan.kept])
@@ -48,7 +50,7 @@ def _show(plan: Plan, done: bool) -> None:
         print("nothing is to be removed", file=sys.stderr)
 
 
-def _as_json(plan: Plan) -> dict[str, object]:
+def _as_json(plan: RemovalPlan) -> dict[str, object]:
     return {
         "plan": plan.digest,
         "removals": [

@@ -9,30 +9,30 @@ from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.invalidation import Marked
 from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.checkout import CHECKOUT, runs_root
-from tools.run_views.views import RunView, Yard
-from tools.tables import readable_size
+from megatron_patches.sizes import readable
+from tools.run_views.views import Inventory, RunRecord
 
 _ROWS_NAMED = 20
 
 
 @contextmanager
-def open_yard(thorough: bool = False) -> Iterator[Yard]:
+def open_inventory(thorough: bool = False) -> Iterator[Inventory]:
     """The catalogue with the runs of this checkout."""
     with open_catalogue(thorough=thorough) as catalogue:
-        yield Yard(CHECKOUT, runs_root(), catalogue)
+        yield Inventory(CHECKOUT, runs_root(), catalogue)
 
 
-def run_rows(views: Sequence[RunView]) -> list[list[str]]:
+def run_rows(records: Sequence[RunRecord]) -> list[list[str]]:
     """Name, state, best metric, gold and locations of each run."""
     return [
         [
-            view.name,
-            f"{view.state.word}{' (declared)' if view.declared else ''}",
-            f"{view.best[0]} {view.best[1]:.4g}" if view.best else "",
-            "; ".join(view.gold),
-            "; ".join(view.locations),
+            record.name,
+            f"{record.state.word}{' (declared)' if record.declared else ''}",
+            str(record.best or ""),
+            "; ".join(record.gold),
+            "; ".join(record.locations),
         ]
-        for view in views
+        for record in records
     ]
 
 
@@ -45,7 +45,7 @@ def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str]) -> list[list[
             each.id[:12],
             f"{each.tokens:,}" if each.tokens is not None else "",
             each.layout or "",
-            readable_size(each.size),
+            readable(each.size),
             "invalid" if each.state != "valid" else "invalid ancestor" if each.id in faulty else "valid",
             ", ".join(f"{name} {value:.4g}" for name, value in each.metrics.items()),
         ]
@@ -53,16 +53,16 @@ def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str]) -> list[list[
     ]
 
 
-def several(yard: Yard, names: Sequence[str]) -> list[Artefact]:
+def several(inventory: Inventory, names: Sequence[str]) -> list[Artefact]:
     """The artefacts that the words of a command line mean: a run stands for all of its own; none for all there are."""
     if not names:
-        return yard.catalogue.artefacts("1", (), "ORDER BY run, step, manifest")
+        return inventory.catalogue.artefacts("1", (), "ORDER BY run, step, manifest")
     found = []
     for name in names:
-        if name in yard.catalogue.run_names():
-            found += yard.catalogue.artefacts("run = ?", [name], "ORDER BY step, manifest")
+        if name in inventory.catalogue.run_names():
+            found += inventory.catalogue.artefacts("run = ?", [name], "ORDER BY step, manifest")
         else:
-            found.append(resolve_artefact(name, yard.catalogue))
+            found.append(resolve_artefact(name, inventory.catalogue))
     return found
 
 

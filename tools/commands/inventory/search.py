@@ -1,18 +1,19 @@
-"""A question to the inventory: which runs its words mean, and which artefacts fit."""
+"""A query to the inventory: which runs its words mean, and which artefacts fit."""
 
 from dataclasses import dataclass, replace
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.lineage import faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_run
+from megatron_patches.artefacts.inventory.renewal import TAGGED
 from megatron_patches.artefacts.inventory.search import Wanted, find
-from tools.run_views.views import RunView, Yard
+from tools.run_views.views import Inventory, RunRecord
 
 _RUNS_SHOWN = 50
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchQuery:
     """What `tools/inventory find` was asked."""
 
     words: list[str]
@@ -28,51 +29,51 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchResult:
     """What fits."""
 
-    runs: list[RunView]
+    runs: list[RunRecord]
     artefacts: list[Artefact]
     count: int
     """of all artefacts that fit, shown or not"""
     faulty: set[str]
 
 
-def search(yard: Yard, question: Question, limit: int) -> Answer:
+def search(inventory: Inventory, query: SearchQuery, limit: int) -> SearchResult:
     """Runs by their words, family, baseline and tag; artefacts of these runs, or by their own names, that fit.
 
     Raises:
         TrainyardError: a run is unknown or ambiguous, or a condition is not formed as it must be.
     """
-    runs = _runs(yard, question)
-    wanted = question.wanted
-    named = question.run or question.family or question.baseline or wanted.tag
-    if question.words and not runs and not named:
-        wanted = replace(wanted, words=question.words)
-    elif question.words or named:
+    runs = _runs(inventory, query)
+    wanted = query.wanted
+    named = query.run or query.family or query.baseline or wanted.tag
+    if query.words and not runs and not named:
+        wanted = replace(wanted, words=query.words)
+    elif query.words or named:
         wanted = replace(wanted, runs=runs)
-    artefacts, count = find(yard.catalogue, wanted, limit)
-    shown = [] if question.about_artefacts or not (question.words or named) else runs[:_RUNS_SHOWN]
-    return Answer([yard.view(name) for name in shown], artefacts, count, faulty_ids(yard.catalogue))
+    artefacts, count = find(inventory.catalogue, wanted, limit)
+    shown = [] if query.about_artefacts or not (query.words or named) else runs[:_RUNS_SHOWN]
+    return SearchResult([inventory.record(name) for name in shown], artefacts, count, faulty_ids(inventory.catalogue))
 
 
-def _runs(yard: Yard, question: Question) -> list[str]:
-    names = yard.names()
-    if question.run:
-        names = [resolve_run(question.run, names)]
-    if question.family:
-        names = [name for name in names if name in yard.files and _in_family(yard, name, question.family)]
-    if question.baseline:
-        baseline = resolve_run(question.baseline, names if question.baseline in names else yard.names())
-        names = [name for name in names if yard.baseline(name) == baseline]
-    if question.wanted.tag:
-        tagged = yard.catalogue.rows("SELECT run FROM words WHERE word = 'tag' AND text = ?", [question.wanted.tag])
+def _runs(inventory: Inventory, query: SearchQuery) -> list[str]:
+    names = inventory.names()
+    if query.run:
+        names = [resolve_run(query.run, names)]
+    if query.family:
+        names = [name for name in names if name in inventory.files and _in_family(inventory, name, query.family)]
+    if query.baseline:
+        baseline = resolve_run(query.baseline, names if query.baseline in names else inventory.names())
+        names = [name for name in names if inventory.baseline(name) == baseline]
+    if query.wanted.tag:
+        tagged = inventory.catalogue.rows(TAGGED, [query.wanted.tag])
         names = [name for name in names if (name,) in tagged]
-    if not question.words:
+    if not query.words:
         return names
-    return [name for name in names if all(word.lower() in yard.texts(name) for word in question.words)]
+    return [name for name in names if all(word.lower() in inventory.texts(name) for word in query.words)]
 
 
-def _in_family(yard: Yard, name: str, family: str) -> bool:
-    folder = yard.files[name].parent.name
+def _in_family(inventory: Inventory, name: str, family: str) -> bool:
+    folder = inventory.files[name].parent.name
     return folder == family or folder.startswith(f"{family}-")

@@ -6,64 +6,64 @@ from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.lineage import Relative, ancestors, descendants, faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.sizes import readable
 from tools.commands.inventory.whereabouts import copies_of
-from tools.run_views.views import Yard
-from tools.tables import readable_size
+from tools.run_views.views import Inventory
 
 _SHOWN = 12
 
 
-def describe(yard: Yard, what: str) -> dict[str, Any]:
+def describe(inventory: Inventory, what: str) -> dict[str, Any]:
     """Everything that is known, for other programs.
 
     Raises:
         TrainyardError: nothing is known of it, or several may be meant.
     """
-    if what in yard.names():
-        return _describe_run(yard, what)
-    artefact = resolve_artefact(what, yard.catalogue)
+    if what in inventory.names():
+        return _describe_run(inventory, what)
+    artefact = resolve_artefact(what, inventory.catalogue)
     return artefact.as_json() | {
-        "faulty": artefact.id in faulty_ids(yard.catalogue),
+        "faulty": artefact.id in faulty_ids(inventory.catalogue),
         "facts": read_manifest(artefact.manifest).facts,
-        "copies": [place.as_json() for place in copies_of(yard, artefact.id)],
-        "ancestors": [_relative(each) for each in ancestors(yard.catalogue, artefact)],
-        "descendants": [_relative(each) for each in descendants(yard.catalogue, artefact)],
+        "copies": [copy.as_json() for copy in copies_of(inventory, artefact.id)],
+        "ancestors": [_relative(each) for each in ancestors(inventory.catalogue, artefact)],
+        "descendants": [_relative(each) for each in descendants(inventory.catalogue, artefact)],
     }
 
 
-def show(yard: Yard, what: str) -> str:
+def show(inventory: Inventory, what: str) -> str:
     """The same for people."""
-    if what in yard.names():
-        return _show_run(_describe_run(yard, what))
-    artefact = resolve_artefact(what, yard.catalogue)
+    if what in inventory.names():
+        return _show_run(_describe_run(inventory, what))
+    artefact = resolve_artefact(what, inventory.catalogue)
     manifest = read_manifest(artefact.manifest)
     lines = [f"{artefact.name}: {artefact.kind} {artefact.id}"]
     lines += _aligned(
         {
-            "status": _status(artefact, faulty_ids(yard.catalogue)),
+            "status": _status(artefact, faulty_ids(inventory.catalogue)),
             "made": f"{manifest.created} by {manifest.by.command}",
             "revision": manifest.by.revision or "not known",
-            "files": f"{artefact.files}, {readable_size(artefact.size)}",
+            "files": f"{artefact.files}, {readable(artefact.size)}",
             "layout": artefact.layout or "",
             "tokens": f"{artefact.tokens:,}" if artefact.tokens is not None else "",
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in artefact.metrics.items()),
         }
     )
-    for place in copies_of(yard, artefact.id):
-        lines.append(f"  at {place.location} ({'whole' if place.whole else 'part'}; {place.standing})")
+    for copy in copies_of(inventory, artefact.id):
+        lines.append(f"  at {copy.location} ({'whole' if copy.whole else 'part'}; {copy.standing})")
     lines.append("came from")
-    lines += _relatives(ancestors(yard.catalogue, artefact))
+    lines += _relatives(ancestors(inventory.catalogue, artefact))
     lines.append("led to")
-    lines += _relatives(descendants(yard.catalogue, artefact))
+    lines += _relatives(descendants(inventory.catalogue, artefact))
     return "\n".join(lines)
 
 
-def _describe_run(yard: Yard, name: str) -> dict[str, Any]:
-    view = yard.view(name).as_json()
-    rows = yard.catalogue.artefacts("run = ? AND kind != 'run'", [name], "ORDER BY kind, step")
-    faulty = faulty_ids(yard.catalogue)
-    view["artefacts"] = [each.as_json() | {"faulty": each.id in faulty} for each in rows]
-    return view
+def _describe_run(inventory: Inventory, name: str) -> dict[str, Any]:
+    record = inventory.record(name).as_json()
+    rows = inventory.catalogue.artefacts("run = ? AND kind != 'run'", [name], "ORDER BY kind, step")
+    faulty = faulty_ids(inventory.catalogue)
+    record["artefacts"] = [each.as_json() | {"faulty": each.id in faulty} for each in rows]
+    return record
 
 
 def _show_run(run: dict[str, Any]) -> str:

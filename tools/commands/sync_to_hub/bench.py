@@ -18,7 +18,8 @@ from megatron_patches.artefacts.storage.file import FolderStore
 from megatron_patches.artefacts.storage.transfer import Options, send_artefact
 from megatron_patches.atomic_files import HashingWriter
 from megatron_patches.hardware.machines import cpu_name
-from tools.tables import print_table, readable_size
+from megatron_patches.sizes import readable
+from tools.tables import print_table
 
 _LARGE_FILES = 8
 _ROUNDS = 7
@@ -48,7 +49,7 @@ def bench(folder: Path, size: int, small_files: int) -> None:
                 rows.append([str(number), *(_speed(size, took[side]) for side in sides), f"{ratios[-1]:.0%}"])
         print_table(["round", "cp, then sha256", "sync, verified", "sync against cp"], rows, numbers={1, 2, 3})
         print(
-            f"median {median(ratios):.0%} of cp + sha256 over {readable_size(size)}, "
+            f"median {median(ratios):.0%} of cp + sha256 over {readable(size)}, "
             f"from {min(ratios):.0%} to {max(ratios):.0%}; sides took turns in going first"
         )
         shutil.rmtree(source)
@@ -98,4 +99,4 @@ def _seconds(action: Callable[[], None]) -> float:
 
 
 def _speed(size: int, seconds: float) -> str:
-    return f"{readable_size(int(size / seconds))}/s"
+    return f"{readable(int(size / seconds))}/s"

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from megatron_patches.artefacts.inventory.annotations import Said
+from megatron_patches.artefacts.annotations import Standing
 from megatron_patches.artefacts.location import run_location
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.artefacts.storage.retrying import DEFAULT_RETRIES, Retries
 from megatron_patches.artefacts.storage.transfer import Options
 from megatron_patches.errors import TrainyardError
@@ -43,11 +44,11 @@ def due_tasks(
 def _config(file: Path | None, folder: Path) -> RunConfig | None:
     if file is not None:
         return load_run(file)
-    return load_resolved(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
+    return load_resolved(folder / CONFIG) if (folder / CONFIG).is_file() else None
 
 
 def _task(folder: Path, location: LocationConfig, options: Options, retries: Retries) -> Task:
-    state = derive_state(folder, Said([], [], {}, None), {})
+    state = derive_state(folder, Standing(), {})
     last = state.step if state.word == "finished" else None
     choice = Choice(what=tuple(location.what), policy=location, last_step=last)
     return Task(folder, run_location(location.to, folder.name), choice, options, retries)

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megatron_patches.artefacts.folders import weights_name
 from megatron_patches.artefacts.inventory.artefact import files_folder
-from megatron_patches.artefacts.inventory.removal import PINNED
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
 from megatron_patches.artefacts.inventory.scan import list_folder
 from megatron_patches.artefacts.inventory.search import number_range
-from megatron_patches.artefacts.inventory.weights import weights_name, weights_of
+from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
+from megatron_patches.artefacts.marks import is_pinned
+from megatron_patches.atomic_files import TEMPORARY
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.storage_config import LocationConfig
 
@@ -121,7 +123,7 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
                 path
                 for path in sorted(root.rglob("*"))
                 if path.is_file()
-                and not path.name.endswith(".partial")
+                and not path.name.endswith(TEMPORARY)
                 and not artefacts & set(path.parents)
                 and _fits(choice.pattern, path.relative_to(run_folder).as_posix())
             ]
@@ -176,7 +178,7 @@ def _due_as(policy: LocationConfig, step: int, is_weights: bool, folder: Path, l
         return "full" if policy.weights_every is None or step % policy.weights_every == 0 else None
     if policy.full_every is None or step % policy.full_every == 0 or step == last_step:
         return "full"
-    if policy.pinned and (folder / PINNED).exists():
+    if policy.pinned and is_pinned(folder):
         return "full"
     return "weights" if policy.weights_every and step % policy.weights_every == 0 else None
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from megatron_patches.artefacts.storage.meter import Meter
+from megatron_patches.sizes import readable
 from tools.commands.sync_to_hub.run import Line
-from tools.tables import print_table, readable_size
+from tools.tables import print_table
 
 
 @contextmanager
@@ -37,13 +38,11 @@ def summarize(lines: Iterable[Line], as_json: bool) -> bool:
     if as_json:
         print(json.dumps([line.as_json() for line in seen], indent=2))
     elif seen:
-        rows = [
-            [line.run, line.name, line.word, str(line.files), readable_size(line.size), line.location] for line in seen
-        ]
+        rows = [[line.run, line.name, line.word, str(line.files), readable(line.size), line.location] for line in seen]
         print_table(["run", "artefact", "what happened", "files", "moved", "location"], rows, numbers={3, 4})
         seconds, moved = time.monotonic() - started, sum(line.size for line in seen)
-        speed = f", {readable_size(int(moved / seconds))}/s" if moved and seconds else ""
-        print(f"{len(seen)} looked at, {readable_size(moved)} moved in {seconds:.1f} s{speed}", file=sys.stderr)
+        speed = f", {readable(int(moved / seconds))}/s" if moved and seconds else ""
+        print(f"{len(seen)} looked at, {readable(moved)} moved in {seconds:.1f} s{speed}", file=sys.stderr)
     else:
         print("nothing is chosen", file=sys.stderr)
     return not any(line.problem for line in seen)

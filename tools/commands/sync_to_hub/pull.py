@@ -1,12 +1,12 @@
 """From a location back into a folder: whole artefacts, or the weights of checkpoints alone, and logs."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megatron_patches.artefacts.folders import parse_checkpoint_name, weights_name
 from megatron_patches.artefacts.inventory.search import number_range
-from megatron_patches.artefacts.inventory.weights import weights_name, weights_of
+from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.storage.fetch import fetch_artefact
@@ -18,8 +18,6 @@ from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome
 from megatron_patches.errors import TrainyardError
 from tools.commands.sync_to_hub.items import LOOSE, Choice
 from tools.commands.sync_to_hub.run import Line
-
-_STEP = re.compile(r"(?:step|weights)-(\d{10})")
 
 
 @dataclass
@@ -76,15 +74,15 @@ def _prefixes(store: Store, task: Pull) -> list[str]:
 
 def _fits(name: str, names: set[str], task: Pull) -> bool:
     """Of a step the whole checkpoint is enough, unless its weights lie there by themselves and no more is wanted."""
-    found = _STEP.match(name)
+    found = parse_checkpoint_name(name)
     if task.steps:
         ranges = [number_range(part, "--steps") for part in task.steps.split(",")]
-        if found is None or not any(first <= int(found[1]) <= last for first, last in ranges):
+        if found is None or not any(first <= found.step <= last for first, last in ranges):
             return False
     weights = weights_name(name)
     if task.weights_only:
         return name == weights or weights not in names
-    return not name.startswith("weights-") or f"step-{name.removeprefix('weights-')}" not in names
+    return found is None or found.content == "full" or found.with_content("full") not in names
 
 
 def _fetch(store: Store, prefix: str, task: Pull) -> TransferOutcome:

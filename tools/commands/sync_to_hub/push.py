@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from megatron_patches.artefacts.inventory.annotations import Said
+from megatron_patches.artefacts.annotations import Standing
 from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.location import run_location
 from megatron_patches.artefacts.storage.retrying import Retries
@@ -78,4 +78,4 @@ def _all_lines(tasks: list[Task], problems: list[str], delete_local: bool) -> It
 
 
 def _has_ended(run_folder: Path) -> bool:
-    return derive_state(run_folder, Said([], [], {}, None), {}).word == "finished"
+    return derive_state(run_folder, Standing(), {}).word == "finished"

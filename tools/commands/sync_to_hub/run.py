@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.inventory.annotations import FOLDER as ANNOTATIONS
-from megatron_patches.artefacts.inventory.annotations import read_annotations, what_counts
+from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.inventory.artefact import read_artefact
 from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder, now, read_copies
-from megatron_patches.artefacts.inventory.removal import Retention, leave_manifest, remove_folder, why_it_stays
+from megatron_patches.artefacts.inventory.removal import keep_manifest, reasons_of_run, why_it_stays
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import MANIFEST
+from megatron_patches.artefacts.retention import CopiedRetention
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.storage.loose import send_loose
 from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.retrying import Retries
@@ -25,6 +26,7 @@ from megatron_patches.artefacts.storage.transfer import (
     remote_manifest,
     send_artefact,
 )
+from megatron_patches.artefacts.unfinished import delete_folder
 from megatron_patches.errors import TrainyardError
 from tools.commands.sync_to_hub.items import Choice, Item, items_of, loose_files, unsent_manifests
 
@@ -130,8 +132,8 @@ def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
             elif reason := _why_it_stays(task, item):
                 yield _line(task, item.name, reason)
             else:
-                leave_manifest(item.shelf_folder)
-                remove_folder(item.shelf_folder)
+                keep_manifest(item.shelf_folder)
+                delete_folder(item.shelf_folder)
                 yield _line(task, item.name, "removed here")
         except (TrainyardError, OSError) as error:
             yield _line(task, item.name, "failed", problem=str(error))
@@ -181,19 +183,12 @@ def _why_it_stays(task: Task, item: Item) -> str | None:
     if not (item.shelf_folder / MANIFEST).exists():
         return "removed here meanwhile"
     artefact = read_artefact(item.shelf_folder / MANIFEST, run.name)
-    if artefact.whereabouts != "here" or item.shelf_folder.parent != run / "checkpoints":
+    if artefact.whereabouts != "here" or item.shelf_folder.parent != RunFolder(run).checkpoints:
         return "stays: its files are not the run's own"
-    said = what_counts(read_annotations(run / ANNOTATIONS))
-    newer = _full_steps_after(run, artefact.step or 0)
-    reason = why_it_stays(artefact, newer, set(said.gold), {artefact.id}, Retention())
+    gold = read_standing(run).gold
+    reasons = reasons_of_run(RunFolder(run), CopiedRetention())
+    reason = why_it_stays(artefact, reasons, gold, {artefact.id})
     return f"stays here: {reason}" if reason else None
-
-
-def _full_steps_after(run: Path, step: int) -> int:
-    items = items_of(run, Choice(what=("checkpoints",)))
-    mine = [item for item in items if item.shelf_folder.parent == run / "checkpoints"]
-    steps = [item.manifest.facts.get("step") for item in mine if item.manifest.facts.get("content") != "weights"]
-    return sum(isinstance(each, int) and each > step for each in steps)
 
 
 def _copy(task: Task, item: Item, how: str, verified: str | None) -> Copy:

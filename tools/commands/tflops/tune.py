@@ -8,13 +8,13 @@ from pathlib import Path
 from megatron_patches.benchmark.comparison import measure_run
 from megatron_patches.benchmark.turns import Turns
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.checkpoint.size import readable
 from megatron_patches.estimate.report import Machines
 from megatron_patches.estimate.step_time import Speeds
 from megatron_patches.launch.rank_settings import available_cpus
 from megatron_patches.report.record import append, measured, read_rows, record_files
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_run
+from megatron_patches.sizes import readable
 from megatron_patches.tuning.calibration import Measured, Trust, calibrate, trust
 from megatron_patches.tuning.ranking import Ranked, apart, explain, rank
 from megatron_patches.tuning.run_file import section_text, write_layout

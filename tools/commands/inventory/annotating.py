@@ -3,29 +3,29 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_patches.artefacts.inventory.annotations import Annotation, annotate
+from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.artefacts.inventory.lineage import faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact, resolve_run
 from megatron_patches.errors import TrainyardError
-from tools.run_views.views import Yard
+from tools.run_views.views import Inventory
 
 
-def promote(yard: Yard, what: str, because: str, metric: str, undo: bool) -> str:
+def promote(inventory: Inventory, what: str, because: str, metric: str, undo: bool) -> str:
     """Makes a checkpoint its run's gold, or takes that back; returns what was done.
 
     Raises:
         TrainyardError: it is no checkpoint of a run here, is invalid, or no reason was given.
     """
-    artefact = resolve_artefact(what, yard.catalogue)
+    artefact = resolve_artefact(what, inventory.catalogue)
     if artefact.kind not in ("checkpoint", "export") or artefact.run is None:
         raise TrainyardError(f"{artefact.name} is a {artefact.kind}; a checkpoint or export of a run is promoted")
-    folder = yard.runs / artefact.run
+    folder = inventory.runs / artefact.run
     if undo:
         annotate(folder, Annotation("not-gold", because, artefact.id))
         return f"{artefact.name} is no longer gold"
     if not because.strip():
         raise TrainyardError("say why: --because TEXT; whoever wonders later reads it")
-    if artefact.id in faulty_ids(yard.catalogue):
+    if artefact.id in faulty_ids(inventory.catalogue):
         raise TrainyardError(
             f"{artefact.name} is invalid, or came from something invalid: `tools/inventory show {what}` says which. "
             "Promote another one, or `tools/inventory revalidate` the cause"
@@ -35,31 +35,31 @@ def promote(yard: Yard, what: str, because: str, metric: str, undo: bool) -> str
     return f"{artefact.name} ({artefact.id[:12]}) is gold" + (f" by {name} {value:g}" if value is not None else "")
 
 
-def say(
-    yard: Yard, run: str, text: str, tags: Sequence[str], untags: Sequence[str], deprecate: str, restore: bool
+def annotate_run(
+    inventory: Inventory, run: str, text: str, tags: Sequence[str], untags: Sequence[str], deprecate: str, restore: bool
 ) -> list[str]:
-    """Writes down each word; returns a line for each.
+    """Writes down each annotation; returns a line for each.
 
     Raises:
         TrainyardError: the run is unknown, or was only published elsewhere, or nothing was said.
     """
-    name = resolve_run(run, yard.names())
-    folder = _run_folder(yard, name)
-    words = [Annotation("tag", tag) for tag in tags] + [Annotation("untag", tag) for tag in untags]
-    words += [Annotation("note", text)] if text.strip() else []
-    words += [Annotation("deprecated", deprecate)] if deprecate.strip() else []
-    words += [Annotation("restored", "")] if restore else []
-    if not words:
+    name = resolve_run(run, inventory.names())
+    folder = _run_folder(inventory, name)
+    annotations = [Annotation("tag", tag) for tag in tags] + [Annotation("untag", tag) for tag in untags]
+    annotations += [Annotation("note", text)] if text.strip() else []
+    annotations += [Annotation("deprecated", deprecate)] if deprecate.strip() else []
+    annotations += [Annotation("restored", "")] if restore else []
+    if not annotations:
         raise TrainyardError("say something: a text, --tag TAG, --untag TAG, --deprecate REASON or --restore")
-    for word in words:
-        annotate(folder, word)
-    return [f"{name}: {word.word}{f' {word.text}' if word.text else ''}" for word in words]
+    for each in annotations:
+        annotate(folder, each)
+    return [f"{name}: {each.word}{f' {each.text}' if each.text else ''}" for each in annotations]
 
 
-def _run_folder(yard: Yard, name: str) -> Path:
-    if name not in yard.files and name not in yard.catalogue.run_names():
+def _run_folder(inventory: Inventory, name: str) -> Path:
+    if name not in inventory.files and name not in inventory.catalogue.run_names():
         raise TrainyardError(f"{name} is an entry of published/*.yaml: edit it there, then `tools/inventory render`")
-    return yard.runs / name
+    return inventory.runs / name
 
 
 def _metric(text: str) -> tuple[str, float]:

@@ -1,0 +1,92 @@
+"""The map of a run's folder: what lies where under `$TRAINYARD_RUNS/<name>/`. Torch-free, and free of configuration."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron_patches.artefacts.manifest import MANIFEST
+
+CONFIG = "config.yaml"
+"""a resolved configuration: of a run, of a launch, of a checkpoint"""
+CHECKPOINTS, EXPORTS, EVALS, ELSEWHERE = "checkpoints", "exports", "evals", "elsewhere"
+ANNOTATIONS, COPIES = "annotations", "copies"
+LAUNCHES, EVENTS, LOGS, TENSORBOARD = "launches", "events", "logs", "tensorboard"
+SHELVES = (CHECKPOINTS, EXPORTS, EVALS, ELSEWHERE)
+"""folders that hold artefacts, one folder each"""
+RECORDS = (ANNOTATIONS, COPIES)
+"""folders that hold small files which several people write: what they typed, and where copies lie"""
+STOPPED = "stopped"
+"""in a launch's folder: it saved itself before its end, to be continued"""
+FAILURE = "failure.json"
+"""in a launch's folder: what failed first"""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder; what is in it exists once something was written there."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of the latest launch."""
+        return self.path / CONFIG
+
+    @property
+    def manifest(self) -> Path:
+        """Facts of the run that survive resumes: when it was first launched, its id in Weights & Biases."""
+        return self.path / MANIFEST
+
+    @property
+    def launches(self) -> Path:
+        """One folder for each launch, numbered from 0001."""
+        return self.path / LAUNCHES
+
+    @property
+    def events(self) -> Path:
+        """The record of what happened, one file for each writer and launch."""
+        return self.path / EVENTS
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each saved step."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def exports(self) -> Path:
+        """Checkpoints in other programs' formats."""
+        return self.path / EXPORTS
+
+    @property
+    def elsewhere(self) -> Path:
+        """Manifests of artefacts whose files lie in other places."""
+        return self.path / ELSEWHERE
+
+    @property
+    def annotations(self) -> Path:
+        """What people said about the run."""
+        return self.path / ANNOTATIONS
+
+    @property
+    def copies(self) -> Path:
+        """Where copies of its artefacts lie."""
+        return self.path / COPIES
+
+    @property
+    def save_requested(self) -> Path:
+        """A file, its text the reason, by which people ask a running run for a checkpoint."""
+        return self.path / "save-requested"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files of TensorBoard."""
+        return self.path / TENSORBOARD
+
+    @property
+    def logs(self) -> Path:
+        """What the run said while training."""
+        return self.path / LOGS

@@ -1,0 +1,13 @@
+"""Sizes in bytes, for people."""
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def readable(size: float) -> str:
+    """Bytes in three digits and a decimal unit: 1316605952 is 1.32 GB, 999900000 is 1 GB."""
+    value, unit = float(size), 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:  # what would be written as 1000 of a unit
+        value, unit = value / 1000, unit + 1
+    if unit == 0 or value >= 100:
+        return f"{value:.0f} {_UNITS[unit]}"
+    return f"{value:.3g} {_UNITS[unit]}"
