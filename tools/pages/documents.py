@@ -27,7 +27,7 @@ _DRAWN = {"train/tflops_optimization.md", "checkpoints.md"}
 """pages whose tables are drawn from records of their own"""
 
 _PATH = re.compile(r"`([\w./-]+\.(?:py|md|sh|slurm))`")
-_CITED = re.compile(r"\[([^\]]+)\]\((?:\.\./)*benchmarks/figures\.yaml \"([\w-]+)\"\)")
+_CITED = re.compile(r"\[([^\]]+)\]\((?:\.\./)*benchmarks/figures\.yaml\s+\"([\w-]+)\"\)")
 _MEASURED = re.compile(r"(?<![\w.])\d+\.\d+ (?:s|ms|GB/s|MB/s)\b")
 
 
@@ -64,14 +64,14 @@ def wrong_figures(checkout: Path) -> Iterator[str]:
     for document in DOCUMENTS:
         text = (checkout / document).read_text(encoding="utf-8")
         for match in _CITED.finditer(text):
-            value, name = match.groups()
+            value, name = " ".join(match[1].split()), match[2]  # a line may end within it
             cited.add(name)
             if name not in figures:
                 yield f"{document}: no figure {name} in {FIGURES}"
             elif figures[name].value != value:
                 yield f"{document}: {name} is said to be {value}; {FIGURES} has {figures[name].value}"
         if document not in _DRAWN:
-            for number, line in enumerate(_CITED.sub("", text).splitlines(), start=1):
+            for number, line in enumerate(_CITED.sub(lambda match: "\n" * match[0].count("\n"), text).splitlines(), 1):
                 for figure in _MEASURED.findall(line):
                     yield f"{document}:{number}: {figure} has no record: put it into {FIGURES}, and cite it by its name"
     for name in sorted(figures.keys() - cited):
