@@ -2,7 +2,7 @@
 
 Why: DeepSpeed's TrainSchedule ends with reduction and optimizer step in one go, so nobody can see the gradient's norm
 between them, clip by it, or leave the step out. And under ZeRO 0 its own norm is not the model's: it takes parameters
-of later stages for copies (1.53 in place of 1.97 in tests/megatron_patches/test_deepspeed_patches.py).
+of later stages for copies (1.53 in place of 1.97 in tests/megatron_patches/engine/test_deepspeed_patches.py).
 No longer needed when `PipelineEngine` can run a batch without its step.
 """
 

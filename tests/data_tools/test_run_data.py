@@ -19,7 +19,7 @@ from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
 from megatron_patches.errors import TrainyardError
 from tests.data_tools.conftest import TEXTS
-from tests.data_tools.test_indexed_dataset import write_by_hand
+from tests.data_tools.datasets.test_indexed_dataset import write_by_hand
 
 Config = Callable[..., DataConfig]
 MakeDataset = Callable[..., Path]

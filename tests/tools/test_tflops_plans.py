@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from megatron_patches.errors import TrainyardError
 from megatron_patches.report.record import append, measured
-from tests.megatron_patches.test_benchmark import FOUND
+from tests.megatron_patches.benchmark.test_benchmark import FOUND
 from tools.commands.tflops.command_line import app
 from tools.commands.tflops.speeds import machines_of, measured_layouts
 

@@ -24,9 +24,10 @@ from megatron_patches.artefacts.inventory.adoption import adopt
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.catalogue import delete_catalogue, open_catalogue
 from megatron_patches.artefacts.inventory.copies import read_copies
-from megatron_patches.artefacts.inventory.removal import Retention, carry_out, plan_removal
+from megatron_patches.artefacts.inventory.removal import carry_out, plan_removal
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import Manifest, read_manifest, verify_files
+from megatron_patches.artefacts.retention import CopiedRetention
 from megatron_patches.artefacts.storage import file as file_module
 from megatron_patches.artefacts.storage.retrying import Retries
 from megatron_patches.errors import TrainyardError
@@ -75,7 +76,7 @@ class Round:
     def gc(self) -> None:
         """Removes what a copy stands for."""
         with open_catalogue(self.runs, self.folder / "data", thorough=True) as catalogue:
-            carry_out(plan_removal(catalogue, self.runs, [RUN], Retention(last=1)))
+            carry_out(plan_removal(catalogue, self.runs, [RUN], CopiedRetention(keep_last=1)))
 
     def adopt(self) -> None:
         """A manifest for the foreign folder."""

@@ -1,0 +1,103 @@
+"""What gc may take, and what it may not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from megatron_patches.artefacts.annotations import Annotation, annotate
+from megatron_patches.artefacts.inventory.catalogue import open_catalogue
+from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder
+from megatron_patches.artefacts.inventory.removal import RemovalPlan, carry_out, plan_removal
+from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.artefacts.marks import mark_damaged, pin
+from megatron_patches.artefacts.retention import CopiedRetention
+from tests.megatron_patches.artefacts.inventory.conftest import SmallInventory
+from tests.small_artefacts import RUN
+
+OLD = 1_600_000_000
+
+
+def age(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (OLD, OLD))
+
+
+def plan(inventory: SmallInventory, retention: CopiedRetention | None = None) -> RemovalPlan:
+    with open_catalogue(inventory.runs, inventory.data, thorough=True) as catalogue:
+        return plan_removal(catalogue, inventory.runs, [RUN], retention)
+
+
+def copied(
+    inventory: SmallInventory, *manifests: Manifest, verified: str | None = "2026-01-01", whole: bool = True
+) -> None:
+    recorder = CopyRecorder(inventory.runs / RUN)
+    for manifest in manifests:
+        recorder.record(Copy(manifest.id, manifest.id, manifest.id, "s3://x", 1, whole, verified, "as sent"))
+
+
+def test_leftovers_go_when_they_are_old(inventory: SmallInventory) -> None:
+    shelf = inventory.checkpoint(100).parent
+    for suffix in ("0001.saving", "0001.partial", "pulling", "1a2b3c4d.partial", "replaced-1", "deleting", "deleted"):
+        shutil.copytree(inventory.checkpoint(100), shelf / f"step-0000000900.{suffix}")
+    assert [each.folder.suffix for each in plan(inventory).removals] == [".deleted", ".deleting"]
+    for folder in shelf.glob("*900*"):
+        age(folder)
+    found = plan(inventory)
+    assert len(found.removals) == 7
+    assert carry_out(found) > 0
+    assert sorted(path.name for path in shelf.iterdir()) == [f"step-{step:010d}" for step in (100, 200, 300)]
+
+
+def test_only_what_has_a_verified_whole_copy_and_nothing_else_keeps(inventory: SmallInventory) -> None:
+    keep_one = CopiedRetention(keep_last=1)
+    assert plan(inventory, keep_one).removals == []
+    copied(inventory, *inventory.checkpoints)
+    assert [each.folder for each in plan(inventory, keep_one).removals] == [
+        inventory.checkpoint(200),
+        inventory.checkpoint(100),
+    ]
+    assert [each.folder for each in plan(inventory).removals] == []
+    annotate(inventory.runs / RUN, Annotation("gold", "best", inventory.checkpoints[0].id))
+    (inventory.checkpoint(200) / "pinned.json").write_text("{}")
+    found = plan(inventory, keep_one)
+    assert found.removals == []
+    reasons = dict(found.kept)
+    assert reasons[inventory.checkpoint(100)] == "gold"
+    assert reasons[inventory.checkpoint(200)] == "pinned"
+
+
+def test_one_that_is_damaged_takes_no_good_ones_place(inventory: SmallInventory) -> None:
+    """As in a run's own tidying: the run resumes from the newest that is whole."""
+    copied(inventory, *inventory.checkpoints)
+    mark_damaged(inventory.checkpoint(300), "a bit is another one")
+    found = plan(inventory, CopiedRetention(keep_last=1))
+    assert {each.folder for each in found.removals} == {inventory.checkpoint(300), inventory.checkpoint(100)}
+    assert [folder for folder, _ in found.kept] == [inventory.checkpoint(200)]
+    pin(inventory.checkpoint(300), "to look at")
+    assert inventory.checkpoint(300) in dict(plan(inventory, CopiedRetention(keep_last=1)).kept)
+
+
+@pytest.mark.parametrize(("verified", "whole"), [(None, True), ("2026-01-01", False)])
+def test_a_copy_that_was_not_compared_or_is_a_part_is_none(
+    inventory: SmallInventory, verified: str | None, whole: bool
+) -> None:
+    copied(inventory, *inventory.checkpoints, verified=verified, whole=whole)
+    assert plan(inventory, CopiedRetention(keep_last=1)).removals == []
+
+
+def test_a_removed_checkpoint_keeps_its_place_in_the_lineage(inventory: SmallInventory) -> None:
+    copied(inventory, *inventory.checkpoints)
+    carry_out(plan(inventory, CopiedRetention(keep_last=1)))
+    assert not inventory.checkpoint(100).exists()
+    left = inventory.ask("step = 100")
+    assert [(each.id, each.whereabouts) for each in left] == [(inventory.checkpoints[0].id, "elsewhere")]
+    assert set(left[0].parents) == {inventory.dataset.id, inventory.tokenizer.id}
+
+
+def test_the_plans_name_is_its_content(inventory: SmallInventory) -> None:
+    copied(inventory, *inventory.checkpoints)
+    first = plan(inventory, CopiedRetention(keep_last=1))
+    assert first.digest == plan(inventory, CopiedRetention(keep_last=1)).digest
+    assert first.digest != plan(inventory, CopiedRetention(keep_last=2)).digest

@@ -1,0 +1,171 @@
+"""One node of a launch: with small workers in place of the ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import TrainyardError
+from megatron_patches.launch import rank_settings
+from megatron_patches.launch.node import Failure, record_failure
+from megatron_patches.launch.rank import require_gpu
+from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
+from megatron_patches.launch.rank_settings import available_cpus, share_cpus
+
+# the node as it is, but for the module that its processes run
+NODE = "import sys; from megatron_patches import node; node.RANK = 'worker'; sys.exit(node.main(sys.argv[1:]))"
+
+RECORDS_ITSELF = """
+import json, os, signal, sys, time
+from pathlib import Path
+launch_directory, rank = Path(sys.argv[1]), os.environ["RANK"]
+wanted = ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+text = json.dumps({name: os.environ[name] for name in wanted})
+(launch_directory / f"rank-{rank}.json").write_text(text)
+"""
+WAITS_FOR_REQUEST = (
+    RECORDS_ITSELF
+    + """
+time.sleep(1.5)  # as if importing torch, while the request comes
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+time.sleep(60)
+"""
+)
+RANK_1_ENDS = """
+import os, signal, sys, time
+if os.environ["RANK"] == "1":
+    {end}
+time.sleep(60)
+"""
+
+
+def start_node(folder: Path, worker: str, nodes: int = 1, rank: int = 0, processes: int = 2) -> subprocess.Popen[str]:
+    (folder / "worker.py").write_text(worker)
+    place = ["--nodes", str(nodes), "--node-rank", str(rank), "--processes", str(processes)]
+    meeting = ["--host", "127.0.0.1", "--port", str(20000 + os.getpid() % 10000)]
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{CHECKOUT}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", NODE, str(folder), *place, *meeting],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} does not appear"
+        time.sleep(0.05)
+
+
+def test_two_nodes_meet_and_an_early_request_reaches_each_process(tmp_path: Path) -> None:
+    nodes = [start_node(tmp_path, WAITS_FOR_REQUEST, nodes=2, rank=rank, processes=1) for rank in (0, 1)]
+    wait_for(tmp_path / "rank-0.json")
+    (tmp_path / "stop-requested").touch()
+    for node in nodes:
+        assert node.communicate(timeout=120) == ("", "")
+        assert node.returncode == 0
+    for rank in (0, 1):
+        worker = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert worker == {
+            "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"
+        }  # fmt: skip
+    assert not (tmp_path / "failure.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("sys.exit(7)", 7, "ended with code 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "was ended by SIGKILL"),
+    ],
+)
+def test_a_failure_is_told_in_one_line_and_recorded(tmp_path: Path, end: str, code: int, said: str) -> None:
+    node = start_node(tmp_path, RANK_1_ENDS.format(end=end))
+    host = os.uname().nodename
+    assert node.communicate(timeout=120) == ("", f"rank 1 on {host} {said}\n")
+    assert node.returncode == code
+    assert json.loads((tmp_path / "failure.json").read_text()) == {"rank": 1, "node": host, "exit_code": code}
+
+
+def test_a_node_that_a_signal_ends_takes_its_processes_along(tmp_path: Path) -> None:
+    worker = f"{RECORDS_ITSELF}\n(launch_directory / f'pid-{{rank}}').write_text(str(os.getpid()))\ntime.sleep(60)"
+    node = start_node(tmp_path, worker)
+    for rank in (0, 1):
+        wait_for(tmp_path / f"pid-{rank}")
+    node.send_signal(signal.SIGTERM)
+    assert node.communicate(timeout=120) == ("", "")
+    assert node.returncode == 128 + signal.SIGTERM
+    for rank in (0, 1):
+        assert not Path("/proc", (tmp_path / f"pid-{rank}").read_text()).exists()
+    assert not (tmp_path / "failure.json").exists()
+
+
+def test_the_first_failure_is_the_one_on_record(tmp_path: Path) -> None:
+    record_failure(Failure(rank=5, node="node2", code=-9), tmp_path)
+    record_failure(Failure(rank=0, node="node1", code=1), tmp_path)
+    assert json.loads((tmp_path / "failure.json").read_text()) == {"rank": 5, "node": "node2", "exit_code": 137}
+    assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
+
+
+def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    assert available_cpus() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
+    assert available_cpus() == 1
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4096")
+    assert available_cpus() == len(os.sched_getaffinity(0))
+
+
+def test_a_rank_has_its_share_of_the_cpus_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_settings, "available_cpus", lambda: 6)
+    for processes, threads in ((1, "6"), (4, "1"), (8, "1")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        share_cpus(processes)
+        assert os.environ["OMP_NUM_THREADS"] == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    share_cpus(1)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_each_rank_has_a_gpu_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    require_gpu(local_rank=1, processes=4)
+    with pytest.raises(TrainyardError, match=r"4 processes on .* has 2 GPUs .*CUDA_VISIBLE_DEVICES="):
+        require_gpu(local_rank=2, processes=4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    require_gpu(local_rank=2, processes=4)
+
+
+@pytest.mark.slow
+def test_a_program_that_is_not_there_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        RankProcesses([str(tmp_path / "nothing")], NodeRanks(2, first=0, count=2, host="127.0.0.1", port=1))
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_end_when_asked_is_killed() -> None:
+    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    stubborn = f"{ignore}; print('ready', flush=True); time.sleep(60)"
+    with tempfile.TemporaryFile("w+") as output:
+        ranks = RankProcesses(
+            [sys.executable, "-c", stubborn], NodeRanks(1, first=0, count=1, host="127.0.0.1", port=1), output=output
+        )
+        end = time.monotonic() + 60
+        while not os.fstat(output.fileno()).st_size:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        ranks.end(grace=0.2)
+    assert not ranks.running
+    assert ranks.next_event(timeout=10) == RankEnded(0, -signal.SIGKILL)
