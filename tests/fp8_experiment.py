@@ -17,11 +17,11 @@ STEPS = 40
 
 def curve(data: SmallData, folder: Path, fp8: str, steps: int) -> Steps:
     """(loss, gradient norm) of each step of the run."""
-    words = overrides(
+    arguments = overrides(
         model__hidden_size=64, model__ffn_size=256, training__micro_batch_size=8, training__steps=steps,
         training__precision="bf16", training__fp8=fp8, optimizer__gradient_clip=1.0, data__max_epochs=100,
     )  # fmt: skip
-    return run_on_ranks(record_steps, 1, data.run(folder, words), steps, timeout=300)[0]
+    return run_on_ranks(record_steps, 1, data.run(folder, arguments), steps, timeout=300)[0]
 
 
 def greatest_difference(found: Steps, expected: Steps) -> float:

@@ -70,13 +70,13 @@ def folder(small_data: SmallData, tmp_path: Path) -> Path:
 
 
 def refused(
-    folder: Path, words: list[str], runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, arguments: list[str], runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> str:
     """The message of a plan that must be refused, with nothing written."""
     SmallData(folder).run(runs.parent)
     monkeypatch.setenv("TRAINYARD_RUNS", str(runs))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # no GPU
-    assert plan.main([str(runs.parent / "tr900-tests" / f"{NAME}.yaml"), *words, "--local"]) == 2
+    assert plan.main([str(runs.parent / "tr900-tests" / f"{NAME}.yaml"), *arguments, "--local"]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and not runs.exists()
     assert printed.err.startswith("error: ") and "Traceback" not in printed.err
@@ -96,13 +96,13 @@ def test_broken_data(
 def test_bad_settings(
     case: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, named = BAD_SETTINGS[case]
-    message = refused(folder, words, tmp_path / "runs", monkeypatch, capsys)
+    arguments, named = BAD_SETTINGS[case]
+    message = refused(folder, arguments, tmp_path / "runs", monkeypatch, capsys)
     assert all(text in message for text in named), message
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("arguments", "named"),
     [
         (overrides(model__ffn_size=96), ["model.ffn_size is 64 in the checkpoint and 96 now", "another run"]),
         (overrides(training__seed=8), ["training.seed is 7", "another run"]),
@@ -123,7 +123,7 @@ def test_bad_settings(
     ],
 )
 def test_a_checkpoint_that_cannot_be_continued(
-    words: list[str], named: list[str], small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], named: list[str], small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     runs = tmp_path / "runs"
@@ -133,7 +133,7 @@ def test_a_checkpoint_that_cannot_be_continued(
     shutil.rmtree(launch.run.checkpoints / "step-0000000008")  # as if it had been killed after step 6
     run = str(tmp_path / "tr900-tests" / f"{NAME}.yaml")
 
-    assert plan.main([run, *words, "--local"]) == 2
+    assert plan.main([run, *arguments, "--local"]) == 2
     message = capsys.readouterr().err
     assert all(text in message for text in named), message
     assert [path.name for path in launch.run.launches.iterdir()] == ["0001"]

@@ -34,17 +34,17 @@ from tools.commands.sync_to_hub.due import due_tasks
 from tools.commands.sync_to_hub.items import items_of, loose_files
 
 
-def run_file(small_data: SmallData, folder: Path, words: list[str]) -> tuple[Path, list[str]]:
+def run_file(small_data: SmallData, folder: Path, given: list[str]) -> tuple[Path, list[str]]:
     """The small run's file and its overrides; `NAME=` and `FAMILY=` say where the file lies."""
-    place = dict(word.split("=", 1) for word in words if not word.startswith("--"))
-    settings = [word for word in words if word.startswith("--")]
+    place = dict(word.split("=", 1) for word in given if not word.startswith("--"))
+    settings = [word for word in given if word.startswith("--")]
     path = small_data.write(folder / place.get("FAMILY", "tr900-tests"), place.get("NAME", "tr900a-28K-small"))
     return path, [*BASE, *settings]
 
 
-def configure(small_data: SmallData, folder: Path, words: list[str]) -> RunConfig:
+def configure(small_data: SmallData, folder: Path, given: list[str]) -> RunConfig:
     """The small run with overrides."""
-    path, settings = run_file(small_data, folder, words)
+    path, settings = run_file(small_data, folder, given)
     return load_run(path, settings)
 
 
@@ -87,9 +87,9 @@ def choices() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def numbers(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What every run of a `Trains` case comes to, by its overrides; all of them train in one process."""
-    words = {repr(each): each for case in CASES.values() if isinstance(case, Trains) for each in runs_of(case)}
+    given = {repr(each): each for case in CASES.values() if isinstance(case, Trains) for each in runs_of(case)}
     folder = tmp_path_factory.mktemp("runs")
-    configs = {key: configure(small_data, folder, each) for key, each in words.items()}
+    configs = {key: configure(small_data, folder, each) for key, each in given.items()}
     return run_on_ranks(train_each, 1, configs, timeout=300)[0]
 
 
@@ -192,10 +192,10 @@ def test_a_key_changes_what_ranks_hold(key: str, small_data: SmallData, tmp_path
     case = CASES[key]
     assert isinstance(case, Holds)
 
-    def found(ranks: int, words: list[str]) -> dict[str, Any]:
-        run = f"{ranks} ranks hold {words}"
+    def found(ranks: int, given: list[str]) -> dict[str, Any]:
+        run = f"{ranks} ranks hold {given}"
         if run not in seen:
-            seen[run] = run_on_ranks(measure_holdings, ranks, configure(small_data, tmp_path, words))[0]
+            seen[run] = run_on_ranks(measure_holdings, ranks, configure(small_data, tmp_path, given))[0]
         return seen[run]
 
     before, after = found(case.ranks[0], case.base), found(case.ranks[1], [*case.base, *case.change])
@@ -210,9 +210,9 @@ def test_a_key_changes_the_plan(
     case = CASES[key]
     assert isinstance(case, Plans)
 
-    def said(words: list[str]) -> str:
+    def said(given: list[str]) -> str:
         try:
-            return summary(plan_run(*run_file(small_data, tmp_path, words), LaunchTarget(case.nodes)))
+            return summary(plan_run(*run_file(small_data, tmp_path, given), LaunchTarget(case.nodes)))
         except TrainyardError as error:
             return str(error)
 
@@ -220,9 +220,9 @@ def test_a_key_changes_the_plan(
     assert case.text not in said(case.base)
 
 
-def launch_and_look(small_data: SmallData, folder: Path, words: list[str]) -> dict[str, Any]:
+def launch_and_look(small_data: SmallData, folder: Path, given: list[str]) -> dict[str, Any]:
     """What a launch has left behind."""
-    launch = start_launch(configure(small_data, folder, words))
+    launch = start_launch(configure(small_data, folder, given))
     asked = run_on_ranks(train_and_tell_wandb, 1, str(launch.directory))[0]
     lines = (launch.run.logs / f"{launch.id}.log").read_text().splitlines()
     events = read_events(launch.run.events)
@@ -262,10 +262,10 @@ def test_a_key_changes_what_a_launch_leaves(
     case = CASES[key]
     assert isinstance(case, Writes)
     found = []
-    for number, words in enumerate((case.base, [*case.base, *case.change])):
+    for number, given in enumerate((case.base, [*case.base, *case.change])):
         monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / str(number)))
-        if (run := f"a launch with {words}") not in seen:
-            seen[run] = launch_and_look(small_data, tmp_path, words)
+        if (run := f"a launch with {given}") not in seen:
+            seen[run] = launch_and_look(small_data, tmp_path, given)
         found.append(seen[run][case.what])
     assert found[0] != found[1]
 

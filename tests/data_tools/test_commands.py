@@ -15,13 +15,13 @@ from tools.commands.dataset import command_line as dataset
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def run(module: object, *words: object) -> Result:
-    return CliRunner().invoke(module.app, [str(word) for word in words], catch_exceptions=False)  # type: ignore[attr-defined]
+def run(module: object, *arguments: object) -> Result:
+    return CliRunner().invoke(module.app, [str(word) for word in arguments], catch_exceptions=False)  # type: ignore[attr-defined]
 
 
-def execute(verb: str, *words: object) -> subprocess.CompletedProcess[str]:
+def execute(verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable}
-    command = [CHECKOUT / "tools" / verb, *map(str, words)]
+    command = [CHECKOUT / "tools" / verb, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
@@ -42,8 +42,8 @@ def test_from_text_to_a_verified_dataset(tmp_path: Path, corpus: Path) -> None:
     shown = run(
         dataset, "info", tmp_path / "data", "--split", "8,1,1", "--show", "6", "--tokenizer", tmp_path / "bpe"
     ).output
-    for words in ("validation", "24", "27", "corpus.jsonl: 30 documents", "Line", "end-of-document appended"):
-        assert words in shown
+    for arguments in ("validation", "24", "27", "corpus.jsonl: 30 documents", "Line", "end-of-document appended"):
+        assert arguments in shown
     assert "are what the manifest says" in run(dataset, "verify", tmp_path / "data").output
     manifest_path(tmp_path / "data").unlink()
     assert "none; make one with tools/dataset adopt" in " ".join(run(dataset, "info", tmp_path / "data").output.split())
@@ -66,7 +66,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, corpus: Path, 
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("dataset", "info", "none"),
         ("dataset", "info", "none", "--show", "3"),
@@ -77,10 +77,10 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, corpus: Path, 
     ],
 )
 def test_every_command_reports_its_mistakes(
-    tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = execute(*words)
+    done = execute(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -183,8 +183,8 @@ def test_verification(text_dataset: Path) -> None:
     text_dataset.with_name("texts.bin").write_bytes(tokens)
     with pytest.raises(TrainyardError) as caught:
         verify_dataset(text_dataset)
-    for words in ("texts.bin has sha256", "largest token id: 5000 found", "5000 lies beyond the 300 ids"):
-        assert words in str(caught.value)
+    for arguments in ("texts.bin has sha256", "largest token id: 5000 found", "5000 lies beyond the 300 ids"):
+        assert arguments in str(caught.value)
 
 
 def test_scanning_finds_what_opening_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

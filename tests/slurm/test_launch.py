@@ -60,8 +60,8 @@ class TestNodes:
             assert node["host"] == f"node{rank + 1}"
             assert node["folder"] == str(checkout.root)
             assert node["arguments"][0] == str(checkout.launch_directory)
-            words = ("--nodes", "--node-rank", "--processes", "--host", "--port")
-            found = [option(node["arguments"], word) for word in words]
+            settings = ("--nodes", "--node-rank", "--processes", "--host", "--port")
+            found = [option(node["arguments"], word) for word in settings]
             assert found == ["2", str(rank), "3", "node1", str(10000 + job % 20000)]
 
     def test_a_task_has_its_nodes_gpus_and_cpus(self, cluster: Cluster, checkout: SmallCheckout) -> None:

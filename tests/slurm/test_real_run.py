@@ -17,7 +17,7 @@ END_SECONDS = 240  # four processes share two cores, and each start imports for 
 
 def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
     """Submit the run on the small dataset; the same call again is the same submission."""
-    words = overrides(
+    arguments = overrides(
         parallel__pipeline=2, training__steps=STEPS, training__global_batch_size=4, training__micro_batch_size=2,
         data__path=small_data.folder / "text", data__tokenizer=small_data.folder / "tokenizer",
         data__split="80,20", data__max_epochs=5, data__sequence_length=32, checkpoint__every_steps=25,
@@ -25,7 +25,7 @@ def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
     )  # fmt: skip
     return cluster.sbatch(
         SCRIPT,
-        *words,
+        *arguments,
         cwd=CHECKOUT,
         env={"TRAINYARD_RUNS": str(runs)},
         options=("--nodes=2", f"--output={runs}-%j.log"),

@@ -30,9 +30,9 @@ def trained(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> 
     """The same run twice, on two layouts, in two folders of runs."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        for name, (ranks, words) in LAYOUTS.items():
+        for name, (ranks, arguments) in LAYOUTS.items():
             patch.setenv("TRAINYARD_RUNS", str(folder / name))
-            launch = start_launch(small_data.run(folder, words))
+            launch = start_launch(small_data.run(folder, arguments))
             run_on_ranks(train_launch, ranks, str(launch.directory))
     return folder
 
@@ -45,8 +45,8 @@ def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "runs"
 
 
-def call(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words), env={"COLUMNS": "160"}, catch_exceptions=True)
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "160"}, catch_exceptions=True)
 
 
 def folder_of(runs: Path, layout: str, step: int) -> Path:
@@ -162,8 +162,8 @@ def test_visible_damage_is_named(runs: Path) -> None:
 def test_the_executable_answers_without_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)}
-    for words, code in ((["--help"], 0), (["show", "tr0z-none"], 2), (["list", "tr0z-none"], 2)):
-        command = [CHECKOUT / "tools" / "checkpoint", *words]
+    for arguments, code in ((["--help"], 0), (["show", "tr0z-none"], 2), (["list", "tr0z-none"], 2)):
+        command = [CHECKOUT / "tools" / "checkpoint", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
 

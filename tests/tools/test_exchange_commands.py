@@ -68,8 +68,8 @@ def test_out_and_back_in_bigscience_names(
 
     (tmp_path / "names.yaml").write_text(BIGSCIENCE)
     run = trained.parents[1] / "tr900-tests" / "tr900a-28K-small.yaml"
-    words = (tmp_path / "out", run, "--names", tmp_path / "names.yaml", *GATED)
-    done = call("import-checkpoint", *words, runs=tmp_path / "runs")
+    settings = (tmp_path / "out", run, "--names", tmp_path / "names.yaml", *GATED)
+    done = call("import-checkpoint", *settings, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     assert "from deepspeed universal, step 3, 24 samples, 3 updates in the optimizer" in done.stdout
     back = tmp_path / "runs" / "tr900a-28K-small" / "checkpoints" / "step-0000000003"
@@ -77,7 +77,7 @@ def test_out_and_back_in_bigscience_names(
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
     monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
-    again = verb(import_checkpoint, monkeypatch, capsys)(*words)
+    again = verb(import_checkpoint, monkeypatch, capsys)(*settings)
     assert again.returncode == 2
     assert "has checkpoints already, the newest step-0000000003" in again.stderr
 
@@ -117,7 +117,7 @@ def test_a_large_parameter_is_put_together_in_a_file(
 
 
 @pytest.mark.parametrize(
-    ("verb", "words", "message"),
+    ("verb", "settings", "message"),
     [
         ("import-checkpoint", ("{empty}", "tr0a-4M-stdlb"), "there is no run tr0a-4M-stdlb; nearest: tr0a-4M-stdlib"),
         ("import-checkpoint", ("{empty}", "tr0a-4M-stdlib", "--weight-only", "1"), "weight-only"),
@@ -127,11 +127,11 @@ def test_a_large_parameter_is_put_together_in_a_file(
     ],
 )
 def test_mistakes_are_said_before_torch_is_imported(
-    verb: str, words: tuple[str, ...], message: str, tmp_path: Path
+    verb: str, settings: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "path").mkdir()
-    given = [word.format(empty=tmp_path / "empty") for word in words]
+    given = [word.format(empty=tmp_path / "empty") for word in settings]
     done = call(verb, *given, runs=tmp_path / "runs", without_torch=tmp_path / "path")
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr

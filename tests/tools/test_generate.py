@@ -46,6 +46,6 @@ def test_a_step_that_was_not_saved(tmp_path: Path) -> None:
     assert "has no checkpoint of step 7; it has those of 5, 10" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["--tokens 0", "--temperature -1", "--top-k 0", "--seed -1"])
-def test_numbers_without_sense(tmp_path: Path, words: str) -> None:
-    assert call(tmp_path, "tr9a-1K-none", *words.split()).returncode == 2
+@pytest.mark.parametrize("settings", ["--tokens 0", "--temperature -1", "--top-k 0", "--seed -1"])
+def test_numbers_without_sense(tmp_path: Path, settings: str) -> None:
+    assert call(tmp_path, "tr9a-1K-none", *settings.split()).returncode == 2

@@ -29,18 +29,18 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(app: Any, *words: str) -> Result:
-    return CliRunner().invoke(app, list(words), catch_exceptions=True)
+def call(app: Any, *arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=True)
 
 
-def ask(*words: str) -> Any:
-    done = call(inventory.app, *words, "--json")
+def ask(*arguments: str) -> Any:
+    done = call(inventory.app, *arguments, "--json")
     assert done.exit_code in (0, 1), done.exception
     return json.loads(done.stdout)
 
 
-def refused(app: Any, *words: str) -> str:
-    done = call(app, *words)
+def refused(app: Any, *arguments: str) -> str:
+    done = call(app, *arguments)
     assert isinstance(done.exception, TrainyardError), done.output
     return str(done.exception)
 
@@ -57,8 +57,8 @@ def test_a_newcomer_finds_every_copy_and_pulls_the_weights_of_one_step(tmp_path:
     assert len(copies) == 4
     assert {copy["verified"] is not None for copy in copies if "bucket" in copy["location"]} == {True}
     empty = tmp_path / "empty"
-    words = ["pull", ROTARY, "--from", address, "--steps", "2000", "--weights-only", "--into", str(empty)]
-    done = call(sync_to_hub.app, *words)
+    arguments = ["pull", ROTARY, "--from", address, "--steps", "2000", "--weights-only", "--into", str(empty)]
+    done = call(sync_to_hub.app, *arguments)
     assert done.exit_code == 0, done.output
     folder = empty / ROTARY / "checkpoints" / "weights-0000002000"
     source = tmp_path / "runs" / ROTARY / "checkpoints" / "step-0000002000"
@@ -93,9 +93,9 @@ def test_an_invalid_parent_is_refused_unless_allowed(tmp_path: Path) -> None:
     call(inventory.app, "invalidate", dataset.id[:8], "--because", "a leak")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "step-5-val_ppl-3.0.ckpt").write_bytes(b"1")
-    words = ["adopt", str(tmp_path / "foreign"), "--run", "t5", "--parent", dataset.id[:8]]
-    assert "cannot be a parent: a leak" in refused(inventory.app, *words)
-    assert call(inventory.app, *words, "--allow-invalid").exit_code == 0
+    arguments = ["adopt", str(tmp_path / "foreign"), "--run", "t5", "--parent", dataset.id[:8]]
+    assert "cannot be a parent: a leak" in refused(inventory.app, *arguments)
+    assert call(inventory.app, *arguments, "--allow-invalid").exit_code == 0
     assert ask("show", "t5@5")["ancestors"][0]["id"] == dataset.id
 
 
@@ -186,7 +186,7 @@ def test_a_published_run_says_what_was_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         (["where", "tr6b"], "say which|there is no|nothing is known"),
         (["show", "tr0z-none"], "nothing is known"),
@@ -196,10 +196,10 @@ def test_a_published_run_says_what_was_declared() -> None:
         (["find", "--status", "odd"], "valid or invalid"),
     ],
 )
-def test_wrong_questions(words: list[str], said: str) -> None:
+def test_wrong_questions(arguments: list[str], said: str) -> None:
     import re
 
-    assert re.search(said, refused(inventory.app, *words))
+    assert re.search(said, refused(inventory.app, *arguments))
 
 
 def launch(tmp_path: Path, *events: tuple[str, dict[str, Any]]) -> Path:

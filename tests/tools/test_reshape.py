@@ -100,8 +100,8 @@ def call(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path, call: Call) -> None:
-    words = (f"{trained.name}@3", "--files", "2", "--weights-only", "--output", str(tmp_path / "weights"))
-    done = execute(*words, runs=trained.parent)
+    settings = (f"{trained.name}@3", "--files", "2", "--weights-only", "--output", str(tmp_path / "weights"))
+    done = execute(*settings, runs=trained.parent)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {
         "weights-00000.safetensors", "weights-00001.safetensors", "config.yaml", "manifest.json",
@@ -111,14 +111,14 @@ def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path, call: 
     found = contents(tmp_path / "weights")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
-    again = call(*words)
+    again = call(*settings)
     assert (again.returncode, again.stderr) == (
         2, f"error: {tmp_path / 'weights'} exists; name another folder, or move it away\n",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("settings", "message"),
     [
         (("nowhere",), "there is no run directory"),
         (("{folder}",), "is no checkpoint: it has no manifest.json"),
@@ -129,7 +129,7 @@ def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path, call: 
     ],
 )
 def test_bad_input_leaves_nothing(
-    words: tuple[str, ...], message: str, trained: Path, tmp_path: Path, call: Call
+    settings: tuple[str, ...], message: str, trained: Path, tmp_path: Path, call: Call
 ) -> None:
     places = {"folder": tmp_path / "folder", "trained": trained}
     places["folder"].mkdir()
@@ -139,7 +139,7 @@ def test_bad_input_leaves_nothing(
         content = path.read_bytes()
         path.write_bytes(content[:-4] if kind == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
     before = sorted(tmp_path.iterdir())
-    given = [word.format(**places) for word in words]
+    given = [word.format(**places) for word in settings]
     files = [] if "--files" in given else ["--files", "2"]
     done = call(*given, *files, "--output", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")

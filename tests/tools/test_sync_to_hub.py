@@ -50,25 +50,25 @@ def bucket(places: Path) -> str:
     return f"file://{places}/bucket"
 
 
-def call(*words: str) -> Result:
-    return CliRunner().invoke(sync_to_hub.app, list(words), catch_exceptions=True)
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(sync_to_hub.app, list(arguments), catch_exceptions=True)
 
 
-def sync(*words: str, code: int = 0) -> dict[str, str]:
+def sync(*arguments: str, code: int = 0) -> dict[str, str]:
     """What happened to each artefact, the last word on each."""
-    done = call(*words, "--json")
+    done = call(*arguments, "--json")
     assert done.exit_code == code, (done.output, done.exception)
     return {line["name"]: line["word"] for line in json.loads(done.stdout)}
 
 
-def refused(*words: str) -> str:
-    done = call(*words)
+def refused(*arguments: str) -> str:
+    done = call(*arguments)
     assert isinstance(done.exception, TrainyardError), done.output
     return str(done.exception)
 
 
-def inventory_call(*words: str) -> str:
-    done = CliRunner().invoke(inventory.app, list(words), catch_exceptions=True)
+def inventory_call(*arguments: str) -> str:
+    done = CliRunner().invoke(inventory.app, list(arguments), catch_exceptions=True)
     assert done.exit_code == 0, done.exception
     return done.stdout
 
@@ -110,7 +110,7 @@ def test_a_dry_run_moves_nothing_and_says_what_would_move(run: Path, bucket: str
 
 
 @pytest.mark.parametrize(
-    ("words", "numbers"),
+    ("arguments", "numbers"),
     [
         (["--steps", "200"], [200]),
         (["--steps", "200:300"], [200, 300]),
@@ -123,8 +123,8 @@ def test_a_dry_run_moves_nothing_and_says_what_would_move(run: Path, bucket: str
         (["--pattern", "weights-*"], []),
     ],
 )
-def test_a_part_of_the_checkpoints(run: Path, bucket: str, words: list[str], numbers: list[int]) -> None:
-    assert list(sync(RUN, "--to", bucket, *words)) == [step(number) for number in numbers]
+def test_a_part_of_the_checkpoints(run: Path, bucket: str, arguments: list[str], numbers: list[int]) -> None:
+    assert list(sync(RUN, "--to", bucket, *arguments)) == [step(number) for number in numbers]
     assert there(bucket) == [step(number) for number in numbers]
 
 
@@ -137,9 +137,9 @@ def test_weights_alone(run: Path, bucket: str) -> None:
     assert manifest.parents[0] == read_manifest(run / step(200) / "manifest.json").id
 
 
-@pytest.mark.parametrize("words", [["--weights-only"], ["--all"]])
+@pytest.mark.parametrize("arguments", [["--weights-only"], ["--all"]])
 def test_weights_that_the_run_saved_by_themselves_are_what_is_copied(
-    places: Path, bucket: str, words: list[str]
+    places: Path, bucket: str, arguments: list[str]
 ) -> None:
     """`weights_every_steps` saves a step's weights beside its whole checkpoint: two artefacts, one place."""
     full = make_checkpoint(places / "runs", 300)
@@ -147,9 +147,11 @@ def test_weights_that_the_run_saved_by_themselves_are_what_is_copied(
     facts = {"run": RUN, "step": 300, "content": "weights"}
     own = make_artefact(places / "runs" / RUN / step(300, "weights"), "checkpoint", files, facts)
     assert own.id != full.id
-    if words == ["--all"]:
+    if arguments == ["--all"]:
         write_yaml(places, {"to": bucket, "full_every": 1000, "weights_every": 300})
-    assert sync(RUN, *words, *([] if words == ["--all"] else ["--to", bucket])) == {step(300, "weights"): "sent"}
+    assert sync(RUN, *arguments, *([] if arguments == ["--all"] else ["--to", bucket])) == {
+        step(300, "weights"): "sent"
+    }
     copy = Path(bucket.removeprefix("file://")) / RUN / step(300, "weights") / "manifest.json"
     assert read_manifest(copy).id == own.id
 
@@ -339,13 +341,13 @@ def test_what_goes_to_two_locations_stays_until_it_is_at_both(run: Path, places:
 def test_what_was_marked_invalid_is_refused_by_a_pull_unless_allowed(
     run: Path, places: Path, bucket: str, weights: bool
 ) -> None:
-    words = ["--weights-only"] if weights else []
+    arguments = ["--weights-only"] if weights else []
     name = step(200, "weights" if weights else "step")
-    sync(RUN, "--to", bucket, *words)
+    sync(RUN, "--to", bucket, *arguments)
     inventory_call("invalidate", f"{RUN}@200", "--because", "the test set leaked")
-    assert sync(RUN, "--to", bucket, "--dry-run", *words)[name] == "status would be renewed"
-    assert sync(RUN, "--to", bucket, *words)[name] == "status renewed"
-    pull = ["pull", RUN, "--from", bucket, "--steps", "200:300", "--into", str(places / "back"), *words]
+    assert sync(RUN, "--to", bucket, "--dry-run", *arguments)[name] == "status would be renewed"
+    assert sync(RUN, "--to", bucket, *arguments)[name] == "status renewed"
+    pull = ["pull", RUN, "--from", bucket, "--steps", "200:300", "--into", str(places / "back"), *arguments]
     done = call(*pull)
     assert done.exit_code == 1
     assert "the test set leaked. Pull another one, or this one with --allow-invalid" in done.stderr
@@ -355,7 +357,7 @@ def test_what_was_marked_invalid_is_refused_by_a_pull_unless_allowed(
     back = places / "back" / RUN / name / "manifest.json"
     assert read_manifest(back).status.reason == "the test set leaked"
     inventory_call("revalidate", f"{RUN}@200")
-    sync(RUN, "--to", bucket, *words)
+    sync(RUN, "--to", bucket, *arguments)
     assert call(*pull).exit_code == 0
 
 
@@ -414,8 +416,8 @@ def test_a_damaged_checkpoint_does_not_hold_up_the_others(run: Path, bucket: str
 
 def test_a_dry_pull_fetches_nothing(run: Path, places: Path, bucket: str) -> None:
     sync(RUN, "--to", bucket)
-    words = ["pull", RUN, "--from", bucket, "--dry-run", "--steps", "300:", "--into", str(places / "back")]
-    assert sync(*words) == dict.fromkeys([step(300), step(400)], "would be fetched")
+    arguments = ["pull", RUN, "--from", bucket, "--dry-run", "--steps", "300:", "--into", str(places / "back")]
+    assert sync(*arguments) == dict.fromkeys([step(300), step(400)], "would be fetched")
     assert not (places / "back").exists()
 
 
@@ -433,7 +435,7 @@ TO = ["--to", "file:///nowhere"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         ([RUN, *TO, "--bandwidth", "fast"], "--bandwidth fast: give a size such as 500k, 50M or 2G"),
         ([RUN, *TO, "--bandwidth", "0"], "--bandwidth 0: give a size"),
@@ -453,9 +455,9 @@ TO = ["--to", "file:///nowhere"]
         (["pull", RUN, "--from", "file:///nowhere"], "holds nothing of what was asked for; it is empty, or does not"),
     ],
 )
-def test_what_is_refused(run: Path, places: Path, words: list[str], said: str) -> None:
+def test_what_is_refused(run: Path, places: Path, arguments: list[str], said: str) -> None:
     make_checkpoint(places / "runs", 100, run=OTHER)
-    assert said in refused(*words)
+    assert said in refused(*arguments)
 
 
 def test_a_run_is_pulled_by_its_full_name_and_the_location_says_what_it_holds(run: Path, bucket: str) -> None:
@@ -464,9 +466,9 @@ def test_a_run_is_pulled_by_its_full_name_and_the_location_says_what_it_holds(ru
     assert f"it holds {step(100)}, " in refused("pull", RUN, "--from", bucket, "--steps", "5")
 
 
-@pytest.mark.parametrize("words", [["--parallel", "0"], ["--tries", "0"], ["--every", "0"], ["--watch", "-1"]])
-def test_numbers_without_sense(run: Path, words: list[str]) -> None:
-    assert call(RUN, *TO, *words).exit_code == 2
+@pytest.mark.parametrize("arguments", [["--parallel", "0"], ["--tries", "0"], ["--every", "0"], ["--watch", "-1"]])
+def test_numbers_without_sense(run: Path, arguments: list[str]) -> None:
+    assert call(RUN, *TO, *arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("prepare", [lambda runs: None, lambda runs: (runs / OTHER).mkdir(parents=True)])

@@ -44,16 +44,16 @@ def test_both_sides_train_the_same(small_data: SmallData, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("trainyard-benchmark-*")), "the temporary run directory was left behind"
 
 
-@pytest.mark.parametrize(("ranks", "words"), [(1, ["--parallel.zero_stage=0"]), (2, ["--parallel.tensor=2"])])
+@pytest.mark.parametrize(("ranks", "settings"), [(1, ["--parallel.zero_stage=0"]), (2, ["--parallel.tensor=2"])])
 def test_a_profile_says_where_the_time_goes(
-    ranks: int, words: list[str], small_data: SmallData, tmp_path: Path
+    ranks: int, settings: list[str], small_data: SmallData, tmp_path: Path
 ) -> None:
     trace, record = tmp_path / "traces" / "small.json", tmp_path / "record.jsonl"
     length = ["--peer", "loop", "--alternations", "3", "--warmup", "2", "--threads", "2"]
     # a profile that the run asks for itself is left out: it would be in what is measured
     own = ["--profile.steps=1", "--profile.after_step=3"]
     done = bench(
-        yaml_of(small_data, tmp_path), *length, "--profile", str(trace), "--record", str(record), *words, *own,
+        yaml_of(small_data, tmp_path), *length, "--profile", str(trace), "--record", str(record), *settings, *own,
         temporary=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -78,7 +78,7 @@ def test_a_profile_says_where_the_time_goes(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("settings", "said"),
     [
         (["tr900z-1M-nothing"], "there is no run tr900z-1M-nothing"),
         (["RUN", "--peer", "megatron"], "megatron"),
@@ -93,11 +93,11 @@ def test_a_profile_says_where_the_time_goes(
     ],
 )
 def test_bad_input(
-    small_data: SmallData, tmp_path: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch,
+    small_data: SmallData, tmp_path: Path, settings: list[str], said: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    words = [yaml_of(small_data, tmp_path) if word == "RUN" else word for word in words]
-    done = verb(tflops, monkeypatch, capsys)("bench", *words)
+    settings = [yaml_of(small_data, tmp_path) if word == "RUN" else word for word in settings]
+    done = verb(tflops, monkeypatch, capsys)("bench", *settings)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr

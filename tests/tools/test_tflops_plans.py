@@ -16,8 +16,8 @@ from tools.commands.tflops.speeds import machines_of, measured_layouts
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def tflops(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words), catch_exceptions=True)
+def tflops(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=True)
 
 
 def test_an_estimate_for_programs() -> None:
@@ -36,7 +36,7 @@ def test_overrides_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         (["estimate", "tr20a-125M-baseline", "--gpu", "RTX"], "no figures for a GPU RTX"),
         (["estimate", "tr11-176B-ml", "--nodes", "6", "--gpus-per-node", "7"], "nearest number of processes: 48"),
@@ -48,8 +48,8 @@ def test_overrides_count() -> None:
         (["draw", "--record", "/dev/null"], "nothing is measured"),
     ],
 )
-def test_bad_input(words: list[str], said: str) -> None:
-    done = tflops(*words)
+def test_bad_input(arguments: list[str], said: str) -> None:
+    done = tflops(*arguments)
     assert isinstance(done.exception, TrainyardError)
     assert said in str(done.exception)
 

@@ -123,11 +123,11 @@ def test_verification_names_what_differs(tmp_path: Path, artefact: Manifest) -> 
 
 def test_the_revision_says_whether_there_were_changes(tmp_path: Path) -> None:
     assert manifest_module._revision(tmp_path) is None
-    for words in (
+    for arguments in (
         ["init", "-q"],
         ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "c"],
     ):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
     clean = manifest_module._revision(tmp_path)
     assert clean is not None and len(clean) == 40
     (tmp_path / "new").touch()

@@ -148,9 +148,9 @@ PEERS = {
 def test_the_peer_trains_the_same(small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
     launches = {}
-    for number, (name, words) in enumerate(PEERS.items()):
+    for number, (name, arguments) in enumerate(PEERS.items()):
         config = small_data.run(
-            tmp_path, [*words, "--parallel.zero_stage=0"], name=f"tr900{'abcdef'[number]}-28K-small"
+            tmp_path, [*arguments, "--parallel.zero_stage=0"], name=f"tr900{'abcdef'[number]}-28K-small"
         )
         launches[name] = str(start_launch(config).directory)
     for name, (ours, peer) in run_on_ranks(both_losses, 1, launches)[0].items():

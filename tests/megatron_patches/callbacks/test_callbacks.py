@@ -82,9 +82,9 @@ def test_a_kind_that_nobody_knows_is_passed_over(tmp_path: Path, small_data: Sma
     assert [event.facts for event in read_events(tmp_path / "events")] == [{"text": "before the start"}]
 
 
-def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Launch:
+def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Launch:
     monkeypatch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
-    launch = start_launch(small_data.run(folder, words))
+    launch = start_launch(small_data.run(folder, arguments))
     run_on_ranks(train_launch, 1, str(launch.directory), {"WANDB_SILENT": "true"})
     return launch
 
@@ -123,9 +123,9 @@ def test_weights_and_biases_is_offline_and_keeps_one_id(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
-    words = overrides(training__steps=5, schedule__decay_end=5, logging__wandb="{project: tests}")
-    launch = train(small_data, tmp_path, monkeypatch, *words)
-    train(small_data, tmp_path, monkeypatch, *words[1:], "--training.steps=8")
+    arguments = overrides(training__steps=5, schedule__decay_end=5, logging__wandb="{project: tests}")
+    launch = train(small_data, tmp_path, monkeypatch, *arguments)
+    train(small_data, tmp_path, monkeypatch, *arguments[1:], "--training.steps=8")
     identity = read_manifest(launch.run.manifest).facts["wandb_id"]
     folders = sorted(path.name for path in (launch.run.path / "wandb").glob("offline-run-*"))
     assert len(folders) == 2 and all(name.endswith(f"-{identity}") for name in folders)

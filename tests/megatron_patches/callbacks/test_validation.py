@@ -65,11 +65,11 @@ def trained(
     request: pytest.FixtureRequest, small_data: SmallData, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Launch, list[dict[str, Any]]]:
     """The launch, and what each rank measured behind it."""
-    ranks, words = LAYOUTS[request.param]
+    ranks, arguments = LAYOUTS[request.param]
     folder = tmp_path_factory.mktemp("validation")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
-        launch = start_launch(small_data.run(folder, [*words, *UNTIL_4]))
+        launch = start_launch(small_data.run(folder, [*arguments, *UNTIL_4]))
         return launch, run_on_ranks(train_and_measure, ranks, str(launch.directory))
 
 

@@ -105,8 +105,10 @@ def moves(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory):  # t
     folder = tmp_path_factory.mktemp("moves")
 
     def configs(name: str) -> dict[str, RunConfig]:
-        _, words = LAYOUTS[name]
-        return {model: small_data.run(folder / name, [*BATCH, *switches, *words]) for model, switches in MODELS.items()}
+        _, arguments = LAYOUTS[name]
+        return {
+            model: small_data.run(folder / name, [*BATCH, *switches, *arguments]) for model, switches in MODELS.items()
+        }
 
     @cache
     def saved(name: str) -> dict[str, Steps]:

@@ -22,8 +22,8 @@ OF_0_1_0: dict[str, Any] = {
 }  # fmt: skip
 
 
-def run(tmp_path: Path, *words: str) -> RunConfig:
-    return load_run(write_run(tmp_path / "run.yaml"), words)
+def run(tmp_path: Path, *arguments: str) -> RunConfig:
+    return load_run(write_run(tmp_path / "run.yaml"), arguments)
 
 
 def found(saved: dict[str, Any], config: RunConfig) -> list[str]:
@@ -35,7 +35,7 @@ def test_a_key_that_did_not_exist_had_its_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "phrase"),
+    ("arguments", "phrase"),
     [
         ("--model.embedding_norm=true", "model.embedding_norm is false in the checkpoint and true now"),
         ("--objective.name=prefix_lm", "objective.name is causal in the checkpoint and prefix_lm now"),
@@ -46,13 +46,13 @@ def test_a_key_that_did_not_exist_had_its_default(tmp_path: Path) -> None:
         ("--optimizer.beta2=0.9", "optimizer.beta2 is 0.98 in the checkpoint and 0.9 now"),
     ],
 )
-def test_another_setting_is_another_run(tmp_path: Path, words: str, phrase: str) -> None:
-    assert phrase in "; ".join(found(OF_0_1_0, run(tmp_path, words)))
+def test_another_setting_is_another_run(tmp_path: Path, arguments: str, phrase: str) -> None:
+    assert phrase in "; ".join(found(OF_0_1_0, run(tmp_path, arguments)))
 
 
-@pytest.mark.parametrize("words", ["--training.steps=9", "--parallel.tensor=2", "--training.recomputation=full"])
-def test_length_layout_and_memory_may_change(tmp_path: Path, words: str) -> None:
-    assert found(OF_0_1_0, run(tmp_path, words)) == []
+@pytest.mark.parametrize("arguments", ["--training.steps=9", "--parallel.tensor=2", "--training.recomputation=full"])
+def test_length_layout_and_memory_may_change(tmp_path: Path, arguments: str) -> None:
+    assert found(OF_0_1_0, run(tmp_path, arguments)) == []
 
 
 def test_the_order_of_patterns_is_part_of_their_meaning(tmp_path: Path) -> None:

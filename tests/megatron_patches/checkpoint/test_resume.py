@@ -90,8 +90,8 @@ def losses(run: RunFolder) -> dict[int, float]:
 def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(
     layout: str, precision: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranks, words = LAYOUTS[layout]
-    config = small_data.run(tmp_path, [*words, *PRECISIONS[precision]])
+    ranks, arguments = LAYOUTS[layout]
+    config = small_data.run(tmp_path, [*arguments, *PRECISIONS[precision]])
     whole = train_to_end(config, ranks, tmp_path / "whole", monkeypatch)
 
     stopped = launch(config, tmp_path / "stopped", monkeypatch)
@@ -118,13 +118,13 @@ def test_another_layout_continues_with_the_same_samples(
 ) -> None:
     """Masters and moments arrive whole: under bf16 a master rounded on the way would show in the losses."""
     precise, layouts = overrides(training__precision=precision), LAYOUTS | MORE_LAYOUTS
-    ranks, words = layouts[first]
-    small = small_data.run(tmp_path, [*precise, *words])
+    ranks, arguments = layouts[first]
+    small = small_data.run(tmp_path, [*precise, *arguments])
     whole = train_to_end(small, ranks, tmp_path / "whole", monkeypatch)
     started = launch(small, tmp_path / "moved", monkeypatch)
     run_on_ranks(train_and_signal, ranks, str(started.directory), 4, signal.SIGTERM, 0)
-    ranks, words = layouts[then]
-    moved = train_to_end(small_data.run(tmp_path, [*precise, *words]), ranks, tmp_path / "moved", monkeypatch)
+    ranks, arguments = layouts[then]
+    moved = train_to_end(small_data.run(tmp_path, [*precise, *arguments]), ranks, tmp_path / "moved", monkeypatch)
 
     expected, found = losses(whole), losses(moved)
     tolerance = 1e-5 if precision == "fp32" else 2e-3

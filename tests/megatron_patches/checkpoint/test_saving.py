@@ -25,10 +25,10 @@ from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
 
 
-def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str, how=train_launch,
+def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, how=train_launch,
           ranks: int = 1) -> RunFolder:  # type: ignore[no-untyped-def]  # fmt: skip
     monkeypatch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
-    launch = start_launch(small_data.run(folder, words))
+    launch = start_launch(small_data.run(folder, arguments))
     run_on_ranks(how, ranks, str(launch.directory))
     return launch.run
 
@@ -65,9 +65,9 @@ def test_a_slow_save_holds_the_state_of_its_own_step(
     zero: int, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training goes on over the same tensors while they are written."""
-    words = [*EACH_STEP, *overrides(parallel__zero_stage=zero, training__steps=5)]
-    slow = train(small_data, tmp_path / "slow", monkeypatch, *words, how=train_with_slow_files, ranks=2)
-    plain = train(small_data, tmp_path / "plain", monkeypatch, *words, "--checkpoint.asynchronous=false", ranks=2)
+    arguments = [*EACH_STEP, *overrides(parallel__zero_stage=zero, training__steps=5)]
+    slow = train(small_data, tmp_path / "slow", monkeypatch, *arguments, how=train_with_slow_files, ranks=2)
+    plain = train(small_data, tmp_path / "plain", monkeypatch, *arguments, "--checkpoint.asynchronous=false", ranks=2)
     folders = list_checkpoints(slow.checkpoints)
     assert [folder.name for folder in folders] == [folder.name for folder in list_checkpoints(plain.checkpoints)]
     assert len(folders) == 5
@@ -78,10 +78,10 @@ def test_a_slow_save_holds_the_state_of_its_own_step(
 def test_a_save_waits_for_the_one_before_and_an_ephemeral_one_is_left_out(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = overrides(
+    arguments = overrides(
         training__steps=6, checkpoint__every_steps=3, checkpoint__ephemeral_every_steps=1, evaluation="null"
     )
-    run = train(small_data, tmp_path, monkeypatch, *words, how=train_with_slow_files)
+    run = train(small_data, tmp_path, monkeypatch, *arguments, how=train_with_slow_files)
     assert [event.facts["step"] for event in saves(run)][-2:] == [3, 6]
     assert any(text.startswith("no ephemeral checkpoint of step 2: another") for text in messages(run))
     third = next(event.facts for event in saves(run) if event.facts["step"] == 3)
@@ -110,8 +110,8 @@ def train_and_ask(launch_directory: str) -> None:
 def test_a_checkpoint_on_request_is_pinned_with_its_reason(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = overrides(checkpoint__every_steps=8, checkpoint__keep_last=1)
-    run = train(small_data, tmp_path, monkeypatch, *words, how=train_and_ask, ranks=2)
+    arguments = overrides(checkpoint__every_steps=8, checkpoint__keep_last=1)
+    run = train(small_data, tmp_path, monkeypatch, *arguments, how=train_and_ask, ranks=2)
     assert [event.facts["step"] for event in saves(run)] == [4, 8]
     mark = pin_of(run.checkpoints / "step-0000000004")
     assert mark is not None and mark.reason == "asked for: before the power cut"
@@ -142,8 +142,8 @@ def test_a_save_begun_before_it_was_asked_for_is_no_answer(tmp_path: Path) -> No
 def test_old_ones_go_only_after_the_new_one_was_read_back(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2, parallel__zero_stage=1)
-    run = train(small_data, tmp_path, monkeypatch, *words, ranks=2)
+    arguments = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2, parallel__zero_stage=1)
+    run = train(small_data, tmp_path, monkeypatch, *arguments, ranks=2)
     assert [folder.name for folder in list_checkpoints(run.checkpoints)] == ["step-0000000008", "step-0000000006"]
     assert [event.facts["removed"] for event in saves(run)] == [[], [], ["step-0000000002"], ["step-0000000004"]]
     assert is_verified(run.checkpoints / "step-0000000008")
@@ -168,12 +168,12 @@ def train_on_a_disk_that_lies(launch_directory: str) -> None:
 def test_a_disk_that_lies_costs_no_older_checkpoint(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2)
+    arguments = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2)
     with pytest.raises(RankFailed, match="step-0000000006 is not what was just written"):
-        train(small_data, tmp_path, monkeypatch, *words, how=train_on_a_disk_that_lies)
+        train(small_data, tmp_path, monkeypatch, *arguments, how=train_on_a_disk_that_lies)
     run = RunFolder(tmp_path / "runs" / "tr900a-28K-small")
     assert [folder.name for folder in list_checkpoints(run.checkpoints)][1:] == ["step-0000000004", "step-0000000002"]
-    train(small_data, tmp_path, monkeypatch, *words)
+    train(small_data, tmp_path, monkeypatch, *arguments)
     assert any("skipping damaged step-0000000006" in text for text in messages(run))
 
 
@@ -181,8 +181,8 @@ def test_a_damaged_one_takes_no_good_ones_place(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 2, 4 and 6 two stay; 6 is damaged, 4 is resumed, and 5 is the second good one beside it."""
-    words = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2, training__steps=6, schedule__decay_end=6)
-    run = train(small_data, tmp_path, monkeypatch, *words)
+    arguments = overrides(checkpoint__every_steps=2, checkpoint__keep_last=2, training__steps=6, schedule__decay_end=6)
+    run = train(small_data, tmp_path, monkeypatch, *arguments)
     newest, older = list_checkpoints(run.checkpoints)
     path = newest / "optimizer-00000.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -197,9 +197,9 @@ def test_a_damaged_one_takes_no_good_ones_place(
 def test_weights_alone_are_a_checkpoint_that_nothing_resumes_from(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = overrides(training__steps=4, checkpoint__every_steps=4, checkpoint__weights_every_steps=2,
+    arguments = overrides(training__steps=4, checkpoint__every_steps=4, checkpoint__weights_every_steps=2,
                       checkpoint__keep_last=1)  # fmt: skip
-    run = train(small_data, tmp_path, monkeypatch, *words)
+    run = train(small_data, tmp_path, monkeypatch, *arguments)
     names = sorted(path.name for path in run.checkpoints.iterdir())
     assert names == ["step-0000000004", "weights-0000000002", "weights-0000000004"]
     manifest = read_manifest(run.checkpoints / "weights-0000000004" / "manifest.json")
@@ -214,11 +214,11 @@ def test_weights_alone_are_a_checkpoint_that_nothing_resumes_from(
 def test_a_spike_pins_the_checkpoints_around_it(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = overrides(
+    arguments = overrides(
         training__steps=30, checkpoint__every_steps=2, checkpoint__keep_last=1, checkpoint__pin_spikes_above=1.5,
         evaluation="null", training__seed=1,
     )  # fmt: skip
-    run = train(small_data, tmp_path, monkeypatch, *words, how=train_with_a_spike)
+    run = train(small_data, tmp_path, monkeypatch, *arguments, how=train_with_a_spike)
     pinned = {folder.name: pin_of(folder) for folder in list_checkpoints(run.checkpoints) if pin_of(folder)}
     assert sorted(pinned) == ["step-0000000024", "step-0000000026"]
     assert all(re.match(r"spike at step 25: loss [\d.]+, median of the steps before", mark.reason)  # type: ignore[union-attr]
@@ -272,13 +272,13 @@ OPTIMIZERS = {
 def test_the_size_is_known_before(
     optimizer: str, precision: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*overrides(training__steps=2, training__precision=precision, checkpoint__every_steps=2, evaluation="null",
-                        schedule__warmup=0), *OPTIMIZERS[optimizer]]  # fmt: skip
-    run = train(small_data, tmp_path, monkeypatch, *words)
+    short = overrides(training__steps=2, checkpoint__every_steps=2, evaluation="null", schedule__warmup=0)
+    arguments = [*short, *overrides(training__precision=precision), *OPTIMIZERS[optimizer]]
+    run = train(small_data, tmp_path, monkeypatch, *arguments)
     found: dict[bool, int] = {True: 0, False: 0}
     for (_, kind), values in whole_tensors(run.checkpoints / "step-0000000002").items():
         found[kind == "weight"] += values.nbytes
-    size = checkpoint_size(small_data.run(tmp_path, words))
+    size = checkpoint_size(small_data.run(tmp_path, arguments))
     assert (size.weights, size.optimizer) == (found[True], found[False])
 
 

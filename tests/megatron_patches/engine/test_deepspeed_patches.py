@@ -52,8 +52,8 @@ def test_tied_gradients_of_bf16_are_where_deepspeed_sums_them(
     small_data: SmallData, tmp_path: Path, patched: bool
 ) -> None:
     """Left to itself ZeRO 1 moves them to `grad_accum`, and the sum over stages is left out without a word."""
-    words = overrides(parallel__pipeline=2, parallel__zero_stage=1, training__precision="bf16")
-    found = run_on_ranks(tied_gradient_norms, 4, small_data.run(tmp_path, words), patched)
+    arguments = overrides(parallel__pipeline=2, parallel__zero_stage=1, training__precision="bf16")
+    found = run_on_ranks(tied_gradient_norms, 4, small_data.run(tmp_path, arguments), patched)
     first, last = found[0], found[2]  # the same data on the first and the last stage
     assert (first == pytest.approx(last, rel=1e-6)) == patched
 
@@ -99,7 +99,7 @@ def _train(config: RunConfig, way) -> tuple[list[tuple[float, float]], list[floa
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         overrides(training__precision="fp32", training__micro_batch_size=4),
         overrides(training__precision="bf16", training__micro_batch_size=2),
@@ -108,9 +108,9 @@ def _train(config: RunConfig, way) -> tuple[list[tuple[float, float]], list[floa
     ids=["fp32", "bf16, accumulation", "biases alone"],
 )
 def test_flat_gradients_change_no_result_and_save_the_copies(
-    small_data: SmallData, tmp_path: Path, words: list[str]
+    small_data: SmallData, tmp_path: Path, arguments: list[str]
 ) -> None:
-    config = small_data.run(tmp_path, [*overrides(parallel__zero_stage=1), *words])
+    config = small_data.run(tmp_path, [*overrides(parallel__zero_stage=1), *arguments])
     theirs = run_on_ranks(train_with, 2, config, "DeepSpeed's")[0]
     for way in ("all-reduced", "scattered", "early"):
         ours = run_on_ranks(train_with, 2, config, way)[0]
@@ -159,8 +159,8 @@ def deepspeed_clip_and_true_norm(config: RunConfig) -> tuple[float, float]:
 
 def test_deepspeeds_norm_of_a_pipeline_is_not_the_models(small_data: SmallData, tmp_path: Path) -> None:
     """Why the norm is ours (deepspeed_engine.py), and why the schedule must end before DeepSpeed's step."""
-    words = overrides(parallel__pipeline=2, parallel__zero_stage=0)
-    theirs, ours = run_on_ranks(deepspeed_clip_and_true_norm, 2, small_data.run(tmp_path, words))[0]
+    arguments = overrides(parallel__pipeline=2, parallel__zero_stage=0)
+    theirs, ours = run_on_ranks(deepspeed_clip_and_true_norm, 2, small_data.run(tmp_path, arguments))[0]
     single = run_on_ranks(deepspeed_clip_and_true_norm, 1, small_data.run(tmp_path, overrides(parallel__zero_stage=0)))
     assert ours == pytest.approx(single[0][1], rel=1e-5)
     assert theirs != pytest.approx(ours, rel=0.01), "DeepSpeed's clip is right now: it could be used"

@@ -34,18 +34,18 @@ def counted_elements(config: RunConfig) -> tuple[list[tuple[str, int, int, tuple
     return counted, sum(each.elements for each in fragments), copies
 
 
-@pytest.mark.parametrize("words", [[], BIAS_ONLY], ids=["all", "biases"])
+@pytest.mark.parametrize("arguments", [[], BIAS_ONLY], ids=["all", "biases"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_trained_element_is_counted_on_one_rank_of_its_stage(
-    layout: str, words: list[str], small_data: SmallData, tmp_path: Path
+    layout: str, arguments: list[str], small_data: SmallData, tmp_path: Path
 ) -> None:
 
     ranks, layout_words = LAYOUTS[layout]
-    config = small_data.run(tmp_path, [*layout_words, *words])
+    config = small_data.run(tmp_path, [*layout_words, *arguments])
     found = run_on_ranks(counted_elements, ranks, config)
     table = config.parameters
-    expected = {row.name: row.elements for row in table if not words or row.name.endswith(".bias")}
-    if "PP" in layout and not words:
+    expected = {row.name: row.elements for row in table if not arguments or row.name.endswith(".bias")}
+    if "PP" in layout and not arguments:
         expected["embedding.tokens.table.weight"] *= 2  # tied: each stage has its own
     stretches = [stretch for counted, _, _ in found for stretch in counted]
     assert len(set(stretches)) == len(stretches) or "PP" in layout
@@ -87,9 +87,9 @@ def weights_before_and_after(config: RunConfig) -> dict[str, tuple[float, float]
 
 @pytest.mark.parametrize("layout", ["one", "PP2 DP2 ZeRO-1", "DP3 ZeRO-3"])
 def test_frozen_parameters_stay_and_are_saved(layout: str, small_data: SmallData, tmp_path: Path) -> None:
-    ranks, words = LAYOUTS[layout]
+    ranks, arguments = LAYOUTS[layout]
     changed = set()
-    for found in run_on_ranks(weights_before_and_after, ranks, small_data.run(tmp_path, [*words, *BIAS_ONLY])):
+    for found in run_on_ranks(weights_before_and_after, ranks, small_data.run(tmp_path, [*arguments, *BIAS_ONLY])):
         for name, (before, after) in found.items():
             if before != after:
                 changed.add(name.split("@")[0])
@@ -102,9 +102,9 @@ def test_frozen_parameters_are_no_part_of_the_norm_on_any_layout(
     layout: str, small_data: SmallData, tmp_path: Path
 ) -> None:
     frozen = ['--training.frozen=["embedding.*", "*.attention.*"]', *overrides(training__global_batch_size=12)]
-    ranks, words = LAYOUTS[layout]
+    ranks, arguments = LAYOUTS[layout]
     expected = run_on_ranks(record_steps, 1, small_data.run(tmp_path, [*LAYOUTS["one"][1], *frozen]), 6)[0]
-    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*words, *frozen]), 6):
+    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*arguments, *frozen]), 6):
         for ours, theirs in zip(found, expected, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-5)
     whole = run_on_ranks(record_steps, 1, small_data.run(tmp_path, LAYOUTS["one"][1]), 1)[0]
@@ -116,8 +116,8 @@ def test_fp16_scales_the_loss_and_nothing_else(layout: str, small_data: SmallDat
     """On a CPU a run is refused, but its parts work: losses and norms are those of fp32, to 11 bits."""
     batch = overrides(training__global_batch_size=12)
     exact = run_on_ranks(record_steps, 1, small_data.run(tmp_path, [*LAYOUTS["one"][1], *batch]), 8)[0]
-    ranks, words = LAYOUTS[layout]
-    half = [*words, *batch, *overrides(training__precision="fp16")]
+    ranks, arguments = LAYOUTS[layout]
+    half = [*arguments, *batch, *overrides(training__precision="fp16")]
     for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, half), 8):
         for ours, theirs in zip(found, exact, strict=True):
             assert ours == pytest.approx(theirs, rel=2e-2)
@@ -143,9 +143,9 @@ def overflowing_steps(config: RunConfig) -> tuple[list[float], list[bool]]:
 def test_a_step_that_overflows_halves_the_scale_and_changes_nothing(
     layout: str, small_data: SmallData, tmp_path: Path
 ) -> None:
-    ranks, words = LAYOUTS[layout]
+    ranks, arguments = LAYOUTS[layout]
     too_large = "--training.loss_scale={initial: 16777216.0, hysteresis: 1}"
-    config = small_data.run(tmp_path, [*words, *overrides(training__precision="fp16"), too_large])
+    config = small_data.run(tmp_path, [*arguments, *overrides(training__precision="fp16"), too_large])
     for scales, changed in run_on_ranks(overflowing_steps, ranks, config):
         assert scales[0] == 2**23 and changed[0] is False
 
@@ -160,13 +160,13 @@ def test_zero_3_gathers_matrices_that_it_does_not_keep(
         model__hidden_size=512, model__ffn_size=512, model__layers=2, training__global_batch_size=4,
         training__recomputation=recomputation,
     )  # fmt: skip
-    words = [*ARCHITECTURES[architecture], *OPTIMIZERS["sgd"], *large]
-    expected = run_on_ranks(record_steps, 1, small_data.run(tmp_path, [*words, *LAYOUTS["one"][1]]), 4)[0]
+    arguments = [*ARCHITECTURES[architecture], *OPTIMIZERS["sgd"], *large]
+    expected = run_on_ranks(record_steps, 1, small_data.run(tmp_path, [*arguments, *LAYOUTS["one"][1]]), 4)[0]
     for ranks, layout in (
         (2, overrides(parallel__zero_stage=3)),
         (2, overrides(parallel__tensor=2, parallel__zero_stage=3)),
     ):
-        for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*words, *layout]), 4):
+        for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*arguments, *layout]), 4):
             for ours, theirs in zip(found, expected, strict=True):
                 assert ours == pytest.approx(theirs, rel=1e-5)
 
@@ -192,6 +192,6 @@ def losses_around_a_restore(config: RunConfig) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_that_are_written_back_are_seen(layout: str, small_data: SmallData, tmp_path: Path) -> None:
-    ranks, words = LAYOUTS[layout]
-    for before, after, restored in run_on_ranks(losses_around_a_restore, ranks, small_data.run(tmp_path, words)):
+    ranks, arguments = LAYOUTS[layout]
+    for before, after, restored in run_on_ranks(losses_around_a_restore, ranks, small_data.run(tmp_path, arguments)):
         assert restored == before != after

@@ -29,8 +29,8 @@ def fp16(scale: str) -> list[str]:
 def test_losses_and_norms_are_those_of_fp32(layout: str, small_data: SmallData, tmp_path: Path) -> None:
     """The scale leaves loss and norm: both are of the unscaled loss."""
     exact = run_on_ranks(record_steps, 1, small_data.run(tmp_path), STEPS)[0]
-    ranks, words = LAYOUTS[layout]
-    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*words, *fp16("{}")]), STEPS):
+    ranks, arguments = LAYOUTS[layout]
+    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*arguments, *fp16("{}")]), STEPS):
         assert relative(found, exact) < 1e-2 and found != exact
 
 
@@ -49,8 +49,8 @@ def weight_of_a_step(config: RunConfig) -> float:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_scale_is_of_a_ranks_own_mean(layout: str, small_data: SmallData, tmp_path: Path) -> None:
     """As in Megatron: on any number of data-parallel ranks the fp16 gradients of a rank are of one size."""
-    ranks, words = LAYOUTS[layout]
-    config = small_data.run(tmp_path, [*words, *fp16("{initial: 4096}")])
+    ranks, arguments = LAYOUTS[layout]
+    config = small_data.run(tmp_path, [*arguments, *fp16("{initial: 4096}")])
     for found in run_on_ranks(weight_of_a_step, ranks, config):
         assert found == pytest.approx(4096, rel=1e-5)
 
@@ -72,9 +72,11 @@ def scales_and_losses(config: RunConfig, steps: int) -> list[tuple[float, float]
 
 def test_an_overflow_leaves_the_update_out_and_lowers_the_scale(small_data: SmallData, tmp_path: Path) -> None:
     """2^40 is far beyond what fp16 holds: the scale is halved until a step counts, and only then the loss falls."""
-    words = fp16("{initial: 1099511627776, hysteresis: 1, window: 1000}")
+    arguments = fp16("{initial: 1099511627776, hysteresis: 1, window: 1000}")
     same = overrides(data__max_epochs=100)
-    found = run_on_ranks(scales_and_losses, 1, small_data.run(tmp_path, [*words, *same, "--training.steps=40"]), 40)[0]
+    found = run_on_ranks(
+        scales_and_losses, 1, small_data.run(tmp_path, [*arguments, *same, "--training.steps=40"]), 40
+    )[0]
     halvings = [2.0 ** (39 - number) for number in range(40)]
     overflows = sum(scale == halved for (scale, _), halved in zip(found, halvings, strict=True))
     assert 10 < overflows < 36 and found[-1][0] == halvings[overflows - 1], "halved at each, then kept"
@@ -83,8 +85,8 @@ def test_an_overflow_leaves_the_update_out_and_lowers_the_scale(small_data: Smal
 
 
 def test_the_scale_is_saved(small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [*LAYOUTS["DP2 ZeRO-1"][1], *fp16("{initial: 1024, window: 2}")]
-    config = small_data.run(tmp_path, words)
+    arguments = [*LAYOUTS["DP2 ZeRO-1"][1], *fp16("{initial: 1024, window: 2}")]
+    config = small_data.run(tmp_path, arguments)
     whole = train_to_end(config, 2, tmp_path / "whole", monkeypatch)
     stopped = launch(config, tmp_path / "stopped", monkeypatch)
     run_on_ranks(train_and_signal, 2, str(stopped.directory), 4, signal.SIGUSR1, 1)
@@ -116,8 +118,8 @@ def counters_taken_over(config: RunConfig) -> list[dict[str, float]]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_counters_are_taken_over(layout: str, small_data: SmallData, tmp_path: Path) -> None:
     """A checkpoint of another precision has none of the scale's: it then starts as a new one."""
-    ranks, words = LAYOUTS[layout]
-    config = small_data.run(tmp_path, [*words, *fp16("{initial: 1024, window: 2, hysteresis: 3}")])
+    ranks, arguments = LAYOUTS[layout]
+    config = small_data.run(tmp_path, [*arguments, *fp16("{initial: 1024, window: 2, hysteresis: 3}")])
     for first, second, third in run_on_ranks(counters_taken_over, ranks, config):
         assert first == {"optimizer_steps": 3, "scale": 2048.0, "clean_steps": 1, "hysteresis_left": 3}
         assert second == first

@@ -91,11 +91,11 @@ def single_process(small_data: SmallData, tmp_path_factory: pytest.TempPathFacto
     return reference
 
 
-def matrix(small_data: SmallData, folder: Path, ranks: int, words: list[str]) -> list[dict[tuple[str, str], Steps]]:
+def matrix(small_data: SmallData, folder: Path, ranks: int, arguments: list[str]) -> list[dict[tuple[str, str], Steps]]:
     """Steps of every architecture with every optimizer on a layout, for each rank."""
     keys = [(architecture, optimizer) for architecture in ARCHITECTURES for optimizer in OPTIMIZERS]
     configs = [
-        small_data.run(folder, [*BATCH, *ARCHITECTURES[architecture], *OPTIMIZERS[optimizer], *words])
+        small_data.run(folder, [*BATCH, *ARCHITECTURES[architecture], *OPTIMIZERS[optimizer], *arguments])
         for architecture, optimizer in keys
     ]
     found = run_on_ranks(record_all, ranks, configs, STEPS)
@@ -109,14 +109,14 @@ def test_layout_does_not_change_the_result(
     small_data: SmallData,
     tmp_path: Path,  # type: ignore[no-untyped-def]
 ) -> None:
-    ranks, words = LAYOUTS[layout]
+    ranks, arguments = LAYOUTS[layout]
     expected = single_process()
     for (architecture, optimizer), steps in expected.items():
         assert min(norm for _, norm in steps) > 4 * 0.05, f"the clip does not act on {architecture} with {optimizer}"
         assert steps[0][0] - steps[-1][0] > 0.15, f"{architecture} learns nothing with {optimizer}"
     different = [
         key
-        for found in matrix(small_data, tmp_path, ranks, words)
+        for found in matrix(small_data, tmp_path, ranks, arguments)
         for key, steps in found.items()
         if not _agrees(steps, expected[key])
     ]
@@ -130,8 +130,8 @@ def test_other_layouts_agree_too(
     small_data: SmallData,
     tmp_path: Path,  # type: ignore[no-untyped-def]
 ) -> None:
-    ranks, words = MORE_LAYOUTS[layout]
-    config = small_data.run(tmp_path, [*BATCH, *OPTIMIZERS["sgd"], *words])
+    ranks, arguments = MORE_LAYOUTS[layout]
+    config = small_data.run(tmp_path, [*BATCH, *OPTIMIZERS["sgd"], *arguments])
     for found in run_on_ranks(record_steps, ranks, config, STEPS):
         assert _agrees(found, single_process()["GPT-2", "sgd"])
 
@@ -143,8 +143,8 @@ def test_a_growing_batch_is_the_same_on_every_layout(small_data: SmallData, tmp_
     assert {config.timetable.batch_size(step) for step in range(1, 11)} == {4, 8, 12}
     expected = run_on_ranks(record_steps, 1, config, 10)[0]
     for layout in ("DP2 ZeRO-1", "PP2", "DP2 ZeRO-3"):
-        ranks, words = ALL_LAYOUTS[layout]
-        config = small_data.run(tmp_path, [*ramp, *words, *overrides(training__micro_batch_size=2)])
+        ranks, arguments = ALL_LAYOUTS[layout]
+        config = small_data.run(tmp_path, [*ramp, *arguments, *overrides(training__micro_batch_size=2)])
         for found in run_on_ranks(record_steps, ranks, config, 10):
             assert relative(found, expected) < 1e-5, layout
 
@@ -155,9 +155,9 @@ def test_gradients_are_normalised_by_the_global_count_of_targets(
 ) -> None:
     """Behind prefixes of random lengths ranks and micro-batches differ in how many targets they have."""
 
-    def run(ranks: int, words: list[str], targets_only: bool) -> Steps:
+    def run(ranks: int, arguments: list[str], targets_only: bool) -> Steps:
         objective = f"--objective={{name: prefix_lm, loss_on_targets_only: {str(targets_only).lower()}}}"
-        config = small_data.run(tmp_path, [*BATCH, *OPTIMIZERS["sgd"], *words, objective])
+        config = small_data.run(tmp_path, [*BATCH, *OPTIMIZERS["sgd"], *arguments, objective])
         return run_on_ranks(record_steps, ranks, config, 5)[0]
 
     expected = run(1, ONE, targets_only=True)
@@ -172,10 +172,10 @@ def test_validation_is_over_the_same_samples(
 ) -> None:
     """10 samples do not divide by 2 ranks x micro-batches of 2: rows of weight 0 fill up. So are its prefixes."""
     found = {}
-    for name, (ranks, words) in {"one": (1, []), layout: ALL_LAYOUTS[layout]}.items():
+    for name, (ranks, arguments) in {"one": (1, []), layout: ALL_LAYOUTS[layout]}.items():
         monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / name))
-        words = [*words, *overrides(training__micro_batch_size=2)]
-        launch = start_launch(small_data.run(tmp_path, [*words, "--objective={name: prefix_lm, z_loss: 1e-3}"]))
+        arguments = [*arguments, *overrides(training__micro_batch_size=2)]
+        launch = start_launch(small_data.run(tmp_path, [*arguments, "--objective={name: prefix_lm, z_loss: 1e-3}"]))
         run_on_ranks(train_launch, ranks, str(launch.directory))
         validations = effective(read_events(launch.run.events), "validation")
         found[name] = [(event.facts["step"], event.facts["loss"]) for event in validations]
@@ -186,14 +186,14 @@ def test_validation_is_over_the_same_samples(
 def test_bf16_stays_close_to_fp32(small_data: SmallData, tmp_path: Path) -> None:
     """Weights of 8 bits: losses within a hundredth, on every kind of engine; masters keep small updates."""
     exact = run_on_ranks(record_steps, 1, small_data.run(tmp_path), STEPS)[0]
-    for ranks, words in (
+    for ranks, arguments in (
         (1, overrides(parallel__zero_stage=0)),
         (2, overrides(parallel__zero_stage=1)),
         (2, overrides(parallel__zero_stage=2)),
         (2, overrides(parallel__zero_stage=3)),
         (4, overrides(parallel__pipeline=2, parallel__zero_stage=1)),
     ):
-        config = small_data.run(tmp_path, [*words, "--training.precision=bf16"])
+        config = small_data.run(tmp_path, [*arguments, "--training.precision=bf16"])
         found = run_on_ranks(record_steps, ranks, config, STEPS)[0]
         assert relative([(loss,) for loss, _ in found], [(loss,) for loss, _ in exact]) < 1e-2
         assert found != exact

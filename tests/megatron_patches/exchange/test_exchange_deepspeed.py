@@ -42,11 +42,11 @@ class Saved(SimpleNamespace):
     names: Path
     losses: list[float]
 
-    def config(self, *words: str) -> RunConfig:
-        return self.data.run(self.folder, [*overrides(optimizer__gradient_clip=0), *words])
+    def config(self, *arguments: str) -> RunConfig:
+        return self.data.run(self.folder, [*overrides(optimizer__gradient_clip=0), *arguments])
 
-    def request(self, name: str, *words: str) -> ImportRequest:
-        return ImportRequest(self.folder / name, self.config(*words), str(self.names))
+    def request(self, name: str, *arguments: str) -> ImportRequest:
+        return ImportRequest(self.folder / name, self.config(*arguments), str(self.names))
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def losses(run: RunFolder) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "words"), [(4, overrides(parallel__tensor=2)), (2, []), (1, overrides(parallel__zero_stage=0))]
+    ("ranks", "arguments"), [(4, overrides(parallel__tensor=2)), (2, []), (1, overrides(parallel__zero_stage=0))]
 )
 def test_our_trainer_continues_as_the_script_does(
-    ranks: int, words: list[str], saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ranks: int, arguments: list[str], saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path))
-    request = saved.request("TP2 DP2", *words)
+    request = saved.request("TP2 DP2", *arguments)
     launch = start_launch(request.config)
     done = adopt(request, launch.run.path)
     assert (done.folder.name, done.progress.samples, done.optimizer_steps) == ("step-0000000003", 24, 3)
@@ -102,8 +102,8 @@ def test_our_trainer_continues_as_the_script_does(
 
 
 def test_an_optimizer_that_goes_on_otherwise_is_said(saved: Saved, tmp_path: Path) -> None:
-    words = overrides(optimizer__beta2=0.9, optimizer__learning_rate=2e-2)
-    notes = adopt(saved.request("TP2 DP2", *words), tmp_path).notes
+    arguments = overrides(optimizer__beta2=0.9, optimizer__learning_rate=2e-2)
+    notes = adopt(saved.request("TP2 DP2", *arguments), tmp_path).notes
     assert [note.split(" was ")[0] for note in notes] == ["their lr", "their betas"]
     assert notes[1] == "their betas was (0.9, 0.95), the run's is (0.9, 0.9) at step 3"
 
@@ -128,8 +128,8 @@ def test_every_stage_and_precision_arrives_bit_for_bit(name: str, saved: Saved, 
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     bf16 = VARIANTS[name][1]
-    words = overrides(training__precision="bf16") if bf16 else []
-    found = contents(adopt(saved.request(name, *words), tmp_path).folder)
+    arguments = overrides(training__precision="bf16") if bf16 else []
+    found = contents(adopt(saved.request(name, *arguments), tmp_path).folder)
     if VARIANTS[name][0] > 0 and name != "BF16_Optimizer":  # which zero_to_fp32 does not know
         theirs = get_fp32_state_dict_from_zero_checkpoint(str(saved.folder / name))
         names = read_name_map(saved.names)

@@ -220,7 +220,7 @@ def test_another_structure_is_no_traceback(lost: str, copy: Path, config: RunCon
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (overrides(model__layers=4), r"ours that they do not have: layers.3.attention_norm.weight \(32,\)"),
         (
@@ -243,12 +243,12 @@ def test_another_structure_is_no_traceback(lost: str, copy: Path, config: RunCon
     ],
 )
 def test_another_model_is_told_with_names_and_numbers(
-    words: list[str], message: str, shared: Path, small_data: SmallData, tmp_path: Path
+    arguments: list[str], message: str, shared: Path, small_data: SmallData, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(shared, tmp_path / "copy"))
     for path in copy.glob("mp_rank_*"):
         change(path, lambda state: vars(state["args"]).clear())
-    other = small_data.run(tmp_path, [*BLOOM, *words])
+    other = small_data.run(tmp_path, [*BLOOM, *arguments])
     with pytest.raises(TrainyardError, match=message):
         adopt(copy, other, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -235,8 +235,8 @@ def saved_moments(configs: list[RunConfig]) -> list[dict[str, dict[str, tuple[in
 def test_moments_are_those_of_the_engines(small_data: SmallData, tmp_path: Path) -> None:
     gated = overrides(model__activation="swiglu", model__key_value_heads=2)
     configs = [
-        small_data.run(tmp_path / f"{number}", [*optimizer, *words])
-        for number, (optimizer, words) in enumerate((o, w) for o in OPTIMIZERS.values() for w in ([], gated))
+        small_data.run(tmp_path / f"{number}", [*optimizer, *arguments])
+        for number, (optimizer, arguments) in enumerate((o, w) for o in OPTIMIZERS.values() for w in ([], gated))
     ]
     for config, kinds in zip(configs, run_on_ranks(saved_moments, 1, configs)[0], strict=True):
         for row in config.parameters:

@@ -29,7 +29,7 @@ class Mistake:
     """Something wrong with a launch that is in order otherwise."""
 
     told: str
-    words: Sequence[str] = ()
+    settings: Sequence[str] = ()
     machines: Mapping[str, Any] = field(default_factory=dict)
     saved: Mapping[str, Any] = field(default_factory=dict)
     """facts of its checkpoint that are others than the run's"""
@@ -79,9 +79,9 @@ def run(small_data: SmallData, tmp_path: Path, runs: Path) -> Path:
     return small_data.write(tmp_path / "tr900-tests", RUN)
 
 
-def facts_of(run: Path, words: Sequence[str] = (), **machines: Any) -> LaunchFacts:
+def facts_of(run: Path, settings: Sequence[str] = (), **machines: Any) -> LaunchFacts:
     target = LaunchTarget(**{"nodes": None, "gpu": False, "gpu_models": (), **machines})
-    return LaunchFacts(read_run(run, words), target)
+    return LaunchFacts(read_run(run, settings), target)
 
 
 def save(facts: LaunchFacts, runs: Path, step: int, **changes: Any) -> None:
@@ -97,14 +97,14 @@ def save(facts: LaunchFacts, runs: Path, step: int, **changes: Any) -> None:
 def launch_with(
     mistakes: Sequence[Mistake], run: Path, runs: Path, data: Path, patch: pytest.MonkeyPatch
 ) -> LaunchFacts:
-    words = [word.replace("DATA", str(data)) for mistake in mistakes for word in mistake.words]
+    settings = [word.replace("DATA", str(data)) for mistake in mistakes for word in mistake.settings]
     machines = {name: value for mistake in mistakes for name, value in mistake.machines.items()}
     saved = {name: value for mistake in mistakes for name, value in mistake.saved.items()}
-    save(facts_of(run, words), runs, 3, **saved)
+    save(facts_of(run, settings), runs, 3, **saved)
     for mistake in mistakes:
         if mistake.free_space is not None:
             patch.setattr(facts_module, "free_space", lambda folder, free=mistake.free_space: free)
-    return facts_of(run, words, **machines)
+    return facts_of(run, settings, **machines)
 
 
 def told(mistakes: Sequence[Mistake], problems: Sequence[str]) -> None:
@@ -134,12 +134,12 @@ def test_all_problems_at_once(run: Path, runs: Path, data: Path, monkeypatch: py
 
 
 def test_the_plan_tells_one_problem_a_line_and_writes_nothing(run: Path, runs: Path) -> None:
-    words = overrides(data__path="none", logging__wandb="{project: p}", parallel__tensor=3)
+    settings = overrides(data__path="none", logging__wandb="{project: p}", parallel__tensor=3)
     with pytest.raises(TrainyardError) as caught:
-        plan_run(run, words, LaunchTarget(nodes=None, packages=frozenset()))
+        plan_run(run, settings, LaunchTarget(nodes=None, packages=frozenset()))
     lines = str(caught.value).splitlines()
     with pytest.raises(TrainyardError) as of_configuration:
-        load_run(run, words)
+        load_run(run, settings)
     assert lines[:-2] == str(of_configuration.value).splitlines()
     assert any("attention_heads 4 is not divisible by parallel.tensor 3" in line for line in lines[:-2])
     assert lines[-2].startswith("logging.wandb is set") and "none.bin does not exist" in lines[-1]
@@ -186,22 +186,22 @@ class TestFactsAreLookedUpOnce:
 class TestAMissingFactSilencesWhatNeedsIt:
     def test_data(self, run: Path, runs: Path) -> None:
         save(facts_of(run), runs, 3, **{"training.seed": 8, "learning_rate": 0.5})
-        words = overrides(
+        settings = overrides(
             data__path="none", model__vocab_size=200, evaluation__samples=9999, parallel__tensor=2,
             parallel__local_processes=3, training__precision="fp16",
         )  # fmt: skip
-        device, layout, data, rate = launch_problems(facts_of(run, words))
+        device, layout, data, rate = launch_problems(facts_of(run, settings))
         assert "fp16 needs a GPU" in device and "3 processes cannot be divided" in layout
         assert "none.bin does not exist" in data and "learning rate would jump" in rate
 
     def test_a_variable_of_its_path(self, run: Path, runs: Path) -> None:
-        words = overrides(data__path="${NOWHERE}/text", data__max_epochs=0.01, parallel__local_processes=3)
-        variable, batch = launch_problems(facts_of(run, words))
+        settings = overrides(data__path="${NOWHERE}/text", data__max_epochs=0.01, parallel__local_processes=3)
+        variable, batch = launch_problems(facts_of(run, settings))
         assert "the variable NOWHERE is not set" in variable and "3 data-parallel ranks" in batch
 
     def test_the_number_of_processes(self, run: Path, runs: Path) -> None:
-        words = overrides(training__batch_ramp="{start: 2, increment: 2, samples: 9}", data__max_epochs=0.01)
-        processes, training = launch_problems(facts_of(run, words, nodes=2))
+        settings = overrides(training__batch_ramp="{start: 2, increment: 2, samples: 9}", data__max_epochs=0.01)
+        processes, training = launch_problems(facts_of(run, settings, nodes=2))
         assert "processes per node are not known" in processes and "data.max_epochs allows" in training
 
     def test_a_batch_that_no_number_of_ranks_shares(self, run: Path, runs: Path) -> None:
@@ -210,14 +210,14 @@ class TestAMissingFactSilencesWhatNeedsIt:
 
     def test_a_run_without_a_step(self, run: Path, runs: Path) -> None:
         save(facts_of(run), runs, 3, **{"training.seed": 8})
-        words = overrides(training__steps="null", training__samples=4, evaluation__samples=9999)
-        steps, validation, identity = launch_problems(facts_of(run, words))
+        settings = overrides(training__steps="null", training__samples=4, evaluation__samples=9999)
+        steps, validation, identity = launch_problems(facts_of(run, settings))
         assert "no step fits" in steps and "evaluation.samples is 9,999" in validation and "training.seed" in identity
 
     def test_a_schedule_that_contradicts_the_length(self, run: Path, runs: Path) -> None:
         save(facts_of(run), runs, 6, learning_rate=0.5)
-        words = overrides(training__steps=5, schedule__decay_end=6)
-        schedule, length = launch_problems(facts_of(run, words))
+        settings = overrides(training__steps=5, schedule__decay_end=6)
+        schedule, length = launch_problems(facts_of(run, settings))
         assert "schedule.decay_end 6 is beyond" in schedule and "Set training.steps to 6 or more" in length
 
 
@@ -240,11 +240,11 @@ class TestCheckpointsThatDifferAlikeAreToldTogether:
 
 
 def test_no_check_fails_of_a_configuration_that_contradicts_itself_or_repeats_it(run: Path, runs: Path) -> None:
-    cases = [*(shlex.split(words) for words, *_ in CASES), overrides(data__split="1,0,1")]
+    cases = [*(shlex.split(settings) for settings, *_ in CASES), overrides(data__split="1,0,1")]
     looked_at = 0
-    for words in cases:
+    for settings in cases:
         try:
-            facts = facts_of(run, words, gpu=True)
+            facts = facts_of(run, settings, gpu=True)
         except TrainyardError:
             continue  # there is no configuration
         problems, looked_at = launch_problems(facts), looked_at + bool(facts.run.problems)

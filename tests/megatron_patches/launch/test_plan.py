@@ -89,7 +89,7 @@ def test_processes_per_node(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("settings", "message"),
     [
         ("--model.layer 3 --local", "nearest: model.layers"),
         ("--training.steps many --local", "is not a whole number"),
@@ -112,9 +112,9 @@ def test_processes_per_node(run: Path) -> None:
     ],
 )
 def test_bad_input(
-    run: Path, runs: Path, data: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
+    run: Path, runs: Path, data: Path, capsys: pytest.CaptureFixture[str], settings: str, message: str
 ) -> None:
-    assert main([str(run), *shlex.split(words.replace("DATA", str(data)))]) == 2
+    assert main([str(run), *shlex.split(settings.replace("DATA", str(data)))]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
@@ -172,21 +172,21 @@ def test_the_command_line(run: Path, runs: Path) -> None:
 
 @pytest.mark.parametrize("place", [{"nodes": None}, {"nodes": 2, "gpus_per_node": 1}])
 def test_fp16_needs_a_gpu(run: Path, place: dict[str, Any]) -> None:
-    words = ["--training.precision", "fp16"]
+    settings = ["--training.precision", "fp16"]
     with pytest.raises(TrainyardError, match=r"fp16 needs a GPU, and this machine has none.*use bf16 or fp32"):
-        plan_run(run, words, LaunchTarget(**place, gpu=False))
-    assert plan_run(run, words, LaunchTarget(**place, gpu=True)).config.training.precision == "fp16"
+        plan_run(run, settings, LaunchTarget(**place, gpu=False))
+    assert plan_run(run, settings, LaunchTarget(**place, gpu=True)).config.training.precision == "fp16"
 
 
 def test_fp8_needs_gpus_that_have_it(run: Path) -> None:
     """By their names; a GPU that is not listed is asked by the ranks."""
-    words = ["--training.precision", "bf16", "--training.fp8", "tensorwise", "--training.micro_batch_size", "2"]
-    words += ["--model.hidden_size", "16", "--model.ffn_size", "64", "--data.sequence_length", "8"]
+    settings = ["--training.precision", "bf16", "--training.fp8", "tensorwise", "--training.micro_batch_size", "2"]
+    settings += ["--model.hidden_size", "16", "--model.ffn_size", "64", "--data.sequence_length", "8"]
     older = LaunchTarget(nodes=None, gpu_models=["NVIDIA A100-SXM4-80GB", "NVIDIA H200"])
     with pytest.raises(TrainyardError, match=r"this machine has A100-80GB, .*--training\.fp8 none"):
-        plan_run(run, words, older)
+        plan_run(run, settings, older)
     for models in (["NVIDIA H200", "an unlisted one"], []):
-        assert "multiplied in float8" in summary(plan_run(run, words, LaunchTarget(nodes=None, gpu_models=models)))
+        assert "multiplied in float8" in summary(plan_run(run, settings, LaunchTarget(nodes=None, gpu_models=models)))
 
 
 def test_the_command_line_refuses_without_a_traceback(run: Path, runs: Path) -> None:

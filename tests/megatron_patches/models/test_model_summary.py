@@ -37,7 +37,7 @@ def test_llama() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
+    ("keys", "arguments"),
     [
         ({"position_embedding": "none"}, "no positions"),
         ({"position_embedding": "alibi"}, "alibi"),
@@ -55,9 +55,9 @@ def test_llama() -> None:
         ({"embedding_dropout": 0.2}, "layernorm, dropout 0.2 of the embedding"),
     ],
 )
-def test_what_differs_is_said(keys: dict[str, Any], words: str) -> None:
-    assert words in describe(**keys)
-    assert words not in describe()
+def test_what_differs_is_said(keys: dict[str, Any], arguments: str) -> None:
+    assert arguments in describe(**keys)
+    assert arguments not in describe()
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def layers_of_this_stage(config: RunConfig) -> list[str]:
 
 @pytest.mark.parametrize("partition", ["transformer", "transformer|embedding", "parameters"])
 def test_the_engine_holds_what_is_planned(partition: str, small_data: SmallData, tmp_path: Path) -> None:
-    words = overrides(parallel__pipeline=3, parallel__pipeline_partition=partition, parallel__zero_stage=0)
-    config = small_data.run(tmp_path, words)
+    arguments = overrides(parallel__pipeline=3, parallel__pipeline_partition=partition, parallel__zero_stage=0)
+    config = small_data.run(tmp_path, arguments)
     stages = config.stages
     assert run_on_ranks(layers_of_this_stage, 3, config) == [list(stage.layers) for stage in stages]
     blocks = {"transformer": [2, 1, 1], "transformer|embedding": [1, 2, 1], "parameters": [1, 2, 1]}

@@ -57,7 +57,7 @@ AGAIN = {kind: [*DROPOUT, *overrides(training__recomputation=kind)] for kind in 
 
 MODELS = {"adamw": [], "sgd": SGD, "long decoder": [*LONG_DECODER, *SGD], "long encoder": [*LONG_ENCODER, *SGD],
           "muon": MUON, "adafactor": ADAFACTOR, "tables apart": [*LONG_ENCODER, *APART], "bf16": BF16,
-          "compiled": COMPILED, **{f"dropout, {kind}": words for kind, words in AGAIN.items()}}  # fmt: skip
+          "compiled": COMPILED, **{f"dropout, {kind}": arguments for kind, arguments in AGAIN.items()}}  # fmt: skip
 ZERO = {stage: overrides(parallel__zero_stage=stage) for stage in range(4)}
 RUNS: dict[str, tuple[int, dict[str, tuple[str, list[str]]]]] = {
     # processes; of each run its model, and how it is laid out
@@ -98,7 +98,9 @@ def trained(small_data: SmallData, folder: Path):  # type: ignore[no-untyped-def
     @cache
     def of_layout(layout: str) -> dict[str, list[Trained]]:
         ranks, runs = RUNS[layout]
-        configs = [two_stacks_run(small_data, folder, [*words, *MODELS[model]]) for model, words in runs.values()]
+        configs = [
+            two_stacks_run(small_data, folder, [*arguments, *MODELS[model]]) for model, arguments in runs.values()
+        ]
         found = run_on_ranks(record, ranks, configs, STEPS, timeout=300)
         return {run: [rank[number] for rank in found] for number, run in enumerate(runs)}
 
@@ -205,14 +207,14 @@ def continue_text(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "words"), [(2, ZERO[1]), (2, [*PP2, *ZERO[0]]), (2, [*TP2, *ZERO[0]])], ids=["ZeRO 1", "PP2", "TP2"]
+    ("ranks", "arguments"), [(2, ZERO[1]), (2, [*PP2, *ZERO[0]]), (2, [*TP2, *ZERO[0]])], ids=["ZeRO 1", "PP2", "TP2"]
 )
-def test_memory_is_estimated(ranks: int, words: list[str], small_data: SmallData, tmp_path: Path) -> None:
+def test_memory_is_estimated(ranks: int, arguments: list[str], small_data: SmallData, tmp_path: Path) -> None:
     from megatron_patches.estimate.memory import estimate_memory
     from megatron_patches.run.layout import plan_layout
 
     sizes = overrides(model__width=128, model__features=512, data__sequence_length=64)
-    config = two_stacks_run(small_data, tmp_path, [*sizes, *words])
+    config = two_stacks_run(small_data, tmp_path, [*sizes, *arguments])
     layout = plan_layout(config, ranks)
     estimate = estimate_memory(config, layout, device="cpu")
     for rank, found in enumerate(run_on_ranks(bytes_held, ranks, config)):

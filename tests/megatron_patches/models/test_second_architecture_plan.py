@@ -46,8 +46,8 @@ def known() -> Iterator[None]:
 
 @pytest.fixture
 def run(small_data: SmallData, tmp_path: Path):  # type: ignore[no-untyped-def]
-    def with_overrides(*words: str, **settings: object) -> RunConfig:
-        return two_stacks_run(small_data, tmp_path, [*words, *overrides(**settings)])
+    def with_overrides(*arguments: str, **settings: object) -> RunConfig:
+        return two_stacks_run(small_data, tmp_path, [*arguments, *overrides(**settings)])
 
     return with_overrides
 
@@ -92,7 +92,7 @@ def test_lengths(run) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         ({"parallel__pipeline": 2}, [{"encoder.layers": 3}, {"decoder.layers": 2}]),
         ({"parallel__pipeline": 3}, [{"encoder.layers": 2}, {"encoder.layers": 1, "decoder.layers": 1},
@@ -103,9 +103,9 @@ def test_lengths(run) -> None:  # type: ignore[no-untyped-def]
          [{"encoder.layers": 2}, {"encoder.layers": 1, "decoder.layers": 1}]),
     ],
 )  # fmt: skip
-def test_stages(words: dict[str, int], expected: list[dict[str, int]], run) -> None:  # type: ignore[no-untyped-def]
+def test_stages(arguments: dict[str, int], expected: list[dict[str, int]], run) -> None:  # type: ignore[no-untyped-def]
     """The table of distances is on the stage of each block that it is in front of."""
-    stages = run(**words).stages
+    stages = run(**arguments).stages
     assert [stage.blocks_by_stack for stage in stages] == expected
     for stage in stages:
         blocks = [place for place, name in enumerate(stage.layers) if name.startswith("encoder.layers.")]
@@ -196,7 +196,7 @@ def test_patterns_of_names(run) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("arguments", "named"),
     [
         (["--model.widht=32"], ["model.widht is not a known key; nearest: model.width"]),
         (["--model.hidden_size=32"], ["model.name two_stacks has no such key"]),
@@ -214,9 +214,9 @@ def test_patterns_of_names(run) -> None:  # type: ignore[no-untyped-def]
         (["--training.attention_kernel=flash"], ["training.attention_kernel flash gives the encoder"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(words: list[str], named: list[str], run) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_wrong_is_said(arguments: list[str], named: list[str], run) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(TrainyardError) as refused:
-        run(*words)
+        run(*arguments)
     for text in named:
         assert text in str(refused.value)
 

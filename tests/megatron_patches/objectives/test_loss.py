@@ -168,12 +168,12 @@ def evaluated_and_trained(config: RunConfig) -> tuple[float, float]:
     return engine.evaluate(batch)["loss"].mean, engine.forward_backward(batch).item()
 
 
-@pytest.mark.parametrize("words", [[], overrides(parallel__pipeline=2)])
-def test_validation_is_the_plain_likelihood(words: list[str], small_data: SmallData, tmp_path: Path) -> None:
-    ranks = 2 if words else 1
-    (plain, trained), *_ = run_on_ranks(evaluated_and_trained, ranks, small_data.run(tmp_path, words))
+@pytest.mark.parametrize("arguments", [[], overrides(parallel__pipeline=2)])
+def test_validation_is_the_plain_likelihood(arguments: list[str], small_data: SmallData, tmp_path: Path) -> None:
+    ranks = 2 if arguments else 1
+    (plain, trained), *_ = run_on_ranks(evaluated_and_trained, ranks, small_data.run(tmp_path, arguments))
     assert plain == pytest.approx(trained, rel=1e-6)
-    more = [*words, "--objective={name: causal, label_smoothing: 0.1, z_loss: 0.01}"]
+    more = [*arguments, "--objective={name: causal, label_smoothing: 0.1, z_loss: 0.01}"]
     (evaluated, trained), *_ = run_on_ranks(evaluated_and_trained, ranks, small_data.run(tmp_path, more))
     assert evaluated == pytest.approx(plain, rel=1e-6)
     assert trained > plain + 0.1, "neither smoothing nor z-loss is trained"

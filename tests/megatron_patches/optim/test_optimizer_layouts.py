@@ -42,8 +42,8 @@ def single_process(small_data: SmallData, tmp_path_factory: pytest.TempPathFacto
 
     @cache
     def reference(optimizer: str) -> list[tuple[float, float]]:
-        words = [*settings(optimizer), *overrides(training__micro_batch_size=8, parallel__zero_stage=0)]
-        return run_on_ranks(record_steps, 1, small_data.run(folder, words), STEPS)[0]
+        arguments = [*settings(optimizer), *overrides(training__micro_batch_size=8, parallel__zero_stage=0)]
+        return run_on_ranks(record_steps, 1, small_data.run(folder, arguments), STEPS)[0]
 
     return reference
 
@@ -55,10 +55,10 @@ def single_process(small_data: SmallData, tmp_path_factory: pytest.TempPathFacto
 def test_layout_does_not_change_the_result(
     layout: str, optimizer: str, single_process, small_data: SmallData, tmp_path: Path  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    ranks, words = LAYOUTS[layout]
+    ranks, arguments = LAYOUTS[layout]
     expected = single_process(optimizer)
     assert expected[0][0] - expected[-1][0] > 0.03, "nothing is learned"
-    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*settings(optimizer), *words]), STEPS):
+    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*settings(optimizer), *arguments]), STEPS):
         assert relative(found, expected) < 1e-5
 
 
@@ -73,8 +73,8 @@ def embedding_after(config: RunConfig, steps: int) -> np.ndarray | None:
 
 def test_the_copies_of_a_tied_table_stay_equal(small_data: SmallData, tmp_path: Path) -> None:
     """To the bit, though ZeRO cuts the table within it, and elsewhere on each stage."""
-    words = [*settings("adafactor"), *LAYOUTS["PP2 DP2 ZeRO-1"][1], "--model.layers=2"]
-    copies = run_on_ranks(embedding_after, 4, small_data.run(tmp_path, words), 8)
+    arguments = [*settings("adafactor"), *LAYOUTS["PP2 DP2 ZeRO-1"][1], "--model.layers=2"]
+    copies = run_on_ranks(embedding_after, 4, small_data.run(tmp_path, arguments), 8)
     assert len(copies) == 4
     for copy in copies:
         assert np.array_equal(copy, copies[0])
@@ -93,9 +93,9 @@ def test_another_layout_continues(
     optimizer: str, move: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From step 3 of a run that goes on to its end, as if it had been killed behind it."""
-    ranks, words, then_ranks, then_words = MOVES[move]
-    words, then_words = ([*settings(optimizer), *each] for each in (words, then_words))
-    whole = train_to_end(small_data.run(tmp_path, words), ranks, tmp_path / "whole", monkeypatch)
+    ranks, arguments, then_ranks, then_words = MOVES[move]
+    arguments, then_words = ([*settings(optimizer), *each] for each in (arguments, then_words))
+    whole = train_to_end(small_data.run(tmp_path, arguments), ranks, tmp_path / "whole", monkeypatch)
     shutil.copytree(tmp_path / "whole", tmp_path / "moved", symlinks=True)
     for folder in (tmp_path / "moved" / whole.path.name / "checkpoints").glob("step-*"):
         if folder.name != "step-0000000003":

@@ -84,16 +84,16 @@ RUN_ENDS = {"steps": 100, "samples": 800, "tokens": 6400}
 def test_units_of_a_run(unit: str, tmp_path: Path) -> None:
     """The same schedule in each unit gives the same rates: a step is 8 samples of 8 tokens."""
     scale = RUN_ENDS[unit] // 100
-    words = ["--training.steps=100", f"--schedule={{name: linear, unit: {unit}, warmup: {10 * scale}}}"]
-    run = load_run(write_run(tmp_path / "run.yaml"), words)
+    arguments = ["--training.steps=100", f"--schedule={{name: linear, unit: {unit}, warmup: {10 * scale}}}"]
+    run = load_run(write_run(tmp_path / "run.yaml"), arguments)
     assert [run.learning_rate(step) / 6e-4 for step in (1, 10, 55, 100)] == pytest.approx([0.1, 1, 0.5, 0])
 
 
 def test_samples_while_the_batch_grows(tmp_path: Path) -> None:
     """2 steps of 4 samples, 1 of 6 and 1 of 8: a warm-up in samples grows faster with every size."""
-    words = ["--training.steps=4", "--training.batch_ramp={start: 4, increment: 2, samples: 12}"]
-    words += ["--schedule={name: constant, unit: samples, warmup: 14}", "--checkpoint.every_steps=2"]
-    run = load_run(write_run(tmp_path / "run.yaml"), words)
+    arguments = ["--training.steps=4", "--training.batch_ramp={start: 4, increment: 2, samples: 12}"]
+    arguments += ["--schedule={name: constant, unit: samples, warmup: 14}", "--checkpoint.every_steps=2"]
+    run = load_run(write_run(tmp_path / "run.yaml"), arguments)
     rates = [run.learning_rate(step) / 6e-4 for step in range(1, run.timetable.steps + 1)]
     assert rates == pytest.approx([4 / 14, 8 / 14, 1, 1])
 

@@ -63,8 +63,8 @@ def test_the_kernel_that_is_named_computes_attention(compiled: bool) -> None:
 
 
 def test_a_run_trains_alike(small_data: SmallData, tmp_path: Path) -> None:
-    words = (overrides(training__attention_kernel=kernel) for kernel in ("flash", "math"))
-    flash, math = (run_on_ranks(record_steps, 1, small_data.run(tmp_path, each), 4)[0] for each in words)
+    arguments = (overrides(training__attention_kernel=kernel) for kernel in ("flash", "math"))
+    flash, math = (run_on_ranks(record_steps, 1, small_data.run(tmp_path, each), 4)[0] for each in arguments)
     assert flash != math and relative(flash, math) < 1e-5
 
 
@@ -72,7 +72,7 @@ NEEDS_A_GPU = r"{} needs a GPU, and this machine has none; a CPU has flash and m
 
 
 @pytest.mark.parametrize(
-    ("words", "gpu", "message"),
+    ("arguments", "gpu", "message"),
     [
         ("cudnn", False, NEEDS_A_GPU.format("cudnn")),
         ("efficient", False, NEEDS_A_GPU.format("efficient")),
@@ -85,9 +85,11 @@ NEEDS_A_GPU = r"{} needs a GPU, and this machine has none; a CPU has flash and m
         ("flash --training.precision bf16 --model.attention_dropout 0.1", True, None),
     ],
 )
-def test_kernels_that_a_machine_lacks_are_refused(words: str, gpu: bool, message: str | None, tmp_path: Path) -> None:
+def test_kernels_that_a_machine_lacks_are_refused(
+    arguments: str, gpu: bool, message: str | None, tmp_path: Path
+) -> None:
     path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
-    config = load_run(path, ["--training.attention_kernel", *words.split()])
+    config = load_run(path, ["--training.attention_kernel", *arguments.split()])
     if message is None:
         check_device(config, gpu, [])
         return
@@ -96,17 +98,17 @@ def test_kernels_that_a_machine_lacks_are_refused(words: str, gpu: bool, message
 
 
 @pytest.mark.parametrize(
-    ("words", "needing"),
+    ("arguments", "needing"),
     [
         ("--model.position_embedding alibi", "model.position_embedding alibi needs one"),
         ("--objective.reset_attention true", "objective.reset_attention needs one"),
         ("--objective prefix_lm", "objective prefix_lm needs one"),
     ],
 )
-def test_flash_takes_no_mask(words: str, needing: str, tmp_path: Path) -> None:
+def test_flash_takes_no_mask(arguments: str, needing: str, tmp_path: Path) -> None:
     path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
     with pytest.raises(TrainyardError, match=rf"flash takes no mask.*{needing}; use efficient, math or auto"):
-        load_run(path, ["--training.attention_kernel", "flash", *words.split()])
+        load_run(path, ["--training.attention_kernel", "flash", *arguments.split()])
 
 
 def test_a_rank_asks_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:

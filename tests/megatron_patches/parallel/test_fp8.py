@@ -176,17 +176,17 @@ def test_layouts_agree(layout: str, single: list[tuple[float, float]], small_dat
     Measured: loss 6e-5 and norm 2e-3 under tensor parallelism, where bf16 alone has 2e-5 and 8e-4; else 4e-7 at most.
     """
     tensor = "TP2" in layout
-    ranks, words = LAYOUTS[layout]
-    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*FP8, *words]), 8):
+    ranks, arguments = LAYOUTS[layout]
+    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*FP8, *arguments]), 8):
         assert relative([(loss,) for loss, _ in found], [(loss,) for loss, _ in single]) < (5e-4 if tensor else 1e-6)
         assert relative(found, single) < (1e-2 if tensor else 5e-6)
 
 
 def test_ranks_that_share_a_head_of_keys(small_data: SmallData, tmp_path: Path) -> None:
     """Each rounds its part of the gradient: no other layout's numbers, but near. Measured: loss 6e-5, norm 3e-3."""
-    words = [*FP8, "--model.key_value_heads=1"]
-    one = run_on_ranks(record_steps, 1, small_data.run(tmp_path, words), 8)[0]
-    for found in run_on_ranks(record_steps, 2, small_data.run(tmp_path, [*words, *LAYOUTS["TP2"][1]]), 8):
+    arguments = [*FP8, "--model.key_value_heads=1"]
+    one = run_on_ranks(record_steps, 1, small_data.run(tmp_path, arguments), 8)[0]
+    for found in run_on_ranks(record_steps, 2, small_data.run(tmp_path, [*arguments, *LAYOUTS["TP2"][1]]), 8):
         assert relative([(loss,) for loss, _ in found], [(loss,) for loss, _ in one]) < 5e-4
         assert relative(found, one) < 1e-2
 
@@ -275,11 +275,13 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "complaint", "remedy"), REFUSALS)
-def test_sizes_that_cannot_be_multiplied_are_refused(words: str, complaint: str, remedy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("arguments", "complaint", "remedy"), REFUSALS)
+def test_sizes_that_cannot_be_multiplied_are_refused(
+    arguments: str, complaint: str, remedy: str, tmp_path: Path
+) -> None:
     path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
     with pytest.raises(TrainyardError) as refused:
-        load_run(path, ["--training.precision", "bf16", "--training.fp8", "tensorwise", *words.split()])
+        load_run(path, ["--training.precision", "bf16", "--training.fp8", "tensorwise", *arguments.split()])
     assert complaint in str(refused.value) and remedy in str(refused.value)
 
 

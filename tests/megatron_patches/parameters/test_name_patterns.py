@@ -62,8 +62,8 @@ def layers_of(config: RunConfig) -> dict[str, bool]:
 
 def test_the_configuration_knows_the_matrices_that_optimizers_know(tmp_path: Path) -> None:
     """Fused biases, several norms, an untied head."""
-    words = ["--model.activation=swiglu", "--model.query_key_norm=true", "--model.tied_head=false"]
-    config = load_run(write_run(tmp_path / "run.yaml"), words)
+    arguments = ["--model.activation=swiglu", "--model.query_key_norm=true", "--model.tied_head=false"]
+    config = load_run(write_run(tmp_path / "run.yaml"), arguments)
     assert run_on_ranks(layers_of, 1, config) == [{row.name: row.matrix for row in config.parameters}]
 
 
@@ -124,15 +124,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "problem", "remedy"), CASES)
-def test_what_cannot_be(tmp_path: Path, words: str, problem: str, remedy: str) -> None:
+@pytest.mark.parametrize(("arguments", "problem", "remedy"), CASES)
+def test_what_cannot_be(tmp_path: Path, arguments: str, problem: str, remedy: str) -> None:
     with pytest.raises(TrainyardError) as caught:
-        load_run(write_run(tmp_path / "run.yaml"), shlex.split(words))
+        load_run(write_run(tmp_path / "run.yaml"), shlex.split(arguments))
     assert problem in str(caught.value) and remedy in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         "--training.trainable '[\"*.bias\"]' --training.frozen '[\"layers.0.*\"]'",
         "--training.frozen '[\"layers.[012].*\"]' --optimizer.weight_decay 0.1",
@@ -143,5 +143,5 @@ def test_what_cannot_be(tmp_path: Path, words: str, problem: str, remedy: str) -
         '--optimizer.weight_decay_by_name \'{"layers.*": 0.2, "layers.0.*": 0.1, "*.bias": 0.3}\'',
     ],
 )
-def test_what_can_be(tmp_path: Path, words: str) -> None:
-    load_run(write_run(tmp_path / "run.yaml"), shlex.split(words))
+def test_what_can_be(tmp_path: Path, arguments: str) -> None:
+    load_run(write_run(tmp_path / "run.yaml"), shlex.split(arguments))

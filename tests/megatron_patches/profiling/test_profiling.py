@@ -21,11 +21,11 @@ PROFILED = overrides(profile="{steps: 3, after_step: 2}")
 
 
 def train(
-    small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str, ranks: int = 1
+    small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, ranks: int = 1
 ) -> tuple[Launch, list[Event]]:
     """A launch, and its events."""
     monkeypatch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
-    launch = start_launch(small_data.run(folder, words))
+    launch = start_launch(small_data.run(folder, arguments))
     run_on_ranks(train_launch, ranks, str(launch.directory))
     return launch, [event for event in read_events(launch.run.events) if event.launch == launch.id]
 
@@ -61,11 +61,11 @@ def test_the_trace_has_the_steps_and_the_shares_are_the_whole_of_them(
     assert len(shares) == len(KINDS) and sum(shares) == pytest.approx(100, abs=0.5)
 
 
-@pytest.mark.parametrize("words", [["--parallel.tensor=2"], ["--parallel.pipeline=2"], ["--parallel.zero_stage=3"]])
+@pytest.mark.parametrize("arguments", [["--parallel.tensor=2"], ["--parallel.pipeline=2"], ["--parallel.zero_stage=3"]])
 def test_ranks_wait_for_messages(
-    words: list[str], small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch, events = train(small_data, tmp_path, monkeypatch, *PROFILED, *words, ranks=2)
+    launch, events = train(small_data, tmp_path, monkeypatch, *PROFILED, *arguments, ranks=2)
     [found] = of_kind(events, "profile")
     seconds = found["seconds"]
     assert seconds["communication"] > 0.05 * sum(seconds.values()), "gloo's messages are waited for"
@@ -98,8 +98,8 @@ def test_a_launch_that_ends_before_says_so(
 ) -> None:
     until_4 = overrides(training__steps=4, schedule__decay_end=4)
     train(small_data, tmp_path, monkeypatch, *until_4)
-    words = overrides(training__steps=8, schedule__decay_end=4, profile="{steps: 3, after_step: 2}")
-    launch, events = train(small_data, tmp_path, monkeypatch, *words)
+    arguments = overrides(training__steps=8, schedule__decay_end=4, profile="{steps: 3, after_step: 2}")
+    launch, events = train(small_data, tmp_path, monkeypatch, *arguments)
     assert not list(launch.directory.glob("trace*"))
     said = [each["text"] for each in of_kind(events, "message")]
     assert any("needs 5 steps of a launch" in text and "this launch had 4" in text for text in said)
@@ -134,7 +134,7 @@ def train_without_a_place_for_the_trace(launch_directory: str, damage: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         (["--profile", "{steps: 3, after_step: 6}"], "profile would end at step 9 (after_step 6 + steps 3), but the "
          "run has 8; use profile.after_step 5 at most"),
@@ -144,10 +144,10 @@ def train_without_a_place_for_the_trace(launch_directory: str, damage: str) -> N
     ],
 )  # fmt: skip
 def test_a_profile_that_would_not_be_made_is_refused(
-    words: list[str], said: str, small_data: SmallData, tmp_path: Path
+    arguments: list[str], said: str, small_data: SmallData, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainyardError, match=re.escape(said)):
-        small_data.run(tmp_path, words)
+        small_data.run(tmp_path, arguments)
 
 
 @dataclass

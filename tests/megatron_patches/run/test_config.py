@@ -82,17 +82,17 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("words", WORDS)
-def test_a_kind_and_its_keys_come_in_any_order(base: Path, words: list[str]) -> None:
-    objective = load_run(base, words).objective
+@pytest.mark.parametrize("arguments", WORDS)
+def test_a_kind_and_its_keys_come_in_any_order(base: Path, arguments: list[str]) -> None:
+    objective = load_run(base, arguments).objective
     assert (objective.name, objective.reset_attention) == ("prefix_lm", True)
 
 
 @pytest.mark.parametrize("section", ["prefix_lm", "{name: prefix_lm, z_loss: 0.1}"])
-@pytest.mark.parametrize("words", [["--objective", "prefix_lm"], ["--objective.label_smoothing", "0.1"], *WORDS])
-def test_the_same_kind_keeps_its_keys(base: Path, section: str, words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--objective", "prefix_lm"], ["--objective.label_smoothing", "0.1"], *WORDS])
+def test_the_same_kind_keeps_its_keys(base: Path, section: str, arguments: list[str]) -> None:
     """Whether it is named by its name alone, here or in the file."""
-    objective = load_run(child(base, f"why: prefix\nobjective: {section}"), words).objective
+    objective = load_run(child(base, f"why: prefix\nobjective: {section}"), arguments).objective
     assert (objective.name, objective.z_loss) == ("prefix_lm", 0.1 if "z_loss" in section else 0)
 
 
@@ -109,8 +109,11 @@ def test_a_key_of_a_kind_that_was_named_alone(base: Path) -> None:
 
 
 def test_a_key_of_another_kind_is_refused_in_any_order(base: Path) -> None:
-    words = ["--optimizer", "{name: sgd, learning_rate: 0.1}"]
-    for found in (complaint(base, *words, "--optimizer.beta1=0.8"), complaint(base, "--optimizer.beta1=0.8", *words)):
+    arguments = ["--optimizer", "{name: sgd, learning_rate: 0.1}"]
+    for found in (
+        complaint(base, *arguments, "--optimizer.beta1=0.8"),
+        complaint(base, "--optimizer.beta1=0.8", *arguments),
+    ):
         assert "optimizer.beta1 has no effect: optimizer.name sgd has no such key" in found
 
 
@@ -163,9 +166,11 @@ def test_null_takes_an_optional_section_away(base: Path) -> None:
     assert load_run(path).evaluation is None
 
 
-@pytest.mark.parametrize("words", [["--training.steps", "20"], ["--training.steps=20"], ["--training", "{steps: 20}"]])
-def test_overrides(base: Path, words: list[str]) -> None:
-    config = load_run(base, words)
+@pytest.mark.parametrize(
+    "arguments", [["--training.steps", "20"], ["--training.steps=20"], ["--training", "{steps: 20}"]]
+)
+def test_overrides(base: Path, arguments: list[str]) -> None:
+    config = load_run(base, arguments)
     assert config.training.steps == 20
     assert config.training.global_batch_size == 8
 
@@ -179,7 +184,7 @@ def test_an_override_may_contain_an_equals_sign(base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["training.steps", "8"], "'training.steps' is not an override"),
         (["--training.steps"], "--training.steps has no value"),
@@ -188,12 +193,12 @@ def test_an_override_may_contain_an_equals_sign(base: Path) -> None:
         (["--model", "3", "--model.layers", "4"], "--model.layers reaches into model"),
     ],
 )
-def test_words_that_are_no_overrides(base: Path, words: list[str], message: str) -> None:
-    assert message in complaint(base, *words)
+def test_words_that_are_no_overrides(base: Path, arguments: list[str], message: str) -> None:
+    assert message in complaint(base, *arguments)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--model.layer", "3"], "model.layer is not a known key; nearest: model.layers"),
         (["--micro_batch_size", "3"], "micro_batch_size is not a known key; nearest: training.micro_batch_size"),
@@ -228,8 +233,8 @@ def test_words_that_are_no_overrides(base: Path, words: list[str], message: str)
         (["--model.attention_heads", "3"], "model: hidden_size 16 is not divisible by attention_heads 3"),
     ],
 )
-def test_wrong_settings(base: Path, words: list[str], message: str) -> None:
-    lines = complaint(base, *words).splitlines()
+def test_wrong_settings(base: Path, arguments: list[str], message: str) -> None:
+    lines = complaint(base, *arguments).splitlines()
     assert len(lines) == 1
     assert message in lines[0]
 
@@ -252,13 +257,13 @@ def test_all_problems_are_reported_at_once_with_their_origin(base: Path) -> None
 
 def test_variables_in_paths(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CORPUS", raising=False)
-    words = ["--data.path", "${CORPUS:-data}/text", "--data.tokenizer", "${CORPUS:-}x"]
-    assert load_run(base, words).data.path == "data/text"
-    assert load_run(base, words).data.tokenizer == "x"
+    arguments = ["--data.path", "${CORPUS:-data}/text", "--data.tokenizer", "${CORPUS:-}x"]
+    assert load_run(base, arguments).data.path == "data/text"
+    assert load_run(base, arguments).data.tokenizer == "x"
     monkeypatch.setenv("CORPUS", "/corpora")
-    assert load_run(base, words).data.path == "/corpora/text"
+    assert load_run(base, arguments).data.path == "/corpora/text"
     monkeypatch.setenv("CORPUS", "")
-    assert load_run(base, words).data.path == "data/text"
+    assert load_run(base, arguments).data.path == "data/text"
 
 
 def test_a_variable_that_is_not_set(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,19 +216,19 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "problem", "remedy"), CASES)
-def test_what_cannot_be(tmp_path: Path, words: str, problem: str, remedy: str) -> None:
+@pytest.mark.parametrize(("arguments", "problem", "remedy"), CASES)
+def test_what_cannot_be(tmp_path: Path, arguments: str, problem: str, remedy: str) -> None:
     with pytest.raises(TrainyardError) as caught:
-        load_run(write_run(tmp_path / "run.yaml"), shlex.split(words))
+        load_run(write_run(tmp_path / "run.yaml"), shlex.split(arguments))
     matching = [line for line in str(caught.value).splitlines() if problem in line]
     assert len(matching) == 1
     assert remedy in matching[0]
 
 
 def test_a_run_without_a_step_is_told_nothing_else_of_its_length(tmp_path: Path) -> None:
-    words = ["--training.steps", "null", "--training.samples", "7"]
+    arguments = ["--training.steps", "null", "--training.samples", "7"]
     with pytest.raises(TrainyardError) as caught:
-        load_run(write_run(tmp_path / "run.yaml"), words)
+        load_run(write_run(tmp_path / "run.yaml"), arguments)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -239,13 +239,13 @@ def test_heads_of_keys_are_named_only_where_there_are_fewer(tmp_path: Path) -> N
 
 
 def test_validation_needs_documents(tmp_path: Path) -> None:
-    words = ["--evaluation", "{every_steps: 2, samples: 5}", "--data.split", "1,0,1"]
+    arguments = ["--evaluation", "{every_steps: 2, samples: 5}", "--data.split", "1,0,1"]
     with pytest.raises(TrainyardError, match=r"data.split 1,0,1 gives validation no documents .* asks for 5 samples"):
-        load_run(write_run(tmp_path / "run.yaml"), words)
+        load_run(write_run(tmp_path / "run.yaml"), arguments)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["--schedule.warmup", "9"],
         ["--schedule.decay_end", "10"],
@@ -272,8 +272,8 @@ def test_validation_needs_documents(tmp_path: Path) -> None:
         ["--optimizer", "{name: muon, learning_rate: 1e-2, momentum: 0, nesterov: false, rest: {learning_rate: 1e-3}}"],
     ],
 )
-def test_the_last_values_that_work(tmp_path: Path, words: list[str]) -> None:
-    load_run(write_run(tmp_path / "run.yaml"), words)
+def test_the_last_values_that_work(tmp_path: Path, arguments: list[str]) -> None:
+    load_run(write_run(tmp_path / "run.yaml"), arguments)
 
 
 @pytest.mark.parametrize("start", [2, 8, 14])
