@@ -4,7 +4,7 @@ CLUSTER = "tests/slurm/"
 FIRST = (
     CLUSTER,
     "tests/test_every_switch.py",
-    "tests/tools/test_tflops.py",
+    "tests/tools/commands/test_tflops.py",
     "tests/megatron_patches/",
     "tests/tools/",
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from megatron_patches.artefacts.manifest import build_manifest, read_manifest, write_manifest
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.files import state_tensor
 from megatron_patches.checkpoint.files.state_tensor import StateTensor, Stretch
 from megatron_patches.checkpoint.offline.reshape import reshape_checkpoint
@@ -24,7 +25,6 @@ from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
 from tools.commands import reshape
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 LAYOUT = overrides(parallel__tensor=2, training__precision="bf16", training__steps=5)
 
 

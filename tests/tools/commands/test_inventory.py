@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from megatron_patches.artefacts.marks import is_damaged, verification_of
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.events import EventWriter
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
@@ -18,7 +19,6 @@ from tools.pages.render import render, stale_files
 from tools.run_views.state import derive_state
 
 ROTARY = "tr4c-1B3-rotary-oscar"
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

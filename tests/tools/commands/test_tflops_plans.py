@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
 from megatron_patches.report.record import append, measured
 from tests.megatron_patches.benchmark.test_benchmark import FOUND
 from tools.commands.tflops.command_line import app
 from tools.commands.tflops.speeds import machines_of, measured_layouts
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def tflops(*arguments: str) -> Result:

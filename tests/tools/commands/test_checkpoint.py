@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from megatron_patches.artefacts.manifest import MANIFEST, Status, read_manifest, write_manifest
 from megatron_patches.artefacts.marks import is_damaged, is_verified, pin_of
 from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
@@ -20,7 +21,6 @@ from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
 from tools.commands.checkpoint.command_line import app
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 RUN = "tr900a-28K-small"
 LAYOUTS = {"one": (1, []), "TP2": (2, overrides(parallel__tensor=2, parallel__zero_stage=0))}
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from megatron_patches.artefacts.manifest import read_manifest, verify_files
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.run.run_directory import start_launch
 from tests.command_line import verb
 from tests.ranks import run_on_ranks
@@ -17,7 +18,6 @@ from tests.small_training import SmallData, overrides, train_launch
 from tests.whole_state import whole_tensors
 from tools.commands import import_checkpoint
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 GATED = overrides(
     model__activation="swiglu", model__layers=2, training__steps=3, evaluation="null", training__precision="bf16"
 )

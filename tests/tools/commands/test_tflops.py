@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.checkout import CHECKOUT
 from tests.command_line import verb
 from tests.small_training import SmallData
 from tools.commands.tflops import command_line as tflops
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def bench(*arguments: str, temporary: Path) -> subprocess.CompletedProcess[str]:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-
 
 def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # a module named torch that cannot be imported: reaching it would be a traceback and another exit code
