@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.checkout import CHECKOUT
+
 
 def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # a module named torch that cannot be imported: reaching it would be a traceback and another exit code
