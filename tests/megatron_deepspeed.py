@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 
 TENSOR = 2
 UPDATES = 7

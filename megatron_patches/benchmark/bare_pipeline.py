@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.models.blueprint import Blueprint, LayerCall
 from megatron_patches.models.build import BuiltLayer, stage_edges
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run.config import RunConfig

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run.config import RunConfig

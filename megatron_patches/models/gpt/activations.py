@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from megatron_patches.batch.fields import POSITIONS
 from megatron_patches.models.interface.architecture import Activations, Workload
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
-from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.layout import Layout
 
 FP32, INT64 = 4, 8

@@ -22,7 +22,7 @@ from megatron_patches.models.interface.architecture import (
     Recomputation,
     Workload,
 )
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.parameters.row import ParameterRow, PathLayer
 
 if TYPE_CHECKING:  # torch

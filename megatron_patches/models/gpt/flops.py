@@ -2,7 +2,7 @@
 
 from megatron_patches.models.gpt.parameters import gpt_parameters
 from megatron_patches.models.interface.architecture import FlopsPerToken, Recomputation
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 
 
 def flops_per_token(model: ModelConfig, sequence_length: int, recomputation: Recomputation = "none") -> FlopsPerToken:

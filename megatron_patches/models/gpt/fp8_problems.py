@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from megatron_patches.configuration.divisibility import either, multiples_near
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.interface.architecture import Workload
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 
 MULTIPLE = 16
 """of both dimensions of each matrix that is multiplied in float8 (cuBLAS, "FP8 data types"): 16 bytes"""

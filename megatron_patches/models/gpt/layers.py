@@ -10,10 +10,10 @@ from megatron_patches.models.interface.layer_spec import HIDDEN, LOGITS, LayerFo
 from megatron_patches.models.layers.block import Block
 from megatron_patches.models.layers.dropout import FeatureDropout
 from megatron_patches.models.layers.embedding import OutputHead, TokenEmbedding, tied_head
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.normalization import build_stream_norm
 from megatron_patches.models.layers.position import PositionEmbedding, build_position_embedding
 from megatron_patches.models.layers.token_context import ContextReader
-from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from megatron_patches.errors import TrainyardError
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.parameters.name_map import NameMap, NameRule
 
 TITLE = "megatron-deepspeed"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.parameters.row import Cut, ParameterRow, Partial, PathLayer, path_of
 
 

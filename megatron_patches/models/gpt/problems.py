@@ -6,7 +6,7 @@ from megatron_patches.batch.fields import POSITIONS
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.gpt.fp8_problems import fp8_problems
 from megatron_patches.models.interface.architecture import Workload
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 
 
 def gpt_problems(model: ModelConfig, work: Workload) -> Iterator[Problem]:

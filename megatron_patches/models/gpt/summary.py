@@ -1,6 +1,6 @@
 """A GPT in a line: what is there always, then what differs from GPT-2."""
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 
 
 def describe_gpt(model: ModelConfig) -> str:

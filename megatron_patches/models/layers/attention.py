@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.models.layers.attend import attend, choose_kernel
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.normalization import build_head_norm
 from megatron_patches.models.layers.position import PositionEmbedding
 from megatron_patches.models.layers.recomputation import recomputed, replayed
 from megatron_patches.models.layers.token_context import TokenContext
-from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.layers import ColumnParallel, Replicated, RowParallel
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.parallel.layers import ColumnParallel, ParallelEmbedding
 from megatron_patches.parallel.process_groups import ProcessGroups
 

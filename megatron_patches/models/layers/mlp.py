@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.models.layers.activation import ACTIVATIONS
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.recomputation import recomputed, without_keeping
-from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.layers import ColumnParallel, RowParallel
 from megatron_patches.parallel.process_groups import ProcessGroups
 

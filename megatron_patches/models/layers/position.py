@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from megatron_patches.models.layers.attend import ScoreBias
 from megatron_patches.models.layers.attention_pattern import Causal
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.position_config import (
     AlibiPositionConfig,
     LearnedPositionConfig,
     RotaryPositionConfig,
 )
 from megatron_patches.models.layers.token_context import TokenContext
-from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 

@@ -9,7 +9,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.foreign import ForeignTensor, whole_shard
 from megatron_patches.exchange.matching import match_tensors
 from megatron_patches.models.gpt.megatron_names import bigscience_pipeline, megatron_map
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.parameters.name_map import NameMap, NameRule, OwnNames, read_name_map
 from megatron_patches.parameters.tensor_slice import TensorSlice

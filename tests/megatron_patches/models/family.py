@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 
 SEQUENCE = 24
 SIZES = {"layers": 4, "hidden_size": 48, "attention_heads": 6, "vocab_size": 64}

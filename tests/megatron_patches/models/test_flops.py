@@ -11,7 +11,7 @@ from megatron_patches.models.gpt.flops import (
     training_flops_per_token,
 )
 from megatron_patches.models.gpt.parameters import gpt_parameters
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 
 BLOOM = ModelConfig(
     layers=70, hidden_size=14336, attention_heads=112, ffn_size=4 * 14336, vocab_size=250880,

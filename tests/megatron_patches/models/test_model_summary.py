@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from megatron_patches.models.gpt.summary import describe_gpt
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
 GPT2 = {"layers": 24, "hidden_size": 2048, "attention_heads": 16, "ffn_size": 5504, "vocab_size": 100}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.pipeline_partition import partition_layers, plan_stages
 from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks

@@ -26,7 +26,7 @@ def run_kernels(kernel: AttentionKernel, compiled: bool) -> tuple[list[Any], set
     from torch.profiler import profile
 
     from megatron_patches.models.layers.compilation import compile_blocks
-    from megatron_patches.models.model_config import ModelConfig
+    from megatron_patches.models.layers.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups

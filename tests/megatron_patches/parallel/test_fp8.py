@@ -138,7 +138,7 @@ def multiplied(layout: Layout, tied: bool) -> dict[str, bool]:
     """Which matrices of a model multiply in float8, by name."""
     from torch import nn
 
-    from megatron_patches.models.model_config import ModelConfig
+    from megatron_patches.models.layers.model_config import ModelConfig
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
@@ -212,7 +212,7 @@ def compiled_difference(layout: Layout, recomputation: str) -> tuple[float, int]
     from torch._dynamo.utils import counters
 
     from megatron_patches.models.layers.compilation import compile_blocks
-    from megatron_patches.models.model_config import ModelConfig
+    from megatron_patches.models.layers.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups

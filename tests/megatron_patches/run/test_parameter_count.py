@@ -2,7 +2,7 @@
 
 import pytest
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.run.parameter_count import count_parameters
 from tests.small_model import causal_lengths
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_patches.models.model_config import ModelConfig
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 

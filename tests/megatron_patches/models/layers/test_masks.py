@@ -12,10 +12,10 @@ from torch import Tensor
 
 from megatron_patches.models.layers.attend import KernelChoice, choose_kernel
 from megatron_patches.models.layers.attention_pattern import CAUSAL, AttentionPattern, Documents, Ranges
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
 from megatron_patches.models.layers.token_context import TokenContext
-from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.kernels import Kernels
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.training.training_config import AttentionKernel

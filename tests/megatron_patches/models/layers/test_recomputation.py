@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from megatron_patches.models.layers.attention_pattern import CAUSAL
+from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.token_context import TokenContext
-from megatron_patches.models.model_config import ModelConfig
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.row import stack_of
 from tests.ranks import run_on_ranks
