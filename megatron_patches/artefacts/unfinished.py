@@ -74,8 +74,8 @@ def remove_leftovers(checkpoints: Path) -> list[Path]:
     Raises:
         OSError: one of them cannot be removed.
     """
-    folders = sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []
-    leftovers = [folder for folder in folders if unfinished_kind(folder.name) in ("save", "deletion")]
+    entries = sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []
+    leftovers = [each for each in entries if each.is_dir() and unfinished_kind(each.name) in ("save", "deletion")]
     for folder in leftovers:
         _remove(folder)
     return leftovers

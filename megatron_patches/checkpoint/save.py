@@ -195,7 +195,7 @@ def _superseded(written: WrittenCheckpoint, rules: CheckpointConfig) -> tuple[li
     """What may go once the new checkpoint is verified; or nothing, and why: what was promoted must not go."""
     try:
         known = known_checkpoints(RunFolder(written.folder.parents[1]))
-    except Damaged as error:
+    except (Damaged, OSError) as error:  # such as a note that its writer alone may read
         return [], f"no older checkpoint is deleted: {error}"
     verified = [replace(each, verified=True) if each.folder == written.folder else each for each in known]
     return [each.folder for each in superfluous(verified, rules)], None

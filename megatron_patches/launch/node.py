@@ -9,6 +9,7 @@ unblocks it once it has its handler, so that an early request is neither lost no
 
 import argparse
 import json
+import os
 import signal
 import socket
 import sys
@@ -20,9 +21,10 @@ from pathlib import Path
 from megatron_patches.artefacts.run_folder import FAILURE
 from megatron_patches.atomic_files import temporary_path
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
+from megatron_patches.launch.rank_settings import available_cpus
 
 RANK = "megatron_patches.launch.rank"
-ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 LOOK_EVERY = 1.0
 """seconds between looks for `stop-requested`: one look at a shared file system for each node"""
 GRACE_AFTER_FAILURE = 5.0
@@ -71,18 +73,18 @@ def main(arguments: Sequence[str]) -> int:
         port=options.port,
     )
     # unbuffered, so that what a rank printed is in the log also when it is killed
+    # its libraries read the number of threads when they are loaded: numpy's comes before anything of a rank's own
+    environment = {"OMP_NUM_THREADS": str(max(1, available_cpus() // options.processes)), **os.environ}
     command = [sys.executable, "-u", "-m", RANK, str(options.launch_directory)]
-    ranks = RankProcesses(command, places, signals=ENDING_SIGNALS)
-    outcome = watch(ranks, options.launch_directory / "stop-requested")
-    if isinstance(outcome, Failure):
-        print(outcome, file=sys.stderr)
-        record_failure(outcome, options.launch_directory)
-        return outcome.exit_code
-    return outcome
+    ranks = RankProcesses(command, places, environment, signals=ENDING_SIGNALS)
+    try:
+        return watch(ranks, options.launch_directory)
+    finally:  # whatever goes wrong here, no rank goes on without its node
+        ranks.end(grace=0)
 
 
-def watch(ranks: RankProcesses, stop_requested: Path) -> int | Failure:
-    """Waits for the end of all processes: 0, 128 + n where signal n ended this node, or the first failure."""
+def watch(ranks: RankProcesses, launch_directory: Path) -> int:
+    """Waits for the end of all processes; 0, 128 + n where signal n ended this node, or the first failure's code."""
     asked = False
     while ranks.running:
         match ranks.next_event(timeout=LOOK_EVERY):
@@ -90,9 +92,13 @@ def watch(ranks: RankProcesses, stop_requested: Path) -> int | Failure:
                 ranks.end(GRACE_AFTER_SIGNAL)
                 return 128 + number
             case RankEnded(rank, code) if code:
+                failure = Failure(rank, socket.gethostname(), code)
+                record_failure(failure, launch_directory)  # at once: other nodes fail of it while this one still waits
                 ranks.end(GRACE_AFTER_FAILURE)
-                return Failure(rank, socket.gethostname(), code)
-        if not asked and stop_requested.exists():
+                print(failure, file=sys.stderr)
+                return failure.exit_code
+        # os.path's answers no to every error of the file system: the next look may find it
+        if not asked and os.path.exists(launch_directory / "stop-requested"):  # noqa: PTH110
             ranks.send(signal.SIGUSR1)
             asked = True
     return 0

@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 from megatron_patches.errors import TrainingFailed, TrainyardError
-from megatron_patches.launch.rank_settings import quieten_libraries, share_cpus
+from megatron_patches.launch.rank_settings import quieten_libraries
 from megatron_patches.run.run_directory import Launch
 
 
 def main(launch_directory: Path) -> int:
     """The command line; returns its exit code."""
-    share_cpus(int(os.environ["LOCAL_WORLD_SIZE"]))
     quieten_libraries()
     try:
         require_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))

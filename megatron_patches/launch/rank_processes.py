@@ -77,12 +77,13 @@ class RankProcesses:
                     env={**environment, **places.variables(local_rank)},
                     stdout=output,
                     stderr=subprocess.STDOUT if output else None,
+                    start_new_session=True,  # a group of its own, so that what a rank started can be ended with it
                 )
+            for rank, process in self._running.items():
+                threading.Thread(target=self._report_end, args=(rank, process), daemon=True).start()
         except BaseException:
             self.end(grace=0)
             raise
-        for rank, process in self._running.items():
-            threading.Thread(target=self._report_end, args=(rank, process), daemon=True).start()
 
     def _report_end(self, rank: int, process: "subprocess.Popen[bytes]") -> None:
         self._events.put(RankEnded(rank, process.wait()))
@@ -112,14 +113,15 @@ class RankProcesses:
                 process.send_signal(number)
 
     def end(self, grace: float) -> None:
-        """Ends all that still run: SIGTERM, and SIGKILL to those that live on after so many seconds."""
+        """Ends all that still run: SIGTERM, and SIGKILL, to their children too, after so many seconds."""
         if grace:
             self.send(signal.SIGTERM)
             deadline = time.monotonic() + grace
             for process in self._running.values():
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, deadline - time.monotonic()))
-        self.send(signal.SIGKILL)
         for process in self._running.values():
+            with suppress(ProcessLookupError):  # it has ended, and nothing of it is left
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._running.clear()

@@ -9,11 +9,6 @@ def available_cpus() -> int:
     return min(bound, int(os.environ.get("SLURM_CPUS_ON_NODE", bound)))
 
 
-def share_cpus(processes: int) -> None:
-    """Gives this process its share of the node's CPUs as threads, before torch is imported."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // processes)))
-
-
 def quieten_libraries() -> None:
     """Spares people what they know, and asks for the order of kernels that megatron-core relies on."""
     import torch

@@ -184,7 +184,10 @@ def _validations(events: Path) -> list[tuple[int, float]]:
         found = effective(read_events(events, ("start", "validation")), "validation")
     except Damaged:
         return []  # `tools/runs show` and reports say what is damaged; a list of runs does not stop at one of them
-    return [(event.facts["step"], event.facts["loss"]) for event in found if isinstance(event.facts["loss"], float)]
+    first: dict[int, object] = {}  # a run's loss is that of its first source
+    for event in found:
+        first.setdefault(event.facts["step"], event.facts["loss"])
+    return [(step, loss) for step, loss in first.items() if isinstance(loss, float)]
 
 
 def _trackers(folder: RunFolder) -> list[str]:

@@ -94,14 +94,20 @@ def carry_out(plan: RemovalPlan) -> int:
 
 
 def reasons_of_run(run: RunFolder, rules: RetentionRules) -> dict[Path, str]:
-    """By folder, why a run's checkpoints stay here although copies lie elsewhere; only valid ones count.
+    """By folder, why a run's checkpoints stay here although copies lie elsewhere.
+
+    The rules hold among the valid ones, to which a run may have to go back, and among all: with `data.allow_invalid` it
+    goes on from those that have their data's mark.
 
     Raises:
         Damaged: what people said about the run is.
     """
-    known = known_checkpoints(run, allow_inherited_fault=False)
-    known += known_checkpoints(run, "weights", allow_inherited_fault=False)
-    return reasons_to_stay(known, rules)
+    reasons: dict[Path, str] = {}
+    for inherited in (True, False):
+        known = known_checkpoints(run, allow_inherited_fault=inherited)
+        known += known_checkpoints(run, "weights", allow_inherited_fault=inherited)
+        reasons |= reasons_to_stay(known, rules)
+    return reasons
 
 
 def why_it_stays(

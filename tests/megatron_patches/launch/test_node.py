@@ -13,20 +13,40 @@ import pytest
 
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
-from megatron_patches.launch import rank_settings
 from megatron_patches.launch.node import Failure, record_failure
 from megatron_patches.launch.rank import require_gpu
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
-from megatron_patches.launch.rank_settings import available_cpus, share_cpus
+from megatron_patches.launch.rank_settings import available_cpus
 
 # the node as it is, but for the module that its processes run
-NODE = "import sys; from megatron_patches import node; node.RANK = 'worker'; sys.exit(node.main(sys.argv[1:]))"
+NODE = "import sys; from megatron_patches.launch import node; node.RANK = 'worker'; sys.exit(node.main(sys.argv[1:]))"
+
+FAILING_NODE = """
+import sys, time
+from pathlib import Path
+from megatron_patches.launch import node
+
+def watch(ranks, folder):
+    while not (folder / "started").exists():
+        time.sleep(0.01)
+    raise OSError("a file system that fails")
+
+node.RANK, node.watch = "worker", watch
+node.main(sys.argv[1:])
+"""
+STARTS_ANOTHER = """
+import os, subprocess, sys, time
+from pathlib import Path
+print(os.getpid(), subprocess.Popen(["sleep", "60"]).pid, flush=True)
+Path(sys.argv[1], "started").touch()
+time.sleep(60)
+"""
 
 RECORDS_ITSELF = """
 import json, os, signal, sys, time
 from pathlib import Path
 launch_directory, rank = Path(sys.argv[1]), os.environ["RANK"]
-wanted = ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+wanted = ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS")
 text = json.dumps({name: os.environ[name] for name in wanted})
 (launch_directory / f"rank-{rank}.json").write_text(text)
 """
@@ -47,13 +67,15 @@ time.sleep(60)
 """
 
 
-def start_node(folder: Path, worker: str, nodes: int = 1, rank: int = 0, processes: int = 2) -> subprocess.Popen[str]:
+def start_node(
+    folder: Path, worker: str, nodes: int = 1, rank: int = 0, processes: int = 2, program: str = NODE
+) -> subprocess.Popen[str]:
     (folder / "worker.py").write_text(worker)
     place = ["--nodes", str(nodes), "--node-rank", str(rank), "--processes", str(processes)]
     meeting = ["--host", "127.0.0.1", "--port", str(20000 + os.getpid() % 10000)]
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{CHECKOUT}"}
     return subprocess.Popen(
-        [sys.executable, "-c", NODE, str(folder), *place, *meeting],
+        [sys.executable, "-c", program, str(folder), *place, *meeting],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -68,7 +90,13 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_two_nodes_meet_and_an_early_request_reaches_each_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [None, "3"], ids=["all CPUs", "as the user says"])
+def test_two_nodes_meet_and_an_early_request_reaches_each_process(
+    threads: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
     nodes = [start_node(tmp_path, WAITS_FOR_REQUEST, nodes=2, rank=rank, processes=1) for rank in (0, 1)]
     wait_for(tmp_path / "rank-0.json")
     (tmp_path / "stop-requested").touch()
@@ -78,7 +106,8 @@ def test_two_nodes_meet_and_an_early_request_reaches_each_process(tmp_path: Path
     for rank in (0, 1):
         worker = json.loads((tmp_path / f"rank-{rank}.json").read_text())
         assert worker == {
-            "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"
+            "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+            "OMP_NUM_THREADS": threads or str(available_cpus()),
         }  # fmt: skip
     assert not (tmp_path / "failure.json").exists()
 
@@ -127,17 +156,6 @@ def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None
     assert available_cpus() == len(os.sched_getaffinity(0))
 
 
-def test_a_rank_has_its_share_of_the_cpus_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank_settings, "available_cpus", lambda: 6)
-    for processes, threads in ((1, "6"), (4, "1"), (8, "1")):
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        share_cpus(processes)
-        assert os.environ["OMP_NUM_THREADS"] == threads
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    share_cpus(1)
-    assert os.environ["OMP_NUM_THREADS"] == "3"
-
-
 def test_each_rank_has_a_gpu_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -169,3 +187,13 @@ def test_a_process_that_does_not_end_when_asked_is_killed() -> None:
         ranks.end(grace=0.2)
     assert not ranks.running
     assert ranks.next_event(timeout=10) == RankEnded(0, -signal.SIGKILL)
+
+
+def test_no_rank_goes_on_where_its_node_fails_nor_what_it_started(tmp_path: Path) -> None:
+    node = start_node(tmp_path, STARTS_ANOTHER, processes=1, program=FAILING_NODE)
+    output, error = node.communicate(timeout=120)
+    assert node.returncode == 1 and "a file system that fails" in error
+    assert len(output.split()) == 2
+    for pid in output.split():
+        status = Path("/proc", pid, "status")
+        assert not status.exists() or "(zombie)" in status.read_text()
