@@ -19,7 +19,7 @@ _SIZES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 class Wanted:
     """What to look for; everything that is given must hold."""
 
-    words: list[str] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)
     runs: list[str] | None = None
     """only of these; None means any"""
     kinds: list[str] = field(default_factory=list)
@@ -67,8 +67,8 @@ def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
         conditions.append(condition)
         values.extend(more)
 
-    for word in wanted.words:
-        add("instr(lower(manifest || ' ' || id || ' ' || kind || ' ' || coalesce(format, '')), ?)", word.lower())
+    for term in wanted.terms:
+        add("instr(lower(manifest || ' ' || id || ' ' || kind || ' ' || coalesce(format, '')), ?)", term.lower())
     if wanted.runs is not None:
         add(f"run IN ({','.join('?' * len(wanted.runs))})", *wanted.runs)
     if wanted.kinds:

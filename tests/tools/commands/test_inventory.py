@@ -136,6 +136,7 @@ def test_the_best_of_a_run_is_its_best_validation(tmp_path: Path) -> None:
     writer.write("start", step=0)
     for step, loss in ((50, 3.0), (100, 3.5)):
         writer.write("validation", step=step, loss=loss)
+        writer.write("validation", step=step, loss=1.0, source="of another source, an easier one")
     assert ask("show", RUN)["best"] == {"validation_loss": 3.0}
     rolled_back = EventWriter(tmp_path / "runs" / RUN / "events", "0002", "rank0")
     rolled_back.write("start", step=40)

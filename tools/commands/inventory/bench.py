@@ -82,6 +82,6 @@ def _measured(command: list[str], environment: dict[str, str]) -> list[str]:
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[str, float]:
     started = time.perf_counter()
-    words = [str(CHECKOUT / "tools" / "inventory"), *command]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    whole = [str(CHECKOUT / "tools" / "inventory"), *command]
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=True)
     return done.stdout, time.perf_counter() - started

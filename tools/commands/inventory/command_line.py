@@ -39,7 +39,7 @@ def list_command(
 
 @app.command("find")
 def find_command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Words of runs' and files' names, "
+    terms: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Words of runs' and files' names, "
         "purposes, notes and tags; all must occur.")] = None,
     run: Annotated[str, typer.Option(help="Only of this run.")] = "",
     family: Annotated[str, typer.Option(help="Only of runs of this folder of train/, for example tr6.")] = "",
@@ -69,7 +69,7 @@ def find_command(
         status=status, tag=tag, since=since,
     )  # fmt: skip
     with open_inventory() as inventory:
-        found = search(inventory, SearchQuery(words or [], run, family, baseline, wanted), limit)
+        found = search(inventory, SearchQuery(terms or [], run, family, baseline, wanted), limit)
         if json_output:
             runs = [record.as_json() for record in found.runs]
             artefacts = [each.as_json() | {"faulty": each.id in found.faulty} for each in found.artefacts]

@@ -36,8 +36,8 @@ def collect(runs: list[str], retention: tuple[int, int | None] | None, do: str, 
         freed = carry_out(plan)
         print(f"{len(plan.removals)} folders removed, {readable(freed)} freed", file=sys.stderr)
     elif plan.removals:
-        words = " ".join(word for word in sys.argv[1:] if word != "--json")
-        print(f"nothing was removed; to do it: tools/inventory {words} --do {plan.digest}", file=sys.stderr)
+        arguments = " ".join(word for word in sys.argv[1:] if word != "--json")
+        print(f"nothing was removed; to do it: tools/inventory {arguments} --do {plan.digest}", file=sys.stderr)
 
 
 def _show(plan: RemovalPlan, done: bool) -> None:

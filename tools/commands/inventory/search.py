@@ -16,7 +16,7 @@ _RUNS_SHOWN = 50
 class SearchQuery:
     """What `tools/inventory find` was asked."""
 
-    words: list[str]
+    terms: list[str]
     run: str
     family: str
     baseline: str
@@ -48,12 +48,12 @@ def search(inventory: Inventory, query: SearchQuery, limit: int) -> SearchResult
     runs = _runs(inventory, query)
     wanted = query.wanted
     named = query.run or query.family or query.baseline or wanted.tag
-    if query.words and not runs and not named:
-        wanted = replace(wanted, words=query.words)
-    elif query.words or named:
+    if query.terms and not runs and not named:
+        wanted = replace(wanted, terms=query.terms)
+    elif query.terms or named:
         wanted = replace(wanted, runs=runs)
     artefacts, count = find(inventory.catalogue, wanted, limit)
-    shown = [] if query.about_artefacts or not (query.words or named) else runs[:_RUNS_SHOWN]
+    shown = [] if query.about_artefacts or not (query.terms or named) else runs[:_RUNS_SHOWN]
     return SearchResult([inventory.record(name) for name in shown], artefacts, count, faulty_ids(inventory.catalogue))
 
 
@@ -69,9 +69,9 @@ def _runs(inventory: Inventory, query: SearchQuery) -> list[str]:
     if query.wanted.tag:
         tagged = inventory.catalogue.rows(TAGGED, [query.wanted.tag])
         names = [name for name in names if (name,) in tagged]
-    if not query.words:
+    if not query.terms:
         return names
-    return [name for name in names if all(word.lower() in inventory.texts(name) for word in query.words)]
+    return [name for name in names if all(term.lower() in inventory.texts(name) for term in query.terms)]
 
 
 def _in_family(inventory: Inventory, name: str, family: str) -> bool:

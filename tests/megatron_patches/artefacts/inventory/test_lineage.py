@@ -171,7 +171,7 @@ def test_names_that_are_wrong_offer_others(inventory: SmallInventory, tmp_path: 
         (Wanted(metrics=["validation_loss>=3.8", "validation_loss<3.85"]), [200]),
         (Wanted(layout="tp2 zero1"), [100, 200, 300]),
         (Wanted(layout="tp4"), []),
-        (Wanted(arguments=["0000000300"]), [300]),
+        (Wanted(terms=["0000000300"]), [300]),
         (Wanted(since="2999-01-01"), []),
         (Wanted(location="s3://"), []),
         (Wanted(location="here"), [100, 200, 300]),

@@ -9,12 +9,14 @@ import pytest
 from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder
+from megatron_patches.artefacts.inventory.invalidation import invalidate
+from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.inventory.removal import RemovalPlan, carry_out, plan_removal
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import mark_damaged, pin
 from megatron_patches.artefacts.retention import CopiedRetention
 from tests.megatron_patches.artefacts.inventory.conftest import SmallInventory
-from tests.small_artefacts import RUN
+from tests.small_artefacts import RUN, make_checkpoint
 
 OLD = 1_600_000_000
 
@@ -77,6 +79,18 @@ def test_one_that_is_damaged_takes_no_good_ones_place(inventory: SmallInventory)
     assert [folder for folder, _ in found.kept] == [inventory.checkpoint(200)]
     pin(inventory.checkpoint(300), "to look at")
     assert inventory.checkpoint(300) in dict(plan(inventory, CopiedRetention(keep_last=1)).kept)
+
+
+def test_the_newest_stays_where_all_have_their_datas_mark(inventory: SmallInventory) -> None:
+    """With `data.allow_invalid` the run goes on from it."""
+    identity = {"dataset": inventory.dataset.id, "tokenizer": inventory.tokenizer.id}
+    parents = (inventory.dataset.id, inventory.tokenizer.id)
+    newest = make_checkpoint(inventory.runs, 400, parents=parents, identity=identity)
+    copied(inventory, *inventory.checkpoints, newest)
+    with open_catalogue(inventory.runs, inventory.data) as catalogue:
+        invalidate(catalogue, resolve_artefact(inventory.dataset.id, catalogue), "wrong text")
+    found = plan(inventory, CopiedRetention(keep_last=1))
+    assert "the run resumes" in dict(found.kept)[inventory.checkpoint(400)]
 
 
 @pytest.mark.parametrize(("verified", "whole"), [(None, True), ("2026-01-01", False)])
