@@ -197,7 +197,7 @@ class HubStore(Store):
         return "/".join(part for part in (self._folder, path) if part)
 
     def _explain(self, error: Exception) -> Exception:
-        status = getattr(getattr(error, "response", None), "status_code", 0) or 0
+        status = _status_of(error)
         if status == 401 or type(error).__name__ == "LocalTokenNotFoundError":
             return AccessRefused(f"{self.location}: the hub refuses the token, or it has expired; {_HELP}")
         if status == 403:
@@ -209,6 +209,15 @@ class HubStore(Store):
         if isinstance(error, (RuntimeError, OSError)):
             return TransientFailure(f"{self.location}: {type(error).__name__}")
         return error
+
+
+def _status_of(error: BaseException | None) -> int:
+    """Status of the hub's answer; 0 where there was none. The client may have failed of something else because of it."""
+    while error is not None:
+        if status := getattr(getattr(error, "response", None), "status_code", 0):
+            return int(status)
+        error = error.__context__
+    return 0
 
 
 class _Beginning(io.BufferedIOBase):
