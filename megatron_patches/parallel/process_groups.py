@@ -60,7 +60,7 @@ class ProcessGroups:
 def start_process_groups(
     layout: Layout, dtype: torch.dtype, alone: bool = False, kernels: Kernels = USUAL_KERNELS
 ) -> ProcessGroups:
-    """Join the other ranks (torchrun's environment variables say where) and make the layout's groups.
+    """Join the other ranks (environment variables say where) and make the layout's groups.
 
     A process that is `alone` needs no such variables and opens no port.
 

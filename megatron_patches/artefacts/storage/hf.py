@@ -212,7 +212,7 @@ class HubStore(Store):
 
 
 def _status_of(error: BaseException | None) -> int:
-    """Status of the hub's answer; 0 where there was none. The client may have failed of something else because of it."""
+    """Status of the hub's answer, 0 where there was none; the client may have failed of something else after it."""
     while error is not None:
         if status := getattr(getattr(error, "response", None), "status_code", 0):
             return int(status)
