@@ -212,12 +212,14 @@ class HubStore(Store):
 
 
 def _status_of(error: BaseException | None) -> int:
-    """Status of the hub's answer, 0 where there was none; the client may have failed of something else after it."""
-    while error is not None:
-        if status := getattr(getattr(error, "response", None), "status_code", 0):
-            return int(status)
+    """Status of the hub's answer, 0 where there was none.
+
+    Where a repository cannot be made, the client looks whether it is there by an address that it may not understand
+    (HfUriError, with an endpoint other than the public one); then the answer to the first request counts.
+    """
+    if type(error).__name__ == "HfUriError" and error is not None:
         error = error.__context__
-    return 0
+    return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
 
 class _Beginning(io.BufferedIOBase):
