@@ -90,6 +90,7 @@ def test_every_command_reports_its_mistakes(
 def test_start_up_is_light(verb: str) -> None:
     """A cold --help takes a fraction of a second because nothing heavy is imported for it."""
     heavy = ("torch", "numpy", "pydantic", "pyarrow", "tokenizers", "sentencepiece", "transformers")
-    code = f"import sys, tools.{verb}; print([name for name in {heavy} if name in sys.modules])"
+    module = f"tools.commands.{verb}.command_line" if verb == "dataset" else f"tools.commands.{verb}"
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
     assert done.stdout.strip() == "[]"

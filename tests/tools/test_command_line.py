@@ -26,7 +26,7 @@ def main(word: str = "", fail: bool = False) -> None:
     print(word, sys.executable, __file__)
 
 if __name__ == "__main__":
-    run_app(app)
+    run_app(app, "say-word")
 """
 
 
@@ -37,12 +37,13 @@ def yard(tmp_path: Path) -> Path:
         "tools/__init__.py",
         "tools/verb",
         "tools/command_line.py",
-        "data_tools/__init__.py",
+        "tools/commands/__init__.py",
+        "megatron_patches/__init__.py",
         "megatron_patches/errors.py",
     ):
         (tmp_path / "yard" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / file, tmp_path / "yard" / file)
-    (tmp_path / "yard" / "tools" / "say_word.py").write_text(VERB)
+    (tmp_path / "yard" / "tools" / "commands" / "say_word.py").write_text(VERB)
     (tmp_path / "yard" / "tools" / "say-word").symlink_to("verb")
     return tmp_path / "yard"
 
@@ -59,7 +60,7 @@ def test_dashes_become_underscores_and_arguments_stay_whole(yard: Path, tmp_path
     done = call(yard / "tools" / "say-word", "--word", "two words", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("two words ")
-    assert str(yard / "tools" / "say_word.py") in done.stdout
+    assert str(yard / "tools" / "commands" / "say_word.py") in done.stdout
 
 
 def test_a_folder_named_tools_where_the_user_stands_is_not_taken(yard: Path, tmp_path: Path) -> None:
