@@ -218,6 +218,8 @@ def test_what_a_key_can_be() -> None:
     assert can_be["model.key_value_heads"] == "a whole number above 0, or null"
     assert can_be["parallel.zero_stage"] == "one of: 0, 1, 2, 3"
     assert can_be["training.trainable"] == "a list, each entry text"
+    assert can_be["storage.locations"] == "a list, each entry a section"
+    assert not [text for text in can_be.values() if "class" in text]
     assert can_be["training.batch_ramp"] == "a section, or null"
     assert can_be["objective"] == "a section, with name: causal, prefix_lm"
     assert can_be["data.path"] == "text that is not empty"

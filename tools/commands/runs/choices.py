@@ -5,6 +5,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from megatron_patches.configuration.fields import kind_name, section_models
@@ -25,7 +26,7 @@ def choices_of(field: FieldInfo) -> list[str]:
 
 def can_be(field: FieldInfo) -> str:
     """Types, choices and limits, in words."""
-    models = section_models(field)
+    models = [model for model in section_models(field) if set(model.__mro__) & set(_alternatives(field))]
     choices = []
     if models:
         kinds = ", ".join(kind_name(model) for model in models) if len(models) > 1 else ""
@@ -51,6 +52,8 @@ def _type(annotation: Any) -> str:
         return f"a list, each entry {_type(inner[0])}"
     if origin is dict:
         return f"a mapping of {_type(inner[0])} to {_type(inner[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "a section"
     return PLAIN.get(annotation, str(annotation))
 
 
