@@ -51,8 +51,8 @@ def _run_here(command: list[str], environment: dict[str, str], output: IO[str], 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = NodeRanks(world_size=world, first=0, count=world, host="127.0.0.1", port=port)
-    ranks = RankProcesses(command, places, environment, output)
+    node_ranks = NodeRanks(world_size=world, first=0, count=world, host="127.0.0.1", port=port)
+    ranks = RankProcesses(command, node_ranks, environment, output)
     try:
         while ranks.running:
             match ranks.next_event():
@@ -74,9 +74,9 @@ def _run_on_nodes(command: list[str], environment: dict[str, str], output: IO[st
         ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
     )
     port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # no two jobs of a node want the same one
-    place = {"MASTER_ADDR": listed.stdout.split()[0], "MASTER_PORT": str(port)}
+    meeting = {"MASTER_ADDR": listed.stdout.split()[0], "MASTER_PORT": str(port)}
     srun = ["srun", f"--ntasks={world}", f"--ntasks-per-node={world // job_nodes()}", "--kill-on-bad-exit=1"]
     done = subprocess.run(
-        [*srun, *command], env=environment | place, stdout=output, stderr=subprocess.STDOUT, check=False
+        [*srun, *command], env=environment | meeting, stdout=output, stderr=subprocess.STDOUT, check=False
     )
     return done.returncode

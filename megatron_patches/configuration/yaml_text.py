@@ -98,8 +98,8 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.load(text, Loader=RunLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise TrainyardError(f"{origin}{place}: {error.problem or error.context}") from None
+        position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise TrainyardError(f"{origin}{position}: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise TrainyardError(f"{origin}: not YAML: {error}") from None
 

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, required=True, help="port on node 0 where the processes meet")
     options = parser.parse_args(arguments)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # the processes inherit it
-    places = NodeRanks(
+    node_ranks = NodeRanks(
         world_size=options.nodes * options.processes,
         first=options.node_rank * options.processes,
         count=options.processes,
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     # its libraries read the number of threads when they are loaded: numpy's comes before anything of a rank's own
     environment = {"OMP_NUM_THREADS": str(max(1, available_cpus() // options.processes)), **os.environ}
     command = [sys.executable, "-u", "-m", RANK, str(options.launch_directory)]
-    ranks = RankProcesses(command, places, environment, signals=ENDING_SIGNALS)
+    ranks = RankProcesses(command, node_ranks, environment, signals=ENDING_SIGNALS)
     try:
         return watch(ranks, options.launch_directory)
     finally:  # whatever goes wrong here, no rank goes on without its node

@@ -57,7 +57,7 @@ class RankProcesses:
     def __init__(
         self,
         command: Sequence[str],
-        places: NodeRanks,
+        node_ranks: NodeRanks,
         environment: Mapping[str, str] = os.environ,
         output: IO[str] | None = None,
         signals: Sequence[signal.Signals] = (),
@@ -71,10 +71,10 @@ class RankProcesses:
         for number in signals:
             signal.signal(number, self._report_signal)
         try:
-            for local_rank in range(places.count):
-                self._running[places.first + local_rank] = subprocess.Popen(
+            for local_rank in range(node_ranks.count):
+                self._running[node_ranks.first + local_rank] = subprocess.Popen(
                     command,
-                    env={**environment, **places.variables(local_rank)},
+                    env={**environment, **node_ranks.variables(local_rank)},
                     stdout=output,
                     stderr=subprocess.STDOUT if output else None,
                     start_new_session=True,  # a group of its own, so that what a rank started can be ended with it

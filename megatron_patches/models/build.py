@@ -95,15 +95,15 @@ def stage_edges(names: Sequence[str], stages: Sequence[Stage]) -> list[int]:
     The specs that have parameters are the planned layers, one for one; those without stay with the one before them.
     """
     planned = [layer for stage in stages for layer in stage.layers]
-    places: list[int] = []
+    indices: list[int] = []
     for number, name in enumerate(names):
-        if len(places) < len(planned) and name == planned[len(places)]:
-            places.append(number)
-    assert len(places) == len(planned), f"these layers are not those that the stages were planned of: {names}"
+        if len(indices) < len(planned) and name == planned[len(indices)]:
+            indices.append(number)
+    assert len(indices) == len(planned), f"these layers are not those that the stages were planned of: {names}"
     edges, first = [0], 0
     for stage in stages[:-1]:
         first += len(stage.layers)
-        edges.append(places[first])
+        edges.append(indices[first])
     return [*edges, len(names)]
 
 

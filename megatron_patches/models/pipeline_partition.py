@@ -59,18 +59,18 @@ class Stage:
 
         A table that is in front of each block is said in front of the first one.
         """
-        said = [name for place, name in enumerate(self.layers) if not self._again_between_blocks(place)]
+        said = [name for index, name in enumerate(self.layers) if not self._again_between_blocks(index)]
         parts = []
         for stack, same in groupby(said, key=stack_of):
             first, *rest = same
             parts += [f"{first} to {rest[-1]}"] if stack and rest else [first, *rest]
         return ", ".join(parts)
 
-    def _again_between_blocks(self, place: int) -> bool:
+    def _again_between_blocks(self, index: int) -> bool:
         """Whether a layer is between two blocks of a stack, and was in front of the first of them too."""
-        if not 2 <= place < len(self.layers) - 1 or self.layers[place] != self.layers[place - 2]:
+        if not 2 <= index < len(self.layers) - 1 or self.layers[index] != self.layers[index - 2]:
             return False
-        before, behind = stack_of(self.layers[place - 1]), stack_of(self.layers[place + 1])
+        before, behind = stack_of(self.layers[index - 1]), stack_of(self.layers[index + 1])
         return before is not None and before == behind
 
 

@@ -187,16 +187,16 @@ class Adafactor(SlicedOptimizer):
         if self.config.scale_by_parameter:
             whole = torch.cat([each.parameter for each in sums.values()])
             scale = (whole / elements).sqrt().clamp(min=self.config.scale_floor) * keep
-        place = {name: number for number, name in enumerate(sums)}
+        index = {name: number for number, name in enumerate(sums)}
         for group in groups:
             for name in group["names"]:
-                rate = group["lr"] * scale[place[name]]
+                rate = group["lr"] * scale[index[name]]
                 for fragment in self.fragments[name]:
                     values = elements_of(fragment, fragment.tensor)
                     if group["weight_decay"]:
                         values.mul_(1 - group["weight_decay"] * rate)
                     update = elements_of(fragment, gradient_of(fragment))
-                    values.addcmul_(update, rate / shrink[place[name]], value=-1)
+                    values.addcmul_(update, rate / shrink[index[name]], value=-1)
 
     def _counted(self, name: str) -> list[Fragment]:
         return [fragment for fragment in self.fragments[name] if fragment.counted]

@@ -33,7 +33,7 @@ def parameter_groups(
 def _tied_in_order(groups: list[dict[str, Any]], tied: Collection[str]) -> list[dict[str, Any]]:
     """ZeRO steps group by group, and an optimizer's stages may wait for each other's sums over a tied parameter."""
     first_tied = [min((name for name in group["names"] if name in tied), default=None) for group in groups]
-    ordered = iter(sorted((name, place) for place, name in enumerate(first_tied) if name is not None))
+    ordered = iter(sorted((name, index) for index, name in enumerate(first_tied) if name is not None))
     return [group if name is None else groups[next(ordered)[1]] for group, name in zip(groups, first_tied, strict=True)]
 
 

@@ -25,10 +25,10 @@ class StepRandomness:
 
     def start_step(self, step: int) -> None:
         """Seed both streams for one optimizer step."""
-        place = (self._seed, "step", step, self._coordinates.data, self._coordinates.pipeline)
-        self._start(derive_seed(*place, "tensor", self._coordinates.tensor))
+        key = (self._seed, "step", step, self._coordinates.data, self._coordinates.pipeline)
+        self._start(derive_seed(*key, "tensor", self._coordinates.tensor))
         self._split_state = self._state()
-        self._start(derive_seed(*place))
+        self._start(derive_seed(*key))
 
     @contextmanager
     def split_features(self) -> Iterator[None]:

@@ -133,22 +133,25 @@ def _translate(name: str, source: str, target: str) -> str | None:
         return None
     remaining = iter(texts)
     return _PLACEHOLDER.sub(
-        lambda place: next(remaining) if place[3] else str(numbers[place[1]] + int(place[2] or 0)), target
+        lambda placeholder: (
+            next(remaining) if placeholder[3] else str(numbers[placeholder[1]] + int(placeholder[2] or 0))
+        ),
+        target,
     )
 
 
 def _regular_expression(template: str) -> str:
     literals = _PLACEHOLDER.split(template)[::4]
-    groups = [r"([^.]+)" if place[3] else r"(0|[1-9]\d*)" for place in _PLACEHOLDER.finditer(template)]
+    groups = [r"([^.]+)" if placeholder[3] else r"(0|[1-9]\d*)" for placeholder in _PLACEHOLDER.finditer(template)]
     return "".join(part for pair in zip(map(re.escape, literals), [*groups, ""], strict=True) for part in pair)
 
 
 def _values(template: str, groups: Iterable[str]) -> tuple[list[str], dict[str, int]]:
     """What the placeholders of a template stand for: texts in their order, numbers by name."""
     texts, numbers = [], {}
-    for place, value in zip(_PLACEHOLDER.finditer(template), groups, strict=True):
-        if place[3]:
+    for placeholder, value in zip(_PLACEHOLDER.finditer(template), groups, strict=True):
+        if placeholder[3]:
             texts.append(value)
         else:
-            numbers[place[1]] = int(value) - int(place[2] or 0)
+            numbers[placeholder[1]] = int(value) - int(placeholder[2] or 0)
     return texts, numbers

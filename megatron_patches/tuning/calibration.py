@@ -61,8 +61,8 @@ def non_negative_least_squares(matrix: np.ndarray, wanted: np.ndarray, rounds: i
     x = np.ones(matrix.shape[1])
     for _ in range(rounds):
         before = x.copy()
-        for place in range(len(x)):
-            x[place] = max(0.0, x[place] + (right[place] - products[place] @ x) / products[place, place])
+        for index in range(len(x)):
+            x[index] = max(0.0, x[index] + (right[index] - products[index] @ x) / products[index, index])
         if np.abs(x - before).max() < 1e-10:
             break
     return x

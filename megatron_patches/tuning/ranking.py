@@ -70,5 +70,5 @@ def apart(ranked: Sequence[Ranked], count: int) -> list[Ranked]:
     """
     if len(ranked) <= count:
         return list(ranked)
-    places = [round(number * (len(ranked) - 1) / (count - 1)) for number in range(count)]
-    return [ranked[place] for place in places]
+    indices = [round(number * (len(ranked) - 1) / (count - 1)) for number in range(count)]
+    return [ranked[index] for index in indices]

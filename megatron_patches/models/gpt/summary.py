@@ -40,4 +40,4 @@ def _dropouts(model: ModelConfig) -> list[str]:
     }
     if len(set(shares.values())) == 1:
         return [f"dropout {model.hidden_dropout:g}"] if model.hidden_dropout else []
-    return [f"dropout {share:g} of {place}" for place, share in shares.items() if share]
+    return [f"dropout {share:g} of {where}" for where, share in shares.items() if share]
