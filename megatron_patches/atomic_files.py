@@ -119,7 +119,7 @@ def hash_file(path: Path, limit: int | None = None) -> tuple[str, int]:
     """sha256 (64 hexadecimal digits) of a file, or of its first bytes, and how many bytes that were.
 
     Args:
-        limit: so many bytes at most; None reads all. A result of fewer says that the file is shorter.
+        limit: maximum number of bytes to read; None reads the whole file. A smaller result means a shorter file.
 
     Raises:
         OSError: the file is missing or cannot be read.
@@ -134,7 +134,7 @@ def hash_stream(file: BinaryIO, digest: "hashlib._Hash", limit: int | None = Non
     """Adds the next bytes of an open file to a hash, read in pieces of 1 MiB; the number of bytes.
 
     Args:
-        limit: so many bytes at most; None reads to the end.
+        limit: maximum number of bytes to read; None reads to the end.
 
     Raises:
         OSError: the file cannot be read.

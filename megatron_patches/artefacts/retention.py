@@ -33,9 +33,9 @@ class CopiedRetention:
     """Rules for checkpoints of which a verified copy lies elsewhere."""
 
     keep_last: int | None = 2
-    """the newest so many of a run"""
+    """number of newest checkpoints to keep for each run"""
     keep_every_steps: int | None = None
-    """and every one whose step divides by this"""
+    """also keep checkpoints at steps divisible by this"""
     keep_best: int = 0
 
 

@@ -16,6 +16,8 @@ RECORDS = (ANNOTATIONS, COPIES)
 """folders that hold small files which several people write: what they typed, and where copies lie"""
 STOPPED = "stopped"
 """in a launch's folder: it saved itself before its end, to be continued"""
+STOP_REQUESTED = "stop-requested"
+"""in a launch's folder: asks it to save and stop; `slurm/launch` writes it by this name"""
 FAILURE = "failure.json"
 """in a launch's folder: what failed first"""
 

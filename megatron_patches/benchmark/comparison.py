@@ -26,10 +26,10 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.hardware.accelerator import gpu_models, has_gpu
 from megatron_patches.hardware.machines import cpu_name, peak_tflops
+from megatron_patches.launch.device_checks import check_device
 from megatron_patches.models.interface.architecture import FlopsPerToken
 from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.device_checks import check_device
 from megatron_patches.run.layout import plan_layout
 from megatron_patches.run.parameter_count import count_parameters
 from megatron_patches.run.reading import load_run, to_yaml

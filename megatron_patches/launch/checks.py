@@ -9,8 +9,8 @@ from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
 from megatron_patches.checkpoint.size import space_problems
 from megatron_patches.errors import TrainyardError
+from megatron_patches.launch.device_checks import device_problems
 from megatron_patches.launch.facts import LaunchFacts
-from megatron_patches.run.device_checks import device_problems
 from megatron_patches.run.layout import batch_ramp_problems, global_batch_problems
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.run_folder import FAILURE
+from megatron_patches.artefacts.run_folder import FAILURE, STOP_REQUESTED
 from megatron_patches.atomic_files import temporary_path
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.launch.rank_settings import available_cpus
@@ -98,7 +98,7 @@ def watch(ranks: RankProcesses, launch_directory: Path) -> int:
                 print(failure, file=sys.stderr)
                 return failure.exit_code
         # os.path's answers no to every error of the file system: the next look may find it
-        if not asked and os.path.exists(launch_directory / "stop-requested"):  # noqa: PTH110
+        if not asked and os.path.exists(launch_directory / STOP_REQUESTED):  # noqa: PTH110
             ranks.send(signal.SIGUSR1)
             asked = True
     return 0

@@ -151,7 +151,7 @@ def _leftovers(run: RunFolder) -> list[Removal]:
             elif kind is not None and _is_old(folder):
                 found.append(Removal(folder, folder_size(folder), _LEFT_BY[kind], "leftover"))
             elif is_replaced(folder.name) and _is_old(folder):
-                found.append(Removal(folder, folder_size(folder), "damaged, and written anew since", "leftover"))
+                found.append(Removal(folder, folder_size(folder), "damaged; a later save replaced it", "leftover"))
     return found
 
 

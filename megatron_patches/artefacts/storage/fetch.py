@@ -63,7 +63,7 @@ def _unfinished_folder(target: Path) -> Path:
         try:
             former.rename(folder)
         except OSError:
-            if not folder.exists():  # else another pull of the same artefact renamed it, or began anew
+            if not folder.exists():  # else another pull of the same artefact renamed it, or started over
                 raise
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,7 +1,7 @@
 """Folders whose files grow and have no manifest, such as logs: copied file by file, with an index written last.
 
-Of a file that grows, the bytes that were there when it was looked at are copied. The index remembers size and time of
-each, so that what did not change is neither read nor sent again.
+A file that grows is copied up to its size at the time of the scan. The index records the size and time of each file, so
+that an unchanged file is neither read nor sent again.
 """
 
 import json

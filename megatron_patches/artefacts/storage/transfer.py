@@ -128,7 +128,7 @@ def remote_manifest(store: Store, prefix: str) -> Manifest | None:
 
 
 def in_parallel(action: Callable[[_Item], None], items: Sequence[_Item], parallel: int) -> None:
-    """Does it to every item in so many threads; after the first error none is begun, and the error is raised."""
+    """Runs an action on every item in `parallel` threads; the first error stops it, and is raised."""
     with ThreadPoolExecutor(max(1, parallel)) as pool:
         futures = [pool.submit(action, item) for item in items]
         try:

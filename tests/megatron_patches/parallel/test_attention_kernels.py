@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from megatron_patches.errors import TrainyardError
+from megatron_patches.launch.device_checks import check_device
 from megatron_patches.parallel.attention_kernels import require_attention_kernel
 from megatron_patches.parallel.layout import Layout
-from megatron_patches.run.device_checks import check_device
 from megatron_patches.run.reading import load_run
 from megatron_patches.training.training_config import AttentionKernel
 from tests.ranks import run_on_ranks
