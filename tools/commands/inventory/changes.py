@@ -79,7 +79,7 @@ def gc_command(
     copied: Annotated[bool, typer.Option("--copied", help="Also checkpoints of which a verified whole copy lies at a "
         "location.")] = False,
     keep_last: Annotated[int, typer.Option(min=1, help="With --copied: newest checkpoints to keep in each run.")] = 2,
-    keep_every: Annotated[int | None, typer.Option(min=1, help="With --copied: also keep steps divisible by this.")] = None,
+    keep_every: Annotated[int | None, typer.Option(min=1, help="With --copied: also steps divisible by this.")] = None,
     do: Annotated[str, typer.Option("--do", metavar="PLAN", help="Carry out the plan of this name.")] = "",
     json_output: AsJson = False,
 ) -> None:  # fmt: skip
