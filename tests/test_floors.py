@@ -20,6 +20,7 @@ SECTIONS = "*_config.py"
 # Bottom to top; a file imports from its own folder and from floors named before it, wherever in it the import stands.
 FLOORS = [
     "megatron_patches",
+    "megatron_patches/foreign",
     "megatron_patches/artefacts",
     "data_tools/text",
     "data_tools/datasets",

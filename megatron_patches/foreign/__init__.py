@@ -1,0 +1,1 @@
+"""What came from elsewhere: files read within bounds, names checked, text made safe to print."""

@@ -1,0 +1,47 @@
+"""Small files that others may have written: read within a bound, and only where they are plain files."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from megatron_patches.errors import Damaged, Missing, Refused
+from megatron_patches.foreign.printable import printable
+
+METADATA_BYTES = 64 << 20
+"""maximum for manifests, notes, configurations: the manifest of a run of 1,000 ranks has about 1 MB"""
+
+
+def read_bounded(path: Path, limit: int = METADATA_BYTES) -> bytes:
+    """The bytes of a plain file; nothing is waited for, and no more than `limit` bytes are read.
+
+    Args:
+        limit: largest size in bytes that is read.
+
+    Raises:
+        Missing: there is no such file.
+        Damaged: it is larger than `limit`.
+        Refused: it is a folder, pipe, socket or device, or may not be read.
+    """
+    shown = printable(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would block
+    except FileNotFoundError:
+        raise Missing(f"{shown} does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        if isinstance(error, OSError) and error.errno == errno.ENOTDIR:
+            raise Missing(f"{shown} does not exist") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Refused(f"{shown} cannot be read: {reason}") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device"
+            raise Refused(f"{shown} is a {kind}, where a file is expected; move it away")
+        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor has no path
+            content = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > limit:
+        raise Damaged(f"{shown} has {status.st_size:,} bytes; at most {limit:,} are read of such a file")
+    return content

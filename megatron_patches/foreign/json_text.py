@@ -1,0 +1,57 @@
+"""JSON that others wrote: every odd input ends in one named error."""
+
+import json
+import re
+from typing import Any
+
+from megatron_patches.errors import Damaged
+
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def parse_json(text: bytes | str, origin: str) -> Any:
+    """The value that a text holds; a lone surrogate in a string, which no file can hold, becomes U+FFFD.
+
+    Args:
+        origin: where the text was read, for errors: a path, or `path:line`.
+
+    Raises:
+        Damaged: it is no JSON, is nested too deeply for Python (about 1,000 levels), has an integer of more than 4,300
+            digits, or is not UTF-8.
+    """
+    try:
+        content = text if isinstance(text, str) else text.decode("utf-8-sig")
+        value = json.loads(content)
+    except RecursionError:
+        raise Damaged(f"{origin} is nested too deeply to be read") from None
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{origin} is not UTF-8 text ({error.reason} at byte {error.start:,})") from None
+    except ValueError as error:
+        raise Damaged(f"{origin} is not JSON ({error})") from None
+    return _without_lone_surrogates(value) if _HALF_PAIR.search(content) else value
+
+
+def parse_object(text: bytes | str, origin: str) -> dict[str, Any]:
+    """The same where a JSON object must stand.
+
+    Raises:
+        Damaged: as `parse_json`, or it is a list, number, string, boolean or null.
+    """
+    value = parse_json(text, origin)
+    if not isinstance(value, dict):
+        raise Damaged(f"{origin} is not a JSON object but {_KINDS.get(type(value), 'a number')}")
+    return value
+
+
+_KINDS: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+def _without_lone_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _LONE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_lone_surrogates(each) for each in value]
+    if isinstance(value, dict):
+        return {_LONE.sub("\ufffd", key): _without_lone_surrogates(each) for key, each in value.items()}
+    return value
