@@ -38,7 +38,7 @@ def read_bounded(path: Path, limit: int = METADATA_BYTES) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device"
             raise Refused(f"{shown} is a {kind}, where a file is expected; move it away")
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor has no path
+        with open(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
     finally:
         os.close(descriptor)

@@ -1,7 +1,6 @@
 """Names, text, files and JSON of others."""
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -58,11 +57,9 @@ def test_only_plain_files_are_read_and_within_bounds(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="at most 4"):
         read_bounded(tmp_path / "file", 4)
     os.mkfifo(tmp_path / "pipe")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "socket"))
-        for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero"), tmp_path / "socket"):
-            with pytest.raises(Refused):
-                read_bounded(odd)
+    for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(Refused):
+            read_bounded(odd)
     for absent in (tmp_path / "none", tmp_path / "file" / "below"):
         with pytest.raises(Missing):
             read_bounded(absent)
