@@ -2,18 +2,24 @@
 
 import hashlib
 import json
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
+from megatron_patches.artefacts.provenance import known_revision, versions
 from megatron_patches.atomic_files import hash_file, write_atomically
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import Damaged, Missing, Refused
@@ -54,8 +60,17 @@ class Origin(_Record):
 
     command: str
     revision: str | None
-    """Git revision of the checkout, with `+changes` if it had any; None where git or the repository is missing."""
+    """Git revision of the checkout, with `+changes` if it had any; None where it was not known."""
+    revision_missing: str | None = None
+    """Why it was not known; not written where it was."""
     versions: dict[str, str]
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_missing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        if self.revision_missing is None:
+            del written["revision_missing"]
+        return written
 
 
 class Status(_Record):
@@ -124,11 +139,12 @@ def build_manifest(
     """
     if command is None:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    code = known_revision(CHECKOUT)
     return Manifest(
         id=content_id(kind, parents, files, facts),
         kind=kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        by=Origin(command=command, revision=_revision(CHECKOUT), versions=_versions()),
+        by=Origin(command=command, revision=code.text, revision_missing=code.missing, versions=versions()),
         parents=list(parents),
         files=list(files),
         facts=dict(facts),
@@ -225,27 +241,3 @@ def verify_files(manifest: Manifest, folder: Path, hashes: bool) -> list[str]:
         elif hashes and (found := hash_file(path)[0]) != file.sha256:
             problems.append(f"{path} has sha256 {found}, its manifest says {file.sha256}")
     return problems
-
-
-def _revision(checkout: Path) -> str | None:
-    try:
-        head = _git(checkout, "rev-parse", "HEAD")
-        changes = _git(checkout, "status", "--porcelain")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{head}+changes" if changes else head
-
-
-def _git(checkout: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("numpy", "trainyard"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue  # a checkout that runs without being installed has no version to state
-    return versions

@@ -6,7 +6,6 @@ The measurement itself is `benchmark.worker`'s, processes of their own. Torch-fr
 import math
 import os
 import platform
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from megatron_patches.batch.fields import TOKENS
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
+from megatron_patches.artefacts.provenance import known_revision
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.memory import estimate_memory
@@ -249,13 +249,9 @@ def _describe_peer(name: str, tokens: int, ours: dict[str, Any], peer: dict[str,
 
 
 def _commit() -> str:
-    """The checkout's revision, with a + where it was changed; n/a where it is no git repository."""
-    git = ["git", "-C", str(CHECKOUT)]
-    found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    if found.returncode:
-        return "n/a"
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode != 0
-    return found.stdout.strip() + "+" * changed
+    """The checkout's revision, with a + where it was changed; n/a where it is not known."""
+    code = known_revision(CHECKOUT).text
+    return "n/a" if code is None else code[:12] + "+" * code.endswith("+changes")
 
 
 def largest_difference(losses: Sequence[float], reference: Sequence[float]) -> float:

@@ -1,12 +1,10 @@
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from megatron_patches.artefacts import manifest as manifest_module
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
     FileRecord,
@@ -119,24 +117,6 @@ def test_verification_names_what_differs(tmp_path: Path, artefact: Manifest) -> 
     assert verify_files(artefact, tmp_path, hashes=False) == [f"{data} has 6 bytes, its manifest says 7"]
     data.unlink()
     assert verify_files(artefact, tmp_path, hashes=False) == [f"{data} is missing"]
-
-
-def test_the_revision_says_whether_there_were_changes(tmp_path: Path) -> None:
-    assert manifest_module._revision(tmp_path) is None
-    for arguments in (
-        ["init", "-q"],
-        ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "c"],
-    ):
-        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
-    clean = manifest_module._revision(tmp_path)
-    assert clean is not None and len(clean) == 40
-    (tmp_path / "new").touch()
-    assert manifest_module._revision(tmp_path) == f"{clean}+changes"
-
-
-def test_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert build_manifest("run", [], {}).by.revision is None
 
 
 def test_missing_damaged_and_refused_are_told_apart(tmp_path: Path, artefact: Manifest) -> None:
