@@ -97,6 +97,48 @@ def write_atomically(path: Path, content: bytes) -> None:
     fsync_folder(path.parent)
 
 
+def create_once(path: Path, content: bytes) -> bool:
+    """Writes a small file unless there is one: of several writers at once one wins, and nothing is replaced.
+
+    It appears whole, but on a file system without hard links, where a reader may find its beginning for an instant.
+
+    Returns:
+        Whether this call made it.
+
+    Raises:
+        OSError: the folder is missing, cannot be written to, or the disk is full; nothing is left behind.
+    """
+    temporary = temporary_path(path)
+    with HashingWriter(temporary) as writer:
+        writer.write(content)
+    try:
+        path.hardlink_to(temporary)  # unlike a rename it does not replace
+    except FileExistsError:
+        return False
+    except OSError:  # buckets and shared folders that are mounted: EPERM, ENOTSUP, ENOSYS or EMLINK, each by its taste
+        if not _create_exclusively(path, content):
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+    return True
+
+
+def _create_exclusively(path: Path, content: bytes) -> bool:
+    try:
+        file = path.open("xb", buffering=0)
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(content)
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
 def fsync_folder(path: Path) -> None:
     """Makes the names in a folder durable: a rename is on the disk only after its folder is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -65,6 +65,10 @@ class Origin(_Record):
     """Why it was not known; not written where it was."""
     versions: dict[str, str]
 
+    def describe_revision(self) -> str:
+        """The revision for people, or why it is not known."""
+        return self.revision or f"not known: {self.revision_missing or 'no reason was recorded'}"
+
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_missing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = write(self)
@@ -153,8 +157,12 @@ def build_manifest(
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Writes it whole or not at all; an artefact's files must be on the disk before."""
-    text = json.dumps(manifest.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, manifest_bytes(manifest))
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """What its file holds."""
+    return (json.dumps(manifest.model_dump(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.run_data import RunData
+from megatron_patches.artefacts.provenance import known_revision
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.batch.fields import TOKENS
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
-from megatron_patches.artefacts.provenance import known_revision
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.memory import estimate_memory

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.run.run_directory import Launch
+from slurm.job import JobError, free_local_port, meeting_port, number, require_job
 
 WORKER = "megatron_patches.benchmark.worker"
 
@@ -48,9 +48,10 @@ def run_workers(
 
 def _run_here(command: list[str], environment: dict[str, str], output: IO[str], world: int) -> int:
     """One process a rank; the first that fails ends the others, and gives the code."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    try:
+        port = free_local_port()
+    except JobError as error:
+        raise TrainyardError(str(error)) from None
     node_ranks = NodeRanks(world_size=world, first=0, count=world, host="127.0.0.1", port=port)
     ranks = RankProcesses(command, node_ranks, environment, output)
     try:
@@ -64,18 +65,27 @@ def _run_here(command: list[str], environment: dict[str, str], output: IO[str], 
 
 
 def job_nodes() -> int:
-    """Nodes of the SLURM job that this is part of; 1 without one."""
-    return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    """Nodes of the SLURM job that this is part of; 1 without one.
+
+    Raises:
+        TrainyardError: SLURM's variable holds no number.
+    """
+    try:
+        return number("SLURM_JOB_NUM_NODES", 1) if "SLURM_JOB_NUM_NODES" in os.environ else 1
+    except JobError as error:
+        raise TrainyardError(str(error)) from None
 
 
 def _run_on_nodes(command: list[str], environment: dict[str, str], output: IO[str], world: int) -> int:
     """One task a rank over the job's nodes, by srun; they meet on the first node."""
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
-    )
-    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # no two jobs of a node want the same one
-    meeting = {"MASTER_ADDR": listed.stdout.split()[0], "MASTER_PORT": str(port)}
-    srun = ["srun", f"--ntasks={world}", f"--ntasks-per-node={world // job_nodes()}", "--kill-on-bad-exit=1"]
+    try:
+        job = require_job()
+        # 10000 beside those of launches
+        port = meeting_port(job.hosts[0], 20_000 + job.identity % 20_000, "from 20000 + job id % 20000 on")
+    except JobError as error:
+        raise TrainyardError(str(error)) from None
+    meeting = {"MASTER_ADDR": job.hosts[0], "MASTER_PORT": str(port)}
+    srun = ["srun", f"--ntasks={world}", f"--ntasks-per-node={world // job.nodes}", "--kill-on-bad-exit=1"]
     done = subprocess.run(
         [*srun, *command], env=environment | meeting, stdout=output, stderr=subprocess.STDOUT, check=False
     )

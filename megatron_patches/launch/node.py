@@ -8,18 +8,17 @@ unblocks it once it has its handler, so that an early request is neither lost no
 """
 
 import argparse
-import json
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.run_folder import FAILURE, STOP_REQUESTED
-from megatron_patches.atomic_files import temporary_path
+from megatron_patches.artefacts.run_folder import STOP_REQUESTED, STOPPED
+from megatron_patches.errors import TrainyardError
+from megatron_patches.launch.failure import Failure, record_failure
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.launch.rank_settings import available_cpus
 
@@ -33,25 +32,10 @@ GRACE_AFTER_SIGNAL = 30.0
 """seconds that ranks have to end their step and save, at a SIGTERM to the node; SLURM's KillWait is often as long"""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """The process whose end ended the launch."""
-
-    rank: int
-    """among all processes of the launch"""
-    node: str
-    """host name"""
-    code: int
-    """as `subprocess` gives it: -n where signal n ended the process"""
-
-    @property
-    def exit_code(self) -> int:
-        """As a shell gives it: 128 + n where signal n ended the process."""
-        return 128 - self.code if self.code < 0 else self.code
-
-    def __str__(self) -> str:
-        how = f"was ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"ended with code {self.code}"
-        return f"rank {self.rank} on {self.node} {how}"
+START_AFTER_REQUEST = 60.0
+"""seconds that ranks have to begin to train once they were asked to stop; a step and a save may take longer"""
+LOOKS_AT_NOTHING = 5
+"""looks in a row that miss the launch's folder until it counts as deleted: a network file system may lose it for one"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,9 +56,14 @@ def main(arguments: Sequence[str]) -> int:
         host=options.host,
         port=options.port,
     )
+    try:
+        threads = max(1, available_cpus() // options.processes)
+    except TrainyardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     # unbuffered, so that what a rank printed is in the log also when it is killed
     # its libraries read the number of threads when they are loaded: numpy's comes before anything of a rank's own
-    environment = {"OMP_NUM_THREADS": str(max(1, available_cpus() // options.processes)), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     command = [sys.executable, "-u", "-m", RANK, str(options.launch_directory)]
     ranks = RankProcesses(command, node_ranks, environment, signals=ENDING_SIGNALS)
     try:
@@ -85,34 +74,74 @@ def main(arguments: Sequence[str]) -> int:
 
 def watch(ranks: RankProcesses, launch_directory: Path) -> int:
     """Waits for the end of all processes; 0, 128 + n where signal n ended this node, or the first failure's code."""
-    asked = False
+    folder = LaunchWatch(launch_directory)
     while ranks.running:
         match ranks.next_event(timeout=LOOK_EVERY):
             case signal.Signals() as number:
                 ranks.end(GRACE_AFTER_SIGNAL)
                 return 128 + number
             case RankEnded(rank, code) if code:
-                failure = Failure(rank, socket.gethostname(), code)
+                failure = Failure.of_rank(rank, code, launch_directory)
                 record_failure(failure, launch_directory)  # at once: other nodes fail of it while this one still waits
                 ranks.end(GRACE_AFTER_FAILURE)
-                print(failure, file=sys.stderr)
+                print(failure.text, file=sys.stderr)
                 return failure.exit_code
-        # os.path's answers no to every error of the file system: the next look may find it
-        if not asked and os.path.exists(launch_directory / STOP_REQUESTED):  # noqa: PTH110
+        if folder.newly_asked_to_stop():
             ranks.send(signal.SIGUSR1)
-            asked = True
+        if folder.seconds_since_request() > START_AFTER_REQUEST and (waiting := ranks.not_taking(signal.SIGUSR1)):
+            print(
+                f"ranks {', '.join(map(str, waiting))} on {socket.gethostname()} were asked to stop and have not begun "
+                f"to train after {START_AFTER_REQUEST:.0f} s: ended; launch the run again to go on",
+                file=sys.stderr,
+            )
+            ranks.end(GRACE_AFTER_FAILURE)
+            folder.record_stop()
+            return 0
+        if folder.is_deleted():
+            print(
+                f"{launch_directory} was deleted while its run went on, which can no longer record or save anything: "
+                "ended; restore the run's folder from a copy, or launch the run again to begin anew",
+                file=sys.stderr,
+            )
+            ranks.end(GRACE_AFTER_FAILURE)
+            return 1
     return 0
 
 
-def record_failure(failure: Failure, launch_directory: Path) -> None:
-    """Writes `failure.json`, unless another node's is there: what failed first is the cause of the rest."""
-    text = json.dumps({"rank": failure.rank, "node": failure.node, "exit_code": failure.exit_code})
-    target = launch_directory / FAILURE
-    temporary = temporary_path(target)
-    temporary.write_text(text + "\n")
-    with suppress(FileExistsError):  # a link, unlike a rename, does not replace
-        target.hardlink_to(temporary)
-    temporary.unlink()
+class LaunchWatch:
+    """What a node looks for in its launch's folder."""
+
+    def __init__(self, launch_directory: Path) -> None:
+        self._folder = launch_directory
+        self._asked_at: float | None = None
+        self._misses = 0
+
+    def newly_asked_to_stop(self) -> bool:
+        """True once, when the request is there."""
+        # os.path's answers no to every error of the file system: the next look may find it
+        if self._asked_at is not None or not os.path.exists(self._folder / STOP_REQUESTED):  # noqa: PTH110
+            return False
+        self._asked_at = time.monotonic()
+        return True
+
+    def seconds_since_request(self) -> float:
+        """0 while nobody asked."""
+        return 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+
+    def is_deleted(self) -> bool:
+        """Whether the folder has been missing for a while; other errors of the file system say nothing."""
+        try:
+            self._folder.stat()
+            self._misses = 0
+        except FileNotFoundError:
+            self._misses += 1
+        except OSError:
+            pass
+        return self._misses >= LOOKS_AT_NOTHING
+
+    def record_stop(self) -> None:
+        """As a rank does that has saved itself: the launch is to be continued."""
+        (self._folder / STOPPED).touch()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO
 
@@ -112,6 +113,10 @@ class RankProcesses:
             with suppress(ProcessLookupError):  # it has just ended
                 process.send_signal(number)
 
+    def not_taking(self, number: signal.Signals) -> list[int]:
+        """Ranks that were sent this signal and have not taken it: they block it still."""
+        return [rank for rank, process in self._running.items() if _is_pending(number, process.pid)]
+
     def end(self, grace: float) -> None:
         """Ends all that still run: SIGTERM, and SIGKILL, to their children too, after so many seconds."""
         if grace:
@@ -125,3 +130,12 @@ class RankProcesses:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._running.clear()
+
+
+def _is_pending(number: signal.Signals, pid: int) -> bool:
+    try:
+        status = Path("/proc", str(pid), "status").read_text()
+    except OSError:  # it has just ended
+        return False
+    pending = next((line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd:")), "0")
+    return bool(int(pending, 16) >> (number - 1) & 1)

@@ -2,11 +2,23 @@
 
 import os
 
+from megatron_patches.errors import TrainyardError
+from slurm.job import JobError, number
+
 
 def available_cpus() -> int:
-    """CPUs that this node's processes may use; SLURM counts them also where it does not bind."""
+    """CPUs that this node's processes may use; SLURM counts them also where it does not bind.
+
+    Raises:
+        TrainyardError: SLURM's variable holds no number.
+    """
     bound = len(os.sched_getaffinity(0))
-    return min(bound, int(os.environ.get("SLURM_CPUS_ON_NODE", bound)))
+    if "SLURM_CPUS_ON_NODE" not in os.environ:
+        return bound
+    try:
+        return min(bound, number("SLURM_CPUS_ON_NODE", 1))
+    except JobError as error:
+        raise TrainyardError(str(error)) from None
 
 
 def quieten_libraries() -> None:

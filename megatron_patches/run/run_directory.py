@@ -2,13 +2,12 @@
 
 import secrets
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.manifest import build_manifest, write_manifest
+from megatron_patches.artefacts.manifest import build_manifest, manifest_bytes
 from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
-from megatron_patches.atomic_files import fsync_folder, temporary_path, write_atomically
+from megatron_patches.atomic_files import create_once, fsync_folder, temporary_path, write_atomically
 from megatron_patches.checkout import runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.config import RunConfig
@@ -110,11 +109,5 @@ def _create_manifest(run: RunFolder, config: RunConfig) -> None:
         return
     # eight hexadecimal digits, the form of the ids that Weights & Biases makes itself
     facts = {"run": config.name, "family": config.family, "wandb_id": secrets.token_hex(4)}
-    temporary = temporary_path(run.manifest)
-    try:
-        write_manifest(temporary, build_manifest("run", files=[], facts=facts))
-        # a link, unlike a rename, does not replace: of two launches that start at once, one decides the id for both
-        with suppress(FileExistsError):
-            run.manifest.hardlink_to(temporary)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # of two launches that start at once, one decides the id for both
+    create_once(run.manifest, manifest_bytes(build_manifest("run", files=[], facts=facts)))

@@ -1,11 +1,14 @@
+import errno
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from megatron_patches import atomic_files
-from megatron_patches.atomic_files import HashingWriter, hash_file, write_atomically
+from megatron_patches.atomic_files import HashingWriter, create_once, hash_file, write_atomically
 
 
 def test_hashing_writer_hashes_every_kind_of_buffer(tmp_path: Path) -> None:
@@ -70,3 +73,31 @@ def _fail_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
         monkeypatch.setattr("megatron_patches.atomic_files.os.fsync", fail)
     else:
         monkeypatch.setattr(Path, "replace", fail)
+
+
+class TestCreateOnce:
+    @pytest.fixture(params=[None, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK])
+    def links(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """File systems with hard links, and without them, as each says so."""
+        if request.param is not None:
+
+            def link(*_: object, **__: object) -> None:
+                raise OSError(request.param, os.strerror(request.param))
+
+            monkeypatch.setattr(os, "link", link)
+
+    def test_the_first_writer_wins(self, links: None, tmp_path: Path) -> None:
+        assert create_once(tmp_path / "file", b"first")
+        assert not create_once(tmp_path / "file", b"second")
+        assert (tmp_path / "file").read_bytes() == b"first"
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    def test_of_many_at_once(self, links: None, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda number: create_once(tmp_path / "file", b"%d" % number), range(32)))
+        assert sum(made) == 1
+        assert (tmp_path / "file").read_bytes() == b"%d" % made.index(True)
+
+    def test_a_missing_folder_is_an_error(self, links: None, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            create_once(tmp_path / "none" / "file", b"content")

@@ -189,8 +189,9 @@ class TestSite:
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == path.stem
 
 
-def test_launch_needs_no_newer_python_than_a_login_node_has() -> None:
-    ast.parse((CHECKOUT / "slurm/launch").read_text(), feature_version=(3, 6))
+@pytest.mark.parametrize("file", ["slurm/launch", "slurm/job.py", "slurm/__init__.py"])
+def test_launch_needs_no_newer_python_than_a_login_node_has(file: str) -> None:
+    ast.parse((CHECKOUT / file).read_text(), feature_version=(3, 6))
 
 
 def test_launch_without_a_run_tells_its_usage() -> None:

@@ -40,9 +40,7 @@ def _add_manifest(table: Table, prefix: Path) -> None:
     manifest, facts = read_dataset_manifest(prefix)
     table.add_row("id", manifest.id)
     table.add_row("made", f"{manifest.created} by {manifest.by.command}")
-    table.add_row(
-        "revision", manifest.by.revision or f"not known: {manifest.by.revision_missing or 'no reason was recorded'}"
-    )
+    table.add_row("revision", manifest.by.describe_revision())
     table.add_row("largest token id", f"{facts.largest_token_id:,}")
     table.add_row("tokenizer", f"{facts.tokenizer.name} of {facts.tokenizer.vocab_size:,} ids, {facts.tokenizer.id}")
     table.add_row("settings", _settings(facts))

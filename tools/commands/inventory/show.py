@@ -42,8 +42,7 @@ def show(inventory: Inventory, what: str) -> str:
         {
             "status": _status(artefact, faulty_ids(inventory.catalogue)),
             "made": f"{manifest.created} by {manifest.by.command}",
-            "revision": manifest.by.revision
-            or f"not known: {manifest.by.revision_missing or 'no reason was recorded'}",
+            "revision": manifest.by.describe_revision(),
             "files": f"{artefact.files}, {readable(artefact.size)}",
             "layout": artefact.layout or "",
             "tokens": f"{artefact.tokens:,}" if artefact.tokens is not None else "",
