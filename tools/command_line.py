@@ -5,10 +5,12 @@ import sys
 import typer
 
 from megatron_patches.errors import TrainingFailed, TrainyardError
+from megatron_patches.foreign.streams import print_any_text
 
 
 def run_app(app: typer.Typer, verb: str) -> None:
     """Runs a verb's command line and ends the process with its exit code; from here on it is called by its own name."""
+    print_any_text()
     sys.argv[0] = f"tools/{verb}"
     try:
         app(prog_name=f"tools/{verb}")

@@ -39,7 +39,9 @@ class EventRecorder(Callback):
         self.writer.write("end", step=trainer.progress.step, outcome=outcome.value, reason=trainer.stop_reason)
 
     def on_failure(self, trainer: TrainingLoop, error: Exception) -> None:
-        self.writer.write("failure", step=trainer.progress.step, error=type(error).__name__, text=str(error))
+        self.writer.write(
+            "failure", rank=trainer.groups.rank, step=trainer.progress.step, error=type(error).__name__, text=str(error)
+        )
 
     def close(self) -> None:
         self.writer.close()

@@ -8,13 +8,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data_tools.datasets.manifest import read_dataset_manifest
-from megatron_patches.artefacts.manifest import verify_files
 from megatron_patches.artefacts.run_folder import CONFIG, FAILURE
 from megatron_patches.atomic_files import create_once
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.reading import load_resolved
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,11 @@ _NO_FILE_IS_SHORT = (
 
 def _shortened_data(launch_directory: Path) -> str:
     """Which files of the run's dataset are shorter than they were: reading a missing page ends a process by SIGBUS."""
+    # only here: a node's process is to start its ranks at once, and these import numpy and every section
+    from data_tools.datasets.manifest import read_dataset_manifest
+    from megatron_patches.artefacts.manifest import verify_files
+    from megatron_patches.run.reading import load_resolved
+
     try:
         data = load_resolved(launch_directory / CONFIG).data
         prefix = CHECKOUT / data.path

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from data_tools.run_data import DataPlan
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.parallel.layout import Layout
@@ -75,9 +77,17 @@ def launch(plan: Plan) -> dict[str, str | int]:
     }
 
 
+class _Parser(argparse.ArgumentParser):
+    """People start it by `slurm/launch`, whose usage is another."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; slurm/launch --help says how a run is started\n")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser("python -m megatron_patches.launch.plan", allow_abbrev=False)
+    print_any_text()
+    parser = _Parser("python -m megatron_patches.launch.plan", allow_abbrev=False)
     parser.add_argument("run", type=Path, help="the run's YAML")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--local", action="store_true", help="this machine, without SLURM")

@@ -4,28 +4,49 @@ Exit codes: 0 finished, or stopped to be continued (then the launch's folder has
 turns into 75: any code but 0 ends the other ranks), 2 bad input, anything else failed.
 """
 
+import errno
 import os
 import socket
 import sys
 from pathlib import Path
 
 from megatron_patches.errors import TrainingFailed, TrainyardError
+from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.rank_settings import quieten_libraries
 from megatron_patches.run.run_directory import Launch
 
 
 def main(launch_directory: Path) -> int:
     """The command line; returns its exit code."""
+    print_any_text()
     quieten_libraries()
+    launch = Launch(launch_directory)
     try:
         require_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         from megatron_patches.training.train import train  # with torch and DeepSpeed, which read the settings
 
-        train(Launch(launch_directory))
+        train(launch)
         return 0
     except (TrainyardError, TrainingFailed) as error:
         print(f"error on rank {os.environ['RANK']}: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, TrainyardError) else 1
+    except OSError as error:
+        if (problem := storage_problem(error, launch.run.path)) is None:
+            raise
+        print(f"error on rank {os.environ['RANK']}: {problem}", file=sys.stderr, flush=True)
+        return 1
+
+
+def storage_problem(error: OSError, run: Path) -> str | None:
+    """What a person does about an error of the file system; None where it may be a mistake in the program."""
+    reason, place = error.strerror, error.filename or run
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}: {reason}; make room there (df -h, df -i, your quota), then launch the run again"
+    if error.errno in (errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN):
+        return f"{place}: {reason}: the file system failed; once it works, launch the run again"
+    if error.errno == errno.ENOENT and not run.exists():
+        return f"{run} was deleted while the run went on; restore it from a copy, or launch the run again to begin anew"
+    return None
 
 
 def require_gpu(local_rank: int, processes: int) -> None:

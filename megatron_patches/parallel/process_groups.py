@@ -18,6 +18,7 @@ from megatron_patches.parallel.attention_kernels import require_attention_kernel
 from megatron_patches.parallel.fp8 import require_fp8_units
 from megatron_patches.parallel.kernels import USUAL_KERNELS, Kernels
 from megatron_patches.parallel.layout import Coordinates, Layout
+from megatron_patches.parallel.meeting import meet
 from megatron_patches.parallel.megatron_core import parallel_state
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of one collective: the slowest, a save, must fit in it
@@ -65,7 +66,7 @@ def start_process_groups(
     A process that is `alone` needs no such variables and opens no port.
 
     Raises RuntimeError if the world has another size than the layout (the launcher checks that before), and
-    TrainyardError if this device does not have the kernels.
+    TrainyardError if this device does not have the kernels, or the ranks do not find each other.
     """
     cuda = torch.cuda.is_available()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -80,7 +81,12 @@ def start_process_groups(
             "nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
         )
     else:
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+        store = meet()
+        store.set_timeout(TIMEOUT)
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            store=store, rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]), timeout=TIMEOUT,
+        )  # fmt: skip
     if dist.get_world_size() != layout.world_size:
         raise RuntimeError(f"{dist.get_world_size()} processes were started for a layout of {layout.world_size}")
     use_cpu_where_there_is_no_cuda()

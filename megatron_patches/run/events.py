@@ -4,14 +4,16 @@ Files are merged on reading. A launch that started at step s owns every step aft
 of those steps was rolled back.
 """
 
+import errno
 import json
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
-from megatron_patches.errors import Damaged
+from megatron_patches.errors import Damaged, TrainingFailed
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,46 @@ class Event:
 
 
 class EventWriter:
-    """Appends events of one launch and one role; each line leaves the process at once."""
+    """Appends events of one launch and one role; each line leaves the process at once, whole or not at all."""
 
     def __init__(self, folder: Path, launch: str, role: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = (folder / f"{launch}-{role}.jsonl").open("a", encoding="utf-8")
+        self._path = folder / f"{launch}-{role}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise _cannot_be_written(self._path, error) from error
 
     def write(self, kind: str, **facts: Any) -> None:
-        """Append one event; a number that is not finite is written as its name (JSON has none)."""
+        """Append one event; a number that is not finite is written as its name (JSON has none).
+
+        Raises:
+            TrainingFailed: the disk is full, or the file system failed; the file is as it was before.
+        """
         event = {"kind": kind, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
-        self._file.write(json.dumps({key: _finite(value) for key, value in event.items()}) + "\n")
-        self._file.flush()
+        line = (json.dumps({key: _finite(value) for key, value in event.items()}) + "\n").encode()
+        try:
+            size = os.fstat(self._file.fileno()).st_size
+            try:
+                if (written := self._file.write(line)) != len(line):
+                    raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes were written: the disk is full")
+            except OSError:
+                # its part would become damage in the middle, once there is room for the next event
+                self._file.truncate(size)
+                raise
+        except OSError as error:
+            raise _cannot_be_written(self._path, error) from error
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _cannot_be_written(path: Path, error: OSError) -> TrainingFailed:
+    return TrainingFailed(
+        f"{path}: events cannot be written ({error.strerror}), and without its record a run does not go on: make room "
+        f"in {path.parent} (df -h, df -i, your quota), or repair it, then launch the run again"
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,9 @@
 """What one rank of a launch does: data, engine and callbacks are built, the run is resumed and trained."""
 
 import os
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
@@ -18,6 +20,7 @@ from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.engine.build import build_engine
+from megatron_patches.errors import TrainingFailed
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.objectives.build import build_objective
 from megatron_patches.parallel.kernels import kernels_of
@@ -101,11 +104,23 @@ def check_size(trainer: Trainer) -> None:
 def record_failure(trainer: Trainer, error: Exception) -> None:
     """Put on record what this rank failed of; rank 0 may know nothing of it, or only that a connection broke."""
     for callback in trainer.callbacks:
-        callback.on_failure(trainer, error)
+        with _not_hiding(error):
+            callback.on_failure(trainer, error)
     if not trainer.is_first_rank:
-        writer = EventWriter(trainer.launch.run.events, trainer.launch.id, f"rank{trainer.groups.rank:05d}")
-        EventRecorder(writer).on_failure(trainer, error)
-        writer.close()
+        with _not_hiding(error):
+            writer = EventWriter(trainer.launch.run.events, trainer.launch.id, f"rank{trainer.groups.rank:05d}")
+            EventRecorder(writer).on_failure(trainer, error)
+            writer.close()
+
+
+@contextmanager
+def _not_hiding(error: Exception) -> Iterator[None]:
+    """A full disk is often what a run fails of: that it also keeps a failure off the record must not hide it."""
+    try:
+        yield
+    except (OSError, TrainingFailed) as unrecorded:
+        if str(unrecorded) != str(error):
+            print(f"note: the failure is not on record: {unrecorded}", file=sys.stderr, flush=True)
 
 
 def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) -> TrainingBatches:

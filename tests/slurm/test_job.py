@@ -1,4 +1,4 @@
-"""What `slurm/launch` makes of a job's variables, and where its processes meet: it works, or one line has the remedy."""
+"""What `slurm/launch` makes of a job: it works, or one line has the remedy; and where its processes meet."""
 
 import os
 import signal

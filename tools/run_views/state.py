@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.annotations import Standing
-from megatron_patches.artefacts.run_folder import FAILURE, STOPPED, RunFolder
+from megatron_patches.artefacts.run_folder import STOPPED, RunFolder
+from megatron_patches.run.failures import first_failure
 
 _TAIL_BYTES = 1 << 16
 _QUIET_SECONDS = 900
@@ -76,15 +77,12 @@ def _from_events(launch: Path | None, events: list[dict[str, Any]], now: float) 
     if launch is None:
         return "ready", "never launched"
     last = events[-1] if events else {}
-    failure = launch / FAILURE
     if last.get("kind") == "end":
         if last.get("outcome") == "finished":
             return "finished", f"step {last['step']}"
         return "ready", f"stopped at step {last['step']}, to be continued"
-    if last.get("kind") == "failure":
-        return "failed", f"at step {last.get('step')}: {str(last.get('text', '')).splitlines()[0][:120]}"
-    if failure.exists():
-        return "failed", f"launch {launch.name}; {failure.name} says where"
+    if cause := first_failure(launch, events):
+        return "failed", cause
     if (launch / STOPPED).exists():
         return "ready", "stopped, to be continued"
     return _alive_or_stale(launch, events, now)

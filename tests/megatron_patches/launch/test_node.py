@@ -1,22 +1,28 @@
 """One node of a launch: with small workers in place of the ranks."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
-from megatron_patches.launch.node import Failure, record_failure
-from megatron_patches.launch.rank import require_gpu
+from megatron_patches.launch.failure import Failure, record_failure
+from megatron_patches.launch.rank import require_gpu, storage_problem
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.launch.rank_settings import available_cpus
+from megatron_patches.run.reading import to_yaml
+from tests.small_training import SmallData, overrides
 
 # the node as it is, but for the module that its processes run
 NODE = "import sys; from megatron_patches.launch import node; node.RANK = 'worker'; sys.exit(node.main(sys.argv[1:]))"
@@ -124,7 +130,9 @@ def test_a_failure_is_told_in_one_line_and_recorded(tmp_path: Path, end: str, co
     host = os.uname().nodename
     assert node.communicate(timeout=120) == ("", f"rank 1 on {host} {said}\n")
     assert node.returncode == code
-    assert json.loads((tmp_path / "failure.json").read_text()) == {"rank": 1, "node": host, "exit_code": code}
+    record = json.loads((tmp_path / "failure.json").read_text())
+    assert abs(time.time() - datetime.fromisoformat(record.pop("time")).timestamp()) < 120
+    assert record == {"rank": 1, "node": host, "exit_code": code, "text": f"rank 1 on {host} {said}"}
 
 
 def test_a_node_that_a_signal_ends_takes_its_processes_along(tmp_path: Path) -> None:
@@ -141,10 +149,97 @@ def test_a_node_that_a_signal_ends_takes_its_processes_along(tmp_path: Path) -> 
 
 
 def test_the_first_failure_is_the_one_on_record(tmp_path: Path) -> None:
-    record_failure(Failure(rank=5, node="node2", code=-9), tmp_path)
-    record_failure(Failure(rank=0, node="node1", code=1), tmp_path)
-    assert json.loads((tmp_path / "failure.json").read_text()) == {"rank": 5, "node": "node2", "exit_code": 137}
+    first = Failure.of_rank(5, -9, tmp_path)
+    record_failure(first, tmp_path)
+    record_failure(Failure.of_rank(0, 1, tmp_path), tmp_path)
+    assert json.loads((tmp_path / "failure.json").read_text()) == asdict(first)
+    assert (first.rank, first.exit_code) == (5, 137)
     assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
+
+
+def test_a_record_that_cannot_be_written_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record_failure(Failure.of_rank(0, 1, tmp_path), tmp_path / "gone")
+    assert "failure.json could not be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [-64, -200])
+def test_a_signal_without_a_name_is_told_by_its_number(tmp_path: Path, code: int) -> None:
+    assert Failure.of_rank(0, code, tmp_path).exit_code == 128 - code
+
+
+class TestShortenedData:
+    """SIGBUS: what a rank reads as memory is no longer there."""
+
+    @pytest.fixture
+    def launch(self, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A launch's folder, whose run reads a dataset of its own."""
+        shutil.copytree(small_data.folder, tmp_path / "data")
+        config = small_data.run(tmp_path, overrides(data__path=tmp_path / "data" / "text"))
+        (tmp_path / "config.yaml").write_text(to_yaml(config))
+        return tmp_path
+
+    def test_the_file_is_named(self, launch: Path) -> None:
+        tokens = launch / "data" / "text.bin"
+        os.truncate(tokens, 1000)
+        told = Failure.of_rank(1, -signal.SIGBUS, launch).text
+        assert "was ended by SIGBUS: " in told and "run tools/preprocess again" in told
+        assert f"{tokens} has 1,000 bytes, its manifest says" in told
+
+    def test_a_missing_file_is_named(self, launch: Path) -> None:
+        (launch / "data" / "text.bin").unlink()
+        assert f"{launch / 'data' / 'text.bin'} is missing" in Failure.of_rank(1, -signal.SIGBUS, launch).text
+
+    def test_where_the_data_is_whole_other_causes_are(self, launch: Path) -> None:
+        assert "/dev/shm is full" in Failure.of_rank(1, -signal.SIGBUS, launch).text
+
+    def test_without_a_configuration(self, tmp_path: Path) -> None:
+        assert "perhaps one of its dataset" in Failure.of_rank(1, -signal.SIGBUS, tmp_path).text
+
+
+def test_a_rank_that_reads_what_is_cut_off_ends_with_the_files_name(small_data: SmallData, tmp_path: Path) -> None:
+    shutil.copytree(small_data.folder, tmp_path / "data")
+    config = small_data.run(tmp_path, overrides(data__path=tmp_path / "data" / "text"))
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    worker = f"""
+import os, numpy
+tokens = numpy.memmap({str(tmp_path / "data" / "text.bin")!r}, dtype="u2", mode="r")
+os.truncate({str(tmp_path / "data" / "text.bin")!r}, 0)
+tokens.sum()
+"""
+    node = start_node(tmp_path, worker, processes=1)
+    said = node.communicate(timeout=120)[1]
+    assert node.returncode == 128 + signal.SIGBUS
+    assert "text.bin has 0 bytes, its manifest says" in said
+
+
+DEAF = """
+import os, sys, time
+from pathlib import Path
+Path(sys.argv[1], f"started-{os.environ['RANK']}").touch()
+time.sleep(600)  # in a call that does not return, before it listens
+"""
+IMPATIENT = f"from megatron_patches.launch import node; node.START_AFTER_REQUEST = 1; {NODE}"
+
+
+def test_ranks_that_hang_in_their_start_end_when_the_run_is_asked_to_stop(tmp_path: Path) -> None:
+    node = start_node(tmp_path, DEAF, program=IMPATIENT)
+    for rank in (0, 1):
+        wait_for(tmp_path / f"started-{rank}")
+    (tmp_path / "stop-requested").touch()
+    said = node.communicate(timeout=120)[1]
+    assert (node.returncode, "ranks 0, 1 on" in said, "have not begun to train" in said) == (0, True, True)
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_run_whose_folder_is_deleted_ends(tmp_path: Path) -> None:
+    (tmp_path / "launch").mkdir()
+    node = start_node(tmp_path / "launch", DEAF)
+    for rank in (0, 1):
+        wait_for(tmp_path / "launch" / f"started-{rank}")
+    shutil.rmtree(tmp_path / "launch")
+    said = node.communicate(timeout=120)[1]
+    assert node.returncode == 1
+    assert f"{tmp_path / 'launch'} was deleted while its run went on" in said and "Traceback" not in said
 
 
 def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +249,26 @@ def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None
     assert available_cpus() == 1
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4096")
     assert available_cpus() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "some")
+    with pytest.raises(TrainyardError, match="SLURM_CPUS_ON_NODE='some' is not a whole number"):
+        available_cpus()
+
+
+class TestStorageProblems:
+    """What a rank says of a file system that fails; errors that may be ours keep their traceback."""
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+    def test_a_full_disk(self, number: int, tmp_path: Path) -> None:
+        told = storage_problem(OSError(number, os.strerror(number)), tmp_path)
+        assert told is not None and told.startswith(f"{tmp_path}: ") and "make room there" in told
+
+    def test_a_deleted_run(self, tmp_path: Path) -> None:
+        gone = FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+        assert "was deleted" in str(storage_problem(gone, tmp_path / "gone"))
+        assert storage_problem(gone, tmp_path) is None
+
+    def test_another_error(self, tmp_path: Path) -> None:
+        assert storage_problem(PermissionError(errno.EACCES, "Permission denied"), tmp_path) is None
 
 
 def test_each_rank_has_a_gpu_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
