@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from megatron_patches.configuration.megatron_flags import foreign_flags
 from megatron_patches.configuration.merging import SettingsLayer, merge_parts
 from megatron_patches.configuration.yaml_text import parse_yaml, read_yaml
 from megatron_patches.errors import TrainyardError
@@ -61,8 +62,10 @@ def override_layer(arguments: Sequence[str], model: type[BaseModel]) -> Settings
     """The layer of `--section.key value` or `--section.key=value` arguments; values are YAML, later ones win.
 
     Raises:
-        TrainyardError: a word is not an override, lacks its value, or its value is not YAML.
+        TrainyardError: a word is not an override, or Megatron's name of one; it lacks its value, or that is not YAML.
     """
+    if foreign := list(foreign_flags(arguments, model.model_fields)):
+        raise TrainyardError("; ".join(foreign))
     settings: dict[str, Any] = {}
     remaining = iter(arguments)
     for word in remaining:

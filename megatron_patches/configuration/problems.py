@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from megatron_patches.configuration.fields import kind_name, known_fields, nearest_keys, section_models
+from megatron_patches.configuration.megatron_flags import known_as
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -138,6 +139,9 @@ def _unknown(key: str, model: type[BaseModel], owner: type[BaseModel]) -> str:
     here = {f"{section}.{name}" if section else name for name in owner.model_fields} - NEVER_WRITTEN
     candidates = [candidate for candidate in known if candidate in here or _section(candidate) != section]
     nearest = nearest_keys(key, candidates)
+    meaning = known_as(key.rpartition(".")[2])
+    if meaning and not (nearest and nearest[0].rpartition(".")[2] == key.rpartition(".")[2]):
+        return f"{key} is Megatron's: {meaning.replace('--', '')}"
     if nearest:
         return f"{key} is not a known key; nearest: {' or '.join(nearest)}"
     return f"{key} is not a known key; known here: {', '.join(sorted(here))}"

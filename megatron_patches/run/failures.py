@@ -32,7 +32,7 @@ def first_failure(launch: Path, events: Sequence[Mapping[str, Any]]) -> str | No
     except (Damaged, Refused):  # written while the disk was full, or meddled with: what ranks said is left
         ended = None if said else {"text": f"{FAILURE} in launch {launch.name} cannot be read"}
     if ended is not None and not _is_explained(ended, said):
-        return shortened(ended.get("text") or _process(ended), 300)
+        return shortened(ended.get("text") or _process(ended), 200)
     return _event(said[0]) if said else None
 
 
@@ -64,5 +64,5 @@ def _process(ended: Mapping[str, Any]) -> str:
 
 def _event(event: Mapping[str, Any]) -> str:
     lines = str(event.get("text", "")).splitlines()
-    words = shortened(lines[0], 300) if lines else shortened(event.get("error", "no reason was recorded"))
+    words = shortened(lines[0], 200) if lines else shortened(event.get("error", "no reason was recorded"))
     return f"at step {shortened(event.get('step'), 30)}: {words}"
