@@ -40,6 +40,8 @@ def yard(tmp_path: Path) -> Path:
         "tools/commands/__init__.py",
         "megatron_patches/__init__.py",
         "megatron_patches/errors.py",
+        "megatron_patches/foreign/__init__.py",
+        "megatron_patches/foreign/streams.py",
     ):
         (tmp_path / "yard" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / file, tmp_path / "yard" / file)
@@ -112,3 +114,50 @@ def test_help_names_the_verb(yard: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_option_ends_with_exit_code_2(yard: Path, tmp_path: Path) -> None:
     assert call(yard / "tools" / "say-word", "--nothing", cwd=tmp_path).returncode == 2
+
+
+class TestBeforeMakeInstall:
+    def test_a_python_without_the_packages(self, yard: Path, tmp_path: Path) -> None:
+        bare = tmp_path / "bare" / "bin" / "python"
+        bare.parent.mkdir(parents=True)
+        bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # -S: this interpreter, without any package
+        bare.chmod(0o755)
+        for verb in sorted((CHECKOUT / "tools").iterdir()):
+            if verb.is_symlink():
+                done = call(verb, "--help", cwd=tmp_path, TRAINYARD_PYTHON=str(bare))
+                assert (done.returncode, done.stdout) == (2, "")
+                assert "lacks typer, pydantic, numpy, yaml, rich: run `make install` in " in done.stderr
+                assert len(done.stderr.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("exit 3", "is older than Python 3.11"),
+            ("exit 1", "does not start"),
+            (None, "does not start"),
+        ],
+    )
+    def test_a_python_that_is_none_or_old(self, yard: Path, tmp_path: Path, text: str | None, told: str) -> None:
+        python = tmp_path / "python"
+        if text:
+            python.write_text(f"#!/bin/sh\n{text}\n")
+            python.chmod(0o755)
+        done = call(yard / "tools" / "say-word", cwd=tmp_path, TRAINYARD_PYTHON=str(python))
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert f"error: {python} {told}: run `make install` in {yard}" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252:strict"])
+def test_text_that_the_terminal_lacks_is_printed_as_an_escape(yard: Path, tmp_path: Path, encoding: str) -> None:
+    verb = yard / "tools" / "say-word"
+    done = call(verb, "--word", "\u6f22\u5b57", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "\\u6f22\\u5b57" in done.stdout
+
+
+def test_a_byte_that_is_no_text_is_printed(yard: Path, tmp_path: Path) -> None:
+    """A file name that is not UTF-8, on a terminal that is."""
+    verb = yard / "tools" / "say-word"
+    environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([verb, "--word", b"\xff"], env=environment, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.split()[0]) == (0, b"\\udcff")
