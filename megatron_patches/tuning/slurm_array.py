@@ -22,7 +22,7 @@ def array_script(
         "#!/bin/bash",
         f"#SBATCH --job-name={config.name}-tune",
         f"#SBATCH --nodes={nodes} --ntasks-per-node={gpus_per_node} --gres=gpu:{gpus_per_node} --time=00:20:00",
-        f"#SBATCH --array=0-{len(best) - 1} --output=%x-%A-%a.log",
+        f"#SBATCH --array=0-{len(best) - 1} --output=logs/%x-%A_%a.log",
         "# the best layouts by prediction, measured; submit it from the checkout",
         "set -euo pipefail",
         "layouts=(",

@@ -23,6 +23,8 @@ export TRAINYARD_SITE=example # the name of this file
 # TRAINYARD_CONTAINER="apptainer exec --nv $HOME/image.sif"   # words before `python`; without TRAINYARD_VENV it is
 #                                                             # the container's own python3
 
+# export TRAINYARD_PORT=             # where a launch's processes meet, if a free port will not do (a firewall)
+
 # Read by what is started: anything else the cluster needs, say the network interface or the place for runs
 # export NCCL_SOCKET_IFNAME=
 # export TRAINYARD_RUNS=$SCRATCH/runs

@@ -97,6 +97,7 @@ def real_yard(tmp_path: Path) -> Path:
     home = tmp_path / "trainyard"
     for name in ("slurm", "tools", "data_tools", "megatron_patches"):
         shutil.copytree(CHECKOUT / name, home / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (home / "logs").mkdir()
     make_checkpoint(home / "runs", 100)
     (home / "runs" / RUN / "logs").mkdir()
     (home / "runs" / RUN / "logs" / "0001.log").write_text("said\n")

@@ -1,25 +1,14 @@
 """What the job script of a run must look like: ten lines for SLURM, the run's file, and the ending all runs share."""
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-# name -> value that is the same for all runs; None where each run has its own
-REQUIRED: Mapping[str, str | None] = {
-    "nodes": None,
-    "ntasks-per-node": "1",
-    "time": None,
-    "signal": "B:USR1@600",
-    "requeue": "",
-    "open-mode": "append",
-    "output": "%x-%j.log",
-}
+from tools.run_files.sbatch_options import option_problems, read_options
+
 # what belongs to a cluster, not to a run; `sbatch` takes each from an SBATCH_ variable that the site exports
 OF_THE_SITE = frozenset({"account", "partition", "qos", "constraint", "reservation", "nodelist", "gres", "gpus"})
 OF_THE_SITE |= {"gpus-per-node", "gpus-per-task", "chdir", "mail-user"}
-_SHORT = {"A": "account", "p": "partition", "q": "qos", "C": "constraint", "w": "nodelist", "G": "gpus", "D": "chdir"}
-_SHORT |= {"J": "job-name", "N": "nodes", "t": "time", "o": "output"}
 _MACHINE_PATH = re.compile(r"(?:^|[\s='\":])(/[\w.-]+/[\w./-]*|~[\w/]*|\$\{?(?:HOME|USER|SCRATCH|WORK|STORE)\b)")
 _RUN_LINE = re.compile(r"run=(\S+)")
 
@@ -34,28 +23,27 @@ class SlurmScript:
     """the file named by the line `run=...`"""
     other_code: list[str]
     """lines that are neither comments nor the line `run=...`, above the ending"""
+    unread: list[str]
+    """#SBATCH lines that sbatch does not read: below the first command, or with a quotation mark that stays open"""
 
 
 def parse_script(text: str, ending: str) -> SlurmScript:
     """Takes apart a job script that ends with `ending`, the text of slurm/script_ending.sh."""
     lines = text.removesuffix(ending).splitlines()
-    options: dict[str, str] = {}
-    for line in lines:
-        if line.startswith("#SBATCH"):
-            options.update(_options(line.removeprefix("#SBATCH")))
     code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    options: dict[str, str] = {}
+    unread = []
+    for position, line in enumerate(lines):
+        if line.startswith("#SBATCH"):
+            try:
+                options.update(read_options(line.removeprefix("#SBATCH")))
+            except ValueError:  # a quotation mark without its partner
+                unread.append(line)
+            if code and position > lines.index(code[0]):
+                unread.append(line)
     runs = [found[1] for line in code if (found := _RUN_LINE.fullmatch(line))]
     other = [line for line in code if not _RUN_LINE.fullmatch(line)]
-    return SlurmScript(options, runs[0] if len(runs) == 1 else None, other)
-
-
-def _options(text: str) -> Iterator[tuple[str, str]]:
-    tokens = shlex.split(text, comments=True)
-    for position, word in enumerate(tokens):
-        name, _, value = word.lstrip("-").partition("=")
-        if word.startswith("-"):
-            following = tokens[position + 1] if position + 1 < len(tokens) else "-"
-            yield _SHORT.get(name, name), value if value or following.startswith("-") else following
+    return SlurmScript(options, runs[0] if len(runs) == 1 else None, other, unread)
 
 
 def script_problems(text: str, ending: str, name: str, run: str) -> Iterator[str]:
@@ -67,13 +55,9 @@ def script_problems(text: str, ending: str, name: str, run: str) -> Iterator[str
     if script.options.get("job-name") != name:
         found = script.options.get("job-name")
         yield f"job-name is {found}, the run is {name}; write #SBATCH --job-name={name}"
-    for option, value in REQUIRED.items():
-        wanted = f"#SBATCH --{option}" + (f"={value}" if value else "=..." if value is None else "")
-        found = script.options.get(option)
-        if found is None:
-            yield f"has no line {wanted}"
-        elif value is not None and found != value:
-            yield f"--{option} is {found or 'empty'}; write {wanted}"
+    yield from option_problems(script.options)
+    if script.unread and not script.other_code:  # else that is to go first
+        yield f"{script.unread[0]!r} is not read by sbatch: close its quotation mark, or move it above the commands"
     for option in sorted(OF_THE_SITE & script.options.keys()):
         yield f"--{option} belongs to a cluster; remove the line and put it in slurm/sites/"
     if script.run != run:

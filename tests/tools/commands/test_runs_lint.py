@@ -75,10 +75,15 @@ DEFECTS: dict[str, tuple[Damage, str]] = {
     "no nodes": (replace(f"{RUN}.slurm", "#SBATCH --nodes=1\n", ""), "has no line #SBATCH --nodes=..."),
     "tasks": (replace(f"{RUN}.slurm", "per-node=1", "per-node=4"), "--ntasks-per-node is 4; write"),
     "no time": (replace(f"{RUN}.slurm", "#SBATCH --time=20:00:00\n", ""), "has no line #SBATCH --time=..."),
+    "open quotation": (insert('#SBATCH --comment="x'), "is not read by sbatch"),
+    "option after the run": (
+        replace(f"{RUN}.slurm", f"run={RUN}.yaml\n", f"run={RUN}.yaml\n#SBATCH --exclusive\n"),
+        "'#SBATCH --exclusive' is not read by sbatch",
+    ),
     "signal": (replace(f"{RUN}.slurm", "B:USR1@600", "B:USR1@60"), "--signal is B:USR1@60; write"),
     "no requeue": (replace(f"{RUN}.slurm", "#SBATCH --requeue\n", ""), "has no line #SBATCH --requeue"),
     "truncating log": (replace(f"{RUN}.slurm", "=append", "=truncate"), "--open-mode is truncate"),
-    "log name": (replace(f"{RUN}.slurm", "%x-%j.log", "log.txt"), "--output is log.txt"),
+    "log name": (replace(f"{RUN}.slurm", "%x-%j.log", "log.txt"), "--output is logs/log.txt"),
     "account": (insert("#SBATCH --account=six@gpu"), "--account belongs to a cluster"),
     "account, short": (insert("#SBATCH -A six"), "--account belongs to a cluster"),
     "partition": (insert("#SBATCH --partition gpu_p1"), "--partition belongs to a cluster"),
@@ -133,7 +138,7 @@ def test_a_run_outside_train(checkout: Path) -> None:
 def test_options_in_one_line_or_spelled_short() -> None:
     text = (
         "#!/bin/bash\n#SBATCH -J x -N 2 -t 1:00:00 --ntasks-per-node 1 --requeue --signal=B:USR1@600\n"
-        "#SBATCH --open-mode=append -o %x-%j.log # comment\nrun=a.yaml\nend\n"
+        "#SBATCH --open-mode=append -o logs/%x-%j.log # comment\nrun=a.yaml\nend\n"
     )
     assert list(script_problems(text, "end\n", "x", "a.yaml")) == []
 
@@ -141,3 +146,76 @@ def test_options_in_one_line_or_spelled_short() -> None:
 def test_two_run_lines_are_refused(checkout: Path) -> None:
     insert(f"run={RUN}.yaml")(checkout)
     assert any("needs one line run=" in problem for problem in lint_all(checkout))
+
+
+LINES = {
+    "job-name": "--job-name=x", "nodes": "--nodes=2", "time": "--time=20:00:00", "signal": "--signal=B:USR1@600",
+    "requeue": "--requeue", "open-mode": "--open-mode=append", "output": "--output=logs/%x-%j.log",
+}  # fmt: skip
+
+
+def problems_with(**changes: str) -> list[str]:
+    """Of a script whose lines are those above but for these."""
+    lines = {**LINES, **{name.replace("_", "-"): line for name, line in changes.items()}}
+    text = "".join(f"#SBATCH {line}\n" for line in lines.values() if line)
+    return list(script_problems(f"#!/bin/bash\n{text}run=a.yaml\nend\n", "end\n", "x", "a.yaml"))
+
+
+# tried on SLURM 22.05 (`sbatch --test-only`)
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        *(
+            ("signal", f"--signal={value}")
+            for value in (
+                *("B:USR1@120", "B:USR1@1800", "BR:USR1@600", "RB:USR1@300", "B:SIGUSR1@300", "B:10@300", "b:usr1@300"),
+                *("BUSR1@600", "B:TERM@600", '"B:USR1@600"'),
+            )
+        ),
+        ("signal", "--signal B:USR1@300"),
+        ("signal", "--signal 'B:USR1@300' # five minutes"),
+        *(("nodes", line) for line in ("-N2", "-N 2", "--nodes 2", "--nodes=2-4", "-N 2 --ntasks=2", "-N2 -n2")),
+        ("nodes", "--nodes=2 --ntasks-per-node=1"),
+        *(("time", line) for line in ("-t20:00:00", "-t 90", "--time=90:00", "--time=1-0", "--time=1-2:3")),
+        ("time", "--time=UNLIMITED"),
+        ("time", "-t1-2:3:4"),
+        *(("job_name", line) for line in ("-Jx", "-J x", '--job-name="x"', "--job-name x")),
+        *(("open_mode", f"--open-mode={value}") for value in ("a", "Append")),
+        *(
+            ("output", line)
+            for line in ("-ologs/%x-%j.log", "-o logs/%j.out", "--output=./logs/%x-%A_%a.log", "--output=logs/%x-%6j")
+        ),
+        ("error", "--error=logs/%x-%j.err"),
+    ],
+)  # fmt: skip
+def test_every_form_that_leads_to_the_same(option: str, line: str) -> None:
+    assert problems_with(**{option: line}) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "line", "told"),
+    [
+        ("signal", "--signal=USR1@600", "--signal is USR1@600; write #SBATCH --signal=B:USR1@600: without B:"),
+        ("signal", "--signal=R:USR1@600", "without B:"),
+        ("signal", "--signal=B:USR1", "60 s before the time limit, and a step and a save may take 120"),
+        ("signal", "--signal=B:USR1@119", "119 s before the time limit"),
+        ("signal", "--signal=B:USR2@600", "slurm/launch asks a run to save and stop at USR1"),
+        ("signal", "--signal=B:USR1@", "save and stop at USR1"),
+        ("time", "--time=10:00", "600 s before the end of a job of 600 s is its start"),
+        ("time", "--time=20h", "sbatch reads minutes"),
+        ("nodes", "--nodes=2 --ntasks=8", "--ntasks is 8"),
+        ("output", "--output=%x-%j.log", "job logs go to the checkout's logs/"),
+        ("output", "--output=logs/%x.log", "each job needs a log of its own"),
+        ("error", "-e %x.err", "job logs go to"),
+        ("requeue", "--requeue --no-requeue", "would not come back"),
+    ],
+)
+def test_what_leads_elsewhere_is_refused_with_the_reason(option: str, line: str, told: str) -> None:
+    (problem,) = problems_with(**{option: line})
+    assert told in problem
+
+
+def test_a_script_that_is_no_utf8(checkout: Path) -> None:
+    script = checkout / f"{RUN}.slurm"
+    script.write_bytes(script.read_bytes().replace(b"#SBATCH --requeue\n", b"#SBATCH --requeue\n# caf\xe9\n"))
+    assert lint_all(checkout) == []

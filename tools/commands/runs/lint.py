@@ -76,7 +76,7 @@ def _run_problems(path: Path, checkout: Path) -> Iterator[str]:
     if not script.is_file():
         yield f"has no {script.name} beside it; `tools/runs new` writes both"
     else:
-        text, run = script.read_text(encoding="utf-8"), path.relative_to(checkout).as_posix()
+        text, run = script.read_text(encoding="utf-8", errors="replace"), path.relative_to(checkout).as_posix()
         yield from (f"{script.name} {problem}" for problem in script_problems(text, _ending(checkout), name, run))
 
 
@@ -110,7 +110,7 @@ def _template_problems(checkout: Path) -> Iterator[str]:
     """The template's script is a run's script whose name is still open."""
     name, family = "{{name}}", "{{family}}"
     script = checkout / "train" / f"{TEMPLATE}.slurm"
-    text, run = script.read_text(encoding="utf-8"), f"train/{family}/{name}.yaml"
+    text, run = script.read_text(encoding="utf-8", errors="replace"), f"train/{family}/{name}.yaml"
     for problem in script_problems(text, _ending(checkout), name, run):
         yield f"{script.relative_to(checkout)}: {problem}"
 

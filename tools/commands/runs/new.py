@@ -10,7 +10,8 @@ from megatron_patches.run.reading import load_run
 from tools.pages.train_table import table_in_readme, write_table
 from tools.run_files.catalogue import describe_line, run_files
 from tools.run_files.name import RUN_PATTERN, RunName, family_number, order, parse_run_name
-from tools.run_files.slurm_script import OF_THE_SITE, REQUIRED, parse_script
+from tools.run_files.sbatch_options import SAME_FOR_ALL
+from tools.run_files.slurm_script import OF_THE_SITE, parse_script
 
 TEMPLATE = "arch-and-scaling-template"
 UNWRITTEN = "(to be written)"
@@ -80,9 +81,8 @@ def _fill(suffix: str, values: dict[str, str], checkout: Path) -> str:
 def _with_options_of(base_script: Path, text: str, checkout: Path) -> str:
     """A script that asks SLURM for what the base's asks for: nodes, time, and whatever else is not the same for all."""
     ending = (checkout / "slurm" / "script_ending.sh").read_text(encoding="utf-8")
-    fixed = {option for option, value in REQUIRED.items() if value is not None} | {"job-name"}
     base = parse_script(base_script.read_text(encoding="utf-8"), ending).options
-    own = {option: value for option, value in base.items() if option not in fixed | OF_THE_SITE}
+    own = {option: value for option, value in base.items() if option not in SAME_FOR_ALL | OF_THE_SITE}
     options = {**parse_script(text, ending).options, **own}
     asked = [f"#SBATCH --{option}" + (f"={shlex.quote(value)}" if value else "") for option, value in options.items()]
     shebang, *lines = text.splitlines()
