@@ -230,8 +230,8 @@ def _wait_for_all(device: torch.device) -> None:
 
 def main(launch: Launch, options: argparse.Namespace) -> int:
     """The command line; returns its exit code."""
-    join_world(os.environ)
     try:
+        join_world(os.environ)
         measurement = measure(
             load_resolved(launch.config), launch, options.alternations, options.warmup, options.steps, options.peer,
             options.trace,
@@ -245,11 +245,17 @@ def main(launch: Launch, options: argparse.Namespace) -> int:
 
 
 def join_world(environment: "os._Environ[str] | dict[str, str]") -> None:
-    """Say which rank this is: as started by `comparison`, by srun, or as a world of one that meets itself."""
+    """Say which rank this is: as started by `comparison`, by srun, or as a world of one that meets itself.
+
+    Raises:
+        TrainyardError: only a part of what srun sets is here.
+    """
     if "RANK" in environment:
         return
     if "SLURM_PROCID" in environment and "MASTER_ADDR" in environment:
         names = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
+        if missing := [theirs for theirs in names.values() if theirs not in environment]:
+            raise TrainyardError(f"SLURM_PROCID is set and {', '.join(missing)} not: start it by srun, or unset it")
         environment.update({name: environment[theirs] for name, theirs in names.items()})
         return
     environment.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")

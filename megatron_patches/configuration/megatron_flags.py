@@ -131,7 +131,8 @@ def foreign_flags(words: Iterable[str], keys: Iterable[str]) -> Iterator[str]:
     Args:
         keys: the run's own top-level keys, which are never Megatron's.
     """
-    ours = set(keys)
+    # one that lacks no more than its section is as good as ours, and is answered so
+    ours = {*keys, *(answer.split()[0].rpartition(".")[2] for answer in _KEYS.values())}
     for word in words:
         name = word.partition("=")[0]
         if name.startswith("--") and name[2:] not in ours and (meaning := known_as(name)):

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,10 +49,13 @@ class Failure:
 
 def record_failure(failure: Failure, launch_directory: Path) -> None:
     """Writes `failure.json`, unless another node's is there: what failed first is the cause of the rest."""
+    path = launch_directory / FAILURE
     try:
-        create_once(launch_directory / FAILURE, (json.dumps(asdict(failure)) + "\n").encode())
+        create_once(path, (json.dumps(asdict(failure)) + "\n").encode())
     except OSError as error:  # a full disk, a deleted folder: often what failed, and no reason to hide it
-        print(f"note: {FAILURE} could not be written: {error}", file=sys.stderr)
+        print(f"note: {path} could not be written: {error.strerror}", file=sys.stderr)
+        with suppress(OSError):  # a full disk takes an empty file, which says at least that the launch is over
+            path.touch()
 
 
 def _how(code: int) -> str:

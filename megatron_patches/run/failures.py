@@ -30,7 +30,7 @@ def first_failure(launch: Path, events: Sequence[Mapping[str, Any]]) -> str | No
     except Missing:
         ended = None
     except (Damaged, Refused):  # written while the disk was full, or meddled with: what ranks said is left
-        ended = None if said else {"text": f"{FAILURE} in launch {launch.name} cannot be read"}
+        ended = None if said else {"text": f"launch {launch.name}; {FAILURE} is empty or damaged: was its disk full?"}
     if ended is not None and not _is_explained(ended, said):
         return shortened(ended.get("text") or _process(ended), 200)
     return _event(said[0]) if said else None

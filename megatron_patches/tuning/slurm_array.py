@@ -25,10 +25,11 @@ def array_script(
         f"#SBATCH --array=0-{len(best) - 1} --output=logs/%x-%A_%a.log",
         "# the best layouts by prediction, measured; submit it from the checkout",
         "set -euo pipefail",
+        "task=${SLURM_ARRAY_TASK_ID:?is set in a job of an array: start this script by sbatch}",
         "layouts=(",
         *(f"  {shlex.quote(' '.join(each.candidate.overrides(config)))}  # {each.seconds:.4g} s" for each in best),
         ")",
-        f"tools/tflops bench {shlex.join([run, *overrides])} ${{layouts[$SLURM_ARRAY_TASK_ID]}} --peer none \\",
+        f"tools/tflops bench {shlex.join([run, *overrides])} ${{layouts[$task]}} --peer none \\",
         f"  --processes {nodes * gpus_per_node} --alternations 10 --steps 1 --warmup 5 \\",
         f"  --table tune --record {shlex.quote(str(record))}",
     ]

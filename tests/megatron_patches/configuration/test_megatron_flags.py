@@ -30,7 +30,9 @@ def test_no_option_has_two_answers() -> None:
     [
         (["--num-layers", "12"], "--num-layers is Megatron's: here --model.layers"),
         (["--num-layers=12"], "--num-layers is Megatron's: here --model.layers"),
-        (["--micro_batch_size", "4"], "--micro_batch_size is Megatron's: here --training.micro_batch_size"),
+        (["--micro-batch-size", "4"], "--micro-batch-size is Megatron's: here --training.micro_batch_size"),
+        (["--micro_batch_size", "4"], "nearest: training.micro_batch_size"),
+        (["--train_iters", "4"], "--train_iters is Megatron's: here --training.steps"),
         (["--bf16"], "--bf16 is Megatron's: here --training.precision bf16"),
         (["--training.steps", "8", "--lr", "1e-4", "--bf16", "--save", "x"], "--lr is Megatron's: here --optimizer"),
         (["--load", "x"], "tools/import-checkpoint"),

@@ -1,5 +1,6 @@
 """The ranking of a run's layouts, its reasons, and what becomes of the first."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -70,5 +71,7 @@ def test_the_job_array_is_a_script_that_bash_reads(gpt2: RunConfig, tmp_path: Pa
     script = tmp_path / "tune.slurm"
     script.write_text(array_script(gpt2, gpt2.name, ["--training.seed", "1"], best, 2, 8, Path("r.jsonl")))
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
-    assert "--array=0-2" in script.read_text()
+    assert "--array=0-2 --output=logs/%x-%A_%a.log" in script.read_text()
+    outside = subprocess.run(["bash", str(script)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert outside.returncode and "SLURM_ARRAY_TASK_ID: is set in a job of an array" in outside.stderr
     assert f"--parallel.zero_stage={best[0].candidate.zero_stage}" in script.read_text()
