@@ -6,6 +6,7 @@ turns into 75: any code but 0 ends the other ranks), 2 bad input, anything else 
 
 import errno
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -30,11 +31,28 @@ def main(launch_directory: Path) -> int:
     except (TrainyardError, TrainingFailed) as error:
         print(f"error on rank {os.environ['RANK']}: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, TrainyardError) else 1
+    except RuntimeError as error:
+        if not lost_another_rank(error):
+            raise
+        # the reason is what that rank says; a traceback of each survivor would bury it
+        said = str(error).strip().splitlines()[0]
+        print(f"rank {os.environ['RANK']} ends: its connection to another rank broke ({said})", file=sys.stderr)
+        return 1
     except OSError as error:
         if (problem := storage_problem(error, launch.run.path)) is None:
             raise
         print(f"error on rank {os.environ['RANK']}: {problem}", file=sys.stderr, flush=True)
         return 1
+
+
+_BROKEN = re.compile(
+    r"gloo.*(closed by peer|reset by peer|Read error|Write error|Broken pipe)|ncclRemoteError", re.DOTALL
+)
+
+
+def lost_another_rank(error: RuntimeError) -> bool:
+    """Whether a rank failed of another one's end, by what gloo and NCCL say of it."""
+    return _BROKEN.search(str(error)) is not None
 
 
 def storage_problem(error: OSError, run: Path) -> str | None:

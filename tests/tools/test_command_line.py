@@ -147,6 +147,14 @@ class TestBeforeMakeInstall:
         assert f"error: {python} {told}: run `make install` in {yard}" in done.stderr
 
 
+def test_a_named_environment_that_is_not_there_is_not_passed_over(yard: Path, tmp_path: Path) -> None:
+    environment_with_python(yard / ".venv")
+    nowhere = {"TRAINYARD_PYTHON": "", "TRAINYARD_VENV": str(tmp_path / "nowhere")}
+    done = call(yard / "tools" / "say-word", cwd=tmp_path, **nowhere)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"TRAINYARD_VENV has no bin/python: {tmp_path / 'nowhere'}" in done.stderr
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252:strict"])
 def test_text_that_the_terminal_lacks_is_printed_as_an_escape(yard: Path, tmp_path: Path, encoding: str) -> None:
     verb = yard / "tools" / "say-word"

@@ -18,7 +18,7 @@ import pytest
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.failure import Failure, record_failure
-from megatron_patches.launch.rank import require_gpu, storage_problem
+from megatron_patches.launch.rank import lost_another_rank, require_gpu, storage_problem
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.launch.rank_settings import available_cpus
 from megatron_patches.run.reading import to_yaml
@@ -252,6 +252,20 @@ def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "some")
     with pytest.raises(TrainyardError, match="SLURM_CPUS_ON_NODE='some' is not a whole number"):
         available_cpus()
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:53160. This is", True),
+        ("[.../gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:7080: Connection reset by peer.", True),
+        ("NCCL error in: ...\nncclRemoteError: A call failed possibly due to a network error", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+        ("CUDA out of memory", False),
+    ],
+)
+def test_who_ends_of_another_rank_s_end_is_known_by_its_words(said: str, lost: bool) -> None:
+    assert lost_another_rank(RuntimeError(said)) is lost
 
 
 class TestStorageProblems:
