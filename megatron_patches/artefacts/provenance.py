@@ -9,9 +9,6 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-_GIT_SECONDS = 60
-"""bound of one question to git: on a slow network file system the status of this checkout takes seconds"""
-
 
 @dataclass(frozen=True)
 class Revision:
@@ -35,7 +32,7 @@ def revision(checkout: Path) -> Revision:
         return Revision(None, "git is not installed here")
     except subprocess.CalledProcessError as error:
         return Revision(None, _complaint(error, checkout))
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError) as error:
         return Revision(None, f"git does not answer in {checkout}: {error}")
     return Revision(f"{head}+changes" if changes else head)
 
@@ -67,8 +64,7 @@ def _git(checkout: Path, *arguments: str) -> str:
     foreign = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
     done = subprocess.run(
-        ["git", "--no-optional-locks", *settings, *arguments], cwd=checkout, check=True, timeout=_GIT_SECONDS,
-        capture_output=True, text=True, errors="replace", env={**environment, "LC_ALL": "C"},
+        ["git", "--no-optional-locks", *settings, *arguments], cwd=checkout, check=True, capture_output=True, text=True, errors="replace", env={**environment, "LC_ALL": "C"},
     )  # fmt: skip
     return done.stdout.strip()
 
