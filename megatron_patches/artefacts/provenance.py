@@ -64,7 +64,8 @@ def _git(checkout: Path, *arguments: str) -> str:
     foreign = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
     done = subprocess.run(
-        ["git", "--no-optional-locks", *settings, *arguments], cwd=checkout, check=True, capture_output=True, text=True, errors="replace", env={**environment, "LC_ALL": "C"},
+        ["git", "--no-optional-locks", *settings, *arguments], cwd=checkout, check=True, capture_output=True,
+        text=True, errors="replace", env={**environment, "LC_ALL": "C"},
     )  # fmt: skip
     return done.stdout.strip()
 
