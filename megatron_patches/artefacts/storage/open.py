@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 
-from megatron_patches.artefacts.location import SCHEMES, Location
+from megatron_patches.artefacts.location import SCHEMES, Location, fill_in
 from megatron_patches.artefacts.storage.retrying import DEFAULT_RETRIES, Retries, RetryingStore
 from megatron_patches.artefacts.storage.store import Store
 from megatron_patches.errors import TrainyardError
@@ -22,11 +22,12 @@ def store_class(scheme: str) -> type[Store]:
 
 
 def open_store(location: Location, retries: Retries = DEFAULT_RETRIES) -> RetryingStore:
-    """The storage of a location; its client is imported now.
+    """The storage of a location; its client is imported now, and variables in the address get their values.
 
     Raises:
-        TrainyardError: the client is not installed, or refuses its settings.
+        TrainyardError: the client is not installed, or refuses its settings; a variable is not set.
     """
+    location = fill_in(location)
     kind = store_class(location.scheme)
     if kind.package is not None and importlib.util.find_spec(kind.package) is None:
         raise TrainyardError(
