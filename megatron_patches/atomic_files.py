@@ -94,7 +94,7 @@ def create_file(path: Path) -> BinaryIO:
         OSError: the folder is missing, or may not be written to.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return open(os.open(path, flags, 0o666), "w+b")  # noqa: SIM115  the caller closes it
+    return os.fdopen(os.open(path, flags, 0o666), "w+b")
 
 
 def open_plain(path: Path) -> BinaryIO:
@@ -109,7 +109,7 @@ def open_plain(path: Path) -> BinaryIO:
         if not stat.S_ISREG(mode):
             kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
             raise OSError(kind, "is not a plain file", str(path))
-        return open(descriptor, "rb")  # noqa: SIM115  the caller closes it
+        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise

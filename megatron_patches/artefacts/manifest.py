@@ -216,8 +216,8 @@ def parse_manifest(text: bytes, origin: str) -> Manifest:
         raise Damaged(f"{origin} holds what no manifest can ({error}); make the artefact again") from None
     if manifest.id != expected:
         raise Damaged(
-            f"{origin} was changed after it was written: its id is {shortened(manifest.id)}, its content hashes to {expected}. "
-            "Restore the original file, or make the artefact again"
+            f"{origin} was changed after it was written: its id is {shortened(manifest.id)}, its content hashes to "
+            f"{expected}. Restore the original file, or make the artefact again"
         )
     return manifest
 
@@ -230,8 +230,8 @@ def _parse(text: bytes, origin: str) -> Manifest:
     written = content.get("format") if isinstance(content, dict) else None
     if isinstance(written, int) and written > 1:
         raise Refused(
-            f"{origin} is of format {shortened(written)}, which a later Trainyard wrote; this one reads format 1: update the "
-            "checkout"
+            f"{origin} is of format {shortened(written)}, which a later Trainyard wrote; this one reads format 1: "
+            "update the checkout"
         )
     try:
         return Manifest.model_validate(content)

@@ -9,29 +9,33 @@ import io
 import os
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.location import HUB_TYPES, Location
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.object_store import connection_failed
 from megatron_patches.artefacts.storage.source import check_source
 from megatron_patches.artefacts.storage.store import (
     AccessRefused,
+    BoundedFile,
     DamagedCopy,
     Entry,
     NotThere,
     Store,
     TransientFailure,
     Upload,
+    refuse_more_entries,
 )
 from megatron_patches.atomic_files import hash_stream
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import METADATA_BYTES
 
 _READ = 4 << 20
 _HELP = "run `hf auth login`, or set HF_TOKEN"
 
 
 class HubStore(Store):
-    """A repository of models, or a folder in one; it is made, private, when something is first sent."""
+    """A repository of models or a dataset, or a folder in one; it is made, private, when something is first sent."""
 
     package = "huggingface_hub"
 
@@ -40,7 +44,9 @@ class HubStore(Store):
         from huggingface_hub.utils import disable_progress_bars
 
         super().__init__(location)
-        organisation, repository, *folder = location.path.split("/")
+        first, *others = location.path.split("/")
+        self._type = HUB_TYPES.get(first, "model")
+        organisation, repository, *folder = others if first in HUB_TYPES else [first, *others]
         repository, _, revision = repository.partition("@")
         self._repository, self._revision = f"{organisation}/{repository}", revision or "main"
         self._folder = "/".join(folder)
@@ -54,23 +60,29 @@ class HubStore(Store):
 
     def entries(self, prefix: str) -> dict[str, Entry]:
         root = self._full(prefix)
+        start = len(root) + 1 if root else 0
+        found: dict[str, Entry] = {}
         try:
-            found = list(
-                self._api.list_repo_tree(
-                    self._repository, path_in_repo=root or None, recursive=True, revision=self._revision
-                )
-            )
+            listed = self._api.list_repo_tree(
+                self._repository, path_in_repo=root or None, recursive=True, revision=self._revision,
+                repo_type=self._type,
+            )  # fmt: skip
+            for number, each in enumerate(listed, 1):
+                refuse_more_entries(self.location, prefix, number)
+                if hasattr(each, "blob_id") and each.path.startswith(f"{root}/" if root else ""):
+                    found[each.path[start:]] = _entry(each)
+        except TrainyardError:
+            raise
         except Exception as error:
             if _is_missing(error):
                 return {}
             raise self._explain(error) from error
-        start = len(root) + 1 if root else 0
-        return {each.path[start:]: _entry(each) for each in found if hasattr(each, "blob_id")}
+        return found
 
     def read(self, path: str) -> bytes | None:
         content = io.BytesIO()
         try:
-            self._fetch(path, content, Meter())
+            self._fetch(path, BoundedFile(content, METADATA_BYTES, f"{self.location}/{path}"), Meter())
         except FileNotFoundError:
             return None
         return content.getvalue()
@@ -90,7 +102,7 @@ class HubStore(Store):
         source: Any = str(upload.local) if whole and not meter.holds_back else _Beginning(upload, meter)
         operation = CommitOperationAdd(self._full(path), source)
         try:
-            self._api.preupload_lfs_files(self._repository, [operation], revision=self._revision)
+            self._api.preupload_lfs_files(self._repository, [operation], revision=self._revision, repo_type=self._type)
         except Exception as error:
             raise self._explain(error) from error
         if isinstance(source, str):
@@ -113,22 +125,23 @@ class HubStore(Store):
             for path in sent:
                 del self._pending[path]
 
-    def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
-        start = target.tell()
+    def receive(self, path: str, target: BoundedFile, meter: Meter) -> None:
+        start = target.position()
         try:
             self._fetch(path, target, meter)
         except FileNotFoundError:
             raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
         except TransientFailure:
-            target.seek(start)
-            target.truncate()
+            target.cut(start)
             raise
 
     def delete(self, path: str) -> None:
         from huggingface_hub import CommitOperationDelete
 
         try:
-            exists = self._api.file_exists(self._repository, self._full(path), revision=self._revision)
+            exists = self._api.file_exists(
+                self._repository, self._full(path), revision=self._revision, repo_type=self._type
+            )
         except Exception as error:
             raise self._explain(error) from error
         if exists:
@@ -159,16 +172,19 @@ class HubStore(Store):
             raise self._explain(error) from error
         return f"{source}; the hub knows it as {user}"
 
-    def _fetch(self, path: str, target: BinaryIO, meter: Meter) -> None:
+    def _fetch(self, path: str, target: BoundedFile, meter: Meter) -> None:
         from huggingface_hub import HfFileSystem
 
         filesystem = HfFileSystem(endpoint=self._endpoint, skip_instance_cache=True, use_listings_cache=False)
         try:
-            name = f"{self._repository}/{self._full(path)}"
+            of_type = "" if self._type == "model" else f"{self._type}s/"
+            name = f"{of_type}{self._repository}/{self._full(path)}"
             with filesystem.open(name, "rb", block_size=0, cache_type="none", revision=self._revision) as source:
                 while chunk := source.read(_READ):
                     target.write(chunk)
                     meter.count(len(chunk))
+        except TrainyardError:
+            raise
         except Exception as error:
             if _is_missing(error):
                 raise FileNotFoundError(path) from None
@@ -178,8 +194,9 @@ class HubStore(Store):
         self._make_repository()
         try:
             self._api.create_commit(
-                self._repository, operations=operations, commit_message=message, revision=self._revision
-            )
+                self._repository, operations=operations, commit_message=message, revision=self._revision,
+                repo_type=self._type,
+            )  # fmt: skip
         except Exception as error:
             raise self._explain(error) from error
 
@@ -188,7 +205,7 @@ class HubStore(Store):
             if self._exists:
                 return
             try:
-                self._api.create_repo(self._repository, private=True, exist_ok=True)
+                self._api.create_repo(self._repository, private=True, exist_ok=True, repo_type=self._type)
             except Exception as error:
                 raise self._explain(error) from error
             self._exists = True

@@ -28,6 +28,8 @@ from megatron_patches.artefacts.storage.transfer import (
 )
 from megatron_patches.artefacts.unfinished import delete_folder
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.credentials import without_credentials
+from megatron_patches.foreign.printable import printable
 from tools.commands.sync_to_hub.items import Choice, Item, items_of, loose_files, unsent_manifests
 
 
@@ -44,6 +46,11 @@ class Line:
     size: int = 0
     """bytes that moved"""
     problem: str = ""
+
+    def __post_init__(self) -> None:
+        """Names and problems may be a location's own text, and go to a terminal."""
+        for key in ("run", "name", "location", "problem"):
+            object.__setattr__(self, key, printable(without_credentials(getattr(self, key)), layout=key == "problem"))
 
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
