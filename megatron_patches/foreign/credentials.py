@@ -62,6 +62,6 @@ def _holds(address: str) -> bool:
         return True
     if "@" in (first if scheme in _WITH_REVISION else rest):
         return True
-    if ":" in first and not re.fullmatch(r"[^:]*:\d{1,5}|\[[0-9a-fA-F:]+\](:\d{1,5})?", first):
+    if ":" in first and not re.fullmatch(r"[^:]*:\d{0,5}|\[[0-9a-fA-F:]+\](:\d{1,5})?", first):
         return True
     return _TOKEN.search(rest) is not None or _PARAMETER.search(rest.replace("-key", "_key")) is not None

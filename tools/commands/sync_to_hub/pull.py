@@ -18,7 +18,7 @@ from megatron_patches.artefacts.storage.store import NotThere, Store
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, remote_manifest
 from megatron_patches.artefacts.unfinished import unfinished_kind
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.names import check_name, is_name
+from megatron_patches.foreign.names import is_name
 from megatron_patches.foreign.printable import shortened
 from tools.commands.sync_to_hub.items import LOOSE, Choice
 from tools.commands.sync_to_hub.run import Line
@@ -46,7 +46,6 @@ def pull(task: Pull) -> Iterator[Line]:
         NotThere: nothing that is chosen lies at the location.
         TrainyardError: the location cannot be used.
     """
-    check_name(task.run_folder.name, "a run")
     if task.steps:
         Choice(steps=task.steps)  # what is not formed as it must be is refused before the location is asked
     store = open_store(task.location, task.retries)
