@@ -22,7 +22,7 @@ _TOKEN = re.compile(
     r")"
 )
 _PARAMETER = re.compile(
-    r"(?i)(?<![a-z0-9])("
+    r"(?i)(?<![a-z0-9_])("
     r"x-(amz|goog|ms)-[a-z-]+|(aws|goog|google)?_?access_?key(_?id)?|(aws_?)?secret(_?access)?(_?key)?"
     r"|(x_|session_?|security_?|access_?|auth_?|sas_?|hf_?|aws_?session_?|api_?)?token"
     r"|signature|sig|password|passwd|passphrase|pwd|api_?key|credentials?|private_?key|authorization|key_?id"
