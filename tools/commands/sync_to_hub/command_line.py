@@ -41,7 +41,7 @@ class PushByDefault(TyperGroup):
 
     def parse_args(self, ctx: "typer.Context", args: list[str]) -> list[str]:  # type: ignore[override]
         # before anything quotes them: an address with credentials reaches no message of the parser
-        if any(("://" in arg or "@" in arg) and holds_credentials(_value(arg)) for arg in args):
+        if any(("://" in arg or (":" in arg and "@" in arg)) and holds_credentials(_value(arg)) for arg in args):
             raise TrainyardError(
                 "an argument is an address that seems to hold credentials; it is not shown, and nothing was done. The "
                 "clients find credentials in their own places, and `tools/sync-to-hub auth` says where"

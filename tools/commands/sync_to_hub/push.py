@@ -54,16 +54,14 @@ def lines_of(request: Request, checkout: Path, runs: Path) -> tuple[Iterator[Lin
         if request.run and not tasks and not problems:
             raise TrainyardError(f"{names[0]} names no storage.locations in its YAML; give --to ADDRESS")
         if not tasks:
-            raise TrainyardError("\n".join([*problems, _nothing_due(runs, len(known), len(problems))]))
+            raise TrainyardError("\n".join([*problems, _nothing_due(runs, bool(problems))]))
     for task in tasks:
         task.dry_run = request.dry_run
     return _all_lines(tasks, problems, request.delete_local and not request.dry_run), lambda: had_ended
 
 
-def _nothing_due(runs: Path, known: int, wrong: int) -> str:
-    of_them = (
-        f"none of the {known:,} runs in {runs} that can be read" if wrong else f"none of the {known:,} runs in {runs}"
-    )
+def _nothing_due(runs: Path, wrong: bool) -> str:
+    of_them = f"no run in {runs} that can be read" if wrong else f"no run in {runs}"
     return (
         f"{of_them} names storage.locations in its YAML, so there is nothing to bring anywhere; add them, or give --to"
     )
