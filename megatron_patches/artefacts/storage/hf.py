@@ -31,6 +31,10 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.files import METADATA_BYTES
 
 _READ = 4 << 20
+_MISSING = {
+    "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
+    "BucketNotFoundError",
+}  # fmt: skip
 _HELP = "run `hf auth login`, or set HF_TOKEN"
 
 
@@ -74,7 +78,7 @@ class HubStore(Store):
         except TrainyardError:
             raise
         except Exception as error:
-            if _is_missing(error):
+            if self._is_missing(error):
                 return {}
             raise self._explain(error) from error
         return found
@@ -177,16 +181,15 @@ class HubStore(Store):
 
         filesystem = HfFileSystem(endpoint=self._endpoint, skip_instance_cache=True, use_listings_cache=False)
         try:
-            of_type = "" if self._type == "model" else f"{self._type}s/"
-            name = f"{of_type}{self._repository}/{self._full(path)}"
-            with filesystem.open(name, "rb", block_size=0, cache_type="none", revision=self._revision) as source:
+            name, revision = self._address(path)
+            with filesystem.open(name, "rb", block_size=0, cache_type="none", revision=revision) as source:
                 while chunk := source.read(_READ):
                     target.write(chunk)
                     meter.count(len(chunk))
         except TrainyardError:
             raise
         except Exception as error:
-            if _is_missing(error):
+            if self._is_missing(error):
                 raise FileNotFoundError(path) from None
             raise self._explain(error) from error
 
@@ -205,13 +208,24 @@ class HubStore(Store):
             if self._exists:
                 return
             try:
-                self._api.create_repo(self._repository, private=True, exist_ok=True, repo_type=self._type)
+                self._create()
             except Exception as error:
                 raise self._explain(error) from error
             self._exists = True
 
     def _full(self, path: str) -> str:
         return "/".join(part for part in (self._folder, path) if part)
+
+    def _create(self) -> None:
+        self._api.create_repo(self._repository, private=True, exist_ok=True, repo_type=self._type)
+
+    def _address(self, path: str) -> tuple[str, str | None]:
+        """What the hub's file system calls a file, and its revision."""
+        of_type = "" if self._type == "model" else f"{self._type}s/"
+        return f"{of_type}{self._repository}/{self._full(path)}", self._revision
+
+    def _is_missing(self, error: Exception) -> bool:
+        return isinstance(error, FileNotFoundError) or type(error).__name__ in _MISSING
 
     def _explain(self, error: Exception) -> Exception:
         status = _status_of(error)
@@ -283,12 +297,6 @@ def _git_hash(local: Path, size: int) -> str:
     with local.open("rb") as file:
         hash_stream(file, digest, size)
     return digest.hexdigest()
-
-
-def _is_missing(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError) or type(error).__name__ in (
-        "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
-    )  # fmt: skip
 
 
 STORE = HubStore

@@ -10,12 +10,12 @@ from megatron_patches.errors import TrainyardError
 
 
 def store_class(scheme: str) -> type[Store]:
-    """The kind of storage that a scheme of `SCHEMES` names.
+    """The kind of storage that a scheme of `SCHEMES` names, or `hf_bucket`.
 
     Raises:
         KeyError: there is no such scheme.
     """
-    if scheme not in SCHEMES:
+    if scheme not in (*SCHEMES, "hf_bucket"):
         raise KeyError(scheme)
     kind: type[Store] = importlib.import_module(f"megatron_patches.artefacts.storage.{scheme}").STORE
     return kind
@@ -28,7 +28,9 @@ def open_store(location: Location, retries: Retries = DEFAULT_RETRIES) -> Retryi
         TrainyardError: the client is not installed, or refuses its settings; a variable is not set.
     """
     location = fill_in(location)
-    kind = store_class(location.scheme)
+    kind = store_class(
+        "hf_bucket" if location.path.startswith("buckets/") and location.scheme == "hf" else location.scheme
+    )
     if kind.package is not None and importlib.util.find_spec(kind.package) is None:
         raise TrainyardError(
             f"{location}: {location.scheme}:// needs {kind.package}, which the extra `storage` brings: "

@@ -91,4 +91,7 @@ def _all_lines(tasks: list[Task], problems: list[str], delete_local: bool) -> It
 
 
 def _has_ended(run_folder: Path) -> bool:
-    return derive_state(run_folder, Standing(), {}).word == "finished"
+    try:
+        return derive_state(run_folder, Standing(), {}).word == "finished"
+    except (TrainyardError, OSError):
+        return False  # of a run that cannot be read nobody knows; what is wrong with it, the copying says
