@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from megatron_patches.artefacts.inside import refuse_links_beneath
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
     FileRecord,
@@ -11,7 +12,6 @@ from megatron_patches.artefacts.manifest import (
     verify_files,
     write_manifest,
 )
-from megatron_patches.artefacts.storage.inside import refuse_links_beneath
 from megatron_patches.artefacts.storage.packing import INDEX, TAR, largest_tar, packed_files, unpack
 from megatron_patches.artefacts.storage.store import AnotherArtefact, BoundedFile, DamagedCopy, StorageFull, Store
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel, remote_manifest

@@ -24,6 +24,7 @@ from megatron_patches.artefacts.storage.store import (
     Store,
     TransientFailure,
     Upload,
+    client_failed,
     refuse_more_entries,
 )
 from megatron_patches.atomic_files import hash_stream
@@ -239,7 +240,7 @@ class HubStore(Store):
             return TransientFailure(f"{self.location}: {status or type(error).__name__}")
         if isinstance(error, (RuntimeError, OSError)):
             return TransientFailure(f"{self.location}: {type(error).__name__}")
-        return error
+        return client_failed(self.location, error)
 
 
 def _status_of(error: BaseException | None) -> int:

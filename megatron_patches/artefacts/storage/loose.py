@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_patches.artefacts.inside import refuse_outside
 from megatron_patches.artefacts.manifest import FileRecord, path_conflicts
 from megatron_patches.artefacts.storage.fetch import refuse_without_space
-from megatron_patches.artefacts.storage.inside import refuse_outside
 from megatron_patches.artefacts.storage.store import DamagedCopy, Store, Upload
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
 from megatron_patches.atomic_files import hash_file

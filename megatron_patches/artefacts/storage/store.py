@@ -12,7 +12,8 @@ from megatron_patches.artefacts.manifest import FileRecord
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.atomic_files import create_file, hash_file, temporary_path
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.credentials import without_credentials
+from megatron_patches.foreign.printable import printable, shortened
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MOST_ENTRIES = 2_000_000
@@ -228,3 +229,11 @@ def refuse_more_entries(location: Location, prefix: str, number: int) -> None:
         raise TooManyEntries(
             f"{location}/{prefix} lists more than {MOST_ENTRIES:,} files; no run has so many: correct the address"
         )
+
+
+def client_failed(location: Location, error: Exception) -> TrainyardError:
+    """What is told of an error that a client has no name for; its text may quote a signed request."""
+    said = shortened(without_credentials(str(error)))
+    return TrainyardError(
+        f"{location}: the client fails with {type(error).__name__}: {said}; correct the address or its settings"
+    )

@@ -1,6 +1,7 @@
 """Addresses, names and links at every door of `tools/sync-to-hub`: the command line, YAML, variables, a listing."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,29 +84,43 @@ def test_credentials_on_the_command_line(run: Path, places: Path, address: str) 
     assert not any(secret in written(places) for secret in SECRETS)
 
 
-@pytest.mark.parametrize("address", WITH)
-def test_credentials_in_a_runs_file(run: Path, places: Path, address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for storage in (
-        {"locations": [{"to": address}]},
-        {"locations": [{"to": "file:///x", "what": [address]}]},
-        {"locations": [{"to": [address]}]},
-        {"locations": [address]},
-        {"locations": address},
-        address,
-        {"locations": [{"to": "file:///x", address: 5}]},
-        {"locations": [{"to": f"${{UNSET:-{address}}}"}]},
-    ):
-        path = write_run(places, storage)
-        with pytest.raises(TrainyardError) as caught:
-            load_run(path)
-        done = call("--all")
-        assert done.exit_code != 0
-        if "://" in address and "\n" not in address:
-            assert not any(secret in said(done) + str(caught.value) for secret in SECRETS), storage
+PLACES: dict[str, Callable[[str], Any]] = {
+    "to": lambda address: {"locations": [{"to": address}]},
+    "what": lambda address: {"locations": [{"to": "file:///x", "what": [address]}]},
+    "a list": lambda address: {"locations": [{"to": [address]}]},
+    "no section": lambda address: {"locations": [address]},
+    "no list": lambda address: {"locations": address},
+    "nothing": lambda address: address,
+    "a key": lambda address: {"locations": [{"to": "file:///x", address: 5}]},
+    "a default": lambda address: {"locations": [{"to": f"${{UNSET:-{address}}}"}]},
+}
+"""where an address may stand in a run's file"""
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        *((address, "to") for address in WITH),
+        *(
+            (address, place)
+            for place in PLACES
+            for address in ("S3://KEY:SEC/RET@bucket/p", "gs://b/p?Signature=SECRET")
+        ),
+    ],
+)
+def test_credentials_in_a_runs_file(
+    run: Path, places: Path, address: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(places, PLACES[place](address))
+    with pytest.raises(TrainyardError) as caught:
+        load_run(path)
+    done = call("--all")
+    assert done.exit_code != 0
     assert plan([str(path), "--local", "--storage.locations", f'[{{to: "{address}"}}]']) == 2
     assert plan([str(path), "--local", address]) == 2
     if "://" in address and "\n" not in address:
-        assert not any(secret in capsys.readouterr().err for secret in SECRETS)
+        shown = said(done) + str(caught.value) + capsys.readouterr().err
+        assert not any(secret in shown for secret in SECRETS)
     assert not any(secret in written(places) for secret in SECRETS)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import weights_name
+from megatron_patches.artefacts.inside import is_inside
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
 from megatron_patches.artefacts.inventory.scan import list_folder
@@ -13,7 +14,6 @@ from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
 from megatron_patches.artefacts.marks import is_pinned
-from megatron_patches.artefacts.storage.inside import is_inside
 from megatron_patches.atomic_files import TEMPORARY
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.storage_config import LocationConfig

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import parse_checkpoint_name, weights_name
+from megatron_patches.artefacts.inside import refuse_outside
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.storage.fetch import fetch_artefact
-from megatron_patches.artefacts.storage.inside import refuse_outside
 from megatron_patches.artefacts.storage.loose import INDEX, fetch_loose
 from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.retrying import Retries
