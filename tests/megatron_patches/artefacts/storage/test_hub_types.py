@@ -20,6 +20,7 @@ from megatron_patches.artefacts.storage.transfer import Options, check_artefact,
 from megatron_patches.errors import TrainyardError
 from tests.servers.hub import TOKEN, Hub, hub_server
 from tests.small_artefacts import RUN, make_checkpoint
+from tools.commands.sync_to_hub.pull import Pull, pull
 
 pytestmark = pytest.mark.slow  # a server
 PREFIX = "checkpoints/step-0000000100"
@@ -129,3 +130,18 @@ def test_a_client_that_knows_no_buckets(hub: Hub, monkeypatch: pytest.MonkeyPatc
 def test_types_of_addresses(hub: Hub) -> None:
     store = HubStore(parse_location("hf://datasets/org/repo@side/folder"))
     assert store._address("x") == ("datasets/org/repo/folder/x", "side")
+
+
+def test_keys_of_a_bucket_that_no_folder_can_have(hub: Hub, tmp_path: Path, manifest: Manifest, folder: Path) -> None:
+    location = parse_location(f"hf://buckets/tester/runs/{RUN}")
+    send_artefact(open_store(location, RETRIES), PREFIX, manifest, folder, Options())
+    keys = hub.buckets["tester/runs"]
+    content = keys[f"{RUN}/{PREFIX}/manifest.json"]
+    for name in ("", "..", ".", "\x1b]52;c;AAAA\x07", "a/../../b", "-x"):
+        keys[f"{RUN}/checkpoints/{name}/manifest.json"] = content
+    lines = list(pull(Pull(location, tmp_path / "into" / RUN, retries=RETRIES)))
+    assert [line.name for line in lines if line.word == "fetched"] == [PREFIX]
+    odd = sorted(line.problem.split("'")[1] for line in lines if line.word == "passed over")
+    assert odd == sorted(["", "..", ".", r"\x1b]52;c;AAAA\x07", "-x"])
+    made = {path.relative_to(tmp_path / "into").as_posix() for path in (tmp_path / "into").rglob("*") if path.is_dir()}
+    assert made == {RUN, f"{RUN}/checkpoints", f"{RUN}/{PREFIX}"}
