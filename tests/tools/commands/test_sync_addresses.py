@@ -1,6 +1,7 @@
 """Addresses, names and links at every door of `tools/sync-to-hub`: the command line, YAML, variables, a listing."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,21 @@ def test_a_pull_goes_through_no_planted_link(run: Path, places: Path, victim: Pa
     assert done.exit_code == 1
     assert "through a link" in done.output
     assert [path.name for path in victim.iterdir()] == ["id_rsa"]
+
+
+def test_a_runs_folder_may_be_a_link_of_ones_own(
+    run: Path, places: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(RUN, "--to", f"file://{places}/archive").exit_code == 0
+    (places / "shared").mkdir()
+    (places / "shared" / RUN).symlink_to(victim)
+    arguments = ["pull", RUN, "--from", f"file://{places}/archive", "--into", str(places / "shared")]
+    monkeypatch.setattr(Path, "lstat", lambda path: os.stat_result([0o120777, 0, 0, 1, 54321, 0, 0, 0, 0, 0]))
+    assert "is a link of another user" in said(call(*arguments))
+    assert [path.name for path in victim.iterdir()] == ["id_rsa"]
+    monkeypatch.undo()
+    assert call(*arguments).exit_code == 0
+    assert (victim / STEP / "manifest.json").is_file()
 
 
 def test_without_a_location_or_runs_there_is_nothing_to_come_back_for(places: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import parse_checkpoint_name, weights_name
-from megatron_patches.artefacts.inside import refuse_outside
+from megatron_patches.artefacts.inside import refuse_link_of_others, refuse_outside
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.location import Location
@@ -44,10 +44,12 @@ def pull(task: Pull) -> Iterator[Line]:
 
     Raises:
         NotThere: nothing that is chosen lies at the location.
+        Refused: the run's folder here is a link that somebody else made.
         TrainyardError: the location cannot be used.
     """
     if task.steps:
         Choice(steps=task.steps)  # what is not formed as it must be is refused before the location is asked
+    refuse_link_of_others(task.run_folder)
     store = open_store(task.location, task.retries)
     prefixes, odd = _prefixes(store, task)
     loose = [name for part in task.what for name in LOOSE.get(part, ()) if store.read(f"{name}/{INDEX}") is not None]
