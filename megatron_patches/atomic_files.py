@@ -1,8 +1,10 @@
 """Files that are whole or absent: hashed while written, flushed to the disk, renamed into place."""
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -17,8 +19,9 @@ TEMPORARY = ".partial"
 class HashingWriter:
     """Writes one file and hashes it on the way; the file is on the disk after a clean exit and gone after an exception.
 
-    Use as a context manager, or call `close` or `discard` where a `with` block does not fit. The path is written as
-    it is given: whoever needs the old content until the end passes a temporary name and renames afterwards.
+    Use as a context manager, or call `close` or `discard` where a `with` block does not fit. Whoever needs the old
+    content until the end passes a temporary name and renames afterwards. What has the path is removed first: a link
+    or another name of somebody's file never leads the bytes elsewhere.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +29,8 @@ class HashingWriter:
         self.size = 0
         """Bytes written so far."""
         self._digest = hashlib.sha256()
-        self._file: BinaryIO = path.open("wb")
+        path.unlink(missing_ok=True)
+        self._file: BinaryIO = create_file(path)
 
     @property
     def sha256(self) -> str:
@@ -76,8 +80,39 @@ class HashingWriter:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name in the same folder that no other writer uses; a kill can leave it behind, and it may then be deleted."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    """A name in the same folder that no other writer uses, or can foresee; a kill can leave it behind, and it may then
+    be deleted.
+    """
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+
+
+def create_file(path: Path) -> BinaryIO:
+    """A new file, open for writing and reading; a link of that name is not followed.
+
+    Raises:
+        FileExistsError: something has the name.
+        OSError: the folder is missing, or may not be written to.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "w+b")
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A plain file, open for reading; a pipe or a device is refused, and never waited for.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no plain file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(kind, "is not a plain file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -164,10 +199,10 @@ def hash_file(path: Path, limit: int | None = None) -> tuple[str, int]:
         limit: maximum number of bytes to read; None reads the whole file. A smaller result means a shorter file.
 
     Raises:
-        OSError: the file is missing or cannot be read.
+        OSError: the file is missing, cannot be read, or is no plain file.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         size = hash_stream(file, digest, limit)
     return digest.hexdigest(), size
 

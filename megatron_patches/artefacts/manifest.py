@@ -4,28 +4,31 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from megatron_patches.artefacts.provenance import known_revision, versions
 from megatron_patches.atomic_files import hash_file, write_atomically
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import Damaged, Missing, Refused
-
-MANIFEST = "manifest.json"
-"""name of the file in an artefact's folder"""
+from megatron_patches.foreign.credentials import without_credentials
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import parse_json
+from megatron_patches.foreign.printable import printable, shortened
 
 MANIFEST = "manifest.json"
 """name of the file in an artefact's folder"""
@@ -33,11 +36,44 @@ MANIFEST = "manifest.json"
 Kind = Literal["dataset", "tokenizer", "checkpoint", "export", "evaluation", "run"]
 
 
-def _stays_inside(path: str) -> str:
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or not parts.parts:
-        raise ValueError(f"{path!r} does not lie inside the manifest's folder")
+_PART_BYTES = 255
+"""maximum length of a name in UTF-8, as file systems have it"""
+_TOLD = 5
+"""of a manifest with many problems, how many are told"""
+
+
+def _is_canonical(path: str) -> str:
+    """A path in its one form, so that two records never mean one file, and none a file outside the folder."""
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"'{shortened(path)}' is no path inside the manifest's folder: a part is empty, . or ..")
+    if "\\" in path or printable(path) != path:
+        raise ValueError(f"'{shortened(path)}' has a backslash or a control character")
+    if any(len(part.encode()) > _PART_BYTES for part in path.split("/")):
+        raise ValueError(f"'{shortened(path)}' has a name of more than {_PART_BYTES} bytes")
+    if path == MANIFEST:
+        raise ValueError(f"'{path}' is the manifest's own name")
     return path
+
+
+def _is_one_line(text: str) -> str:
+    if printable(text) != text:
+        raise ValueError(f"'{shortened(text)}' has a control character")
+    return text
+
+
+_Line = Annotated[str, AfterValidator(_is_one_line)]
+
+
+def path_conflicts(paths: Iterable[str]) -> list[str]:
+    """What is wrong between the paths of one folder's files: one that occurs twice, or is a folder of another."""
+    known: set[str] = set()
+    problems = []
+    for path in paths:
+        if path in known:
+            problems.append(f"'{path}' occurs twice")
+        known.add(path)
+    folders = {path[:end] for path in known for end, mark in enumerate(path) if mark == "/"}
+    return problems + [f"'{path}' is a file and the folder of another" for path in sorted(known & folders)]
 
 
 class _Record(BaseModel):
@@ -47,12 +83,12 @@ class _Record(BaseModel):
 class FileRecord(_Record):
     """One file of an artefact."""
 
-    path: Annotated[str, AfterValidator(_stays_inside)]
-    """Relative to the manifest's folder, with forward slashes."""
-    size: int
+    path: Annotated[str, AfterValidator(_is_canonical)]
+    """Relative to the manifest's folder, with forward slashes; no part is empty, `.` or `..`."""
+    size: Annotated[int, Field(ge=0, lt=1 << 63)]
     """Bytes."""
-    sha256: str
-    """64 hexadecimal digits."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """64 lowercase hexadecimal digits."""
 
 
 class Origin(_Record):
@@ -82,7 +118,7 @@ class Status(_Record):
 
     state: Literal["valid", "invalid"] = "valid"
     reason: str | None = None
-    date: str | None = None
+    date: _Line | None = None
     """UTC, ISO 8601."""
     cause: str | None = None
     """Id of the artefact it was invalidated with; its own where the fault is its own."""
@@ -98,13 +134,19 @@ class Manifest(_Record):
     format: Literal[1] = 1
     id: str
     kind: Kind
-    created: str
+    created: _Line
     """UTC, ISO 8601."""
     by: Origin
-    parents: list[str]
+    parents: list[_Line]
     files: list[FileRecord]
     facts: dict[str, JsonValue]
     status: Status = Status()
+
+    @model_validator(mode="after")
+    def _has_one_file_for_each_path(self) -> "Manifest":
+        if problems := path_conflicts(file.path for file in self.files):
+            raise ValueError("; ".join(problems[:_TOLD]))
+        return self
 
 
 def record_file(path: Path, folder: Path) -> FileRecord:
@@ -117,7 +159,7 @@ def content_id(kind: Kind, parents: Sequence[str], files: Sequence[FileRecord], 
     """sha256 over the canonical JSON of an artefact's content: sorted keys, no spaces, UTF-8.
 
     Raises:
-        ValueError: a fact is NaN or infinite, which JSON cannot hold.
+        ValueError: a fact is NaN or infinite, nested too deeply, or text that is not Unicode: no file can hold it.
     """
     content = {
         "kind": kind,
@@ -125,8 +167,13 @@ def content_id(kind: Kind, parents: Sequence[str], files: Sequence[FileRecord], 
         "files": [file.model_dump() for file in files],
         "facts": dict(facts),
     }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    try:
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+    except RecursionError:
+        raise ValueError("the facts are nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("a text in the facts is not Unicode: it holds half of a surrogate pair") from None
 
 
 def build_manifest(
@@ -139,7 +186,7 @@ def build_manifest(
     """The manifest of an artefact made now, by this checkout.
 
     Args:
-        command: how it was made; None takes this process's command line.
+        command: how it was made; None takes this process's command line. Credentials in it are left out.
     """
     if command is None:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -148,7 +195,12 @@ def build_manifest(
         id=content_id(kind, parents, files, facts),
         kind=kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        by=Origin(command=command, revision=code.text, revision_missing=code.missing, versions=versions()),
+        by=Origin(
+            command=without_credentials(command),
+            revision=code.text,
+            revision_missing=code.missing,
+            versions=versions(),
+        ),
         parents=list(parents),
         files=list(files),
         facts=dict(facts),
@@ -171,13 +223,14 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         Missing: there is none.
         Damaged: unreadable, or changed after it was written.
-        Refused: a later version wrote it.
+        Refused: a later version wrote it, or it is no plain file.
     """
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise Missing(f"{path} does not exist: the artefact has no manifest, or the path is wrong") from None
-    return parse_manifest(content, str(path))
+        content = read_bounded(path)
+    except Missing:
+        shown = printable(path)
+        raise Missing(f"{shown} does not exist: the artefact has no manifest, or the path is wrong") from None
+    return parse_manifest(content, printable(path))
 
 
 def parse_manifest(text: bytes, origin: str) -> Manifest:
@@ -188,30 +241,36 @@ def parse_manifest(text: bytes, origin: str) -> Manifest:
         Refused: a later version wrote it.
     """
     manifest = _parse(text, origin)
-    expected = content_id(manifest.kind, manifest.parents, manifest.files, manifest.facts)
+    try:
+        expected = content_id(manifest.kind, manifest.parents, manifest.files, manifest.facts)
+    except ValueError as error:
+        raise Damaged(f"{origin} holds what no manifest can ({error}); make the artefact again") from None
     if manifest.id != expected:
         raise Damaged(
-            f"{origin} was changed after it was written: its id is {manifest.id}, its content hashes to {expected}. "
-            "Restore the original file, or make the artefact again"
+            f"{origin} was changed after it was written: its id is {shortened(manifest.id)}, its content hashes to "
+            f"{expected}. Restore the original file, or make the artefact again"
         )
     return manifest
 
 
 def _parse(text: bytes, origin: str) -> Manifest:
     try:
-        content: Any = json.loads(text)
-    except ValueError as error:
-        raise Damaged(f"{origin} is not JSON ({error}); restore the file, or make the artefact again") from None
+        content = parse_json(text, origin)
+    except Damaged as error:
+        raise Damaged(f"{error}; restore the file, or make the artefact again") from None
     written = content.get("format") if isinstance(content, dict) else None
     if isinstance(written, int) and written > 1:
         raise Refused(
-            f"{origin} is of format {written}, which a later Trainyard wrote; this one reads format 1: update the "
-            "checkout"
+            f"{origin} is of format {shortened(written)}, which a later Trainyard wrote; this one reads format 1: "
+            "update the checkout"
         )
     try:
         return Manifest.model_validate(content)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    except (ValidationError, RecursionError) as error:
+        found = error.errors() if isinstance(error, ValidationError) else []
+        told = [f"{shortened('.'.join(map(str, each['loc'])))}: {shortened(each['msg'])}" for each in found[:_TOLD]]
+        more = [f"and {len(found) - _TOLD} more"] if len(found) > _TOLD else []
+        problems = "; ".join([*told, *more]) or "nested too deeply"
         raise Damaged(f"{origin} is not a manifest of format 1 ({problems})") from None
 
 
@@ -224,7 +283,8 @@ def refuse_invalid(manifest: Manifest, path: Path, way_around: str) -> None:
     """
     if manifest.status.state == "invalid":
         raise Refused(
-            f"{path} marks this {manifest.kind} invalid since {manifest.status.date}: {manifest.status.reason}. "
+            f"{printable(path)} marks this {manifest.kind} invalid since {manifest.status.date}: "
+            f"{shortened(manifest.status.reason, 500)}. "
             f"Use another one, or {way_around}"
         )
 

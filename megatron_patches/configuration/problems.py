@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from megatron_patches.configuration.fields import kind_name, known_fields, nearest_keys, section_models
 from megatron_patches.configuration.megatron_flags import known_as
+from megatron_patches.foreign.credentials import without_credentials
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -35,7 +36,10 @@ class Problem:
     key: str
     """dotted key it was found at"""
     text: str
-    """what is wrong and what to do, the key included"""
+    """what is wrong and what to do, the key included; an address with credentials in it is cut"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", without_credentials(self.text))
 
 
 def of_key(problem: Problem, origins: Mapping[str, str]) -> Problem:

@@ -17,6 +17,7 @@ from data_tools.run_data import DataPlan
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         print(summary(plan), file=sys.stderr)
         print(json.dumps(launch(plan)))
     except TrainyardError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from megatron_patches import atomic_files
-from megatron_patches.atomic_files import HashingWriter, create_once, hash_file, write_atomically
+from megatron_patches.atomic_files import (
+    HashingWriter,
+    create_file,
+    create_once,
+    hash_file,
+    open_plain,
+    temporary_path,
+    write_atomically,
+)
 
 
 def test_hashing_writer_hashes_every_kind_of_buffer(tmp_path: Path) -> None:
@@ -101,3 +109,54 @@ class TestCreateOnce:
     def test_a_missing_folder_is_an_error(self, links: None, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             create_once(tmp_path / "none" / "file", b"content")
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    (tmp_path / "victim").write_text("precious")
+    return tmp_path / "victim"
+
+
+@pytest.mark.parametrize("kind", ["link", "other name", "pipe", "nothing"])
+def test_what_has_the_name_leads_no_byte_elsewhere(tmp_path: Path, victim: Path, kind: str) -> None:
+    path = tmp_path / "written"
+    if kind == "link":
+        path.symlink_to(victim)
+    elif kind == "other name":
+        path.hardlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    with HashingWriter(path) as writer:
+        writer.write(b"new")
+    assert (path.read_bytes(), path.is_symlink(), victim.read_text()) == (b"new", False, "precious")
+
+
+def test_a_new_file_follows_no_link(tmp_path: Path, victim: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "would-be-made")
+    for path in (tmp_path / "link", victim):
+        with pytest.raises(FileExistsError):
+            create_file(path)
+    assert not (tmp_path / "would-be-made").exists()
+    assert victim.read_text() == "precious"
+
+
+def test_a_replaced_file_is_no_link_any_more(tmp_path: Path, victim: Path) -> None:
+    (tmp_path / "link").symlink_to(victim)
+    write_atomically(tmp_path / "link", b"new")
+    assert ((tmp_path / "link").read_bytes(), victim.read_text()) == (b"new", "precious")
+
+
+def test_temporary_names_cannot_be_foreseen(tmp_path: Path) -> None:
+    names = {temporary_path(tmp_path / "x").name for _ in range(100)}
+    assert len(names) == 100
+    assert {len(name) for name in names} == {len("x..partial") + 16}
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "zeros"])
+def test_only_plain_files_are_read(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for read in (hash_file, open_plain):
+        with pytest.raises(OSError, match="is not a plain file"):
+            read(tmp_path / name)

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,11 +20,13 @@ TOKEN = "hf_a_token_for_tests"
 
 @dataclass
 class Hub:
-    """Repositories by name, LFS objects by hash."""
+    """Repositories by name, LFS objects by hash, buckets."""
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     large: dict[str, set[str]] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
+    buckets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """hashes of Xet by path, by bucket; their content is among the objects"""
     commits: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -44,6 +46,10 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path = unquote(urlsplit(self.path).path)
+            # a dataset is kept as a repository of models under a name of its own
+            path = re.sub(
+                r"^(/api)?/datasets/", lambda found: "/api/models/datasets~" if found[1] else "/datasets~", path
+            )
             if not path.startswith("/objects/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 self.say(401, {"error": "Invalid credentials in Authorization header"})
                 return
@@ -62,12 +68,15 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
 
         def create(self, body: bytes) -> None:
             wanted = json.loads(body)
-            name = f"{wanted.get('organization') or 'tester'}/{wanted['name']}"
+            of_type = "datasets~" if wanted.get("type") == "dataset" else ""
+            name = f"{of_type}{wanted.get('organization') or 'tester'}/{wanted['name']}"
             if name in hub.files:
-                self.say(409, {"error": "You already created this repo", "url": f"{self.base()}/{name}"})
+                self.say(
+                    409, {"error": "You already created this repo", "url": f"{self.base()}/{name.replace('~', '/')}"}
+                )
                 return
             hub.files[name], hub.large[name] = {}, set()
-            self.say(200, {"url": f"{self.base()}/{name}", "name": name})
+            self.say(200, {"url": f"{self.base()}/{name.replace('~', '/')}", "name": name})
 
         def preupload(self, body: bytes, name: str) -> None:
             files = json.loads(body)["files"]
@@ -113,7 +122,7 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
                     elif line["key"] == "deletedFile":
                         files.pop(value["path"], None)
                 hub.commits += 1
-            url = f"{self.base()}/{name}/commit/{hub.commits:040x}"
+            url = f"{self.base()}/{name.replace('~', '/')}/commit/{hub.commits:040x}"
             self.say(200, {"commitUrl": url, "commitOid": f"{hub.commits:040x}", "success": True})
 
         def tree(self, body: bytes, name: str, _: str, folder: str | None) -> None:
@@ -159,6 +168,57 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
             if self.command != "HEAD":
                 self.wfile.write(content)
 
+        def create_bucket(self, body: bytes, name: str) -> None:
+            with hub.lock:
+                hub.buckets.setdefault(name, {})
+            self.say(200, {"url": f"{self.base()}/buckets/{name}"})
+
+        def bucket_info(self, body: bytes, name: str) -> None:
+            if name not in hub.buckets:
+                self.say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+                return
+            facts = {"private": True, "createdAt": "2026-01-01T00:00:00.000Z", "size": 0, "totalFiles": 0}
+            self.say(200, {"id": name, **facts})
+
+        def bucket_tree(self, body: bytes, name: str, folder: str | None) -> None:
+            if name not in hub.buckets:
+                self.bucket_info(body, name)
+                return
+            prefix = (folder or "").strip("/")
+            self.say(
+                200, [self.bucket_file(name, each) for each in sorted(hub.buckets[name]) if each.startswith(prefix)]
+            )
+
+        def bucket_file(self, name: str, path: str) -> dict[str, Any]:
+            xet = hub.buckets[name][path]
+            return {"type": "file", "path": path, "size": len(hub.objects[xet]), "xetHash": xet}
+
+        def bucket_paths(self, body: bytes, name: str) -> None:
+            wanted = json.loads(body)["paths"]
+            self.say(200, [self.bucket_file(name, path) for path in wanted if path in hub.buckets.get(name, {})])
+
+        def bucket_batch(self, body: bytes, name: str) -> None:
+            with hub.lock:
+                for line in map(json.loads, body.splitlines()):
+                    if line["type"] == "addFile":
+                        hub.buckets[name][line["path"]] = line["xetHash"]
+                    else:
+                        hub.buckets[name].pop(line["path"], None)
+            self.say(200, {"success": True, "failed": []})
+
+        def bucket_content(self, body: bytes, name: str, path: str) -> None:
+            xet = hub.buckets.get(name, {}).get(path)
+            if xet is None:
+                self.say(404, {"error": "not found"}, {"X-Error-Code": "EntryNotFound"})
+                return
+            content = hub.objects[xet]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                with suppress(ConnectionError):  # a client that has read enough goes away
+                    self.wfile.write(content)
+
         def base(self) -> str:
             return f"http://{self.headers['Host']}"
 
@@ -186,6 +246,12 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
         ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(/.*)?", Handler.tree),
         ("POST", r"/api/models/([^/]+/[^/]+)/paths-info/([^/]+)", Handler.paths_info),
         ("GET", r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", Handler.info),
+        ("GET", r"/buckets/([^/]+/[^/]+)/resolve/(.+)", Handler.bucket_content),
+        ("POST", r"/api/buckets/([^/]+/[^/]+)/batch", Handler.bucket_batch),
+        ("POST", r"/api/buckets/([^/]+/[^/]+)/paths-info", Handler.bucket_paths),
+        ("GET", r"/api/buckets/([^/]+/[^/]+)/tree(/.*)?", Handler.bucket_tree),
+        ("POST", r"/api/buckets/([^/]+/[^/]+)", Handler.create_bucket),
+        ("GET", r"/api/buckets/([^/]+/[^/]+)", Handler.bucket_info),
         ("GET", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", Handler.resolve),
     ]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -21,11 +21,18 @@ def yard(tmp_path: Path) -> Path:
     (tmp_path / "yard" / "runs" / "tr1").mkdir(parents=True)
     for name in ("checkpoints", "logs"):
         shutil.copy(CHECKOUT / "slurm" / f"sync-{name}.slurm", tmp_path / "yard" / "slurm")
-    for path in (tmp_path / "yard" / "tools" / "sync-to-hub", tmp_path / "bin" / "sbatch"):
-        path.parent.mkdir(exist_ok=True)
+    (tmp_path / "bin").mkdir()
+    for path in (tmp_path / "yard/tools/sync-to-hub", tmp_path / "bin/sbatch", tmp_path / "bin/scancel"):
         path.write_text(f'#!/bin/sh\necho "{path.name} $*" >> {tmp_path}/calls\n')
         path.chmod(0o755)
+    with (tmp_path / "bin" / "sbatch").open("a") as script:
+        script.write("echo Submitted batch job 8\n")
     return tmp_path / "yard"
+
+
+def let_the_sync_end_with(yard: Path, code: int) -> None:
+    with (yard / "tools" / "sync-to-hub").open("a") as script:
+        script.write(f"exit {code}\n")
 
 
 def submit(yard: Path, name: str, **more: str) -> tuple[int, list[str]]:
@@ -82,6 +89,51 @@ def test_without_runs_there_is_nothing_to_do(yard: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "logs"])
+def test_what_would_be_refused_again_does_not_come_back(yard: Path, name: str) -> None:
+    let_the_sync_end_with(yard, 2)
+    code, calls = submit(yard, name, TRAINYARD_LOGS_TO="file:///logs", SLURM_JOB_ID="7")
+    assert (code, calls[-1]) == (2, "scancel 8")
+    assert not (yard / "slurm" / f"sync-{name}.next").exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "logs"])
+def test_what_fails_comes_back_a_number_of_times(yard: Path, name: str) -> None:
+    """Each job has the id that the one before it awaited."""
+    let_the_sync_end_with(yard, 1)
+    for _ in range(23):
+        code, calls = submit(yard, name, TRAINYARD_LOGS_TO="file:///logs", SLURM_JOB_ID="8")
+        assert (code, "scancel 8" in calls) == (1, False)
+    code, calls = submit(yard, name, TRAINYARD_LOGS_TO="file:///logs", SLURM_JOB_ID="8")
+    assert (code, calls[-1]) == (1, "scancel 8")
+
+
+def test_syncs_that_are_killed_count_as_failed(yard: Path) -> None:
+    (yard / "slurm" / "sync-checkpoints.next").write_text("8 24\n")
+    assert submit(yard, "checkpoints", SLURM_JOB_ID="8") == (1, [])
+
+
+def test_a_sync_that_went_well_and_a_new_submission_count_anew(yard: Path) -> None:
+    following = yard / "slurm" / "sync-checkpoints.next"
+    following.write_text("8 20\n")
+    assert submit(yard, "checkpoints", SLURM_JOB_ID="8")[0] == 0
+    assert following.read_text() == "8 0\n"
+    following.write_text("5 24\n")
+    code, calls = submit(yard, "checkpoints", SLURM_JOB_ID="7")
+    assert code == 0
+    assert "scancel --state=PENDING --name=trainyard-sync-checkpoints 5" in calls, "one that comes back is enough"
+
+
+@pytest.mark.parametrize("minutes", ["0", "-5", "soon", "1e3", "1 2"])
+def test_times_that_are_none(yard: Path, minutes: str) -> None:
+    assert submit(yard, "checkpoints", TRAINYARD_SYNC_MINUTES=minutes) == (2, [])
+
+
+def test_logs_without_a_runs_folder_do_not_come_back(yard: Path) -> None:
+    shutil.rmtree(yard / "runs")
+    assert submit(yard, "logs", TRAINYARD_LOGS_TO="file:///logs") == (2, [])
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "logs"])
 def test_they_take_the_sites_python(yard: Path, name: str) -> None:
     (yard / "slurm" / "sites").mkdir()
     (yard / "slurm" / "sites" / "here.sh").write_text("TRAINYARD_VENV=$UNKNOWN/site TRAINYARD_LOGS_TO=file:///logs\n")
@@ -126,3 +178,36 @@ def test_a_real_job_copies_and_has_queued_the_next(cluster: Cluster, real_yard: 
     finally:
         for each in queue[::2]:
             cluster.cancel(int(each))
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(
+    ("name", "fault", "said"),
+    [
+        ("checkpoints", "no location", "names storage.locations in its YAML"),
+        ("checkpoints", "no runs", "is no folder; export TRAINYARD_RUNS"),
+        ("checkpoints", "not allowed", "name another location"),
+        ("logs", "not allowed", "name another location"),
+        ("logs", "no address", "there is no storage ftp"),
+    ],
+)
+def test_a_real_job_that_would_be_refused_again_queues_nothing(
+    cluster: Cluster, real_yard: Path, name: str, fault: str, said: str
+) -> None:
+    archive = real_yard.parent / "archive"
+    settings = {"TRAINYARD_LOGS_TO": f"file://{archive}", "TRAINYARD_CACHE": str(real_yard.parent / "cache")}
+    if fault == "no location":
+        shutil.rmtree(real_yard / "train")
+    elif fault == "no runs":
+        shutil.rmtree(real_yard / "runs")
+    elif fault == "not allowed":
+        archive.write_text("a file where the folder of copies should be")
+    else:
+        settings["TRAINYARD_LOGS_TO"] = "ftp://somewhere"
+    job = cluster.sbatch(f"slurm/sync-{name}.slurm", cwd=real_yard, env=settings)
+    assert cluster.wait(job) == ("FAILED", 2), cluster.log(job)
+    assert said in cluster.log(job)
+    assert "not coming back" in cluster.log(job)
+    queue = f"squeue --noheader --format=%i --states=all --name=trainyard-sync-{name}"
+    others = [int(each) for each in cluster.run(*queue.split()).stdout.split() if int(each) > job]
+    assert [cluster.state(each)[0] for each in others] == ["CANCELLED"] * len(others)

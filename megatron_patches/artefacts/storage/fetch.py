@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from megatron_patches.artefacts.inside import refuse_links_beneath
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
     FileRecord,
@@ -11,12 +12,14 @@ from megatron_patches.artefacts.manifest import (
     verify_files,
     write_manifest,
 )
-from megatron_patches.artefacts.storage.packing import INDEX, TAR, packed_files, unpack
-from megatron_patches.artefacts.storage.store import AnotherArtefact, DamagedCopy, Store
-from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
+from megatron_patches.artefacts.storage.packing import INDEX, TAR, largest_tar, packed_files, unpack
+from megatron_patches.artefacts.storage.store import AnotherArtefact, BoundedFile, DamagedCopy, StorageFull, Store
+from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel, remote_manifest
 from megatron_patches.artefacts.unfinished import former_pulling_path, pulling_path
-from megatron_patches.atomic_files import fsync_folder, hash_file
-from megatron_patches.errors import TrainyardError
+from megatron_patches.atomic_files import create_file, fsync_folder, hash_file
+from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.foreign.printable import printable
+from megatron_patches.sizes import readable
 
 
 def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, options: Options) -> TransferOutcome:
@@ -27,12 +30,17 @@ def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, 
     Raises:
         AnotherArtefact: the folder holds another one.
         DamagedCopy: a file there is not what the manifest says.
+        Refused: a link lies where the files would be gathered.
+        StorageFull: there is less space here than the manifest says.
         TrainyardError: the folder is damaged, or a request failed.
     """
     if target.exists():
         return _compare_present(manifest, target)
+    if target.is_symlink():
+        raise Refused(f"{printable(target)} is a link that leads nowhere; remove it, or bring back what it names")
     unfinished = _unfinished_folder(target)
     missing = [file for file in manifest.files if not _is_right(unfinished / file.path, file)]
+    refuse_without_space(sum(file.size for file in missing), unfinished)
     try:
         _fetch_files(store, prefix, missing, unfinished, options)
         _complete(manifest, unfinished, target)
@@ -43,11 +51,21 @@ def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, 
     return TransferOutcome("fetched", len(missing), sum(file.size for file in missing))
 
 
+def refuse_without_space(size: int, folder: Path) -> None:
+    """Raises StorageFull where a disk has no room for so many bytes, before the first of them is fetched."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise StorageFull(
+            f"{printable(folder)}: {readable(size)} are to come, and its disk has {readable(free)} free; free some, or "
+            "pull with --into another folder"
+        )
+
+
 def _compare_present(manifest: Manifest, target: Path) -> TransferOutcome:
     present = read_manifest(target / MANIFEST)
     if present.id != manifest.id:
         raise AnotherArtefact(
-            f"{target} holds another {present.kind} ({present.id[:12]}); move it away, or pull elsewhere"
+            f"{printable(target)} holds another {present.kind} ({present.id[:12]}); move it away, or pull elsewhere"
         )
     if problems := verify_files(present, target, hashes=False):
         raise TrainyardError(f"{'; '.join(problems)}. Move {target} away, then pull again")
@@ -59,6 +77,8 @@ def _compare_present(manifest: Manifest, target: Path) -> TransferOutcome:
 
 def _unfinished_folder(target: Path) -> Path:
     folder, former = pulling_path(target), former_pulling_path(target)
+    for each in (folder, former):
+        refuse_links_beneath(each)
     if former.is_dir() and not folder.exists():
         try:
             former.rename(folder)
@@ -71,7 +91,7 @@ def _unfinished_folder(target: Path) -> Path:
 
 def _fetch_files(store: Store, prefix: str, files: list[FileRecord], folder: Path, options: Options) -> None:
     packed = packed_files(store.read(f"{prefix}/{INDEX}"))
-    inside = [file for file in files if file.path in packed]
+    inside = {file.path: file for file in files if file.path in packed}
 
     def fetch(file: FileRecord) -> None:
         store.fetch(f"{prefix}/{file.path}", folder / file.path, file, options.meter)
@@ -80,12 +100,20 @@ def _fetch_files(store: Store, prefix: str, files: list[FileRecord], folder: Pat
     in_parallel(fetch, alone, options.parallel)
     if not inside:
         return
+    # the tar holds files of the whole artefact, of which `files` may be a part
+    whole = remote_manifest(store, prefix)
+    limit = largest_tar([file for file in whole.files if file.path in packed] if whole else list(inside.values()))
     tar = folder / TAR
-    with tar.open("w+b") as content:
-        store.receive(f"{prefix}/{TAR}", content, options.meter)
-    unpack(tar, folder, {file.path for file in inside})
-    tar.unlink()
-    for file in inside:
+    tar.unlink(missing_ok=True)  # of a pull that was killed
+    try:
+        with create_file(tar) as content:
+            store.receive(
+                f"{prefix}/{TAR}", BoundedFile(content, limit, f"{store.location}/{prefix}/{TAR}"), options.meter
+            )
+        unpack(tar, folder, inside)
+    finally:
+        tar.unlink(missing_ok=True)
+    for file in inside.values():
         if not _is_right(folder / file.path, file):
             raise DamagedCopy(f"{store.location}/{prefix}/{TAR} is damaged at {file.path}; sync with --replace")
 
@@ -95,6 +123,8 @@ def _complete(manifest: Manifest, folder: Path, target: Path) -> None:
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         if path.relative_to(folder).as_posix() not in listed:
             path.unlink(missing_ok=True)  # from a pull that was killed
+    if problems := verify_files(manifest, folder, hashes=False):
+        raise DamagedCopy(f"{'; '.join(problems[:5])}: not all of it arrived; pull again")
     write_manifest(folder / MANIFEST, manifest)
     try:
         folder.rename(target)

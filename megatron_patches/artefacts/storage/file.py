@@ -4,14 +4,17 @@ import errno
 import hashlib
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.source import check_source
 from megatron_patches.artefacts.storage.store import (
+    NO_SPACE,
     AccessRefused,
+    BoundedFile,
+    DamagedCopy,
     Entry,
     NotThere,
     StorageFull,
@@ -20,14 +23,26 @@ from megatron_patches.artefacts.storage.store import (
     TransientFailure,
     Upload,
     VanishedSource,
+    refuse_more_entries,
 )
-from megatron_patches.atomic_files import TEMPORARY, fsync_folder, hash_file, temporary_path, write_atomically
+from megatron_patches.atomic_files import (
+    TEMPORARY,
+    fsync_folder,
+    hash_file,
+    open_plain,
+    temporary_path,
+    write_atomically,
+)
+from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.printable import printable
 
 _CHUNK = 1 << 20  # what was just written is read back from the processor's cache: 8 MiB took a third longer
 _NOT_BY_KERNEL = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 """copy_file_range refuses some pairs of file systems"""
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+_NO_FILE = {errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EEXIST}
+"""a folder, link, pipe, socket or device has the name: the same again gets the same"""
 
 
 class FolderStore(Store):
@@ -41,27 +56,37 @@ class FolderStore(Store):
 
     def entries(self, prefix: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
-        waiting = [(str(self._root / prefix), "")]
+        waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(str(self._root / prefix), "", ())]
+        folders = 0
         while waiting:
-            folder, inside = waiting.pop()
+            folder, inside, above = waiting.pop()
+            folders += 1
             try:
+                status = os.stat(folder)  # noqa: PTH116  a million folders
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    continue  # links lead in a circle
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if entry.is_dir():
-                            waiting.append((entry.path, f"{inside}{entry.name}/"))
-                        elif not entry.name.endswith(TEMPORARY):
+                        refuse_more_entries(self.location, prefix, len(found) + folders + len(waiting))
+                        kind = _kind(entry)
+                        if kind == "folder":
+                            waiting.append((entry.path, f"{inside}{entry.name}/", (*above, identity)))
+                        elif kind == "file" and not entry.name.endswith(TEMPORARY):
                             found[inside + entry.name] = Entry(entry.stat().st_size)
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError as error:
+                raise _explain(error, Path(folder)) from error
         return found
 
     def read(self, path: str) -> bytes | None:
         try:
-            return (self._root / path).read_bytes()
-        except FileNotFoundError:
+            return read_bounded(self._root / path)
+        except Missing:
             return None
-        except OSError as error:
-            raise _explain(error, self._root / path) from error
+        except TrainyardError as error:
+            raise DamagedCopy(f"{error}: remove it there, then sync again") from None
 
     def write(self, path: str, content: bytes) -> None:
         target = self._root / path
@@ -85,7 +110,8 @@ class FolderStore(Store):
         except OSError as error:
             raise _explain(error, target) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(NotADirectoryError):  # a file where a folder is expected: there is nothing to tidy up
+                temporary.unlink(missing_ok=True)
 
     def commit(self, prefix: str) -> None:
         """Waits for the disk, once for all files: the manifest that vouches for them is written behind this."""
@@ -102,14 +128,18 @@ class FolderStore(Store):
         with self._lock:
             self._not_durable -= written
 
-    def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
+    def receive(self, path: str, target: BoundedFile, meter: Meter) -> None:
+        start = target.position()
         try:
-            with (self._root / path).open("rb") as file:
+            with open_plain(self._root / path) as file:
                 while chunk := file.read(_CHUNK):
                     target.write(chunk)
                     meter.count(len(chunk))
         except FileNotFoundError:
             raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
+        except OSError as error:
+            target.cut(start)
+            raise _explain(error, self._root / path) from error
 
     def delete(self, path: str) -> None:
         (self._root / path).unlink(missing_ok=True)
@@ -118,7 +148,12 @@ class FolderStore(Store):
         return entry.size == upload.size and self.sha256(path, entry) == upload.sha256
 
     def sha256(self, path: str, entry: Entry) -> str:
-        return hash_file(self._root / path)[0]
+        try:
+            return hash_file(self._root / path, entry.size)[0]
+        except FileNotFoundError:
+            raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
+        except OSError as error:
+            raise _explain(error, self._root / path) from error
 
     def credentials(self) -> str:
         folder = next(path for path in (self._root, *self._root.parents) if path.exists())
@@ -127,12 +162,23 @@ class FolderStore(Store):
         return f"file permissions: {folder} may be written to"
 
 
-def _explain(error: OSError, target: Path) -> Exception:
-    if error.errno in _NO_SPACE:
+def _explain(error: OSError, path: Path) -> Exception:
+    target = printable(path)
+    if error.errno in NO_SPACE:
         return StorageFull(f"{target}: {error.strerror}; free space there and sync again: it goes on")
     if error.errno in _NOT_ALLOWED:
         return AccessRefused(f"{target}: {error.strerror}; ask its owner for permission, or name another location")
+    if error.errno in _NO_FILE:
+        return DamagedCopy(f"{target}: {error.strerror}, where a plain file or folder must lie; remove it there")
     return TransientFailure(f"{target}: {error.strerror}")
+
+
+def _kind(entry: "os.DirEntry[str]") -> str | None:
+    """None for a link that leads nowhere, and for pipes and devices: to a listing they are not there."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else None
+    except OSError:
+        return None
 
 
 def _flush(path: Path) -> None:
@@ -150,10 +196,11 @@ def _copy(upload: Upload, target: Path, meter: Meter) -> str:
     """
     digest = hashlib.sha256()
     try:
-        source = os.open(upload.local, os.O_RDONLY)
+        plain = open_plain(upload.local)
     except FileNotFoundError:
         raise VanishedSource(str(upload.local)) from None
-    try:
+    with plain:
+        source = plain.fileno()
         copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             done, piece = 0, memoryview(bytearray(min(_CHUNK, max(upload.size, 1))))
@@ -166,8 +213,6 @@ def _copy(upload: Upload, target: Path, meter: Meter) -> str:
                 meter.count(moved)
         finally:
             os.close(copy)
-    finally:
-        os.close(source)
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.storage.object_store import ObjectStore, connection_failed, md5_of_parts
-from megatron_patches.artefacts.storage.store import AccessRefused, NotThere, TransientFailure
+from megatron_patches.artefacts.storage.store import AccessRefused, NotThere, TransientFailure, client_failed
 
 _HELP = "set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`"
 
@@ -47,7 +47,7 @@ class GoogleStore(ObjectStore):
             return AccessRefused(f"{self.location}: the credentials have expired or are unknown; {_HELP}")
         if code in (408, 429) or code >= 500 or connection_failed(error) or isinstance(error, (OSError, RuntimeError)):
             return TransientFailure(f"{self.location}: {code or text}")
-        return error
+        return client_failed(self.location, error)
 
     def credentials(self) -> str:
         if os.environ.get("STORAGE_EMULATOR_HOST"):

@@ -9,29 +9,38 @@ import io
 import os
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from megatron_patches.artefacts.location import Location
+from megatron_patches.artefacts.location import HUB_TYPES, Location
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.object_store import connection_failed
 from megatron_patches.artefacts.storage.source import check_source
 from megatron_patches.artefacts.storage.store import (
     AccessRefused,
+    BoundedFile,
     DamagedCopy,
     Entry,
     NotThere,
     Store,
     TransientFailure,
     Upload,
+    client_failed,
+    refuse_more_entries,
 )
 from megatron_patches.atomic_files import hash_stream
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import METADATA_BYTES
 
 _READ = 4 << 20
+_MISSING = {
+    "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
+    "BucketNotFoundError",
+}  # fmt: skip
 _HELP = "run `hf auth login`, or set HF_TOKEN"
 
 
 class HubStore(Store):
-    """A repository of models, or a folder in one; it is made, private, when something is first sent."""
+    """A repository of models or a dataset, or a folder in one; it is made, private, when something is first sent."""
 
     package = "huggingface_hub"
 
@@ -40,7 +49,9 @@ class HubStore(Store):
         from huggingface_hub.utils import disable_progress_bars
 
         super().__init__(location)
-        organisation, repository, *folder = location.path.split("/")
+        first, *others = location.path.split("/")
+        self._type = HUB_TYPES.get(first, "model")
+        organisation, repository, *folder = others if first in HUB_TYPES else [first, *others]
         repository, _, revision = repository.partition("@")
         self._repository, self._revision = f"{organisation}/{repository}", revision or "main"
         self._folder = "/".join(folder)
@@ -54,23 +65,29 @@ class HubStore(Store):
 
     def entries(self, prefix: str) -> dict[str, Entry]:
         root = self._full(prefix)
+        start = len(root) + 1 if root else 0
+        found: dict[str, Entry] = {}
         try:
-            found = list(
-                self._api.list_repo_tree(
-                    self._repository, path_in_repo=root or None, recursive=True, revision=self._revision
-                )
-            )
+            listed = self._api.list_repo_tree(
+                self._repository, path_in_repo=root or None, recursive=True, revision=self._revision,
+                repo_type=self._type,
+            )  # fmt: skip
+            for number, each in enumerate(listed, 1):
+                refuse_more_entries(self.location, prefix, number)
+                if hasattr(each, "blob_id") and each.path.startswith(f"{root}/" if root else ""):
+                    found[each.path[start:]] = _entry(each)
+        except TrainyardError:
+            raise
         except Exception as error:
-            if _is_missing(error):
+            if self._is_missing(error):
                 return {}
             raise self._explain(error) from error
-        start = len(root) + 1 if root else 0
-        return {each.path[start:]: _entry(each) for each in found if hasattr(each, "blob_id")}
+        return found
 
     def read(self, path: str) -> bytes | None:
         content = io.BytesIO()
         try:
-            self._fetch(path, content, Meter())
+            self._fetch(path, BoundedFile(content, METADATA_BYTES, f"{self.location}/{path}"), Meter())
         except FileNotFoundError:
             return None
         return content.getvalue()
@@ -90,7 +107,7 @@ class HubStore(Store):
         source: Any = str(upload.local) if whole and not meter.holds_back else _Beginning(upload, meter)
         operation = CommitOperationAdd(self._full(path), source)
         try:
-            self._api.preupload_lfs_files(self._repository, [operation], revision=self._revision)
+            self._api.preupload_lfs_files(self._repository, [operation], revision=self._revision, repo_type=self._type)
         except Exception as error:
             raise self._explain(error) from error
         if isinstance(source, str):
@@ -113,22 +130,23 @@ class HubStore(Store):
             for path in sent:
                 del self._pending[path]
 
-    def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
-        start = target.tell()
+    def receive(self, path: str, target: BoundedFile, meter: Meter) -> None:
+        start = target.position()
         try:
             self._fetch(path, target, meter)
         except FileNotFoundError:
             raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
         except TransientFailure:
-            target.seek(start)
-            target.truncate()
+            target.cut(start)
             raise
 
     def delete(self, path: str) -> None:
         from huggingface_hub import CommitOperationDelete
 
         try:
-            exists = self._api.file_exists(self._repository, self._full(path), revision=self._revision)
+            exists = self._api.file_exists(
+                self._repository, self._full(path), revision=self._revision, repo_type=self._type
+            )
         except Exception as error:
             raise self._explain(error) from error
         if exists:
@@ -159,18 +177,20 @@ class HubStore(Store):
             raise self._explain(error) from error
         return f"{source}; the hub knows it as {user}"
 
-    def _fetch(self, path: str, target: BinaryIO, meter: Meter) -> None:
+    def _fetch(self, path: str, target: BoundedFile, meter: Meter) -> None:
         from huggingface_hub import HfFileSystem
 
         filesystem = HfFileSystem(endpoint=self._endpoint, skip_instance_cache=True, use_listings_cache=False)
         try:
-            name = f"{self._repository}/{self._full(path)}"
-            with filesystem.open(name, "rb", block_size=0, cache_type="none", revision=self._revision) as source:
+            name, revision = self._address(path)
+            with filesystem.open(name, "rb", block_size=0, cache_type="none", revision=revision) as source:
                 while chunk := source.read(_READ):
                     target.write(chunk)
                     meter.count(len(chunk))
+        except TrainyardError:
+            raise
         except Exception as error:
-            if _is_missing(error):
+            if self._is_missing(error):
                 raise FileNotFoundError(path) from None
             raise self._explain(error) from error
 
@@ -178,8 +198,9 @@ class HubStore(Store):
         self._make_repository()
         try:
             self._api.create_commit(
-                self._repository, operations=operations, commit_message=message, revision=self._revision
-            )
+                self._repository, operations=operations, commit_message=message, revision=self._revision,
+                repo_type=self._type,
+            )  # fmt: skip
         except Exception as error:
             raise self._explain(error) from error
 
@@ -188,13 +209,24 @@ class HubStore(Store):
             if self._exists:
                 return
             try:
-                self._api.create_repo(self._repository, private=True, exist_ok=True)
+                self._create()
             except Exception as error:
                 raise self._explain(error) from error
             self._exists = True
 
     def _full(self, path: str) -> str:
         return "/".join(part for part in (self._folder, path) if part)
+
+    def _create(self) -> None:
+        self._api.create_repo(self._repository, private=True, exist_ok=True, repo_type=self._type)
+
+    def _address(self, path: str) -> tuple[str, str | None]:
+        """What the hub's file system calls a file, and its revision."""
+        of_type = "" if self._type == "model" else f"{self._type}s/"
+        return f"{of_type}{self._repository}/{self._full(path)}", self._revision
+
+    def _is_missing(self, error: Exception) -> bool:
+        return isinstance(error, FileNotFoundError) or type(error).__name__ in _MISSING
 
     def _explain(self, error: Exception) -> Exception:
         status = _status_of(error)
@@ -208,7 +240,7 @@ class HubStore(Store):
             return TransientFailure(f"{self.location}: {status or type(error).__name__}")
         if isinstance(error, (RuntimeError, OSError)):
             return TransientFailure(f"{self.location}: {type(error).__name__}")
-        return error
+        return client_failed(self.location, error)
 
 
 def _status_of(error: BaseException | None) -> int:
@@ -266,12 +298,6 @@ def _git_hash(local: Path, size: int) -> str:
     with local.open("rb") as file:
         hash_stream(file, digest, size)
     return digest.hexdigest()
-
-
-def _is_missing(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError) or type(error).__name__ in (
-        "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
-    )  # fmt: skip
 
 
 STORE = HubStore

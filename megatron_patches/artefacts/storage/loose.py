@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.manifest import FileRecord
+from megatron_patches.artefacts.inside import refuse_outside
+from megatron_patches.artefacts.manifest import FileRecord, path_conflicts
+from megatron_patches.artefacts.storage.fetch import refuse_without_space
 from megatron_patches.artefacts.storage.store import DamagedCopy, Store, Upload
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
 from megatron_patches.atomic_files import hash_file
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import printable, shortened
 
 INDEX = "index.json"
 
@@ -69,18 +73,25 @@ def fetch_loose(store: Store, prefix: str, folder: Path, options: Options) -> Tr
 
     Raises:
         DamagedCopy: a copy or the index there is damaged.
+        Refused: a link leads out of the folder.
         TrainyardError: a file here is another one, or a request failed.
     """
     index = read_index(store, prefix)
+    for path in index:
+        refuse_outside(folder / path, folder)
     missing = [
         FileRecord(path=path, size=facts["size"], sha256=facts["sha256"])
         for path, facts in index.items()
         if _beginning(folder / path, facts["size"]) != facts["sha256"]
     ]
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_without_space(sum(file.size for file in missing), folder)
     for file in missing:
         local = folder / file.path
         if local.exists() and local.stat().st_size >= file.size:
-            raise TrainyardError(f"{local} differs from its copy at {store.location}/{prefix}; move it away, then pull")
+            raise TrainyardError(
+                f"{printable(local)} differs from its copy at {store.location}/{prefix}; move it away, then pull"
+            )
 
     def fetch(file: FileRecord) -> None:
         store.fetch(f"{prefix}/{file.path}", folder / file.path, file, options.meter)
@@ -99,12 +110,13 @@ def read_index(store: Store, prefix: str) -> dict[str, dict[str, Any]]:
     if content is None:
         return {}
     try:
-        files: dict[str, dict[str, Any]] = json.loads(content)["files"]
+        files: dict[str, dict[str, Any]] = parse_object(content, INDEX)["files"]
         for path, facts in files.items():
             FileRecord(path=path, size=facts["size"], sha256=facts["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+        refuse(path_conflicts(files))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCopy(
-            f"{store.location}/{prefix}/{INDEX} is damaged ({error}); remove it there, then sync again"
+            f"{store.location}/{prefix}/{INDEX} is damaged ({shortened(error)}); remove it there, then sync again"
         ) from None
     return files
 
@@ -131,6 +143,6 @@ def _beginning(path: Path, size: int) -> str | None:
     """Hash of the first bytes of a file; None where it has fewer, or is not there."""
     try:
         sha256, found = hash_file(path, size)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return sha256 if found == size else None

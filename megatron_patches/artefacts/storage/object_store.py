@@ -9,11 +9,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.storage.meter import Meter, MeteredFile
 from megatron_patches.artefacts.storage.store import (
+    BoundedFile,
+    DamagedCopy,
     DamagedSource,
     Entry,
     NotThere,
@@ -22,8 +24,10 @@ from megatron_patches.artefacts.storage.store import (
     TransientFailure,
     Upload,
     VanishedSource,
+    refuse_more_entries,
 )
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import METADATA_BYTES
 
 PART = 64 << 20
 """bytes of a part of a large upload"""
@@ -65,6 +69,7 @@ class ObjectStore(Store):
                 return {}
 
         found = self._try(look)
+        refuse_more_entries(self.location, prefix, len(found))
         return {
             path[len(root) + 1 :]: Entry(int(info["size"]), self._evidence(info))
             for path, info in found.items()
@@ -72,6 +77,14 @@ class ObjectStore(Store):
         }
 
     def read(self, path: str) -> bytes | None:
+        entry = self._stat(path)
+        if entry is None:
+            return None
+        if entry.size > METADATA_BYTES:
+            raise DamagedCopy(
+                f"{self.location}/{path} has {entry.size:,} bytes; at most {METADATA_BYTES:,} are read of such a file"
+            )
+
         def look() -> bytes | None:
             try:
                 return self._filesystem.cat_file(self._full(path))
@@ -114,9 +127,9 @@ class ObjectStore(Store):
                 _abort(target)
                 raise
 
-    def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
+    def receive(self, path: str, target: BoundedFile, meter: Meter) -> None:
         def fetch() -> None:
-            start = target.tell()
+            start = target.position()
             try:
                 with self._filesystem.open(self._full(path), "rb", block_size=_READ, cache_type="readahead") as source:
                     while chunk := source.read(_READ):
@@ -125,8 +138,7 @@ class ObjectStore(Store):
             except FileNotFoundError:
                 raise NotThere(f"{self.location}/{path} is gone; sync it there again") from None
             except Exception:
-                target.seek(start)
-                target.truncate()
+                target.cut(start)
                 raise
 
         self._try(fetch)

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from megatron_patches.artefacts.manifest import FileRecord
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.store import (
+    BoundedFile,
     DamagedCopy,
     Entry,
     StorageUnavailable,
@@ -63,7 +64,7 @@ class RetryingStore(Store):
     def commit(self, prefix: str) -> None:
         self._retry(lambda: self._store.commit(prefix))
 
-    def receive(self, path: str, target: BinaryIO, meter: Meter) -> None:
+    def receive(self, path: str, target: BoundedFile, meter: Meter) -> None:
         self._retry(lambda: self._store.receive(path, target, meter))
 
     def fetch(self, path: str, target: Path, expected: FileRecord, meter: Meter) -> None:
@@ -84,16 +85,19 @@ class RetryingStore(Store):
 
     def _retry(self, request: Callable[[], _Value]) -> _Value:
         tries = self._retries.tries
+        arrived: str | None = None
         for attempt in range(1, tries + 1):
             try:
                 return request()
             except TransientFailure as failure:
-                if attempt == tries:
-                    kind = DamagedCopy if isinstance(failure, TransferDiffers) else StorageUnavailable
-                    raise kind(
-                        f"{failure}, at each of {tries} tries; look at the connection, then sync again: it goes on "
+                differs = isinstance(failure, TransferDiffers)
+                found = failure.arrived if isinstance(failure, TransferDiffers) else None
+                if attempt == tries or (found is not None and found == arrived):  # the same twice: no accident
+                    raise (DamagedCopy if differs else StorageUnavailable)(
+                        f"{failure}, at each of {attempt} tries; look at the connection, then sync again: it goes on "
                         "where it stopped"
                     ) from failure
+                arrived = found
                 longest = min(_LONGEST_PAUSE, self._retries.pause * 2 ** (attempt - 1))
                 time.sleep(longest * random.uniform(0.5, 1.0))
         raise AssertionError("there is at least one try")

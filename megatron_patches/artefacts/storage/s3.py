@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.storage.object_store import PART, ObjectStore, connection_failed, md5_of_parts
-from megatron_patches.artefacts.storage.store import AccessRefused, NotThere, TransientFailure
+from megatron_patches.artefacts.storage.store import AccessRefused, NotThere, TransientFailure, client_failed
 from megatron_patches.errors import TrainyardError
 
 _REFUSED = {"AccessDenied", "403", "AllAccessDisabled"}
@@ -61,7 +61,7 @@ class S3Store(ObjectStore):
             return TransientFailure(f"{self.location}: {code or text}")
         if isinstance(error, OSError):
             return TransientFailure(f"{self.location}: {code or text}")
-        return error
+        return client_failed(self.location, error)
 
     def credentials(self) -> str:
         import botocore.session

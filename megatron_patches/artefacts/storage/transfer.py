@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, parse_manifest
 from megatron_patches.artefacts.storage.meter import Meter
-from megatron_patches.artefacts.storage.packing import INDEX, TAR, packed_files, write_tar
+from megatron_patches.artefacts.storage.packing import INDEX, TAR, packed_files, packed_hash, write_tar
 from megatron_patches.artefacts.storage.store import AnotherArtefact, Entry, NotThere, Store, Upload
 
 TransferResult = Literal["sent", "present", "status renewed", "fetched"]
@@ -203,7 +203,6 @@ def _check_sizes(store: Store, prefix: str, manifest: Manifest) -> None:
 
 
 def _tar_problems(store: Store, prefix: str, entry: Entry) -> list[str]:
-    content = store.read(f"{prefix}/{INDEX}")
-    stated = json.loads(content)["sha256"] if content else ""
+    stated = packed_hash(store.read(f"{prefix}/{INDEX}"))
     found = store.sha256(f"{prefix}/{TAR}", entry)
     return [] if found == stated else [f"{store.location}/{prefix}/{TAR} has sha256 {found}, not {stated}"]

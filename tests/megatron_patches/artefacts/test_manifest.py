@@ -1,9 +1,11 @@
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
@@ -11,6 +13,8 @@ from megatron_patches.artefacts.manifest import (
     Manifest,
     Status,
     build_manifest,
+    content_id,
+    parse_manifest,
     read_manifest,
     record_file,
     refuse_invalid,
@@ -83,7 +87,7 @@ def test_marking_invalid_keeps_the_id(tmp_path: Path, artefact: Manifest) -> Non
     [
         (None, "does not exist"),
         (b'{"format": 1, "id', "is not JSON"),
-        (b"\xff\xfe", "is not JSON"),
+        (b"\xff\xfe", "is not UTF-8"),
         (b'{"format": 2}', "is of format 2, which a later Trainyard wrote"),
         (b"[]", "not a manifest of format 1"),
     ],
@@ -96,10 +100,113 @@ def test_unreadable_manifests(tmp_path: Path, content: bytes | None, message: st
         read_manifest(path)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", ""])
-def test_files_lie_inside_the_folder(path: str) -> None:
-    with pytest.raises(ValidationError, match="inside"):
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        *[
+            (path, "inside")
+            for path in ("/etc/passwd", "../up", "a/../../up", "", "./a", "a//b", "a/.", "a/", ".", "//")
+        ],
+        *[
+            (path, "control character")
+            for path in ("a\\b", "a\0b", "a\nb", "\x1b]52;c;", "\u202ea", "a\udc80", "a/\x7f")
+        ],
+        ("x" * 256, "more than 255 bytes"),
+        ("\u00e9" * 128, "more than 255 bytes"),
+        ("manifest.json", "own name"),
+    ],
+)
+def test_a_path_has_one_form(path: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
         FileRecord(path=path, size=1, sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", -1), ("size", 1 << 63), ("size", 1.0), ("size", True),
+        ("sha256", "0" * 63), ("sha256", "A" * 64), ("sha256", "0" * 64 + "\n"), ("sha256", ""),
+    ],
+)  # fmt: skip
+def test_sizes_and_hashes_have_one_form(key: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        FileRecord.model_validate({"path": "a", "size": 1, "sha256": "0" * 64, key: value})
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [(["a", "b", "a"], "'a' occurs twice"), (["a/b", "a"], "'a' is a file and the folder of another")],
+)
+def test_two_records_never_mean_one_file(paths: list[str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        build_manifest("checkpoint", [FileRecord(path=path, size=1, sha256="0" * 64) for path in paths], {})
+
+
+def rewritten(artefact: Manifest, **more: object) -> bytes:
+    """A manifest with other content, and the id of that content where it has one."""
+    content: dict[str, Any] = {**artefact.model_dump(), **more}
+    with suppress(ValueError, RecursionError, AttributeError):
+        files = [FileRecord.model_construct(**file) for file in content["files"]]
+        content["id"] = content_id(content["kind"], content["parents"], files, content["facts"])
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"files": [{"path": "./data", "size": 7, "sha256": "0" * 64}]},
+        {"files": [{"path": "a//b", "size": 7, "sha256": "0" * 64}]},
+        {"files": [{"path": "a", "size": -7, "sha256": "0" * 64}]},
+        {"files": [{"path": "a", "size": 7, "sha256": "0" * 64}] * 2},
+        {"files": {}},
+        {"facts": {"loss": float("nan")}},
+        {"facts": {"text": "\ud800"}},
+        {"facts": {"x": float("-inf")}},
+        {"created": "2026\x1b]52;c;\x07"},
+        {"status": {"state": "invalid", "date": "9\n9"}},
+        {"parents": ["\u202e"]},
+    ],
+)
+def test_manifests_that_none_wrote(artefact: Manifest, more: dict[str, object]) -> None:
+    with pytest.raises(Damaged) as caught:
+        parse_manifest(rewritten(artefact, **more), "there/manifest.json")
+    assert str(caught.value).startswith("there/manifest.json")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_facts_that_are_nested_deeply(artefact: Manifest, depth: int) -> None:
+    text = rewritten(artefact, facts={"x": "HERE"}).replace(b'"HERE"', b"[" * depth + b"]" * depth)
+    with pytest.raises(Damaged):
+        parse_manifest(text, "manifest.json")
+
+
+def test_of_many_problems_a_few_are_told(artefact: Manifest) -> None:
+    files = [{"path": f"../{number}", "size": 1, "sha256": "0" * 64} for number in range(1000)]
+    with pytest.raises(Damaged, match="and 995 more") as caught:
+        parse_manifest(rewritten(artefact, files=files), "manifest.json")
+    assert len(str(caught.value)) < 2000
+
+
+def test_manifests_that_are_no_plain_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros", "."):
+        with pytest.raises(Refused, match="where a file is expected"):
+            read_manifest(tmp_path / name)
+
+
+@pytest.mark.parametrize("facts", [{"text": "\ud800"}, {"x": float("inf")}])
+def test_ids_of_what_no_file_can_hold(facts: dict[str, JsonValue]) -> None:
+    with pytest.raises(ValueError, match=r"surrogate|Out of range"):
+        content_id("checkpoint", [], [], facts)
+
+
+def test_the_command_line_is_recorded_without_credentials() -> None:
+    made = build_manifest(
+        "run", [], {}, command="tool --to s3://KEY:SEC/RET@bucket/p --token hf_abcdefghijklmnopqrst x"
+    )
+    assert made.by.command == "tool --to s3://... --token ... x"
 
 
 def test_facts_that_json_cannot_hold() -> None:

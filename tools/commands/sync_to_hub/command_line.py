@@ -1,5 +1,6 @@
 """Copies of runs at other places: file://, s3://, gs://, hf://. Only what is missing travels.
 
+\b
 tools/sync-to-hub RUN --to s3://bucket/runs        bring a run there; the same again goes on, or moves nothing
 tools/sync-to-hub --all                            everything that the runs' own YAMLs ask for
 tools/sync-to-hub pull RUN --from s3://bucket/runs --steps 3000 --weights-only
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.credentials import holds_credentials
 from tools.commands.sync_to_hub.options import (
     AsJson,
     Destination,
@@ -30,10 +32,20 @@ from tools.commands.sync_to_hub.options import (
 from tools.option_groups import takes_groups
 
 
+def _value(argument: str) -> str:
+    return argument.partition("=")[2] if argument.startswith("--") else argument
+
+
 class PushByDefault(TyperGroup):
     """Without the name of a command, the arguments are those of `push`."""
 
     def parse_args(self, ctx: "typer.Context", args: list[str]) -> list[str]:  # type: ignore[override]
+        # before anything quotes them: an address with credentials reaches no message of the parser
+        if any(("://" in arg or (":" in arg and "@" in arg)) and holds_credentials(_value(arg)) for arg in args):
+            raise TrainyardError(
+                "an argument is an address that seems to hold credentials; it is not shown, and nothing was done. The "
+                "clients find credentials in their own places, and `tools/sync-to-hub auth` says where"
+            )
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["push", *args]
         return super().parse_args(ctx, args)
@@ -65,12 +77,12 @@ def push_command(
         with transport.metered() as options:
             request = Request(run, to, choice, options, transport.retries, action.dry_run, action.delete_local)
             lines, has_ended = lines_of(request, CHECKOUT, runs_root())
-            went_well = summarize(lines, json_output)
+            code = summarize(lines, json_output)
         if action.watch is None or has_ended():
             break
         time.sleep(action.watch)
-    if not went_well:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command("pull")
@@ -86,9 +98,11 @@ def pull_command(
 ) -> None:
     """Bring a run's artefacts back from a location; a whole folder appears, or none."""
     from megatron_patches.artefacts.location import run_location
+    from megatron_patches.foreign.names import check_name
     from tools.commands.sync_to_hub.progress import summarize
     from tools.commands.sync_to_hub.pull import Pull, pull
 
+    check_name(source.run, "a run (RUN)")
     with transport.metered() as options:
         task = Pull(
             location=run_location(source.address, source.run),
@@ -101,9 +115,9 @@ def pull_command(
             options=options,
             retries=transport.retries,
         )
-        went_well = summarize(pull(task), json_output)
-    if not went_well:
-        raise typer.Exit(1)
+        code = summarize(pull(task), json_output)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command("auth")
@@ -111,13 +125,13 @@ def auth_command(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="s3://bucket, hf://org/repo ...")],
 ) -> None:
     """Say where the client of a location finds its credentials, and whether they open it; they are never shown."""
-    from megatron_patches.artefacts.location import parse_location
+    from megatron_patches.artefacts.location import RUN, parse_location
     from megatron_patches.artefacts.storage.open import open_store
     from megatron_patches.artefacts.storage.store import TransientFailure
 
-    location = parse_location(address.replace("/{run}", ""))
+    location = parse_location(address)
     try:
-        print(f"{location}: {open_store(location).credentials()}")
+        print(f"{location}: {open_store(parse_location(address.replace(RUN, 'run'))).credentials()}")
     except TransientFailure as failure:
         raise TrainyardError(f"{failure}: the location does not answer; try again, or look at the connection") from None
 

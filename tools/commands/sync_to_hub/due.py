@@ -33,11 +33,10 @@ def due_tasks(
             continue
         try:
             config = _config(files.get(name), folder)
-        except TrainyardError as error:
+            if config is not None:
+                tasks += [_task(folder, location, options, retries) for location in config.storage.locations]
+        except (TrainyardError, OSError) as error:
             problems.append(f"{name}: {error}")
-            continue
-        if config is not None:
-            tasks += [_task(folder, location, options, retries) for location in config.storage.locations]
     return tasks, problems
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import weights_name
+from megatron_patches.artefacts.inside import is_inside
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
 from megatron_patches.artefacts.inventory.scan import list_folder
@@ -20,6 +21,7 @@ from megatron_patches.run.storage_config import LocationConfig
 PARTS = ("checkpoints", "logs", "tensorboard", "evals", "exports")
 LOOSE = {"logs": ("logs", "events", "launches"), "tensorboard": ("tensorboard",), "evals": ("evals",)}
 """folders whose files have no manifest, by the part they belong to"""
+_LINK_OUTSIDE = "is a link to what lies elsewhere, and is not sent; put the file itself there"
 _SHELVES = {"checkpoints": ("checkpoints", "elsewhere"), "evals": ("evals",), "exports": ("exports",)}
 
 
@@ -113,13 +115,13 @@ def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
 
 
 def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
-    """Files without a manifest by the folder they lie in."""
+    """Files without a manifest by the folder they lie in. A link out of the run is no file of the run, and is told."""
     found: dict[str, list[Path]] = {}
     for part in choice.what:
         for name in LOOSE.get(part, ()):
             root = run_folder / name
             artefacts = set(_artefact_folders(root)) if part == "evals" else set()
-            files = [
+            chosen = [
                 path
                 for path in sorted(root.rglob("*"))
                 if path.is_file()
@@ -127,7 +129,9 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
                 and not artefacts & set(path.parents)
                 and _fits(choice.pattern, path.relative_to(run_folder).as_posix())
             ]
-            if files:
+            outside = {path for path in chosen if not is_inside(path, run_folder)}
+            choice.passed_over.extend(f"{path}: {_LINK_OUTSIDE}" for path in sorted(outside))
+            if files := [path for path in chosen if path not in outside]:
                 found[name] = files
     return found
 
@@ -144,6 +148,10 @@ def _item(part: str, folder: Path, choice: Choice) -> Item | None:
     files = files_folder(folder)
     if files is None or manifest.status.state == "invalid":
         return None
+    if files == folder and (
+        outside := [each.path for each in manifest.files if not is_inside(folder / each.path, folder)]
+    ):
+        raise TrainyardError(f"{folder / outside[0]}: {_LINK_OUTSIDE}")
     name = folder.name
     as_weights = False
     if manifest.kind == "checkpoint":

@@ -83,7 +83,7 @@ class PullSource:
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run's full name.")]
     address: Annotated[str, typer.Option("--from", help="Address that it was brought to.")]
     into: Annotated[
-        Path | None, typer.Option(help=r"Folder of runs that its folder is made in \[default: the runs' root].")
+        Path | None, typer.Option(help="Folder of runs that its folder is made in; unset: the runs' root.")
     ] = None
 
 

@@ -27,14 +27,20 @@ def metered(bytes_per_second: float | None) -> Iterator[Meter]:
         yield Meter(bytes_per_second, lambda size: progress.advance(bar, size))
 
 
-def summarize(lines: Iterable[Line], as_json: bool) -> bool:
-    """Prints what became of each artefact as it is known, and a table at the end; whether all went well."""
+def summarize(lines: Iterable[Line], as_json: bool) -> int:
+    """Prints what became of each artefact as it is known, and a table at the end.
+
+    Returns:
+        Exit code: 0 where all went well, 1 where something failed, 2 where nothing went well, and nothing will at
+        another try until somebody does something about it.
+    """
     started = time.monotonic()
     seen: list[Line] = []
     for line in lines:
         seen.append(line)
         if line.problem:
-            print(f"{line.run} {line.name}: {line.word}: {line.problem}", file=sys.stderr)
+            about = " ".join(part for part in (line.run, line.name) if part)
+            print(f"{about + ': ' if about else ''}{line.word}: {line.problem}", file=sys.stderr)
     if as_json:
         print(json.dumps([line.as_json() for line in seen], indent=2))
     elif seen:
@@ -45,4 +51,6 @@ def summarize(lines: Iterable[Line], as_json: bool) -> bool:
         print(f"{len(seen)} looked at, {readable(moved)} moved in {seconds:.1f} s{speed}", file=sys.stderr)
     else:
         print("nothing is chosen", file=sys.stderr)
-    return not any(line.problem for line in seen)
+    if not any(line.problem for line in seen):
+        return 0
+    return 2 if all(line.problem and line.lasting for line in seen) else 1

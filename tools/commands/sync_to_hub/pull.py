@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import parse_checkpoint_name, weights_name
+from megatron_patches.artefacts.inside import refuse_link_of_others, refuse_outside
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.location import Location
@@ -15,7 +16,10 @@ from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.retrying import Retries
 from megatron_patches.artefacts.storage.store import NotThere, Store
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, remote_manifest
+from megatron_patches.artefacts.unfinished import unfinished_kind
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.names import is_name
+from megatron_patches.foreign.printable import shortened
 from tools.commands.sync_to_hub.items import LOOSE, Choice
 from tools.commands.sync_to_hub.run import Line
 
@@ -40,16 +44,22 @@ def pull(task: Pull) -> Iterator[Line]:
 
     Raises:
         NotThere: nothing that is chosen lies at the location.
+        Refused: the run's folder here is a link that somebody else made.
         TrainyardError: the location cannot be used.
     """
     if task.steps:
         Choice(steps=task.steps)  # what is not formed as it must be is refused before the location is asked
+    refuse_link_of_others(task.run_folder)
     store = open_store(task.location, task.retries)
-    prefixes = _prefixes(store, task)
+    prefixes, odd = _prefixes(store, task)
     loose = [name for part in task.what for name in LOOSE.get(part, ()) if store.read(f"{name}/{INDEX}") is not None]
-    if not prefixes and not loose:
+    for problem in odd:
+        yield Line(task.run_folder.name, "", str(task.location), "passed over", problem=problem)
+    if not prefixes and not loose and not odd:
         present = sorted({"/".join(path.split("/")[:2]) for path in store.entries("") if "/" in path})
-        offer = f"; it holds {', '.join(present[:8])}" if present else "; it is empty, or does not exist"
+        offer = (
+            f"; it holds {', '.join(map(shortened, present[:8]))}" if present else "; it is empty, or does not exist"
+        )
         raise NotThere(f"{task.location} holds nothing of what was asked for{offer}")
     for prefix in prefixes:
         try:
@@ -63,13 +73,20 @@ def pull(task: Pull) -> Iterator[Line]:
             yield Line(task.run_folder.name, name, str(task.location), "failed", problem=str(error))
 
 
-def _prefixes(store: Store, task: Pull) -> list[str]:
-    found = []
+def _prefixes(store: Store, task: Pull) -> tuple[list[str], list[str]]:
+    """The artefacts that are chosen, and a sentence for each whose name cannot be one here."""
+    found, odd = [], []
     for part in task.what:
         if part in ("checkpoints", "evals", "exports"):
-            names = {path.split("/")[0] for path in store.entries(part) if path.endswith(f"/{MANIFEST}")}
+            listed = {path.split("/")[0] for path in store.entries(part) if path.endswith(f"/{MANIFEST}")}
+            names = {name for name in listed if is_name(name) and unfinished_kind(name) is None}
+            odd += [
+                f"{task.location}/{part} lists '{shortened(name)}', which cannot be the name of an artefact"
+                for name in sorted(listed - names)
+                if unfinished_kind(name) is None
+            ]
             found += [f"{part}/{name}" for name in sorted(names) if part != "checkpoints" or _fits(name, names, task)]
-    return found
+    return found, odd
 
 
 def _fits(name: str, names: set[str], task: Pull) -> bool:
@@ -91,8 +108,8 @@ def _fetch(store: Store, prefix: str, task: Pull) -> TransferOutcome:
         raise NotThere(f"{task.location}/{prefix} has no manifest: it is not whole, or is being written")
     if manifest.status.state == "invalid" and not task.allow_invalid:
         raise TrainyardError(
-            f"{task.location}/{prefix} is invalid since {manifest.status.date}: {manifest.status.reason}. Pull another "
-            "one, or this one with --allow-invalid"
+            f"{task.location}/{prefix} is invalid since {manifest.status.date}: "
+            f"{shortened(manifest.status.reason, 500)}. Pull another one, or this one with --allow-invalid"
         )
     part, name = prefix.split("/", 1)
     if task.weights_only and manifest.kind == "checkpoint":
@@ -100,6 +117,7 @@ def _fetch(store: Store, prefix: str, task: Pull) -> TransferOutcome:
     if task.dry_run:
         return TransferOutcome("fetched", len(manifest.files), sum(file.size for file in manifest.files))
     target = task.run_folder / part / name
+    refuse_outside(target.parent, task.run_folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     return fetch_artefact(store, prefix, manifest, target, task.options)
 
@@ -107,6 +125,7 @@ def _fetch(store: Store, prefix: str, task: Pull) -> TransferOutcome:
 def _fetch_loose(store: Store, name: str, task: Pull) -> TransferOutcome:
     if task.dry_run:
         return TransferOutcome("fetched")
+    refuse_outside(task.run_folder / name, task.run_folder)
     return fetch_loose(store, name, task.run_folder / name, task.options)
 
 

@@ -17,7 +17,7 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.storage.loose import send_loose
 from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.retrying import Retries
-from megatron_patches.artefacts.storage.store import DamagedCopy, Store, VanishedSource
+from megatron_patches.artefacts.storage.store import AccessRefused, DamagedCopy, NotThere, Store, VanishedSource
 from megatron_patches.artefacts.storage.transfer import (
     Options,
     TransferOutcome,
@@ -28,6 +28,8 @@ from megatron_patches.artefacts.storage.transfer import (
 )
 from megatron_patches.artefacts.unfinished import delete_folder
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.credentials import without_credentials
+from megatron_patches.foreign.printable import printable
 from tools.commands.sync_to_hub.items import Choice, Item, items_of, loose_files, unsent_manifests
 
 
@@ -44,10 +46,17 @@ class Line:
     size: int = 0
     """bytes that moved"""
     problem: str = ""
+    lasting: bool = False
+    """whether the problem is the same at the next try, until somebody does something about it"""
+
+    def __post_init__(self) -> None:
+        """Names and problems may be a location's own text, and go to a terminal."""
+        for key in ("run", "name", "location", "problem"):
+            object.__setattr__(self, key, printable(without_credentials(getattr(self, key)), layout=key == "problem"))
 
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
-        return {key: value for key, value in vars(self).items() if value != ""}
+        return {key: value for key, value in vars(self).items() if value != "" and key != "lasting"}
 
 
 @dataclass
@@ -90,11 +99,12 @@ def push(task: Task) -> Iterator[Line]:
                 yield _line(task, item.name, "removed here meanwhile")
             except (TrainyardError, OSError) as error:
                 task.failed.add(item.of)
-                yield _line(task, item.name, "failed", problem=str(error))
+                yield failure(task, item.name, error)
         yield from _renew_statuses(store, task, [copy for name, copy in known.items() if name not in looked_at])
+        loose = loose_files(task.run_folder, task.choice)
         for problem in task.choice.passed_over:
             yield _line(task, "", "passed over", problem=problem)
-        for name, files in loose_files(task.run_folder, task.choice).items():
+        for name, files in loose.items():
             yield _push_loose(store, task, name, files)
 
 
@@ -173,7 +183,7 @@ def _push_loose(store: Store, task: Task, name: str, files: list[Path]) -> Line:
     try:
         outcome = send_loose(store, name, task.run_folder / name, files, task.options)
     except (TrainyardError, OSError) as error:
-        return _line(task, name, "failed", problem=str(error))
+        return failure(task, name, error)
     return _line(task, name, outcome.result, outcome)
 
 
@@ -209,6 +219,12 @@ def _line(task: Task, name: str, word: str, outcome: TransferOutcome | None = No
         word = "would be sent"
     files, size = (outcome.files, outcome.size) if outcome else (0, 0)
     return Line(task.run_folder.name, name, str(task.location), word, files, size, problem)
+
+
+def failure(task: Task, name: str, error: Exception) -> Line:
+    """What could not be done. What a location refuses, or does not have, it refuses again."""
+    lasting = isinstance(error, (AccessRefused, NotThere))
+    return replace(_line(task, name, "failed", problem=str(error)), lasting=lasting)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.artefacts.location import Location, parse_location, run_location
+from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import Manifest, Status, read_manifest
 from megatron_patches.artefacts.storage import file as file_module
 from megatron_patches.artefacts.storage.fetch import fetch_artefact
@@ -297,24 +297,3 @@ def test_growing_logs(tmp_path: Path, store: Store) -> None:
     (tmp_path / "back" / "0001.log").write_text("xxxx")
     with pytest.raises(TrainyardError, match="differs from its copy"):
         fetch_loose(store, "logs", tmp_path / "back", options())
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("bucket/x", "is not an address"),
-        ("ftp://x", "no storage ftp"),
-        ("hf://org", "hf://organisation/repository"),
-        ("s3://", "name a bucket"),
-        ("s3://key:secret@bucket/x", "holds no credentials"),
-    ],
-)
-def test_addresses_that_are_wrong(text: str, said: str) -> None:
-    with pytest.raises(TrainyardError, match=said) as caught:
-        parse_location(text)
-    assert "secret" not in str(caught.value)
-
-
-def test_where_a_run_lies_at_an_address() -> None:
-    assert str(run_location("s3://bucket/runs/", "tr1")) == "s3://bucket/runs/tr1"
-    assert str(run_location("hf://org/{run}", "tr1")) == "hf://org/tr1"
