@@ -63,7 +63,7 @@ class Checkpointing(Callback):
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         if trainer.progress.step != self._saved_step:
-            self._save(trainer, SaveOrder(("full",), "end"))
+            self._save(trainer, SaveOrder(("full",), "stop" if outcome is Outcome.STOPPED else "end"))
         self._finish(trainer)
 
     def close(self) -> None:

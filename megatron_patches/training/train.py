@@ -18,6 +18,7 @@ from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.engine.build import build_engine
+from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.objectives.build import build_objective
 from megatron_patches.parallel.kernels import kernels_of
@@ -124,8 +125,11 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     """Continue from the newest whole checkpoint, if there is one; what is found damaged is said and recorded."""
     folder = trainer.launch.run.checkpoints
     if trainer.is_first_rank:
-        for leftover in remove_leftovers(folder):
-            trainer.emit(Message(f"removed {leftover.name}: a save or a deletion that was killed"))
+        leftovers = remove_leftovers(folder)
+        for leftover in leftovers.removed:
+            trainer.emit(Message(f"removed {printable(leftover.name)}: a save or a deletion that was killed"))
+        for complaint in leftovers.complaints:
+            trainer.emit(Message(complaint))
 
     def skipped(path: Path, problems: list[str]) -> None:
         trainer.emit(Message(f"skipping damaged {path.name}: {'; '.join(problems)}"))
