@@ -168,6 +168,6 @@ def test_one_that_cannot_go_holds_up_no_other(inventory: SmallInventory, monkeyp
 def test_notes_that_cannot_be_read_keep_that_runs_checkpoints_alone(inventory: SmallInventory) -> None:
     copied(inventory, *inventory.checkpoints)
     (inventory.runs / RUN / "annotations").mkdir()
-    (inventory.runs / RUN / "annotations" / "x.json").write_text("odd\n")
+    (inventory.runs / RUN / "annotations" / "000001-abc.json").write_text("odd\n")
     found = plan(inventory, CopiedRetention(keep_last=1))
     assert found.removals == [] and inventory.runs / RUN in dict(found.kept)
