@@ -131,6 +131,18 @@ def _name_problems(folder: Path, manifest: Manifest) -> list[str]:
     return []
 
 
+def next_start(checkpoints: Path) -> str:
+    """Where the next launch of a run begins, as far as names and sizes tell, for messages of a launch that ends."""
+    try:
+        folders = list_checkpoints(checkpoints)
+    except OSError as error:
+        return f"{checkpoints} cannot be read ({error}): whether there is a whole checkpoint is not known"
+    whole = next((folder for folder in folders if not inspect(folder, True).problems), None)
+    if whole is None:
+        return "there is no whole checkpoint yet: the same launch starts at step 0"
+    return f"the newest whole checkpoint is {whole.name}: the same launch continues from it"
+
+
 def _is_of_its_data(manifest: Manifest) -> bool:
     """Whether the fault that a checkpoint is marked with is that of its dataset or tokenizer."""
     identity = manifest.facts.get("identity")

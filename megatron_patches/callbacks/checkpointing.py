@@ -13,6 +13,7 @@ from megatron_patches.errors import TrainingFailed
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.progress import Message, Outcome, ValidationRecord
 from megatron_patches.run.reading import to_yaml
+from megatron_patches.run.run_directory import Launch
 from megatron_patches.sizes import readable
 
 
@@ -74,7 +75,10 @@ class Checkpointing(Callback):
         self._finish(trainer)
         if trainer.is_first_rank:
             for folder in list_checkpoints(trainer.launch.run.checkpoints)[:1]:
-                pin(folder, reason)
+                try:
+                    pin(folder, reason)
+                except OSError as error:  # a full disk: the next save will say what to do
+                    trainer.emit(Message(f"{folder.name} cannot be pinned: {error}"))
         self._pin_next = reason
 
     def _due(self, trainer: TrainingLoop) -> SaveOrder | None:
@@ -117,7 +121,13 @@ class Checkpointing(Callback):
 
     def _check_owner(self, trainer: TrainingLoop) -> None:
         """Of two launches of a run the newer one owns its directory; the older must not write there any more."""
-        newest = trainer.groups.from_rank_0(trainer.launch.newest())
+        newest = trainer.groups.from_rank_0(_newest_launch(trainer.launch) if trainer.is_first_rank else None)
+        if newest is None:
+            raise TrainingFailed(
+                f"{trainer.launch.run.path} was deleted or moved while the run was at work; this launch ends at step "
+                f"{trainer.progress.step} without saving. Put the folder back, then start the run again: it continues "
+                "from the newest whole checkpoint in it"
+            )
         if newest != trainer.launch.id:
             raise TrainingFailed(
                 f"launch {newest} of {trainer.config.name} was started while {trainer.launch.id}, this one, was "
@@ -169,6 +179,14 @@ class Checkpointing(Callback):
             if callback.state_key in checkpoint.trainer["callbacks"]:
                 callback.load_state(checkpoint.trainer["callbacks"][callback.state_key])
         self._saved_step = trainer.progress.step
+
+
+def _newest_launch(launch: Launch) -> str | None:
+    """None where the run's folder is gone."""
+    try:
+        return launch.newest() if launch.directory.is_dir() else None
+    except OSError:
+        return None
 
 
 def describe_resume(checkpoint: Resumable, remaining: int) -> str:

@@ -9,15 +9,20 @@ import torch.distributed as dist
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.windows import TrainingOrder
+from megatron_patches.artefacts.folders import inspect, step_of
 from megatron_patches.artefacts.unfinished import remove_leftovers
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.checkpoint.changed_settings import describe_changes
 from megatron_patches.checkpoint.identity import run_identity
+from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume import load_newest_whole
+from megatron_patches.checkpoint.resume_check import state_problems
 from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.engine.build import build_engine
+from megatron_patches.errors import refuse
 from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.objectives.build import build_objective
@@ -131,13 +136,30 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
         for complaint in leftovers.complaints:
             trainer.emit(Message(complaint))
 
+    allow_invalid, from_scratch = trainer.config.data.allow_invalid, trainer.config.checkpoint.allow_from_scratch
+    told: set[str] = set()
+
     def skipped(path: Path, problems: list[str]) -> None:
-        trainer.emit(Message(f"skipping damaged {path.name}: {'; '.join(problems)}"))
+        damaged = (
+            "" if inspect(path, allow_invalid).refused else "damaged "
+        )  # what is invalid, or of a later version, is whole
+        told.add(path.name)
+        trainer.emit(Message(f"skipping {damaged}{path.name}: {'; '.join(problems)}"))
 
     checkpoint = load_newest_whole(
-        folder, trainer.engine.state(), trainer.groups, skipped, trainer.config.data.allow_invalid
+        folder, trainer.engine.state(), trainer.groups, skipped, allow_invalid, from_scratch, state_problems
     )
+    above = step_of(checkpoint.folder) if checkpoint else -1
+    others = other_work(trainer.launch.run, allow_invalid, above) if trainer.is_first_rank else None
+    others = trainer.groups.from_rank_0(others)
+    if checkpoint is None:
+        refuse(from_scratch_problems(trainer.launch.run, others, from_scratch))
+    for each in others:
+        if Path(each.name).name not in told:
+            trainer.emit(Message(f"not resumed from: {each}"))
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
         remaining = trainer.config.timetable.steps - trainer.progress.step
         trainer.emit(Message(describe_resume(checkpoint, remaining)))
+        if changed := describe_changes(checkpoint.folder, trainer.config):
+            trainer.emit(Message(changed))
