@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from megatron_patches.artefacts.folders import Content, list_checkpoints
+from megatron_patches.artefacts.folders import Content, checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.marks import pin
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.save_request import SaveRequest
@@ -14,7 +14,7 @@ from megatron_patches.parallel.votes import Question
 from megatron_patches.run.progress import Message, Outcome, ValidationRecord
 from megatron_patches.run.reading import to_yaml
 from megatron_patches.run.run_directory import Launch
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 
 class Checkpointing(Callback):
@@ -66,6 +66,12 @@ class Checkpointing(Callback):
         if trainer.progress.step != self._saved_step:
             self._save(trainer, SaveOrder(("full",), "stop" if outcome is Outcome.STOPPED else "end"))
         self._finish(trainer)
+        if outcome is Outcome.STOPPED:
+            step, steps = trainer.progress.step, trainer.config.timetable.steps
+            trainer.emit(Message(
+                f"{checkpoint_name(step)} is whole, {counted(steps - step, 'step')} of {steps:,} are left: give the "
+                "same command, or submit the same file, and the run continues there"
+            ))  # fmt: skip
 
     def close(self) -> None:
         self.saver.close()
@@ -191,4 +197,5 @@ def _newest_launch(launch: Launch) -> str | None:
 
 def describe_resume(checkpoint: Resumable, remaining: int) -> str:
     """One line that says what is continued."""
-    return f"resuming from {checkpoint.folder.name} (step {checkpoint.manifest.facts['step']}, {remaining} steps to go)"
+    left = counted(remaining, "step")
+    return f"resuming from {checkpoint.folder.name} (step {checkpoint.manifest.facts['step']}, {left} to go)"

@@ -12,6 +12,7 @@ from megatron_patches.checkpoint.identity import differences
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import Progress
+from megatron_patches.sizes import counted
 
 _PROGRESS = {field.name for field in fields(Progress)}
 
@@ -121,7 +122,7 @@ def length_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
     steps, unit = config.timetable.steps, config.training.length_unit
     if newest.step > steps:
         yield (
-            f"{newest.folder} is beyond the end of the run, which has {steps} steps. Set training.{unit} to "
+            f"{newest.folder} is beyond the end of the run, which has {counted(steps, 'step')}. Set training.{unit} to "
             f"{config.timetable.position(newest.step, unit)} or more (what a launch was given on its command line must "
             "be given again, or written into the YAML)"
         )
