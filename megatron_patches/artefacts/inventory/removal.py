@@ -158,9 +158,11 @@ def keep_manifest(folder: Path) -> None:
     Raises:
         Missing: there is no manifest.
         Damaged: it is not as it was written.
+        Refused: `elsewhere/` is a link, or no folder.
     """
     manifest = read_manifest(folder / MANIFEST)
     run = RunFolder(folder.parents[1])
+    refuse_link(run.elsewhere)
     shelve(run.elsewhere / shelved_name(folder.name, manifest.id), manifest, None)
 
 
