@@ -76,16 +76,18 @@ class Checkpointing(Callback):
     def close(self) -> None:
         self.saver.close()
 
-    def pin_around(self, trainer: TrainingLoop, reason: str) -> None:
-        """Keep the newest checkpoint that is whole, and the next one."""
+    def pin_around(self, trainer: TrainingLoop, reason: str) -> str | None:
+        """Keep the newest checkpoint that is whole, and the next one; on rank 0 the newest's name, if there is one."""
         self._finish(trainer)
-        if trainer.is_first_rank:
-            for folder in list_checkpoints(trainer.launch.run.checkpoints)[:1]:
-                try:
-                    pin(folder, reason)
-                except OSError as error:  # a full disk: the next save will say what to do
-                    trainer.emit(Message(f"{folder.name} cannot be pinned: {error}"))
         self._pin_next = reason
+        newest = list_checkpoints(trainer.launch.run.checkpoints)[:1] if trainer.is_first_rank else []
+        for folder in newest:
+            try:
+                pin(folder, reason)
+            except OSError as error:  # a full disk: the next save will say what to do
+                trainer.emit(Message(f"{folder.name} cannot be pinned: {error}"))
+                return None
+        return newest[0].name if newest else None
 
     def _due(self, trainer: TrainingLoop) -> SaveOrder | None:
         """What the intervals ask for at this step."""

@@ -252,6 +252,11 @@ def test_a_spike_pins_the_checkpoints_around_it(
     assert sorted(pinned) == ["step-0000000024", "step-0000000026"]
     assert all(re.match(r"spike at step 25: loss [\d.]+, median of the steps before", mark.reason)  # type: ignore[union-attr]
                for mark in pinned.values())  # fmt: skip
+    assert any("; step-0000000024 and the next checkpoint are kept" in text for text in messages(run))
+    late = overrides(checkpoint__every_steps=30, evaluation="null")
+    arguments = [*arguments, *late]
+    alone = train(small_data, tmp_path / "late", monkeypatch, *arguments, how=train_with_a_spike)
+    assert any("; there is no checkpoint before it; the next one is kept" in text for text in messages(alone))
 
 
 def train_with_a_spike(launch_directory: str) -> None:
