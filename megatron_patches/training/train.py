@@ -127,31 +127,23 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
-    """Continue from the newest whole checkpoint, if there is one; what is found damaged is said and recorded."""
-    folder = trainer.launch.run.checkpoints
-    if trainer.is_first_rank:
-        leftovers = remove_leftovers(folder)
-        for leftover in leftovers.removed:
-            trainer.emit(Message(f"removed {printable(leftover.name)}: a save or a deletion that was killed"))
-        for complaint in leftovers.complaints:
-            trainer.emit(Message(complaint))
-
+    """Continue from the newest whole checkpoint, if there is one; what is passed over or was changed is said."""
     allow_invalid, from_scratch = trainer.config.data.allow_invalid, trainer.config.checkpoint.allow_from_scratch
     told: set[str] = set()
 
     def skipped(path: Path, problems: list[str]) -> None:
-        damaged = (
-            "" if inspect(path, allow_invalid).refused else "damaged "
-        )  # what is invalid, or of a later version, is whole
+        refused = inspect(path, allow_invalid).refused  # what is invalid, or of a later version, is not damaged
         told.add(path.name)
-        trainer.emit(Message(f"skipping {damaged}{path.name}: {'; '.join(problems)}"))
+        trainer.emit(Message(f"skipping {'' if refused else 'damaged '}{path.name}: {'; '.join(problems)}"))
 
+    tidy_up(trainer)
+    folder = trainer.launch.run.checkpoints
     checkpoint = load_newest_whole(
         folder, trainer.engine.state(), trainer.groups, skipped, allow_invalid, from_scratch, state_problems
     )
     above = step_of(checkpoint.folder) if checkpoint else -1
-    others = other_work(trainer.launch.run, allow_invalid, above) if trainer.is_first_rank else None
-    others = trainer.groups.from_rank_0(others)
+    found = other_work(trainer.launch.run, allow_invalid, above) if trainer.is_first_rank else None
+    others = trainer.groups.from_rank_0(found)
     if checkpoint is None:
         refuse(from_scratch_problems(trainer.launch.run, others, from_scratch))
     for each in others:
@@ -163,3 +155,14 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
         trainer.emit(Message(describe_resume(checkpoint, remaining)))
         if changed := describe_changes(checkpoint.folder, trainer.config):
             trainer.emit(Message(changed))
+
+
+def tidy_up(trainer: Trainer) -> None:
+    """Remove what killed saves and deletions left; rank 0 does it, and says what it could not remove."""
+    if not trainer.is_first_rank:
+        return
+    leftovers = remove_leftovers(trainer.launch.run.checkpoints)
+    for path in leftovers.removed:
+        trainer.emit(Message(f"removed {printable(path.name)}: a save or a deletion that was killed"))
+    for complaint in leftovers.complaints:
+        trainer.emit(Message(complaint))
