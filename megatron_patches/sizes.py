@@ -1,4 +1,4 @@
-"""Sizes in bytes, for people."""
+"""Sizes in bytes and numbers of things, for people."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -11,3 +11,12 @@ def readable(size: float) -> str:
     if unit == 0 or value >= 100:
         return f"{value:.0f} {_UNITS[unit]}"
     return f"{value:.3g} {_UNITS[unit]}"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: 1 problem, 2 problems, 1,000 copies.
+
+    Args:
+        plural: where it is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

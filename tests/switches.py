@@ -345,6 +345,7 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses] = {
     "checkpoint.keep_every_steps": Writes("files", overrides(checkpoint__keep_every_steps=2), LAST_ONE),
     "checkpoint.keep_best": Writes("files", overrides(checkpoint__keep_best=2), [*LAST_ONE, *WORSENS]),
     "checkpoint.pin_spikes_above": Writes("files", overrides(checkpoint__pin_spikes_above=1.01), SPIKES),
+    "checkpoint.allow_from_scratch": Plans("may begin", overrides(checkpoint__allow_from_scratch="true")),
     "checkpoint.asynchronous": Writes("messages", overrides(checkpoint__asynchronous="false")),
     "logging.every_steps": Writes("log", overrides(logging__every_steps=2)),
     "logging.wandb.project": Writes("wandb", overrides(logging__wandb="{project: two}"), WANDB),

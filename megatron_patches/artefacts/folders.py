@@ -8,11 +8,13 @@ Which one is the newest is read off the names: there is no file that says it and
 
 import re
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Literal
 
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid, verify_files
-from megatron_patches.errors import Damaged, Missing, Refused
+from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.foreign.printable import shortened
 
 TRAINER_STATE = "trainer.json"
 
@@ -82,7 +84,7 @@ def list_checkpoints(checkpoints: Path, content: Content = "full") -> list[Path]
 def replaced_path(folder: Path) -> Path:
     """A free name for a damaged folder that is written anew: the damaged one is kept beside it."""
     number = 1
-    while (candidate := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
+    while lexists(candidate := folder.with_name(f"{folder.name}.replaced-{number}")):
         number += 1
     return candidate
 
@@ -114,9 +116,31 @@ def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
         manifest = read_manifest(folder / MANIFEST)
         if not (allow_inherited_fault and _is_of_its_data(manifest)):
             refuse_invalid(manifest, folder / MANIFEST, "take the mark back: tools/inventory revalidate")
-    except (Missing, Damaged, Refused) as error:
+        return Inspection(folder, manifest, [*_name_problems(folder, manifest), *verify_files(manifest, folder, False)])
+    except (TrainyardError, OSError) as error:
         return Inspection(folder, None, [str(error)], isinstance(error, Refused))
-    return Inspection(folder, manifest, verify_files(manifest, folder, hashes=False))
+
+
+def _name_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """A folder that bears the name of another step, or holds something else than a checkpoint."""
+    name, step = parse_checkpoint_name(folder.name), manifest.facts.get("step")
+    if manifest.kind != "checkpoint":
+        return [f"{folder} holds no checkpoint: its manifest is that of a {manifest.kind}"]
+    if name is not None and (type(step) is not int or step != name.step):
+        return [f"{folder} has the name of step {name.step}, its manifest says {shortened(step, 40)}"]
+    return []
+
+
+def next_start(checkpoints: Path) -> str:
+    """Where the next launch of a run begins, as far as names and sizes tell, for messages of a launch that ends."""
+    try:
+        folders = list_checkpoints(checkpoints)
+    except OSError as error:
+        return f"{checkpoints} cannot be read ({error}): whether there is a whole checkpoint is not known"
+    whole = next((folder for folder in folders if not inspect(folder, True).problems), None)
+    if whole is None:
+        return "there is no whole checkpoint yet: the same launch starts at step 0"
+    return f"the newest whole checkpoint is {whole.name}: the same launch continues from it"
 
 
 def _is_of_its_data(manifest: Manifest) -> bool:

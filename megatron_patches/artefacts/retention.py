@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from megatron_patches.artefacts.annotations import read_standing
-from megatron_patches.artefacts.folders import Content, inspect, list_checkpoints
+from megatron_patches.artefacts.folders import Content, inspect, list_checkpoints, step_of
+from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged, is_pinned, is_verified
-from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.artefacts.run_folder import STOPPED, RunFolder
 
 
 class RetentionRules(Protocol):
@@ -46,11 +47,19 @@ class KeptCheckpoint:
     folder: Path
     step: int
     ephemeral: bool
+    """it goes as soon as a newer one is verified"""
     validation_loss: float | None
     pinned: bool
     verified: bool
     gold: bool = False
     content: Content = "full"
+    at_stop: bool = False
+    """it was saved because its launch was asked to stop: what the run goes on from, until it saves again"""
+
+    @property
+    def regular(self) -> bool:
+        """Whether it is one of those that `keep_last` counts: full, and neither ephemeral nor a stop's."""
+        return self.content == "full" and not self.ephemeral and not self.at_stop
 
 
 def known_checkpoints(
@@ -73,21 +82,29 @@ def known_checkpoints(
         inspection = inspect(folder, allow_inherited_fault)
         manifest = inspection.manifest
         if manifest is not None and not inspection.problems and not is_damaged(folder):
-            step, loss = manifest.facts["step"], manifest.facts.get("validation_loss")
-            assert isinstance(step, int)
+            loss = manifest.facts.get("validation_loss")
             found.append(
                 KeptCheckpoint(
                     folder,
-                    step,
+                    step_of(folder),
                     ephemeral=manifest.facts.get("reason") == "ephemeral",
                     validation_loss=loss if isinstance(loss, float) else None,
                     pinned=is_pinned(folder),
                     verified=is_verified(folder),
                     gold=manifest.id in gold,
                     content=content,
+                    at_stop=_was_a_stop(run, manifest),
                 )
             )
     return found
+
+
+def _was_a_stop(run: RunFolder, manifest: Manifest) -> bool:
+    """Earlier versions wrote `end` at a stop too; the launch's folder tells which it was."""
+    reason, launch = manifest.facts.get("reason"), manifest.facts.get("launch")
+    if reason != "end" or not isinstance(launch, str) or not launch.isdecimal():
+        return reason == "stop"
+    return (run.launches / launch / STOPPED).exists()
 
 
 def superfluous(known: Iterable[KeptCheckpoint], rules: RetentionRules) -> list[KeptCheckpoint]:
@@ -105,23 +122,26 @@ def superfluous(known: Iterable[KeptCheckpoint], rules: RetentionRules) -> list[
 def reasons_to_stay(known: Iterable[KeptCheckpoint], rules: RetentionRules) -> dict[Path, str]:
     """By folder, why a checkpoint stays; those that no rule, pin or promotion keeps are left out.
 
-    `keep_last` and `keep_best` count full checkpoints, and the ephemeral ones are not among them.
+    `keep_last` and `keep_best` count regular checkpoints: what is saved between them, at a stop or for the moment,
+    takes no regular one's place. A stop's save that is among the best of all stays beside them.
     """
     ordered = sorted(known, key=lambda each: each.step)
     full = [each for each in ordered if each.content == "full"]
-    permanent = [each for each in full if not each.ephemeral]
+    lasting = [each for each in full if not each.ephemeral]
+    regular = [each for each in full if each.regular]
     reasons: dict[Path, str] = {}
     if rules.keep_last is None:
-        _add(reasons, permanent, "the run keeps all")
+        _add(reasons, lasting, "the run keeps all")
     else:
         _add(reasons, full[-1:], "the newest, from which the run resumes")
         last = f"one of the newest {rules.keep_last}, from which the run resumes"
-        _add(reasons, permanent[-rules.keep_last :], last)
+        _add(reasons, regular[-rules.keep_last :], last)
         if every := rules.keep_every_steps:
             dividing = [each for each in ordered if not each.ephemeral and each.step % every == 0]
             _add(reasons, dividing, f"step divides by {every}")
-        best = sorted((each for each in permanent if _is_number(each.validation_loss)), key=_by_loss)
-        _add(reasons, best[: rules.keep_best], f"one of the {rules.keep_best} of lowest validation loss")
+        for group in (lasting, regular):
+            best = sorted((each for each in group if _is_number(each.validation_loss)), key=_by_loss)
+            _add(reasons, best[: rules.keep_best], f"one of the {rules.keep_best} of lowest validation loss")
     _add(reasons, [each for each in ordered if each.gold], "gold")
     _add(reasons, [each for each in ordered if each.pinned], "pinned")
     return reasons

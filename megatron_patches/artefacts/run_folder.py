@@ -1,9 +1,12 @@
 """The map of a run's folder: what lies where under `$TRAINYARD_RUNS/<name>/`. Torch-free, and free of configuration."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 
 from megatron_patches.artefacts.manifest import MANIFEST
+from megatron_patches.foreign.printable import printable
 
 CONFIG = "config.yaml"
 """a resolved configuration: of a run, of a launch, of a checkpoint"""
@@ -14,6 +17,7 @@ SHELVES = (CHECKPOINTS, EXPORTS, EVALS, ELSEWHERE)
 """folders that hold artefacts, one folder each"""
 RECORDS = (ANNOTATIONS, COPIES)
 """folders that hold small files which several people write: what they typed, and where copies lie"""
+FOLDERS = (*SHELVES, *RECORDS, LAUNCHES, EVENTS, LOGS, TENSORBOARD)
 STOPPED = "stopped"
 """in a launch's folder: it saved itself before its end, to be continued"""
 STOP_REQUESTED = "stop-requested"
@@ -92,3 +96,30 @@ class RunFolder:
     def logs(self) -> Path:
         """What the run said while training."""
         return self.path / LOGS
+
+
+def folder_problems(run: RunFolder) -> Iterator[str]:
+    """What lies where a launch needs a folder or a file of its run and is something else; each with its remedy."""
+    for folder in (run.path.parent, run.path, *(run.path / name for name in FOLDERS)):
+        if problem := _wrong_kind(folder, "folder"):
+            yield problem
+            if folder in (run.path.parent, run.path):
+                return
+    for file in (run.config, run.manifest):
+        if problem := _wrong_kind(file, "file"):
+            yield problem
+
+
+def _wrong_kind(path: Path, wanted: str) -> str:
+    """Empty where what is wanted lies there, or nothing."""
+    shown = printable(path)
+    try:
+        if not lexists(path) or (path.is_dir() if wanted == "folder" else path.is_file()):
+            return ""
+        if path.is_symlink() and not path.exists():
+            leads = printable(path.readlink())
+            return f"{shown} is a link to {leads}, where nothing lies: restore that {wanted}, or remove the link"
+    except OSError as error:
+        return f"{shown} cannot be looked at: {error}"
+    found = "a file" if path.is_file() else "a folder" if path.is_dir() else "a pipe, socket or device"
+    return f"{shown} is {found}, where a {wanted} is expected; move it away"

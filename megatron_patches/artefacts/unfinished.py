@@ -5,13 +5,17 @@ is a promise. Whoever meets a leftover knows by its name who may remove it: a la
 nobody but `gc` a pull, since the next pull goes on with it.
 """
 
+import os
 import re
-import shutil
-from collections.abc import Callable
+import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from megatron_patches.atomic_files import TEMPORARY, fsync_folder
+from megatron_patches.artefacts.deletion import entry_mode, link_target, opened_shelf, remove_entry
+from megatron_patches.atomic_files import TEMPORARY
+from megatron_patches.errors import Refused
+from megatron_patches.foreign.printable import printable
 
 SAVING = ".saving"
 DELETING = ".deleting"
@@ -48,42 +52,71 @@ def unfinished_kind(name: str) -> Unfinished | None:
     return next((kind for kind, ending in _ENDINGS.items() if ending.fullmatch(name)), None)
 
 
-def delete_folder(folder: Path) -> None:
-    """Delete a folder: its name goes first, so that no instant shows half of it. One that is gone is no error.
+def delete_folder(folder: Path) -> str:
+    """Delete a folder of a run's shelf: its name goes first, so that no instant shows half of it.
+
+    A link that has the folder's name goes, and its target stays; a file goes. One that is gone is no error.
+
+    Returns:
+        What else a person should know, such as where the files of a link still lie; mostly empty.
 
     Raises:
-        OSError: it, or what is in it, cannot be removed; what is left has the name of a deletion.
+        Refused: the shelf is a link, or no folder.
+        OSError: it, or what is in it, cannot be removed. What is left has the name of a deletion, unless the folder
+            itself may not be written to: that keeps its name.
     """
-    going = folder
-    if unfinished_kind(folder.name) != "deletion":
-        going = folder.with_name(f"{folder.name}{DELETING}")
-        _remove(going)  # of a deletion that was killed
-        try:
-            folder.rename(going)
-        except FileNotFoundError:
-            return  # another process removed it
-        fsync_folder(folder.parent)
-    _remove(going)
+    going = folder.name
+    with opened_shelf(folder.parent) as shelf:
+        mode = entry_mode(shelf, folder.name)
+        if mode is None:
+            return ""
+        if not stat.S_ISDIR(mode):
+            told = f"{folder.name} was a link; its target {link_target(folder)} stays" if stat.S_ISLNK(mode) else ""
+            remove_entry(shelf, folder.name)
+            return told
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{printable(folder)} is read-only; to let it go: chmod -R u+w {printable(folder)}")
+        if unfinished_kind(folder.name) != "deletion":
+            going = f"{folder.name}{DELETING}"
+            remove_entry(shelf, going)  # of a deletion that was killed
+            try:
+                os.rename(folder.name, going, src_dir_fd=shelf, dst_dir_fd=shelf)
+            except FileNotFoundError:
+                return ""  # another process removed it
+            os.fsync(shelf)
+        remove_entry(shelf, going)
+    return ""
 
 
-def remove_leftovers(checkpoints: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Leftovers:
+    """What became of what killed saves and deletions left."""
+
+    removed: tuple[Path, ...] = ()
+    complaints: tuple[str, ...] = ()
+    """why others are still there"""
+
+
+def remove_leftovers(checkpoints: Path) -> Leftovers:
     """Delete what killed saves and deletions of a run left; a launch that still writes one has lost the run to this.
 
-    Interrupted pulls and what other programs write beside the checkpoints stay.
-
-    Raises:
-        OSError: one of them cannot be removed.
+    Interrupted pulls and what other programs write beside the checkpoints stay. What cannot be removed is no reason to
+    end a launch: it is told.
     """
-    entries = sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []
-    leftovers = [each for each in entries if each.is_dir() and unfinished_kind(each.name) in ("save", "deletion")]
-    for folder in leftovers:
-        _remove(folder)
-    return leftovers
-
-
-def _remove(folder: Path) -> None:
-    def report(_: Callable[..., Any], __: str, error: Any) -> None:
-        if not isinstance(error[1], FileNotFoundError):  # another process removes the same folder
-            raise error[1]
-
-    shutil.rmtree(folder, onerror=report)
+    removed: list[Path] = []
+    complaints: list[str] = []
+    try:
+        names = sorted(path.name for path in checkpoints.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return Leftovers()
+    except OSError as error:
+        return Leftovers(complaints=(f"{checkpoints} cannot be looked through for leftovers: {error}",))
+    leftovers = [name for name in names if unfinished_kind(name) in ("save", "deletion")]
+    for name in leftovers:
+        try:
+            with opened_shelf(checkpoints) as shelf:
+                remove_entry(shelf, name)
+            removed.append(checkpoints / name)
+        except (Refused, OSError) as error:
+            complaints.append(f"{printable(name)}, left by a killed save or deletion, cannot be removed: {error}")
+    return Leftovers(tuple(removed), tuple(complaints))

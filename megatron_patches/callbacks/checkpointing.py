@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from megatron_patches.artefacts.folders import Content, list_checkpoints
+from megatron_patches.artefacts.folders import Content, checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.marks import pin
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.save_request import SaveRequest
@@ -13,7 +13,8 @@ from megatron_patches.errors import TrainingFailed
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.progress import Message, Outcome, ValidationRecord
 from megatron_patches.run.reading import to_yaml
-from megatron_patches.sizes import readable
+from megatron_patches.run.run_directory import Launch
+from megatron_patches.sizes import counted, readable
 
 
 class Checkpointing(Callback):
@@ -63,19 +64,30 @@ class Checkpointing(Callback):
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         if trainer.progress.step != self._saved_step:
-            self._save(trainer, SaveOrder(("full",), "end"))
+            self._save(trainer, SaveOrder(("full",), "stop" if outcome is Outcome.STOPPED else "end"))
         self._finish(trainer)
+        if outcome is Outcome.STOPPED:
+            step, steps = trainer.progress.step, trainer.config.timetable.steps
+            trainer.emit(Message(
+                f"{checkpoint_name(step)} is whole, {counted(steps - step, 'step')} of {steps:,} are left: give the "
+                "same command, or submit the same file, and the run continues there"
+            ))  # fmt: skip
 
     def close(self) -> None:
         self.saver.close()
 
-    def pin_around(self, trainer: TrainingLoop, reason: str) -> None:
-        """Keep the newest checkpoint that is whole, and the next one."""
+    def pin_around(self, trainer: TrainingLoop, reason: str) -> str | None:
+        """Keep the newest checkpoint that is whole, and the next one; on rank 0 the newest's name, if there is one."""
         self._finish(trainer)
-        if trainer.is_first_rank:
-            for folder in list_checkpoints(trainer.launch.run.checkpoints)[:1]:
-                pin(folder, reason)
         self._pin_next = reason
+        newest = list_checkpoints(trainer.launch.run.checkpoints)[:1] if trainer.is_first_rank else []
+        for folder in newest:
+            try:
+                pin(folder, reason)
+            except OSError as error:  # a full disk: the next save will say what to do
+                trainer.emit(Message(f"{folder.name} cannot be pinned: {error}"))
+                return None
+        return newest[0].name if newest else None
 
     def _due(self, trainer: TrainingLoop) -> SaveOrder | None:
         """What the intervals ask for at this step."""
@@ -117,7 +129,13 @@ class Checkpointing(Callback):
 
     def _check_owner(self, trainer: TrainingLoop) -> None:
         """Of two launches of a run the newer one owns its directory; the older must not write there any more."""
-        newest = trainer.groups.from_rank_0(trainer.launch.newest())
+        newest = trainer.groups.from_rank_0(_newest_launch(trainer.launch) if trainer.is_first_rank else None)
+        if newest is None:
+            raise TrainingFailed(
+                f"{trainer.launch.run.path} was deleted or moved while the run was at work; this launch ends at step "
+                f"{trainer.progress.step} without saving. Put the folder back, then start the run again: it continues "
+                "from the newest whole checkpoint in it"
+            )
         if newest != trainer.launch.id:
             raise TrainingFailed(
                 f"launch {newest} of {trainer.config.name} was started while {trainer.launch.id}, this one, was "
@@ -171,6 +189,15 @@ class Checkpointing(Callback):
         self._saved_step = trainer.progress.step
 
 
+def _newest_launch(launch: Launch) -> str | None:
+    """None where the run's folder is gone."""
+    try:
+        return launch.newest() if launch.directory.is_dir() else None
+    except OSError:
+        return None
+
+
 def describe_resume(checkpoint: Resumable, remaining: int) -> str:
     """One line that says what is continued."""
-    return f"resuming from {checkpoint.folder.name} (step {checkpoint.manifest.facts['step']}, {remaining} steps to go)"
+    left = counted(remaining, "step")
+    return f"resuming from {checkpoint.folder.name} (step {checkpoint.manifest.facts['step']}, {left} to go)"

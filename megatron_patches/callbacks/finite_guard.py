@@ -2,6 +2,7 @@
 
 from math import isfinite
 
+from megatron_patches.artefacts.folders import next_start
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.errors import TrainingFailed
 from megatron_patches.run.progress import Message, StepRecord
@@ -23,8 +24,8 @@ class FiniteGuard(Callback):
             return
         raise TrainingFailed(
             f"step {record.step}: loss is {record.loss}, gradient norm is {record.grad_norm}; the update was left "
-            "out and the run stopped. Look at the data of this step and the learning rate; the last checkpoint is "
-            "from before it"
+            "out and the run stopped. Look at the data of this step and the learning rate; "
+            f"{next_start(trainer.launch.run.checkpoints)}"
         )
 
 

@@ -1,14 +1,19 @@
 """A checkpoint on request: a file `save-requested` in the run's directory, with the reason in it."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.printable import printable
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.votes import Question
 
 SECONDS_BETWEEN_LOOKS = 1.0  # one look at a shared file system a second, by rank 0 alone
 LONGEST_REASON = 500  # characters
+LONGEST_FILE = 1 << 16  # bytes; of a longer one nothing is read
 
 
 class SaveRequest:
@@ -43,12 +48,13 @@ class SaveRequest:
         A save that was begun before it was asked for is no answer: the file outlives it.
         """
         if self._reason in reasons and self._made() == self._answered:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder, or what may not be removed: it is remembered as answered
+                self._path.unlink()
 
     def _made(self) -> int | None:
         try:
-            return self._path.stat().st_mtime_ns
-        except FileNotFoundError:
+            return self._path.lstat().st_mtime_ns
+        except OSError:
             return None
 
     def _take(self) -> str | None:
@@ -56,6 +62,15 @@ class SaveRequest:
         if made is None or made == self._answered:  # it was taken back, or answered while this vote was on its way
             return None
         self._answered = made
-        text = self._path.read_text(errors="replace").strip()
-        self._reason = f"asked for: {text[:LONGEST_REASON]}" if text else "asked for"
+        text = printable(self._text()[:LONGEST_REASON])
+        self._reason = f"asked for: {text}" if text else "asked for"
         return self._reason
+
+    def _text(self) -> str:
+        """Of a plain file; a link, a pipe or a folder asks without a reason."""
+        if self._path.is_symlink():
+            return ""
+        try:
+            return read_bounded(self._path, LONGEST_FILE).decode(errors="replace").strip()
+        except TrainyardError:
+            return ""

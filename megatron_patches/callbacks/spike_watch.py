@@ -28,8 +28,13 @@ class SpikeWatch(Callback):
         spikes = usual is not None and record.loss > self._factor * usual
         if spikes and not self._in_spike:
             reason = f"spike at step {record.step}: loss {record.loss:.4f}, median of the steps before {usual:.4f}"
-            trainer.emit(Message(f"{reason}; the checkpoint before it and the next one are kept"))
-            self._checkpointing.pin_around(trainer, reason)
+            before = self._checkpointing.pin_around(trainer, reason)
+            kept = (
+                f"{before} and the next checkpoint are"
+                if before
+                else "there is no checkpoint before it; the next one is"
+            )
+            trainer.emit(Message(f"{reason}; {kept} kept"))
         self._in_spike = spikes
         if not spikes:
             self._losses.append(record.loss)

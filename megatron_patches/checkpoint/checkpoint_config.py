@@ -35,6 +35,11 @@ class CheckpointConfig(Section):
         description="a loss of more than so many times the median of the last 100 steps pins the checkpoint before it "
         "and the next one; unset means never",
     )
+    allow_from_scratch: bool = Field(
+        False,
+        description="begin at step 0 although the run's folder holds work that cannot be resumed from, such as weights "
+        "alone or damaged checkpoints; a checkpoint that is whole is resumed from all the same",
+    )
     asynchronous: bool = Field(
         True,
         description="whether files are written while training goes on, from a copy in the host's memory that is "

@@ -6,7 +6,7 @@ from typing import Any
 from megatron_patches.configuration.section import Section
 from megatron_patches.run.config import RunConfig
 
-_OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
+OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
 def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[
     Layout, micro-batch, logging and lengths are not among them: a resume may change them. Learning rates are compared
     as such (resume_check.py).
     """
-    training = config.training.model_dump(include=set(_OF_TRAINING))
+    training = config.training.model_dump(include=set(OF_TRAINING))
     optimizer = config.optimizer.model_dump(exclude={"learning_rate"})
     optimizer["weight_decay_by_name"] = _in_order(optimizer["weight_decay_by_name"])
     return {
@@ -43,7 +43,7 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
 
 def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     """What keys stood for before they existed. A checkpoint from before there were objectives has the usual one."""
-    training = {key: value for key, value in _defaults(type(config.training)).items() if key in _OF_TRAINING}
+    training = {key: value for key, value in _defaults(type(config.training)).items() if key in OF_TRAINING}
     optimizer = _defaults(type(config.optimizer))
     optimizer["weight_decay_by_name"] = _in_order(optimizer["weight_decay_by_name"])
     usual = RunConfig.model_fields["objective"].default.model_dump()

@@ -20,14 +20,20 @@ from torch import Tensor
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.atomic_files import hash_stream
 from megatron_patches.checkpoint.files.boxes import SubBox, sub_boxes
-from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
+from megatron_patches.checkpoint.files.stored_files import StoredPiece, read_header
 from megatron_patches.dtypes import BYTES_OF_STORED
 from megatron_patches.errors import Damaged, Refused
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import Range
 from megatron_patches.parameters.torch_dtypes import STORED
 
 CHUNK_BYTES = 16 << 20  # read at a time: what loading holds beside the state itself
+
+
+# What reading odd content raises; a machine's own failures, such as a full memory, are not among them: they are no
+# reason to call a checkpoint damaged.
+ODD_CONTENT = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 
 
 class DamagedCheckpoint(Damaged):
@@ -211,8 +217,10 @@ def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -
         hashes = {file.path: file.sha256 for file in manifest.files}
         for file in loader.bytes_needed():
             loader.read(file, hashes[file])
-    except BadHeader as error:
-        raise DamagedCheckpoint(f"{folder}: {error}") from None
+    except DamagedCheckpoint:
+        raise
+    except ODD_CONTENT as error:
+        raise DamagedCheckpoint(f"{folder}: {shortened(error)}") from None
     except OSError as error:
         raise DamagedCheckpoint(f"{folder} cannot be read: {error}") from None
     if missing := loader.missing():

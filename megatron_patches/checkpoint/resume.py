@@ -1,8 +1,8 @@
 """Loading the newest whole checkpoint, together: every byte of it is read and hashed by one rank, and all take the
 same checkpoint."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,19 @@ import torch.distributed as dist
 
 from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
-from megatron_patches.artefacts.marks import mark_damaged, mark_verified
+from megatron_patches.artefacts.marks import is_damaged, mark_damaged, mark_verified
 from megatron_patches.atomic_files import hash_file
-from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
-from megatron_patches.checkpoint.load import DamagedCheckpoint, StateLoader, state_files
-from megatron_patches.errors import Damaged, Refused
+from megatron_patches.checkpoint.files.stored_files import StoredPiece, read_header
+from megatron_patches.checkpoint.load import ODD_CONTENT, DamagedCheckpoint, StateLoader, state_files
+from megatron_patches.errors import Damaged, Refused, TrainyardError
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.sizes import counted
+
+Demands = Callable[[Path, Manifest, Mapping[str, Any]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -35,35 +41,50 @@ def load_newest_whole(
     groups: ProcessGroups,
     report: Callable[[Path, list[str]], None],
     allow_inherited_fault: bool = False,
+    allow_from_scratch: bool = False,
+    demands: Demands = lambda *_: [],
 ) -> Resumable | None:
     """Fill the live pieces from the newest checkpoint that is whole; None where the run has no checkpoint.
 
     What a damaged one has left in the pieces is written over by the next. `report` hears of damaged ones. One that is
     invalid because of what it came from is passed over too, unless `allow_inherited_fault`.
 
+    Args:
+        allow_from_scratch: also None where no checkpoint is whole; those that were found damaged before are not read.
+        demands: what else is wrong with a checkpoint whose files are whole, by its manifest and its trainer's state.
+
     Raises:
         Damaged: there are checkpoints, and all of them are damaged: starting over would be silent loss.
         Refused: a whole one lacks elements of a piece.
     """
-    folders = groups.from_rank_0([str(path) for path in list_checkpoints(checkpoints)])
+    folders = groups.from_rank_0([str(path) for path in list_checkpoints(checkpoints)] if groups.rank == 0 else None)
+    written_over = False
     for folder in map(Path, folders):
-        manifest, problems = groups.from_rank_0(_look(folder, allow_inherited_fault) if groups.rank == 0 else None)
+        looked = _look(folder, allow_inherited_fault, allow_from_scratch, demands) if groups.rank == 0 else None
+        manifest, trainer, problems = groups.from_rank_0(looked)
         if not problems:
-            problems = _load_together(folder, manifest, pieces, groups)
+            problems, began = _load_together(folder, manifest, pieces, groups)
+            written_over |= began and bool(problems)
         if not problems:
             if groups.rank == 0:
-                mark_verified(folder, "a resume")
-            trainer = json.loads((folder / TRAINER_STATE).read_text()) if groups.rank == 0 else None
-            return Resumable(folder, manifest, groups.from_rank_0(trainer))
+                with suppress(OSError):  # a full disk, or somebody else's folder: it was read all the same
+                    mark_verified(folder, "a resume")
+            return Resumable(folder, manifest, trainer)
         if groups.rank == 0 and manifest is not None:
             problems += _mark(folder, problems)
         report(folder, problems)
-    if folders:
-        raise Damaged(
-            f"all {len(folders)} checkpoints in {checkpoints} are damaged (see above); restore one from a copy, or "
-            "move the folder away to start the run over"
-        )
+    if folders and (written_over or not allow_from_scratch):
+        raise Damaged(_all_damaged(checkpoints, len(folders), allow_from_scratch))
     return None
+
+
+def _all_damaged(checkpoints: Path, number: int, allow_from_scratch: bool) -> str:
+    what = f"all {counted(number, 'checkpoint')} in {checkpoints} are damaged (see above)"
+    if allow_from_scratch:  # the first weights are not those of a new run any more
+        return f"{what}, and are marked so now; start the run again: it begins at step 0 beside them"
+    return (
+        f"{what}; restore one from a copy, or add --checkpoint.allow_from_scratch true to begin at step 0 beside them"
+    )
 
 
 def _mark(folder: Path, problems: list[str]) -> list[str]:
@@ -75,27 +96,55 @@ def _mark(folder: Path, problems: list[str]) -> list[str]:
     return []
 
 
-def _look(folder: Path, allow_inherited_fault: bool) -> tuple[Manifest | None, list[str]]:
+def _look(
+    folder: Path, allow_inherited_fault: bool, pass_over_marked: bool, demands: Demands
+) -> tuple[Manifest | None, dict[str, Any], list[str]]:
+    """Manifest and trainer's state, and what is wrong with them; whatever a file holds, this ends in an answer."""
     inspection = inspect(folder, allow_inherited_fault)
     manifest, problems = inspection.manifest, inspection.problems
-    if manifest is not None and manifest.facts.get("content") == "weights":
-        problems = [*problems, f"{folder} holds weights alone: a run cannot resume from it"]
-    return manifest, problems
+    if manifest is None or problems:
+        return manifest, {}, problems
+    if manifest.facts.get("content") == "weights":
+        return manifest, {}, [f"{folder} holds weights alone: a run cannot resume from it"]
+    if pass_over_marked and is_damaged(folder):
+        return manifest, {}, [f"{folder} was found damaged before"]
+    path = folder / TRAINER_STATE
+    try:
+        trainer = parse_object(read_bounded(path), str(path))
+    except TrainyardError as error:
+        return manifest, {}, [str(error)]
+    return manifest, trainer, demands(folder, manifest, trainer)
 
 
-def _load_together(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece], groups: ProcessGroups) -> list[str]:
-    """Problems found by any rank, the same list on all; none when the pieces hold the checkpoint's state."""
+def _load_together(
+    folder: Path, manifest: Manifest, pieces: Sequence[StatePiece], groups: ProcessGroups
+) -> tuple[list[str], bool]:
+    """Problems found by any rank, the same list on all; none when the pieces hold the checkpoint's state. Also whether
+    anything was written to the pieces."""
     stored, problems = _headers(folder, manifest, groups)
     if problems:
-        return problems
-    loader = StateLoader(folder, stored, pieces)
-    readers = choose_readers(_gather(loader.bytes_needed(), groups), {file.path: file.size for file in manifest.files})
+        return problems, False
+    loader, needed, problem = _plan(folder, stored, pieces)
+    if problems := sorted({text for text in _gather(problem, groups) if text}):
+        return problems, False
+    readers = choose_readers(_gather(needed, groups), {file.path: file.size for file in manifest.files})
     mine = [problem for file in manifest.files if (problem := _read(loader, folder, file, readers, groups.rank))]
     problems = sorted({problem for found in _gather(mine, groups) for problem in found})
     missing = [] if problems else [text for found in _gather(loader.missing()[:3], groups) for text in found]
     if missing:
         raise Refused(f"{'; '.join(missing[:3])}; it was saved by another model, or by another version")
-    return problems
+    return problems, True
+
+
+def _plan(
+    folder: Path, stored: Sequence[StoredPiece], pieces: Sequence[StatePiece]
+) -> tuple[StateLoader, dict[str, int], str | None]:
+    """What this rank needs of which file, or why that cannot be told: a rank that raised would leave others waiting."""
+    loader = StateLoader(folder, stored, pieces)
+    try:
+        return loader, loader.bytes_needed(), None
+    except ODD_CONTENT as error:
+        return loader, {}, f"{folder}: its pieces do not fit together ({type(error).__name__}: {shortened(error)})"
 
 
 def _headers(folder: Path, manifest: Manifest, groups: ProcessGroups) -> tuple[list[StoredPiece], list[str]]:
@@ -105,8 +154,8 @@ def _headers(folder: Path, manifest: Manifest, groups: ProcessGroups) -> tuple[l
     for file in state_files(manifest)[groups.rank :: groups.layout.world_size]:
         try:
             found += read_header(folder / file)
-        except (BadHeader, OSError) as error:
-            problems.append(f"{folder / file}: {error}")
+        except (*ODD_CONTENT, OSError) as error:
+            problems.append(f"{folder / file}: {shortened(error)}")
     gathered = _gather((found, problems), groups)
     return [piece for pieces, _ in gathered for piece in pieces], sorted(
         {problem for _, problems in gathered for problem in problems}
@@ -141,6 +190,8 @@ def _read(loader: StateLoader, folder: Path, file: Any, readers: Mapping[str, in
         return str(error)
     except OSError as error:
         return f"{folder / file.path} cannot be read: {error}"
+    except ODD_CONTENT as error:
+        return f"{folder / file.path} cannot be read ({type(error).__name__}: {shortened(error)})"
     return None
 
 

@@ -1,15 +1,20 @@
 """Whether a run may continue from what lies in its directory; asked before anything starts. Torch-free."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import isclose
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import inf, isclose
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.folders import inspect, list_checkpoints
-from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest
 from megatron_patches.checkpoint.identity import differences
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.progress import Progress
+from megatron_patches.sizes import counted
+
+_PROGRESS = {field.name for field in fields(Progress)}
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,8 @@ class SavedStep:
 
     folder: Path
     manifest: Manifest
+    problems: tuple[str, ...] = ()
+    """what is wrong with its files, as far as names and sizes tell"""
 
     @property
     def step(self) -> int:
@@ -38,7 +45,54 @@ class SavedStep:
 def saved_steps(checkpoints: Path, allow_inherited_fault: bool) -> list[SavedStep]:
     """Every checkpoint whose manifest can be read, the newest first: a resume may fall back to any of them."""
     found = [inspect(folder, allow_inherited_fault) for folder in list_checkpoints(checkpoints)]
-    return [SavedStep(each.folder, each.manifest) for each in found if each.manifest is not None]
+    return [
+        SavedStep(each.folder, each.manifest, tuple(each.problems))
+        for each in found
+        if each.manifest is not None and not fact_problems(each.folder, each.manifest)
+    ]
+
+
+def fact_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Facts that a resume goes by and that are no numbers: no launch resumes from such a checkpoint."""
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("step", "samples", "tokens"), (int,)),
+        **dict.fromkeys(("learning_rate", "next_learning_rate"), (int, float)),
+    }
+    return [
+        f"{folder / MANIFEST}: {fact} is {shortened(manifest.facts.get(fact), 40)}, where a number is expected"
+        for fact, expected in kinds.items()
+        if type(manifest.facts.get(fact)) not in expected
+    ]
+
+
+def state_problems(folder: Path, manifest: Manifest, trainer: Mapping[str, Any]) -> list[str]:
+    """Numbers that a resume goes by and that are none, or are others in the manifest."""
+    return [*fact_problems(folder, manifest), *_trainer_problems(folder / TRAINER_STATE, trainer, manifest)]
+
+
+def _trainer_problems(path: Path, trainer: Mapping[str, Any], manifest: Manifest) -> Iterator[str]:
+    steps = manifest.facts.get("optimizer_steps")
+    if type(steps) is not int or steps < 0:
+        yield f"{path.with_name(MANIFEST)}: optimizer_steps is {shortened(steps, 40)}, where a count is expected"
+    progress = trainer.get("progress")
+    if not isinstance(progress, dict) or not progress:
+        yield f"{path} does not say how far the run was (progress)"
+        return
+    for name, value in progress.items():
+        if type(value) is not int or value < 0 or name not in _PROGRESS:
+            yield f"{path}: progress.{shortened(name, 40)} is {shortened(value, 40)}, where a count is expected"
+        elif manifest.facts.get(name) != value:
+            told = shortened(manifest.facts.get(name), 40)
+            yield f"{path}: progress.{name} is {value}, the manifest says {told}"
+    for name in ("callbacks", "engine"):
+        if not isinstance(trainer.get(name, {}), dict):
+            yield f"{path}: {name} is no object"
+    engine = trainer.get("engine", {})
+    for name, value in engine.items() if isinstance(engine, dict) else ():
+        if type(value) not in (int, float) or not (0 <= value < inf):
+            yield f"{path}: engine.{shortened(name, 40)} is {shortened(value, 40)}, where a number is expected"
+    if isinstance(engine, dict) and "scale" in engine and not {"clean_steps", "hysteresis_left"} <= engine.keys():
+        yield f"{path}: engine lacks a part of the loss scale"
 
 
 def identity_problems(saved: Sequence[SavedStep], wanted: dict[str, Any], config: RunConfig) -> Iterator[str]:
@@ -68,7 +122,7 @@ def length_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
     steps, unit = config.timetable.steps, config.training.length_unit
     if newest.step > steps:
         yield (
-            f"{newest.folder} is beyond the end of the run, which has {steps} steps. Set training.{unit} to "
+            f"{newest.folder} is beyond the end of the run, which has {counted(steps, 'step')}. Set training.{unit} to "
             f"{config.timetable.position(newest.step, unit)} or more (what a launch was given on its command line must "
             "be given again, or written into the YAML)"
         )
@@ -82,7 +136,7 @@ def learning_rate_problems(newest: SavedStep, config: RunConfig) -> Iterator[str
         return
     facts, length = newest.manifest.facts, f"training.{config.training.length_unit}"
     for at, planned in ((newest.step, facts["learning_rate"]), (newest.step + 1, facts["next_learning_rate"])):
-        assert isinstance(planned, float)
+        assert isinstance(planned, (int, float))
         now = config.learning_rate(at)
         if not isclose(now, planned, rel_tol=1e-6, abs_tol=1e-12):
             yield (

@@ -4,16 +4,18 @@ not keep goes.
 All of it may run beside training, in one thread of each rank: it talks over `saving_group`, which nothing else uses.
 """
 
+import errno
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from megatron_patches.artefacts.folders import TRAINER_STATE, Content, checkpoint_name, replaced_path
+from megatron_patches.artefacts.folders import TRAINER_STATE, Content, checkpoint_name, next_start, replaced_path
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, build_manifest, write_manifest
 from megatron_patches.artefacts.marks import mark_verified, pin
 from megatron_patches.artefacts.retention import known_checkpoints, superfluous
@@ -22,9 +24,10 @@ from megatron_patches.artefacts.unfinished import delete_folder, saving_path
 from megatron_patches.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
-from megatron_patches.errors import Damaged, TrainingFailed
+from megatron_patches.errors import Refused, TrainingFailed, TrainyardError
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.sizes import counted
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class WrittenCheckpoint:
     removed: tuple[str, ...] = ()
     """names of older checkpoints that the rules gave up for it"""
     complaint: str | None = None
-    """what kept another one from being deleted"""
+    """what kept another one from being deleted, or stays of it"""
 
     @property
     def bytes(self) -> int:
@@ -76,7 +79,7 @@ def write_checkpoint(
     written = [piece for piece in pieces if piece.written_here and (kind == "full" or piece.kind == "weight")]
 
     def agree(action: Callable[[], Any]) -> list[Any]:
-        return _agree(groups, f"the checkpoint of step {content.step} could not be written", action)
+        return _agree(groups, f"the checkpoint of step {content.step} could not be written", action, checkpoints)
 
     try:
         agree(lambda: _make_empty(partial) if groups.rank == 0 else None)
@@ -84,33 +87,49 @@ def write_checkpoint(
         files = agree(lambda: _complete(partial, final, records, content, kind) if groups.rank == 0 else None)[0]
     except TrainingFailed:
         if groups.rank == 0:  # a disk that is full gets its space back at once
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError, Refused):
+                delete_folder(partial)
         raise
     return WrittenCheckpoint(final, tuple(files))
 
 
-def _agree(groups: ProcessGroups, failure: str, action: Callable[[], Any]) -> list[Any]:
+def _agree(groups: ProcessGroups, failure: str, action: Callable[[], Any], checkpoints: Path) -> list[Any]:
     """Run an action on every rank and gather the results; if it failed anywhere, all ranks raise the same error."""
     result, problem = None, None
     try:
         result = action()
     except Exception as error:  # noqa: BLE001  whatever it was: the other ranks wait for the answer
-        problem = f"rank {groups.rank}: {type(error).__name__}: {error}"
-    gathered: list[tuple[Any, str | None]] = [(None, None)] * groups.layout.world_size
+        problem = f"rank {groups.rank}: {type(error).__name__}: {error}", _remedy(error, checkpoints)
+    gathered: list[tuple[Any, tuple[str, str] | None]] = [(None, None)] * groups.layout.world_size
     dist.all_gather_object(gathered, (result, problem), group=groups.saving_group)
-    problems = [text for _, text in gathered if text]
+    problems = [problem for _, problem in gathered if problem]
     if problems:
-        raise TrainingFailed(
-            f"{failure} ({'; '.join(problems)}). Free space or repair the file system, then start the run again: it "
-            "continues from its last whole checkpoint"
-        )
+        told = "; ".join(text for text, _ in problems)
+        remedy = f"{problems[0][1]}, then start the run again"
+        raise TrainingFailed(f"{failure} ({told}). {remedy}; {next_start(checkpoints)}")
     return [value for value, _ in gathered]
 
 
+def _remedy(error: Exception, checkpoints: Path) -> str:
+    run = checkpoints.parent
+    if not run.is_dir():
+        return f"The run's folder {run} was deleted or moved while the run was at work: put it back"
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk or quota of {run} is full: free space there, or keep fewer checkpoints (checkpoint.keep_last)"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"Make {checkpoints} writable again"
+    if isinstance(error, Refused):
+        return "Put that right"  # the error itself says how
+    return f"Repair the file system of {run}"
+
+
 def _make_empty(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    """A run's folder that was deleted is not made anew: what is saved alone there would be no run."""
+    folder.parent.mkdir(exist_ok=True)
+    if lexists(folder):
+        delete_folder(folder)
+    folder.mkdir()
 
 
 def _write_pieces(folder: Path, pieces: Sequence[StatePiece], rank: int) -> list[FileRecord]:
@@ -152,7 +171,7 @@ def _complete(
     if content.pin and kind == "full":
         pin(partial, content.pin)
     write_manifest(partial / MANIFEST, manifest)
-    if final.exists():  # a damaged checkpoint of this step, which the run did not resume from
+    if lexists(final):  # a damaged checkpoint of this step, which the run did not resume from
         final.rename(replaced_path(final))
     partial.rename(final)
     fsync_folder(final.parent)
@@ -175,7 +194,7 @@ def tidy(written: WrittenCheckpoint, rules: CheckpointConfig, groups: ProcessGro
     """
 
     def agree(failure: str, action: Callable[[], Any]) -> list[Any]:
-        return _agree(groups, failure, action)
+        return _agree(groups, failure, action, written.folder.parent)
 
     name = written.folder.name
     going, complaint = agree(
@@ -185,7 +204,7 @@ def tidy(written: WrittenCheckpoint, rules: CheckpointConfig, groups: ProcessGro
         return replace(written, complaint=complaint)
     agree(f"{name} is not what was just written", lambda: _read_back(written, groups))
     removed, complaint = agree(
-        f"{name} cannot be marked as verified",
+        f"older checkpoints than {name} cannot be deleted",
         lambda: _delete_all(written, going, groups.layout.world_size) if groups.rank == 0 else None,
     )[0]
     return replace(written, removed=removed, complaint=complaint)
@@ -195,7 +214,7 @@ def _superseded(written: WrittenCheckpoint, rules: CheckpointConfig) -> tuple[li
     """What may go once the new checkpoint is verified; or nothing, and why: what was promoted must not go."""
     try:
         known = known_checkpoints(RunFolder(written.folder.parents[1]))
-    except (Damaged, OSError) as error:  # such as a note that its writer alone may read
+    except (TrainyardError, OSError) as error:  # such as a note that its writer alone may read
         return [], f"no older checkpoint is deleted: {error}"
     verified = [replace(each, verified=True) if each.folder == written.folder else each for each in known]
     return [each.folder for each in superfluous(verified, rules)], None
@@ -212,13 +231,18 @@ def _read_back(written: WrittenCheckpoint, groups: ProcessGroups) -> None:
 
 
 def _delete_all(written: WrittenCheckpoint, going: Sequence[Path], readers: int) -> tuple[tuple[str, ...], str | None]:
-    """Names of the folders that are gone, and what kept the next one from going: no reason to end a run."""
-    mark_verified(written.folder, f"{readers} ranks after saving it")
+    """Names of the folders that are gone, and what else is to be told: that one cannot go is no reason to end a run."""
+    try:
+        mark_verified(written.folder, f"{counted(readers, 'rank')} after saving it")
+    except OSError as error:
+        return (), f"no older checkpoint is deleted: {written.folder.name} cannot be marked as verified: {error}"
     removed: list[str] = []
+    told: list[str] = []
     for folder in going:
         try:
-            delete_folder(folder)
-        except OSError as error:
-            return tuple(removed), f"{folder.name} cannot be deleted: {error}"
-        removed.append(folder.name)
-    return tuple(removed), None
+            told += filter(None, [delete_folder(folder)])
+        except (Refused, OSError) as error:
+            told.append(f"{folder.name} cannot be deleted: {error}")
+        else:
+            removed.append(folder.name)
+    return tuple(removed), "; ".join(told) or None

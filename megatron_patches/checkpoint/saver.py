@@ -21,7 +21,7 @@ class SaveRecord:
     step: int
     content: Content
     reason: str
-    """interval, ephemeral, end, or why someone asked for it"""
+    """interval, ephemeral, stop, end, or why someone asked for it"""
     written: WrittenCheckpoint
     stall_seconds: float
     """how long training waited for the step's save"""

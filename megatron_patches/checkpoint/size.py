@@ -11,7 +11,7 @@ from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.moment_table import moment_bytes
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 ALONGSIDE = 1.02  # headers, manifest and configuration, generously: the space is to suffice
 
@@ -69,7 +69,7 @@ def space_problems(config: RunConfig, checkpoints: Path, free: int) -> Iterator[
 def describe_checkpoints(config: RunConfig, layout: Layout) -> str:
     """When a run is saved, what that takes, what stays."""
     rules, size = config.checkpoint, checkpoint_size(config)
-    parts = [f"{readable(size.full)} every {rules.every_steps:,} steps"]
+    parts = [f"{readable(size.full)} every {counted(rules.every_steps, 'step')}"]
     if rules.weights_every_steps:
         parts.append(f"weights alone ({readable(size.weights)}) every {rules.weights_every_steps:,}")
     if rules.ephemeral_every_steps:

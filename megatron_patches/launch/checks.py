@@ -5,7 +5,10 @@ A check is a function of the facts that gives a line for each problem, with its 
 
 from collections.abc import Callable, Iterator
 
+from megatron_patches.artefacts.run_folder import folder_problems
+from megatron_patches.checkpoint.changed_settings import without_effect
 from megatron_patches.checkpoint.identity import run_identity
+from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
 from megatron_patches.checkpoint.size import space_problems
 from megatron_patches.errors import TrainyardError
@@ -88,6 +91,17 @@ def _learning_rate(facts: LaunchFacts) -> Iterator[str]:
     facts.require("training.samples", "training.tokens", "training.batch_ramp", "schedule")
     if facts.saved:
         yield from learning_rate_problems(facts.saved[0], facts.config)
+        yield from without_effect(facts.saved[0], facts.config)
+
+
+def _run_folder(facts: LaunchFacts) -> Iterator[str]:
+    yield from folder_problems(facts.directory)
+
+
+def _from_scratch(facts: LaunchFacts) -> Iterator[str]:
+    if all(each.problems for each in facts.saved):
+        run, allowed = facts.directory, facts.config.checkpoint.allow_from_scratch
+        yield from from_scratch_problems(run, other_work(run, facts.config.data.allow_invalid), allowed)
 
 
 def _space(facts: LaunchFacts) -> Iterator[str]:
@@ -104,6 +118,8 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _vocabulary,
     _training_data,
     _validation_data,
+    _run_folder,
+    _from_scratch,
     _identity,
     _length,
     _learning_rate,

@@ -61,6 +61,11 @@ def summary(plan: Plan) -> str:
     ]
     if plan.config.data.allow_invalid:
         lines.append(("invalid data", "is taken where it is marked so (data.allow_invalid)"))
+    if plan.config.checkpoint.allow_from_scratch:
+        told = (
+            "at step 0 beside what cannot be resumed from, where no checkpoint is whole (checkpoint.allow_from_scratch)"
+        )
+        lines.append(("may begin", f"{told} (checkpoint.allow_from_scratch)"))
     return "\n".join([aligned(lines), plan.data.describe(), aligned([("run directory", str(plan.directory.path))])])
 
 

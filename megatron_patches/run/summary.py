@@ -15,6 +15,7 @@ from megatron_patches.optim.schedule_config import (
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.run.config import RunConfig
+from megatron_patches.sizes import counted
 from megatron_patches.training.training_config import LossScaleConfig
 
 
@@ -39,7 +40,7 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
         ("model", config.architecture.describe(config.model)),
         ("parameters", describe_parameters(config)),
         ("objective", config.objective.describe()),
-        ("tokens", f"{config.timetable.end.tokens:,} in {config.timetable.steps:,} steps of {step:,}{ramp}"),
+        ("tokens", f"{config.timetable.end.tokens:,} in {counted(config.timetable.steps, 'step')} of {step:,}{ramp}"),
         ("optimizer", describe_optimizer(config)),
         ("learning rate", describe_schedule(config)),
         ("precision", describe_precision(config)),
@@ -63,16 +64,17 @@ def describe_layout(config: RunConfig, layout: Layout) -> list[tuple[str, str]]:
         f"micro-batch {training.micro_batch_size} x accumulation {layout.micro_batches(training)} x data {layout.data}"
     )
     lines = [
-        ("layout", f"{layout.world_size} processes = {axes}, {switches}"),
-        ("global batch", f"{training.global_batch_size} samples = {factors}"),
+        ("layout", f"{counted(layout.world_size, 'process', 'processes')} = {axes}, {switches}"),
+        ("global batch", f"{counted(training.global_batch_size, 'sample')} = {factors}"),
     ]
     if layout.pipeline > 1:
         lines.insert(1, ("stages", describe_stages(config.stages)))
     ramp = training.batch_ramp
     if ramp:
         grown = config.timetable.stretches[-1].steps_before
-        text = f"{ramp.start} samples at first, {ramp.increment} more each time, {training.global_batch_size} from "
-        lines.append(("batch ramp", f"{text}step {grown + 1:,} on ({ramp.samples:,} samples)"))
+        text = f"{counted(ramp.start, 'sample')} at first, {ramp.increment} more each time, "
+        text += f"{training.global_batch_size} from "
+        lines.append(("batch ramp", f"{text}step {grown + 1:,} on ({counted(ramp.samples, 'sample')})"))
     return lines
 
 

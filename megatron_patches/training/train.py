@@ -11,16 +11,21 @@ import torch.distributed as dist
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.windows import TrainingOrder
+from megatron_patches.artefacts.folders import inspect, step_of
 from megatron_patches.artefacts.unfinished import remove_leftovers
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.checkpoint.changed_settings import describe_changes
 from megatron_patches.checkpoint.identity import run_identity
+from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume import load_newest_whole
+from megatron_patches.checkpoint.resume_check import state_problems
 from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.engine.build import build_engine
-from megatron_patches.errors import TrainingFailed
+from megatron_patches.errors import TrainingFailed, refuse
+from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.objectives.build import build_objective
 from megatron_patches.parallel.kernels import kernels_of
@@ -136,19 +141,42 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
-    """Continue from the newest whole checkpoint, if there is one; what is found damaged is said and recorded."""
-    folder = trainer.launch.run.checkpoints
-    if trainer.is_first_rank:
-        for leftover in remove_leftovers(folder):
-            trainer.emit(Message(f"removed {leftover.name}: a save or a deletion that was killed"))
+    """Continue from the newest whole checkpoint, if there is one; what is passed over or was changed is said."""
+    allow_invalid, from_scratch = trainer.config.data.allow_invalid, trainer.config.checkpoint.allow_from_scratch
+    told: set[str] = set()
 
     def skipped(path: Path, problems: list[str]) -> None:
-        trainer.emit(Message(f"skipping damaged {path.name}: {'; '.join(problems)}"))
+        refused = inspect(path, allow_invalid).refused  # what is invalid, or of a later version, is not damaged
+        told.add(path.name)
+        trainer.emit(Message(f"skipping {'' if refused else 'damaged '}{path.name}: {'; '.join(problems)}"))
 
+    tidy_up(trainer)
+    folder = trainer.launch.run.checkpoints
     checkpoint = load_newest_whole(
-        folder, trainer.engine.state(), trainer.groups, skipped, trainer.config.data.allow_invalid
+        folder, trainer.engine.state(), trainer.groups, skipped, allow_invalid, from_scratch, state_problems
     )
+    above = step_of(checkpoint.folder) if checkpoint else -1
+    found = other_work(trainer.launch.run, allow_invalid, above) if trainer.is_first_rank else None
+    others = trainer.groups.from_rank_0(found)
+    if checkpoint is None:
+        refuse(from_scratch_problems(trainer.launch.run, others, from_scratch))
+    for each in others:
+        if Path(each.name).name not in told:
+            trainer.emit(Message(f"not resumed from: {each}"))
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
         remaining = trainer.config.timetable.steps - trainer.progress.step
         trainer.emit(Message(describe_resume(checkpoint, remaining)))
+        if changed := describe_changes(checkpoint.folder, trainer.config):
+            trainer.emit(Message(changed))
+
+
+def tidy_up(trainer: Trainer) -> None:
+    """Remove what killed saves and deletions left; rank 0 does it, and says what it could not remove."""
+    if not trainer.is_first_rank:
+        return
+    leftovers = remove_leftovers(trainer.launch.run.checkpoints)
+    for path in leftovers.removed:
+        trainer.emit(Message(f"removed {printable(path.name)}: a save or a deletion that was killed"))
+    for complaint in leftovers.complaints:
+        trainer.emit(Message(complaint))

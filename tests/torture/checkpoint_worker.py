@@ -181,7 +181,7 @@ def inject(trial: Trial, groups: ProcessGroups) -> None:
 
         def die(path: Any, *arguments: Any, **options: Any) -> None:
             nonlocal left
-            files = sorted(Path(path).glob("*"))
+            files = sorted(Path(f"/proc/self/fd/{options['dir_fd']}", path).glob("*"))
             if files and str(path).endswith(".deleting"):
                 left -= 1
                 if left < 0:

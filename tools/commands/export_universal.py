@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.sizes import counted
 from tools.command_line import run_app
 
 app = typer.Typer(add_completion=False)
@@ -32,7 +33,8 @@ def main(
 
     manifest = export_universal(source, output, names_for_export(names, source))
     size = sum(file.size for file in manifest.files)
-    print(f"{output}: {source.name} in {len(manifest.files)} files, {size:,} bytes, id {manifest.id[:12]}")
+    amount = f"{counted(len(manifest.files), 'file')}, {counted(size, 'byte')}"
+    print(f"{output}: {source.name} in {amount}, id {manifest.id[:12]}")
 
 
 if __name__ == "__main__":

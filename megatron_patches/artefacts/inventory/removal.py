@@ -6,13 +6,18 @@ what was read.
 
 import hashlib
 import json
+import os
+import stat
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Literal
 
 from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.deletion import link_target, refuse_link
 from megatron_patches.artefacts.folders import is_replaced, shelved_name
 from megatron_patches.artefacts.inventory.adoption import shelve
 from megatron_patches.artefacts.inventory.artefact import Artefact
@@ -23,7 +28,8 @@ from megatron_patches.artefacts.marks import is_pinned
 from megatron_patches.artefacts.retention import RetentionRules, known_checkpoints, reasons_to_stay
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.unfinished import Unfinished, delete_folder, unfinished_kind
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.foreign.printable import printable
 
 _OLD_SECONDS = 24 * 3600
 """a folder in which nothing changed for a day is not being written"""
@@ -36,13 +42,26 @@ _LEFT_BY: Mapping[Unfinished, str] = {
 
 @dataclass(frozen=True)
 class Removal:
-    """One folder that may go."""
+    """One folder that may go, or what lies there in a folder's place."""
 
     folder: Path
     size: int
-    """bytes"""
+    """bytes; none for a link, whose target stays"""
     reason: str
     what: Literal["leftover", "checkpoint"]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What came of a plan."""
+
+    entries: int = 0
+    size: int = 0
+    """bytes that are free now"""
+    told: tuple[str, ...] = ()
+    """what else a person should know, such as where the files behind a link still lie"""
+    problems: tuple[str, ...] = ()
+    """one line for each entry that is still there, with its remedy"""
 
 
 @dataclass(frozen=True)
@@ -65,32 +84,36 @@ def plan_removal(catalogue: Catalogue, runs: Path, names: Sequence[str], rules: 
     kept: list[tuple[Path, str]] = []
     for name in names:
         run = RunFolder(runs / name)
-        removals += _leftovers(run)
+        for shelf in (run.checkpoints, run.exports, run.elsewhere):
+            try:
+                removals += _leftovers(shelf)
+            except (Refused, OSError) as error:
+                kept.append((shelf, str(error)))
         if rules is not None:
-            _go_through(catalogue, run, rules, removals, kept)
+            try:
+                _go_through(catalogue, run, rules, removals, kept)
+            except (TrainyardError, OSError) as error:  # what people said of it, or of its copies, cannot be read
+                kept.append((run.path, str(error)))
     return RemovalPlan(removals, kept)
 
 
-def carry_out(plan: RemovalPlan) -> int:
-    """Removes what a plan lists; a folder that is gone by now is passed over. Returns the bytes that were freed.
-
-    Raises:
-        TrainyardError: a folder cannot be removed whole.
-    """
-    freed = 0
+def carry_out(plan: RemovalPlan) -> Removed:
+    """Removes what a plan lists; one that is gone by now is passed over, and one that cannot go holds up no other."""
+    entries, size = 0, 0
+    told: list[str] = []
+    problems: list[str] = []
     for each in plan.removals:
-        if not each.folder.exists():
+        if not lexists(each.folder):
             continue
-        if each.what == "checkpoint":
-            keep_manifest(each.folder)
         try:
-            delete_folder(each.folder)
-        except OSError as error:
-            raise TrainyardError(
-                f"{each.folder} could not be removed whole ({error}); correct its permissions, then run gc again"
-            ) from error
-        freed += each.size
-    return freed
+            if each.what == "checkpoint":
+                keep_manifest(each.folder)
+            told += filter(None, [delete_folder(each.folder)])
+        except (TrainyardError, OSError) as error:
+            problems.append(f"{printable(each.folder)} could not be removed: {error}")
+        else:
+            entries, size = entries + 1, size + each.size
+    return Removed(entries, size, tuple(told), tuple(problems))
 
 
 def reasons_of_run(run: RunFolder, rules: RetentionRules) -> dict[Path, str]:
@@ -135,23 +158,26 @@ def keep_manifest(folder: Path) -> None:
     Raises:
         Missing: there is no manifest.
         Damaged: it is not as it was written.
+        Refused: `elsewhere/` is a link, or no folder.
     """
     manifest = read_manifest(folder / MANIFEST)
     run = RunFolder(folder.parents[1])
+    refuse_link(run.elsewhere)
     shelve(run.elsewhere / shelved_name(folder.name, manifest.id), manifest, None)
 
 
-def _leftovers(run: RunFolder) -> list[Removal]:
+def _leftovers(shelf: Path) -> list[Removal]:
+    """Raises Refused where the shelf is a link or no folder, OSError where it cannot be read."""
+    refuse_link(shelf)
     found = []
-    for shelf in (run.checkpoints, run.exports, run.elsewhere):
-        for folder in sorted(shelf.glob("*")):
-            kind = unfinished_kind(folder.name)
-            if kind == "deletion":
-                found.append(Removal(folder, folder_size(folder), "its removal was interrupted", "leftover"))
-            elif kind is not None and _is_old(folder):
-                found.append(Removal(folder, folder_size(folder), _LEFT_BY[kind], "leftover"))
-            elif is_replaced(folder.name) and _is_old(folder):
-                found.append(Removal(folder, folder_size(folder), "damaged; a later save replaced it", "leftover"))
+    for folder in sorted(shelf.iterdir()) if shelf.exists() else []:
+        kind = unfinished_kind(folder.name)
+        if kind == "deletion":
+            found.append(Removal(folder, folder_size(folder), "its removal was interrupted", "leftover"))
+        elif kind is not None and _is_old(folder):
+            found.append(Removal(folder, folder_size(folder), _LEFT_BY[kind], "leftover"))
+        elif is_replaced(folder.name) and _is_old(folder):
+            found.append(Removal(folder, folder_size(folder), "damaged; a later save replaced it", "leftover"))
     return found
 
 
@@ -171,26 +197,38 @@ def _go_through(
     for each in checkpoints:
         if each.folder.parent != run.checkpoints:
             continue
-        if reason := why_it_stays(each, reasons, gold, copies):
+        why = "a verified copy lies at a location"
+        if reason := why_it_stays(each, reasons, gold, copies) or through_link(run.checkpoints):
             kept.append((each.folder, reason))
+        elif each.folder.is_symlink():
+            why = f"{why}; the link goes, its target {link_target(each.folder)} stays"
+            removals.append(Removal(each.folder, 0, why, "checkpoint"))
         else:
-            removals.append(Removal(each.folder, each.size, "a verified copy lies at a location", "checkpoint"))
+            removals.append(Removal(each.folder, each.size, why, "checkpoint"))
+
+
+def through_link(shelf: Path) -> str:
+    """Why nothing is removed in a run's folder of artefacts that is a link; empty for a folder."""
+    try:
+        refuse_link(shelf)
+    except Refused as error:
+        return str(error)
+    return ""
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files in a folder; a file that vanishes meanwhile counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
+    """Bytes of all files in a folder, or of the file in its place; links, and what vanishes, count nothing."""
+    return sum(status.st_size for status in _statuses(folder) if stat.S_ISREG(status.st_mode))
 
 
 def _is_old(folder: Path) -> bool:
-    try:
-        times = [path.stat().st_mtime for path in (folder, *folder.rglob("*"))]
-    except FileNotFoundError:
-        return False  # somebody is at work in it
-    return abs(time.time() - max(times)) > _OLD_SECONDS
+    times = [status.st_mtime for status in _statuses(folder)]
+    return bool(times) and abs(time.time() - max(times)) > _OLD_SECONDS
+
+
+def _statuses(folder: Path) -> Iterator[os.stat_result]:
+    """Of what lies there and of all that is in it; no link is followed."""
+    paths = [folder, *(Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))]
+    for path in [folder] if folder.is_symlink() else paths:
+        with suppress(FileNotFoundError):
+            yield path.lstat()

@@ -99,6 +99,90 @@ def test_ephemeral_ones_go_with_the_next_verified_one() -> None:
     assert going(known, keep_last=1) == [5], "the last permanent one stays beside it"
 
 
+def test_saves_at_stops_take_no_regular_ones_place() -> None:
+    """Of keep_last 3, three stops within 20 steps once removed the best-validated checkpoint."""
+    regular = [checkpoint(step, validation_loss=loss) for step, loss in ((100, 2.0), (200, 2.1), (300, 2.2))]
+    stops = [checkpoint(step, at_stop=True) for step in (305, 311, 320)]
+    latest = replace(stops[-1], verified=True)
+    assert going([*regular, *stops[:-1], latest], keep_last=3) == [305, 311]
+    assert going([*regular, latest, checkpoint(400, verified=True)], keep_last=3) == [100, 320]
+
+
+def test_a_stops_save_that_is_the_best_stays_beside_the_best_regular_one() -> None:
+    known = [
+        checkpoint(10, validation_loss=2.0), checkpoint(15, validation_loss=1.0, at_stop=True),
+        checkpoint(17, validation_loss=3.0, at_stop=True), checkpoint(20), checkpoint(30, verified=True),
+    ]  # fmt: skip
+    assert going(known, keep_last=1, keep_best=1) == [17, 20]
+
+
+saved_ones = st.lists(
+    st.tuples(
+        st.sampled_from(["interval", "ephemeral", "stop"]), st.none() | st.sampled_from([1.0, 2.0, 3.0]), st.booleans()
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(saved_ones, st.integers(1, 3), st.integers(0, 2))
+def test_any_sequence_of_saves_stops_and_validations(
+    saves: list[tuple[str, float | None, bool]], last: int, best: int
+) -> None:
+    """Each save is read back and tidied behind; what regular ones are left does not depend on what lies between."""
+    rules = CheckpointConfig(every_steps=10, keep_last=last, keep_best=best)
+
+    def left(kinds: set[str]) -> list[KeptCheckpoint]:
+        there: list[KeptCheckpoint] = []
+        for step, (kind, loss, pinned) in enumerate(saves, start=1):
+            if kind in kinds:
+                made = checkpoint(
+                    step, ephemeral=kind == "ephemeral", at_stop=kind == "stop", validation_loss=loss, pinned=pinned,
+                    verified=True,
+                )  # fmt: skip
+                gone = superfluous([*there, made], rules)
+                assert made not in gone, "the newest stays whatever it is"
+                there = [each for each in [*there, made] if each not in gone]
+        return there
+
+    stay = left({"interval", "ephemeral", "stop"})
+    assert [each for each in stay if each.regular] == [each for each in left({"interval"}) if each.regular]
+    assert len([each for each in stay if each.regular]) >= min(last, sum(kind == "interval" for kind, *_ in saves))
+    newest_regular = max((each.step for each in stay if each.regular), default=0)
+    best_losses = sorted(loss for kind, loss, _ in saves if loss is not None and kind != "ephemeral")
+    for each in stay:
+        if each.at_stop and not each.pinned and each.step < newest_regular:
+            assert each.validation_loss is not None and best and each.validation_loss <= best_losses[:best][-1]
+
+
+@pytest.mark.parametrize(("reason", "stopped", "at_stop"), [
+    ("stop", False, True), ("end", True, True), ("end", False, False), ("interval", True, False),
+])  # fmt: skip
+def test_what_was_saved_at_a_stop_is_known_also_of_earlier_versions(
+    tmp_path: Path, reason: str, stopped: bool, at_stop: bool
+) -> None:
+    run = RunFolder(tmp_path)
+    make(run.checkpoints, 10, reason=reason, launch="0001")
+    (run.launches / "0001").mkdir(parents=True)
+    if stopped:
+        (run.launches / "0001" / "stopped").touch()
+    assert [each.at_stop for each in known_checkpoints(run)] == [at_stop]
+
+
+@pytest.mark.parametrize("launch", [None, 1, "../../elsewhere", "\0"])
+def test_an_odd_launch_is_no_stop(tmp_path: Path, launch: object) -> None:
+    make(RunFolder(tmp_path).checkpoints, 10, reason="end", launch=launch)
+    assert [each.at_stop for each in known_checkpoints(RunFolder(tmp_path))] == [False]
+
+
+@pytest.mark.parametrize("step", ["10", None, True, 11, -10, 10.0])
+def test_a_checkpoint_of_another_step_than_its_name_says_counts_for_nothing(tmp_path: Path, step: object) -> None:
+    folder = tmp_path / "checkpoints" / checkpoint_name(10)
+    folder.mkdir(parents=True)
+    write_manifest(folder / MANIFEST, build_manifest("checkpoint", files=[], facts={"step": step}))  # type: ignore[dict-item]
+    assert known_checkpoints(RunFolder(tmp_path)) == []
+
+
 def test_nothing_goes_before_a_newer_one_was_read_back() -> None:
     unverified = [checkpoint(step) for step in (10, 20, 30)]
     assert going(unverified, keep_last=1) == []
@@ -195,14 +279,13 @@ def test_marks_are_read_and_taken_back(tmp_path: Path) -> None:
 def test_a_deletion_that_is_killed_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path, 10)
 
-    def killed(path: Path, **_: object) -> None:
-        if path.exists():
-            raise KeyboardInterrupt
+    def killed(path: str, **_: object) -> None:
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         delete_folder(folder)
     monkeypatch.undo()
     assert list_checkpoints(tmp_path) == []
-    assert [path.name for path in remove_leftovers(tmp_path)] == ["step-0000000010.deleting"]
+    assert [path.name for path in remove_leftovers(tmp_path).removed] == ["step-0000000010.deleting"]
     assert list(tmp_path.iterdir()) == []

@@ -80,7 +80,7 @@ def test_checkpoints_are_listed_newest_first_and_leftovers_are_not(tmp_path: Pat
     for name in (checkpoint_name(9), checkpoint_name(10), checkpoint_name(11) + ".0001.saving", "notes"):
         (tmp_path / name).mkdir()
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-0000000010", "step-0000000009"]
-    assert [path.name for path in remove_leftovers(tmp_path)] == ["step-0000000011.0001.saving"]
+    assert [path.name for path in remove_leftovers(tmp_path).removed] == ["step-0000000011.0001.saving"]
     assert list_checkpoints(tmp_path / "nowhere") == []
     inspection = inspect(tmp_path / checkpoint_name(9))
     assert inspection.manifest is None and "manifest.json" in inspection.problems[0]

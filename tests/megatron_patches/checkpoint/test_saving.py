@@ -119,14 +119,15 @@ def test_a_checkpoint_on_request_is_pinned_with_its_reason(
     assert pin_of(run.checkpoints / "step-0000000008") is None
 
 
+class OneRank:
+    @staticmethod
+    def from_rank_0(value: object) -> object:
+        return value
+
+
 def test_a_save_begun_before_it_was_asked_for_is_no_answer(tmp_path: Path) -> None:
     from megatron_patches.callbacks.save_request import SaveRequest
     from megatron_patches.parallel.votes import Question
-
-    class OneRank:
-        @staticmethod
-        def from_rank_0(value: object) -> object:
-            return value
 
     path, question = tmp_path / "save-requested", Question()
     path.write_text("now")
@@ -137,6 +138,34 @@ def test_a_save_begun_before_it_was_asked_for_is_no_answer(tmp_path: Path) -> No
     assert path.exists(), "a kill now would lose the request"
     request.done({"asked for: now"})
     assert not path.exists()
+
+
+REQUESTS = {
+    "a pipe": lambda path: os.mkfifo(path),
+    "a folder": lambda path: path.mkdir(),
+    "a link to a secret": lambda path: (path.parent / "id_rsa").write_text("secret") and path.symlink_to("id_rsa"),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "much text": lambda path: path.write_text("x" * 100_000),
+    "controls": lambda path: path.write_text("\x1b]52;c;eA==\x07"),
+}
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_an_odd_request_is_answered_once_and_holds_nothing_up(tmp_path: Path, kind: str) -> None:
+    from megatron_patches.callbacks.save_request import SaveRequest
+    from megatron_patches.parallel.votes import Question
+
+    path, question = tmp_path / "save-requested", Question()
+    REQUESTS[kind](path)
+    request = SaveRequest(path, looks=True, question=question)
+    question.verdict = 1
+    reason = request.answer(OneRank)  # type: ignore[arg-type]
+    told = {"controls": r"asked for: \x1b]52;c;eA==\x07"}
+    assert reason == told.get(kind, "asked for")
+    request.done({reason})
+    assert path.is_dir() if kind == "a folder" else not path.is_symlink() and not path.exists()
+    question.verdict = 1
+    assert request.answer(OneRank) is None  # type: ignore[arg-type]
 
 
 def test_old_ones_go_only_after_the_new_one_was_read_back(
@@ -223,6 +252,11 @@ def test_a_spike_pins_the_checkpoints_around_it(
     assert sorted(pinned) == ["step-0000000024", "step-0000000026"]
     assert all(re.match(r"spike at step 25: loss [\d.]+, median of the steps before", mark.reason)  # type: ignore[union-attr]
                for mark in pinned.values())  # fmt: skip
+    assert any("; step-0000000024 and the next checkpoint are kept" in text for text in messages(run))
+    late = overrides(checkpoint__every_steps=30, evaluation="null")
+    arguments = [*arguments, *late]
+    alone = train(small_data, tmp_path / "late", monkeypatch, *arguments, how=train_with_a_spike)
+    assert any("; there is no checkpoint before it; the next one is kept" in text for text in messages(alone))
 
 
 def train_with_a_spike(launch_directory: str) -> None:

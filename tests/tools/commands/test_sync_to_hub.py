@@ -267,6 +267,23 @@ def test_old_checkpoints_go_once_their_copies_were_read(run: Path, bucket: str) 
     assert (run / step(100) / "manifest.json").is_file()
 
 
+def test_a_checkpoint_that_was_moved_and_linked_loses_its_link_alone(run: Path, places: Path, bucket: str) -> None:
+    moved = places / "scratch"
+    (run / step(100)).rename(moved)
+    (run / step(100)).symlink_to(moved)
+    words = sync(RUN, "--to", bucket, "--delete-local-after-verify")
+    assert words[step(100)] == f"removed here; step-0000000100 was a link; its target {moved} stays"
+    assert not (run / step(100)).is_symlink() and (moved / "manifest.json").is_file()
+
+
+def test_nothing_is_removed_where_checkpoints_is_a_link(run: Path, places: Path, bucket: str) -> None:
+    moved = (run / "checkpoints").rename(places / "scratch")
+    (run / "checkpoints").symlink_to(moved)
+    words = sync(RUN, "--to", bucket, "--delete-local-after-verify")
+    assert "nothing is deleted through a link" in words[step(100)]
+    assert len(list(moved.iterdir())) == 4
+
+
 def test_weights_alone_are_no_reason_to_remove_a_whole_checkpoint(run: Path, bucket: str) -> None:
     sync(RUN, "--to", bucket, "--weights-only", "--delete-local-after-verify")
     assert len(list((run / "checkpoints").iterdir())) == 4

@@ -16,7 +16,7 @@ from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
 from megatron_patches.parameters.row import layer_of, path_of, stack_of
 from megatron_patches.run.reading import load_resolved
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.offline.view import CheckpointView, TensorLine
@@ -31,7 +31,9 @@ def describe(view: CheckpointView) -> list[tuple[str, str]]:
     lines = [("checkpoint", str(view.folder)), ("id", manifest.id), ("made", manifest.created)]
     lines += [(fact.replace("_", " "), _text(facts[fact])) for fact in FACTS if fact in facts]
     lines.append(("content", str(facts.get("content", "full"))))
-    lines.append(("size", f"{readable(sum(file.size for file in manifest.files))} in {len(manifest.files)} files"))
+    lines.append(
+        ("size", f"{readable(sum(file.size for file in manifest.files))} in {counted(len(manifest.files), 'file')}")
+    )
     lines.append(("parents", ", ".join(parent[:12] for parent in manifest.parents)))
     lines += [("pinned", f"{pinned.reason} ({pinned.date})")] if pinned else []
     lines.append(("verified", f"{verified.reason}, {verified.date}" if verified else "not since it was written"))

@@ -11,6 +11,7 @@ import typer
 
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.errors import TrainyardError
+from megatron_patches.sizes import counted
 from tools.commands.inventory.changes import AsJson, What
 from tools.commands.inventory.changes import app as changes
 
@@ -210,7 +211,9 @@ def rebuild_command() -> None:
     delete_catalogue()
     with open_catalogue() as catalogue:
         renewal = catalogue.renewal
-        print(f"{renewal.manifests:,} manifests in {renewal.folders:,} folders, {renewal.seconds:.1f} s")
+        print(
+            f"{counted(renewal.manifests, 'manifest')} in {counted(renewal.folders, 'folder')}, {renewal.seconds:.1f} s"
+        )
         _tell_problems(catalogue.problems())
 
 

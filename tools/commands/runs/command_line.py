@@ -12,6 +12,7 @@ import typer
 
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
+from megatron_patches.sizes import counted
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
@@ -167,9 +168,10 @@ def lint_command(
     for problem in problems:
         print(problem)
     if problems:
-        print(f"{len(problems)} problems", file=sys.stderr)
+        print(counted(len(problems), "problem"), file=sys.stderr)
         raise typer.Exit(1)
-    print(f"{len(files or run_files(CHECKOUT))} runs are in order", file=sys.stderr)
+    number = len(files or run_files(CHECKOUT))
+    print(f"{counted(number, 'run')} {'is' if number == 1 else 'are'} in order", file=sys.stderr)
 
 
 def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> None:

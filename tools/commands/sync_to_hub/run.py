@@ -9,7 +9,7 @@ from typing import Any
 from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.inventory.artefact import read_artefact
 from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder, now, read_copies
-from megatron_patches.artefacts.inventory.removal import keep_manifest, reasons_of_run, why_it_stays
+from megatron_patches.artefacts.inventory.removal import keep_manifest, reasons_of_run, through_link, why_it_stays
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.retention import CopiedRetention
@@ -143,8 +143,8 @@ def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
                 yield _line(task, item.name, reason)
             else:
                 keep_manifest(item.shelf_folder)
-                delete_folder(item.shelf_folder)
-                yield _line(task, item.name, "removed here")
+                told = delete_folder(item.shelf_folder)
+                yield _line(task, item.name, f"removed here; {told}" if told else "removed here")
         except (TrainyardError, OSError) as error:
             yield _line(task, item.name, "failed", problem=str(error))
 
@@ -197,7 +197,7 @@ def _why_it_stays(task: Task, item: Item) -> str | None:
         return "stays: its files are not the run's own"
     gold = read_standing(run).gold
     reasons = reasons_of_run(RunFolder(run), CopiedRetention())
-    reason = why_it_stays(artefact, reasons, gold, {artefact.id})
+    reason = why_it_stays(artefact, reasons, gold, {artefact.id}) or through_link(RunFolder(run).checkpoints)
     return f"stays here: {reason}" if reason else None
 
 

@@ -48,7 +48,8 @@ def test_leftovers_go_when_they_are_old(inventory: SmallInventory) -> None:
         age(folder)
     found = plan(inventory)
     assert len(found.removals) == 7
-    assert carry_out(found) > 0
+    done = carry_out(found)
+    assert (done.entries, done.problems) == (7, ()) and done.size > 0
     assert sorted(path.name for path in shelf.iterdir()) == [f"step-{step:010d}" for step in (100, 200, 300)]
 
 
@@ -115,3 +116,58 @@ def test_the_plans_name_is_its_content(inventory: SmallInventory) -> None:
     first = plan(inventory, CopiedRetention(keep_last=1))
     assert first.digest == plan(inventory, CopiedRetention(keep_last=1)).digest
     assert first.digest != plan(inventory, CopiedRetention(keep_last=2)).digest
+
+
+def test_a_checkpoint_that_was_moved_and_linked_loses_its_link_alone(inventory: SmallInventory, tmp_path: Path) -> None:
+    copied(inventory, *inventory.checkpoints)
+    moved = tmp_path / "scratch" / "moved"
+    moved.parent.mkdir()
+    inventory.checkpoint(100).rename(moved)
+    inventory.checkpoint(100).symlink_to(moved)
+    shelf = inventory.checkpoint(100).parent
+    (shelf / "step-0000000050.deleting").symlink_to(moved)  # what an earlier version made of such a link
+    (shelf / "step-0000000060.deleting").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(shelf / "step-0000000070.deleting")
+    found = plan(inventory, CopiedRetention(keep_last=2))
+    assert [each.size for each in found.removals] == [0, 0, 0, 0]
+    assert found.removals[-1].reason.endswith(f"the link goes, its target {moved} stays")
+    done = carry_out(found)
+    assert (done.entries, done.size, done.problems) == (4, 0, ())
+    assert f"its target {moved} stays" in done.told[-1]
+    assert len(list(moved.iterdir())) == 7, "six files and their manifest"
+    assert sorted(path.name for path in shelf.iterdir()) == ["step-0000000200", "step-0000000300"]
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_shelf_that_is_no_folder_is_told_and_nothing_behind_it_goes(
+    inventory: SmallInventory, tmp_path: Path, kind: str
+) -> None:
+    copied(inventory, *inventory.checkpoints)
+    shelf = inventory.checkpoint(100).parent
+    moved = shelf.rename(tmp_path / "moved")
+    shutil.copytree(moved / "step-0000000100", moved / "step-0000000900.deleting")
+    before = sorted(path for path in moved.rglob("*"))
+    shelf.symlink_to(moved) if kind == "link" else shelf.write_text("a file")
+    found = plan(inventory, CopiedRetention(keep_last=1))
+    assert found.removals == []
+    told = {"link": "nothing is deleted through a link", "file": "is a file, where a folder is expected"}[kind]
+    assert told in dict(found.kept)[shelf]
+    assert sorted(path for path in moved.rglob("*")) == before
+
+
+def test_one_that_cannot_go_holds_up_no_other(inventory: SmallInventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied(inventory, *inventory.checkpoints)
+    found = plan(inventory, CopiedRetention(keep_last=1))
+    monkeypatch.setattr("os.access", lambda path, mode: "200" not in str(path))
+    done = carry_out(found)
+    assert done.entries == 1 and not inventory.checkpoint(100).exists() and inventory.checkpoint(200).exists()
+    (problem,) = done.problems
+    assert "could not be removed" in problem and "chmod -R u+w" in problem
+
+
+def test_notes_that_cannot_be_read_keep_that_runs_checkpoints_alone(inventory: SmallInventory) -> None:
+    copied(inventory, *inventory.checkpoints)
+    (inventory.runs / RUN / "annotations").mkdir()
+    (inventory.runs / RUN / "annotations" / "000001-abc.json").write_text("odd\n")
+    found = plan(inventory, CopiedRetention(keep_last=1))
+    assert found.removals == [] and inventory.runs / RUN in dict(found.kept)

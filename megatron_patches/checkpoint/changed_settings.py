@@ -1,0 +1,176 @@
+"""Settings that a launch changes of a run it resumes: each takes effect and is said, or is refused. Torch-free.
+
+What must stay as it was is the run's identity (identity.py); what is left is sorted here, key by key.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isclose
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from megatron_patches.artefacts.run_folder import CONFIG
+from megatron_patches.checkpoint.identity import OF_TRAINING
+from megatron_patches.checkpoint.resume_check import SavedStep
+from megatron_patches.configuration.yaml_text import read_yaml
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import shortened
+from megatron_patches.optim.schedule_config import ScheduleConfig
+from megatron_patches.run.config import RunConfig
+from megatron_patches.training.training_config import LossScaleConfig
+
+Effect = Literal["identity", "rate", "stored", "applied"]
+
+_EFFECTS: dict[str, Effect] = {
+    "name": "identity",
+    "model": "identity",
+    "objective": "identity",
+    **{f"training.{key}": "identity" for key in OF_TRAINING},
+    "optimizer": "identity",
+    "data.split": "identity",
+    "data.sequence_length": "identity",
+    "optimizer.learning_rate": "rate",
+    "schedule": "rate",
+    # the checkpoint's own scale is continued
+    "training.loss_scale.initial": "stored",
+    # of datasets and tokenizers the ids are compared: the same one may lie somewhere else
+    **dict.fromkeys(("data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
+    **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),
+    **dict.fromkeys(("training.micro_batch_size", "training.recomputation", "training.compile"), "applied"),
+    **dict.fromkeys(("training.attention_kernel", "training.loss_scale"), "applied"),
+    **{f"training.loss_scale.{key}": "applied" for key in ("window", "hysteresis", "minimum")},
+    **dict.fromkeys(("family", "why", "parallel", "checkpoint", "logging"), "applied"),
+    **dict.fromkeys(("evaluation", "profile", "storage"), "applied"),
+}
+_LOOKS = 1000  # steps at which courses of the learning rate are compared
+
+
+def effect_of(key: str) -> Effect:
+    """What a change of a key does to a run that is resumed."""
+    return _EFFECTS[sorted_in(key) or "why"]
+
+
+def sorted_in(key: str) -> str | None:
+    """The key, or the nearest section above it, of which it is written above what a change does; None for no other."""
+    return next((part for part in _sections(key) if part in _EFFECTS), None)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key whose value in a checkpoint is another than now."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {_shown(self.before)} -> {_shown(self.now)}"
+
+
+def changes(folder: Path, config: RunConfig) -> list[Change]:
+    """What is set otherwise than when a checkpoint was saved, in the configuration's order; keys that did not exist
+    then are left out, and so is the run's identity, which is compared by itself.
+
+    Raises:
+        TrainyardError: the checkpoint's configuration cannot be read.
+    """
+    saved, now = read_yaml(folder / CONFIG), config.model_dump()
+    for settings in (saved, now):
+        training = settings.get("training")
+        if isinstance(training, dict) and training.get("loss_scale", 0) is None:  # unset means the defaults
+            training["loss_scale"] = LossScaleConfig().model_dump()
+    return [each for each in _differences("", saved, now) if effect_of(each.key) != "identity"]
+
+
+def describe_changes(folder: Path, config: RunConfig) -> str:
+    """What a resume from a checkpoint goes on with in another way; empty where all is as it was."""
+    try:
+        found = changes(folder, config)
+    except TrainyardError as error:
+        return f"whether settings were changed since {folder.name} is not known: {error}"
+    return f"changed since {folder.name}: {'; '.join(map(str, found))}" if found else ""
+
+
+def without_effect(newest: SavedStep, config: RunConfig) -> Iterator[str]:
+    """Settings that were changed and would do nothing."""
+    try:
+        found = changes(newest.folder, config)
+    except TrainyardError:
+        return  # such a checkpoint is not whole: a resume passes it over, and says so
+    for change in found:
+        effect = effect_of(change.key)
+        if effect == "stored":
+            yield (
+                f"{change.key} is {_shown(change.before)} in {newest.folder} and {_shown(change.now)} now, which would "
+                "do nothing: a resume goes on with the checkpoint's own value. Restore it, or start a new run under "
+                "another name (tools/runs new)"
+            )
+        elif effect == "rate" and not _has_effect(change, newest, config):
+            left = config.timetable.steps - newest.step
+            yield (
+                f"{change.key} is {_shown(change.before)} in {newest.folder} and {_shown(change.now)} now, which would "
+                f"do nothing: {_rates_left(newest.step, config, left)}. Restore it; to train on at another rate, start "
+                "a new run under another name (tools/runs new)"
+            )
+
+
+def _rates_left(step: int, config: RunConfig, left: int) -> str:
+    if left <= 0:
+        return f"no step is left of {config.timetable.steps:,}"
+    first, last = config.learning_rate(step + 1), config.learning_rate(config.timetable.steps)
+    rates = f"{first:.6g}" if isclose(first, last) else f"{first:.6g} to {last:.6g}"
+    return f"in the steps that are left the learning rate is {rates} either way"
+
+
+def _has_effect(change: Change, newest: SavedStep, config: RunConfig) -> bool:
+    """Whether the learning rate is another in a step that is left; or in none of the whole run: it was only said
+    otherwise."""
+    before = _put_back(change, config)
+    if before is None:
+        return True  # it is not known how it was
+    steps = config.timetable.steps
+    ahead = _differ(before, config, newest.step + 1, steps)
+    return ahead or not _differ(before, config, 1, newest.step)
+
+
+def _differ(before: RunConfig, now: RunConfig, first: int, last: int) -> bool:
+    looks = {*range(first, last + 1, max(1, (last - first) // _LOOKS)), *([last] if last >= first else [])}
+    return any(not isclose(before.learning_rate(step), now.learning_rate(step), rel_tol=1e-9) for step in looks)
+
+
+def _put_back(change: Change, config: RunConfig) -> RunConfig | None:
+    """The configuration as it would be without a change of the learning rate's course; None where that is no course."""
+    section, _, key = change.key.partition(".")
+    if section == "schedule":
+        value = {**config.schedule.model_dump(), key: change.before} if key else change.before
+        try:
+            return config.model_copy(update={section: TypeAdapter(ScheduleConfig).validate_python(value)})
+        except ValidationError:
+            return None
+    if type(change.before) not in (int, float):
+        return None
+    return config.model_copy(update={section: config.optimizer.model_copy(update={key: change.before})})
+
+
+def _differences(prefix: str, saved: Any, now: Any) -> Iterator[Change]:
+    """A section of another kind has other keys, and is compared as a whole."""
+    if isinstance(saved, Mapping) and isinstance(now, Mapping) and (not prefix or saved.get("name") == now.get("name")):
+        for key in now:
+            if key in saved:
+                yield from _differences(f"{prefix}.{key}" if prefix else key, saved[key], now[key])
+    elif saved != now:
+        yield Change(prefix, saved, now)
+
+
+def _sections(key: str) -> Iterator[str]:
+    parts = key.split(".")
+    for count in range(len(parts), 0, -1):
+        yield ".".join(parts[:count])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) + "}"
+    return "null" if value is None else shortened(str(value).lower() if isinstance(value, bool) else value, 60)
