@@ -165,6 +165,7 @@ def test_the_command_line(run: Path, runs: Path) -> None:
         "processes_per_node": 1,
         "nodes": 2,
         "world_size": 2,
+        "afterwards": [],
     }
     assert load_resolved(launch / "config.yaml").why == "two words"
     assert "two words" in done.stderr
@@ -194,3 +195,23 @@ def test_the_command_line_refuses_without_a_traceback(run: Path, runs: Path) -> 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: the command line: model.layer is not a known key; nearest: model.layers\n"
     assert not runs.exists()
+
+
+def test_a_rehearsal_on_the_command_line(run: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--training.steps", "12", "--rehearse", "4", "--checkpoint.every_steps=6", "--local"]
+    assert main([str(run), *given]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["run_directory"] == str(runs / "tr8-1K-base-rehearsal-1") and not (runs / "tr8-1K-base").exists()
+    assert told["afterwards"][2:] == [
+        told["launch_directory"], str(run), "12", "--training.steps", "12", "--checkpoint.every_steps=6",
+    ]  # fmt: skip
+    config = load_resolved(Path(told["launch_directory"]) / "config.yaml")
+    assert (config.training.steps, config.checkpoint.every_steps) == (4, 2)
+
+
+@pytest.mark.parametrize("words", [["--rehearse"], ["--rehearse", "some"], ["--rehearse=0"], ["--rehearse", "10"]])
+def test_a_rehearsal_of_no_number_of_steps_is_refused_without_a_usage_line(
+    run: Path, runs: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main([str(run), "--local", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: --rehearse") and not runs.exists()
