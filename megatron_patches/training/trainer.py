@@ -10,6 +10,7 @@ import torch
 
 from megatron_patches.callbacks.callback import Callback, Record
 from megatron_patches.engine.interface import Engine
+from megatron_patches.hardware.memory import memory_in_use
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -121,7 +122,7 @@ class Trainer:
             step=done.step, samples=done.samples, tokens=done.tokens, batch_size=done.batch_size,
             loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,
             tflops_per_process=rate * self._flops / self.groups.layout.world_size / 1e12,
-            loss_scale=scale[0] if scale else None,
+            loss_scale=scale[0] if scale else None, memory_bytes=memory_in_use(self.groups.device),
         ))  # fmt: skip
 
     @contextmanager
