@@ -8,6 +8,7 @@ prints the run for people on stderr and, once the launch's folder exists, one li
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, rehearsed)
 
 
-def summary(plan: Plan) -> str:
-    """The plan for people, one label a line."""
+def summary(plan: Plan, width: int | None = None) -> str:
+    """The plan for people, one label a line; folded to `width` where it is given."""
     lines = [
         *describe_run(plan.config),
         *describe_layout(plan.config, plan.layout),
@@ -69,7 +70,8 @@ def summary(plan: Plan) -> str:
     ]
     if plan.config.data.allow_invalid:
         lines.append(("invalid data", "is taken where it is marked so (data.allow_invalid)"))
-    return "\n".join([aligned(lines), plan.data.describe(), aligned([("run directory", str(plan.directory.path))])])
+    lines += [*plan.data.describe(), ("run directory", str(plan.directory.path))]
+    return aligned(lines, width)
 
 
 def launch(plan: Plan) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def main(arguments: Sequence[str]) -> int:
         plan = plan_run(
             options.run, overrides, target, None if options.rehearse is None else whole_steps(options.rehearse)
         )
-        print(summary(plan), file=sys.stderr)
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None  # whole in a file or a pipe
+        print(summary(plan, width), file=sys.stderr)
         print(json.dumps(launch(plan)))
     except TrainyardError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,6 +13,9 @@ from megatron_patches.optim.schedule_config import (
 )
 from megatron_patches.run.config import RunConfig
 
+TRIAL = ", or try a longer run out with --rehearse N"
+"""remedy for what a length is too short for: not to shorten the run by hand"""
+
 
 def check_length(config: RunConfig) -> Iterator[Problem]:
     """The problems of a run's length; of a run without a step nothing else can be said."""
@@ -80,7 +83,8 @@ def _schedule(config: RunConfig) -> Iterator[Problem]:
     if schedule.warmup > longest:
         yield Problem(
             "schedule.warmup",
-            f"schedule.warmup {schedule.warmup} leaves nothing of the {last} {unit} after it; use at most {longest}",
+            f"schedule.warmup {schedule.warmup} leaves nothing of the {last} {unit} after it; use at most "
+            f"{longest}{TRIAL}",
         )
     elif isinstance(schedule, InverseSquareRootScheduleConfig):
         yield from _timescale(schedule)
@@ -118,7 +122,7 @@ def _intervals(config: RunConfig) -> Iterator[Problem]:
         intervals["evaluation.every_steps"] = config.evaluation.every_steps
     for key, every in intervals.items():
         if every and every > steps:
-            yield Problem(key, f"{key} {every} is beyond the run's {steps} steps; use at most {steps}")
+            yield Problem(key, f"{key} {every} is beyond the run's {steps} steps; use at most {steps}{TRIAL}")
 
 
 def _best_checkpoints(config: RunConfig) -> Iterator[Problem]:

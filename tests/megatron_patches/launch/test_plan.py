@@ -71,6 +71,14 @@ def test_the_summary_says_what_will_happen(run: Path) -> None:
         assert expected in text
 
 
+def test_the_summary_is_folded_on_a_terminal_and_whole_in_a_pipe(run: Path) -> None:
+    plan = plan_run(run, [], LaunchTarget(nodes=None))
+    assert "\n" not in summary(plan).partition("training data    ")[2].partition("\nvalidation data")[0]
+    folded = summary(plan, 80).splitlines()
+    paths = str(plan.directory.path)  # no name is broken
+    assert all(len(line) <= 80 or paths in line for line in folded) and len(folded) > len(summary(plan).splitlines())
+
+
 def test_a_slurm_plan(run: Path) -> None:
     plan = plan_run(run, ["--parallel.tensor=2"], LaunchTarget(nodes=2, gpus_per_node=4))
     assert (plan.nodes, plan.processes_per_node, plan.layout.world_size) == (2, 4, 8)
