@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import asdict
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,7 +18,7 @@ class EventRecorder(Callback):
 
     def __init__(self, writer: EventWriter, sample_gpus: bool = False) -> None:
         self.writer = writer
-        self._samples: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._samples: SimpleQueue[dict[str, Any] | Message] = SimpleQueue()
         """what the sampler's thread has found; a file has one writer"""
         self._sampler: GpuSampler | None = None
         if sample_gpus:
@@ -32,7 +33,7 @@ class EventRecorder(Callback):
     def on_record(self, trainer: TrainingLoop, record: Record) -> None:
         match record:
             case StepRecord():
-                self._write_samples(record.step)
+                self._write_samples(trainer, record.step)
                 self.writer.write("step", **{key: value for key, value in asdict(record).items() if value is not None})
             case ValidationRecord():
                 self.writer.write("validation", **asdict(record))
@@ -59,12 +60,16 @@ class EventRecorder(Callback):
         self.writer.close()
 
     def _keep_samples(self, samples: list[dict[str, float]]) -> None:
-        self._samples.put({"kind": "gpus", "host": socket.gethostname(), "gpus": samples})
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._samples.put({"sampled": now, "host": socket.gethostname(), "gpus": samples})
 
     def _keep_complaint(self, text: str) -> None:
-        self._samples.put({"kind": "message", "text": text})
+        self._samples.put(Message(text))
 
-    def _write_samples(self, step: int) -> None:
+    def _write_samples(self, trainer: TrainingLoop, step: int) -> None:
         while not self._samples.empty():
-            event = self._samples.get()
-            self.writer.write(event.pop("kind"), step=step, **event)
+            found = self._samples.get()
+            if isinstance(found, Message):
+                trainer.emit(found)
+            else:
+                self.writer.write("gpus", step=step, **found)

@@ -94,5 +94,8 @@ class GpuSampler:
                 if not self._stopped.is_set():
                     self._complain(f"GPUs are not sampled any more in this launch: {error}")
                 return
-            if samples and not self._stopped.is_set():
+            if not samples:  # of parts of GPUs (MIG) nvidia-smi tells other things
+                self._complain("GPUs are not sampled in this launch: nvidia-smi lists none that the run may see")
+                return
+            if not self._stopped.is_set():
                 self._tell(samples)

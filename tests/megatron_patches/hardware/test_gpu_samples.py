@@ -3,6 +3,7 @@
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any]) 
     heard = iter(answers)
 
     def read() -> list[dict[str, float]]:
-        answer = next(heard, [])
+        answer = next(heard, OSError("no more"))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -75,7 +76,8 @@ def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any]) 
     deadline = time.monotonic() + 10
     while recorder._samples.qsize() < len(answers) and time.monotonic() < deadline:
         time.sleep(0.001)
-    recorder.on_record(None, RECORD)  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(emit=lambda message: recorder.on_record(trainer, message))
+    recorder.on_record(trainer, RECORD)
     recorder.close()
     return [(event.kind, event.facts) for event in read_events(folder)]
 
@@ -84,7 +86,7 @@ def test_samples_come_into_the_events_with_the_step_at_which_they_were_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = {"index": 0.0, "utilisation": 97.0}
-    (kind, facts), (last, _) = recorded(tmp_path, monkeypatch, [[sample]])
+    (kind, facts), *_, (last, _) = recorded(tmp_path, monkeypatch, [[sample]])
     assert (kind, facts["step"], facts["gpus"], last) == ("gpus", 5, [sample], "step") and facts["host"]
 
 
@@ -92,3 +94,10 @@ def test_a_driver_that_fails_is_told_of_once(tmp_path: Path, monkeypatch: pytest
     (kind, facts), (last, _) = recorded(tmp_path, monkeypatch, [OSError("no nvidia-smi")])
     assert (kind, last) == ("message", "step")
     assert facts["text"] == "GPUs are not sampled any more in this launch: no nvidia-smi"
+
+
+def test_a_driver_that_lists_none_of_the_visible_gpus_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kind, facts), _ = recorded(tmp_path, monkeypatch, [[]])
+    assert kind == "message" and facts["text"].endswith("nvidia-smi lists none that the run may see")
