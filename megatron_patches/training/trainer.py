@@ -10,7 +10,6 @@ import torch
 
 from megatron_patches.callbacks.callback import Callback, Record
 from megatron_patches.engine.interface import Engine
-from megatron_patches.hardware.memory import memory_in_use
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -19,6 +18,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import Outcome, Progress, StepRecord
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.training.device_numbers import DeviceNumbers
+from megatron_patches.training.memory import memory_in_use
 
 
 @dataclass(frozen=True)
