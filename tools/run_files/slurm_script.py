@@ -10,7 +10,7 @@ REQUIRED: Mapping[str, str | None] = {
     "nodes": None,
     "ntasks-per-node": "1",
     "time": None,
-    "signal": None,
+    "signal": "B:USR1@600",
     "requeue": "",
     "open-mode": "append",
     "output": "%x-%j.log",
@@ -20,9 +20,6 @@ OF_THE_SITE = frozenset({"account", "partition", "qos", "constraint", "reservati
 OF_THE_SITE |= {"gpus-per-node", "gpus-per-task", "chdir", "mail-user"}
 _SHORT = {"A": "account", "p": "partition", "q": "qos", "C": "constraint", "w": "nodelist", "G": "gpus", "D": "chdir"}
 _SHORT |= {"J": "job-name", "N": "nodes", "t": "time", "o": "output"}
-_SIGNAL = re.compile(r"(?:B|BR|RB):(?:(?:SIG)?(?:USR1|TERM)|10|15)(?:@(\d{1,5}))?")
-LEAST_WARNING = 60
-"""seconds, which SLURM takes where none are given: it may be as much late in sending a signal"""
 _MACHINE_PATH = re.compile(r"(?:^|[\s='\":])(/[\w.-]+/[\w./-]*|~[\w/]*|\$\{?(?:HOME|USER|SCRATCH|WORK|STORE)\b)")
 _RUN_LINE = re.compile(r"run=(\S+)")
 
@@ -77,7 +74,6 @@ def script_problems(text: str, ending: str, name: str, run: str) -> Iterator[str
             yield f"has no line {wanted}"
         elif value is not None and found != value:
             yield f"--{option} is {found or 'empty'}; write {wanted}"
-    yield from _signal_problems(script.options.get("signal"))
     for option in sorted(OF_THE_SITE & script.options.keys()):
         yield f"--{option} belongs to a cluster; remove the line and put it in slurm/sites/"
     if script.run != run:
@@ -86,13 +82,3 @@ def script_problems(text: str, ending: str, name: str, run: str) -> Iterator[str
         yield f"{line!r} is code; settings go into the YAML, what a cluster needs into slurm/sites/"
     for path in _MACHINE_PATH.findall(text.removeprefix("#!/bin/bash").removesuffix(ending)):
         yield f"names the machine's path {path}; a script must run for everyone, on every cluster"
-
-
-def _signal_problems(signal: str | None) -> Iterator[str]:
-    """Whether `slurm/launch`, which the batch shell becomes, hears of the time limit and has time to save."""
-    found = _SIGNAL.fullmatch(signal) if signal is not None else None
-    remedy = "write #SBATCH --signal=B:USR1@600, or as many seconds as a step and a checkpoint take"
-    if signal is not None and found is None:
-        yield f"--signal is {signal or 'empty'}: slurm/launch is asked to stop by B: and USR1 or TERM; {remedy}"
-    elif found is not None and found[1] is not None and int(found[1]) < LEAST_WARNING:
-        yield f"--signal is {signal}: SLURM sends it to within {LEAST_WARNING} s, too late to save; {remedy}"
