@@ -44,15 +44,17 @@ class DataPlan:
         """Tokens that count of all training samples, those read again included."""
         return self.planned_samples * self.counted
 
-    def describe(self) -> str:
-        """Two lines for people."""
-        return (
-            f"training data    {self.planned_tokens:,} tokens planned = {self.planned_epochs:.3f} epochs of "
-            f"{self.training_windows:,} windows of {self.window} ({self.training_tokens:,} tokens; "
-            "no overlap, no padding)\n"
-            f"validation data  {self.validation_samples:,} of {self.validation_windows:,} windows "
-            f"({self.validation_tokens:,} tokens)"
+    def describe(self) -> list[tuple[str, str]]:
+        """Pairs of a label and its text."""
+        training = (
+            f"{self.planned_tokens:,} tokens planned = {self.planned_epochs:.3f} epochs of {self.training_windows:,} "
+            f"windows of {self.window} ({self.training_tokens:,} tokens; no overlap, no padding)"
         )
+        validation = f"{self.validation_samples:,} of {self.validation_windows:,} windows"
+        return [
+            ("training data", training),
+            ("validation data", f"{validation} ({self.validation_tokens:,} tokens)"),
+        ]
 
 
 class RunData:

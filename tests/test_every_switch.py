@@ -230,7 +230,7 @@ def launch_and_look(small_data: SmallData, folder: Path, given: list[str]) -> di
         "saves": [event.facts["folder"] for event in events if event.kind == "checkpoint"],
         "messages": [event.facts["text"] for event in events if event.kind == "message"],
         "files": sorted(path.name for path in launch.run.checkpoints.iterdir()),
-        "log": [line.split(" |")[0] for line in lines if line.startswith("step ")],
+        "log": [line.split(" ")[1] for line in lines if " loss " in line and " norm " in line],
         "validations": [
             (event.facts["step"], event.facts["validation_samples"]) for event in effective(events, "validation")
         ],

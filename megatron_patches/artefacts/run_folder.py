@@ -1,5 +1,6 @@
 """The map of a run's folder: what lies where under `$TRAINYARD_RUNS/<name>/`. Torch-free, and free of configuration."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os.path import lexists
@@ -24,6 +25,19 @@ STOP_REQUESTED = "stop-requested"
 """in a launch's folder: asks it to save and stop; `slurm/launch` writes it by this name"""
 FAILURE = "failure.json"
 """in a launch's folder: what failed first"""
+
+_REHEARSAL = re.compile(r"(.+)-rehearsal-([1-9][0-9]*)")
+
+
+def rehearsal_name(run: str, number: int) -> str:
+    """Name of a run's rehearsal, and of its folder."""
+    return f"{run}-rehearsal-{number}"
+
+
+def rehearsal_of(name: str) -> str | None:
+    """The run that was rehearsed under this name; None for a run itself, which may not be called so."""
+    found = _REHEARSAL.fullmatch(name)
+    return found[1] if found else None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """A line a step for people, in the launch's log file and on the console; a progress bar on a terminal."""
 
 import sys
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from textwrap import fill
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,12 +14,15 @@ from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.profiling.time_breakdown import describe_breakdown
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.sizes import readable
 
+COLUMNS = "s a step, t/s tokens, TF TFLOP/s a process"
+_SIGNS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about ten steps
 
 
 class ConsoleLog(Callback):
-    """Rank 0 only."""
+    """Rank 0 only. A line is whole in the file and in a pipe, and folded behind its time of day on a terminal."""
 
     def __init__(self, path: Path, config: RunConfig, peak: float | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,15 +38,18 @@ class ConsoleLog(Callback):
         self._task = self._bar.add_task(config.name, total=self._total)
         self._seconds: float | None = None
 
-    def print_line(self, line: str) -> None:
-        """One line to the log file and to the console."""
+    def print_line(self, text: str) -> None:
+        """One line to the log file and to the console, headed by the time of day."""
+        line = f"{datetime.now():%H:%M:%S} {text}"
         self._file.write(line + "\n")
         self._file.flush()
-        self._console.print(line, markup=False, soft_wrap=True)
+        folded = fill(line, self._console.width, subsequent_indent=" " * 9) if self._console.is_terminal else line
+        self._console.print(folded, markup=False, soft_wrap=True)
 
     def on_start(self, trainer: TrainingLoop) -> None:
         step = trainer.progress.step
         self.print_line(f"{trainer.config.name}: launch {trainer.launch.id}, step {step} of {self._total}")
+        self.print_line(f"{datetime.now().astimezone():%Y-%m-%d UTC%z}; {COLUMNS}")
         if self._peak:
             self.print_line(f"MFU is over {self._peak:g} TFLOP/s (dense, 16 bits); causal attention is counted whole")
         self._bar.reset(self._task, completed=step)  # its clock starts here
@@ -56,7 +64,8 @@ class ConsoleLog(Callback):
             case ProfileRecord():
                 self.print_line(profile_line(record))
             case SaveRecord():
-                self.print_line(saved_line(record))
+                for line in saved_lines(record):
+                    self.print_line(line)
             case Message(text):
                 self.print_line(text)
 
@@ -65,36 +74,76 @@ class ConsoleLog(Callback):
         self._seconds = SMOOTHING * mixed + (1 - SMOOTHING) * record.seconds
         self._bar.update(self._task, completed=record.step)
         if record.step % self._every_steps == 0 or record.step == self._total:
-            self.print_line(step_line(record, self._total, self._seconds, self._peak))
+            self.print_line(step_line(record, self._total))
+        if self._is_tenth(record.step):
+            self.print_line(outlook_line(record, self._total, self._seconds, self._peak))
+
+    def _is_tenth(self, step: int) -> bool:
+        """Whether another tenth of the run is over; in a log of few lines that is plain to see."""
+        tenths = [at * 10 // self._total for at in (step - 1, step)]
+        return self._total >= 30 * self._every_steps and tenths[0] < tenths[1] < 10
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         reason = f" ({trainer.stop_reason})" if trainer.stop_reason else ""
         self.print_line(f"{outcome.value} at step {trainer.progress.step} of {self._total}{reason}")
 
     def on_failure(self, trainer: TrainingLoop, error: Exception) -> None:
-        self._file.write(f"failed after step {trainer.progress.step}: {error}\n")  # the console gets it from train.py
+        # the console gets it from train.py
+        self._file.write(f"{datetime.now():%H:%M:%S} failed after step {trainer.progress.step}: {error}\n")
 
     def close(self) -> None:
         self._bar.stop()
         self._file.close()
 
 
-def step_line(record: StepRecord, total_steps: int, seconds_per_step: float, peak: float | None) -> str:
-    """The readable line of a step; MFU only where the peak is known."""
-    remaining = timedelta(seconds=round((total_steps - record.step) * seconds_per_step))
+def step_line(record: StepRecord, total_steps: int) -> str:
+    """A step in 71 columns, with the time of day before it 80, as long as no number is out of the usual.
+
+    Seconds, tokens and TFLOP/s are as `COLUMNS` says; events have all digits.
+    """
     parts = [
-        f"step {record.step:>{len(str(total_steps))}}/{total_steps}",
-        f"samples {record.samples:,}",
-        f"tokens {record.tokens:,}",
-        f"loss {record.loss:.4f}",
-        f"lr {record.learning_rate:.3e}",
-        f"grad norm {record.grad_norm:.3f}",
-        f"{record.tokens_per_second:,.0f} tokens/s",
-        f"{record.tflops_per_process:.3g} TFLOP/s",
+        f"{record.step:>{len(str(total_steps))}}/{total_steps}",
+        f"loss {record.loss:.{max(0, 5 - len(f'{record.loss:.0f}'))}f}",
+        f"lr {_power(record.learning_rate)}",
+        f"norm {_norm(record.grad_norm)}",
+        f"{_seconds(record.seconds)}",
+        f"{_short(record.tokens_per_second)} t/s",
     ]
-    if peak:
-        parts.append(f"MFU {record.tflops_per_process / peak:.1%}")
-    return " | ".join([*parts, f"ETA {remaining}"])
+    if record.tflops_per_process >= 0.1:  # a CPU's is no news
+        parts.append(f"{_short(record.tflops_per_process * 1e12)}F")
+    if record.memory_bytes is not None:
+        parts.append(f"{_short(record.memory_bytes)}B")
+    return " ".join(parts)
+
+
+def _norm(value: float) -> str:
+    return f"{value:.3g}" if value >= 99.5 else f"{value:#.2g}".rstrip(".")
+
+
+def _power(value: float) -> str:
+    """2.0e-5: as `e` writes it, without the zeros of the exponent."""
+    number, _, power = f"{value:.1e}".partition("e")
+    return f"{number}e{int(power)}" if power else number
+
+
+def _seconds(value: float) -> str:
+    """In four columns and the unit."""
+    if value < 0.0995:
+        return f"{value * 1000:.0f}ms"
+    return f"{value:.2f}s" if value < 9.995 else f"{value:.1f}s" if value < 99.95 else f"{value:.0f}s"
+
+
+def _short(value: float) -> str:
+    """In two or three digits and the sign of a thousand, a million, ..."""
+    size, sign = next(((size, sign) for size, sign in _SIGNS if value >= 0.9995 * size), (1.0, ""))
+    return f"{value / size:.1f}{sign}" if value / size < 9.95 else f"{value / size:.0f}{sign}"
+
+
+def outlook_line(record: StepRecord, total_steps: int, seconds_per_step: float, peak: float | None) -> str:
+    """How far the run is, and how long it still takes; MFU only where the peak is known."""
+    remaining = timedelta(seconds=round((total_steps - record.step) * seconds_per_step))
+    share = f"{record.step / total_steps:.0%} of the steps, {record.tokens:,} tokens; {remaining} to go"
+    return f"{share}, MFU {record.tflops_per_process / peak:.1%}" if peak else share
 
 
 def validation_line(record: ValidationRecord) -> str:
@@ -108,11 +157,13 @@ def profile_line(record: ProfileRecord) -> str:
     return f"profile of {steps}: {describe_breakdown(record.seconds)}; {record.trace}"
 
 
-def saved_line(record: SaveRecord) -> str:
-    """What was saved, what it cost, and what went for it."""
+def saved_lines(record: SaveRecord) -> Iterator[str]:
+    """What was saved and what it cost; what went for it; what went wrong on the way."""
     written = record.written
-    cost = f"{written.bytes:,} bytes in {record.write_seconds:.2f} s, training waited {record.stall_seconds:.2f} s"
     why = "" if record.reason in ("interval", "end") else f", {record.reason}"
-    gone = f"; removed {', '.join(written.removed)}" if written.removed else ""
-    complaint = f"; {written.complaint}" if written.complaint else ""
-    return f"saved {written.folder.name} ({cost}{why}){gone}{complaint}"
+    cost = f"{readable(written.bytes)} in {record.write_seconds:.2f} s, waited {record.stall_seconds:.2f} s"
+    yield f"saved {written.folder.name} ({cost}{why})"
+    if written.removed:
+        yield f"removed {', '.join(written.removed)}"
+    if written.complaint:
+        yield written.complaint

@@ -1,15 +1,38 @@
-"""Weights & Biases, an extra: one id for all launches of a run, offline unless the run says otherwise."""
+"""Weights & Biases, an extra: one id for all launches of a run, offline unless the run says otherwise.
 
+Offline, each launch begins a file of its own, to which no other can append. So a launch first
+writes what the run's events say of the steps before it, without those that were rolled back, and then takes away the
+records of earlier launches: there is one folder, it holds the whole run, and uploading it replaces what was there.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.logging_config import WandbConfig
-from megatron_patches.run.progress import StepRecord, ValidationRecord
+from megatron_patches.run.events import effective, read_events
+from megatron_patches.run.progress import Message, Outcome, StepRecord, ValidationRecord
+
+STEP_NUMBERS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale")
+LONGEST_WAIT = 10.0
+"""seconds that a launch which was stopped, or failed, waits for the steps before it to be written"""
+
+Logged = tuple[int, dict[str, float]]
+"""a step and its numbers"""
 
 
 class WandbLog(Callback):
-    """Rank 0 only. It begins with `on_start`: a launch that cannot resume is none to show."""
+    """Rank 0 only. It begins with `on_start`: a launch that cannot resume is none to show.
+
+    A thread writes, in the order of the steps: those of earlier launches take up to a millisecond each, for which
+    training does not wait.
+    """
 
     def __init__(self, config: WandbConfig) -> None:
         import wandb  # an extra; the plan has checked that it is there
@@ -17,32 +40,112 @@ class WandbLog(Callback):
         self._wandb = wandb
         self._config = config
         self._run: Any = None
+        self._pending: SimpleQueue[Logged | None] = SimpleQueue()
+        self._said: SimpleQueue[str] = SimpleQueue()
+        self._hurry = Event()
+        self._writer: Thread | None = None
 
     def on_start(self, trainer: TrainingLoop) -> None:
         directory = trainer.launch.run
+        identity = str(read_manifest(directory.manifest).facts["wandb_id"])
+        offline = self._config.mode == "offline"
+        # of 25 lines a launch the warnings and errors stay; only these settings, made before `init`, leave out the rest
+        self._wandb.setup(self._wandb.Settings(show_info=False))
         self._run = self._wandb.init(
             dir=str(directory.path),
             project=self._config.project,
             group=self._config.group or trainer.config.family,
             name=trainer.config.name,
-            id=str(read_manifest(directory.manifest).facts["wandb_id"]),
-            resume="allow",
+            id=identity,
+            resume=None if offline else "allow",
             mode=self._config.mode,
             config=trainer.config.model_dump(),
         )
+        own = Path(self._run.settings.sync_dir)
+        trainer.emit(Message(f"Weights & Biases: {f'wandb sync {own} uploads the run' if offline else self._run.url}"))
+        before = (directory.events, trainer.progress.step) if offline else None
+        self._writer = Thread(target=self._write, args=(own, identity, before), name="wandb", daemon=True)
+        self._writer.start()
 
     def on_record(self, trainer: TrainingLoop, record: Record) -> None:
         match record:
             case StepRecord():
-                self._run.log(_measured(record), step=record.step)
+                self._pending.put((record.step, _numbers({name: getattr(record, name) for name in STEP_NUMBERS})))
             case ValidationRecord():
-                self._run.log({f"{record.source}/loss": record.loss}, step=record.step)
+                self._pending.put((record.step, {f"{record.source}/loss": record.loss}))
+            case _:
+                return
+        self._tell(trainer)
+
+    def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
+        self._finish(None if outcome is Outcome.FINISHED else LONGEST_WAIT)
+        self._tell(trainer)
 
     def close(self) -> None:
-        if self._run is not None:
-            self._run.finish()
+        self._finish(LONGEST_WAIT)
+
+    def _tell(self, trainer: TrainingLoop) -> None:
+        with suppress(Empty):
+            while True:
+                trainer.emit(Message(self._said.get_nowait()))
+
+    def _finish(self, patience: float | None) -> None:
+        if self._run is None:
+            return
+        self._pending.put(None)
+        if self._writer is not None:
+            self._writer.join(patience)
+            self._hurry.set()
+            self._writer.join()
+        self._run.finish()
+        self._run = None
+
+    def _write(self, own: Path, identity: str, before: tuple[Path, int] | None) -> None:
+        try:
+            if before is None or self._write_earlier(own, identity, *before):
+                while (logged := self._pending.get()) is not None:
+                    self._run.log(logged[1], step=logged[0])
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            self._wandb.Error,
+        ) as error:  # a picture of the run is not worth the run, and the events have it all
+            self._said.put(f"Weights & Biases gets nothing more in this launch: {type(error).__name__}: {error}")
+
+    def _write_earlier(self, own: Path, identity: str, events: Path, until: int) -> bool:
+        """The steps of earlier launches; False where there was no time for all, which leaves the older record."""
+        older = [path for path in own.parent.glob(f"offline-run-*-{identity}") if path.name != own.name]
+        steps: set[int] = set()
+        for step, numbers in earlier_steps(events, until):
+            if self._hurry.is_set():
+                self._said.put(f"Weights & Biases: no time for the steps before this launch's; {own.name} lacks them")
+                return False
+            self._run.log(numbers, step=step)
+            steps.add(step)
+        if steps and len(steps) <= until - min(steps):  # what was never in the events is in the older records alone
+            self._said.put(
+                f"Weights & Biases: the events lack steps before {until}; older records in {own.parent} stay"
+            )
+            return True
+        for folder in older:
+            folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
+        return True
 
 
-def _measured(record: StepRecord) -> dict[str, float]:
-    names = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale")
-    return {f"training/{name}": getattr(record, name) for name in names if getattr(record, name) is not None}
+def earlier_steps(events: Path, until: int) -> Iterator[Logged]:
+    """What a run's events say of each step up to `until`, without what was rolled back."""
+    if not until:
+        return
+    found = read_events(events, ("start", "step", "validation"))
+    steps: dict[int, dict[str, float]] = {}
+    for event in effective(found, "step"):
+        steps[event.facts["step"]] = _numbers({name: event.facts.get(name) for name in STEP_NUMBERS})
+    for event in effective(found, "validation"):
+        steps.setdefault(event.facts["step"], {})[f"{event.facts['source']}/loss"] = float(event.facts["loss"])
+    yield from sorted((step, numbers) for step, numbers in steps.items() if step <= until)
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, float]:
+    """What is known, by the names of the charts; events write what is not finite as its name."""
+    return {f"training/{name}": float(value) for name, value in found.items() if value is not None}

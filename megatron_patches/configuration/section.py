@@ -1,18 +1,36 @@
 """Base class of every section of a run's configuration.
 
 It lives on the lowest floor because `data_config.py` needs it. Strict: a string is not a number, an unknown key is an
-error. Frozen: a configuration that was checked stays checked.
+error; but 300e9, which YAML has as a float, is a whole number. Frozen: a configuration that was checked stays checked.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
     """One section of a run's YAML; every field has a description that names its unit."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_whole_floats(cls, values: Any) -> Any:
+        """Floats up to 2^53 without a fraction, where a field is a whole number and no float."""
+        if not isinstance(values, dict):
+            return values
+        return {key: int(value) if _is_whole(value) and cls._counts(key) else value for key, value in values.items()}
+
+    @classmethod
+    def _counts(cls, key: str) -> bool:
+        field = cls.model_fields.get(key)
+        kinds = {field.annotation, *get_args(field.annotation)} if field else set()
+        return int in kinds and float not in kinds
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
 
 
 def kind_by_name(value: Any) -> Any:

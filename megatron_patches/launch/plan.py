@@ -1,17 +1,19 @@
 """What happens before a launch: everything that can be known to be wrong is found here, in a second, without torch.
 
-    python -m megatron_patches.launch.plan RUN.yaml [--section.key value ...] (--local | --nodes N [--gpus-per-node G])
+    python -m megatron_patches.launch.plan RUN.yaml [--rehearse N] [--section.key value ...]
+        (--local | --nodes N [--gpus-per-node G])
 
 prints the run for people on stderr and, once the launch's folder exists, one line of JSON for `slurm/launch` on stdout.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from data_tools.run_data import DataPlan
 from megatron_patches.artefacts.run_folder import RunFolder
@@ -21,9 +23,11 @@ from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
+from megatron_patches.launch.rehearsal_end import Rehearsed
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import read_run
+from megatron_patches.run.rehearsal import claim, rehearse, whole_steps
 from megatron_patches.run.run_directory import start_launch
 from megatron_patches.run.summary import aligned, describe_layout, describe_run
 
@@ -38,22 +42,29 @@ class Plan:
     processes_per_node: int
     layout: Layout
     data: DataPlan
+    rehearsed: Rehearsed | None = None
 
 
-def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget) -> Plan:
+def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehearsal_steps: int | None = None) -> Plan:
     """Checks a run with its layout on these machines, its data and its checkpoints; writes nothing.
+
+    With `rehearsal_steps` what is planned is its rehearsal.
 
     Raises:
         TrainyardError: the run cannot start as it is; every problem is told, one a line, each with its remedy.
     """
-    facts = LaunchFacts(read_run(path, overrides), machines)
+    run, rehearsed = read_run(path, overrides), None
+    if rehearsal_steps is not None:
+        rehearsed = Rehearsed(path, tuple(overrides), run.config.timetable.steps)
+        run = rehearse(run, rehearsal_steps, overrides)
+    facts = LaunchFacts(run, machines)
     refuse(launch_problems(facts))
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
-    return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts)
+    return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, rehearsed)
 
 
-def summary(plan: Plan) -> str:
-    """The plan for people, one label a line."""
+def summary(plan: Plan, width: int | None = None) -> str:
+    """The plan for people, one label a line; folded to `width` where it is given."""
     lines = [
         *describe_run(plan.config),
         *describe_layout(plan.config, plan.layout),
@@ -62,17 +73,19 @@ def summary(plan: Plan) -> str:
     if plan.config.data.allow_invalid:
         lines.append(("invalid data", "is taken where it is marked so (data.allow_invalid)"))
     if plan.config.checkpoint.allow_from_scratch:
-        told = (
-            "at step 0 beside what cannot be resumed from, where no checkpoint is whole (checkpoint.allow_from_scratch)"
-        )
-        lines.append(("may begin", f"{told} (checkpoint.allow_from_scratch)"))
-    return "\n".join([aligned(lines), plan.data.describe(), aligned([("run directory", str(plan.directory.path))])])
+        what = "at step 0, beside what cannot be resumed from, where no checkpoint is whole"
+        lines.append(("may begin", f"{what} (checkpoint.allow_from_scratch)"))
+    lines += [*plan.data.describe(), ("run directory", str(plan.directory.path))]
+    return aligned(lines, width)
 
 
-def launch(plan: Plan) -> dict[str, str | int]:
+def launch(plan: Plan) -> dict[str, Any]:
     """Makes the launch's folder; what `slurm/launch` needs to know to start it."""
+    if plan.rehearsed:
+        claim(plan.directory)
     started = start_launch(plan.config)
     return {
+        "afterwards": plan.rehearsed.command(started.directory) if plan.rehearsed else [],
         "run": plan.config.name,
         "run_directory": str(plan.directory.path),
         "launch": started.id,
@@ -95,14 +108,19 @@ def main(arguments: Sequence[str]) -> int:
     print_any_text()
     parser = _Parser("python -m megatron_patches.launch.plan", allow_abbrev=False)
     parser.add_argument("run", type=Path, help="the run's YAML")
+    parser.add_argument("--rehearse", nargs="?", const="", metavar="N", help="the whole course of the run in N steps")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--local", action="store_true", help="this machine, without SLURM")
     place.add_argument("--nodes", type=int, help="SLURM nodes of the job")
     parser.add_argument("--gpus-per-node", type=int, help="GPUs that SLURM gave the job on each node")
     options, overrides = parser.parse_known_args(arguments)
     try:
-        plan = plan_run(options.run, overrides, LaunchTarget(options.nodes, options.gpus_per_node))
-        print(summary(plan), file=sys.stderr)
+        target = LaunchTarget(options.nodes, options.gpus_per_node)
+        plan = plan_run(
+            options.run, overrides, target, None if options.rehearse is None else whole_steps(options.rehearse)
+        )
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None  # whole in a file or a pipe
+        print(summary(plan, width), file=sys.stderr)
         print(json.dumps(launch(plan)))
     except TrainyardError as error:
         print(f"error: {told(error)}", file=sys.stderr)

@@ -13,6 +13,9 @@ from megatron_patches.optim.schedule_config import (
 )
 from megatron_patches.run.config import RunConfig
 
+TRIAL = ", or try a longer run out with --rehearse N"
+"""remedy for what a length is too short for: not to shorten the run by hand"""
+
 
 def check_length(config: RunConfig) -> Iterator[Problem]:
     """The problems of a run's length; of a run without a step nothing else can be said."""
@@ -66,12 +69,7 @@ def _schedule(config: RunConfig) -> Iterator[Problem]:
     schedule, unit = config.schedule, config.schedule.unit
     last = whole = config.timetable.position(config.timetable.steps, unit)
     if isinstance(schedule, (LinearScheduleConfig, CosineScheduleConfig, WarmupStableDecayScheduleConfig)):
-        last = schedule.decay_end or whole
-        if last > whole:
-            yield Problem(
-                "schedule.decay_end",
-                f"schedule.decay_end {last} is beyond the run's {whole} {unit}; use at most {whole}, or leave it out",
-            )
+        last = schedule.decay_end or whole  # beyond the end of a run that is the first part of a longer one
     if not isinstance(schedule, ConstantScheduleConfig):
         peak = config.optimizer.learning_rate
         if schedule.final_learning_rate > peak:
@@ -80,13 +78,16 @@ def _schedule(config: RunConfig) -> Iterator[Problem]:
                 f"schedule.final_learning_rate {schedule.final_learning_rate:g} is above the peak, "
                 f"optimizer.learning_rate {peak:g}; use at most {peak:g}",
             )
-    if schedule.warmup >= last:
+    # without a decay behind it a warm-up may be the whole run, as in a range test of learning rates
+    longest = last if isinstance(schedule, (ConstantScheduleConfig, InverseSquareRootScheduleConfig)) else last - 1
+    if schedule.warmup > longest:
         yield Problem(
             "schedule.warmup",
-            f"schedule.warmup {schedule.warmup} leaves nothing of the {last} {unit} after it; use at most {last - 1}",
+            f"schedule.warmup {schedule.warmup} leaves nothing of the {last} {unit} after it; use at most "
+            f"{longest}{TRIAL}",
         )
     elif isinstance(schedule, InverseSquareRootScheduleConfig):
-        yield from _timescale(schedule, whole)
+        yield from _timescale(schedule)
     elif isinstance(schedule, WarmupStableDecayScheduleConfig) and schedule.warmup + schedule.decay > last:
         yield Problem(
             "schedule.decay",
@@ -95,7 +96,7 @@ def _schedule(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _timescale(schedule: InverseSquareRootScheduleConfig, whole: int) -> Iterator[Problem]:
+def _timescale(schedule: InverseSquareRootScheduleConfig) -> Iterator[Problem]:
     timescale, warmup, unit = schedule.timescale, schedule.warmup, schedule.unit
     if timescale is None and warmup == 0 and unit != "steps":
         yield Problem(
@@ -109,12 +110,6 @@ def _timescale(schedule: InverseSquareRootScheduleConfig, whole: int) -> Iterato
             f"schedule.timescale {timescale} is before the end of the warm-up, {warmup}, and the rate would jump down "
             f"there; use at least {warmup}, or leave it out",
         )
-    elif timescale is not None and timescale >= whole:
-        yield Problem(
-            "schedule.timescale",
-            f"schedule.timescale {timescale} is not before the run's end at {whole} {unit}: the rate would never fall; "
-            f"use at most {whole - 1}, or the schedule constant",
-        )
 
 
 def _intervals(config: RunConfig) -> Iterator[Problem]:
@@ -127,7 +122,7 @@ def _intervals(config: RunConfig) -> Iterator[Problem]:
         intervals["evaluation.every_steps"] = config.evaluation.every_steps
     for key, every in intervals.items():
         if every and every > steps:
-            yield Problem(key, f"{key} {every} is beyond the run's {steps} steps; use at most {steps}")
+            yield Problem(key, f"{key} {every} is beyond the run's {steps} steps; use at most {steps}{TRIAL}")
 
 
 def _best_checkpoints(config: RunConfig) -> Iterator[Problem]:

@@ -39,6 +39,8 @@ class StepRecord:
     tflops_per_process: float
     loss_scale: float | None = None
     """by what the step's losses were multiplied, in fp16; None otherwise"""
+    memory_bytes: int | None = None
+    """of this rank: what was reserved on its GPU at most since the start, or what its process holds on a CPU"""
 
 
 @dataclass(frozen=True)

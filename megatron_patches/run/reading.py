@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from megatron_patches.artefacts.run_folder import rehearsal_of
 from megatron_patches.configuration.fields import expand_environment
 from megatron_patches.configuration.layers import override_layer, read_layers
 from megatron_patches.configuration.merging import merge_layers
@@ -56,6 +57,8 @@ def read_run(path: Path, overrides: Sequence[str] = ()) -> ReadRun:
     merged = merge_layers([*read_layers(path), override_layer(overrides, RunConfig)], RunConfig)
     settings, unset = expand_environment(RunConfig, merged.settings, os.environ)
     problems = [Problem(key, complaint) for key, complaint in unset.items()]
+    if run := rehearsal_of(path.stem):
+        problems.append(Problem("", f"a run cannot be called {path.stem}, as a rehearsal of {run} is; rename the file"))
     identity = {"name": path.stem, "family": path.resolve().parent.name}
     for key in sorted(NEVER_WRITTEN & settings.keys()):
         problems.append(Problem(key, f"{key} follows from the file's place ({identity[key]}); remove the key"))
@@ -69,8 +72,16 @@ def load_resolved(path: Path) -> RunConfig:
     Raises:
         TrainyardError: the file is missing, damaged, or written by a version with other keys.
     """
-    settings = read_yaml(path)
-    return _validate(settings, [], {"": str(path)}, str(path)).checked()
+    return from_settings(read_yaml(path), str(path))
+
+
+def from_settings(settings: Mapping[str, Any], origin: str) -> RunConfig:
+    """The run of settings that are complete, as `model_dump` gives them; `origin` says in an error whose they are.
+
+    Raises:
+        TrainyardError: they are not in order; every problem is told.
+    """
+    return _validate(settings, [], {"": origin}, origin).checked()
 
 
 def to_yaml(config: RunConfig) -> str:

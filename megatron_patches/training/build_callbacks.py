@@ -48,7 +48,7 @@ def _recorders(config: RunConfig, launch: Launch, groups: ProcessGroups, events:
     device = torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else ""
     peak = peak_tflops(device, config.training.precision)
     recorders: list[Callback] = [
-        EventRecorder(events),
+        EventRecorder(events, sample_gpus=groups.device.type == "cuda" and torch.version.cuda is not None),
         ConsoleLog(launch.run.logs / f"{launch.id}.log", config, peak),
         TensorBoardLog(launch.run.tensorboard),
     ]

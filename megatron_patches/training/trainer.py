@@ -18,6 +18,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import Outcome, Progress, StepRecord
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.training.device_numbers import DeviceNumbers
+from megatron_patches.training.memory import memory_in_use
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Trainer:
             step=done.step, samples=done.samples, tokens=done.tokens, batch_size=done.batch_size,
             loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,
             tflops_per_process=rate * self._flops / self.groups.layout.world_size / 1e12,
-            loss_scale=scale[0] if scale else None,
+            loss_scale=scale[0] if scale else None, memory_bytes=memory_in_use(self.groups.device),
         ))  # fmt: skip
 
     @contextmanager

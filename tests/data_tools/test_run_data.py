@@ -55,7 +55,7 @@ def test_what_a_run_reads(config: Config, text_dataset: Path) -> None:
     assert np.array_equal(data.validation["validation"][0]["tokens"], dataset.tokens[boundary : boundary + 9])
     assert data.dataset_id == read_manifest(manifest_path(text_dataset)).id
     assert data.tokenizer_id == read_manifest(manifest_path(text_dataset)).parents[0]
-    assert f"{training * 8:,} tokens planned = 1.000 epochs of {training:,} windows of 8" in plan.describe()
+    assert f"{training * 8:,} tokens planned = 1.000 epochs of {training:,} windows of 8" in plan.describe()[0][1]
 
 
 def test_relative_paths_start_at_the_checkout(config: Config, text_dataset: Path, tokenizer_folder: Path) -> None:

@@ -2,7 +2,11 @@
 
 import math
 import re
+import shutil
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +14,12 @@ import torch
 
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
-from megatron_patches.callbacks.console_log import ConsoleLog, step_line
+from megatron_patches.callbacks.console_log import ConsoleLog, outlook_line, step_line
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.finite_guard import FiniteGuard
+from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
+from megatron_patches.callbacks.wandb_log import WandbLog, earlier_steps
 from megatron_patches.run.events import EventWriter, effective, read_events
 from megatron_patches.run.progress import Message, StepRecord
 from megatron_patches.run.run_directory import Launch, start_launch
@@ -21,6 +27,7 @@ from megatron_patches.training.device_numbers import DeviceNumbers
 from megatron_patches.training.trainer import Trainer
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
+from tests.wandb_record import history
 
 RECORD = StepRecord(
     step=5, samples=40, tokens=640, batch_size=8, loss=5.25, learning_rate=6e-4, grad_norm=1.5, seconds=2.0,
@@ -28,15 +35,42 @@ RECORD = StepRecord(
 )  # fmt: skip
 
 
+TIME = re.compile(r"\d\d:\d\d:\d\d ")
+
+
 def test_a_step_in_one_readable_line() -> None:
-    assert step_line(RECORD, 65, 60.0, peak=None) == (
-        "step  5/65 | samples 40 | tokens 640 | loss 5.2500 | lr 6.000e-04 | grad norm 1.500 | 2,000 tokens/s | "
-        "400 TFLOP/s | ETA 1:00:00"
-    )
+    assert step_line(RECORD, 65) == " 5/65 loss 5.2500 lr 6.0e-4 norm 1.5 2.00s 2.0k t/s 400TF"
+    on_a_cpu = replace(RECORD, tflops_per_process=0.0004, memory_bytes=352_000_000, seconds=0.0523)
+    assert step_line(on_a_cpu, 65) == " 5/65 loss 5.2500 lr 6.0e-4 norm 1.5 52ms 2.0k t/s 352MB"
+
+
+def test_a_step_with_its_time_of_day_is_80_columns_and_a_few_more_with_rare_numbers() -> None:
+    """Of a run of 300,000 steps, on whatever device."""
+    usual = replace(
+        RECORD, step=12340, loss=2.34567, learning_rate=5.87e-5, grad_norm=0.1234, seconds=0.512,
+        tokens_per_second=412345.0, tflops_per_process=145.0, memory_bytes=12_345_678_901,
+    )  # fmt: skip
+    assert step_line(usual, 300_000) == " 12340/300000 loss 2.3457 lr 5.9e-5 norm 0.12 0.51s 412k t/s 145TF 12GB"
+    assert len(f"12:34:56 {step_line(usual, 300_000)}") == 80
+    for loss, norm, seconds, speed, tflops, memory in product(
+        (0.02, 12.34567, 9.99999), (1.0, 99.96, 0.012), (0.0234, 9.999, 45.67, 120.0), (999.7, 9_999_999.0),
+        (0.01, 46.7, 1999.0), (512_000_000, 139_000_000_000),
+    ):  # fmt: skip
+        record = replace(
+            usual, loss=loss, grad_norm=norm, seconds=seconds, tokens_per_second=speed, tflops_per_process=tflops,
+            memory_bytes=memory,
+        )  # fmt: skip
+        assert len(f"12:34:56 {step_line(record, 300_000)}") <= 83
+
+
+def test_numbers_out_of_the_usual_are_shown_as_they_are() -> None:
+    odd = replace(RECORD, loss=math.nan, grad_norm=math.inf, seconds=3600.0, learning_rate=0.0, tokens_per_second=0.5)
+    assert step_line(odd, 65) == " 5/65 loss nan lr 0.0e0 norm inf 3600s 0.5 t/s 400TF"
 
 
 def test_mfu_only_where_the_peak_is_known() -> None:
-    assert "MFU 40.4%" in step_line(RECORD, 65, 60.0, peak=989.4)
+    assert outlook_line(RECORD, 65, 60.0, None) == "8% of the steps, 640 tokens; 1:00:00 to go"
+    assert outlook_line(RECORD, 65, 60.0, 989.4).endswith(" to go, MFU 40.4%")
 
 
 class Listener(Callback):
@@ -78,14 +112,14 @@ def test_a_kind_that_nobody_knows_is_passed_over(tmp_path: Path, small_data: Sma
         callback.on_record(loop, unknown)
         callback.on_record(loop, Message("before the start"))
         callback.close()
-    assert (tmp_path / "log").read_text() == "before the start\n"
+    assert TIME.sub("", (tmp_path / "log").read_text()) == "before the start\n"
     assert [event.facts for event in read_events(tmp_path / "events")] == [{"text": "before the start"}]
 
 
 def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Launch:
     monkeypatch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
     launch = start_launch(small_data.run(folder, arguments))
-    run_on_ranks(train_launch, 1, str(launch.directory), {"WANDB_SILENT": "true"})
+    run_on_ranks(train_launch, 1, str(launch.directory))
     return launch
 
 
@@ -96,6 +130,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(
 
     until_5 = overrides(training__steps=5, schedule__decay_end=5)
     launch = train(small_data, tmp_path, monkeypatch, *until_5)
+    shutil.rmtree(launch.run.checkpoints / "step-0000000005")  # so steps 4 and 5 are rolled back, and a validation
     train(small_data, tmp_path, monkeypatch, "--training.steps=8", "--schedule.decay_end=5")
     board = EventAccumulator(str(launch.run.tensorboard))
     board.Reload()
@@ -103,7 +138,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(
     expected = {e.facts["step"]: e.facts["loss"] for e in effective(read_events(launch.run.events), "step")}
     assert [scalar.step for scalar in board.Scalars("training/loss")] == list(range(1, 9))
     assert loss == pytest.approx(expected, rel=1e-6)
-    assert [scalar.step for scalar in board.Scalars("validation/loss")] == [4, 5, 8]
+    assert [scalar.step for scalar in board.Scalars("validation/loss")] == [4, 8]
 
 
 def test_the_log_has_a_line_for_each_step_and_what_happened_between(
@@ -111,30 +146,107 @@ def test_the_log_has_a_line_for_each_step_and_what_happened_between(
 ) -> None:
     launch = train(small_data, tmp_path, monkeypatch, "--logging.every_steps=2")
     lines = (launch.run.logs / "0001.log").read_text().splitlines()
-    assert [line.split(" |")[0] for line in lines if line.startswith("step ")] == [f"step {n}/8" for n in (2, 4, 6, 8)]
-    saved = [line for line in lines if line.startswith("saved")]
+    assert all(TIME.match(line) and len(line) <= 80 for line in lines)
+    said = [TIME.sub("", line, count=1) for line in lines]
+    assert [line.split(" ")[0] for line in said if " loss " in line and "/" in line] == [f"{n}/8" for n in (2, 4, 6, 8)]
+    assert all(re.search(r"\d(ms|s) .* t/s \d+MB$", line) for line in said if "/8 loss" in line)
+    saved = [line for line in said if line.startswith("saved")]
     assert [line.split(" (")[0] for line in saved] == [f"saved step-000000000{n}" for n in (3, 6, 8)]
-    assert all(re.search(r"\([\d,]+ bytes in \d+\.\d\d s, training waited \d+\.\d\d s\)", line) for line in saved)
-    assert sum(line.startswith("validation after step") for line in lines) == 2
-    assert lines[-1] == "finished at step 8 of 8" and "MFU" not in "".join(lines)
+    assert all(re.search(r"\(\d+ kB in \d+\.\d\d s, waited \d+\.\d\d s\)", line) for line in saved)
+    assert sum(line.startswith("validation after step") for line in said) == 2
+    assert said[-1] == "finished at step 8 of 8" and "MFU" not in "".join(lines)
 
 
-def test_weights_and_biases_is_offline_and_keeps_one_id(
-    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_weights_and_biases_has_one_record_of_all_launches(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """The first launch goes to step 5 and its last checkpoint is lost: the second begins at 3, the third at 6."""
     pytest.importorskip("wandb")
-    arguments = overrides(training__steps=5, schedule__decay_end=5, logging__wandb="{project: tests}")
-    launch = train(small_data, tmp_path, monkeypatch, *arguments)
-    train(small_data, tmp_path, monkeypatch, *arguments[1:], "--training.steps=8")
+    arguments = overrides(schedule__decay_end=8, logging__wandb="{project: tests}")
+    launch = train(small_data, tmp_path, monkeypatch, *arguments, "--training.steps=5")
+    shutil.rmtree(launch.run.checkpoints / "step-0000000005")
+    train(small_data, tmp_path, monkeypatch, *arguments, "--training.steps=6")
+    train(small_data, tmp_path, monkeypatch, *arguments, "--training.steps=8")
     identity = read_manifest(launch.run.manifest).facts["wandb_id"]
-    folders = sorted(path.name for path in (launch.run.path / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2 and all(name.endswith(f"-{identity}") for name in folders)
+    [folder] = (launch.run.path / "wandb").glob("offline-run-*")
+    shown = history(folder / f"run-{identity}.wandb")
+    events = read_events(launch.run.events)
+    assert [event.facts["step"] for event in events if event.kind == "start"] == [0, 3, 6]
+    steps = {event.facts["step"]: event.facts for event in effective(events, "step")}
+    assert list(shown) == list(steps) == list(range(1, 9))
+    for step, facts in steps.items():
+        for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens"):
+            assert shown[step][f"training/{name}"] == facts[name]
+    losses = {event.facts["step"]: event.facts["loss"] for event in effective(events, "validation")}
+    assert {step: row["validation/loss"] for step, row in shown.items() if "validation/loss" in row} == losses
+    said = capfd.readouterr()
+    assert "wandb:" not in said.err + said.out
+    assert f"Weights & Biases: wandb sync {folder} uploads the run" in (launch.run.logs / "0003.log").read_text()
+
+
+def events_of(folder: Path, *launches: tuple[int, range]) -> Path:
+    """Events of launches that began at a step, and had these."""
+    for number, (start, steps) in enumerate(launches, 1):
+        writer = EventWriter(folder / "events", f"{number:04d}", "trainer")
+        writer.write("start", step=start)
+        for step in steps:
+            writer.write("step", step=step, loss=float(number) if step != 2 else math.nan, samples=8 * step)
+        writer.close()
+    return folder / "events"
+
+
+def test_earlier_steps_are_those_that_were_not_rolled_back(tmp_path: Path) -> None:
+    found = dict(earlier_steps(events_of(tmp_path, (0, range(1, 6)), (3, range(4, 7)), (6, range(0))), 6))
+    assert [found[step]["training/loss"] for step in (1, 3, 4, 6)] == [1.0, 1.0, 2.0, 2.0]
+    assert math.isnan(found[2]["training/loss"]) and found[6]["training/samples"] == 48.0 and len(found) == 6
+    assert not list(earlier_steps(tmp_path / "none", 0))
+
+
+@pytest.mark.parametrize(("missing", "stays"), [((0, range(1, 4)), False), ((0, range(1, 3)), True)])
+def test_an_older_record_stays_where_events_lack_what_it_has(
+    tmp_path: Path, missing: tuple[int, range], stays: bool
+) -> None:
+    log = stand_in_log(tmp_path)
+    older, own = (tmp_path / "wandb" / f"offline-run-{day}-abcd1234" for day in (1, 2))
+    for folder in (older, own, tmp_path / "wandb" / "offline-run-1-another0", tmp_path / "kept"):
+        folder.mkdir(parents=True)
+    (tmp_path / "wandb" / "offline-run-0-abcd1234").symlink_to(tmp_path / "kept")
+    assert log._write_earlier(own, "abcd1234", events_of(tmp_path, missing, (3, range(4, 5))), 4)
+    assert older.is_dir() == stays and own.is_dir() and (tmp_path / "kept").is_dir()
+    assert (tmp_path / "wandb" / "offline-run-1-another0").is_dir()
+    assert ("the events lack steps" in log._said.get_nowait()) if stays else log._said.empty()
+
+
+def test_a_launch_without_time_for_the_earlier_steps_leaves_the_older_record(tmp_path: Path) -> None:
+    log = stand_in_log(tmp_path)
+    (tmp_path / "wandb" / "offline-run-1-abcd1234").mkdir(parents=True)
+    log._hurry.set()
+    own = tmp_path / "wandb" / "offline-run-2-abcd1234"
+    assert not log._write_earlier(own, "abcd1234", events_of(tmp_path, (0, range(1, 4))), 3)
+    assert (tmp_path / "wandb" / "offline-run-1-abcd1234").is_dir()
+
+
+def stand_in_log(folder: Path) -> WandbLog:
+    """Writes to nowhere."""
+    pytest.importorskip("wandb")
+    log = WandbLog(WandbConfig(project="tests"))
+    log._run = SimpleNamespace(log=lambda numbers, step: None)
+    return log
+
+
+def test_weights_and_biases_that_fails_does_not_end_the_run(tmp_path: Path) -> None:
+    def fail(numbers: dict[str, float], step: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    log = stand_in_log(tmp_path)
+    log._run.log = fail
+    log._pending.put((1, {}))
+    log._write(tmp_path, "abcd1234", None)
+    assert log._said.get_nowait().startswith("Weights & Biases gets nothing more in this launch: OSError: [Errno 28]")
 
 
 def train_with_a_bad_gradient(launch_directory: str) -> None:
     """Train; in step 5 a weight of the loss is infinite."""
-    from dataclasses import replace
-
     from megatron_patches.objectives.batches import TrainingBatches
 
     read = TrainingBatches.at

@@ -216,9 +216,9 @@ class TestAMissingFactSilencesWhatNeedsIt:
 
     def test_a_schedule_that_contradicts_the_length(self, run: Path, runs: Path) -> None:
         save(facts_of(run), runs, 6, learning_rate=0.5)
-        settings = overrides(training__steps=5, schedule__decay_end=6)
+        settings = overrides(training__steps=5, schedule__warmup=5)
         schedule, length = launch_problems(facts_of(run, settings))
-        assert "schedule.decay_end 6 is beyond" in schedule and "Set training.steps to 6 or more" in length
+        assert "schedule.warmup 5 leaves nothing" in schedule and "Set training.steps to 6 or more" in length
 
 
 class TestCheckpointsThatDifferAlikeAreToldTogether:

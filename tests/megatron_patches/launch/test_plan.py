@@ -71,6 +71,14 @@ def test_the_summary_says_what_will_happen(run: Path) -> None:
         assert expected in text
 
 
+def test_the_summary_is_folded_on_a_terminal_and_whole_in_a_pipe(run: Path) -> None:
+    plan = plan_run(run, [], LaunchTarget(nodes=None))
+    assert "\n" not in summary(plan).partition("training data    ")[2].partition("\nvalidation data")[0]
+    folded = summary(plan, 80).splitlines()
+    paths = str(plan.directory.path)  # no name is broken
+    assert all(len(line) <= 80 or paths in line for line in folded) and len(folded) > len(summary(plan).splitlines())
+
+
 def test_a_slurm_plan(run: Path) -> None:
     plan = plan_run(run, ["--parallel.tensor=2"], LaunchTarget(nodes=2, gpus_per_node=4))
     assert (plan.nodes, plan.processes_per_node, plan.layout.world_size) == (2, 4, 8)
@@ -165,6 +173,7 @@ def test_the_command_line(run: Path, runs: Path) -> None:
         "processes_per_node": 1,
         "nodes": 2,
         "world_size": 2,
+        "afterwards": [],
     }
     assert load_resolved(launch / "config.yaml").why == "two words"
     assert "two words" in done.stderr
@@ -194,3 +203,23 @@ def test_the_command_line_refuses_without_a_traceback(run: Path, runs: Path) -> 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: the command line: model.layer is not a known key; nearest: model.layers\n"
     assert not runs.exists()
+
+
+def test_a_rehearsal_on_the_command_line(run: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--training.steps", "12", "--rehearse", "4", "--checkpoint.every_steps=6", "--local"]
+    assert main([str(run), *given]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["run_directory"] == str(runs / "tr8-1K-base-rehearsal-1") and not (runs / "tr8-1K-base").exists()
+    assert told["afterwards"][2:] == [
+        told["launch_directory"], str(run), "12", "--training.steps", "12", "--checkpoint.every_steps=6",
+    ]  # fmt: skip
+    config = load_resolved(Path(told["launch_directory"]) / "config.yaml")
+    assert (config.training.steps, config.checkpoint.every_steps) == (4, 2)
+
+
+@pytest.mark.parametrize("words", [["--rehearse"], ["--rehearse", "some"], ["--rehearse=0"], ["--rehearse", "10"]])
+def test_a_rehearsal_of_no_number_of_steps_is_refused_without_a_usage_line(
+    run: Path, runs: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main([str(run), "--local", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: --rehearse") and not runs.exists()

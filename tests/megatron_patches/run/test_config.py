@@ -213,7 +213,8 @@ def test_words_that_are_no_overrides(base: Path, arguments: list[str], message: 
             ["--training.steps", '"8"'],
             'training.steps: "8" is not a whole number (optimizer steps of the whole run; or give samples, or tokens)',
         ),
-        (["--training.steps", "8.0"], "training.steps: 8.0 is not a whole number"),
+        (["--training.steps", "8.5"], "training.steps: 8.5 is not a whole number"),
+        (["--training.steps", "1e300"], "training.steps: 1e+300 is not a whole number"),
         (["--training.steps", "1_000"], 'training.steps: "1_000" is not a whole number'),
         (["--training.steps", "true"], "training.steps: true is not a whole number"),
         (["--training.steps", "0"], "training.steps: 0 is not greater than 0"),
@@ -378,3 +379,11 @@ def test_what_no_key_alone_is_to_blame_for_is_the_runs_own(tmp_path: Path) -> No
     assert found[0].startswith(f"{path}: schedule.warmup 2 leaves nothing of the 2 steps")
     assert found[0].endswith(f"(schedule.warmup is from {base})")
     assert complaint(base, "--training.steps=2").startswith(f"{base} with its overrides: schedule.warmup 2")
+
+
+@pytest.mark.parametrize(("written", "number"), [("1e3", 1000), ("1.5e3", 1500), ("800.0", 800), ("3e11", 3 * 10**11)])
+def test_a_whole_number_may_be_written_with_an_exponent(tmp_path: Path, written: str, number: int) -> None:
+    given = ["--training.steps", "null", "--training.tokens", written, "--optimizer.learning_rate", "1e0"]
+    config = load_run(write_run(tmp_path / "run.yaml"), given)
+    assert (config.training.tokens, type(config.training.tokens)) == (number, int)
+    assert type(config.optimizer.learning_rate) is float
