@@ -1,4 +1,4 @@
-"""Sizes in bytes, for people."""
+"""Sizes in bytes and counts of things, for people."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -11,3 +11,9 @@ def readable(size: float) -> str:
     if unit == 0 or value >= 100:
         return f"{value:.0f} {_UNITS[unit]}"
     return f"{value:.3g} {_UNITS[unit]}"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number with its noun: 1 problem, 2 problems, 1,000 entries."""
+    plural = f"{thing[:-1]}ies" if thing.endswith("y") and thing[-2:-1] not in "aeiou" else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else plural}"

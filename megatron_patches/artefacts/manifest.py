@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationError
 
 from megatron_patches.atomic_files import hash_file, write_atomically
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import Damaged, Missing, Refused
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import parse_json
 
 MANIFEST = "manifest.json"
 """name of the file in an artefact's folder"""
@@ -150,8 +152,8 @@ def read_manifest(path: Path) -> Manifest:
         Refused: a later version wrote it.
     """
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+        content = read_bounded(path)
+    except Missing:
         raise Missing(f"{path} does not exist: the artefact has no manifest, or the path is wrong") from None
     return parse_manifest(content, str(path))
 
@@ -175,9 +177,9 @@ def parse_manifest(text: bytes, origin: str) -> Manifest:
 
 def _parse(text: bytes, origin: str) -> Manifest:
     try:
-        content: Any = json.loads(text)
-    except ValueError as error:
-        raise Damaged(f"{origin} is not JSON ({error}); restore the file, or make the artefact again") from None
+        content = parse_json(text, origin)
+    except Damaged as error:
+        raise Damaged(f"{error}; restore the file, or make the artefact again") from None
     written = content.get("format") if isinstance(content, dict) else None
     if isinstance(written, int) and written > 1:
         raise Refused(

@@ -11,7 +11,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    checkpoint: str = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, or a checkpoint's folder."),
+    checkpoint: str = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, RUN@STEP/weights, or a folder."),
     output: Path = typer.Option(help="New folder that the universal checkpoint is written to."),
     names: str = typer.Option(
         "megatron-deepspeed",

@@ -13,7 +13,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    checkpoint: str = typer.Argument(help="A run (its newest whole checkpoint), RUN@STEP, or a checkpoint's folder."),
+    checkpoint: str = typer.Argument(
+        help="A run (its newest whole checkpoint), RUN@STEP, RUN@STEP/weights, or a folder."
+    ),
     prompt: str = typer.Option("", help="Text to continue; empty begins a document."),
     tokens: int = typer.Option(100, min=1, help="Tokens to add at most; a document's end ends it."),
     temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),

@@ -11,7 +11,7 @@ from rich.table import Table
 from tools.run_files.checkpoint_reference import find_checkpoint, find_run_directory
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-CHECKPOINT = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, or a checkpoint's folder.")
+CHECKPOINT = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, RUN@STEP/weights, or a folder.")
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 
 

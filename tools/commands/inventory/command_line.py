@@ -104,7 +104,9 @@ def show_command(what: What, json_output: AsJson = False) -> None:
 
 @app.command("where")
 def where_command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="A run, RUN@STEP, or an id's beginning.")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A run, RUN@STEP, RUN@STEP/weights, or an id's beginning.")
+    ],
     check: Annotated[bool, typer.Option("--check", help="Look at each copy now, and record what is found.")] = False,
     json_output: AsJson = False,
 ) -> None:
