@@ -5,6 +5,7 @@ import sys
 import typer
 
 from megatron_patches.errors import TrainingFailed, TrainyardError
+from megatron_patches.foreign.printable import printable
 
 
 def run_app(app: typer.Typer, verb: str) -> None:
@@ -13,8 +14,8 @@ def run_app(app: typer.Typer, verb: str) -> None:
     try:
         app(prog_name=f"tools/{verb}")
     except (TrainyardError, OSError) as error:  # an OSError names the file: no permission, no space, a missing folder
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, layout=True)}", file=sys.stderr)
         sys.exit(2)
     except TrainingFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, layout=True)}", file=sys.stderr)
         sys.exit(1)

@@ -70,7 +70,7 @@ def names_in(folder: Path) -> list[str]:
         Refused: it is no folder, or may not be read.
     """
     try:
-        return sorted(os.listdir(folder))
+        return sorted(entry.name for entry in os.scandir(folder))
     except FileNotFoundError:
         return []
     except NotADirectoryError:

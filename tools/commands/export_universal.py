@@ -4,7 +4,9 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.sizes import counted
 from tools.command_line import run_app
+from tools.terminal import tell
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +34,7 @@ def main(
 
     manifest = export_universal(source, output, names_for_export(names, source))
     size = sum(file.size for file in manifest.files)
-    print(f"{output}: {source.name} in {len(manifest.files)} files, {size:,} bytes, id {manifest.id[:12]}")
+    tell(f"{output}: {source.name} in {counted(len(manifest.files), 'file')}, {size:,} bytes, id {manifest.id[:12]}")
 
 
 if __name__ == "__main__":

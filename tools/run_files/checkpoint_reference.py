@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import sys
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import inspect, list_checkpoints, parse_checkpoint_name, step_of
@@ -16,6 +15,7 @@ from megatron_patches.errors import Damaged, Missing, TrainyardError
 from megatron_patches.foreign.files import names_in
 from megatron_patches.foreign.names import is_name
 from megatron_patches.foreign.printable import printable, shortened
+from tools.terminal import remark
 
 
 def find_run_directory(run: str) -> RunFolder:
@@ -63,8 +63,8 @@ def find_checkpoints(text: str) -> list[Path]:
         found = [each for each in found if each not in full]
         if not found:
             raise Missing(
-                f"{printable(directory.path)} has no checkpoint of weights alone of step {reference.step}; the full one "
-                f"is {directory.name}@{reference.step}"
+                f"{printable(directory.path)} has no checkpoint of weights alone of step {reference.step}; the full "
+                f"one is {directory.name}@{reference.step}"
             )
     return sorted(found, key=lambda each: (-step_of(each), each not in full))
 
@@ -98,7 +98,7 @@ def find_whole_checkpoint(text: str) -> Path:
             found = verify_files(inspection.manifest, folder, hashes=True)
         if not found:
             if problems:
-                print(f"passed over: {'; '.join(problems)}", file=sys.stderr)
+                remark(f"passed over: {'; '.join(problems)}")
             return folder
         problems += found
     raise Damaged(f"{'; '.join(problems)}. Restore it from a copy, or name another")

@@ -1,17 +1,24 @@
 """The state of a run, derived from its events, its launches' folders and SLURM's queue; only deprecation is typed."""
 
-import json
+import re
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from megatron_patches.artefacts.annotations import Standing
-from megatron_patches.artefacts.run_folder import FAILURE, STOPPED, RunFolder
+from megatron_patches.artefacts.run_folder import CONFIG, FAILURE, STOPPED, RunFolder
+from megatron_patches.configuration.yaml_text import read_yaml
+from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.foreign.files import names_in, open_plain, read_bounded
+from megatron_patches.foreign.json_text import number_of, parse_object, whole_of
+from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.run.events import STEPS, Event, event_files, parse_event
+from megatron_patches.sizes import counted
 
+_LAUNCH = re.compile(r"[0-9]{4,9}")
 _TAIL_BYTES = 1 << 16
 _QUIET_SECONDS = 900
 """a run that recorded nothing for so long, and 20 of its steps, is not running"""
@@ -23,7 +30,7 @@ class RunState:
     """What a run is doing."""
 
     word: str
-    """ready, queued, running, finished, failed, stale or deprecated"""
+    """ready (never launched), queued, running, stopped (to be continued), finished, failed, stale or deprecated"""
     detail: str = ""
     """since when, at which step, why"""
     step: int | None = None
@@ -34,17 +41,26 @@ class RunState:
         return f"{self.word} ({self.detail})" if self.detail else self.word
 
 
-def derive_state(run_folder: Path, standing: Standing, queue: dict[str, str], now: float | None = None) -> RunState:
-    """The state of a run from its directory, which need not exist.
+def derive_state(
+    run_folder: Path,
+    standing: Standing,
+    queue: dict[str, str],
+    now: float | None = None,
+    problems: list[str] | None = None,
+) -> RunState:
+    """The state of a run from its directory, which need not exist; what cannot be read is passed over.
 
     Args:
         queue: SLURM's state of each job by its name, as `read_queue` gives it.
         now: seconds since 1970.
+        problems: gets a sentence for each thing that was passed over.
     """
-    launches = sorted(RunFolder(run_folder).launches.glob("[0-9]*"), key=lambda path: (len(path.name), path.name))
-    events = _last_events(RunFolder(run_folder).events, launches[-1].name if launches else None)
+    told = problems if problems is not None else []
+    run = RunFolder(run_folder)
+    launch = _last_launch(run.launches, told)
+    events = _last_events(run.events, launch.name, told) if launch else []
     step, tokens = _progress(events)
-    found = _from_events(launches[-1] if launches else None, events, time.time() if now is None else now)
+    found = _from_events(launch, events, time.time() if now is None else now, told)
     job = queue.get(run_folder.name)
     if job in ("RUNNING", "COMPLETING"):
         found = ("running", f"step {step}" if step is not None else "starting")
@@ -61,7 +77,9 @@ def read_queue() -> dict[str, str]:
         return {}
     command = ["squeue", "--noheader", "--format=%j %T"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_QUEUE_SECONDS, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_QUEUE_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return {}  # a queue that cannot be asked says nothing; the events still do
     jobs: dict[str, str] = {}
@@ -72,29 +90,71 @@ def read_queue() -> dict[str, str]:
     return jobs
 
 
-def _from_events(launch: Path | None, events: list[dict[str, Any]], now: float) -> tuple[str, str]:
+def _last_launch(launches: Path, problems: list[str]) -> Path | None:
+    try:
+        numbers = [name for name in names_in(launches) if _LAUNCH.fullmatch(name)]
+    except TrainyardError as error:
+        problems.append(str(error))
+        return None
+    return launches / max(numbers, key=int) if numbers else None
+
+
+def _from_events(launch: Path | None, events: list[Event], now: float, problems: list[str]) -> tuple[str, str]:
     if launch is None:
         return "ready", "never launched"
-    last = events[-1] if events else {}
-    failure = launch / FAILURE
-    if last.get("kind") == "end":
-        if last.get("outcome") == "finished":
-            return "finished", f"step {last['step']}"
-        return "ready", f"stopped at step {last['step']}, to be continued"
-    if last.get("kind") == "failure":
-        return "failed", f"at step {last.get('step')}: {str(last.get('text', '')).splitlines()[0][:120]}"
-    if failure.exists():
-        return "failed", f"launch {launch.name}; {failure.name} says where"
+    last = events[-1] if events else None
+    if last is not None and last.kind == "end":
+        if last.facts["outcome"] == "finished":
+            return "finished", f"step {last.facts['step']}"
+        return "stopped", f"at step {last.facts['step']}{_of_steps(launch, problems)}"
+    if reason := _failure(launch, last, problems):
+        return "failed", reason
     if (launch / STOPPED).exists():
-        return "ready", "stopped, to be continued"
+        return "stopped", "saved before its end"
     return _alive_or_stale(launch, events, now)
 
 
-def _alive_or_stale(launch: Path, events: list[dict[str, Any]], now: float) -> tuple[str, str]:
-    seconds = [each["seconds"] for each in events if each.get("kind") == "step" and "seconds" in each]
+def _failure(launch: Path, last: Event | None, problems: list[str]) -> str:
+    """What failed first: rank 0 says so itself in the events; of another rank they hold what rank 0 suffered of it."""
+    told = ""
+    if last is not None and last.kind == "failure":
+        step = f"at step {last.facts['step']}: " if "step" in last.facts else ""
+        told = step + (shortened(" ".join(last.facts["text"].split()), 160) or "for a reason that it did not say")
+    try:
+        facts = parse_object(read_bounded(launch / FAILURE, _TAIL_BYTES), printable(launch / FAILURE))
+    except Missing:
+        return told
+    except TrainyardError as error:
+        problems.append(str(error))
+        return told or f"launch {launch.name}; {FAILURE} in its folder cannot be read"
+    rank, node, code = facts.get("rank"), facts.get("node"), whole_of(facts.get("exit_code"), 256)
+    if told and rank == 0:
+        return told
+    how = f"was ended by signal {code - 128}" if code is not None and code > 128 else f"ended with code {code}"
+    first = f"rank {shortened(rank, 20)} on {shortened(node, 80)} {how}, launch {launch.name}"
+    return f"{first}; rank 0 then {told}" if told else first
+
+
+def _of_steps(launch: Path, problems: list[str]) -> str:
+    """` of 520`, where the launch's configuration says how many steps the run has."""
+    path = launch / CONFIG
+    if not path.exists():
+        return ""
+    try:
+        training = read_yaml(path).get("training")
+    except TrainyardError as error:
+        problems.append(str(error))
+        return ""
+    steps = training.get("steps") if isinstance(training, dict) else None
+    return f" of {steps}" if whole_of(steps, STEPS) is not None else ""
+
+
+def _alive_or_stale(launch: Path, events: list[Event], now: float) -> tuple[str, str]:
+    told = [each.facts.get("seconds") for each in events if each.kind == "step"]
+    seconds = [number for each in told if (number := number_of(each)) is not None]
     patience = max(_QUIET_SECONDS, 20 * max(seconds[-20:], default=0))
-    heard = _seconds(events[-1]["time"]) if events else launch.stat().st_mtime
-    step = next((each["step"] for each in reversed(events) if "step" in each), None)
+    heard = _seconds(events[-1].time) if events else launch.stat().st_mtime
+    step = next((each.facts["step"] for each in reversed(events) if "step" in each.facts), None)
     at = f"step {step}" if step is not None else "starting"
     if now - heard > patience:
         return "stale", f"{at}; nothing recorded since {datetime.fromtimestamp(heard, UTC):%Y-%m-%d %H:%M} UTC"
@@ -103,36 +163,40 @@ def _alive_or_stale(launch: Path, events: list[dict[str, Any]], now: float) -> t
     return "running", at
 
 
-def _last_events(folder: Path, launch: str | None) -> list[dict[str, Any]]:
-    """The last events of a launch that rank 0 wrote; its file may be long, so only its end is read."""
-    if launch is None:
+def _last_events(folder: Path, launch: str, problems: list[str]) -> list[Event]:
+    """The last events of a launch; its files may be long, so only their ends are read."""
+    files = event_files(folder, problems, launch)
+    events = [event for path in files for event in _tail(path, launch, problems)]
+    return sorted(events, key=lambda event: _seconds(event.time)) if len(files) > 1 else events
+
+
+def _tail(path: Path, launch: str, problems: list[str]) -> list[Event]:
+    try:
+        with open_plain(path) as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).split(b"\n")[:-1]  # what follows the last line break was torn
+    except (TrainyardError, OSError) as error:
+        problems.append(printable(error))
         return []
-    files = sorted(folder.glob(f"{launch}-*.jsonl"))
-    events = [event for path in files for event in _tail(path)]
-    return sorted(events, key=lambda event: str(event.get("time", ""))) if len(files) > 1 else events
-
-
-def _tail(path: Path) -> list[dict[str, Any]]:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL_BYTES))
-        lines = file.read().split(b"\n")[:-1]  # what follows the last line break was torn
     whole = lines if size <= _TAIL_BYTES else lines[1:]
-    events = []
-    for line in whole:
+    events, bad = [], 0
+    for number, line in enumerate(whole):
         try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # damage in the middle: reading the run's events says so, a glance at its state does not stop
-        if isinstance(event, dict) and "kind" in event and "time" in event:
-            events.append(event)
+            events.append(parse_event(line, launch, f"{printable(path)}, line {number - len(whole)} from its end"))
+        except Damaged as error:
+            bad += 1
+            if bad == 1:
+                problems.append(str(error))
+    if bad > 1:
+        problems.append(f"{printable(path)} has {counted(bad - 1, 'more line')} near its end that are no events")
     return events
 
 
-def _progress(events: list[dict[str, Any]]) -> tuple[int | None, int | None]:
+def _progress(events: list[Event]) -> tuple[int | None, int | None]:
     for event in reversed(events):
-        if event["kind"] in ("step", "validation") and isinstance(event.get("step"), int):
-            return event["step"], event.get("tokens")
+        if event.kind in ("step", "validation"):
+            return event.facts["step"], whole_of(event.facts.get("tokens"))
     return None, None
 
 

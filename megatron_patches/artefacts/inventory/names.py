@@ -58,8 +58,8 @@ def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
         found = catalogue.artefacts("kind = 'run' AND run = ?", [text])
     if not found:
         raise Missing(
-            f"nothing is known of {shortened(text)}: give RUN@STEP, the beginning of an id (6 digits or more), a folder, or a "
-            "dataset's name; `tools/inventory find` searches"
+            f"nothing is known of {shortened(text)}: give RUN@STEP, the beginning of an id (6 digits or more), a "
+            "folder, or a dataset's name; `tools/inventory find` searches"
         )
     if len({each.id for each in found}) > 1:
         raise TrainyardError(f"{text} may be any of {_listed([_described(each) for each in found])}; say which")

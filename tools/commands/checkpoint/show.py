@@ -8,15 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.tree import Tree
-
 from megatron_patches.artefacts.marks import pin_of, verification_of
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
 from megatron_patches.parameters.row import layer_of, path_of, stack_of
 from megatron_patches.run.reading import load_resolved
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.offline.view import CheckpointView, TensorLine
@@ -31,7 +28,9 @@ def describe(view: CheckpointView) -> list[tuple[str, str]]:
     lines = [("checkpoint", str(view.folder)), ("id", manifest.id), ("made", manifest.created)]
     lines += [(fact.replace("_", " "), _text(facts[fact])) for fact in FACTS if fact in facts]
     lines.append(("content", str(facts.get("content", "full"))))
-    lines.append(("size", f"{readable(sum(file.size for file in manifest.files))} in {len(manifest.files)} files"))
+    lines.append(
+        ("size", f"{readable(sum(file.size for file in manifest.files))} in {counted(len(manifest.files), 'file')}")
+    )
     lines.append(("parents", ", ".join(parent[:12] for parent in manifest.parents)))
     lines += [("pinned", f"{pinned.reason} ({pinned.date})")] if pinned else []
     lines.append(("verified", f"{verified.reason}, {verified.date}" if verified else "not since it was written"))
@@ -44,15 +43,15 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def as_tree(view: CheckpointView, fold: bool) -> Tree:
+def as_tree(view: CheckpointView, fold: bool) -> list[str]:
     """Layers, parameters, and of each its kinds; blocks that differ in their numbers alone are one branch."""
-    tree = Tree(f"{len({line.name for line in view.tensors})} parameters")
-    for label, lines in _layers(view.tensors, _forward_order(view.folder), fold):
-        branch = tree.add(escape(label))
-        for name, same in groupby(lines, key=lambda line: (line.name, line.shape)):
+    lines = [counted(len({line.name for line in view.tensors}), "parameter")]
+    for label, tensors in _layers(view.tensors, _forward_order(view.folder), fold):
+        lines.append(f"  {label}")
+        for (name, shape), same in groupby(tensors, key=lambda line: (line.name, line.shape)):
             kinds = ", ".join(dict.fromkeys(_kind_text(line) for line in same))
-            branch.add(escape(f"{name[0]}  {list(name[1])}  {kinds}"))
-    return tree
+            lines.append(f"    {name}  {list(shape)}  {kinds}")
+    return lines
 
 
 def _kind_text(line: TensorLine) -> str:

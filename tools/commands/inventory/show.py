@@ -25,7 +25,7 @@ def describe(inventory: Inventory, what: str) -> dict[str, Any]:
     return artefact.as_json() | {
         "faulty": artefact.id in faulty_ids(inventory.catalogue),
         "facts": read_manifest(artefact.manifest).facts,
-        "copies": [copy.as_json() for copy in copies_of(inventory, artefact.id)],
+        "copies": [copy.as_json() for copy in copies_of(inventory, artefact.id)[0]],
         "ancestors": [_relative(each) for each in ancestors(inventory.catalogue, artefact)],
         "descendants": [_relative(each) for each in descendants(inventory.catalogue, artefact)],
     }
@@ -49,8 +49,10 @@ def show(inventory: Inventory, what: str) -> str:
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in artefact.metrics.items()),
         }
     )
-    for copy in copies_of(inventory, artefact.id):
+    copies, problems = copies_of(inventory, artefact.id)
+    for copy in copies:
         lines.append(f"  at {copy.location} ({'whole' if copy.whole else 'part'}; {copy.standing})")
+    lines += [f"  passed over: {problem}" for problem in problems]
     lines.append("came from")
     lines += _relatives(ancestors(inventory.catalogue, artefact))
     lines.append("led to")
@@ -69,7 +71,8 @@ def _describe_run(inventory: Inventory, name: str) -> dict[str, Any]:
 def _show_run(run: dict[str, Any]) -> str:
     state = run["state"]
     detail = f" ({state['detail']})" if state["detail"] else ""
-    best = ", ".join(f"{name} {value:.4g}" for name, value in run["best"].items())
+    at = f" at step {run['best_step']:,}" if run["best_step"] is not None else ""
+    best = ", ".join(f"{name} {value:.4g}{at}" for name, value in run["best"].items())
     lines = [run["name"]]
     lines += _aligned(
         {
@@ -87,6 +90,7 @@ def _show_run(run: dict[str, Any]) -> str:
     )
     lines += [f"  at {location}" for location in run["locations"]]
     lines += [f"  note: {note}" for note in run["notes"]]
+    lines += [f"  passed over: {problem}" for problem in run["problems"]]
     counted: dict[str, int] = {}
     for artefact in run["artefacts"]:
         kind = "weights" if artefact.get("content") == "weights" else artefact["kind"]
