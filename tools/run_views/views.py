@@ -124,7 +124,7 @@ class Inventory:
         """One run; what cannot be read of it is named in its problems and stops nothing."""
         if name in self._published_runs and not (self.runs / name).is_dir():
             return published_record(self._published_runs[name])
-        problems: list[str] = []
+        problems = self.catalogue.problems(self.runs / name)
         folder, file = RunFolder(self.runs / name), self.files.get(name)
         standing = self.standing(name, problems)
         state = self._state(folder, standing, problems)

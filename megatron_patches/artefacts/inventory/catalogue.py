@@ -24,7 +24,7 @@ from megatron_patches.artefacts.inventory.renewal import (
     changed_folders,
     renew,
 )
-from megatron_patches.artefacts.inventory.scan import Folder, roots
+from megatron_patches.artefacts.inventory.scan import Folder, beneath, roots
 from megatron_patches.checkout import cache_root, data_root, runs_root
 from megatron_patches.errors import TrainyardError
 
@@ -68,9 +68,17 @@ class Catalogue:
         known |= {"manifest": Path(known["manifest"]), "metrics": metrics}
         return Artefact(**known, parents=tuple(parent for (parent,) in parents))
 
-    def problems(self) -> list[str]:
-        """What could not be read, a sentence each."""
-        return [text for (text,) in self.rows("SELECT text FROM problems ORDER BY path")]
+    def problems(self, under: Path | None = None) -> list[str]:
+        """What could not be read, a sentence each.
+
+        Args:
+            under: only in this folder and what lies beneath it.
+        """
+        if under is None:
+            return [text for (text,) in self.rows("SELECT text FROM problems ORDER BY path")]
+        inside = "folder = ? OR folder > ? AND folder < ?"
+        rows = self.rows(f"SELECT text FROM problems WHERE {inside} ORDER BY path", [str(under), *beneath(str(under))])
+        return [text for (text,) in rows]
 
     def run_names(self) -> list[str]:
         """Runs that have a directory."""

@@ -226,7 +226,8 @@ START, STEP = ("start", {"step": 0}), ("step", {"step": 7, "tokens": 70, "second
         ([START, STEP], 3600, {RUN: "RUNNING"}, "running"),
         ([START, STEP], 3600, {RUN: "PENDING"}, "queued"),
         ([START, STEP, ("end", {"step": 7, "outcome": "finished"})], 0, {}, "finished"),
-        ([START, STEP, ("end", {"step": 7, "outcome": "stopped"})], 0, {}, "ready"),
+        ([START, STEP, ("end", {"step": 7, "outcome": "stopped"})], 0, {}, "stopped"),
+        ([START, STEP, ("failure", {"step": 7, "error": "ValueError", "text": ""})], 0, {}, "failed"),
         ([START, STEP, ("failure", {"step": 7, "error": "ValueError", "text": "no"})], 0, {}, "failed"),
     ],
 )

@@ -84,14 +84,18 @@ def copies_of(inventory: Inventory, what: str) -> tuple[list[KnownCopy], list[st
             for each in published[what].locations
         ], []
     artefacts = _artefacts(inventory, what)
-    problems: list[str] = []
+    runs = list(dict.fromkeys(each.run for each in artefacts if each.run))
+    if not artefacts and what in inventory.catalogue.run_names():
+        runs = [what]
+    problems = [problem for run in runs for problem in inventory.catalogue.problems(inventory.runs / run)]
     found = [copy for each in artefacts if (copy := _here(each, problems)) is not None]
     copies: dict[str, list[Copy]] = {}
-    for run in dict.fromkeys(each.run for each in artefacts if each.run):
+    for run in runs:
         try:
             copies[run] = read_copies(inventory.runs / run)
         except TrainyardError as error:
             problems.append(str(error))
+    problems = list(dict.fromkeys(problems))
     for artefact in {each.id: each for each in artefacts}.values():
         found += [
             _recorded(artefact, copy)
