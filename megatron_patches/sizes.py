@@ -1,4 +1,4 @@
-"""Sizes in bytes and counts of things, for people."""
+"""Sizes in bytes and numbers of things, for people."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -13,7 +13,10 @@ def readable(size: float) -> str:
     return f"{value:.3g} {_UNITS[unit]}"
 
 
-def counted(number: int, thing: str) -> str:
-    """A number with its noun: 1 problem, 2 problems, 1,000 entries."""
-    plural = f"{thing[:-1]}ies" if thing.endswith("y") and thing[-2:-1] not in "aeiou" else f"{thing}s"
-    return f"{number:,} {thing if number == 1 else plural}"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: 1 problem, 2 problems, 1,000 copies.
+
+    Args:
+        plural: where it is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

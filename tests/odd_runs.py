@@ -143,10 +143,6 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "config-pipe": _pipe("config.yaml"),
     "config-no-utf8": _text("config.yaml", b"\xff"),
     "launches-is-file": _file_for_folder("launches"),
-    "failure-damaged": lambda folder: (
-        add_event(folder, f"{_STEP}20}}"),  # it did not end
-        _text("launches/0001/failure.json", "[" * 10_000)(folder),
-    ),
 }
 """by name of the run that has it"""
 
@@ -162,11 +158,15 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "fine-metrics": _manifest(facts_metrics={"x" + CONTROL: 1.0, "big": 10**400, "list": [1], "deep": {"a": {}}}),
     "fine-logging": _text("config.yaml", "logging: [1]"),
     "fine-launch-odd": lambda folder: (folder / "launches" / "99x").mkdir(),
+    "fine-failure-damaged": lambda folder: (
+        add_event(folder, f"{_STEP}20}}"),  # it did not end
+        _text("launches/0001/failure.json", "[" * 10_000)(folder),
+    ),
     "fine-torn": _text("copies/host-1-abcdef.jsonl", '{"id"'),
 }
 """odd, and read all the same"""
 
-ODD_NAMES = (b"not-utf8-\xff", b"-x", b"control-\x1b]0;x\x07", b"...yaml", b"new\nline", b"at@5", "rtl-\u202e".encode())
+ODD_NAMES = (b"not-utf8-\xff", b"-x", b"control-\x1b]0;x\x07", b"ends.", b"new\nline", b"at@5", "rtl-\u202e".encode())
 """folders of runs that no run can be called by"""
 
 

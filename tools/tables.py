@@ -10,6 +10,8 @@ from megatron_patches.foreign.printable import printable
 
 _GAP = "  "
 _INDENT = 4
+_READABLE = 24
+"""a text that is wrapped in its column has so many characters a line at least"""
 _LEAST = 20
 """columns of a terminal that a text beneath its row has at least, however narrow the terminal is"""
 
@@ -38,18 +40,21 @@ def table_lines(
         width: of the terminal, in characters; None means that there is no limit.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
+    right = set(numbers)
     whole = [max(_width(text) for text in column) for column in zip(head, *cells, strict=True)]
     beside = len(head)
     widths = whole
     if width is not None and _total(whole) > width:
-        least = [_longest_word(column) for column in zip(head, *cells, strict=True)]
-        least[0] = whole[0]
+        least = [
+            wanted if number == 0 or number in right else max(min(wanted, _READABLE), _longest_word(column))
+            for number, (wanted, column) in enumerate(zip(whole, zip(head, *cells, strict=True), strict=True))
+        ]
         while beside > 1 and _total(least[:beside]) > width:
             beside -= 1
         widths = _widened(least[:beside], whole[:beside], width)
-    lines = _row(head[:beside], widths, set(numbers))
+    lines = _row(head[:beside], widths, right)
     for row in cells:
-        lines += _row(row[:beside], widths, set(numbers))
+        lines += _row(row[:beside], widths, right)
         for title, text in zip(head[beside:], row[beside:], strict=True):
             lines += _beneath(title, text, width or 0) if text else []
     return lines

@@ -63,6 +63,14 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
         os.close(descriptor)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder lies there; not where the name is one that no file system takes, such as a name of 300 bytes."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def names_in(folder: Path) -> list[str]:
     """The names of what lies in a folder, sorted; none where there is no folder.
 

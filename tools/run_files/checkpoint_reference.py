@@ -12,7 +12,7 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import runs_root
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
 from megatron_patches.errors import Damaged, Missing, TrainyardError
-from megatron_patches.foreign.files import names_in
+from megatron_patches.foreign.files import is_folder, names_in
 from megatron_patches.foreign.names import is_name
 from megatron_patches.foreign.printable import printable, shortened
 from tools.terminal import remark
@@ -26,11 +26,11 @@ def find_run_directory(run: str) -> RunFolder:
         TrainyardError: it may be any of several, which are named.
     """
     if os.sep in run:
-        if not Path(run).is_dir():
+        if not is_folder(Path(run)):
             raise Missing(f"there is no run directory {printable(run)}; name a run that was launched, or its directory")
         return RunFolder(Path(run))
     root = runs_root()
-    made = [name for name in names_in(root) if is_name(name) and (root / name).is_dir()]
+    made = [name for name in names_in(root) if is_name(name) and is_folder(root / name)]
     if run not in made and not any(run in name for name in made):
         near = difflib.get_close_matches(run, made, n=1, cutoff=0.3)
         remedy = f"nearest: {near[0]}" if near else "name a run that was launched, or its run directory"
@@ -48,14 +48,14 @@ def find_checkpoints(text: str) -> list[Path]:
         TrainyardError: the reference is not formed as it must be.
     """
     folder = Path(text)
-    if os.sep in text and folder.is_dir() and not _is_run(folder):
+    if os.sep in text and is_folder(folder) and not _is_run(folder):
         if not (folder / MANIFEST).is_file():
             raise Missing(
                 f"{printable(folder)} is no checkpoint: it has no {MANIFEST}. Name a folder such as "
                 "runs/NAME/checkpoints/step-0000001000, or a run as NAME, NAME@STEP or NAME@STEP/weights"
             )
         return [folder]
-    reference = None if os.sep in text and folder.is_dir() else parse_reference(text)
+    reference = None if os.sep in text and is_folder(folder) else parse_reference(text)
     directory = find_run_directory(reference.run if reference else text)
     found = checkpoints_with_weights(directory, reference.step if reference else None)
     full = set(list_checkpoints(directory.checkpoints))

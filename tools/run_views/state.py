@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from megatron_patches.artefacts.annotations import Standing
-from megatron_patches.artefacts.run_folder import CONFIG, FAILURE, STOPPED, RunFolder
+from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
 from megatron_patches.configuration.yaml_text import read_yaml
-from megatron_patches.errors import Damaged, Missing, TrainyardError
-from megatron_patches.foreign.files import names_in, open_plain, read_bounded
-from megatron_patches.foreign.json_text import number_of, parse_object, whole_of
-from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.foreign.files import names_in, open_plain
+from megatron_patches.foreign.json_text import number_of, whole_of
+from megatron_patches.foreign.printable import printable
 from megatron_patches.run.events import STEPS, Event, event_files, parse_event
+from megatron_patches.run.failures import first_failure
 from megatron_patches.sizes import counted
 
 _LAUNCH = re.compile(r"[0-9]{4,9}")
@@ -107,32 +108,12 @@ def _from_events(launch: Path | None, events: list[Event], now: float, problems:
         if last.facts["outcome"] == "finished":
             return "finished", f"step {last.facts['step']}"
         return "stopped", f"at step {last.facts['step']}{_of_steps(launch, problems)}"
-    if reason := _failure(launch, last, problems):
-        return "failed", reason
+    told = [{**event.facts, "kind": event.kind, "time": event.time} for event in events if event.kind == "failure"]
+    if cause := first_failure(launch, told):
+        return "failed", cause
     if (launch / STOPPED).exists():
         return "stopped", "saved before its end"
     return _alive_or_stale(launch, events, now)
-
-
-def _failure(launch: Path, last: Event | None, problems: list[str]) -> str:
-    """What failed first: rank 0 says so itself in the events; of another rank they hold what rank 0 suffered of it."""
-    told = ""
-    if last is not None and last.kind == "failure":
-        step = f"at step {last.facts['step']}: " if "step" in last.facts else ""
-        told = step + (shortened(" ".join(last.facts["text"].split()), 160) or "for a reason that it did not say")
-    try:
-        facts = parse_object(read_bounded(launch / FAILURE, _TAIL_BYTES), printable(launch / FAILURE))
-    except Missing:
-        return told
-    except TrainyardError as error:
-        problems.append(str(error))
-        return told or f"launch {launch.name}; {FAILURE} in its folder cannot be read"
-    rank, node, code = facts.get("rank"), facts.get("node"), whole_of(facts.get("exit_code"), 256)
-    if told and rank == 0:
-        return told
-    how = f"was ended by signal {code - 128}" if code is not None and code > 128 else f"ended with code {code}"
-    first = f"rank {shortened(rank, 20)} on {shortened(node, 80)} {how}, launch {launch.name}"
-    return f"{first}; rank 0 then {told}" if told else first
 
 
 def _of_steps(launch: Path, problems: list[str]) -> str:

@@ -10,6 +10,7 @@ from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.reference import CheckpointReference, parse_reference
 from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.printable import shortened
 
 _SHOWN = 12
@@ -84,7 +85,7 @@ def _of_step(reference: CheckpointReference, catalogue: Catalogue) -> Artefact:
 
 
 def _by_path(text: str, catalogue: Catalogue) -> list[Artefact]:
-    if "/" not in text and not Path(text).exists():
+    if "/" not in text and not is_folder(Path(text)) and not text.endswith(MANIFEST):
         return []
     path = Path(text).absolute()
     for candidate in (path, path / MANIFEST, path.with_name(f"{path.name}.{MANIFEST}")):

@@ -67,6 +67,8 @@ def test_a_list_shows_every_good_run_and_names_every_odd_one(odd: Path) -> None:
         assert found[name]["problems"] == []
     for name in HARMLESS:
         assert found[name]["problems"] == [], name
+    for name in ("fine-failure-empty", "fine-failure-damaged", "fine-control"):
+        assert found[name]["state"]["word"] == "failed"
     unread = call(inventory, "verify", "--sizes-only").stderr
     for name in FAULTS:
         assert found[name]["problems"] or f"/{name}/" in unread, name

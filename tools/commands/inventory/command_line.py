@@ -41,7 +41,8 @@ def list_command(
         else:
             print_table(RUN_HEAD, run_rows(records))
             if others := len(names) - len(shown):
-                remark(f"{counted(others, 'run')} more, {'your own' if published else 'published'}: --all shows them")
+                whose = "your own" if published else "published by others"
+                remark(f"{counted(others, 'run')} more, {whose}: --all shows them")
         tell_unreadable(inventory, records)
 
 
@@ -89,8 +90,8 @@ def find_command(
         if found.artefacts:
             if found.runs:
                 tell()
-            head = ["artefact", "kind", "id", "tokens", "layout", "size", "status", "metrics"]
-            print_table(head, artefact_rows(found.artefacts, found.faulty), numbers={3, 5})
+            head = ["artefact", "kind", "id", "status", "size", "tokens", "metrics", "layout"]
+            print_table(head, artefact_rows(found.artefacts, found.faulty), numbers={4, 5})
         if found.count > len(found.artefacts):
             remark(f"and {found.count - len(found.artefacts):,} more: --limit shows them")
         if not found.runs and not found.artefacts:
@@ -132,10 +133,10 @@ def where_command(
         tell_passed_over(problems, "tools/inventory verify")
         raise typer.Exit(int(bool(problems) or any(copy.problem for copy in copies)))
     rows = [
-        [copy.name, copy.location, "whole" if copy.whole else "part", readable(copy.size), copy.standing]
+        [copy.name, "whole" if copy.whole else "part", readable(copy.size), copy.standing, copy.location]
         for copy in copies
     ]
-    print_table(["artefact", "location", "holds", "size", "verified"], rows, numbers={3})
+    print_table(["artefact", "holds", "size", "verified", "location"], rows, numbers={2})
     tell_passed_over(problems, "tools/inventory verify")
     if problems or any(copy.problem for copy in copies):
         raise typer.Exit(1)

@@ -37,24 +37,24 @@ def run_rows(records: Sequence[RunRecord]) -> list[list[str]]:
             str(record.best or ""),
             "; ".join(record.gold),
             "; ".join(record.locations),
-            record.state.detail,
+            record.state.detail if record.state.word != "ready" else "",
         ]
         for record in records
     ]
 
 
 def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str]) -> list[list[str]]:
-    """Name, kind, id, tokens, layout, size, status and metrics of each artefact."""
+    """Name, kind, id, status, size, tokens, metrics and layout of each artefact."""
     return [
         [
             each.name,
             each.kind,
             each.id[:12],
-            f"{each.tokens:,}" if each.tokens is not None else "",
-            each.layout or "",
-            readable(each.size),
             "invalid" if each.state != "valid" else "invalid ancestor" if each.id in faulty else "valid",
+            readable(each.size),
+            f"{each.tokens:,}" if each.tokens is not None else "",
             ", ".join(f"{name} {value:.4g}" for name, value in each.metrics.items()),
+            each.layout or "",
         ]
         for each in artefacts
     ]
