@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.run.events import EventWriter
 from tests.small_artefacts import make_checkpoint
 
@@ -146,6 +147,15 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 }
 """by name of the run that has it"""
 
+
+def _long_path(folder: Path) -> None:
+    """A manifest that is in order and lists a file of a name that no file system takes."""
+    file = FileRecord(path="x" * 300, size=1, sha256="0" * 64)
+    manifest = build_manifest("checkpoint", [file], {"run": folder.name, "step": 30}, (), "made by a test")
+    (folder / "checkpoints" / "step-0000000030").mkdir()
+    write_manifest(folder / "checkpoints" / "step-0000000030" / "manifest.json", manifest)
+
+
 HARMLESS: dict[str, Callable[[Path], object]] = {
     "fine-failure-empty": _event(f'{{"kind": "failure", "time": "{TIME}", "step": 1, "text": ""}}'),
     "fine-surrogate": _event(f'{{"kind": "message", "time": "{TIME}", "text": "\\ud800"}}'),
@@ -162,6 +172,7 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
         add_event(folder, f"{_STEP}20}}"),  # it did not end
         _text("launches/0001/failure.json", "[" * 10_000)(folder),
     ),
+    "fine-long-path": _long_path,
     "fine-torn": _text("copies/host-1-abcdef.jsonl", '{"id"'),
 }
 """odd, and read all the same"""

@@ -74,7 +74,7 @@ def annotate(run_folder: Path, annotation: Annotation) -> None:
         "date": annotation.date or datetime.now(UTC).isoformat(timespec="seconds"),
     }
     path = folder / f"{max(taken, default=0) + 1:06d}-{secrets.token_hex(3)}.json"
-    write_atomically(path, (json.dumps(signed, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(signed) + "\n").encode())
 
 
 def read_annotations(run_folder: Path) -> list[Annotation]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.inventory.pickle_outline import read_outline
-from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.artefacts.inventory.scan import is_unicode
+from megatron_patches.errors import Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of
 from megatron_patches.foreign.printable import printable
@@ -82,6 +83,10 @@ def find_checkpoints(folder: Path) -> tuple[list[ForeignCheckpoint], list[Passed
         Missing: there is nothing of a known format.
     """
     shown = printable(folder)
+    if not is_unicode(str(folder.absolute())):
+        raise Refused(
+            f"the name of {shown} is not UTF-8, which a manifest cannot hold; rename it, or make a link to it"
+        )
     if not folder.exists():
         raise Missing(f"{shown} does not exist; name the folder, or the file, that is to be adopted")
     met = list(_look(folder, depth=0))
@@ -99,7 +104,9 @@ def find_checkpoints(folder: Path) -> tuple[list[ForeignCheckpoint], list[Passed
 
 def _look(path: Path, depth: int) -> Iterator[ForeignCheckpoint | PassedOver]:
     try:
-        if path.is_dir():
+        if not is_unicode(path.name):
+            yield PassedOver(path, "its name is not UTF-8, which a manifest cannot hold; rename it")
+        elif path.is_dir():
             if (one := _as_folder(path)) is not None:
                 yield one
             elif depth < _DEEPEST:
@@ -184,4 +191,6 @@ def _files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _MARKS)
     if not files:
         raise TrainyardError(f"{printable(folder)} is empty; an adoption reads what is there")
+    if odd := [path for path in files if not is_unicode(str(path))]:
+        raise TrainyardError(f"the name of {printable(odd[0])} is not UTF-8, which a manifest cannot hold; rename it")
     return files

@@ -49,7 +49,7 @@ def roots(runs: Path, data: Path) -> list[Folder]:
         TrainyardError: the name of one of them is not UTF-8, which the catalogue cannot hold.
     """
     for folder in (runs, data):
-        if not _is_unicode(str(folder)):
+        if not is_unicode(str(folder)):
             raise TrainyardError(
                 f"{printable(folder)}: the folder's name is not UTF-8; rename it, or make a link to it of another name"
             )
@@ -99,14 +99,15 @@ def _why_left_out(folder: Folder, name: str, is_folder: bool) -> str:
     """Names of runs and artefacts are put into addresses, paths and command lines; data may be named as it likes."""
     if is_folder and folder.kind in ("runs", "shelf") and not is_name(name):
         return f"is left out: its name cannot be that of {'a run' if folder.kind == 'runs' else 'an artefact'}"
-    if folder.kind == "data" and not _is_unicode(name):
+    if folder.kind == "data" and not is_unicode(name):
         return "is left out: its name is not UTF-8"
     if folder.kind == "run" and not is_folder and name in (*SHELVES, *RECORDS):
         return "is no folder, where one is expected; move it away"
     return ""
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it; a file's name need not be such a text."""
     try:
         text.encode()
     except UnicodeEncodeError:

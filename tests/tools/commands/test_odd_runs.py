@@ -104,6 +104,13 @@ def test_a_view_of_an_odd_run_is_an_answer_or_an_error_that_names_it(odd: Path, 
         assert said and (verb == "list" or name in said), verb
 
 
+def test_every_checkpoint_is_verified_though_one_cannot_be_read(odd: Path) -> None:
+    done = call(checkpoint, "verify", "fine-long-path", "--all", "--json")
+    found = {each["name"]: each for each in json.loads(done.stdout)}
+    assert done.exit_code == 1
+    assert "File name too long" in found["step-0000000030"]["problems"][0] and found["step-0000000020"]["whole"]
+
+
 def test_the_pages_are_drawn_of_what_can_be_read(odd: Path, tmp_path: Path) -> None:
     for family, run in (("tr900-x", "tr900a-28K-first"), ("tr1-x", "note-damaged")):
         (tmp_path / "train" / family).mkdir(parents=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.foreign.printable import printable
 from tools.run_files.checkpoint_reference import find_checkpoint, find_run_directory
 from tools.terminal import remark, tell, tell_json, tell_passed_over
 
@@ -125,7 +126,7 @@ def save(
 ) -> None:
     """Ask a running run for a checkpoint, which it then keeps pinned."""
     directory = find_run_directory(run)
-    directory.save_requested.write_text(because + "\n")
+    directory.save_requested.write_text(printable(because) + "\n", encoding="utf-8")
     tell(f"asked: {directory.save_requested} goes when the checkpoint is whole")
 
 

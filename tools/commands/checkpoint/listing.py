@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.folders import inspect, list_checkpoints, step_of
+from megatron_patches.artefacts.folders import Inspection, inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.marks import Mark, damage_of, pin_of, verification_of
 from megatron_patches.artefacts.run_folder import RunFolder
@@ -72,7 +72,10 @@ def best_line(run: RunFolder, lines: Sequence[CheckpointLine]) -> tuple[str, lis
 
 def _line(folder: Path) -> CheckpointLine:
     """A checkpoint of which something cannot be read has that as its problem."""
-    inspection = inspect(folder)
+    try:
+        inspection = inspect(folder)
+    except OSError as error:  # a file whose name no file system takes
+        inspection = Inspection(folder, None, [f"cannot be read: {error}"])
     problems = list(inspection.problems)
 
     def mark(read: Callable[[Path], Mark | None]) -> Mark | None:

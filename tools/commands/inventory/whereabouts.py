@@ -198,8 +198,8 @@ def _check(inventory: Inventory, copy: KnownCopy) -> list[str]:
         if copy.artefact is None:
             return ["declared by its owners; nobody here can look at it"]
         return verify_artefact(inventory.catalogue, copy.artefact).problems
-    store = open_store(parse_location(copy.record.location))
     try:
+        store = open_store(parse_location(copy.record.location))
         return check_artefact(store, copy.record.name, copy.record.id)
     except TrainyardError as error:
         return [str(error)]

@@ -1,5 +1,6 @@
 """Foreign checkpoints get manifests and stay as they are."""
 
+import os
 import pickle
 import time
 import zipfile
@@ -191,3 +192,11 @@ def test_names_that_no_run_can_have(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path / "foreign", DEEPSPEED)
     with pytest.raises(TrainyardError, match="cannot be the name of a run"):
         adopt(folder, tmp_path / "runs" / name)
+
+
+def test_a_file_whose_name_is_not_utf8_is_listed(tmp_path: Path) -> None:
+    lightning(tmp_path / "foreign" / "step-5.ckpt", 5)
+    lightning(tmp_path / "foreign" / os.fsdecode(b"step-6-\xff.ckpt"), 6)
+    done = adopt(tmp_path / "foreign", tmp_path / "runs" / "r")
+    assert [each.manifest.facts["step"] for each in done.adopted] == [5]
+    assert "its name is not UTF-8" in str(done.passed_over[0]) and str(done.passed_over[0]).isprintable()
