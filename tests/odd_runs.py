@@ -123,6 +123,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "note-pipe": _pipe("annotations/000001-abcdef.json"),
     "annotations-is-file": _file_for_folder("annotations"),
     "copies-damaged": _text("copies/host-1-abcdef.jsonl", "{}\n"),
+    "copies-sparse": _sparse("copies/host-1-abcdef.jsonl"),
     "copies-pipe": _pipe("copies/host-1-abcdef.jsonl"),
     "copies-is-file": _file_for_folder("copies"),
     "manifest-no-json": _text(f"{_SAVED}/manifest.json", "{"),
@@ -165,7 +166,16 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "fine-note": _text(
         "annotations/000001-abcdef.json", json.dumps({"word": "note", "text": f"[bold]{CONTROL}\ud800", "by": CONTROL})
     ),
-    "fine-metrics": _manifest(facts_metrics={"x" + CONTROL: 1.0, "big": 10**400, "list": [1], "deep": {"a": {}}}),
+    "fine-metrics": _manifest(
+        facts_metrics={
+            "x" + CONTROL: 1.0,
+            "null\0": 2.0,
+            'quoted"': 3.0,
+            "big": 10**400,
+            "list": [1],
+            "deep": {"a": {}},
+        }
+    ),
     "fine-logging": _text("config.yaml", "logging: [1]"),
     "fine-launch-odd": lambda folder: (folder / "launches" / "99x").mkdir(),
     "fine-failure-damaged": lambda folder: (

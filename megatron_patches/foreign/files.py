@@ -27,9 +27,9 @@ def read_bounded(path: Path, limit: int = METADATA_BYTES) -> bytes:
         Refused: it is a folder, pipe, socket or device, or may not be read.
     """
     with open_plain(path) as file:
-        content = file.read(limit + 1)
         size = os.fstat(file.fileno()).st_size
-    if len(content) > limit:
+        content = file.read(limit + 1) if size <= limit else b""  # a sparse file of any size costs nothing
+    if max(size, len(content)) > limit:
         raise Damaged(f"{printable(path)} has {size:,} bytes; at most {limit:,} are read of such a file")
     return content
 

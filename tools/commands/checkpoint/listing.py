@@ -61,8 +61,12 @@ def best_line(run: RunFolder, lines: Sequence[CheckpointLine]) -> tuple[str, lis
     """The best of the run, as the inventory says it, and whether its checkpoint is among these; then what could not be
     read for it."""
     problems: list[str] = []
-    with open_catalogue(run.path.absolute().parent) as catalogue:
-        best = Inventory(CHECKOUT, run.path.absolute().parent, catalogue).best(run, problems)
+    runs = run.path.absolute().parent
+    try:
+        with open_catalogue(runs) as catalogue:
+            best = Inventory(CHECKOUT, runs, catalogue).best(run, problems)
+    except TrainyardError as error:
+        return "", [*problems, f"the best of the run is not known: {error}"]
     if best is None:
         return "", problems
     here = [line.name for line in lines if best.step is not None and line.step == best.step]
