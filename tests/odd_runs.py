@@ -164,7 +164,8 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
         f'{{"kind": "failure", "time": "{TIME}", "step": 1, "text": "\\u001b]52;c;x\\u0007 [bold]"}}'
     ),
     "fine-note": _text(
-        "annotations/000001-abcdef.json", json.dumps({"word": "note", "text": f"[bold]{CONTROL}\ud800", "by": CONTROL})
+        "annotations/000001-abcdef.json",
+        json.dumps({"word": "note", "text": f"[bold]{CONTROL}\ud800\n  gold      forged", "by": CONTROL}),
     ),
     "fine-metrics": _manifest(
         facts_metrics={

@@ -10,14 +10,19 @@ from megatron_patches.foreign.printable import printable
 _TOLD = 20
 
 
-def tell(text: object = "") -> None:
-    """Prints an answer; its own line ends and tabs stay."""
-    print(printable(text, layout=True))
+def tell(text: object = "", layout: bool = False) -> None:
+    """Prints a line of an answer.
+
+    Args:
+        layout: the text has lines and tabs of its own, and what others wrote in it has none: a note of two lines
+            could pass for a line of ours.
+    """
+    print(printable(text, layout))
 
 
-def remark(text: object) -> None:
+def remark(text: object, layout: bool = False) -> None:
     """Prints what is no answer, such as what is being read, on stderr."""
-    print(printable(text, layout=True), file=sys.stderr)
+    print(printable(text, layout), file=sys.stderr)
 
 
 def tell_passed_over(problems: list[str], all_of_them: str) -> None:

@@ -48,7 +48,7 @@ def main(
     request = ImportRequest(folder, config, names, weights_only, at_step, average_replicas, trust_pickle)
     done = import_checkpoint(request, run_directory(config))
     for note in done.notes:
-        remark(f"note: {note}")
+        remark(f"note: {note}", layout=True)
     tell(
         f"{done.folder}: {done.parameters:,} parameters from {done.format}, step {done.progress.step}, "
         f"{done.progress.samples:,} samples, {done.optimizer_steps} updates in the optimizer"

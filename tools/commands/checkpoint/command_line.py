@@ -142,4 +142,4 @@ def bench(
     quieten_libraries()
     from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
 
-    tell(describe_cost(measure_cost(folder, gigabytes, repeats)))
+    tell(describe_cost(measure_cost(folder, gigabytes, repeats)), layout=True)

@@ -41,7 +41,7 @@ def _comparison(inventory: Inventory, run: str) -> Callable[[ForeignCheckpoint],
     try:
         config = load_run(inventory.files[run]) if run in inventory.files else load_resolved(resolved)
     except TrainyardError as error:
-        remark(f"not compared with {run}, whose configuration does not load: {error}")
+        remark(f"not compared with {run}, whose configuration does not load: {error}", layout=True)
         return lambda _: ""
     expected = count_parameters(config.model, config.lengths).total
 

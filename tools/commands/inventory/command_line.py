@@ -109,7 +109,7 @@ def show_command(what: What, json_output: AsJson = False) -> None:
         if json_output:
             tell_json(describe(inventory, what))
         else:
-            tell(show(inventory, what))
+            tell(show(inventory, what), layout=True)
 
 
 @app.command("where")

@@ -6,6 +6,7 @@ from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.lineage import Relative, ancestors, descendants, faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import readable
 from tools.commands.inventory.whereabouts import copies_of
 from tools.run_views.views import Inventory
@@ -57,7 +58,7 @@ def show(inventory: Inventory, what: str) -> str:
     lines += _relatives(ancestors(inventory.catalogue, artefact))
     lines.append("led to")
     lines += _relatives(descendants(inventory.catalogue, artefact))
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _describe_run(inventory: Inventory, name: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _show_run(run: dict[str, Any]) -> str:
         kind = "weights" if artefact.get("content") == "weights" else artefact["kind"]
         counted[kind] = counted.get(kind, 0) + 1
     lines += [f"  {number} x {kind}" for kind, number in sorted(counted.items())]
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _aligned(facts: dict[str, str]) -> list[str]:

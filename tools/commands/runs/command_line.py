@@ -42,9 +42,9 @@ def list_command(
     elif json_output:
         tell_json(as_json(chosen(lines, beginning)))
     elif as_markdown:
-        tell(markdown(lines))
+        tell(markdown(lines), layout=True)
     else:
-        tell(by_family(chosen(lines, beginning), shutil.get_terminal_size().columns))
+        tell(by_family(chosen(lines, beginning), shutil.get_terminal_size().columns), layout=True)
     if problems:
         raise TrainyardError("\n".join(problems))
 
@@ -76,7 +76,7 @@ def show_command(
         tell_json(view.as_json())
         return
     width = shutil.get_terminal_size().columns
-    tell(f"{aligned(view.headlines(), width)}\n")
+    tell(f"{aligned(view.headlines(), width)}\n", layout=True)
     parts = [[part, f"{number:,}", share] for part, number, share in view.parts()]
     print_table(["part", "parameters", "share"], parts, numbers={1, 2})
     tell()
@@ -88,7 +88,7 @@ def show_command(
     tell()
     if fields:  # a paragraph for each: a table would have no room for the meaning
         for line in explain_keys(view.config):
-            tell(line.as_text(width))
+            tell(line.as_text(width), layout=True)
     elif keys:
         print_table(["key", "value"], [[key, value] for key, value in resolved_values(view.config).items()])
 
@@ -113,7 +113,7 @@ def fields_command(
         if position:
             tell()
         typer.secho(section.heading, bold=True)  # plain where it is no terminal
-        tell(section.as_text(width))
+        tell(section.as_text(width), layout=True)
 
 
 @app.command("diff")
