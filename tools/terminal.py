@@ -7,7 +7,7 @@ from typing import Any
 
 from megatron_patches.foreign.printable import printable
 
-_TOLD = 20
+_TOLD = 200
 
 
 def tell(text: object = "", layout: bool = False) -> None:
@@ -35,7 +35,7 @@ def tell_passed_over(problems: list[str], all_of_them: str) -> None:
     for problem in told[:_TOLD]:
         remark(f"passed over: {problem}")
     if len(told) > _TOLD:
-        remark(f"passed over: {len(told) - _TOLD:,} more; `{all_of_them}` names all")
+        remark(f"passed over: {len(told) - _TOLD:,} more; all of them: {all_of_them}")
 
 
 def tell_json(value: Any) -> None:

@@ -164,7 +164,8 @@ def _tail(path: Path, launch: str, problems: list[str]) -> list[Event]:
     events, bad = [], 0
     for number, line in enumerate(whole):
         try:
-            events.append(parse_event(line, launch, f"{printable(path)}, line {number - len(whole)} from its end"))
+            place = f":{number + 1}" if size <= _TAIL_BYTES else f", line {len(whole) - number} from its end,"
+            events.append(parse_event(line, launch, f"{printable(path)}{place}"))
         except Damaged as error:
             bad += 1
             if bad == 1:

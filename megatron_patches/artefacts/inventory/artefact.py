@@ -126,7 +126,7 @@ def _from_content(manifest: Path, content: dict[str, Any], run: str | None) -> A
     sizes = [whole_of(file.get("size")) if isinstance(file, dict) else None for file in _part(content, "files", list)]
     size = sum(each for each in sizes if each is not None)
     if None in sizes or size >= 2**63:
-        raise _Odd("a file's size is none")
+        raise _Odd("the sizes of its files are not in order")
     parents = _part(content, "parents", list)
     if not all(isinstance(parent, str) for parent in parents):
         raise _Odd("a parent's id is no text")

@@ -67,7 +67,7 @@ def tell_unreadable(inventory: Inventory, records: Sequence[RunRecord]) -> None:
         typer.Exit: with code 1, where it passed over anything; the answer was told all the same.
     """
     problems = inventory.problems() + [problem for record in records for problem in record.problems]
-    tell_passed_over(problems, "tools/inventory verify")
+    tell_passed_over(problems, "tools/inventory verify, and problems in tools/inventory list --json")
     if problems:
         raise typer.Exit(1)
 
