@@ -14,11 +14,9 @@ from typing import Any
 
 from megatron_patches.benchmark.comparison import Benchmark
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable
 
-_BYTES = 1 << 30
 FOLDER = Path("benchmarks")
 """within the checkout"""
 
@@ -58,7 +56,7 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
     """
     latest: dict[tuple[str, str], Row] = {}
     for path in paths:
-        for number, line in enumerate(read_bounded(path, _BYTES).splitlines(), start=1):
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
                 row = Row(**parse_object(line, f"{printable(path)}:{number}"))
             except (TrainyardError, TypeError) as error:
