@@ -1,1 +1,1 @@
-"""What command lines share: exit codes, tables, curves."""
+"""What command lines share: exit codes, what is printed and how it is escaped, tables, curves."""

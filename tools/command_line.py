@@ -6,6 +6,7 @@ import typer
 
 from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.foreign.credentials import told
+from megatron_patches.foreign.printable import printable
 from megatron_patches.foreign.streams import print_any_text
 
 
@@ -16,8 +17,8 @@ def run_app(app: typer.Typer, verb: str) -> None:
     try:
         app(prog_name=f"tools/{verb}")
     except (TrainyardError, OSError) as error:  # an OSError names the file: no permission, no space, a missing folder
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {printable(told(error), layout=True)}", file=sys.stderr)
         sys.exit(2)
     except TrainingFailed as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {printable(told(error), layout=True)}", file=sys.stderr)
         sys.exit(1)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.run.events import effective, read_events
+from megatron_patches.errors import Missing
+from megatron_patches.foreign.json_text import number_of
+from megatron_patches.run.events import Event, effective, read_events
 
 SMOOTHED_STEPS = 10
 
@@ -24,10 +26,16 @@ def read_curve(run: str, events_folder: Path) -> LossCurve:
     events = read_events(events_folder)
     return LossCurve(
         run=run,
-        training=[(event.facts["step"], float(event.facts["loss"])) for event in effective(events, "step")],
-        validation=[(event.facts["step"], float(event.facts["loss"])) for event in effective(events, "validation")],
+        training=_losses(effective(events, "step")),
+        validation=_losses(effective(events, "validation")),
         stops=[event.facts["step"] for event in events if event.kind == "end" and event.facts["outcome"] == "stopped"],
     )
+
+
+def _losses(events: list[Event]) -> list[tuple[int, float]]:
+    """A loss that is not finite has no place on a curve."""
+    known = ((event.facts["step"], number_of(event.facts.get("loss"))) for event in events)
+    return [(step, loss) for step, loss in known if loss is not None]
 
 
 def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
@@ -39,15 +47,22 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
     steps = [step for step, _ in curve.training]
     axes.plot(steps, [loss for _, loss in curve.training], color="#9ecae1", linewidth=1, label="training, each step")
     axes.plot(steps, smoothed(curve), color="#08519c", linewidth=2, label=f"training, mean of {SMOOTHED_STEPS} steps")
-    axes.plot(*zip(*curve.validation, strict=True), "o--", color="#d94801", label="validation")
+    axes.plot(
+        [step for step, _ in curve.validation],
+        [loss for _, loss in curve.validation],
+        "o--",
+        color="#d94801",
+        label="validation",
+    )
     axes.axhline(entropy, color="#555555", linestyle=":", label=f"entropy of single held-out tokens, {entropy:.2f}")
     for number, step in enumerate(curve.stops):
         axes.axvline(step, color="#31a354", label=None if number else "stopped and resumed")
         axes.annotate(
             f"{step}", (step, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
         )
-    last_step, last_loss = curve.validation[-1]
-    axes.annotate(f"{last_loss:.2f}", (last_step, last_loss), xytext=(0, -16), textcoords="offset points", ha="center")
+    if curve.validation:
+        last = curve.validation[-1]
+        axes.annotate(f"{last[1]:.2f}", last, xytext=(0, -16), textcoords="offset points", ha="center")
     axes.set(title=curve.run, xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -63,6 +78,8 @@ def smoothed(curve: LossCurve) -> list[float]:
 
 def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 16) -> str:
     """The picture for a terminal: `.` training (a column's mean), `o` validation, `|` a stop, `-` the entropy."""
+    if not curve.training:
+        raise Missing(f"{curve.run} has recorded no step with a finite loss yet")
     last_step = max(step for step, _ in curve.training)
 
     def column(step: int) -> int:

@@ -7,17 +7,25 @@ Files are numbered, so that of two annotations of one thing the later counts, wh
 import getpass
 import json
 import os
+import re
 import secrets
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import Damaged
+from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.foreign.files import names_in, read_bounded
+from megatron_patches.foreign.json_text import number_of, parse_object
+from megatron_patches.foreign.names import check_name, is_name
+from megatron_patches.foreign.printable import printable
 
 Word = Literal["note", "tag", "untag", "gold", "not-gold", "deprecated", "restored"]
+_FILE = re.compile(r"([0-9]{6,9})-[^/]+\.json")
+_BYTES = 1 << 20
+"""largest file of one annotation that is read"""
 
 
 @dataclass(frozen=True)
@@ -52,18 +60,21 @@ def annotate(run_folder: Path, annotation: Annotation) -> None:
     """Adds an annotation; who makes it and when is filled in.
 
     Raises:
+        TrainyardError: a tag cannot be a name.
         OSError: the run's directory cannot be written to.
     """
+    if annotation.word == "tag":
+        check_name(annotation.text, "a tag")
     folder = RunFolder(run_folder).annotations
     folder.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name[:6]) for path in folder.glob("[0-9]*.json")]
+    taken = [int(found[1]) for name in names_in(folder) if (found := _FILE.fullmatch(name))]
     signed = {
         **asdict(annotation),
         "by": annotation.by or _user(),
         "date": annotation.date or datetime.now(UTC).isoformat(timespec="seconds"),
     }
     path = folder / f"{max(taken, default=0) + 1:06d}-{secrets.token_hex(3)}.json"
-    write_atomically(path, (json.dumps(signed, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(signed) + "\n").encode())
 
 
 def read_annotations(run_folder: Path) -> list[Annotation]:
@@ -72,13 +83,51 @@ def read_annotations(run_folder: Path) -> list[Annotation]:
     Raises:
         Damaged: one of the files is not what `annotate` writes.
     """
-    found = []
-    for path in sorted(RunFolder(run_folder).annotations.glob("[0-9]*.json")):
-        try:
-            found.append(Annotation(**json.loads(path.read_bytes())))
-        except (ValueError, TypeError) as error:
-            raise Damaged(f"{path} is not an annotation ({error}); correct or remove the file") from None
+    found, problems = scan_annotations(run_folder)
+    if problems:
+        raise Damaged(f"{problems[0]}; correct or remove the file")
     return found
+
+
+def scan_annotations(run_folder: Path) -> tuple[list[Annotation], list[str]]:
+    """The same for a view, which goes on: what can be read, and a sentence for each file that cannot."""
+    folder = RunFolder(run_folder).annotations
+    found: list[Annotation] = []
+    problems: list[str] = []
+    try:
+        names = [name for name in names_in(folder) if name[0] in "0123456789" and name.endswith(".json")]
+    except TrainyardError as error:
+        return [], [str(error)]
+    for name in sorted(names):
+        try:
+            found.append(_parse(read_bounded(folder / name, _BYTES), printable(folder / name)))
+        except TrainyardError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _parse(content: bytes, origin: str) -> Annotation:
+    facts = parse_object(content, origin)
+    wrong = [name for name in facts if name not in _FIELDS or not _FIELDS[name](facts[name])]
+    wrong += [name for name in ("word", "text") if name not in facts]
+    if wrong:
+        raise Damaged(f"{origin} is not an annotation (see {printable(', '.join(wrong))})")
+    return Annotation(**facts)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_FIELDS = {
+    "word": lambda value: value in get_args(Word),
+    "text": _is_text,
+    "artefact": lambda value: value is None or _is_text(value),
+    "metric": lambda value: value is None or _is_text(value),
+    "value": lambda value: value is None or number_of(value) is not None,
+    "by": _is_text,
+    "date": _is_text,
+}
 
 
 def standing_of(annotations: list[Annotation]) -> Standing:
@@ -113,7 +162,9 @@ def read_standing(run_folder: Path) -> Standing:
 
 
 def _user() -> str:
+    """Who runs this process; the number where the name, which the environment may give, cannot be one."""
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
+        name = ""
+    return name if is_name(name) else str(os.getuid())

@@ -20,7 +20,7 @@ TRAINER_STATE = "trainer.json"
 
 Content = Literal["full", "weights"]
 _BEGINNINGS: dict[Content, str] = {"full": "step", "weights": "weights"}
-_NAME = re.compile(r"(step|weights)-(\d{10})((?:-[0-9a-f]{8})?)")
+_NAME = re.compile(r"(step|weights)-([0-9]{10})((?:-[0-9a-f]{8})?)")
 _REPLACED = re.compile(r".*\.replaced-\d+")
 
 

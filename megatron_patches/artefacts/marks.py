@@ -12,11 +12,15 @@ from pathlib import Path
 
 from megatron_patches.artefacts.manifest import Manifest, verify_files
 from megatron_patches.atomic_files import fsync_folder, write_atomically
-from megatron_patches.errors import Damaged
+from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import printable
 
 PINNED = "pinned.json"
 VERIFIED = "verified.json"
 DAMAGED = "damaged.json"
+_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,12 @@ def _write(path: Path, reason: str) -> None:
 
 def _read(path: Path) -> Mark | None:
     try:
-        content = json.loads(path.read_text())
-        return Mark(str(content["reason"]), str(content["date"]))
-    except FileNotFoundError:
+        content = parse_object(read_bounded(path, _BYTES), printable(path))
+    except Missing:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} is no mark of a checkpoint ({error}); remove the file or repair it") from None
+    except TrainyardError as error:
+        raise Damaged(f"{printable(path)} is no mark of a checkpoint ({error}); remove the file or repair it") from None
+    reason, date = content.get("reason"), content.get("date")
+    if not isinstance(reason, str) or not isinstance(date, str):
+        raise Damaged(f"{printable(path)} is no mark of a checkpoint; remove the file or repair it")
+    return Mark(reason, date)

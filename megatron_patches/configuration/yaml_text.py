@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.files import read_bounded
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z")
@@ -111,10 +112,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         TrainyardError: the file is missing or unreadable, not YAML, or not a list of keys.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        text = read_bounded(path).decode()
+    except Missing:
         raise TrainyardError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (TrainyardError, UnicodeDecodeError) as error:
         raise TrainyardError(f"{path}: cannot be read as text: {error}") from None
     settings = parse_yaml(text, str(path))
     if not isinstance(settings, dict):

@@ -3,7 +3,10 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from megatron_patches.errors import Damaged, Missing, Refused
 from megatron_patches.foreign.printable import printable
@@ -23,6 +26,22 @@ def read_bounded(path: Path, limit: int = METADATA_BYTES) -> bytes:
         Damaged: it is larger than `limit`.
         Refused: it is a folder, pipe, socket or device, or may not be read.
     """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(limit + 1) if size <= limit else b""  # a sparse file of any size costs nothing
+    if max(size, len(content)) > limit:
+        raise Damaged(f"{printable(path)} has {size:,} bytes; at most {limit:,} are read of such a file")
+    return content
+
+
+@contextmanager
+def open_plain(path: Path) -> Iterator[BinaryIO]:
+    """A plain file opened for reading; nothing is waited for.
+
+    Raises:
+        Missing: there is no such file.
+        Refused: it is a folder, pipe, socket or device, or may not be read.
+    """
     shown = printable(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would block
@@ -39,9 +58,30 @@ def read_bounded(path: Path, limit: int = METADATA_BYTES) -> bytes:
             kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device"
             raise Refused(f"{shown} is a {kind}, where a file is expected; move it away")
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+            yield file
     finally:
         os.close(descriptor)
-    if len(content) > limit:
-        raise Damaged(f"{shown} has {status.st_size:,} bytes; at most {limit:,} are read of such a file")
-    return content
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder lies there; not where the name is one that no file system takes, such as a name of 300 bytes."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of what lies in a folder, sorted; none where there is no folder.
+
+    Raises:
+        Refused: it is no folder, or may not be read.
+    """
+    try:
+        return sorted(entry.name for entry in os.scandir(folder))
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise Refused(f"{printable(folder)} is no folder, where one is expected; move it away") from None
+    except OSError as error:
+        raise Refused(f"{printable(folder)} cannot be read: {error.strerror}") from None

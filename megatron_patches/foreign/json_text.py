@@ -1,6 +1,7 @@
 """JSON that others wrote: every odd input ends in one named error."""
 
 import json
+import math
 import re
 from typing import Any
 
@@ -42,6 +43,22 @@ def parse_object(text: bytes | str, origin: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Damaged(f"{origin} is not a JSON object but {_KINDS.get(type(value), 'a number')}")
     return value
+
+
+def number_of(value: Any) -> float | None:
+    """A JSON number that a double holds; None of anything else, such as true, 1e400 or an integer of 400 digits."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def whole_of(value: Any, below: int = 2**63) -> int | None:
+    """A JSON integer from 0 up to a limit; None of anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
 
 
 _KINDS: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}

@@ -14,6 +14,8 @@ from typing import Any
 
 from megatron_patches.benchmark.comparison import Benchmark
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import printable
 
 FOLDER = Path("benchmarks")
 """within the checkout"""
@@ -54,11 +56,13 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
     """
     latest: dict[tuple[str, str], Row] = {}
     for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
-                row = Row(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise TrainyardError(f"{path}:{number}: no row of a record ({error}); remove the line") from None
+                row = Row(**parse_object(line, f"{printable(path)}:{number}"))
+            except (TrainyardError, TypeError) as error:
+                raise TrainyardError(
+                    f"{printable(path)}:{number}: no row of a record ({printable(error)}); remove the line"
+                ) from None
             known = latest.get((row.table, row.row))
             if known is None or row.found is not None:
                 latest[row.table, row.row] = row

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.markdown import markdown_text
 from megatron_patches.profiling.time_breakdown import KINDS
 from megatron_patches.report.record import Row
 from megatron_patches.report.text import describe_layout
@@ -75,7 +76,7 @@ def as_markdown(name: str, rows: Sequence[Row]) -> str:
         for row in chosen
         if row.found
     )
-    notes = [*hardware, *versions]
+    notes = [markdown_text(note) for note in (*hardware, *versions)]
     commands = "\n".join(["```", *(row.command for row in chosen), "```"])
     return "\n".join([*lines, "", *_breakdowns(chosen), *([f"{'; '.join(notes)}."] if notes else []), commands])
 
@@ -100,7 +101,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(markdown_text(cell) for cell in cells)} |"
 
 
 def render_page(path: Path, rows: Sequence[Row], check: bool) -> bool:

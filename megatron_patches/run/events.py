@@ -13,7 +13,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from megatron_patches.errors import Damaged, TrainingFailed
+from megatron_patches.errors import Damaged, TrainingFailed, TrainyardError
+from megatron_patches.foreign.files import names_in, open_plain
+from megatron_patches.foreign.json_text import number_of, parse_object, whole_of
+from megatron_patches.foreign.printable import printable, shortened
+
+STEPS = 10**10
+"""steps are below this: a checkpoint's name has ten digits for them"""
+_LINE_BYTES = 1 << 22
+"""longest line that is read; a profile of 1,000 kinds of work has 100 kB"""
+_TOLD_PER_FILE = 3
+_AT_A_STEP = {"start", "step", "validation", "checkpoint", "end"}
+_TEXTS = {"end": ("outcome",), "message": ("text",), "failure": ("text",)}
+_NUMBERS = {"loss", "seconds", "tokens", "samples"}
+_NOT_FINITE = ("nan", "inf", "-inf")
 
 
 @dataclass(frozen=True)
@@ -84,28 +97,88 @@ def read_events(folder: Path, kinds: Collection[str] | None = None) -> list[Even
         kinds: only events of these; other lines are not looked at, which is many times faster.
 
     Raises:
-        Damaged: a line that was looked at is no event.
+        Damaged: a line that was looked at is no event, or a file cannot be read.
     """
-    events = [event for path in sorted(folder.glob("*.jsonl")) for event in _read_file(path, kinds)]
+    events, problems = scan_events(folder, kinds)
+    if problems:
+        raise Damaged(f"{problems[0]}; restore the file or move it away")
+    return events
+
+
+def scan_events(folder: Path, kinds: Collection[str] | None = None) -> tuple[list[Event], list[str]]:
+    """The same for a view, which goes on: the events that can be read, and a sentence for each thing that cannot."""
+    problems: list[str] = []
+    events: list[Event] = []
+    for path in event_files(folder, problems):
+        try:
+            with open_plain(path) as file:
+                events += _events_in(file, path, kinds, problems)
+        except TrainyardError as error:
+            problems.append(str(error))
     # stable: the order within a file is kept; by length first, since 10000 comes after 9999
-    return sorted(events, key=lambda event: (len(event.launch), event.launch))
+    return sorted(events, key=lambda event: (len(event.launch), event.launch)), problems
 
 
-def _read_file(path: Path, kinds: Collection[str] | None) -> Iterator[Event]:
+def event_files(folder: Path, problems: list[str], launch: str = "") -> list[Path]:
+    """The event files of a run, or of one launch, by name; why the folder cannot be read is added to `problems`."""
+    try:
+        names = names_in(folder)
+    except TrainyardError as error:
+        problems.append(str(error))
+        return []
+    beginning = f"{launch}-" if launch else ""
+    return [folder / name for name in names if name.endswith(".jsonl") and name.startswith(beginning)]
+
+
+def parse_event(line: bytes, launch: str, origin: str) -> Event:
+    """One line of an event file.
+
+    Args:
+        origin: where the line stands, for errors.
+
+    Raises:
+        Damaged: it is no event: no JSON object, no kind, no time, or a step that no run reaches.
+    """
+    facts = parse_object(line, origin)
+    kind, time = facts.pop("kind", None), facts.pop("time", None)
+    if not isinstance(kind, str) or not isinstance(time, str):
+        raise Damaged(f"{origin} is not an event: it lacks a kind or a time")
+    try:
+        datetime.fromisoformat(time).timestamp()
+    except (ValueError, OverflowError):
+        raise Damaged(f"{origin} is not an event: '{shortened(time, 40)}' is no time") from None
+    if (kind in _AT_A_STEP or "step" in facts) and whole_of(facts.get("step"), STEPS) is None:
+        raise Damaged(f"{origin} is not an event: {shortened(facts.get('step'), 40)} is no step")
+    for name in _TEXTS.get(kind, ()):
+        if not isinstance(facts.get(name), str):
+            raise Damaged(f"{origin} is not an event: {name} is no text")
+    for name in _NUMBERS & facts.keys():
+        if number_of(facts[name]) is None and facts[name] not in _NOT_FINITE:
+            raise Damaged(f"{origin} is not an event: {name} is no number")
+    return Event(launch, kind, time, facts)
+
+
+def _events_in(file: BinaryIO, path: Path, kinds: Collection[str] | None, problems: list[str]) -> Iterator[Event]:
     launch = path.stem.split("-", 1)[0]
-    beginnings = ("",) if kinds is None else tuple(f'{{"kind": "{kind}"' for kind in kinds)  # as EventWriter begins
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
+    # as EventWriter begins a line
+    beginnings = (b"",) if kinds is None else tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
+    number = bad = 0
+    while line := file.readline(_LINE_BYTES):
+        number += 1
+        if not line.endswith(b"\n"):
+            if len(line) == _LINE_BYTES:
+                problems.append(f"{printable(path)}:{number} is not an event: more than {_LINE_BYTES:,} bytes long")
             return
         if not line.startswith(beginnings):
             continue
         try:
-            facts = json.loads(line)
-            yield Event(launch, facts.pop("kind"), facts.pop("time"), facts)
-        except (ValueError, KeyError, AttributeError) as error:
-            complaint = f"{path}:{number} is not an event ({error}); restore the file or move it away"
-            raise Damaged(complaint) from None
+            yield parse_event(line, launch, f"{printable(path)}:{number}")
+        except Damaged as error:
+            bad += 1
+            if bad <= _TOLD_PER_FILE:
+                problems.append(str(error))
+    if bad > _TOLD_PER_FILE:
+        problems.append(f"{printable(path)} has {bad - _TOLD_PER_FILE:,} more lines that are no events")
 
 
 def effective(events: list[Event], kind: str) -> list[Event]:

@@ -15,6 +15,8 @@ from megatron_patches.configuration.merging import merge_layers
 from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, of_key, of_whole
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.foreign.names import check_name
+from megatron_patches.foreign.printable import printable
 from megatron_patches.run.checks import check_run
 from megatron_patches.run.config import RunConfig
 
@@ -54,6 +56,7 @@ def read_run(path: Path, overrides: Sequence[str] = ()) -> ReadRun:
     Raises:
         TrainyardError: a section is not in order, so that there is no configuration; every problem is told.
     """
+    check_name(path.stem, f"a run, and {printable(path)} would have it from its file")
     merged = merge_layers([*read_layers(path), override_layer(overrides, RunConfig)], RunConfig)
     settings, unset = expand_environment(RunConfig, merged.settings, os.environ)
     problems = [Problem(key, complaint) for key, complaint in unset.items()]

@@ -1,19 +1,24 @@
 """`tools/generate`: let a run continue a text."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
+from megatron_patches.foreign.printable import printable
 from tools.command_line import run_app
 from tools.run_files.checkpoint_reference import find_checkpoints
+from tools.terminal import remark
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def main(
-    checkpoint: str = typer.Argument(help="A run (its newest whole checkpoint), RUN@STEP, or a checkpoint's folder."),
+    checkpoint: str = typer.Argument(
+        help="A run (its newest whole checkpoint), RUN@STEP, RUN@STEP/weights, or a folder."
+    ),
     prompt: str = typer.Option("", help="Text to continue; empty begins a document."),
     tokens: int = typer.Option(100, min=1, help="Tokens to add at most; a document's end ends it."),
     temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
@@ -21,7 +26,8 @@ def main(
     seed: int = typer.Option(0, min=0, help="The same seed gives the same text."),
 ) -> None:
     """Continue a text with the weights of a run's checkpoint, on one process, whatever layout saved it."""
-    print(_continue(find_checkpoints(checkpoint), prompt, tokens, temperature, top_k, seed))
+    text = _continue(find_checkpoints(checkpoint), prompt, tokens, temperature, top_k, seed)
+    print(printable(text, layout=True) if sys.stdout.isatty() else text)  # a model may have learned to steer terminals
 
 
 def _continue(
@@ -33,9 +39,9 @@ def _continue(
     from megatron_patches.generation.loaded_model import load_model
     from megatron_patches.generation.sampling import Sampling
 
-    model = load_model(folders, passed_over=lambda problem: typer.echo(f"passed over: {problem}", err=True))
+    model = load_model(folders, passed_over=lambda problem: remark(f"passed over: {problem}"))
     if model.checkpoint != folders[0]:
-        typer.echo(f"reading {model.checkpoint.name}", err=True)
+        remark(f"reading {model.checkpoint.name}")
     return model.continue_text(prompt, tokens, Sampling(temperature, top_k, seed))
 
 

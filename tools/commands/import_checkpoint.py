@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from tools.command_line import run_app
+from tools.terminal import remark, tell
 
 app = typer.Typer(add_completion=False)
 
@@ -47,8 +48,8 @@ def main(
     request = ImportRequest(folder, config, names, weights_only, at_step, average_replicas, trust_pickle)
     done = import_checkpoint(request, run_directory(config))
     for note in done.notes:
-        typer.echo(f"note: {note}", err=True)
-    print(
+        remark(f"note: {note}", layout=True)
+    tell(
         f"{done.folder}: {done.parameters:,} parameters from {done.format}, step {done.progress.step}, "
         f"{done.progress.samples:,} samples, {done.optimizer_steps} updates in the optimizer"
     )

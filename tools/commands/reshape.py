@@ -6,13 +6,14 @@ import typer
 
 from megatron_patches.sizes import counted
 from tools.command_line import run_app
+from tools.terminal import tell
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def main(
-    checkpoint: str = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, or a checkpoint's folder."),
+    checkpoint: str = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, RUN@STEP/weights, or a folder."),
     output: Path = typer.Option(help="New folder that the checkpoint is written to."),
     files: int = typer.Option(min=1, help="Files of weights, and as many of the optimizer's state."),
     weights_only: bool = typer.Option(False, "--weights-only", help="Leave masters and moments out."),
@@ -30,8 +31,7 @@ def main(
 
     manifest = reshape_checkpoint(source, output, files, weights_only)
     size = sum(file.size for file in manifest.files)
-    amount = f"{counted(len(manifest.files), 'file')}, {counted(size, 'byte')}"
-    print(f"{output}: {source.name} in {amount}, id {manifest.id[:12]}")
+    tell(f"{output}: {source.name} in {counted(len(manifest.files), 'file')}, {size:,} bytes, id {manifest.id[:12]}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from megatron_patches.atomic_files import write_atomically
 from megatron_patches.configuration.layers import base_of
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.markdown import markdown_code, markdown_text
 from tools.pages.snapshot import OwnRun, read_snapshot
 from tools.run_files.catalogue import run_files, short
 from tools.run_views.best_metric import best_metric
@@ -70,14 +71,15 @@ def _page(checkout: Path, groups: Sequence[PublishedGroup], own: dict[str, OwnRu
     parts.append(_table(_own_rows(checkout, own)))
     parts.append(_note_section("runs of this repository", left))
     for group in groups:
-        parts.append(f"## {group.title}\n\nSource: {group.source}. {group.preface}".rstrip() + "\n")
+        preface = f"Source: {markdown_text(group.source)}. {markdown_text(group.preface)}".rstrip()
+        parts.append(f"## {markdown_text(group.title)}\n\n{preface}\n")
         for heading, runs in _by_heading(group.runs):
             if heading:
-                parts.append(f"### {heading[0].upper()}{heading[1:]}\n")
+                parts.append(f"### {markdown_text(heading[0].upper() + heading[1:])}\n")
             parts.append(_table([_published_row(run) for run in runs]))
             if details := "".join(_details(run) for run in runs):
                 parts.append(details)
-        parts.append(_note_section(group.title, left))
+        parts.append(_note_section(markdown_text(group.title), left))
     for title in sorted(left):
         if left[title].strip():
             parts.append(f"## Notes on {title}, which is no longer listed\n")
@@ -108,29 +110,30 @@ def _own_cells(seen: OwnRun | None, baseline: str) -> list[str]:
     if seen is None:
         return ["ready (never launched)", baseline, "", "", "", "", "", ""]
     return [
-        f"{seen.state}, as of {seen.as_of}",
+        markdown_text(f"{seen.state}, as of {seen.as_of}"),
         baseline,
         f"{seen.step:,}" if seen.step is not None else "",
         short(seen.tokens) if seen.tokens else "",
-        seen.best,
-        "; ".join(seen.gold),
-        "; ".join(seen.trackers),
-        "; ".join(f"`{location}`" for location in seen.locations),
+        markdown_text(seen.best),
+        markdown_text("; ".join(seen.gold)),
+        markdown_text("; ".join(seen.trackers)),
+        "; ".join(markdown_code(location) for location in seen.locations),
     ]
 
 
 def _published_row(run: PublishedRun) -> list[str]:
-    name = f"**{run.name}**" + (f" ({run.run})" if run.run and run.run != run.name else "")
+    name = f"**{markdown_text(run.name)}**"
+    name += f" ({markdown_text(run.run)})" if run.run and run.run != run.name else ""
     best = best_metric((name, value, None) for name, value in run.metrics.items())
     return [
         name,
-        _declared_state(run),
-        run.baseline or "",
+        markdown_text(_declared_state(run)),
+        markdown_text(run.baseline or ""),
         f"{run.steps:,}" if run.steps is not None else "",
         short(run.tokens) if run.tokens else "",
-        f"{best.name} {best.value:g}" if best else "",
+        markdown_text(f"{best.name} {best.value:g}") if best else "",
         "; ".join(_gold(run)),
-        "; ".join(run.trackers),
+        markdown_text("; ".join(run.trackers)),
         "; ".join(_locations(run)) or "none given",
     ]
 
@@ -146,7 +149,8 @@ def _declared_state(run: PublishedRun) -> str:
 
 def _gold(run: PublishedRun) -> list[str]:
     return [
-        f"**{gold.name}**" + (f": {gold.metric} {gold.value:g}" if gold.metric and gold.value is not None else "")
+        f"**{markdown_text(gold.name)}**"
+        + (f": {markdown_text(gold.metric)} {gold.value:g}" if gold.metric and gold.value is not None else "")
         for gold in run.gold
     ]
 
@@ -155,21 +159,25 @@ def _locations(run: PublishedRun) -> list[str]:
     found = []
     for location in run.locations:
         marks = [*(["**truncated**"] if location.truncated else []), "unverified"]
-        marks += [location.note] if location.note else []
-        found.append(f"`{location.at}` ({', '.join(marks)})")
+        marks += [markdown_text(location.note)] if location.note else []
+        found.append(f"{markdown_code(location.at)} ({', '.join(marks)})")
     return found
 
 
 def _details(run: PublishedRun) -> str:
-    lines = [f"  - gold {gold.name}: `{gold.at}`, unverified; {gold.why}" for gold in run.gold]
-    lines += [f"  - {heading}: {text}" for heading, text in run.details.items()]
-    lines += [f"  - note: {run.notes}"] if run.notes else []
-    return "".join([f"- {run.name}\n", *(f"{line}\n" for line in lines)]) if lines else ""
+    lines = [
+        f"  - gold {markdown_text(gold.name)}: {markdown_code(gold.at)}, unverified; {markdown_text(gold.why)}"
+        for gold in run.gold
+    ]
+    lines += [f"  - {markdown_text(heading)}: {markdown_text(text)}" for heading, text in run.details.items()]
+    lines += [f"  - note: {markdown_text(run.notes)}"] if run.notes else []
+    return "".join([f"- {markdown_text(run.name)}\n", *(f"{line}\n" for line in lines)]) if lines else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Cells are Markdown: what others wrote in them is escaped already."""
     lines = [f"| {' | '.join(_HEAD)} |", _ALIGN]
-    lines += ["| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 

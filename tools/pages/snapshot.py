@@ -11,7 +11,10 @@ from pathlib import Path
 
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import Damaged
+from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import printable
 from tools.run_views.published import FOLDER
 from tools.run_views.views import Inventory, RunRecord
 
@@ -45,19 +48,27 @@ def read_snapshot(checkout: Path) -> dict[str, OwnRun]:
     if not path.is_file():
         return {}
     try:
-        return {name: OwnRun(run=name, **facts) for name, facts in json.loads(path.read_bytes()).items()}
-    except (ValueError, TypeError) as error:
+        entries = parse_object(read_bounded(path), printable(path))
+        return {name: OwnRun(run=name, **facts) for name, facts in entries.items()}
+    except (TrainyardError, TypeError) as error:
         raise Damaged(f"{path} is damaged ({error}); restore it, or `tools/inventory render` without it") from None
 
 
-def renew_snapshot(inventory: Inventory) -> dict[str, OwnRun]:
-    """Writes down the launched runs under the root of runs; runs that are not there keep what was written before."""
+def renew_snapshot(inventory: Inventory) -> list[str]:
+    """Writes down the launched runs under the root of runs; runs that are not there keep what was written before.
+
+    Returns:
+        A sentence for each thing of these runs that cannot be read.
+    """
+    problems = inventory.problems()
     before = read_snapshot(inventory.checkout)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     after = dict(before)
     for name in inventory.catalogue.run_names():
         if name in inventory.files and RunFolder(inventory.runs / name).launches.is_dir():
-            seen = _own_run(inventory.record(name), today)
+            record = inventory.record(name)
+            problems += record.problems
+            seen = _own_run(record, today)
             old = before.get(name)
             is_same = old is not None and asdict(old) | {"as_of": ""} == asdict(seen) | {"as_of": ""}
             after[name] = old if is_same and old is not None else seen
@@ -66,7 +77,7 @@ def renew_snapshot(inventory: Inventory) -> dict[str, OwnRun]:
         text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
         (inventory.checkout / FOLDER).mkdir(exist_ok=True)
         write_atomically(inventory.checkout / FOLDER / FILE, text.encode())
-    return after
+    return problems
 
 
 def _entry(run: OwnRun) -> dict[str, object]:

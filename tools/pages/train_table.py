@@ -5,6 +5,7 @@ from pathlib import Path
 
 from megatron_patches.atomic_files import write_atomically
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.markdown import markdown_text
 from tools.run_files.catalogue import RunLine, short
 
 TABLE_BEGIN = "<!-- runs: made by `tools/runs list --write` -->"
@@ -21,7 +22,7 @@ def markdown(lines: list[RunLine]) -> str:
 
 
 def _row(line: RunLine) -> str:
-    why = line.why.replace("|", r"\|")
+    why = markdown_text(line.why)
     name = f"[{line.run}]({line.family}/{line.run}.yaml)"
     return f"| {name} | {line.baseline or ''} | {short(line.parameters)} | {short(line.tokens)} | {why} |"
 

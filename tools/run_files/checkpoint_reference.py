@@ -1,31 +1,41 @@
-"""How people name a checkpoint: `RUN`, `RUN@STEP`, or the path of its folder."""
+"""The folders that people name: `RUN`, `RUN@STEP`, `RUN@STEP/weights`, or the path of a folder."""
 
 import difflib
 import os
-import sys
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import inspect, list_checkpoints, parse_checkpoint_name, step_of
+from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.manifest import MANIFEST, verify_files
+from megatron_patches.artefacts.reference import parse_reference
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import runs_root
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
 from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.foreign.files import is_folder, names_in
+from megatron_patches.foreign.names import is_name
+from megatron_patches.foreign.printable import printable, shortened
+from tools.terminal import remark
 
 
 def find_run_directory(run: str) -> RunFolder:
-    """The directory of a run that was launched, by the run's name or the directory's path.
+    """The directory of a run that was launched: by its name, a part of it that no other has, or the directory's path.
 
     Raises:
         Missing: there is none; the nearest name is offered.
+        TrainyardError: it may be any of several, which are named.
     """
-    directory = Path(run) if os.sep in run else runs_root() / run
-    if not directory.is_dir():
-        made = sorted(path.name for path in runs_root().glob("*/")) if runs_root().is_dir() else []
-        near = difflib.get_close_matches(directory.name, made, n=1, cutoff=0.3)
+    if os.sep in run:
+        if not is_folder(Path(run)):
+            raise Missing(f"there is no run directory {printable(run)}; name a run that was launched, or its directory")
+        return RunFolder(Path(run))
+    root = runs_root()
+    made = [name for name in names_in(root) if is_name(name) and is_folder(root / name)]
+    if run not in made and not any(run in name for name in made):
+        near = difflib.get_close_matches(run, made, n=1, cutoff=0.3)
         remedy = f"nearest: {near[0]}" if near else "name a run that was launched, or its run directory"
-        raise Missing(f"there is no run directory {directory}; {remedy}")
-    return RunFolder(directory)
+        raise Missing(f"there is no run directory {shortened(root / run)}; {remedy}")
+    return RunFolder(root / resolve_run(run, made))
 
 
 def find_checkpoints(text: str) -> list[Path]:
@@ -35,22 +45,27 @@ def find_checkpoints(text: str) -> list[Path]:
 
     Raises:
         Missing: there is none, or the folder is no checkpoint's.
-        TrainyardError: the step is no number.
+        TrainyardError: the reference is not formed as it must be.
     """
-    run, at, step = text.rpartition("@")
-    if at and not step.isdecimal():
-        raise TrainyardError(f"{text}: behind @ stands a step, a number such as {run}@1000")
     folder = Path(text)
-    if not at and os.sep in text and folder.is_dir() and not _is_run(folder):
+    if os.sep in text and is_folder(folder) and not _is_run(folder):
         if not (folder / MANIFEST).is_file():
             raise Missing(
-                f"{folder} is no checkpoint: it has no {MANIFEST}. Name a folder such as runs/NAME/checkpoints/"
-                "step-0000001000, or a run as NAME or NAME@STEP"
+                f"{printable(folder)} is no checkpoint: it has no {MANIFEST}. Name a folder such as "
+                "runs/NAME/checkpoints/step-0000001000, or a run as NAME, NAME@STEP or NAME@STEP/weights"
             )
         return [folder]
-    directory = find_run_directory(run if at else text)
-    found = checkpoints_with_weights(directory, int(step) if at else None)
+    reference = None if os.sep in text and is_folder(folder) else parse_reference(text)
+    directory = find_run_directory(reference.run if reference else text)
+    found = checkpoints_with_weights(directory, reference.step if reference else None)
     full = set(list_checkpoints(directory.checkpoints))
+    if reference and reference.weights_only:
+        found = [each for each in found if each not in full]
+        if not found:
+            raise Missing(
+                f"{printable(directory.path)} has no checkpoint of weights alone of step {reference.step}; the full "
+                f"one is {directory.name}@{reference.step}"
+            )
     return sorted(found, key=lambda each: (-step_of(each), each not in full))
 
 
@@ -83,7 +98,7 @@ def find_whole_checkpoint(text: str) -> Path:
             found = verify_files(inspection.manifest, folder, hashes=True)
         if not found:
             if problems:
-                print(f"passed over: {'; '.join(problems)}", file=sys.stderr)
+                remark(f"passed over: {'; '.join(problems)}")
             return folder
         problems += found
     raise Damaged(f"{'; '.join(problems)}. Restore it from a copy, or name another")

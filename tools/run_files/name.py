@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_RUN = re.compile(r"tr(0|[1-9]\d*)([a-z]?)-(\d+)([KMBT])(\d*)-([A-Za-z0-9][A-Za-z0-9.-]*)")
-_FAMILY = re.compile(r"tr(0|[1-9]\d*)-[A-Za-z0-9][A-Za-z0-9.-]*")
+from megatron_patches.foreign.names import is_name
+
+_RUN = re.compile(r"tr(0|[1-9]\d*)([a-z]?)-(\d+)([KMBT])(\d*)-([A-Za-z0-9][A-Za-z0-9.-]*)", re.ASCII)
+_FAMILY = re.compile(r"tr(0|[1-9]\d*)-[A-Za-z0-9][A-Za-z0-9.-]*", re.ASCII)
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 RUN_PATTERN = "tr<N>[letter]-<size>-<description>, for example tr3d-1B3-more-warmup"
@@ -31,7 +33,7 @@ class RunName:
 def parse_run_name(name: str) -> RunName | None:
     """A run's name taken apart; None if it is not formed as names are."""
     found = _RUN.fullmatch(name)
-    if found is None:
+    if found is None or not is_name(name):
         return None
     number, letter, whole, unit, fraction, description = found.groups()
     size = f"{whole}{unit}{fraction}"
@@ -48,5 +50,5 @@ def family_number(name: str) -> int | None:
 def order(path: Path) -> tuple[float, str]:
     """Sorts runs and families by number, then by name: tr3 before tr20, and a name before those it begins."""
     name = path.name.removesuffix(".yaml")
-    digits = re.match(r"tr(\d+)", name)
+    digits = re.match(r"tr([0-9]{1,9})", name)
     return (int(digits[1]) if digits else float("inf"), name)

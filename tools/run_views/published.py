@@ -4,14 +4,16 @@ What these files say was declared by somebody at some time. Nothing of it is loo
 so: a location is unverified, a state is as declared.
 """
 
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from megatron_patches.configuration.section import Section
 from megatron_patches.configuration.yaml_text import read_yaml
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.foreign.names import check_name
 
 FOLDER = "published"
 State = Literal["ready", "queued", "running", "finished", "failed", "stale", "deprecated", "unknown"]
@@ -36,10 +38,14 @@ class DeclaredGold(Section):
     why: str = Field(description="how it was made and why it counts")
 
 
+def _is_name(text: str) -> str:
+    return check_name(text, "a published run")
+
+
 class PublishedRun(Section):
     """One run as it was published."""
 
-    name: str = Field(description="under which it was published")
+    name: Annotated[str, AfterValidator(_is_name)] = Field(description="under which it was published")
     run: str | None = Field(None, description="its name under train/; unset where it is not there")
     group: str = Field("", description="heading that it stood under")
     state: State = Field("unknown", description="as declared; a reason goes with deprecated")
@@ -71,11 +77,23 @@ def read_published(checkout: Path) -> list[PublishedGroup]:
     Raises:
         TrainyardError: a file is not as it must be, or two runs share a name.
     """
-    groups = [_read_group(path) for path in sorted((checkout / FOLDER).glob("*.yaml"))]
-    names = [run.name for group in groups for run in group.runs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise TrainyardError(f"{FOLDER}/ has {', '.join(twice)} more than once; give each run an entry of its own")
+    groups, problems = scan_published(checkout)
+    refuse(problems)
     return groups
+
+
+def scan_published(checkout: Path) -> tuple[list[PublishedGroup], list[str]]:
+    """The same for a view, which goes on: what can be read, and a sentence for each thing that is wrong."""
+    groups, problems = [], []
+    for path in sorted((checkout / FOLDER).glob("*.yaml")):
+        try:
+            groups.append(_read_group(path))
+        except TrainyardError as error:
+            problems.append(str(error))
+    counts = Counter(run.name for group in groups for run in group.runs)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        problems.append(f"{FOLDER}/ has {', '.join(twice)} more than once; give each run an entry of its own")
+    return groups, problems
 
 
 def _read_group(path: Path) -> PublishedGroup:

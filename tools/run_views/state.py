@@ -1,18 +1,25 @@
 """The state of a run, derived from its events, its launches' folders and SLURM's queue; only deprecation is typed."""
 
-import json
+import re
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from megatron_patches.artefacts.annotations import Standing
-from megatron_patches.artefacts.run_folder import STOPPED, RunFolder
+from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
+from megatron_patches.configuration.yaml_text import read_yaml
+from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.foreign.files import names_in, open_plain
+from megatron_patches.foreign.json_text import number_of, whole_of
+from megatron_patches.foreign.printable import printable
+from megatron_patches.run.events import STEPS, Event, event_files, parse_event
 from megatron_patches.run.failures import first_failure
+from megatron_patches.sizes import counted
 
+_LAUNCH = re.compile(r"[0-9]{4,9}")
 _TAIL_BYTES = 1 << 16
 _QUIET_SECONDS = 900
 """a run that recorded nothing for so long, and 20 of its steps, is not running"""
@@ -24,7 +31,7 @@ class RunState:
     """What a run is doing."""
 
     word: str
-    """ready, queued, running, finished, failed, stale or deprecated"""
+    """ready (never launched), queued, running, stopped (to be continued), finished, failed, stale or deprecated"""
     detail: str = ""
     """since when, at which step, why"""
     step: int | None = None
@@ -35,17 +42,26 @@ class RunState:
         return f"{self.word} ({self.detail})" if self.detail else self.word
 
 
-def derive_state(run_folder: Path, standing: Standing, queue: dict[str, str], now: float | None = None) -> RunState:
-    """The state of a run from its directory, which need not exist.
+def derive_state(
+    run_folder: Path,
+    standing: Standing,
+    queue: dict[str, str],
+    now: float | None = None,
+    problems: list[str] | None = None,
+) -> RunState:
+    """The state of a run from its directory, which need not exist; what cannot be read is passed over.
 
     Args:
         queue: SLURM's state of each job by its name, as `read_queue` gives it.
         now: seconds since 1970.
+        problems: gets a sentence for each thing that was passed over.
     """
-    launches = sorted(RunFolder(run_folder).launches.glob("[0-9]*"), key=lambda path: (len(path.name), path.name))
-    events = _last_events(RunFolder(run_folder).events, launches[-1].name if launches else None)
+    told = problems if problems is not None else []
+    run = RunFolder(run_folder)
+    launch = _last_launch(run.launches, told)
+    events = _last_events(run.events, launch.name, told) if launch else []
     step, tokens = _progress(events)
-    found = _from_events(launches[-1] if launches else None, events, time.time() if now is None else now)
+    found = _from_events(launch, events, time.time() if now is None else now, told)
     job = queue.get(run_folder.name)
     if job in ("RUNNING", "COMPLETING"):
         found = ("running", f"step {step}" if step is not None else "starting")
@@ -62,7 +78,9 @@ def read_queue() -> dict[str, str]:
         return {}
     command = ["squeue", "--noheader", "--format=%j %T"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_QUEUE_SECONDS, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_QUEUE_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return {}  # a queue that cannot be asked says nothing; the events still do
     jobs: dict[str, str] = {}
@@ -73,26 +91,51 @@ def read_queue() -> dict[str, str]:
     return jobs
 
 
-def _from_events(launch: Path | None, events: list[dict[str, Any]], now: float) -> tuple[str, str]:
+def _last_launch(launches: Path, problems: list[str]) -> Path | None:
+    try:
+        numbers = [name for name in names_in(launches) if _LAUNCH.fullmatch(name)]
+    except TrainyardError as error:
+        problems.append(str(error))
+        return None
+    return launches / max(numbers, key=int) if numbers else None
+
+
+def _from_events(launch: Path | None, events: list[Event], now: float, problems: list[str]) -> tuple[str, str]:
     if launch is None:
         return "ready", "never launched"
-    last = events[-1] if events else {}
-    if last.get("kind") == "end":
-        if last.get("outcome") == "finished":
-            return "finished", f"step {last['step']}"
-        return "ready", f"stopped at step {last['step']}, to be continued"
-    if cause := first_failure(launch, events):
+    last = events[-1] if events else None
+    if last is not None and last.kind == "end":
+        if last.facts["outcome"] == "finished":
+            return "finished", f"step {last.facts['step']}"
+        return "stopped", f"at step {last.facts['step']}{_of_steps(launch, problems)}"
+    told = [{**event.facts, "kind": event.kind, "time": event.time} for event in events if event.kind == "failure"]
+    if cause := first_failure(launch, told):
         return "failed", cause
     if (launch / STOPPED).exists():
-        return "ready", "stopped, to be continued"
+        return "stopped", "saved before its end"
     return _alive_or_stale(launch, events, now)
 
 
-def _alive_or_stale(launch: Path, events: list[dict[str, Any]], now: float) -> tuple[str, str]:
-    seconds = [each["seconds"] for each in events if each.get("kind") == "step" and "seconds" in each]
+def _of_steps(launch: Path, problems: list[str]) -> str:
+    """` of 520`, where the launch's configuration says how many steps the run has."""
+    path = launch / CONFIG
+    if not path.exists():
+        return ""
+    try:
+        training = read_yaml(path).get("training")
+    except TrainyardError as error:
+        problems.append(str(error))
+        return ""
+    steps = training.get("steps") if isinstance(training, dict) else None
+    return f" of {steps}" if whole_of(steps, STEPS) is not None else ""
+
+
+def _alive_or_stale(launch: Path, events: list[Event], now: float) -> tuple[str, str]:
+    told = [each.facts.get("seconds") for each in events if each.kind == "step"]
+    seconds = [number for each in told if (number := number_of(each)) is not None]
     patience = max(_QUIET_SECONDS, 20 * max(seconds[-20:], default=0))
-    heard = _seconds(events[-1]["time"]) if events else launch.stat().st_mtime
-    step = next((each["step"] for each in reversed(events) if "step" in each), None)
+    heard = _seconds(events[-1].time) if events else launch.stat().st_mtime
+    step = next((each.facts["step"] for each in reversed(events) if "step" in each.facts), None)
     at = f"step {step}" if step is not None else "starting"
     if now - heard > patience:
         return "stale", f"{at}; nothing recorded since {datetime.fromtimestamp(heard, UTC):%Y-%m-%d %H:%M} UTC"
@@ -101,36 +144,41 @@ def _alive_or_stale(launch: Path, events: list[dict[str, Any]], now: float) -> t
     return "running", at
 
 
-def _last_events(folder: Path, launch: str | None) -> list[dict[str, Any]]:
-    """The last events of a launch that rank 0 wrote; its file may be long, so only its end is read."""
-    if launch is None:
+def _last_events(folder: Path, launch: str, problems: list[str]) -> list[Event]:
+    """The last events of a launch; its files may be long, so only their ends are read."""
+    files = event_files(folder, problems, launch)
+    events = [event for path in files for event in _tail(path, launch, problems)]
+    return sorted(events, key=lambda event: _seconds(event.time)) if len(files) > 1 else events
+
+
+def _tail(path: Path, launch: str, problems: list[str]) -> list[Event]:
+    try:
+        with open_plain(path) as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).split(b"\n")[:-1]  # what follows the last line break was torn
+    except (TrainyardError, OSError) as error:
+        problems.append(printable(error))
         return []
-    files = sorted(folder.glob(f"{launch}-*.jsonl"))
-    events = [event for path in files for event in _tail(path)]
-    return sorted(events, key=lambda event: str(event.get("time", ""))) if len(files) > 1 else events
-
-
-def _tail(path: Path) -> list[dict[str, Any]]:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL_BYTES))
-        lines = file.read().split(b"\n")[:-1]  # what follows the last line break was torn
     whole = lines if size <= _TAIL_BYTES else lines[1:]
-    events = []
-    for line in whole:
+    events, bad = [], 0
+    for number, line in enumerate(whole):
         try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # damage in the middle: reading the run's events says so, a glance at its state does not stop
-        if isinstance(event, dict) and "kind" in event and "time" in event:
-            events.append(event)
+            place = f":{number + 1}" if size <= _TAIL_BYTES else f", line {len(whole) - number} from its end,"
+            events.append(parse_event(line, launch, f"{printable(path)}{place}"))
+        except Damaged as error:
+            bad += 1
+            if bad == 1:
+                problems.append(str(error))
+    if bad > 1:
+        problems.append(f"{printable(path)} has {counted(bad - 1, 'more line')} near its end that are no events")
     return events
 
 
-def _progress(events: list[dict[str, Any]]) -> tuple[int | None, int | None]:
+def _progress(events: list[Event]) -> tuple[int | None, int | None]:
     for event in reversed(events):
-        if event["kind"] in ("step", "validation") and isinstance(event.get("step"), int):
-            return event["step"], event.get("tokens")
+        if event.kind in ("step", "validation"):
+            return event.facts["step"], whole_of(event.facts.get("tokens"))
     return None, None
 
 

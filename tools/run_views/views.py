@@ -1,21 +1,24 @@
 """What there is to say of each run: from train/, from its directory, from what people said, from what was published."""
 
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.annotations import Standing, read_standing
+from megatron_patches.artefacts.annotations import Standing, scan_annotations, standing_of
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.renewal import GOLD_METRICS_OF_RUN
 from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder
 from megatron_patches.configuration.yaml_text import read_yaml
-from megatron_patches.errors import Damaged, TrainyardError
-from megatron_patches.run.events import effective, read_events
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.json_text import number_of
+from megatron_patches.foreign.names import is_name
+from megatron_patches.run.events import effective, scan_events
 from tools.run_files.name import order
 from tools.run_views.best_metric import BestMetric, best_metric
-from tools.run_views.published import PublishedGroup, PublishedRun, read_published
+from tools.run_views.published import PublishedGroup, PublishedRun, scan_published
 from tools.run_views.state import RunState, derive_state, read_queue
 
 
@@ -36,10 +39,13 @@ class RunRecord:
     locations: list[str]
     tags: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """what of it cannot be read, and why; the rest is told all the same"""
 
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
-        return asdict(self) | {"best": {self.best.name: self.best.value} if self.best else {}}
+        best = {self.best.name: self.best.value} if self.best else {}
+        return asdict(self) | {"best": best, "best_step": self.best.step if self.best else None}
 
 
 class Inventory:
@@ -53,12 +59,20 @@ class Inventory:
     @cached_property
     def files(self) -> dict[str, Path]:
         """YAML files of the runs under train/, by name."""
-        return {path.stem: path for path in (self.checkout / "train").glob("*/*.yaml")}
+        return {path.stem: path for path in (self.checkout / "train").glob("*/*.yaml") if is_name(path.stem)}
 
     @cached_property
     def published(self) -> list[PublishedGroup]:
-        """What others published."""
-        return read_published(self.checkout)
+        """What others published, as far as it can be read."""
+        return self._read_published[0]
+
+    @cached_property
+    def _read_published(self) -> tuple[list[PublishedGroup], list[str]]:
+        return scan_published(self.checkout)
+
+    def problems(self) -> list[str]:
+        """What could not be read of the folders, and of what others published; runs have their own."""
+        return self.catalogue.problems() + self._read_published[1]
 
     @cached_property
     def _published_runs(self) -> dict[str, PublishedRun]:
@@ -84,63 +98,81 @@ class Inventory:
             parts += [published.notes, published.group, published.run or "", *published.details.values()]
         return " ".join(parts).lower()
 
-    def standing(self, name: str) -> Standing:
-        """What people said about a run."""
-        return read_standing(self.runs / name)
+    def standing(self, name: str, problems: list[str] | None = None) -> Standing:
+        """What people said about a run; an annotation that cannot be read is added to the problems."""
+        annotations, unread = scan_annotations(self.runs / name)
+        if problems is not None:
+            problems += unread
+        return standing_of(annotations)
 
-    def baseline(self, name: str) -> str | None:
+    def baseline(self, name: str, problems: list[str] | None = None) -> str | None:
         """The run that one differs from, as train/ or its publishers say."""
-        base = self._yaml(name).get("base")
+        base = self._yaml(name, problems).get("base")
         if isinstance(base, str):
             return Path(base).stem
         return self._published_runs[name].baseline if name in self._published_runs else None
 
+    def is_own(self, name: str) -> bool:
+        """Whether a run was launched, pulled or adopted here, or stands under train/ and nobody else published it."""
+        return name in self.catalogue.run_names() or (name in self.files and name not in self._published_elsewhere)
+
+    @cached_property
+    def _published_elsewhere(self) -> set[str]:
+        return {*self._published_runs, *(run.run for run in self._published_runs.values() if run.run)}
+
     def record(self, name: str) -> RunRecord:
-        """One run."""
+        """One run; what cannot be read of it is named in its problems and stops nothing."""
         if name in self._published_runs and not (self.runs / name).is_dir():
             return published_record(self._published_runs[name])
-        standing, folder = self.standing(name), RunFolder(self.runs / name)
-        settings = self._yaml(name)
-        file = self.files.get(name)
+        problems = self.catalogue.problems(self.runs / name)
+        folder, file = RunFolder(self.runs / name), self.files.get(name)
+        standing = self.standing(name, problems)
+        state = self._state(folder, standing, problems)
+        if state.word == "stopped":
+            state = replace(state, detail=f"{state.detail}; to continue it: {_start_of(file, self.checkout)}")
         return RunRecord(
             name=name,
             family=file.parent.name if file else None,
-            baseline=self.baseline(name),
-            why=str(settings.get("why", "")),
-            state=self._state(folder, standing),
+            baseline=self.baseline(name, problems),
+            why=str(self._yaml(name).get("why", "")),
+            state=state,
             declared=False,
-            best=self._best(folder),
+            best=self.best(folder, problems),
             gold=self._gold(standing),
-            trackers=_trackers(folder),
-            locations=self._locations(folder),
+            trackers=_trackers(folder, problems),
+            locations=self._locations(folder, problems),
             tags=standing.tags,
             notes=[f"{note.text} ({note.by}, {note.date[:10]})" for note in standing.notes],
+            problems=list(dict.fromkeys(problems)),
         )
 
-    def _yaml(self, name: str) -> dict[str, Any]:
+    def _yaml(self, name: str, problems: list[str] | None = None) -> dict[str, Any]:
         if name not in self.files:
             return {}
         try:
             return read_yaml(self.files[name])
-        except TrainyardError:
-            return {}  # `tools/runs lint` says what is wrong with it; the inventory lists the run all the same
+        except TrainyardError as error:
+            if problems is not None:
+                problems.append(str(error))
+            return {}
 
-    def _state(self, folder: RunFolder, standing: Standing) -> RunState:
+    def _state(self, folder: RunFolder, standing: Standing, problems: list[str]) -> RunState:
         """Steps and tokens as the events tell them; without events, as the newest checkpoint's manifest does."""
-        state = derive_state(folder.path, standing, self._queue)
+        state = derive_state(folder.path, standing, self._queue, problems=problems)
         if state.step is not None:
             return state
         query = "SELECT step, tokens FROM artefacts WHERE run = ? AND kind = 'checkpoint' AND step IS NOT NULL"
         newest = self.catalogue.rows(f"{query} ORDER BY step DESC, tokens IS NULL LIMIT 1", [folder.name])
         return replace(state, step=newest[0][0], tokens=newest[0][1]) if newest else state
 
-    def _best(self, folder: RunFolder) -> BestMetric | None:
-        """From its validations, what its manifests say, and what its gold was chosen by."""
-        found = [("validation_loss", loss, step) for step, loss in _validations(folder.events)]
-        query = "SELECT key, min(value), max(value) FROM artefacts, json_each(metrics) WHERE run = ? GROUP BY key"
+    def best(self, folder: RunFolder, problems: list[str]) -> BestMetric | None:
+        """The best of a run wherever it is said: from its validations, what its manifests say, and what its gold was
+        chosen by."""
+        found = [("validation_loss", loss, step) for step, loss in _validations(folder.events, problems)]
+        query = "SELECT key, value, step FROM artefacts, json_each(metrics) WHERE run = ? AND state = 'valid'"
         rows = self.catalogue.rows(query, [folder.name])
-        rows += self.catalogue.rows(GOLD_METRICS_OF_RUN, [folder.name])
-        return best_metric([*found, *((name, value, None) for name, *ends in rows for value in ends)])
+        rows += [(name, value, None) for name, value in self.catalogue.rows(GOLD_METRICS_OF_RUN, [folder.name])]
+        return best_metric([*found, *rows])
 
     def _gold(self, standing: Standing) -> list[str]:
         found = []
@@ -149,9 +181,13 @@ class Inventory:
             found.append(_gold_line(known[0].name if known else artefact[:12], promotion.metric, promotion.value))
         return found
 
-    def _locations(self, folder: RunFolder) -> list[str]:
-        copies = [copy.location for copy in read_copies(folder.path) if not copy.problem]
+    def _locations(self, folder: RunFolder, problems: list[str]) -> list[str]:
         here = [f"$TRAINYARD_RUNS/{folder.name}"] if folder.checkpoints.is_dir() else []
+        try:
+            copies = [copy.location for copy in read_copies(folder.path) if not copy.problem]
+        except TrainyardError as error:
+            problems.append(str(error))
+            return here
         return here + sorted(set(copies))
 
 
@@ -179,23 +215,33 @@ def _gold_line(name: str, metric: str | None, value: float | None) -> str:
     return f"{name} {metric} {value:g}" if metric and value is not None else name
 
 
-def _validations(events: Path) -> list[tuple[int, float]]:
-    try:
-        found = effective(read_events(events, ("start", "validation")), "validation")
-    except Damaged:
-        return []  # `tools/runs show` and reports say what is damaged; a list of runs does not stop at one of them
+def _start_of(file: Path | None, checkout: Path) -> str:
+    script = file.with_suffix(".slurm") if file else None
+    if script is None or not script.is_file():
+        return "start it again as it was started"
+    return f"{'sbatch' if shutil.which('sbatch') else 'bash'} {script.relative_to(checkout)}"
+
+
+def _validations(events: Path, problems: list[str]) -> list[tuple[int, float]]:
+    read, unread = scan_events(events, ("start", "validation"))
+    problems += unread
     first: dict[int, object] = {}  # a run's loss is that of its first source
-    for event in found:
-        first.setdefault(event.facts["step"], event.facts["loss"])
-    return [(step, loss) for step, loss in first.items() if isinstance(loss, float)]
+    for event in effective(read, "validation"):
+        first.setdefault(event.facts["step"], event.facts.get("loss"))
+    return [(step, number) for step, loss in first.items() if (number := number_of(loss)) is not None]
 
 
-def _trackers(folder: RunFolder) -> list[str]:
+def _trackers(folder: RunFolder, problems: list[str]) -> list[str]:
     found = [TENSORBOARD] if folder.tensorboard.is_dir() else []
-    if not folder.config.is_file():
+    if not folder.config.exists():
         return found
-    logging = read_yaml(folder.config).get("logging") or {}
-    wandb = logging.get("wandb") or {}
-    if wandb:
-        found.append(f"wandb {wandb['project']}{'/' + wandb['group'] if wandb.get('group') else ''} ({wandb['mode']})")
+    try:
+        logging = read_yaml(folder.config).get("logging")
+    except TrainyardError as error:
+        problems.append(str(error))
+        return found
+    wandb = logging.get("wandb") if isinstance(logging, dict) else None
+    if isinstance(wandb, dict):
+        group = f"/{wandb['group']}" if wandb.get("group") else ""
+        found.append(f"wandb {wandb.get('project')}{group} ({wandb.get('mode')})")
     return found

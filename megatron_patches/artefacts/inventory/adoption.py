@@ -3,6 +3,7 @@ in the run's directory, under `elsewhere/`, with a `place.json` that names the f
 """
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from megatron_patches.artefacts.folders import checkpoint_name, shelved_name
-from megatron_patches.artefacts.inventory.adoption_formats import ForeignCheckpoint, find_checkpoints
+from megatron_patches.artefacts.inventory.adoption_formats import ForeignCheckpoint, PassedOver, find_checkpoints
 from megatron_patches.artefacts.inventory.artefact import FILES_FOLDER
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
@@ -23,7 +24,9 @@ from megatron_patches.artefacts.manifest import (
 )
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import fsync_folder, temporary_path, write_atomically
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.foreign.names import check_name
+from megatron_patches.foreign.printable import printable
 
 
 @dataclass(frozen=True)
@@ -37,38 +40,83 @@ class Adopted:
     is_new: bool
 
 
+@dataclass(frozen=True)
+class Adoption:
+    """What became of a foreign folder."""
+
+    adopted: list[Adopted]
+    passed_over: list[PassedOver]
+
+
 def adopt(
     folder: Path,
     run_folder: Path,
     parents: tuple[str, ...] = (),
     step: int | None = None,
     report: Callable[[str], None] = lambda _: None,
-) -> list[Adopted]:
-    """Reads every checkpoint in a foreign folder and writes a manifest for each. One that was adopted before is left
-    as it is, so an adoption that was interrupted goes on.
+    misfit: Callable[[ForeignCheckpoint], str] = lambda _: "",
+) -> Adoption:
+    """Reads every checkpoint in a foreign folder that is understood and writes a manifest for each. One that was
+    adopted before is left as it is, so an adoption that was interrupted goes on.
 
     Args:
         run_folder: directory of the run that they are to belong to.
         parents: ids of what they came from.
-        step: of a checkpoint whose folder does not say it.
+        step: of the one checkpoint there, where it does not say it itself.
         report: is told each checkpoint's name before its files are read.
+        misfit: why a checkpoint cannot be one of the run; empty where it can.
 
     Raises:
-        TrainyardError: there is no checkpoint of a known format, or one whose step is unknown.
+        TrainyardError: nothing can be adopted; the reasons are told.
     """
-    found = find_checkpoints(folder)
-    if step is not None and len(found) == 1 and found[0].step is None:
-        found = [replace(found[0], step=step)]
-    if unknown := [each for each in found if each.step is None]:
-        raise TrainyardError(
-            f"{unknown[0].path} does not say of which step it is; adopt it by itself with --step N (0 for a model that "
-            "was not trained further)"
-        )
+    check_name(run_folder.name, "a run (--run)")
+    found, passed_over = find_checkpoints(folder)
+    if step is not None:
+        found = [_at_step(found, step)]
+    chosen, others = _one_for_each_step(found)
+    passed_over += others
     adopted = []
-    for checkpoint in found:
+    for checkpoint in chosen:
+        if reason := misfit(checkpoint):
+            passed_over.append(PassedOver(checkpoint.path, reason))
+            continue
         report(checkpoint.name)
-        adopted.append(_adopt_one(checkpoint, run_folder, parents))
-    return adopted
+        try:
+            adopted.append(_adopt_one(checkpoint, run_folder, parents))
+        except Damaged as error:
+            passed_over.append(PassedOver(checkpoint.path, str(error)))
+    if not adopted:
+        raise TrainyardError("\n".join(["nothing is adopted", *(str(each) for each in passed_over)]))
+    return Adoption(adopted, passed_over)
+
+
+def _at_step(found: list[ForeignCheckpoint], step: int) -> ForeignCheckpoint:
+    if len(found) > 1:
+        raise TrainyardError(
+            f"--step {step}: there are {len(found)} checkpoints; name the folder or file of the one that is meant"
+        )
+    if found[0].step not in (None, step):
+        raise TrainyardError(f"--step {step}: {printable(found[0].path)} says that it is of step {found[0].step}")
+    if step >= 10**10:
+        raise TrainyardError(f"--step {step}: a step has at most ten digits")
+    return replace(found[0], step=step)
+
+
+def _one_for_each_step(found: list[ForeignCheckpoint]) -> tuple[list[ForeignCheckpoint], list[PassedOver]]:
+    """Those whose names say the step; of others, such as `last.ckpt`, those of a step that is not there yet."""
+    chosen: dict[int, ForeignCheckpoint] = {}
+    every, others = [], []
+    for each in sorted(found, key=lambda each: not each.named):
+        if each.step is None:
+            remedy = "adopt it by itself with --step N (0 for a model that was not trained further)"
+            others.append(PassedOver(each.path, f"{each.why_unknown}; {remedy}"))
+        elif not each.named and each.step in chosen:
+            first = printable(chosen[each.step].path)
+            others.append(PassedOver(each.path, f"is of step {each.step}, of which {first} is adopted", False))
+        else:
+            chosen.setdefault(each.step, each)
+            every.append(each)
+    return sorted(every, key=lambda each: (each.step or 0, each.name)), others
 
 
 def _adopt_one(checkpoint: ForeignCheckpoint, run_folder: Path, parents: tuple[str, ...]) -> Adopted:
@@ -82,7 +130,7 @@ def _adopt_one(checkpoint: ForeignCheckpoint, run_folder: Path, parents: tuple[s
     }
     if checkpoint.layout:
         facts["layout"] = dict(checkpoint.layout)
-    command = f"tools/inventory adopt {checkpoint.name} --run {run_folder.name}"
+    command = shlex.join(["tools/inventory", "adopt", checkpoint.name, "--run", run_folder.name])
     manifest = build_manifest("checkpoint", files, facts, parents, command)
     assert checkpoint.step is not None
     final = RunFolder(run_folder).elsewhere / shelved_name(checkpoint_name(checkpoint.step), manifest.id)
@@ -120,4 +168,4 @@ def _record(path: Path, root: Path) -> FileRecord:
     try:
         return record_file(path, root)
     except OSError as error:
-        raise TrainyardError(f"{path} cannot be read ({error.strerror}); nothing was written for it") from error
+        raise Damaged(f"{printable(path)} cannot be read ({error.strerror}); nothing was written for it") from error

@@ -1,24 +1,33 @@
 """Recognising foreign checkpoints by the names of their files: DeepSpeed's and Megatron's folders as BigScience wrote
-them, PyTorch Lightning's `.ckpt` files, and transformers' folders. Nothing is unpickled.
+them, PyTorch Lightning's `.ckpt` files, and transformers' folders. Nothing of them is run.
 """
 
-import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.artefacts.inventory.pickle_outline import read_outline
+from megatron_patches.artefacts.inventory.scan import is_unicode
+from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.foreign.files import names_in, read_bounded
+from megatron_patches.foreign.json_text import parse_object, whole_of
+from megatron_patches.foreign.printable import printable
 
-_DEEPSPEED = re.compile(r"global_step(\d+)")
-_MEGATRON = re.compile(r"iter_(\d{7})")
-_TRANSFORMERS = re.compile(r"checkpoint-(\d+)")
+_DEEPSPEED = re.compile(r"global_step([0-9]{1,10})")
+_MEGATRON = re.compile(r"iter_([0-9]{7})")
+_TRANSFORMERS = re.compile(r"checkpoint-([0-9]{1,10})")
 _RANKED = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 _LAYER = re.compile(r"layer_\d+-model_(\d+)-model_states\.pt")
 _ZERO = re.compile(r"(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_\d+_optim_states\.pt")
-_STEP = re.compile(r"(?:^|[-_])(?:step|epoch=\d+-step)[-=](\d+)")
-_METRIC = re.compile(r"[-_]([A-Za-z][A-Za-z_]*)[-=](\d+(?:\.\d+)?(?:e-?\d+)?)(?=[-_.]|$)")
+_STEP = re.compile(r"(?:^|[-_])(?:step|epoch=\d+-step)[-=]([0-9]{1,10})(?![0-9])")
+_METRIC = re.compile(r"[-_]([A-Za-z][A-Za-z_]*)[-=]([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)(?=[-_.]|$)")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
+_DEEPEST = 3
+_TOLD = 10
+_STEPS = 10**10
 _MARKS = ("latest", "latest_checkpointed_iteration.txt")
 
 
@@ -38,6 +47,10 @@ class ForeignCheckpoint:
     """what the name says, such as val_ppl"""
     layout: dict[str, int] = field(default_factory=dict)
     """as far as the names of files tell"""
+    named: bool = True
+    """its name says the step; else, where it is known, the file does"""
+    why_unknown: str = ""
+    """why the step is not known"""
 
     @property
     def root(self) -> Path:
@@ -50,33 +63,62 @@ class ForeignCheckpoint:
         return self.path.name
 
 
-def find_checkpoints(folder: Path) -> list[ForeignCheckpoint]:
-    """The checkpoints in a folder, or the folder itself if it is one; by step.
+@dataclass(frozen=True)
+class PassedOver:
+    """What was met and is not adopted."""
+
+    path: Path
+    reason: str
+    is_fault: bool = True
+    """False: nothing is lost by it, such as a second name of what is adopted"""
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}"
+
+
+def find_checkpoints(folder: Path) -> tuple[list[ForeignCheckpoint], list[PassedOver]]:
+    """The checkpoints in a folder, or the folder itself if it is one, by step; and what is none, and why.
 
     Raises:
-        TrainyardError: there is none, or the folder cannot be read.
+        Missing: there is nothing of a known format.
     """
-    if not folder.exists():
-        raise Missing(f"{folder} does not exist; name the folder, or the file, that is to be adopted")
-    found = list(_look(folder, depth=0))
-    if not found:
-        raise Missing(
-            f"{folder} holds no checkpoint of a known format: global_stepN/ (DeepSpeed), iter_NNNNNNN/ (Megatron), "
-            "*.ckpt (Lightning), or a folder with config.json and model.safetensors or pytorch_model.bin (transformers)"
+    shown = printable(folder)
+    if not is_unicode(str(folder.absolute())):
+        raise Refused(
+            f"the name of {shown} is not UTF-8, which a manifest cannot hold; rename it, or make a link to it"
         )
-    return sorted(found, key=lambda each: (each.step if each.step is not None else -1, each.name))
+    if not folder.exists():
+        raise Missing(f"{shown} does not exist; name the folder, or the file, that is to be adopted")
+    met = list(_look(folder, depth=0))
+    found = [each for each in met if isinstance(each, ForeignCheckpoint)]
+    passed_over = [each for each in met if isinstance(each, PassedOver)]
+    if not found:
+        reasons = "".join(f"\n{each}" for each in passed_over[:_TOLD])
+        raise Missing(
+            f"{shown} holds no checkpoint of a known format: global_stepN/ (DeepSpeed), iter_NNNNNNN/ (Megatron), "
+            "*.ckpt (Lightning), or a folder with config.json and model.safetensors or pytorch_model.bin (transformers)"
+            f"{reasons}"
+        )
+    return sorted(found, key=lambda each: (each.step if each.step is not None else -1, each.name)), passed_over
 
 
-def _look(path: Path, depth: int) -> Iterator[ForeignCheckpoint]:
-    if path.is_file():
-        if path.suffix == ".ckpt":
+def _look(path: Path, depth: int) -> Iterator[ForeignCheckpoint | PassedOver]:
+    try:
+        if not is_unicode(path.name):
+            yield PassedOver(path, "its name is not UTF-8, which a manifest cannot hold; rename it")
+        elif path.is_dir():
+            if (one := _as_folder(path)) is not None:
+                yield one
+            elif depth < _DEEPEST:
+                for name in names_in(path):
+                    yield from _look(path / name, depth + 1)
+        elif path.suffix == ".ckpt" and path.is_file():
             yield _lightning(path)
-        return
-    if (one := _as_folder(path)) is not None:
-        yield one
-    elif depth < 3:
-        for inner in sorted(path.iterdir()):
-            yield from _look(inner, depth + 1)
+        elif path.suffix in _SUFFIXES:
+            reason = "no known format has such a file by itself" if path.is_file() else "is no plain file"
+            yield PassedOver(path, reason)
+    except (TrainyardError, OSError) as error:
+        yield PassedOver(path, printable(error))
 
 
 def _as_folder(folder: Path) -> ForeignCheckpoint | None:
@@ -108,26 +150,47 @@ def _ranked(folder: Path, kind: str, step: int) -> ForeignCheckpoint:
 def _lightning(path: Path) -> ForeignCheckpoint:
     name = path.name.removesuffix(".ckpt")
     step = _STEP.search(name)
-    metrics = {key: float(value) for key, value in _METRIC.findall(name) if key not in ("step", "epoch")}
+    told = {key: float(value) for key, value in _METRIC.findall(name) if key not in ("step", "epoch")}
+    metrics = {key: value for key, value in told.items() if math.isfinite(value)}
     files = _files(path) if path.is_dir() else [path]
-    return ForeignCheckpoint(path, "lightning", int(step[1]) if step else None, files, metrics=metrics)
+    if step:
+        return ForeignCheckpoint(path, "lightning", int(step[1]), files, metrics=metrics)
+    inside, why = _step_inside(path)
+    return ForeignCheckpoint(path, "lightning", inside, files, metrics=metrics, named=False, why_unknown=why)
+
+
+def _step_inside(path: Path) -> tuple[int | None, str]:
+    """The step that a file such as `last.ckpt` states, or why it is not known."""
+    if path.is_dir():
+        return None, "its name does not say the step"
+    try:
+        step = read_outline(path).step
+    except TrainyardError as error:
+        return None, f"its name does not say the step, and it cannot be looked into: {error}"
+    return step, "" if step is not None else "neither its name nor the file says the step"
 
 
 def _transformers(folder: Path) -> ForeignCheckpoint:
     found = _TRANSFORMERS.fullmatch(folder.name)
-    step = int(found[1]) if found else None
+    step, why = (int(found[1]), "") if found else (None, "neither its name nor a trainer_state.json says the step")
     state = folder / "trainer_state.json"
-    if step is None and state.is_file():
+    if step is None and state.exists():
         try:
-            step = int(json.loads(state.read_bytes())["global_step"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainyardError(f"{state} does not say the step ({error}); give it with --step N") from None
+            step = whole_of(parse_object(read_bounded(state), printable(state)).get("global_step"), _STEPS)
+            why = f"{printable(state)} does not say the step"
+        except TrainyardError as error:
+            why = str(error)
     has_optimizer = any((folder / name).is_file() for name in ("optimizer.pt", "optimizer.bin"))
-    return ForeignCheckpoint(folder, "transformers", step, _files(folder), "full" if has_optimizer else "weights")
+    content = "full" if has_optimizer else "weights"
+    return ForeignCheckpoint(
+        folder, "transformers", step, _files(folder), content, named=found is not None, why_unknown=why
+    )
 
 
 def _files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _MARKS)
     if not files:
-        raise TrainyardError(f"{folder} is empty; an adoption reads what is there")
+        raise TrainyardError(f"{printable(folder)} is empty; an adoption reads what is there")
+    if odd := [path for path in files if not is_unicode(str(path))]:
+        raise TrainyardError(f"the name of {printable(odd[0])} is not UTF-8, which a manifest cannot hold; rename it")
     return files

@@ -1,17 +1,22 @@
 """One artefact as the catalogue knows it: what its manifest says, read without checking the hash of its content."""
 
-import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from megatron_patches.artefacts.manifest import MANIFEST
-from megatron_patches.errors import Damaged
+from megatron_patches.errors import Damaged, Missing
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import number_of, parse_object, whole_of
+from megatron_patches.foreign.names import is_name
+from megatron_patches.foreign.printable import printable, shortened
 
 FILES_FOLDER = "place.json"
 """Beside a manifest whose files lie in another folder: `{"folder": PATH}`, or null where only copies are left."""
 _LAYOUT_LETTERS = (("tensor", "tp"), ("pipeline", "pp"), ("data", "dp"), ("zero_stage", "zero"))
+_PLACE_BYTES = 1 << 16
+_SHAPES: dict[type, str] = {dict: "object", list: "list", str: "text"}
+_Kind = TypeVar("_Kind")
 _METRICS = ("validation_loss", "val_ppl", "perplexity", "loss")
 
 
@@ -83,12 +88,11 @@ def files_folder(artefact_folder: Path) -> Path | None:
     """
     path = artefact_folder / FILES_FOLDER
     try:
-        content = json.loads(path.read_bytes())
-        folder = content["folder"]
-    except FileNotFoundError:
+        folder = parse_object(read_bounded(path, _PLACE_BYTES), printable(path)).get("folder", False)
+    except Missing:
         return artefact_folder
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} does not say where the files are ({error}); adopt the folder again") from None
+    if folder is not None and (not isinstance(folder, str) or not folder.startswith("/") or "\0" in folder):
+        raise Damaged(f"{printable(path)} does not say where the files are; adopt the folder again")
     return Path(folder) if folder is not None else None
 
 
@@ -100,65 +104,99 @@ def read_artefact(manifest: Path, run: str | None) -> Artefact:
 
     Raises:
         Damaged: it is not JSON, or lacks what every manifest has.
-        FileNotFoundError: it is gone.
+        Missing: it is gone.
+        Refused: it is no plain file, or may not be read.
     """
+    origin = printable(manifest)
     try:
-        content = json.loads(manifest.read_bytes())
-        return _from_content(manifest, content, run)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(
-            f"{manifest} is not a manifest ({type(error).__name__}: {error}); restore it, or make the artefact again"
-        ) from None
+        return _from_content(manifest, parse_object(read_bounded(manifest), origin), run)
+    except _Odd as error:
+        raise Damaged(f"{origin} is not a manifest ({error}); restore it, or make the artefact again") from None
+
+
+class _Odd(Exception):
+    """Says which part of a manifest is not as it must be."""
 
 
 def _from_content(manifest: Path, content: dict[str, Any], run: str | None) -> Artefact:
-    facts, status = content["facts"], content.get("status", {})
-    kind = str(content["kind"])
-    stated = facts.get("run")
+    facts, status = _part(content, "facts", dict), content.get("status", {})
+    kind = _part(content, "kind", str)
+    if not isinstance(status, dict):
+        raise _Odd("status is no object")
+    sizes = [whole_of(file.get("size")) if isinstance(file, dict) else None for file in _part(content, "files", list)]
+    size = sum(each for each in sizes if each is not None)
+    if None in sizes or size >= 2**63:
+        raise _Odd("the sizes of its files are not in order")
+    parents = _part(content, "parents", list)
+    if not all(isinstance(parent, str) for parent in parents):
+        raise _Odd("a parent's id is no text")
     return Artefact(
         manifest=manifest,
-        id=str(content["id"]),
+        id=_part(content, "id", str),
         kind=kind,
-        run=stated if isinstance(stated, str) else run,
-        step=_whole(facts.get("step")),
-        samples=_whole(facts.get("samples")),
-        tokens=_whole(facts.get("tokens")),
-        content=str(facts.get("content", "full")) if kind == "checkpoint" else None,
-        format=facts["format"] if isinstance(facts.get("format"), str) else None,
+        run=_run_of(facts, run),
+        step=_count(facts, "step"),
+        samples=_count(facts, "samples"),
+        tokens=_count(facts, "tokens"),
+        content=(_text(facts, "content") or "full") if kind == "checkpoint" else None,
+        format=_text(facts, "format"),
         layout=_layout(facts.get("layout")),
         metrics=_metrics(facts),
-        created=str(content["created"]),
-        size=sum(int(file["size"]) for file in content["files"]),
-        files=len(content["files"]),
-        state=str(status.get("state", "valid")),
-        reason=status.get("reason"),
-        cause=status.get("cause"),
-        parents=tuple(str(parent) for parent in content["parents"]),
+        created=_part(content, "created", str),
+        size=size,
+        files=len(sizes),
+        state=_text(status, "state") or "valid",
+        reason=_text(status, "reason"),
+        cause=_text(status, "cause"),
+        parents=tuple(parents),
         whereabouts="elsewhere" if (manifest.parent / FILES_FOLDER).exists() else "here",
     )
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _part(content: dict[str, Any], name: str, kind: type[_Kind]) -> _Kind:
+    value = content.get(name)
+    if not isinstance(value, kind):
+        raise _Odd(f"{name} is missing, or no {_SHAPES[kind]}")
+    return value
+
+
+def _text(content: dict[str, Any], name: str) -> str | None:
+    value = content.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _Odd(f"{name} is no text")
+    return value
+
+
+def _run_of(facts: dict[str, Any], run: str | None) -> str | None:
+    """The run that a manifest states; what people say of it is written into a folder of this name."""
+    stated = _text(facts, "run")
+    if stated is not None and not is_name(stated):
+        raise _Odd(f"'{shortened(stated, 60)}' cannot be the name of its run")
+    return run if stated is None else stated
+
+
+def _count(facts: dict[str, Any], name: str) -> int | None:
+    value = facts.get(name)
+    if value is not None and whole_of(value) is None:
+        raise _Odd(f"{name} {shortened(value, 40)} is no count")
+    return value
 
 
 def _layout(layout: Any) -> str | None:
     if not isinstance(layout, dict):
         return None
-    return " ".join(f"{short}{layout[key]}" for key, short in _LAYOUT_LETTERS if key in layout) or None
+    known = {short: whole_of(layout.get(key)) for key, short in _LAYOUT_LETTERS}
+    return " ".join(f"{short}{size}" for short, size in known.items() if size is not None) or None
 
 
 def _metrics(facts: dict[str, Any]) -> dict[str, float]:
     """Numbers by name: those of `metrics`, those that every checkpoint may have, and `results` of an evaluation."""
-    found = {name: facts[name] for name in _METRICS if _is_number(facts.get(name))}
+    found = {name: number_of(facts.get(name)) for name in _METRICS}
     for group in ("metrics", "results"):
-        for name, value in (facts.get(group) or {}).items() if isinstance(facts.get(group), dict) else ():
-            if _is_number(value):
-                found[name] = value
-            elif isinstance(value, dict):
-                found |= {f"{name}.{metric}": number for metric, number in value.items() if _is_number(number)}
-    return {name: float(value) for name, value in found.items()}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        named = facts.get(group)
+        for name, value in named.items() if isinstance(named, dict) else ():
+            if isinstance(value, dict):
+                found |= {f"{name}.{metric}": number_of(number) for metric, number in value.items()}
+            else:
+                found[name] = number_of(value)
+    return {name: number for name, number in found.items() if number is not None}

@@ -7,6 +7,7 @@ another version is made anew, and two processes that renew it at once leave one 
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ from megatron_patches.artefacts.inventory.renewal import (
     changed_folders,
     renew,
 )
-from megatron_patches.artefacts.inventory.scan import Folder, roots
+from megatron_patches.artefacts.inventory.scan import Folder, beneath, roots
 from megatron_patches.checkout import cache_root, data_root, runs_root
 from megatron_patches.errors import TrainyardError
 
@@ -50,7 +51,7 @@ class Catalogue:
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """The answer to a query."""
-        return self._connection.execute(query, tuple(values)).fetchall()
+        return self._connection.execute(query, tuple(_bindable(value) for value in values)).fetchall()
 
     def artefacts(self, where: str = "1", values: Iterable[Any] = (), tail: str = "") -> list[Artefact]:
         """The artefacts that a condition on the columns selects; `tail` may order and limit them."""
@@ -67,9 +68,17 @@ class Catalogue:
         known |= {"manifest": Path(known["manifest"]), "metrics": metrics}
         return Artefact(**known, parents=tuple(parent for (parent,) in parents))
 
-    def problems(self) -> list[str]:
-        """What could not be read, a sentence each."""
-        return [text for (text,) in self.rows("SELECT text FROM problems ORDER BY path")]
+    def problems(self, under: Path | None = None) -> list[str]:
+        """What could not be read, a sentence each.
+
+        Args:
+            under: only in this folder and what lies beneath it.
+        """
+        if under is None:
+            return [text for (text,) in self.rows("SELECT text FROM problems ORDER BY path")]
+        inside = "folder = ? OR folder > ? AND folder < ?"
+        rows = self.rows(f"SELECT text FROM problems WHERE {inside} ORDER BY path", [str(under), *beneath(str(under))])
+        return [text for (text,) in rows]
 
     def run_names(self) -> list[str]:
         """Runs that have a directory."""
@@ -120,13 +129,22 @@ def _open_renewed(path: Path, beginnings: list[Folder], thorough: bool) -> tuple
 
 def catalogue_path(runs: Path, data: Path) -> Path:
     """Where the catalogue of these roots lies for this user."""
-    digest = hashlib.sha256(f"{runs.absolute()}\n{data.absolute()}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(f"{runs.absolute()}\n{data.absolute()}")).hexdigest()[:16]
     return cache_root() / f"catalogue-{digest}.sqlite"
 
 
 def delete_catalogue(runs: Path | None = None, data: Path | None = None) -> None:
     """Forget everything; the next reader makes it anew."""
     catalogue_path(runs or runs_root(), data or data_root()).unlink(missing_ok=True)
+
+
+def _bindable(value: Any) -> Any:
+    """A value that SQLite takes, and that nothing equals where it cannot hold the one that was given."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # a byte of the command line that is not UTF-8
+    if isinstance(value, int):
+        return max(-(2**63), min(value, 2**63 - 1))
+    return value
 
 
 def _quoted(path: Path) -> str:

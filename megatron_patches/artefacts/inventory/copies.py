@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,12 @@ from typing import Any
 
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Damaged
+from megatron_patches.foreign.files import names_in, read_bounded
+from megatron_patches.foreign.json_text import parse_object, whole_of
+from megatron_patches.foreign.printable import printable
+
+_BYTES = 1 << 30
+"""largest file of one writer that is read: three million lines"""
 
 
 @dataclass(frozen=True)
@@ -74,12 +81,20 @@ def _file_name() -> str:
 
 
 def read_copies(run_folder: Path, latest: bool = True) -> list[Copy]:
-    """What is known of a run's copies: the latest word on each artefact at each location, or every word."""
+    """What is known of a run's copies: the latest word on each artefact at each location, or every word.
+
+    Raises:
+        Damaged: a line is no record of a copy, or a file cannot be read. One line less may be the one that says that a
+            copy is gone, so nothing is known then.
+    """
+    folder = RunFolder(run_folder).copies
     lines: list[Copy] = []
-    for path in sorted(RunFolder(run_folder).copies.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            if line.endswith("\n"):  # a process that was killed while writing leaves its last line without an end
-                lines.append(_parse(line, path))
+    for name in names_in(folder):
+        if name.endswith(".jsonl"):
+            path = folder / name
+            for number, line in enumerate(read_bounded(path, _BYTES).split(b"\n")[:-1], 1):
+                # what follows the last line end was torn: a process was killed while writing
+                lines.append(_parse(line, f"{printable(path)}:{number}"))
     if not latest:
         return lines
     by_name = {(copy.location, copy.name): copy for copy in sorted(lines, key=lambda copy: copy.number)}
@@ -91,12 +106,35 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _parse(line: str, path: Path) -> Copy:
+def _parse(line: bytes, origin: str) -> Copy:
     try:
-        content: dict[str, Any] = json.loads(line)
-        return Copy(**content)
-    except (ValueError, TypeError) as error:
+        content = parse_object(line, origin)
+        content = {"problem": None, "number": 0, **content}
+        wrong = [name for name, fits in _FIELDS.items() if name not in content or not fits(content[name])]
+        wrong += [name for name in content if name not in _FIELDS]
+        if wrong:
+            raise Damaged(f"{origin} (see {printable(', '.join(wrong))})")
+    except Damaged as error:
         raise Damaged(
-            f"{path} holds a line that is no record of a copy ({error}); remove the line, then "
-            "`tools/sync-to-hub` of the run records anew what is there"
+            f"{error}: it is no record of a copy; remove the line, then `tools/sync-to-hub` of the run records anew "
+            "what is there"
         ) from None
+    return Copy(**content)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_null(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("id", "of", "name", "location", "how"), _is_text),
+    "size": lambda value: whole_of(value) is not None,
+    "whole": lambda value: isinstance(value, bool),
+    "verified": _is_text_or_null,
+    "problem": _is_text_or_null,
+    "number": lambda value: whole_of(value) is not None,
+}

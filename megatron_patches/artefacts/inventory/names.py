@@ -8,10 +8,14 @@ from pathlib import Path
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.manifest import MANIFEST
+from megatron_patches.artefacts.reference import CheckpointReference, parse_reference
 from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.files import is_folder
+from megatron_patches.foreign.printable import shortened
 
 _SHOWN = 12
 _ID = re.compile(r"[0-9a-f]{6,64}")
+_ENDS_SO = "substr(manifest, -length(?)) = ?"
 
 
 def resolve_run(text: str, known: Sequence[str]) -> str:
@@ -23,14 +27,16 @@ def resolve_run(text: str, known: Sequence[str]) -> str:
     """
     if text in known:
         return text
+    if not text:
+        raise TrainyardError("the name of a run is empty; `tools/inventory list` shows all")
     candidates = [name for name in known if name.startswith(text)] or [name for name in known if text in name]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise TrainyardError(f"{text} may be any of {_listed(candidates)}; say which")
+        raise TrainyardError(f"{shortened(text)} may be any of {_listed(candidates)}; say which")
     nearest = difflib.get_close_matches(text, list(known), n=3, cutoff=0.3)
     offer = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    raise Missing(f"there is no run {text}{offer}; `tools/inventory list` shows all")
+    raise Missing(f"there is no run {shortened(text)}{offer}; `tools/inventory list` shows all")
 
 
 def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
@@ -40,47 +46,46 @@ def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
         Missing: there is none; of a step the nearest are named.
         TrainyardError: it may be any of several, which are named, or is not formed as it must be.
     """
-    if "@" in text:
-        return _of_step(text, catalogue)
     found = _by_path(text, catalogue)
+    if not found and (reference := parse_reference(text)):
+        return _of_step(reference, catalogue)
     if not found and _ID.fullmatch(text):
         found = catalogue.artefacts("id >= ? AND id < ?", [text, text + "g"], "ORDER BY whereabouts DESC, manifest")
     if not found:
-        found = catalogue.artefacts("manifest LIKE ?", [f"%/{text}.{MANIFEST}"])
+        found = catalogue.artefacts(_ENDS_SO, [f"/{text}.{MANIFEST}"] * 2)
     if not found:
-        found = catalogue.artefacts("manifest LIKE ? AND kind != 'run'", [f"%/{text}/{MANIFEST}"])
+        found = catalogue.artefacts(f"{_ENDS_SO} AND kind != 'run'", [f"/{text}/{MANIFEST}"] * 2)
     if not found:
         found = catalogue.artefacts("kind = 'run' AND run = ?", [text])
     if not found:
         raise Missing(
-            f"nothing is known of {text}: give RUN@STEP, the beginning of an id (6 digits or more), a folder, or a "
-            "dataset's name; `tools/inventory find` searches"
+            f"nothing is known of {shortened(text)}: give RUN@STEP, the beginning of an id (6 digits or more), a "
+            "folder, or a dataset's name; `tools/inventory find` searches"
         )
     if len({each.id for each in found}) > 1:
         raise TrainyardError(f"{text} may be any of {_listed([_described(each) for each in found])}; say which")
     return found[0]
 
 
-def _of_step(text: str, catalogue: Catalogue) -> Artefact:
-    name, _, rest = text.partition("@")
-    step, _, part = rest.partition("/")
-    run = resolve_run(name, catalogue.run_names())
-    if not step.isdecimal() or part not in ("", "weights"):
-        raise TrainyardError(f"{text}: behind @ goes a step, such as {run}@1000, or {run}@1000/weights")
-    found = catalogue.artefacts("run = ? AND kind = 'checkpoint' AND step = ?", [run, int(step)])
-    if part:
+def _of_step(reference: CheckpointReference, catalogue: Catalogue) -> Artefact:
+    run, step = resolve_run(reference.run, catalogue.run_names()), reference.step
+    found = catalogue.artefacts("run = ? AND kind = 'checkpoint' AND step = ?", [run, step])
+    if reference.weights_only:
         found = [each for each in found if each.content == "weights"]
     found.sort(key=lambda each: (each.content != "full", each.whereabouts != "here"))
     if not found:
         rows = catalogue.rows("SELECT DISTINCT step FROM artefacts WHERE run = ? AND kind = 'checkpoint'", [run])
-        steps = sorted((each for (each,) in rows if each is not None), key=lambda each: abs(each - int(step)))
+        steps = sorted((each for (each,) in rows if each is not None), key=lambda each: abs(each - step))
         offer = f"nearest: {', '.join(map(str, steps[:5]))}" if steps else "it has none"
-        raise Missing(f"{run} has no checkpoint of step {rest}; {offer}")
+        if reference.weights_only and step in steps:
+            offer = f"the full one is {run}@{step}"
+        alone = " of weights alone" if reference.weights_only else ""
+        raise Missing(f"{run} has no checkpoint{alone} of step {step}; {offer}")
     return found[0]
 
 
 def _by_path(text: str, catalogue: Catalogue) -> list[Artefact]:
-    if "/" not in text and not Path(text).exists():
+    if "/" not in text and not is_folder(Path(text)) and not text.endswith(MANIFEST):
         return []
     path = Path(text).absolute()
     for candidate in (path, path / MANIFEST, path.with_name(f"{path.name}.{MANIFEST}")):

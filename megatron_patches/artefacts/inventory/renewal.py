@@ -10,15 +10,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.annotations import Standing, scan_annotations, standing_of
 from megatron_patches.artefacts.inventory.artefact import Artefact, read_artefact
 from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.scan import Folder, beneath, list_folder
 from megatron_patches.artefacts.run_folder import COPIES, RECORDS
 from megatron_patches.atomic_files import temporary_path
-from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.printable import printable
 
-VERSION = 2
+VERSION = 3
 _STILL_CHANGING_NANOSECONDS = 2_000_000_000
 """a folder that changed so shortly before it was read may change again within one tick of its file system's clock"""
 
@@ -150,10 +151,12 @@ class _Writer:
             return []
         except OSError as error:
             self._forget(folder.path)
-            self._note_problem(folder.path, folder.path, f"{folder.path} cannot be read ({error.strerror})")
+            self._note_problem(folder.path, folder.path, f"{printable(folder.path)} cannot be read ({error.strerror})")
             self._remember(folder, -1)
             return []
         self._connection.execute("DELETE FROM problems WHERE folder = ?", [folder.path])
+        for path, text in listing.problems:
+            self._note_problem(path, folder.path, text)
         before = {path for (path,) in self._rows("SELECT path FROM folders WHERE path > ? AND path < ?", folder.path)}
         present = {each.path for each in listing.folders}
         for gone in {path for path in before if "/" not in path[len(folder.path) + 1 :]} - present:
@@ -200,11 +203,11 @@ class _Writer:
                     continue
                 self._manifests += 1
                 artefact = read_artefact(Path(manifest), folder.run)
-            except FileNotFoundError:
+            except (FileNotFoundError, Missing):
                 artefact = None  # a folder without a manifest is no artefact (yet)
-            except (Damaged, OSError) as error:
+            except (TrainyardError, OSError) as error:
                 artefact = None
-                self._note_problem(manifest, folder.path, str(error))
+                self._note_problem(manifest, folder.path, printable(error))
             if number is not None:
                 self._drop([number])
             if artefact is not None:
@@ -235,9 +238,12 @@ class _Writer:
                 ]  # fmt: skip
                 self._connection.executemany("INSERT INTO copies VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
             else:
-                said = [(folder.run, *row) for row in _annotation_rows(path.parent)]
+                annotations, problems = scan_annotations(path.parent)
+                said = [(folder.run, *row) for row in _annotation_rows(standing_of(annotations))]
                 self._connection.executemany("INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?)", said)
-        except Damaged as error:
+                for number, problem in enumerate(problems):
+                    self._note_problem(f"{folder.path}/{number}", folder.path, problem)
+        except TrainyardError as error:
             self._note_problem(folder.path, folder.path, str(error))
 
     def _clear_record(self, name: str, run: str) -> None:
@@ -248,8 +254,7 @@ class _Writer:
         self._connection.execute("REPLACE INTO problems VALUES (?, ?, ?)", [path, folder, text])
 
 
-def _annotation_rows(run: Path) -> list[tuple[str, str | None, str, str | None, float | None]]:
-    standing = read_standing(run)
+def _annotation_rows(standing: Standing) -> list[tuple[str, str | None, str, str | None, float | None]]:
     rows: list[tuple[str, str | None, str, str | None, float | None]] = [
         ("note", note.artefact, note.text, None, None) for note in standing.notes
     ]

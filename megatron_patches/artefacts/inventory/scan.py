@@ -13,6 +13,9 @@ from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.run_folder import RECORDS, SHELVES
 from megatron_patches.artefacts.unfinished import unfinished_kind
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.names import is_name
+from megatron_patches.foreign.printable import printable
 
 FolderKind = Literal["runs", "run", "shelf", "data", "record"]
 _DATA_DEPTH = 4
@@ -35,10 +38,21 @@ class Listing:
 
     folders: list[Folder] = field(default_factory=list)
     manifests: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """what is left out: a path that can be printed, and a sentence"""
 
 
 def roots(runs: Path, data: Path) -> list[Folder]:
-    """Where to begin."""
+    """Where to begin.
+
+    Raises:
+        TrainyardError: the name of one of them is not UTF-8, which the catalogue cannot hold.
+    """
+    for folder in (runs, data):
+        if not is_unicode(str(folder)):
+            raise TrainyardError(
+                f"{printable(folder)}: the folder's name is not UTF-8; rename it, or make a link to it of another name"
+            )
     return [Folder(str(runs), "runs"), Folder(str(data), "data")]
 
 
@@ -59,6 +73,9 @@ def list_folder(folder: Folder) -> Listing:
 
 def _sort_in(listing: Listing, folder: Folder, name: str, is_folder: bool) -> None:
     path = f"{folder.path}/{name}"
+    if reason := _why_left_out(folder, name, is_folder):
+        listing.problems.append((printable(path), f"{printable(path)} {reason}"))
+        return
     is_finished = unfinished_kind(name) is None
     if folder.kind == "runs" and is_folder:
         listing.folders.append(Folder(path, "run", name))
@@ -76,6 +93,26 @@ def _sort_in(listing: Listing, folder: Folder, name: str, is_folder: bool) -> No
             listing.folders.append(Folder(path, "data", None, folder.depth + 1))
         elif not is_folder and (name == MANIFEST or name.endswith(f".{MANIFEST}")):
             listing.manifests.append(path)
+
+
+def _why_left_out(folder: Folder, name: str, is_folder: bool) -> str:
+    """Names of runs and artefacts are put into addresses, paths and command lines; data may be named as it likes."""
+    if is_folder and folder.kind in ("runs", "shelf") and not is_name(name):
+        return f"is left out: its name cannot be that of {'a run' if folder.kind == 'runs' else 'an artefact'}"
+    if folder.kind == "data" and not is_unicode(name):
+        return "is left out: its name is not UTF-8"
+    if folder.kind == "run" and not is_folder and name in (*SHELVES, *RECORDS):
+        return "is no folder, where one is expected; move it away"
+    return ""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it; a file's name need not be such a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def beneath(path: str) -> tuple[str, str]:

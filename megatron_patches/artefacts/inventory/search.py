@@ -102,7 +102,7 @@ def number_range(text: str, option: str) -> tuple[int, int]:
     try:
         lower = _number(first) if first else 0
         upper = (_number(last) if last else 2**62) if colon else lower
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise TrainyardError(f"{option} {text}: give a number, or a range: 1000:5000, 1000: or :5000") from None
     return lower, upper
 

@@ -37,9 +37,14 @@ def verify_artefact(catalogue: Catalogue, artefact: Artefact, hashes: bool = Tru
         return Verdict(artefact, problems + lineage, "only copies are left; `tools/inventory where` names them")
     if not folder.is_dir():
         return Verdict(artefact, [*problems, f"its folder {folder} is gone", *lineage])
-    if hashes and artefact.kind == "checkpoint" and artefact.whereabouts == "here":
-        return Verdict(artefact, problems + verify_and_mark(folder, manifest, "tools/inventory verify") + lineage)
-    return Verdict(artefact, problems + verify_files(manifest, folder, hashes) + lineage)
+    try:
+        if hashes and artefact.kind == "checkpoint" and artefact.whereabouts == "here":
+            problems += verify_and_mark(folder, manifest, "tools/inventory verify")
+        else:
+            problems += verify_files(manifest, folder, hashes)
+    except OSError as error:  # a file that may not be read, or whose name no file system takes
+        problems.append(f"cannot be read: {error}")
+    return Verdict(artefact, problems + lineage)
 
 
 def _lineage_problems(catalogue: Catalogue, artefact: Artefact) -> list[str]:

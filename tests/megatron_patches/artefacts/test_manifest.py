@@ -87,7 +87,7 @@ def test_marking_invalid_keeps_the_id(tmp_path: Path, artefact: Manifest) -> Non
     [
         (None, "does not exist"),
         (b'{"format": 1, "id', "is not JSON"),
-        (b"\xff\xfe", "is not UTF-8"),
+        (b"\xff\xfe", "is not UTF-8 text"),
         (b'{"format": 2}', "is of format 2, which a later Trainyard wrote"),
         (b"[]", "not a manifest of format 1"),
     ],

@@ -15,6 +15,7 @@ from megatron_patches.artefacts.marks import is_damaged, is_verified, pin_of
 from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
+from megatron_patches.run.events import EventWriter
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
@@ -139,9 +140,9 @@ def test_a_request_is_a_file_in_the_run(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("tr900a-28K-smal", "there is no run directory .*; nearest: tr900a-28K-small"),
+        ("tr900a-28K-smoll", "there is no run directory .*; nearest: tr900a-28K-small"),
         (f"{RUN}@7", "has no checkpoint of step 7; it has those of 3, 6, 8"),
-        (f"{RUN}@last", "behind @ stands a step"),
+        (f"{RUN}@last", "behind it a step"),
         (str(CHECKOUT / "tests"), "is no checkpoint: it has no manifest.json"),
         (str(CHECKOUT / "nowhere" / "x"), "there is no run directory"),
     ],
@@ -176,3 +177,24 @@ def test_the_bench_measures_all_four(tmp_path: Path) -> None:
         assert len(seconds) == 2 and min(seconds) > 0
     assert "training waits" in describe_cost(cost)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_verifying_for_other_programs(runs: Path) -> None:
+    (folder_of(runs, "one", 8) / "trainer.json").write_text("{ }")
+    result = call("verify", RUN, "--all", "--json")
+    found = {each["name"]: each for each in json.loads(result.stdout)}
+    assert result.exit_code == 1
+    assert "trainer.json" in found["step-0000000008"]["problems"][0] and not found["step-0000000008"]["whole"]
+    assert found["step-0000000006"]["whole"] and found["step-0000000006"]["problems"] == []
+
+
+def test_the_list_says_the_best_that_the_inventory_says(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A validation of a step that was not saved may be better than those that were: both are told."""
+    monkeypatch.setenv("TRAINYARD_CACHE", str(runs / "cache"))
+    writer = EventWriter(runs / "one" / RUN / "events", "0001", "zzz")  # read after the trainer's
+    writer.write("validation", step=7, loss=0.125)
+    writer.close()
+    assert (
+        "best of the run: validation loss 0.125 at step 7; no checkpoint of that step is here"
+        in call("list", RUN).stderr
+    )

@@ -226,7 +226,8 @@ START, STEP = ("start", {"step": 0}), ("step", {"step": 7, "tokens": 70, "second
         ([START, STEP], 3600, {RUN: "RUNNING"}, "running"),
         ([START, STEP], 3600, {RUN: "PENDING"}, "queued"),
         ([START, STEP, ("end", {"step": 7, "outcome": "finished"})], 0, {}, "finished"),
-        ([START, STEP, ("end", {"step": 7, "outcome": "stopped"})], 0, {}, "ready"),
+        ([START, STEP, ("end", {"step": 7, "outcome": "stopped"})], 0, {}, "stopped"),
+        ([START, STEP, ("failure", {"step": 7, "error": "ValueError", "text": ""})], 0, {}, "failed"),
         ([START, STEP, ("failure", {"step": 7, "error": "ValueError", "text": "no"})], 0, {}, "failed"),
     ],
 )
@@ -293,3 +294,49 @@ def test_notes_of_people_survive_and_a_stale_page_is_named(pages: Path) -> None:
     render(pages)
     assert "Asked for tr4's path on Monday." in page.read_text()
     assert "which is no longer listed" in page.read_text()
+
+
+def test_a_list_shows_ones_own_runs_unless_asked(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "runs", 100)
+    make_checkpoint(tmp_path / "runs", 100, run=ROTARY)
+    own, published, every = (
+        {run["name"] for run in ask("list", *options)} for options in ([], ["--published"], ["--all"])
+    )
+    assert {RUN, ROTARY, "tr0a-4M-stdlib"} <= own
+    assert "tr9c-1B3-swiglu-pile" in published and not own & published
+    assert own | published == every
+    assert "published by others: --all shows them" in call(inventory.app, "list").stderr
+
+
+def test_a_stopped_run_says_how_it_is_continued(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "tr0a-4M-stdlib"
+    (folder / "launches" / "0001").mkdir(parents=True)
+    (folder / "launches" / "0001" / "config.yaml").write_text("training:\n  steps: 520\n")
+    EventWriter(folder / "events", "0001", "rank0").write("end", step=476, outcome="stopped")
+    state = ask("show", "tr0a-4M-stdlib")["state"]
+    assert (state["word"], state["detail"].partition(";")[0]) == ("stopped", "at step 476 of 520")
+    assert state["detail"].endswith("train/tr0-stdlib-gpt/tr0a-4M-stdlib.slurm")
+    assert "at step 476 of 520" in call(inventory.app, "list", "tr0a").stdout
+
+
+def test_what_others_wrote_is_text_on_the_pages(pages: Path) -> None:
+    entries = pages / "published" / "bigscience.yaml"
+    hostile = "'<script>x</script> | [y](javascript:z) `w` <!-- end of notes -->'"
+    entries.write_text(entries.read_text().replace("notes: multi-task", f"reason: {hostile}\n    notes: multi-task", 1))
+    render(pages)
+    entries.write_text(entries.read_text().replace("notes: multi-task", "state: deprecated\n    notes: multi-task", 1))
+    render(pages)
+    page = (pages / "checkpoints.md").read_text()
+    assert r"&lt;script&gt;x&lt;/script&gt; \| \[y\](javascript:z) \`w\` &lt;!-- end of notes --&gt;" in page
+    assert stale_files(pages) == []
+
+
+def test_other_programs_are_answered_by_runs_too() -> None:
+    from tools.commands.runs.command_line import app
+
+    found = json.loads(call(app, "diff", "tr3d-1B3-more-warmup", "tr3m-1B3-pile", "--json").stdout)
+    assert (found["first"], found["second"]) == ("tr3m-1B3-pile", "tr3d-1B3-more-warmup")
+    assert {"data.path", "training.samples"} <= {each["key"] for each in found["differences"]}
+    assert set(found["differences"][0]) == {"key", "first", "second"}
+    linted = call(app, "lint", "tr3d-1B3-more-warmup", "--json")
+    assert (linted.exit_code, json.loads(linted.stdout)) == (0, {"runs": 1, "problems": []})

@@ -1,36 +1,35 @@
 """`tools/checkpoint`: look at checkpoints, compare, verify and keep them."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from megatron_patches.foreign.printable import printable
 from tools.run_files.checkpoint_reference import find_checkpoint, find_run_directory
+from tools.terminal import remark, tell, tell_json, tell_passed_over
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-CHECKPOINT = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, or a checkpoint's folder.")
+CHECKPOINT = typer.Argument(help="A run (its newest checkpoint), RUN@STEP, RUN@STEP/weights, or a folder.")
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 
 
 @app.command("list")
 def list_command(run: str = typer.Argument(help="A run's name, or its directory."), as_json: bool = AS_JSON) -> None:
     """The checkpoints of a run: how large, how good, pinned, read back, or visibly damaged. No tensor is read."""
-    from tools.commands.checkpoint.listing import list_run
+    from tools.commands.checkpoint.listing import HEAD, best_line, list_run, rows
+    from tools.tables import print_table
 
-    lines = list_run(find_run_directory(run).checkpoints)
+    directory = find_run_directory(run)
+    lines = list_run(directory.checkpoints)
     if as_json:
-        print(json.dumps([asdict(line) for line in lines], indent=2))
+        tell_json([asdict(line) for line in lines])
         return
-    table = Table("checkpoint", "bytes", "validation loss", "reason", "verified", "pinned", "problem")
-    for line in lines:
-        loss = "" if line.validation_loss is None else f"{line.validation_loss:.4f}"
-        table.add_row(
-            line.name, f"{line.bytes:,}", loss, line.reason, line.verified or "", line.pinned or "", line.problem or ""
-        )
-    Console().print(table)
+    print_table(HEAD, rows(lines), numbers={1, 2})
+    best, problems = best_line(directory, lines)
+    if best:
+        remark(best)
+    tell_passed_over(problems, "tools/inventory verify")
 
 
 @app.command()
@@ -47,12 +46,12 @@ def show(
 
     view = view_checkpoint(folder, norms)
     if as_json:
-        print(json.dumps(view.as_json(), indent=2))
+        tell_json(view.as_json())
         return
-    console = Console()
     for label, text in describe(view):
-        console.print(f"{label:<16} {text}", markup=False, highlight=False)
-    console.print(as_tree(view, fold=not every_block))
+        tell(f"{label:<16} {text}")
+    for line in as_tree(view, fold=not every_block):
+        tell(line)
 
 
 @app.command()
@@ -60,13 +59,13 @@ def diff(first: str = CHECKPOINT, second: str = CHECKPOINT, as_json: bool = AS_J
     """Compare two checkpoints of any layouts, element by element; exit code 1 where they differ."""
     folders = find_checkpoint(first), find_checkpoint(second)
     from megatron_patches.checkpoint.offline.comparison import compare
-    from tools.commands.checkpoint.diff import describe_comparison
+    from tools.commands.checkpoint.diff import print_comparison
 
     comparison = compare(*folders)
     if as_json:
-        print(json.dumps(comparison.as_json(), indent=2))
+        tell_json(comparison.as_json())
     else:
-        Console().print(describe_comparison(comparison))
+        print_comparison(comparison)
     raise typer.Exit(int(comparison.differs))
 
 
@@ -74,17 +73,21 @@ def diff(first: str = CHECKPOINT, second: str = CHECKPOINT, as_json: bool = AS_J
 def verify(
     checkpoint: str = CHECKPOINT,
     every: bool = typer.Option(False, "--all", help="All checkpoints of the run."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Read every byte and compare it with the manifest; exit code 1 where something is damaged."""
     from tools.commands.checkpoint.verification import verify_checkpoint
 
     folders = _all_of(checkpoint) if every else [find_checkpoint(checkpoint)]
-    damaged = 0
+    found = []
     for folder in folders:
         problems = verify_checkpoint(folder)
-        damaged += bool(problems)
-        print(f"{folder.name}: {'; '.join(problems) if problems else 'whole'}")
-    raise typer.Exit(int(damaged > 0))
+        found.append({"name": folder.name, "folder": str(folder), "whole": not problems, "problems": problems})
+        if not as_json:
+            tell(f"{folder.name}: {'; '.join(problems) if problems else 'whole'}")
+    if as_json:
+        tell_json(found)
+    raise typer.Exit(int(not all(each["whole"] for each in found)))
 
 
 def _all_of(run: str) -> list[Path]:
@@ -103,7 +106,7 @@ def pin(
 
     folder = find_checkpoint(checkpoint)
     pin(folder, because)
-    print(f"{folder.name} is pinned: {because}")
+    tell(f"{folder.name} is pinned: {because}")
 
 
 @app.command()
@@ -113,7 +116,7 @@ def unpin(checkpoint: str = CHECKPOINT) -> None:
 
     folder = find_checkpoint(checkpoint)
     unpin(folder)
-    print(f"{folder.name} is not pinned")
+    tell(f"{folder.name} is not pinned")
 
 
 @app.command()
@@ -123,8 +126,8 @@ def save(
 ) -> None:
     """Ask a running run for a checkpoint, which it then keeps pinned."""
     directory = find_run_directory(run)
-    directory.save_requested.write_text(because + "\n")
-    print(f"asked: {directory.save_requested} goes when the checkpoint is whole")
+    directory.save_requested.write_text(printable(because) + "\n", encoding="utf-8")
+    tell(f"asked: {directory.save_requested} goes when the checkpoint is whole")
 
 
 @app.command()
@@ -139,4 +142,4 @@ def bench(
     quieten_libraries()
     from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
 
-    print(describe_cost(measure_cost(folder, gigabytes, repeats)))
+    tell(describe_cost(measure_cost(folder, gigabytes, repeats)), layout=True)

@@ -1,10 +1,17 @@
 """A run's checkpoints in a line each, from their manifests."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.folders import inspect, list_checkpoints, step_of
-from megatron_patches.artefacts.marks import damage_of, pin_of, verification_of
+from megatron_patches.artefacts.folders import Inspection, inspect, list_checkpoints, step_of
+from megatron_patches.artefacts.inventory.catalogue import open_catalogue
+from megatron_patches.artefacts.marks import Mark, damage_of, pin_of, verification_of
+from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.json_text import number_of
+from tools.run_views.views import Inventory
 
 
 @dataclass(frozen=True)
@@ -30,19 +37,67 @@ def list_run(checkpoints: Path) -> list[CheckpointLine]:
     return [_line(folder) for folder in sorted(folders, key=step_of, reverse=True)]
 
 
+HEAD = ["checkpoint", "bytes", "validation loss", "reason", "pinned", "problem", "verified"]
+"""the least important behind: a narrow terminal has those beneath their row"""
+
+
+def rows(lines: Sequence[CheckpointLine]) -> list[list[str]]:
+    """A checkpoint in the order of `HEAD`."""
+    return [
+        [
+            line.name,
+            f"{line.bytes:,}",
+            "" if line.validation_loss is None else f"{line.validation_loss:.4f}",
+            line.reason,
+            line.pinned or "",
+            line.problem or "",
+            line.verified or "",
+        ]
+        for line in lines
+    ]
+
+
+def best_line(run: RunFolder, lines: Sequence[CheckpointLine]) -> tuple[str, list[str]]:
+    """The best of the run, as the inventory says it, and whether its checkpoint is among these; then what could not be
+    read for it."""
+    problems: list[str] = []
+    runs = run.path.absolute().parent
+    try:
+        with open_catalogue(runs) as catalogue:
+            best = Inventory(CHECKOUT, runs, catalogue).best(run, problems)
+    except TrainyardError as error:
+        return "", [*problems, f"the best of the run is not known: {error}"]
+    if best is None:
+        return "", problems
+    here = [line.name for line in lines if best.step is not None and line.step == best.step]
+    where = f"saved in {here[0]}" if here else "no checkpoint of that step is here" if best.step is not None else ""
+    return f"best of the run: {best.sentence}{f'; {where}' if where else ''}", problems
+
+
 def _line(folder: Path) -> CheckpointLine:
-    inspection = inspect(folder)
-    manifest = inspection.manifest
-    facts = manifest.facts if manifest else {}
-    loss, verified, pinned = facts.get("validation_loss"), verification_of(folder), pin_of(folder)
-    damage = damage_of(folder)
+    """A checkpoint of which something cannot be read has that as its problem."""
+    try:
+        inspection = inspect(folder)
+    except OSError as error:  # a file whose name no file system takes
+        inspection = Inspection(folder, None, [f"cannot be read: {error}"])
+    problems = list(inspection.problems)
+
+    def mark(read: Callable[[Path], Mark | None]) -> Mark | None:
+        try:
+            return read(folder)
+        except TrainyardError as error:
+            problems.append(str(error))
+            return None
+
+    verified, pinned, damage = mark(verification_of), mark(pin_of), mark(damage_of)
+    facts = inspection.manifest.facts if inspection.manifest else {}
     return CheckpointLine(
         name=folder.name,
         step=step_of(folder),
-        bytes=sum(file.size for file in manifest.files) if manifest else 0,
-        validation_loss=loss if isinstance(loss, float) else None,
+        bytes=sum(file.size for file in inspection.manifest.files) if inspection.manifest else 0,
+        validation_loss=number_of(facts.get("validation_loss")),
         reason=str(facts.get("reason", "")),
         verified=verified.date if verified else None,
         pinned=pinned.reason if pinned else None,
-        problem="; ".join(inspection.problems) or (damage.reason if damage else None),
+        problem="; ".join(problems) or (damage.reason if damage else None),
     )

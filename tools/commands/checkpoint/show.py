@@ -8,9 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.tree import Tree
-
 from megatron_patches.artefacts.marks import pin_of, verification_of
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
@@ -46,15 +43,15 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def as_tree(view: CheckpointView, fold: bool) -> Tree:
+def as_tree(view: CheckpointView, fold: bool) -> list[str]:
     """Layers, parameters, and of each its kinds; blocks that differ in their numbers alone are one branch."""
-    tree = Tree(f"{len({line.name for line in view.tensors})} parameters")
-    for label, lines in _layers(view.tensors, _forward_order(view.folder), fold):
-        branch = tree.add(escape(label))
-        for name, same in groupby(lines, key=lambda line: (line.name, line.shape)):
+    lines = [counted(len({line.name for line in view.tensors}), "parameter")]
+    for label, tensors in _layers(view.tensors, _forward_order(view.folder), fold):
+        lines.append(f"  {label}")
+        for (name, shape), same in groupby(tensors, key=lambda line: (line.name, line.shape)):
             kinds = ", ".join(dict.fromkeys(_kind_text(line) for line in same))
-            branch.add(escape(f"{name[0]}  {list(name[1])}  {kinds}"))
-    return tree
+            lines.append(f"    {name}  {list(shape)}  {kinds}")
+    return lines
 
 
 def _kind_text(line: TensorLine) -> str:

@@ -1,5 +1,6 @@
 """Reading a checkpoint back, byte by byte."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import inspect
@@ -11,10 +12,17 @@ def verify_checkpoint(folder: Path) -> list[str]:
 
     One that is marked invalid is not damaged by that, and gets no mark.
     """
-    inspection = inspect(folder)
+    try:
+        inspection = inspect(folder)
+    except OSError as error:  # a file whose name no file system takes
+        return [f"cannot be read: {error}"]
     if inspection.refused:
         return inspection.problems
     if inspection.manifest is None or inspection.problems:
-        mark_damaged(folder, "; ".join(inspection.problems))
+        with suppress(OSError):  # somebody else's folder: the answer is told all the same
+            mark_damaged(folder, "; ".join(inspection.problems))
         return inspection.problems
-    return verify_and_mark(folder, inspection.manifest, "tools/checkpoint verify")
+    try:
+        return verify_and_mark(folder, inspection.manifest, "tools/checkpoint verify")
+    except OSError as error:
+        return [f"cannot be read: {error}"]

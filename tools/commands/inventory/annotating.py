@@ -1,5 +1,6 @@
 """What people may say about runs and checkpoints: promotions, notes, tags, deprecation."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,8 +66,9 @@ def _run_folder(inventory: Inventory, name: str) -> Path:
 def _metric(text: str) -> tuple[str, float]:
     name, _, number = text.rpartition("=")
     try:
-        if not name:
+        value = float(number)
+        if not name or not math.isfinite(value):
             raise ValueError
-        return name, float(number)
+        return name, value
     except ValueError:
         raise TrainyardError(f"--metric {text}: give a name and a number, mmlu=0.2687") from None

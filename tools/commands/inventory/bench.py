@@ -19,6 +19,7 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.hardware.machines import cpu_name
 from tools.tables import print_table
+from tools.terminal import tell
 
 _ROUNDS = 7
 _FILES = 4
@@ -30,7 +31,7 @@ def bench(folder: Path, checkpoints: int, runs: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         root = Path(temporary)
-        print(f"{cpu_name()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}")
+        tell(f"{cpu_name()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}")
         names = _make(root / "runs", checkpoints, runs)
         environment = os.environ | {
             "TRAINYARD_RUNS": str(root / "runs"),
@@ -38,7 +39,7 @@ def bench(folder: Path, checkpoints: int, runs: int) -> None:
             "TRAINYARD_CACHE": str(root / "cache"),
             "TRAINYARD_PYTHON": sys.executable,
         }
-        print(f"{checkpoints:,} checkpoints in {runs} runs: {_run(['rebuild'], environment)[0].strip()}")
+        tell(f"{checkpoints:,} checkpoints in {runs} runs: {_run(['rebuild'], environment)[0].strip()}")
         middle, step = names[len(names) // 2], checkpoints // runs // 2
         commands = [
             ["find", middle, "--json"],
@@ -46,7 +47,7 @@ def bench(folder: Path, checkpoints: int, runs: int) -> None:
             ["find", "--metric", "validation_loss<2.001"],
             ["where", f"{middle}@{step}"],
             ["show", f"{middle}@{step}"],
-            ["list", "tr9"],
+            ["list", "tr9", "--all"],
             ["--help"],
         ]
         rows = [_measured(command, environment) for command in commands]

@@ -1,10 +1,11 @@
 """The commands of `tools/inventory` that change what is known or what is kept."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tools.terminal import remark, tell, tell_json
 
 app = typer.Typer()
 
@@ -52,7 +53,7 @@ def gold_command(
     from tools.commands.inventory.listing import open_inventory
 
     with open_inventory() as inventory:
-        print(promote(inventory, what, because, metric, undo))
+        tell(promote(inventory, what, because, metric, undo))
 
 
 @app.command("note")
@@ -70,7 +71,7 @@ def note_command(
 
     with open_inventory() as inventory:
         for line in annotate_run(inventory, run, text, tag or [], untag or [], deprecate, restore):
-            print(line)
+            tell(line)
 
 
 @app.command("gc")
@@ -99,16 +100,20 @@ def adopt_command(
     allow_invalid: Annotated[bool, typer.Option("--allow-invalid", help="A parent may be invalid.")] = False,
     json_output: AsJson = False,
 ) -> None:
-    """Write manifests for checkpoints of DeepSpeed, Megatron, Lightning or transformers."""
+    """Write manifests for checkpoints of DeepSpeed, Megatron, Lightning or transformers; exit code 1 where some were
+    passed over."""
     from tools.commands.inventory.adopt import adopt_folder
 
-    adopted = adopt_folder(folder, run, parent or [], step, allow_invalid)
+    done = adopt_folder(folder, run, parent or [], step, allow_invalid)
     if json_output:
-        rows = [{"name": each.checkpoint.name, "id": each.manifest.id, "new": each.is_new} for each in adopted]
-        print(json.dumps(rows, indent=2))
-        return
-    for each in adopted:
-        facts = each.manifest.facts
-        print(
-            f"{'adopted' if each.is_new else 'known'} {run}@{facts['step']} ({facts['format']}) {each.manifest.id[:12]}"
-        )
+        rows = [{"name": each.checkpoint.name, "id": each.manifest.id, "new": each.is_new} for each in done.adopted]
+        left = [{"path": str(each.path), "why": each.reason, "fault": each.is_fault} for each in done.passed_over]
+        tell_json({"adopted": rows, "passed_over": left})
+    else:
+        for each in done.adopted:
+            facts, word = each.manifest.facts, "adopted" if each.is_new else "known"
+            tell(f"{word} {run}@{facts['step']} ({facts['format']}) {each.manifest.id[:12]}")
+    for left_out in done.passed_over:
+        remark(f"passed over: {left_out}")
+    if any(each.is_fault for each in done.passed_over):
+        raise typer.Exit(1)

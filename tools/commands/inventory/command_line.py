@@ -2,10 +2,8 @@
 
 # Each command imports what it needs: `--help` is to answer in under 0.5 s.
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +12,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.sizes import counted
 from tools.commands.inventory.changes import AsJson, What
 from tools.commands.inventory.changes import app as changes
+from tools.terminal import remark, tell, tell_json, tell_passed_over
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
@@ -22,20 +21,29 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 def list_command(
     beginning: Annotated[str, typer.Argument(metavar="[BEGINNING]", help="Only runs whose names begin so.")] = "",
     state: Annotated[str, typer.Option(help="Only runs in this state, for example running or stale.")] = "",
+    published: Annotated[bool, typer.Option("--published", help="Only runs that others published.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Your own and those that others published.")] = False,
     json_output: AsJson = False,
 ) -> None:
-    """All runs, with the state that follows from their events and the queue."""
-    from tools.commands.inventory.listing import open_inventory, run_rows
+    """Your runs, with the state that follows from their events and the queue; --published and --all show others'."""
+    from tools.commands.inventory.listing import RUN_HEAD, open_inventory, run_rows, tell_unreadable
     from tools.tables import print_table
 
+    if published and every:
+        raise TrainyardError("--published or --all: give one of them")
     with open_inventory() as inventory:
-        records = [inventory.record(name) for name in inventory.names() if name.startswith(beginning)]
+        names = [name for name in inventory.names() if name.startswith(beginning)]
+        shown = [name for name in names if every or inventory.is_own(name) != published]
+        records = [inventory.record(name) for name in shown]
         records = [record for record in records if not state or record.state.word == state]
         if json_output:
-            _print_json([record.as_json() for record in records])
+            tell_json([record.as_json() for record in records])
         else:
-            print_table(["run", "state", "best", "gold", "locations"], run_rows(records))
-        _tell_problems(inventory.catalogue.problems())
+            print_table(RUN_HEAD, run_rows(records))
+            if others := len(names) - len(shown):
+                whose = "your own" if published else "published by others"
+                remark(f"{counted(others, 'run')} more, {whose}: --all shows them")
+        tell_unreadable(inventory, records)
 
 
 @app.command("find")
@@ -59,7 +67,7 @@ def find_command(
 ) -> None:  # fmt: skip
     """Runs and artefacts that fit all that is given."""
     from megatron_patches.artefacts.inventory.search import Wanted
-    from tools.commands.inventory.listing import artefact_rows, open_inventory, run_rows
+    from tools.commands.inventory.listing import RUN_HEAD, artefact_rows, open_inventory, run_rows, tell_unreadable
     from tools.commands.inventory.search import SearchQuery, search
     from tools.tables import print_table
 
@@ -74,20 +82,21 @@ def find_command(
         if json_output:
             runs = [record.as_json() for record in found.runs]
             artefacts = [each.as_json() | {"faulty": each.id in found.faulty} for each in found.artefacts]
-            _print_json({"runs": runs, "artefacts": artefacts, "number_of_artefacts": found.count})
+            tell_json({"runs": runs, "artefacts": artefacts, "number_of_artefacts": found.count})
+            tell_unreadable(inventory, found.runs)
             return
         if found.runs:
-            print_table(["run", "state", "best", "gold", "locations"], run_rows(found.runs))
+            print_table(RUN_HEAD, run_rows(found.runs))
         if found.artefacts:
             if found.runs:
-                print()
-            head = ["artefact", "kind", "id", "tokens", "layout", "size", "status", "metrics"]
-            print_table(head, artefact_rows(found.artefacts, found.faulty), numbers={3, 5})
+                tell()
+            head = ["artefact", "kind", "id", "status", "size", "tokens", "metrics", "layout"]
+            print_table(head, artefact_rows(found.artefacts, found.faulty), numbers={4, 5})
         if found.count > len(found.artefacts):
-            print(f"and {found.count - len(found.artefacts):,} more: --limit shows them", file=sys.stderr)
+            remark(f"and {found.count - len(found.artefacts):,} more: --limit shows them")
         if not found.runs and not found.artefacts:
-            print("nothing fits", file=sys.stderr)
-        _tell_problems(inventory.catalogue.problems())
+            remark("nothing fits")
+        tell_unreadable(inventory, found.runs)
 
 
 @app.command("show")
@@ -98,14 +107,14 @@ def show_command(what: What, json_output: AsJson = False) -> None:
 
     with open_inventory() as inventory:
         if json_output:
-            _print_json(describe(inventory, what))
+            tell_json(describe(inventory, what))
         else:
-            print(show(inventory, what))
+            tell(show(inventory, what), layout=True)
 
 
 @app.command("where")
 def where_command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="A run, RUN@STEP, or an id's beginning.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="RUN, RUN@STEP, RUN@STEP/weights, or an id's beginning.")],
     check: Annotated[bool, typer.Option("--check", help="Look at each copy now, and record what is found.")] = False,
     json_output: AsJson = False,
 ) -> None:
@@ -116,18 +125,20 @@ def where_command(
     from tools.tables import print_table
 
     with open_inventory() as inventory:
-        copies = copies_of(inventory, what)
+        copies, problems = copies_of(inventory, what)
         if check:
             copies = check_copies(inventory, copies)
     if json_output:
-        _print_json([copy.as_json() for copy in copies])
-        return
+        tell_json([copy.as_json() for copy in copies])
+        tell_passed_over(problems, "tools/inventory verify")
+        raise typer.Exit(int(bool(problems) or any(copy.problem for copy in copies)))
     rows = [
-        [copy.name, copy.location, "whole" if copy.whole else "part", readable(copy.size), copy.standing]
+        [copy.name, "whole" if copy.whole else "part", readable(copy.size), copy.standing, copy.location]
         for copy in copies
     ]
-    print_table(["artefact", "location", "holds", "size", "verified"], rows, numbers={3})
-    if any(copy.problem for copy in copies):
+    print_table(["artefact", "holds", "size", "verified", "location"], rows, numbers={2})
+    tell_passed_over(problems, "tools/inventory verify")
+    if problems or any(copy.problem for copy in copies):
         raise typer.Exit(1)
 
 
@@ -147,17 +158,18 @@ def verify_command(
         verdicts = [
             verify_artefact(inventory.catalogue, each, not sizes_only) for each in several(inventory, what or [])
         ]
-        problems = inventory.catalogue.problems() if not what else []
+        problems = inventory.problems() if not what else []
     bad = [verdict for verdict in verdicts if verdict.problems]
     if json_output:
         lines = [{"name": each.artefact.name, "id": each.artefact.id, "problems": each.problems} for each in verdicts]
-        _print_json({"artefacts": lines, "unreadable": problems})
+        tell_json({"artefacts": lines, "unreadable": problems})
     else:
         for verdict in bad:
             for problem in verdict.problems:
-                print(f"{verdict.artefact.name}: {problem}")
-        print(f"{len(verdicts) - len(bad)} of {len(verdicts)} artefacts are whole", file=sys.stderr)
-        _tell_problems(problems)
+                tell(f"{verdict.artefact.name}: {problem}")
+        remark(f"{len(verdicts) - len(bad)} of {counted(len(verdicts), 'artefact')} whole")
+        for problem in problems:
+            remark(f"passed over: {problem}")
     if bad or problems:
         raise typer.Exit(1)
 
@@ -171,9 +183,10 @@ def locations_command(json_output: AsJson = False) -> None:
     from tools.tables import print_table
 
     with open_inventory() as inventory:
-        found = all_locations(inventory)
+        found, problems = all_locations(inventory)
+    tell_passed_over(problems, "tools/runs lint")
     if json_output:
-        _print_json([each.as_json() for each in found])
+        tell_json([each.as_json() for each in found])
         return
     rows = [
         [each.location, str(each.copies), readable(each.size), each.verified or "never", each.declared_by]
@@ -194,13 +207,13 @@ def render_command(
     if check:
         stale = stale_files(CHECKOUT)
         for line in stale:
-            print(line)
+            tell(line)
         raise typer.Exit(1 if stale else 0)
     if runs_root().is_dir():
         with open_inventory() as inventory:
-            renew_snapshot(inventory)
+            tell_passed_over(renew_snapshot(inventory), "tools/inventory list")
     for path in render(CHECKOUT):
-        print(path.relative_to(CHECKOUT))
+        tell(path.relative_to(CHECKOUT))
 
 
 @app.command("rebuild")
@@ -211,10 +224,10 @@ def rebuild_command() -> None:
     delete_catalogue()
     with open_catalogue() as catalogue:
         renewal = catalogue.renewal
-        print(
+        tell(
             f"{counted(renewal.manifests, 'manifest')} in {counted(renewal.folders, 'folder')}, {renewal.seconds:.1f} s"
         )
-        _tell_problems(catalogue.problems())
+        tell_passed_over(catalogue.problems(), "tools/inventory verify")
 
 
 @app.command("bench")
@@ -230,14 +243,3 @@ def bench_command(
 
 
 app.add_typer(changes)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _tell_problems(problems: list[str]) -> None:
-    for problem in problems[:20]:
-        print(f"passed over: {problem}", file=sys.stderr)
-    if len(problems) > 20:
-        print(f"passed over: {len(problems) - 20} more; `tools/inventory verify` names all", file=sys.stderr)

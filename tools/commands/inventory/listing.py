@@ -1,8 +1,9 @@
 """What several commands of `tools/inventory` share: opening everything, and rows of tables."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+import typer
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
@@ -11,6 +12,7 @@ from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.sizes import readable
 from tools.run_views.views import Inventory, RunRecord
+from tools.terminal import tell, tell_json, tell_passed_over
 
 _ROWS_NAMED = 20
 
@@ -22,8 +24,12 @@ def open_inventory(thorough: bool = False) -> Iterator[Inventory]:
         yield Inventory(CHECKOUT, runs_root(), catalogue)
 
 
+RUN_HEAD = ["run", "state", "best", "gold", "locations", "detail"]
+"""the least important behind: a narrow terminal has those beneath their row"""
+
+
 def run_rows(records: Sequence[RunRecord]) -> list[list[str]]:
-    """Name, state, best metric, gold and locations of each run."""
+    """A run in the order of `RUN_HEAD`."""
     return [
         [
             record.name,
@@ -31,26 +37,39 @@ def run_rows(records: Sequence[RunRecord]) -> list[list[str]]:
             str(record.best or ""),
             "; ".join(record.gold),
             "; ".join(record.locations),
+            record.state.detail if record.state.word != "ready" else "",
         ]
         for record in records
     ]
 
 
 def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str]) -> list[list[str]]:
-    """Name, kind, id, tokens, layout, size, status and metrics of each artefact."""
+    """Name, kind, id, status, size, tokens, metrics and layout of each artefact."""
     return [
         [
             each.name,
             each.kind,
             each.id[:12],
-            f"{each.tokens:,}" if each.tokens is not None else "",
-            each.layout or "",
-            readable(each.size),
             "invalid" if each.state != "valid" else "invalid ancestor" if each.id in faulty else "valid",
+            readable(each.size),
+            f"{each.tokens:,}" if each.tokens is not None else "",
             ", ".join(f"{name} {value:.4g}" for name, value in each.metrics.items()),
+            each.layout or "",
         ]
         for each in artefacts
     ]
+
+
+def tell_unreadable(inventory: Inventory, records: Sequence[RunRecord]) -> None:
+    """What a view passed over, on stderr: of the folders, and of the runs that it shows.
+
+    Raises:
+        typer.Exit: with code 1, where it passed over anything; the answer was told all the same.
+    """
+    problems = inventory.problems() + [problem for record in records for problem in record.problems]
+    tell_passed_over(problems, "tools/inventory verify, and problems in tools/inventory list --json")
+    if problems:
+        raise typer.Exit(1)
 
 
 def several(inventory: Inventory, names: Sequence[str]) -> list[Artefact]:
@@ -70,11 +89,11 @@ def tell_marked(marked: Marked, word: str, as_json: bool) -> None:
     """What `invalidate` or `revalidate` did."""
     if as_json:
         changed = [{"name": each.name, "id": each.id, "manifest": str(each.manifest)} for each in marked.changed]
-        print(json.dumps({"state": word, "changed": changed, "unchanged": marked.unchanged}, indent=2))
+        tell_json({"state": word, "changed": changed, "unchanged": marked.unchanged})
         return
     for each in marked.changed[:_ROWS_NAMED]:
-        print(f"{word}: {each.name} ({each.kind} {each.id[:12]})")
+        tell(f"{word}: {each.name} ({each.kind} {each.id[:12]})")
     if len(marked.changed) > _ROWS_NAMED:
-        print(f"{word}: {len(marked.changed) - _ROWS_NAMED:,} more")
+        tell(f"{word}: {len(marked.changed) - _ROWS_NAMED:,} more")
     for line in marked.unchanged[:_ROWS_NAMED]:
-        print(line)
+        tell(line)

@@ -6,6 +6,7 @@ from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.lineage import Relative, ancestors, descendants, faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import readable
 from tools.commands.inventory.whereabouts import copies_of
 from tools.run_views.views import Inventory
@@ -25,7 +26,7 @@ def describe(inventory: Inventory, what: str) -> dict[str, Any]:
     return artefact.as_json() | {
         "faulty": artefact.id in faulty_ids(inventory.catalogue),
         "facts": read_manifest(artefact.manifest).facts,
-        "copies": [copy.as_json() for copy in copies_of(inventory, artefact.id)],
+        "copies": [copy.as_json() for copy in copies_of(inventory, artefact.id)[0]],
         "ancestors": [_relative(each) for each in ancestors(inventory.catalogue, artefact)],
         "descendants": [_relative(each) for each in descendants(inventory.catalogue, artefact)],
     }
@@ -49,13 +50,15 @@ def show(inventory: Inventory, what: str) -> str:
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in artefact.metrics.items()),
         }
     )
-    for copy in copies_of(inventory, artefact.id):
+    copies, problems = copies_of(inventory, artefact.id)
+    for copy in copies:
         lines.append(f"  at {copy.location} ({'whole' if copy.whole else 'part'}; {copy.standing})")
+    lines += [f"  passed over: {problem}" for problem in problems]
     lines.append("came from")
     lines += _relatives(ancestors(inventory.catalogue, artefact))
     lines.append("led to")
     lines += _relatives(descendants(inventory.catalogue, artefact))
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _describe_run(inventory: Inventory, name: str) -> dict[str, Any]:
@@ -69,7 +72,8 @@ def _describe_run(inventory: Inventory, name: str) -> dict[str, Any]:
 def _show_run(run: dict[str, Any]) -> str:
     state = run["state"]
     detail = f" ({state['detail']})" if state["detail"] else ""
-    best = ", ".join(f"{name} {value:.4g}" for name, value in run["best"].items())
+    at = f" at step {run['best_step']:,}" if run["best_step"] is not None else ""
+    best = ", ".join(f"{name} {value:.4g}{at}" for name, value in run["best"].items())
     lines = [run["name"]]
     lines += _aligned(
         {
@@ -87,12 +91,13 @@ def _show_run(run: dict[str, Any]) -> str:
     )
     lines += [f"  at {location}" for location in run["locations"]]
     lines += [f"  note: {note}" for note in run["notes"]]
+    lines += [f"  passed over: {problem}" for problem in run["problems"]]
     counted: dict[str, int] = {}
     for artefact in run["artefacts"]:
         kind = "weights" if artefact.get("content") == "weights" else artefact["kind"]
         counted[kind] = counted.get(kind, 0) + 1
     lines += [f"  {number} x {kind}" for kind, number in sorted(counted.items())]
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _aligned(facts: dict[str, str]) -> list[str]:

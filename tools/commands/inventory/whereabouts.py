@@ -1,6 +1,7 @@
 """Where copies lie, whether each was compared, and when; and a look at them now."""
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.inventory.artefact import Artefact, files_folder
@@ -13,6 +14,7 @@ from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.transfer import check_artefact
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import printable
 from tools.run_views.views import Inventory
 
 
@@ -68,8 +70,9 @@ class KnownLocation:
         return asdict(self)
 
 
-def copies_of(inventory: Inventory, what: str) -> list[KnownCopy]:
-    """Every copy of an artefact, or of all artefacts of a run; of a published run what its owners declared.
+def copies_of(inventory: Inventory, what: str) -> tuple[list[KnownCopy], list[str]]:
+    """Every copy of an artefact, or of all artefacts of a run; of a published run what its owners declared. Then a
+    sentence for each record that cannot be read.
 
     Raises:
         TrainyardError: nothing is known of it, or several may be meant.
@@ -79,18 +82,27 @@ def copies_of(inventory: Inventory, what: str) -> list[KnownCopy]:
         return [
             KnownCopy(what, "", f"{each.at}{' [truncated]' if each.truncated else ''}", True, 0, None, "declared")
             for each in published[what].locations
-        ]
+        ], []
     artefacts = _artefacts(inventory, what)
-    found = [_here(each) for each in artefacts if _has_files_here(each)]
-    by_run = {each.run for each in artefacts if each.run}
-    copies = {run: read_copies(inventory.runs / run) for run in by_run}
+    runs = list(dict.fromkeys(each.run for each in artefacts if each.run))
+    if not artefacts and what in inventory.catalogue.run_names():
+        runs = [what]
+    problems = [problem for run in runs for problem in inventory.catalogue.problems(inventory.runs / run)]
+    found = [copy for each in artefacts if (copy := _here(each, problems)) is not None]
+    copies: dict[str, list[Copy]] = {}
+    for run in runs:
+        try:
+            copies[run] = read_copies(inventory.runs / run)
+        except TrainyardError as error:
+            problems.append(str(error))
+    problems = list(dict.fromkeys(problems))
     for artefact in {each.id: each for each in artefacts}.values():
         found += [
             _recorded(artefact, copy)
             for copy in copies.get(artefact.run or "", [])
             if artefact.id in (copy.id, copy.of)
         ]
-    return found
+    return found, problems
 
 
 def check_copies(inventory: Inventory, found_copies: list[KnownCopy]) -> list[KnownCopy]:
@@ -110,15 +122,16 @@ def check_copies(inventory: Inventory, found_copies: list[KnownCopy]) -> list[Kn
     return checked
 
 
-def all_locations(inventory: Inventory) -> list[KnownLocation]:
-    """Every location that holds a copy, that a run's YAML names, or that was declared for a published run."""
+def all_locations(inventory: Inventory) -> tuple[list[KnownLocation], list[str]]:
+    """Every location that holds a copy, that a run's YAML names, or that was declared for a published run. Then a
+    sentence for each thing that cannot be read."""
+    problems = inventory.problems()
     rows = inventory.catalogue.rows(
         "SELECT location, count(*), sum(size), max(verified) FROM copies WHERE problem IS NULL GROUP BY location"
     )
     found = {row[0]: KnownLocation(row[0], row[1], row[2], row[3], "") for row in rows}
     for name, file in inventory.files.items():
-        for location in (read_yaml(file).get("storage") or {}).get("locations") or []:
-            address = str(run_location(str(location["to"]), name))
+        for address in _declared(file, name, problems):
             known = found.get(address, KnownLocation(address, 0, 0, None, ""))
             found[address] = replace(known, declared_by=name)
     for group in inventory.published:
@@ -128,7 +141,22 @@ def all_locations(inventory: Inventory) -> list[KnownLocation]:
                 known = found.get(address, KnownLocation(address, 0, 0, None, ""))
                 runs = ", ".join(part for part in (known.declared_by, run.name) if part)
                 found[address] = replace(known, declared_by=runs)
-    return sorted(found.values(), key=lambda each: each.location)
+    return sorted(found.values(), key=lambda each: each.location), problems
+
+
+def _declared(file: Path, run: str, problems: list[str]) -> list[str]:
+    """The addresses that a run's YAML names, as far as it can be read."""
+    try:
+        storage = read_yaml(file).get("storage")
+        named = storage.get("locations") if isinstance(storage, dict) else None
+        return [
+            str(run_location(str(each["to"]), run))
+            for each in (named if isinstance(named, list) else [])
+            if isinstance(each, dict) and "to" in each
+        ]
+    except TrainyardError as error:
+        problems.append(f"{printable(file)}: {error}")
+        return []
 
 
 def _artefacts(inventory: Inventory, what: str) -> list[Artefact]:
@@ -140,15 +168,17 @@ def _artefacts(inventory: Inventory, what: str) -> list[Artefact]:
     return inventory.catalogue.artefacts("id = ?", [artefact.id])
 
 
-def _has_files_here(artefact: Artefact) -> bool:
-    return artefact.whereabouts == "here" or files_folder(artefact.folder) is not None
-
-
-def _here(artefact: Artefact) -> KnownCopy:
-    folder = files_folder(artefact.folder)
-    is_here = folder is not None and folder.is_dir()
-    verified = verification_of(folder) if folder is not None else None
-    damage = damage_of(folder) if folder is not None else None
+def _here(artefact: Artefact, problems: list[str]) -> KnownCopy | None:
+    """The copy that lies on this machine; None where only others are left."""
+    try:
+        folder = files_folder(artefact.folder)
+        if folder is None:
+            return None
+        verified, damage = verification_of(folder), damage_of(folder)
+    except TrainyardError as error:
+        problems.append(str(error))
+        return None
+    is_here = folder.is_dir()
     problem = (damage.reason if damage else None) if is_here else f"{folder} is gone"
     return KnownCopy(
         artefact.name, artefact.id, f"file://{folder}", True, artefact.size, verified.date if verified else None,
@@ -168,8 +198,8 @@ def _check(inventory: Inventory, copy: KnownCopy) -> list[str]:
         if copy.artefact is None:
             return ["declared by its owners; nobody here can look at it"]
         return verify_artefact(inventory.catalogue, copy.artefact).problems
-    store = open_store(parse_location(copy.record.location))
     try:
+        store = open_store(parse_location(copy.record.location))
         return check_artefact(store, copy.record.name, copy.record.id)
     except TrainyardError as error:
         return [str(error)]

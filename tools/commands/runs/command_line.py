@@ -2,17 +2,15 @@
 
 # Each command imports what it needs: configurations cost 0.35 s to import, and `--help` is to answer in under 0.5 s.
 
-import json
 import shutil
-import sys
-from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
 
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
-from megatron_patches.sizes import counted
+from tools.tables import print_table
+from tools.terminal import remark, tell, tell_json
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
@@ -42,11 +40,11 @@ def list_command(
     if write and not problems:
         write_table(CHECKOUT / "train" / "README.md", lines)
     elif json_output:
-        print(json.dumps(as_json(chosen(lines, beginning)), indent=2))
+        tell_json(as_json(chosen(lines, beginning)))
     elif as_markdown:
-        print(markdown(lines))
+        tell(markdown(lines), layout=True)
     else:
-        print(by_family(chosen(lines, beginning), shutil.get_terminal_size().columns))
+        tell(by_family(chosen(lines, beginning), shutil.get_terminal_size().columns), layout=True)
     if problems:
         raise TrainyardError("\n".join(problems))
 
@@ -75,21 +73,24 @@ def show_command(
 
     view = view_run(load_run(find_run(run, CHECKOUT), context.args), processes)
     if json_output:
-        print(json.dumps(view.as_json(), indent=2))
+        tell_json(view.as_json())
         return
     width = shutil.get_terminal_size().columns
-    print(aligned(view.headlines(), width), end="\n\n")
+    tell(f"{aligned(view.headlines(), width)}\n", layout=True)
     parts = [[part, f"{number:,}", share] for part, number, share in view.parts()]
-    _print_table(["part", "parameters", "share"], parts, numbers={1, 2})
+    print_table(["part", "parameters", "share"], parts, numbers={1, 2})
+    tell()
     if stages := [[number, f"{parameters:,}", layers] for number, layers, parameters in view.stages()]:
-        _print_table(["stage", "parameters", "layers"], stages, numbers={0, 1})
+        print_table(["stage", "parameters", "layers"], stages, numbers={0, 1})
+        tell()
     rates = [[f"{step:,}", f"{rate:.3g}"] for step, rate in view.learning_rates]
-    _print_table(["step", "learning rate"], rates, numbers={0, 1})
+    print_table(["step", "learning rate"], rates, numbers={0, 1})
+    tell()
     if fields:  # a paragraph for each: a table would have no room for the meaning
         for line in explain_keys(view.config):
-            print(line.as_text(width))
+            tell(line.as_text(width), layout=True)
     elif keys:
-        _print_table(["key", "value"], [[key, value] for key, value in resolved_values(view.config).items()])
+        print_table(["key", "value"], [[key, value] for key, value in resolved_values(view.config).items()])
 
 
 @app.command("fields")
@@ -105,19 +106,21 @@ def fields_command(
 
     sections = reference(beginning)
     if json_output:
-        print(json.dumps([section.as_json() for section in sections], indent=2))
+        tell_json([section.as_json() for section in sections])
         return
     width = shutil.get_terminal_size().columns
     for position, section in enumerate(sections):
         if position:
-            print()
+            tell()
         typer.secho(section.heading, bold=True)  # plain where it is no terminal
-        print(section.as_text(width))
+        tell(section.as_text(width), layout=True)
 
 
 @app.command("diff")
 def diff_command(
-    run: Run, other: Annotated[str | None, typer.Argument(help=r"Compare with this run \[default: its base].")] = None
+    run: Run,
+    other: Annotated[str | None, typer.Argument(help=r"Compare with this run \[default: its base].")] = None,
+    json_output: AsJson = False,
 ) -> None:
     """In which settings a run differs from its base, or from another run."""
     from megatron_patches.configuration.layers import base_of
@@ -130,10 +133,14 @@ def diff_command(
     if against is None:
         raise TrainyardError(f"{path.stem} has no base: name the run to compare with, tools/runs diff {run} OTHER")
     differences = compare_runs(load_run(against), load_run(path))
-    if not differences:
-        print(f"{path.stem} and {against.stem} have the same settings")
+    if json_output:
+        keys = [{"key": each.key, "first": each.first, "second": each.second} for each in differences]
+        tell_json({"first": against.stem, "second": path.stem, "differences": keys})
         return
-    _print_table(["key", against.stem, path.stem], [[each.key, each.first, each.second] for each in differences])
+    if not differences:
+        tell(f"{path.stem} and {against.stem} have the same settings")
+        return
+    print_table(["key", against.stem, path.stem], [[each.key, each.first, each.second] for each in differences])
 
 
 @app.command("new")
@@ -147,46 +154,32 @@ def new_command(
     from tools.run_files.catalogue import find_run
 
     for path in create_run(name, find_run(base, CHECKOUT), why, CHECKOUT):
-        print(path.relative_to(CHECKOUT))
-    print(
+        tell(path.relative_to(CHECKOUT))
+    remark(
         "next: write the difference into the YAML and the reasons into the README; tools/runs list --write then renews "
-        "the table, and tools/runs lint checks all",
-        file=sys.stderr,
+        "the table, and tools/runs lint checks all"
     )
 
 
 @app.command("lint")
 def lint_command(
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help=r"Only these \[default: all].")] = None,
+    json_output: AsJson = False,
 ) -> None:
     """Check names, sizes, scripts, READMEs and the table; exit code 1 if something is wrong."""
+    from megatron_patches.sizes import counted
     from tools.commands.runs.lint import lint_all, lint_runs
     from tools.run_files.catalogue import find_run, run_files
 
     files = [find_run(run, CHECKOUT).resolve() for run in runs or []]
     problems = lint_runs(files, CHECKOUT) if files else lint_all(CHECKOUT)
+    checked = len(files or run_files(CHECKOUT))
+    if json_output:
+        tell_json({"runs": checked, "problems": problems})
+        raise typer.Exit(int(bool(problems)))
     for problem in problems:
-        print(problem)
+        tell(problem)
     if problems:
-        print(counted(len(problems), "problem"), file=sys.stderr)
+        remark(counted(len(problems), "problem"))
         raise typer.Exit(1)
-    number = len(files or run_files(CHECKOUT))
-    print(f"{counted(number, 'run')} {'is' if number == 1 else 'are'} in order", file=sys.stderr)
-
-
-def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, title in enumerate(head):
-        # only the last column wraps: a run's name or a key broken over two lines cannot be copied
-        last = column == len(head) - 1
-        table.add_column(title, justify="right" if column in set(numbers) else "left", no_wrap=not last)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console = Console(soft_wrap=False)
-    with console.capture() as printed:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()), end="\n\n")
+    remark(f"{counted(checked, 'run')} in order")
