@@ -222,7 +222,7 @@ def test_words_that_are_no_overrides(base: Path, arguments: list[str], message: 
         (["--optimizer.learning_rate", "1e999"], "1e999 is too large a number"),
         (["--model.tied_head", "yes"], 'model.tied_head: "yes" is not true or false'),
         (["--model.tied_head", "1"], "model.tied_head: 1 is not true or false"),
-        (["--data.split", "90"], "data.split: 90 is not text (put quotes around it)"),
+        (["--data.split", "true"], "data.split: true is not text (put quotes around it)"),
         (["--data.split", "a,b"], "split 'a,b' is not a list of numbers"),
         (["--data.path", '""'], "data.path is empty"),
         (["--evaluation", "3"], "evaluation: 3 is not a section with keys of its own"),
