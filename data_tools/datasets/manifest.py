@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_tools.text.tokenizers import Tokenizer
+from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid
 from megatron_patches.errors import TrainyardError
 
@@ -40,6 +40,8 @@ class SettingsFacts(_Facts):
     json_keys: list[str]
     """All keys of the same reading: their datasets have as many documents, in the same order."""
     append_eod: bool
+    parse_special: bool = True
+    """Whether text that spells a control token became it; datasets without this fact were made so."""
 
 
 class DatasetFacts(_Facts):

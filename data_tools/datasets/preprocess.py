@@ -11,9 +11,10 @@ from typing import NamedTuple
 from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, SourceFacts, describe_tokenizer, manifest_path
-from data_tools.text.document_encoding import chunks_of, encode_in_order
+from data_tools.text.document_encoding import TokenizerSource, chunks_of, encode_in_order
 from data_tools.text.sources import Source, find_sources, read_documents
-from data_tools.text.tokenizers import Tokenizer, load_tokenizer
+from data_tools.text.tokenizer import Tokenizer
+from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import TrainyardError
@@ -31,6 +32,8 @@ class PreprocessRequest:
     json_keys: Sequence[str] = ("text",)
     append_eod: bool = False
     """Whether each document ends with the tokenizer's end-of-document token."""
+    parse_special: bool = False
+    """Whether text that spells a control token becomes it, as Megatron-LM has it."""
     workers: int = 1
     overwrite: bool = False
     allow_invalid: bool = False
@@ -90,7 +93,7 @@ def preprocess(
     """
     started = time.perf_counter()
     sources = find_sources(request.inputs)
-    tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid)
+    tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid, request.parse_special)
     _check(request, tokenizer)
     request.output.parent.mkdir(parents=True, exist_ok=True)
     reading = _Reading(sources, request.json_keys)
@@ -167,7 +170,8 @@ def _write(
 ) -> list[int]:
     """Completes every writer's files, and counts for each the documents whose text gave no token."""
     empty = [0] * len(writers)
-    encoded = encode_in_order(chunks_of(reading), tokenizer, request.tokenizer, request.append_eod, request.workers)
+    source = TokenizerSource(request.tokenizer, request.parse_special)
+    encoded = encode_in_order(chunks_of(reading), tokenizer, source, request.append_eod, request.workers)
     for chunk in encoded:
         for number, (writer, texts) in enumerate(zip(writers, chunk, strict=True)):
             writer.add_documents(texts.tokens, texts.lengths)
@@ -206,7 +210,12 @@ def _facts(
                 largest_token_id=int(writer.largest_token),
                 empty_documents=empty_documents,
                 tokenizer=describe_tokenizer(tokenizer),
-                settings=SettingsFacts(json_key=key, json_keys=list(request.json_keys), append_eod=request.append_eod),
+                settings=SettingsFacts(
+                    json_key=key,
+                    json_keys=list(request.json_keys),
+                    append_eod=request.append_eod,
+                    parse_special=request.parse_special,
+                ),
                 sources=sources,
             )
         )
@@ -231,4 +240,5 @@ def _command(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
     arguments = ["tools/preprocess", *(path.name for path in request.inputs)]
     arguments += ["--output", request.output.name, "--tokenizer", tokenizer.name]
     arguments += ["--json-keys", ",".join(request.json_keys), *(["--append-eod"] if request.append_eod else [])]
+    arguments += ["--parse-special"] if request.parse_special else []
     return shlex.join(arguments)

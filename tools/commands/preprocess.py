@@ -26,6 +26,12 @@ def main(
     tokenizer: Path = typer.Option(help="Folder with a tokenizer.json, or a SentencePiece .model."),
     json_keys: str = typer.Option("text", help="Keys (or columns) that hold the texts, separated by commas."),
     append_eod: bool = typer.Option(False, "--append-eod", help="End each document with the end-of-document token."),
+    parse_special: bool = typer.Option(
+        False,
+        "--parse-special",
+        help="Let text that spells a control token, such as <|endoftext|>, become that token. Only for the same bytes "
+        "as Megatron-LM writes: whoever wrote the text then decides where documents end.",
+    ),
     workers: int = typer.Option(1, help="Processes that tokenize; the result does not depend on it."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset of the same name."),
     allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
@@ -39,6 +45,7 @@ def main(
         tokenizer=tokenizer,
         json_keys=[key.strip() for key in json_keys.split(",")],
         append_eod=append_eod,
+        parse_special=parse_special,
         workers=workers,
         overwrite=overwrite,
         allow_invalid=allow_invalid,
