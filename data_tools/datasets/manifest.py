@@ -58,6 +58,10 @@ class DatasetFacts(_Facts):
     settings: SettingsFacts | None = None
     """None for an adopted dataset, of which only the files are known."""
     sources: list[SourceFacts] = []
+    number_not_read: int = 0
+    """Files of the given folders that were left out."""
+    not_read: list[str] = []
+    """Names of the first hundred of them."""
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:

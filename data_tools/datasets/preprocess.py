@@ -12,7 +12,8 @@ from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, SourceFacts, describe_tokenizer, manifest_path
 from data_tools.text.document_encoding import TokenizerSource, chunks_of, encode_in_order
-from data_tools.text.sources import Source, find_sources, read_documents
+from data_tools.text.documents import LARGEST_DOCUMENT, read_documents
+from data_tools.text.sources import NOT_READ_NAMED, FoundSources, NotRead, Source, find_sources
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
@@ -34,6 +35,8 @@ class PreprocessRequest:
     """Whether each document ends with the tokenizer's end-of-document token."""
     parse_special: bool = False
     """Whether text that spells a control token becomes it, as Megatron-LM has it."""
+    largest_document: int = LARGEST_DOCUMENT
+    """Bytes; longer documents are refused."""
     workers: int = 1
     overwrite: bool = False
     allow_invalid: bool = False
@@ -69,6 +72,8 @@ class PreprocessSummary:
     """What was made, and how fast."""
 
     datasets: list[DatasetSummary]
+    not_read: list[NotRead]
+    """What the given folders hold beside documents."""
     text_bytes: int
     seconds: float
 
@@ -92,24 +97,26 @@ def preprocess(
         TrainyardError: bad input. Nothing appears under the datasets' names then, and old ones are untouched.
     """
     started = time.perf_counter()
-    sources = find_sources(request.inputs)
+    found = find_sources(request.inputs, request.json_keys)
     tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid, request.parse_special)
     _check(request, tokenizer)
     request.output.parent.mkdir(parents=True, exist_ok=True)
-    reading = _Reading(sources, request.json_keys)
+    reading = _Reading(found.sources, request)
     with ExitStack() as stack:
         dtype = best_dtype(tokenizer.vocab_size)
         writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
         empty = _write(request, tokenizer, reading, writers, on_progress)
-        facts = _facts(request, tokenizer, reading.source_facts(), writers, empty)
+        facts = _facts(request, tokenizer, found, reading.source_facts(), writers, empty)
         # The old manifest goes first: data without a manifest is refused, data under another one's goes unnoticed.
         for path in request.prefixes().values():
             manifest_path(path).unlink(missing_ok=True)
     datasets = [_write_manifest(request, tokenizer, writer, each) for writer, each in zip(writers, facts, strict=True)]
-    return PreprocessSummary(datasets, reading.text_bytes, time.perf_counter() - started)
+    return PreprocessSummary(datasets, found.not_read, reading.text_bytes, time.perf_counter() - started)
 
 
 def _check(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
+    if request.largest_document < 1:
+        raise TrainyardError(f"the limit for one document is {request.largest_document} bytes; give 1 MiB or more")
     if request.workers < 1:
         raise TrainyardError(f"workers is {request.workers}; at least one process must tokenize")
     if not request.json_keys or len(set(request.json_keys)) != len(request.json_keys):
@@ -132,9 +139,9 @@ def _check(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
 class _Reading:
     """The documents of all sources, counted as they pass."""
 
-    def __init__(self, sources: Sequence[Source], json_keys: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[Source], request: PreprocessRequest) -> None:
         self._sources = sources
-        self._json_keys = json_keys
+        self._request = request
         self._documents = [0] * len(sources)
         self._total_source_bytes = sum(source.path.stat().st_size for source in sources)
         self.text_bytes = 0
@@ -143,7 +150,7 @@ class _Reading:
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         documents = finished_source_bytes = 0
         for number, source in enumerate(self._sources):
-            for document in read_documents(source.path, self._json_keys):
+            for document in read_documents(source.path, self._request.json_keys, self._request.largest_document):
                 documents += 1
                 self._documents[number] += 1
                 self.text_bytes += document.text_bytes
@@ -185,6 +192,7 @@ def _write(
 def _facts(
     request: PreprocessRequest,
     tokenizer: Tokenizer,
+    found: FoundSources,
     sources: list[SourceFacts],
     writers: Sequence[IndexedDatasetWriter],
     empty: Sequence[int],
@@ -217,6 +225,8 @@ def _facts(
                     parse_special=request.parse_special,
                 ),
                 sources=sources,
+                number_not_read=len(found.not_read),
+                not_read=[each.name for each in found.not_read[:NOT_READ_NAMED]],
             )
         )
     return facts

@@ -15,11 +15,19 @@ def train(
     output: Path = typer.Option(help="Folder to make for the tokenizer."),
     vocab_size: int = typer.Option(help="Ids in all: the end-of-document token, 256 bytes, and merges."),
     json_key: str = typer.Option("text", help="Key (or column) that holds the texts."),
+    max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
 ) -> None:
     """Train a byte-level BPE; the same text gives the same tokenizer."""
+    from data_tools.text.sources import FoundSources, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
 
-    manifest = train_bpe(files, output, vocab_size, json_key=json_key)
+    def tell(found: FoundSources) -> None:
+        if found.not_read:
+            print(f"note: of the folders' files, {describe_not_read(found.not_read)}")
+
+    manifest = train_bpe(
+        files, output, vocab_size, json_key=json_key, largest_document=max_document_mib << 20, on_found=tell
+    )
     print(f"{output}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
 
 
