@@ -222,6 +222,7 @@ def test_words_that_are_no_overrides(base: Path, arguments: list[str], message: 
         (["--optimizer.learning_rate", "1e999"], "1e999 is too large a number"),
         (["--model.tied_head", "yes"], 'model.tied_head: "yes" is not true or false'),
         (["--model.tied_head", "1"], "model.tied_head: 1 is not true or false"),
+        (["--training." + "a." * 100_000 + "b", "1"], "names no setting: none lies 100001 sections deep"),
         (["--data.split", "true"], "data.split: true is not text (put quotes around it)"),
         (["--data.split", "a,b"], "split 'a,b' is not a list of numbers"),
         (["--data.path", '""'], "data.path is empty"),
