@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tools.command_line import run_app
+from tools.megatron_flags import OF_PREPROCESS
 
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
     from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
@@ -101,4 +102,4 @@ def _print(summary: "PreprocessSummary") -> None:
 
 
 if __name__ == "__main__":
-    run_app(app, "preprocess")
+    run_app(app, "preprocess", OF_PREPROCESS)

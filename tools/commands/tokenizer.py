@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from tools.command_line import run_app
+from tools.megatron_flags import OF_A_TOKENIZER
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and look at tokenizers.")
 
@@ -32,22 +33,33 @@ def train(
 
 
 @app.command()
-def info(path: Path = typer.Argument(help="Folder with a tokenizer.json, or a SentencePiece .model.")) -> None:
+def info(
+    path: Path = typer.Argument(help="Folder with a tokenizer.json, or a SentencePiece .model."),
+    as_json: bool = typer.Option(False, "--json", help="For other programs; numbers are exact."),
+) -> None:
     """Show what a tokenizer is."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
     from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
 
     tokenizer = load_tokenizer(path)
+    files = [file.name for file in find_tokenizer(path).present]
+    end = tokenizer.end_of_document
+    text = None if end is None else tokenizer.decode([end])
+    if as_json:
+        import json
+
+        facts = {"name": tokenizer.name, "id": tokenizer.id, "files": files, "vocab_size": tokenizer.vocab_size}
+        print(json.dumps({**facts, "end_of_document": end, "end_of_document_text": text}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Column, Table
+
     table = Table("", Column(overflow="fold"), title=tokenizer.name, show_header=False)
     table.add_row("id", tokenizer.id)
-    table.add_row("read from", ", ".join(file.name for file in find_tokenizer(path).present))
+    table.add_row("read from", ", ".join(files))
     table.add_row("vocabulary", f"{tokenizer.vocab_size:,} ids")
-    end = tokenizer.end_of_document
-    table.add_row("end of document", "none" if end is None else f"{end} {tokenizer.decode([end])!r}")
+    table.add_row("end of document", "none" if end is None else f"{end} {text!r}")
     Console(markup=False).print(table)
 
 
 if __name__ == "__main__":
-    run_app(app, "tokenizer")
+    run_app(app, "tokenizer", OF_A_TOKENIZER)
