@@ -21,6 +21,7 @@ setup(
         "tokenizers",
         "sentencepiece",
         "pyarrow",
+        "zstandard",
         # configs, command lines, pictures
         "pydantic>=2.8",
         "typing_extensions",
@@ -50,7 +51,6 @@ setup(
             "hypothesis",
             "transformers",
             "wandb",
-            "zstandard",
         ],
     },
 )

@@ -1,6 +1,7 @@
 """What every command line shares: a user's mistake is one message on stderr and exit code 2."""
 
 import sys
+from collections.abc import Mapping
 
 import typer
 
@@ -8,13 +9,18 @@ from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.printable import printable
 from megatron_patches.foreign.streams import print_any_text
+from tools.megatron_flags import refuse_megatron_flags
 
 
-def run_app(app: typer.Typer, verb: str) -> None:
-    """Runs a verb's command line and ends the process with its exit code; from here on it is called by its own name."""
+def run_app(app: typer.Typer, verb: str, megatron_flags: Mapping[str, str] | None = None) -> None:
+    """Runs a verb's command line and ends the process with its exit code; from here on it is called by its own name.
+
+    `megatron_flags` are those that a user of Megatron-LM may give to this verb, and what to say of each.
+    """
     print_any_text()
     sys.argv[0] = f"tools/{verb}"
     try:
+        refuse_megatron_flags(sys.argv[1:], megatron_flags or {})
         app(prog_name=f"tools/{verb}")
     except (TrainyardError, OSError) as error:  # an OSError names the file: no permission, no space, a missing folder
         print(f"error: {printable(told(error), layout=True)}", file=sys.stderr)

@@ -21,7 +21,7 @@ from data_tools.datasets.indexed_dataset_format import (
     read_header,
 )
 from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 
 # Opening compares this many neighbouring pointers, spread over the index: a constant cost for any number of documents.
 POINTERS_CHECKED_AT_OPEN = 1024
@@ -37,7 +37,7 @@ class IndexedDataset:
     """A dataset on disk, opened by memory map.
 
     Opening costs the same for a thousand tokens and for a trillion: sizes, counts, ends and a sample of the pointers
-    are checked; `dataset_scan.scan` reads everything.
+    are checked; `scan.scan` reads everything. What is read later is checked where it is read.
 
     Raises:
         TrainyardError: a file is missing, empty, truncated, of another format, or the pair does not belong together.
@@ -69,15 +69,22 @@ class IndexedDataset:
     def _check_ends(self) -> None:
         first, last = int(self.document_indices[0]), int(self.document_indices[-1])
         if first != 0 or last != len(self):
-            raise TrainyardError(
+            raise Damaged(
                 f"{self.idx_path}: the document index runs from {first} to {last}, expected 0 to {len(self)} "
                 f"(the number of sequences). {MAKE_AGAIN}"
             )
+        if int(self.sequence_lengths[-1]) < 0:
+            raise Damaged(f"{self.idx_path}: the last sequence has {self.sequence_lengths[-1]} tokens. {MAKE_AGAIN}")
         expected = int(self.sequence_pointers[-1]) + int(self.sequence_lengths[-1]) * self.dtype.itemsize
+        if expected % self.dtype.itemsize:
+            raise Damaged(
+                f"{self.idx_path}: the last sequence ends at byte {expected:,}, which is no multiple of the "
+                f"{self.dtype.itemsize} bytes of {self.dtype.name}. {MAKE_AGAIN}"
+            )
         found = self.bin_path.stat().st_size
         if found != expected:
             state = "truncated" if found < expected else "longer than its index says"
-            raise TrainyardError(
+            raise Damaged(
                 f"{self.bin_path} is {state}: {found:,} bytes found, {expected:,} expected from {self.idx_path.name} "
                 f"({len(self):,} sequences of {self.dtype.name}). Copy both files again from the same place, or "
                 "run tools/preprocess again"
@@ -87,7 +94,7 @@ class IndexedDataset:
         chosen = np.unique(np.linspace(0, len(self) - 2, POINTERS_CHECKED_AT_OPEN).astype(np.int64).clip(0))
         self.check_pointers(chosen[chosen < len(self) - 1])
         if int(self.sequence_pointers[0]) != 0:
-            raise TrainyardError(
+            raise Damaged(
                 f"{self.idx_path}: the first sequence starts at byte {int(self.sequence_pointers[0])}, expected 0. "
                 f"{MAKE_AGAIN}"
             )
@@ -98,13 +105,13 @@ class IndexedDataset:
         Raises:
             TrainyardError: there is a gap or an overlap; the first one is named.
         """
-        ends = self.sequence_pointers[sequences] + self.sequence_lengths[sequences].astype(np.int64) * (
-            self.dtype.itemsize
-        )
-        wrong = np.flatnonzero((ends != self.sequence_pointers[sequences + 1]) | (self.sequence_lengths[sequences] < 0))
+        starts, lengths = self.sequence_pointers[sequences], self.sequence_lengths[sequences]
+        ends = starts + lengths.astype(np.int64) * self.dtype.itemsize
+        # a negative start or length: without it, sums that wrap around could pass
+        wrong = np.flatnonzero((ends != self.sequence_pointers[sequences + 1]) | (lengths < 0) | (starts < 0))
         if wrong.size:
             sequence = int(sequences[wrong[0]])
-            raise TrainyardError(
+            raise Damaged(
                 f"{self.idx_path}: sequence {sequence} ends at byte {int(ends[wrong[0]])}, the next one starts at byte "
                 f"{int(self.sequence_pointers[sequence + 1])}; expected no gap. {MAKE_AGAIN}"
             )
@@ -119,8 +126,11 @@ class IndexedDataset:
 
     def __getitem__(self, sequence: int) -> NDArray[Any]:
         """The tokens of one sequence, a read-only view of the file, [length]."""
-        start = int(self.sequence_pointers[sequence]) // self.dtype.itemsize
-        return self.tokens[start : start + int(self.sequence_lengths[sequence])]
+        start = self._token_offset(sequence)
+        end = start + int(self.sequence_lengths[sequence])
+        if not start <= end <= len(self.tokens):
+            raise Damaged(f"{self.idx_path}: sequence {sequence} has {end - start} tokens. {MAKE_AGAIN}")
+        return self.tokens[start:end]
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[sequence] for sequence in range(len(self)))
@@ -130,21 +140,58 @@ class IndexedDataset:
 
         Raises:
             IndexError: there is no such document.
+            Damaged: the index names a place for it that the dataset does not have.
         """
         if not 0 <= document <= self.number_of_documents:
             raise IndexError(f"document {document} of {self.number_of_documents}")
         sequence = int(self.document_indices[document])
-        if sequence == len(self):
-            return len(self.tokens)
-        return int(self.sequence_pointers[sequence]) // self.dtype.itemsize
+        if not 0 <= sequence <= len(self):
+            raise Damaged(
+                f"{self.idx_path}: document {document} starts at sequence {sequence} of {len(self)}. {MAKE_AGAIN}"
+            )
+        return len(self.tokens) if sequence == len(self) else self._token_offset(sequence)
+
+    def _token_offset(self, sequence: int) -> int:
+        """Tokens before a sequence."""
+        byte = int(self.sequence_pointers[sequence])
+        start, rest = divmod(byte, self.dtype.itemsize)
+        if rest or not 0 <= start <= len(self.tokens):
+            raise Damaged(
+                f"{self.idx_path}: sequence {sequence} starts at byte {byte}, which is no token of "
+                f"{self.bin_path.name}. {MAKE_AGAIN}"
+            )
+        return start
 
     def document_lengths(self, first: int, last: int) -> NDArray[np.int64]:
-        """Tokens of the documents [first, last), int64 [last - first]; negative where the document index is broken."""
+        """Tokens of the documents [first, last), int64 [last - first].
+
+        Raises:
+            Damaged: the index runs backwards or out of the dataset; the first such document is named.
+        """
         boundaries = self.document_indices[first : last + 1]
+        self._check_increasing(boundaries, first, "sequence", len(self))
         inside = boundaries < len(self)
         offsets = np.full(len(boundaries), len(self.tokens), dtype=np.int64)
         offsets[inside] = self.sequence_pointers[boundaries[inside]] // self.dtype.itemsize
+        self._check_increasing(offsets, first, "token", len(self.tokens))
         return np.diff(offsets)
+
+    def _check_increasing(self, starts: NDArray[np.int64], first: int, unit: str, end: int) -> None:
+        """Where documents from `first` on start: none before the one before it, or behind the end."""
+        outside = np.flatnonzero((starts < 0) | (starts > end))
+        if outside.size:
+            document = int(outside[0])
+            raise Damaged(
+                f"{self.idx_path}: document {first + document} starts at {unit} {starts[document]} of {end}. "
+                f"{MAKE_AGAIN}"
+            )
+        backwards = np.flatnonzero(starts[1:] < starts[:-1])
+        if backwards.size:
+            document = int(backwards[0])
+            raise Damaged(
+                f"{self.idx_path}: document {first + document} starts at {unit} {starts[document]} and the next one at "
+                f"{starts[document + 1]}. {MAKE_AGAIN}"
+            )
 
 
 class IndexedDatasetWriter:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_tools.text.tokenizers import Tokenizer
+from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid
 from megatron_patches.errors import TrainyardError
 
@@ -40,6 +40,8 @@ class SettingsFacts(_Facts):
     json_keys: list[str]
     """All keys of the same reading: their datasets have as many documents, in the same order."""
     append_eod: bool
+    parse_special: bool = True
+    """Whether text that spells a control token became it; datasets without this fact were made so."""
 
 
 class DatasetFacts(_Facts):
@@ -56,6 +58,10 @@ class DatasetFacts(_Facts):
     settings: SettingsFacts | None = None
     """None for an adopted dataset, of which only the files are known."""
     sources: list[SourceFacts] = []
+    number_not_read: int = 0
+    """Files of the given folders that were left out."""
+    not_read: list[str] = []
+    """Names of the first hundred of them."""
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:

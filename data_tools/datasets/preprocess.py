@@ -11,9 +11,11 @@ from typing import NamedTuple
 from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, SourceFacts, describe_tokenizer, manifest_path
-from data_tools.text.document_encoding import chunks_of, encode_in_order
-from data_tools.text.sources import Source, find_sources, read_documents
-from data_tools.text.tokenizers import Tokenizer, load_tokenizer
+from data_tools.text.document_encoding import TokenizerSource, chunks_of, encode_in_order
+from data_tools.text.documents import LARGEST_DOCUMENT, read_documents
+from data_tools.text.sources import NOT_READ_NAMED, FoundSources, NotRead, Source, find_sources
+from data_tools.text.tokenizer import Tokenizer
+from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import TrainyardError
@@ -31,6 +33,10 @@ class PreprocessRequest:
     json_keys: Sequence[str] = ("text",)
     append_eod: bool = False
     """Whether each document ends with the tokenizer's end-of-document token."""
+    parse_special: bool = False
+    """Whether text that spells a control token becomes it, as Megatron-LM has it."""
+    largest_document: int = LARGEST_DOCUMENT
+    """Bytes; longer documents are refused."""
     workers: int = 1
     overwrite: bool = False
     allow_invalid: bool = False
@@ -66,6 +72,8 @@ class PreprocessSummary:
     """What was made, and how fast."""
 
     datasets: list[DatasetSummary]
+    not_read: list[NotRead]
+    """What the given folders hold beside documents."""
     text_bytes: int
     seconds: float
 
@@ -89,24 +97,26 @@ def preprocess(
         TrainyardError: bad input. Nothing appears under the datasets' names then, and old ones are untouched.
     """
     started = time.perf_counter()
-    sources = find_sources(request.inputs)
-    tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid)
+    found = find_sources(request.inputs, request.json_keys)
+    tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid, request.parse_special)
     _check(request, tokenizer)
     request.output.parent.mkdir(parents=True, exist_ok=True)
-    reading = _Reading(sources, request.json_keys)
+    reading = _Reading(found.sources, request)
     with ExitStack() as stack:
         dtype = best_dtype(tokenizer.vocab_size)
         writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
         empty = _write(request, tokenizer, reading, writers, on_progress)
-        facts = _facts(request, tokenizer, reading.source_facts(), writers, empty)
+        facts = _facts(request, tokenizer, found, reading.source_facts(), writers, empty)
         # The old manifest goes first: data without a manifest is refused, data under another one's goes unnoticed.
         for path in request.prefixes().values():
             manifest_path(path).unlink(missing_ok=True)
     datasets = [_write_manifest(request, tokenizer, writer, each) for writer, each in zip(writers, facts, strict=True)]
-    return PreprocessSummary(datasets, reading.text_bytes, time.perf_counter() - started)
+    return PreprocessSummary(datasets, found.not_read, reading.text_bytes, time.perf_counter() - started)
 
 
 def _check(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
+    if request.largest_document < 1:
+        raise TrainyardError(f"the limit for one document is {request.largest_document} bytes; give 1 MiB or more")
     if request.workers < 1:
         raise TrainyardError(f"workers is {request.workers}; at least one process must tokenize")
     if not request.json_keys or len(set(request.json_keys)) != len(request.json_keys):
@@ -129,9 +139,9 @@ def _check(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
 class _Reading:
     """The documents of all sources, counted as they pass."""
 
-    def __init__(self, sources: Sequence[Source], json_keys: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[Source], request: PreprocessRequest) -> None:
         self._sources = sources
-        self._json_keys = json_keys
+        self._request = request
         self._documents = [0] * len(sources)
         self._total_source_bytes = sum(source.path.stat().st_size for source in sources)
         self.text_bytes = 0
@@ -140,7 +150,7 @@ class _Reading:
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         documents = finished_source_bytes = 0
         for number, source in enumerate(self._sources):
-            for document in read_documents(source.path, self._json_keys):
+            for document in read_documents(source.path, self._request.json_keys, self._request.largest_document):
                 documents += 1
                 self._documents[number] += 1
                 self.text_bytes += document.text_bytes
@@ -167,7 +177,8 @@ def _write(
 ) -> list[int]:
     """Completes every writer's files, and counts for each the documents whose text gave no token."""
     empty = [0] * len(writers)
-    encoded = encode_in_order(chunks_of(reading), tokenizer, request.tokenizer, request.append_eod, request.workers)
+    source = TokenizerSource(request.tokenizer, request.parse_special)
+    encoded = encode_in_order(chunks_of(reading), tokenizer, source, request.append_eod, request.workers)
     for chunk in encoded:
         for number, (writer, texts) in enumerate(zip(writers, chunk, strict=True)):
             writer.add_documents(texts.tokens, texts.lengths)
@@ -181,6 +192,7 @@ def _write(
 def _facts(
     request: PreprocessRequest,
     tokenizer: Tokenizer,
+    found: FoundSources,
     sources: list[SourceFacts],
     writers: Sequence[IndexedDatasetWriter],
     empty: Sequence[int],
@@ -206,8 +218,15 @@ def _facts(
                 largest_token_id=int(writer.largest_token),
                 empty_documents=empty_documents,
                 tokenizer=describe_tokenizer(tokenizer),
-                settings=SettingsFacts(json_key=key, json_keys=list(request.json_keys), append_eod=request.append_eod),
+                settings=SettingsFacts(
+                    json_key=key,
+                    json_keys=list(request.json_keys),
+                    append_eod=request.append_eod,
+                    parse_special=request.parse_special,
+                ),
                 sources=sources,
+                number_not_read=len(found.not_read),
+                not_read=[each.name for each in found.not_read[:NOT_READ_NAMED]],
             )
         )
     return facts
@@ -231,4 +250,5 @@ def _command(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
     arguments = ["tools/preprocess", *(path.name for path in request.inputs)]
     arguments += ["--output", request.output.name, "--tokenizer", tokenizer.name]
     arguments += ["--json-keys", ",".join(request.json_keys), *(["--append-eod"] if request.append_eod else [])]
+    arguments += ["--parse-special"] if request.parse_special else []
     return shlex.join(arguments)

@@ -38,13 +38,6 @@ def _empty_documents(dataset: IndexedDataset) -> int:
     empty = 0
     for first in range(0, dataset.number_of_documents, ELEMENTS_READ_AT_ONCE):
         last = min(first + ELEMENTS_READ_AT_ONCE, dataset.number_of_documents)
-        steps = np.diff(dataset.document_indices[first : last + 1])
-        if steps.min() < 0:
-            document = first + int(np.argmin(steps))
-            raise TrainyardError(
-                f"{dataset.idx_path}: document {document} starts at sequence {dataset.document_indices[document]} and "
-                f"the next one at {dataset.document_indices[document + 1]}; copy or make the dataset again"
-            )
         empty += int(np.count_nonzero(dataset.document_lengths(first, last) == 0))
     return empty
 

@@ -7,7 +7,7 @@ from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.permutation import permute
 from data_tools.samples.source import Sample
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 
 
 class TokenWindows:
@@ -21,6 +21,11 @@ class TokenWindows:
     def __init__(self, dataset: IndexedDataset, documents: tuple[int, int], lengths: SampleLengths) -> None:
         self.lengths = lengths
         first, last = (dataset.document_token_offset(document) for document in documents)
+        if first > last:
+            raise Damaged(
+                f"{dataset.idx_path}: document {documents[1]} starts at token {last:,}, before document {documents[0]} "
+                f"at {first:,}; copy the dataset again, or run tools/preprocess again"
+            )
         self._tokens = dataset.tokens[first:last]
 
     @property

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.text.tokenizers import Tokenizer, load_tokenizer
+from data_tools.text.tokenizer import Tokenizer
+from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
 
 # Large enough that passing a chunk between processes costs little beside tokenizing it (about 0.3 s at 3 MB/s).
@@ -23,6 +24,13 @@ CHUNK_DOCUMENTS = 4096
 CHUNKS_AHEAD = 3
 
 Chunk = list[tuple[str, ...]]
+
+
+class TokenizerSource(NamedTuple):
+    """A tokenizer that a process can load."""
+
+    path: Path
+    parse_special: bool
 
 
 class EncodedTexts(NamedTuple):
@@ -68,12 +76,12 @@ def encode_chunk(tokenizer: Tokenizer, append_eod: bool, chunk: Chunk) -> list[E
 
 
 def encode_in_order(
-    chunks: Iterable[Chunk], tokenizer: Tokenizer, folder: Path, append_eod: bool, workers: int
+    chunks: Iterable[Chunk], tokenizer: Tokenizer, source: TokenizerSource, append_eod: bool, workers: int
 ) -> Iterator[list[EncodedTexts]]:
     """Tokenizes chunks; what comes out and in which order does not depend on the number of workers.
 
     Args:
-        folder: where other processes load the tokenizer from.
+        source: where other processes load the tokenizer from.
         workers: processes; 1 tokenizes in this one, with the tokenizer library's own threads.
 
     Raises:
@@ -88,7 +96,7 @@ def encode_in_order(
         pending: deque[Future[list[EncodedTexts]]] = deque()
         try:
             for chunk in chunks:
-                pending.append(pool.submit(_encode_in_worker, folder, append_eod, chunk))
+                pending.append(pool.submit(_encode_in_worker, source, append_eod, chunk))
                 if len(pending) >= CHUNKS_AHEAD * workers:
                     yield pending.popleft().result()
             while pending:
@@ -106,9 +114,10 @@ def _use_one_thread() -> None:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer_of_worker(folder: Path) -> Tokenizer:
-    return load_tokenizer(folder, allow_invalid=True)  # whether it may be used was asked before
+def _tokenizer_of_worker(source: TokenizerSource) -> Tokenizer:
+    # whether it may be used was asked before
+    return load_tokenizer(source.path, allow_invalid=True, parse_special=source.parse_special)
 
 
-def _encode_in_worker(folder: Path, append_eod: bool, chunk: Chunk) -> list[EncodedTexts]:
-    return encode_chunk(_tokenizer_of_worker(folder), append_eod, chunk)
+def _encode_in_worker(source: TokenizerSource, append_eod: bool, chunk: Chunk) -> list[EncodedTexts]:
+    return encode_chunk(_tokenizer_of_worker(source), append_eod, chunk)

@@ -3,13 +3,14 @@
 import json
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from data_tools.text.sources import Source, find_sources, read_documents
+from data_tools.text.documents import LARGEST_DOCUMENT, read_documents
+from data_tools.text.sources import NOT_READ_NAMED, FoundSources, Source, find_sources
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, build_manifest, record_file, write_manifest
 from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path, write_atomically
 from megatron_patches.errors import TrainyardError
@@ -24,6 +25,8 @@ def train_bpe(
     vocab_size: int,
     special_tokens: Sequence[str] = (END_OF_DOCUMENT,),
     json_key: str = "text",
+    largest_document: int = LARGEST_DOCUMENT,
+    on_found: Callable[[FoundSources], None] = lambda found: None,
 ) -> Manifest:
     """Trains a byte-level BPE (Radford et al. 2019) and writes tokenizer.json, tokenizer_config.json, manifest.json.
 
@@ -34,6 +37,8 @@ def train_bpe(
         output: folder to make; it appears when it is complete.
         vocab_size: ids in all: 256 bytes, the special tokens (the first ones), merges.
         special_tokens: the first one ends a document.
+        largest_document: bytes; longer ones are refused.
+        on_found: hears what is read, and what is not.
 
     Raises:
         TrainyardError: the folder exists, the vocabulary is too small, or the text yields fewer merges than asked.
@@ -45,8 +50,10 @@ def train_bpe(
             f"vocabulary of {vocab_size} with {len(special_tokens)} special tokens: at least one special token and "
             f"{BYTES} bytes must fit; choose --vocab-size {BYTES + max(1, len(special_tokens))} or more"
         )
-    sources = find_sources(files)
-    library = _train(sources, vocab_size, special_tokens, json_key)
+    found = find_sources(files, [json_key])
+    on_found(found)
+    texts = _texts(found.sources, json_key, largest_document)
+    library = _train(texts, vocab_size, special_tokens)
     if library.get_vocab_size() < vocab_size:
         raise TrainyardError(
             f"the text yields only {library.get_vocab_size()} tokens, {vocab_size} were asked for; "
@@ -64,7 +71,9 @@ def train_bpe(
         "special_tokens": list(special_tokens),
         "end_of_document": library.token_to_id(special_tokens[0]),
         "json_key": json_key,
-        "sources": [_describe(source) for source in sources],
+        "sources": [_describe(source) for source in found.sources],
+        "not_read": [each.name for each in found.not_read[:NOT_READ_NAMED]],
+        "number_not_read": len(found.not_read),
     }
     contents = {
         "tokenizer.json": library.to_str(pretty=True),
@@ -75,7 +84,7 @@ def train_bpe(
     return _write_folder(output, contents, facts, command)
 
 
-def _train(sources: Sequence[Source], vocab_size: int, special_tokens: Sequence[str], json_key: str) -> Any:
+def _train(texts: Iterator[str], vocab_size: int, special_tokens: Sequence[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     library = Tokenizer(models.BPE())
@@ -87,13 +96,13 @@ def _train(sources: Sequence[Source], vocab_size: int, special_tokens: Sequence[
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    library.train_from_iterator(_texts(sources, json_key), trainer)
+    library.train_from_iterator(texts, trainer)
     return library
 
 
-def _texts(sources: Sequence[Source], json_key: str) -> Iterator[str]:
+def _texts(sources: Sequence[Source], json_key: str, largest: int) -> Iterator[str]:
     for source in sources:
-        for document in read_documents(source.path, [json_key]):
+        for document in read_documents(source.path, [json_key], largest):
             yield document.texts[0]
 
 

@@ -11,8 +11,10 @@ from megatron_patches.configuration.megatron_flags import foreign_flags
 from megatron_patches.configuration.merging import SettingsLayer, merge_parts
 from megatron_patches.configuration.yaml_text import parse_yaml, read_yaml
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import shortened
 
 NEVER_INHERITED = "why"
+_DEEPEST_KEY = 16
 
 
 def read_layers(path: Path) -> list[SettingsLayer]:
@@ -84,6 +86,8 @@ def override_layer(arguments: Sequence[str], model: type[BaseModel]) -> Settings
 def _nested(settings: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
     """The settings that an override stands for; `settings` are those of the overrides before it."""
     first, *rest = key.split(".")
+    if len(rest) >= _DEEPEST_KEY:
+        raise TrainyardError(f"--{shortened(key, 60)} names no setting: none lies {len(rest)} sections deep")
     part: object = value
     inner: object = settings
     for section in [first, *rest][:-1]:

@@ -17,12 +17,13 @@ from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
 from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_deepspeed
-from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, shortened
+from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, listed
 from megatron_patches.exchange.foreign import ForeignCheckpoint
 from megatron_patches.exchange.matching import Matched, largest_difference, match_tensors
 from megatron_patches.exchange.moments import optimizer_differences, zeros
 from megatron_patches.exchange.naming import found_names, given_names
 from megatron_patches.exchange.universal import is_universal, read_universal
+from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.parameters.row import ParameterRow
@@ -48,6 +49,8 @@ class ImportRequest:
     """count it as this step of the run; None: as the step it says, and with weights only as step 0"""
     average_replicas: bool = False
     trust_pickle: bool = False
+    all_names: bool = False
+    """of a mismatch tell every name"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     options = ReadOptions(request.weights_only, request.trust_pickle, names.groups if names else ())
     foreign = _read(folder, options)
     names = names or found_names(config, request.names, foreign, folder)
-    matched = match_tensors(foreign.tensors, config, names, request.average_replicas)
+    matched = match_tensors(foreign.tensors, config, names, request.average_replicas, request.all_names)
     if not request.average_replicas:
         _check_rounding(matched)
     progress = _progress(request, foreign)
@@ -104,10 +107,11 @@ def _read(folder: Path, options: ReadOptions) -> ForeignCheckpoint:
         return (read_universal if is_universal(folder) else read_deepspeed)(folder, options)
     except TrainyardError:
         raise
-    except (LookupError, AttributeError, TypeError, ValueError) as error:  # what is read has another structure
+    # what is read has another structure, or numbers that cannot be
+    except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise TrainyardError(
-            f"{folder} has a file that is not as DeepSpeed writes it ({type(error).__name__}: {error}); name a folder "
-            "that DeepSpeed saved, or import it with --weights-only"
+            f"{printable(folder)} has a file that is not as DeepSpeed writes it ({type(error).__name__}: "
+            f"{shortened(error)}); name a folder that DeepSpeed saved, or import it with --weights-only"
         ) from error
 
 
@@ -212,8 +216,8 @@ def _check_moments(matched: Matched, rows: Sequence[ParameterRow], config: RunCo
     ]
     extra = [f"{kind} of {name}" for name, kind in sorted(found - wanted)]
     if missing or extra:
-        told = [f"it lacks {shortened(missing)}"] if missing else []
-        told += [f"it has {shortened(extra)}, which {config.name} does not train or keep"] if extra else []
+        told = [f"it lacks {listed(missing)}"] if missing else []
+        told += [f"it has {listed(extra)}, which {config.name} does not train or keep"] if extra else []
         raise TrainyardError(
             f"the optimizer's state does not fit optimizer.name {config.optimizer.name} and what is trained: "
             f"{'; '.join(told)}. Change optimizer, training.trainable or training.frozen, or import with --weights-only"

@@ -12,8 +12,8 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_folder import (
     DeepSpeedFolder,
     list_deepspeed_folder,
+    listed,
     require_data_parallel,
-    shortened,
 )
 from megatron_patches.exchange.foreign import (
     ForeignCheckpoint,
@@ -215,7 +215,7 @@ def _collect_plain_optimizer(opened: _Opened, found: _Collected) -> None:
 def _tensors(found: _Collected, tensor: int, options: ReadOptions) -> Iterator[ForeignTensor]:
     lacking = [f"{kind} of {name}" for (name, kind), shards in found.shards.items() if len(shards) != tensor]
     if lacking:
-        raise TrainyardError(f"not all of the {tensor} tensor-parallel ranks hold {shortened(lacking)}")
+        raise TrainyardError(f"not all of the {tensor} tensor-parallel ranks hold {listed(lacking)}")
     for (name, kind), shards in found.shards.items():
         if kind in ("weight", "master") or not options.weights_only:
             yield ForeignTensor(name, kind, tuple(shards[rank] for rank in range(tensor)))
@@ -259,5 +259,5 @@ def agreed_steps(steps: Mapping[str, int]) -> int | None:
     """The optimizer's count of updates, on which all files must agree."""
     if len(set(steps.values())) > 1:
         said = [f"{where}: {step}" for where, step in steps.items()]
-        raise TrainyardError(f"the files count different numbers of updates: {shortened(said)}; they are mixed")
+        raise TrainyardError(f"the files count different numbers of updates: {listed(said)}; they are mixed")
     return next(iter(steps.values()), None)

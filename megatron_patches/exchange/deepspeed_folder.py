@@ -9,17 +9,23 @@ Numbers have as many digits as they need: ranks are compared as numbers, and all
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.printable import printable, shortened
 
 _MODEL = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _SHARED_MODEL = re.compile(r"zero_pp_rank_(\d+)_mp_rank_(\d+)_model_states\.pt")
 _OPTIMIZER = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_?optim_states\.pt")
 _LAYER = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
 _EXPERT = re.compile(r"layer_.*expert_.*_model_states\.pt|expp_rank_.*_optim_states\.pt")
+
+LONGEST_NAME = 4096  # bytes
+MISSING_TOLD = 12
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,20 @@ def find_checkpoint_folder(path: Path) -> Path:
         TrainyardError: there is no such folder.
     """
     named = [file for name in ("latest", "latest_universal") if (file := path / name).is_file()]
-    found = path / named[0].read_text().strip() if named else path
+    found = path / _folder_named(named[0]) if named else path
     if not found.is_dir():
-        told = f", which {named[0]} names" if named else ""
+        told = f", which {printable(named[0])} names" if named else ""
         raise TrainyardError(
-            f"there is no folder {found}{told}; name a global_stepN folder of DeepSpeed, or a universal one"
+            f"there is no folder {printable(found)}{told}; name a global_stepN folder of DeepSpeed, or a universal one"
         )
     return found
+
+
+def _folder_named(file: Path) -> str:
+    name = read_bounded(file, LONGEST_NAME).decode(errors="replace").strip()
+    if not name or name in (".", "..") or "/" in name or not name.isprintable():
+        raise TrainyardError(f"{printable(file)} holds '{shortened(name)}', expected the name of a folder beside it")
+    return name
 
 
 def list_deepspeed_folder(path: Path) -> DeepSpeedFolder:
@@ -94,7 +107,7 @@ def require_data_parallel(folder: DeepSpeedFolder, ranks: int) -> None:
 
     A rank too many counts as well: it is left from an earlier save.
     """
-    wanted = {(model, data) for model in range(folder.model_parallel) for data in range(ranks)}
+    wanted = _Grid(range(folder.model_parallel), ranks)
     _require(wanted, set(folder.optimizers), folder, lambda model, data: _optimizer_name(folder, model, data))
 
 
@@ -103,12 +116,12 @@ def _matches(pattern: re.Pattern[str], names: Iterable[str]) -> list[re.Match[st
 
 
 def _require_all(folder: DeepSpeedFolder) -> None:
-    models = {(rank, 0) for rank in range(max(folder.models, default=-1) + 1)}
+    models = _Grid(range(max(folder.models, default=-1) + 1), 1)
     _require(
         models, {(rank, 0) for rank in folder.models}, folder, lambda rank, _: f"mp_rank_{rank:02d}_model_states.pt"
     )
     tensor = max((rank for _, rank in folder.layers), default=-1) + 1
-    layers = {(number, rank) for number, _ in folder.layers for rank in range(tensor)}
+    layers = _Grid(sorted({number for number, _ in folder.layers}), tensor)
     _require(
         layers, set(folder.layers), folder, lambda number, rank: f"layer_{number:02d}-model_{rank:02d}-model_states.pt"
     )
@@ -119,16 +132,29 @@ def _require_all(folder: DeepSpeedFolder) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """Pairs of numbers that files must have; never all of them in memory, since a file's name may say rank 10^200."""
+
+    rows: Sequence[int]
+    columns: int
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((row, column) for row in self.rows for column in range(self.columns))
+
+
 def _require(
-    wanted: set[tuple[int, int]], found: set[tuple[int, int]], folder: DeepSpeedFolder, name: Callable[[int, int], str]
+    wanted: _Grid, found: set[tuple[int, int]], folder: DeepSpeedFolder, name: Callable[[int, int], str]
 ) -> None:
-    missing = [name(*ranks) for ranks in sorted(wanted - found)]
-    extra = [name(*ranks) for ranks in sorted(found - wanted)]
+    absent = (ranks for ranks in wanted if ranks not in found)
+    missing = [name(*ranks) for ranks in islice(absent, MISSING_TOLD)]
+    extra = [] if missing else [name(*ranks) for ranks in sorted(found - set(wanted))]
     if missing:
-        raise TrainyardError(f"{folder.path} lacks {shortened(missing)}; copy the whole folder again")
+        more = " and perhaps more" if len(missing) == MISSING_TOLD else ""
+        raise TrainyardError(f"{printable(folder.path)} lacks {listed(missing)}{more}; copy the whole folder again")
     if extra:
         raise TrainyardError(
-            f"{folder.path} has {shortened(extra)} of ranks that its own state does not count; it was saved over "
+            f"{folder.path} has {listed(extra)} of ranks that its own state does not count; it was saved over "
             "another checkpoint: move those of the older one away"
         )
 
@@ -139,8 +165,8 @@ def _optimizer_name(folder: DeepSpeedFolder, model: int, data: int) -> str:
     return f"{prefix}zero_pp_rank_{data}_mp_rank_{model:02d}_optim_states.pt"
 
 
-def shortened(names: Iterable[str], limit: int = 40) -> str:
+def listed(names: Iterable[str], limit: int = 12) -> str:
     """A list for a message; of a long one the first names and how many more there are."""
-    listed = list(names)
-    rest = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + rest
+    given = list(names)
+    rest = f" and {len(given) - limit} more" if len(given) > limit else ""
+    return ", ".join(shortened(each) for each in given[:limit]) + rest

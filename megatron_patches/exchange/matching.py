@@ -1,6 +1,6 @@
 """From their tensors to ours, strictly: every name of theirs is used, every parameter of ours is found, once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -9,12 +9,16 @@ from torch import Tensor
 
 from megatron_patches.checkpoint.files.state_tensor import Reader, StateTensor, Stretch
 from megatron_patches.errors import TrainyardError
-from megatron_patches.exchange.deepspeed_folder import shortened
+from megatron_patches.exchange.deepspeed_folder import listed
 from megatron_patches.exchange.foreign import ForeignTensor, Shard
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.row import ParameterRow, cuts_of
 from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run.config import RunConfig
+
+NAMES_TOLD = 8
+"""of each list of a mismatch"""
 
 Matched = dict[tuple[str, str], StateTensor]
 """by our name and the kind"""
@@ -29,18 +33,18 @@ class Part:
 
 
 def match_tensors(
-    tensors: Sequence[ForeignTensor], config: RunConfig, names: NameMap, average_replicas: bool
+    tensors: Sequence[ForeignTensor], config: RunConfig, names: NameMap, average_replicas: bool, all_names: bool = False
 ) -> Matched:
     """Our tensors, of whatever kinds there are, in the places that our layers have.
 
     What tensor-parallel ranks hold copies of (norms, some biases) must be the same on all of them, unless they are to
-    be averaged.
+    be averaged. `all_names` tells every name of a mismatch, in place of the first ones.
 
     Raises:
         TrainyardError: with all names that are not used, missing, double or of another shape.
     """
     rows = {row.name: row for row in config.parameters}
-    found = _by_our_names(tensors, rows, names)
+    found = _by_our_names(tensors, rows, names, all_names)
     parts = {len(tensor.shards) for tensor in tensors}
     for each in parts:
         _check_tensor_parallel(config, each)
@@ -65,7 +69,7 @@ def _check_tensor_parallel(config: RunConfig, tensor: int) -> None:
 
 
 def _by_our_names(
-    tensors: Sequence[ForeignTensor], rows: Mapping[str, ParameterRow], names: NameMap
+    tensors: Sequence[ForeignTensor], rows: Mapping[str, ParameterRow], names: NameMap, all_names: bool
 ) -> dict[tuple[str, str], list[ForeignTensor]]:
     found: dict[tuple[str, str], list[ForeignTensor]] = {}
     unused = {}
@@ -81,13 +85,23 @@ def _by_our_names(
     got = {name for name, kind in found if kind in ("weight", "master")}
     missing = [f"{name} {row.shape}" for name, row in rows.items() if name not in got]
     if unused or missing:
-        told = [f"theirs that no parameter here is: {shortened(unused.values())}"] if unused else []
-        told += [f"ours that they do not have: {shortened(missing)}"] if missing else []
         raise TrainyardError(
-            f"the checkpoint is another model's, or the map of names ({names.title}) is another program's: "
-            f"{'; '.join(told)}. Change the run's model, or write a YAML for --names"
+            f"the checkpoint is another model's, or the map of names ({names.title}) is another program's.\n"
+            f"{_paragraph('theirs that no parameter here is', unused.values(), all_names)}"
+            f"{_paragraph('ours that they do not have', missing, all_names)}"
+            "Change the run's model, or write a YAML for --names"
         )
     return found
+
+
+def _paragraph(title: str, names: Collection[str], whole: bool) -> str:
+    """One name a line under the title; nothing where there are none."""
+    if not names:
+        return ""
+    told = list(names) if whole else list(names)[:NAMES_TOLD]
+    rest = len(names) - len(told)
+    lines = [f"{title} ({len(names):,}):", *(f"  {shortened(each)}" for each in told)]
+    return "\n".join([*lines, *([f"  and {rest:,} more (--all-names tells them)"] if rest else [])]) + "\n"
 
 
 def _whole_shape(tensor: ForeignTensor) -> str:
@@ -110,7 +124,7 @@ def _check_shapes(
                     wrong[name] = f"{tensor.name} {shard.shape} for {name} {expected}"
     if wrong:
         raise TrainyardError(
-            f"shapes differ, theirs for ours of each tensor-parallel rank: {shortened(wrong.values())}."
+            f"shapes differ, theirs for ours of each tensor-parallel rank: {listed(wrong.values())}."
             f"{_vocabulary(found, rows, config)} Change the run's model or data.sequence_length, or import another "
             "checkpoint"
         )

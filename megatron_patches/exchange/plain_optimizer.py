@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from megatron_patches.errors import TrainyardError
-from megatron_patches.exchange.deepspeed_folder import shortened
+from megatron_patches.exchange.deepspeed_folder import listed
 from megatron_patches.exchange.zero_partitions import Shards, flat_moments, optimizer_settings
 
 
@@ -86,7 +86,7 @@ def _add_each(
         ]
         if wrong:
             raise TrainyardError(
-                f"{path}: in the optimizer's place of {name} {shapes[name]} lie {shortened(wrong)}; it has another "
+                f"{path}: in the optimizer's place of {name} {shapes[name]} lie {listed(wrong)}; it has another "
                 "order than the module: say with `groups:` in a YAML for --names, or import with --weights-only"
             )
         for kind, value in tensors.items():

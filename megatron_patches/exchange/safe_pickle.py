@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Refused, TrainyardError
+from megatron_patches.exchange.pickle_bounds import refuse_expanding, refuse_inflated
+from megatron_patches.foreign.printable import printable, shortened
 
 
 class Record:
@@ -66,20 +68,38 @@ def read_pickle(path: Path, trust: bool) -> Any:
     With `trust` the file is unpickled as it is, and whatever program is hidden in it runs.
 
     Raises:
-        TrainyardError: the file names a type that is not known to be harmless, or it is damaged.
+        Refused: the file names a type that is not known to be harmless, or stands for more than it holds.
+        Damaged: it is cut off, or no file of torch.save.
     """
-    mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format, which is read into memory
+    shown = printable(path)
     try:
+        mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format, which is read into memory
         with _stand_ins_alone():
             if mapped and not trust:
+                refuse_inflated(path)
                 _refuse_unknown_types(path)
-            return torch.load(path, map_location="cpu", mmap=mapped, weights_only=not trust)
+            content = torch.load(path, map_location="cpu", mmap=mapped, weights_only=not trust)
+    except TrainyardError:
+        raise
     except pickle.UnpicklingError as error:
-        raise TrainyardError(f"{path} cannot be read safely: {_first_line(error)}. {_WAYS_OUT}") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, ImportError, AttributeError, TypeError) as error:
-        raise TrainyardError(
-            f"{path} cannot be read ({_first_line(error)}); it is damaged, or no file of torch.save: copy it again"
-        ) from error
+        if "unsupported" in str(error).lower():  # torch's word for what its restricted reader does not build
+            raise Refused(f"{shown} cannot be read safely: {_first_line(error)}. {_WAYS_OUT}") from error
+        raise _damaged(shown, error) from error
+    except OSError as error:
+        raise Refused(f"{shown} cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise Refused(f"{shown} asks for more memory than there is, and is not read") from error
+    except Exception as error:  # a pickle is a program: its reader stumbles in every way that Python has
+        raise _damaged(shown, error) from error
+    if not trust:
+        refuse_expanding(content, shown)
+    return content
+
+
+def _damaged(shown: str, error: BaseException) -> Damaged:
+    return Damaged(
+        f"{shown} cannot be read ({_first_line(error)}); it is damaged, or no file of torch.save: copy it again"
+    )
 
 
 @contextmanager
@@ -105,18 +125,17 @@ _WAYS_OUT = (
 
 
 def _refuse_unknown_types(path: Path) -> None:
-    try:
-        unknown = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - STAND_INS.keys()
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainyardError(
-            f"{path} cannot be read ({_first_line(error)}); it is damaged, or no file of torch.save: copy it again"
-        ) from error
+    unknown = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - STAND_INS.keys()
     if unknown:
-        raise TrainyardError(
-            f"{path} names {', '.join(sorted(unknown))}, not known to be harmless: reading it could run any program. "
-            f"{_WAYS_OUT}"
+        raise Refused(
+            f"{printable(path)} names {shortened(', '.join(sorted(unknown)))}, not known to be harmless: reading it "
+            f"could run any program. {_WAYS_OUT}"
         )
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The line that says what was wrong; torch's restricted reader puts advice to trust the file before it."""
+    text = str(error).strip() or type(error).__name__
+    lines = text.rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
+    unsupported = [line for line in lines if "unsupported" in line.lower()]
+    return shortened([*unsupported, *lines][0])

@@ -30,7 +30,7 @@ from megatron_patches.atomic_files import fsync_folder, temporary_path
 from megatron_patches.checkpoint.files.state_tensor import PIECE_ELEMENTS, StateTensor
 from megatron_patches.checkpoint.offline.stored_tensors import stored_tensors
 from megatron_patches.errors import TrainyardError
-from megatron_patches.exchange.deepspeed_folder import shortened
+from megatron_patches.exchange.deepspeed_folder import listed
 from megatron_patches.exchange.matching import is_gated, is_query_key_value, shard_parts
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.row import ParameterRow
@@ -92,8 +92,7 @@ def _their_names(config: RunConfig, names: NameMap) -> dict[ParameterRow, str]:
     missing = [row.name for row, name in found.items() if name is None]
     if missing:
         raise TrainyardError(
-            f"the map of names ({names.title}) has no counterpart of {shortened(missing)}; add rules to a YAML for "
-            "--names"
+            f"the map of names ({names.title}) has no counterpart of {listed(missing)}; add rules to a YAML for --names"
         )
     named = {row: name for row, name in found.items() if name is not None}
     if len(set(named.values())) < len(named):

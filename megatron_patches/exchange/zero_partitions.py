@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from megatron_patches.errors import TrainyardError
-from megatron_patches.exchange.deepspeed_folder import shortened
+from megatron_patches.exchange.deepspeed_folder import listed
 from megatron_patches.exchange.foreign import Shard, ShardStretch, reader_of
 
 
@@ -52,7 +52,7 @@ class Shards:
         if wrong:
             raise TrainyardError(
                 f"the partitions of {where} together do not have as many elements as the parameters: "
-                f"{shortened(wrong)}. Files of different saves are mixed, or a rank's are missing"
+                f"{listed(wrong)}. Files of different saves are mixed, or a rank's are missing"
             )
         return {key: Shard(shapes[key[0]], self.dtypes[key], tuple(held)) for key, held in self.by_kind.items()}
 

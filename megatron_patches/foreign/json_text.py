@@ -11,11 +11,12 @@ _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _LONE = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(text: bytes | str, origin: str) -> Any:
+def parse_json(text: bytes | str, origin: str, keep_surrogates: bool = False) -> Any:
     """The value that a text holds; a lone surrogate in a string, which no file can hold, becomes U+FFFD.
 
     Args:
         origin: where the text was read, for errors: a path, or `path:line`.
+        keep_surrogates: leave them, for a caller that names what holds one.
 
     Raises:
         Damaged: it is no JSON, is nested too deeply for Python (about 1,000 levels), has an integer of more than 4,300
@@ -30,16 +31,16 @@ def parse_json(text: bytes | str, origin: str) -> Any:
         raise Damaged(f"{origin} is not UTF-8 text ({error.reason} at byte {error.start:,})") from None
     except ValueError as error:
         raise Damaged(f"{origin} is not JSON ({error})") from None
-    return _without_lone_surrogates(value) if _HALF_PAIR.search(content) else value
+    return _without_lone_surrogates(value) if not keep_surrogates and _HALF_PAIR.search(content) else value
 
 
-def parse_object(text: bytes | str, origin: str) -> dict[str, Any]:
+def parse_object(text: bytes | str, origin: str, keep_surrogates: bool = False) -> dict[str, Any]:
     """The same where a JSON object must stand.
 
     Raises:
         Damaged: as `parse_json`, or it is a list, number, string, boolean or null.
     """
-    value = parse_json(text, origin)
+    value = parse_json(text, origin, keep_surrogates)
     if not isinstance(value, dict):
         raise Damaged(f"{origin} is not a JSON object but {_KINDS.get(type(value), 'a number')}")
     return value

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_tools.text.tokenizers import Tokenizer, load_tokenizer
+from data_tools.text.tokenizer import Tokenizer
+from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.folders import inspect
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.run_folder import CONFIG
@@ -15,6 +16,7 @@ from megatron_patches.batch.fields import VISIBLE, ModelInputs
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.models.blueprint import draw_up
 from megatron_patches.models.build import PlainModel, canonical_parameters
@@ -73,9 +75,14 @@ class LoadedModel:
     def continue_text(self, prompt: str, tokens: int, sampling: Sampling) -> str:
         """The prompt and its continuation. An empty prompt stands for the beginning of a document.
 
+        What spells a control token in the prompt is text.
+
         Raises:
-            TrainyardError: the prompt is empty, and the tokenizer has no end-of-document token to begin after.
+            TrainyardError: the prompt is not Unicode text, or it is empty, and the tokenizer has no end-of-document
+                token to begin after.
         """
+        if not prompt.isascii() and any("\ud800" <= each <= "\udfff" for each in prompt):
+            raise TrainyardError(f"the prompt '{shortened(prompt)}' is not UTF-8 text; convert it with iconv -t UTF-8")
         ids = self.tokenizer.encode(prompt)
         if not ids and self.tokenizer.end_of_document is None:
             raise TrainyardError(f"tokenizer {self.tokenizer.name} ends no document: give a prompt of a token or more")

@@ -1,5 +1,6 @@
 """The command lines of this floor, as a user types them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from data_tools.datasets.manifest import manifest_path
+from megatron_patches.errors import TrainyardError
 from tools.commands import preprocess, tokenizer
 from tools.commands.dataset import command_line as dataset
+from tools.megatron_flags import OF_A_DATASET, OF_A_TOKENIZER, OF_PREPROCESS, refuse_megatron_flags
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +52,42 @@ def test_from_text_to_a_verified_dataset(tmp_path: Path, corpus: Path) -> None:
     assert "none; make one with tools/dataset adopt" in " ".join(run(dataset, "info", tmp_path / "data").output.split())
     assert "adopted with id" in run(dataset, "adopt", tmp_path / "data", "--tokenizer", tmp_path / "bpe").output
     assert "adopted" in run(dataset, "info", tmp_path / "data").output
+
+
+def test_answers_as_json(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:
+    prefix = tmp_path / "data"
+    run(preprocess, corpus, "--output", prefix, "--tokenizer", tokenizer_folder)
+    shown = json.loads(run(tokenizer, "info", tokenizer_folder, "--json").output)
+    assert (shown["vocab_size"], shown["end_of_document"], shown["end_of_document_text"]) == (300, 0, "<|endoftext|>")
+    arguments = ("--split", "8,1,1", "--show", "2", "--tokenizer", tokenizer_folder, "--json")
+    shown = json.loads(run(dataset, "info", prefix, *arguments).output)
+    assert (shown["documents"], shown["split"]["validation"]["first"], shown["manifest"]["kind"]) == (30, 24, "dataset")
+    assert shown["beginning"]
+    shown = json.loads(run(dataset, "verify", prefix, "--json").output)
+    assert shown["verified"] and shown["documents"] == 30 and shown["settings"]["parse_special"] is False
+
+
+@pytest.mark.parametrize(
+    ("answers", "words", "told"),
+    [
+        (OF_PREPROCESS, ["--input", "a", "--output-prefix=b"], ["files or folders without a flag", "--output PREFIX"]),
+        (OF_PREPROCESS, ["--tokenizer-type", "GPT2BPETokenizer", "--vocab-file", "v"], ["--tokenizer PATH"] * 2),
+        (OF_A_DATASET, ["info", "--data-path", "x"], ["prefix without a flag"]),
+        (OF_A_TOKENIZER, ["train", "--json-keys", "text"], ["--json-key KEY"]),
+    ],
+)
+def test_megatrons_flags_are_answered_with_ours(answers: dict[str, str], words: list[str], told: list[str]) -> None:
+    with pytest.raises(TrainyardError) as caught:
+        refuse_megatron_flags(words, answers)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(told) and all(part in line for part, line in zip(told, lines, strict=True))
+    refuse_megatron_flags(["--json-keys", "text", "--append-eod", "--workers", "8"], OF_PREPROCESS)
+
+
+def test_megatrons_command_line_is_one_message(tmp_path: Path) -> None:
+    done = execute("preprocess", "--input", "a.jsonl", "--output-prefix", tmp_path / "d", "--vocab-file", "v.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --input is Megatron-LM's: give files") and len(done.stderr.splitlines()) == 3
 
 
 def test_several_keys_are_separated_by_commas(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:

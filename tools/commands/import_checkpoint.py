@@ -27,6 +27,7 @@ def main(
     average_replicas: bool = typer.Option(
         False, "--average-replicas", help="Take the mean where tensor-parallel ranks' copies drifted apart (BLOOM)."
     ),
+    all_names: bool = typer.Option(False, "--all-names", help="Where names do not match, tell all of them."),
     trust_pickle: bool = typer.Option(
         False, "--trust-pickle", help="DANGEROUS: read files that can run any program hidden in them."
     ),
@@ -45,7 +46,7 @@ def main(
     config = load_run(find_run(run, CHECKOUT), context.args)
     from megatron_patches.exchange.adoption import ImportRequest, import_checkpoint
 
-    request = ImportRequest(folder, config, names, weights_only, at_step, average_replicas, trust_pickle)
+    request = ImportRequest(folder, config, names, weights_only, at_step, average_replicas, trust_pickle, all_names)
     done = import_checkpoint(request, run_directory(config))
     for note in done.notes:
         remark(f"note: {note}", layout=True)

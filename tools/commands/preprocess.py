@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tools.command_line import run_app
+from tools.megatron_flags import OF_PREPROCESS
 
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
     from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
@@ -18,7 +19,8 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     inputs: list[Path] = typer.Argument(
-        help="Files (.jsonl, .jsonl.gz, .jsonl.zst, .parquet, .txt) or folders of them, read in this order."
+        help="Files, or folders of them, in this order: .jsonl, .json (lines or one array), .ndjson, .txt, each also "
+        "with .gz .zst .bz2 .xz, and .parquet. Links are followed; what a folder holds beside them is named."
     ),
     output: Path = typer.Option(
         help="Prefix of the dataset: PREFIX.bin, .idx, .manifest.json; with several keys PREFIX_KEY for each."
@@ -26,6 +28,13 @@ def main(
     tokenizer: Path = typer.Option(help="Folder with a tokenizer.json, or a SentencePiece .model."),
     json_keys: str = typer.Option("text", help="Keys (or columns) that hold the texts, separated by commas."),
     append_eod: bool = typer.Option(False, "--append-eod", help="End each document with the end-of-document token."),
+    parse_special: bool = typer.Option(
+        False,
+        "--parse-special",
+        help="Let text that spells a control token, such as <|endoftext|>, become that token. Only for the same bytes "
+        "as Megatron-LM writes: whoever wrote the text then decides where documents end.",
+    ),
+    max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
     workers: int = typer.Option(1, help="Processes that tokenize; the result does not depend on it."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset of the same name."),
     allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
@@ -39,6 +48,8 @@ def main(
         tokenizer=tokenizer,
         json_keys=[key.strip() for key in json_keys.split(",")],
         append_eod=append_eod,
+        parse_special=parse_special,
+        largest_document=max_document_mib << 20,
         workers=workers,
         overwrite=overwrite,
         allow_invalid=allow_invalid,
@@ -71,6 +82,8 @@ def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
 
 
 def _print(summary: "PreprocessSummary") -> None:
+    from data_tools.text.sources import describe_not_read
+
     for dataset in summary.datasets:
         facts = dataset.facts
         empty = f", {facts.empty_documents:,} of them empty" if facts.empty_documents else ""
@@ -80,6 +93,8 @@ def _print(summary: "PreprocessSummary") -> None:
         )
         if facts.documents < FEW_DOCUMENTS:
             print(f"note: a run's split is by document (a .txt file is one), and there are {facts.documents}")
+    if summary.not_read:
+        print(f"note: of the folders' files, {describe_not_read(summary.not_read)}")
     print(
         f"{summary.text_bytes / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s: "
         f"{summary.megabytes_per_second:,.2f} MB/s, {summary.tokens_per_second:,.0f} tokens/s"
@@ -87,4 +102,4 @@ def _print(summary: "PreprocessSummary") -> None:
 
 
 if __name__ == "__main__":
-    run_app(app, "preprocess")
+    run_app(app, "preprocess", OF_PREPROCESS)

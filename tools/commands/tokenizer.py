@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from tools.command_line import run_app
+from tools.megatron_flags import OF_A_TOKENIZER
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and look at tokenizers.")
 
@@ -15,31 +16,50 @@ def train(
     output: Path = typer.Option(help="Folder to make for the tokenizer."),
     vocab_size: int = typer.Option(help="Ids in all: the end-of-document token, 256 bytes, and merges."),
     json_key: str = typer.Option("text", help="Key (or column) that holds the texts."),
+    max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
 ) -> None:
     """Train a byte-level BPE; the same text gives the same tokenizer."""
+    from data_tools.text.sources import FoundSources, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
 
-    manifest = train_bpe(files, output, vocab_size, json_key=json_key)
+    def tell(found: FoundSources) -> None:
+        if found.not_read:
+            print(f"note: of the folders' files, {describe_not_read(found.not_read)}")
+
+    manifest = train_bpe(
+        files, output, vocab_size, json_key=json_key, largest_document=max_document_mib << 20, on_found=tell
+    )
     print(f"{output}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
 
 
 @app.command()
-def info(path: Path = typer.Argument(help="Folder with a tokenizer.json, or a SentencePiece .model.")) -> None:
+def info(
+    path: Path = typer.Argument(help="Folder with a tokenizer.json, or a SentencePiece .model."),
+    as_json: bool = typer.Option(False, "--json", help="For other programs; numbers are exact."),
+) -> None:
     """Show what a tokenizer is."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
     from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
 
     tokenizer = load_tokenizer(path)
+    files = [file.name for file in find_tokenizer(path).present]
+    end = tokenizer.end_of_document
+    text = None if end is None else tokenizer.decode([end])
+    if as_json:
+        import json
+
+        facts = {"name": tokenizer.name, "id": tokenizer.id, "files": files, "vocab_size": tokenizer.vocab_size}
+        print(json.dumps({**facts, "end_of_document": end, "end_of_document_text": text}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Column, Table
+
     table = Table("", Column(overflow="fold"), title=tokenizer.name, show_header=False)
     table.add_row("id", tokenizer.id)
-    table.add_row("read from", ", ".join(file.name for file in find_tokenizer(path).present))
+    table.add_row("read from", ", ".join(files))
     table.add_row("vocabulary", f"{tokenizer.vocab_size:,} ids")
-    end = tokenizer.end_of_document
-    table.add_row("end of document", "none" if end is None else f"{end} {tokenizer.decode([end])!r}")
+    table.add_row("end of document", "none" if end is None else f"{end} {text!r}")
     Console(markup=False).print(table)
 
 
 if __name__ == "__main__":
-    run_app(app, "tokenizer")
+    run_app(app, "tokenizer", OF_A_TOKENIZER)

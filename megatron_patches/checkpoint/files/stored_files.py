@@ -5,19 +5,23 @@ The format: 8 bytes little-endian length of the header, a JSON header (dtype, sh
 which parameter it is.
 """
 
-import json
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megatron_patches.dtypes import BYTES_OF_STORED
+from megatron_patches.errors import Damaged
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.parameters.tensor_slice import TensorSlice
 
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+MOST_DIMENSIONS = 16  # the parameters of models here have at most 5; the limit bounds recursion over dimensions
 
 
-class BadHeader(ValueError):
+class BadHeader(Damaged):
     """A file's header is not what a checkpoint's file has; the message says what is wrong with it."""
 
 
@@ -53,37 +57,85 @@ def read_header(path: Path) -> list[StoredPiece]:
         BadHeader: the header is cut off, is not JSON, or describes what cannot be there.
         OSError: the file cannot be read.
     """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BadHeader("it is a folder, pipe, socket or device, where a file is expected")
+    size = status.st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        size = path.stat().st_size
         if not 0 < length <= min(LONGEST_HEADER, size - 8):
             raise BadHeader(f"a header of {length:,} bytes does not fit into a file of {size:,}")
         text = file.read(length)
     try:
-        entries: dict[str, Any] = json.loads(text)
-        slices = json.loads(entries.pop("__metadata__")["slices"])
-        pieces = [_piece(path.name, entry, slices[key], 8 + length) for key, entry in entries.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadHeader(f"its header cannot be read ({type(error).__name__}: {error})") from None
+        entries = parse_object(text, "its header")
+        metadata = _object(entries.pop("__metadata__", None), "its __metadata__")
+        slices = parse_object(_text(metadata, "slices", "its __metadata__"), "slices of its header")
+    except BadHeader:
+        raise
+    except Damaged as error:
+        raise BadHeader(str(error)) from None
+    pieces = [_piece(path.name, key, entry, slices.get(key), 8 + length) for key, entry in entries.items()]
     return _in_order(pieces, 8 + length, size)
 
 
-def _piece(file: str, entry: dict[str, Any], cut: dict[str, Any], data: int) -> StoredPiece:
-    box = tuple((int(low), int(high)) for low, high in cut["box"])
-    begin, end = entry["data_offsets"]
+def _piece(file: str, key: str, entry: Any, cut: Any, data: int) -> StoredPiece:
+    where = f"tensor '{shortened(key, 100)}'"
+    entry, cut = _object(entry, where), _object(cut, f"the slice of {where}")
+    (elements,) = _numbers(entry.get("shape"), f"shape of {where}", count=1)
+    begin, end = _numbers(entry.get("data_offsets"), f"data_offsets of {where}", count=2)
+    dtype = _text(entry, "dtype", where)
+    if dtype not in BYTES_OF_STORED:
+        raise BadHeader(f"{where} is of type '{shortened(dtype, 40)}', expected {', '.join(BYTES_OF_STORED)}")
+    (start,) = _numbers([cut.get("start")], f"start of {where}", count=1)
     piece = StoredPiece(
         file=file,
-        name=str(cut["name"]),
-        kind=str(cut["kind"]),
-        slice=TensorSlice(tuple(int(extent) for extent in cut["global_shape"]), box),
-        start=int(cut["start"]),
-        elements=int(entry["shape"][0]),
-        dtype=str(entry["dtype"]),
-        offset=data + int(begin),
+        name=_text(cut, "name", where),
+        kind=_text(cut, "kind", where),
+        slice=_slice(cut, where),
+        start=start,
+        elements=elements,
+        dtype=dtype,
+        offset=data + begin,
     )
-    if piece.bytes != end - begin or piece.start < 0 or piece.start + piece.elements > piece.slice.elements:
+    if piece.bytes != end - begin or piece.start + piece.elements > piece.slice.elements:
         raise BadHeader(f"{piece.kind} of {piece.name} does not fit its place")
     return piece
+
+
+def _slice(cut: dict[str, Any], where: str) -> TensorSlice:
+    shape = _numbers(cut.get("global_shape"), f"global_shape of {where}")
+    given = cut.get("box")
+    if not isinstance(given, list) or not 1 <= len(shape) == len(given) <= MOST_DIMENSIONS:
+        raise BadHeader(f"box and global_shape of {where} are no lists of as many dimensions, 1 to {MOST_DIMENSIONS}")
+    box = []
+    for each, extent in zip(given, shape, strict=True):
+        low, high = _numbers(each, f"box of {where}", count=2)
+        if not low <= high <= extent:
+            raise BadHeader(f"box of {where} reaches beyond its global_shape")
+        box.append((low, high))
+    return TensorSlice(shape, tuple(box))
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadHeader(f"{where} is missing, or no JSON object")
+    return value
+
+
+def _text(of: dict[str, Any], key: str, where: str) -> str:
+    value = of.get(key)
+    if not isinstance(value, str) or not value.isprintable():
+        raise BadHeader(f"{where} has no {key} that is text")
+    return value
+
+
+def _numbers(value: Any, where: str, count: int | None = None) -> tuple[int, ...]:
+    """Whole numbers that are not negative."""
+    if not isinstance(value, list) or not all(type(each) is int and each >= 0 for each in value):
+        raise BadHeader(f"{where} is not whole numbers of 0 or more")
+    if count is not None and len(value) != count:
+        raise BadHeader(f"{where} has {len(value)} numbers, expected {count}")
+    return tuple(value)
 
 
 def _in_order(pieces: Iterable[StoredPiece], position: int, size: int) -> list[StoredPiece]:

@@ -1,3 +1,4 @@
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,10 @@ import pytest
 
 from data_tools.datasets import indexed_dataset
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
-from data_tools.datasets.indexed_dataset_format import DTYPES, HEADER, MAGIC
+from data_tools.datasets.indexed_dataset_format import DTYPES, HEADER, MAGIC, bin_path, idx_path, shortened_files
+from data_tools.datasets.scan import scan
 from megatron_patches.atomic_files import hash_file
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 
 MakeDataset = Callable[..., Path]
 DOCUMENTS = [[1, 2, 3], [], [4], [5, 6], []]
@@ -171,6 +173,63 @@ def test_damaged_files(make_dataset: MakeDataset, suffix: str, change: Callable[
     _change(prefix.with_name(prefix.name + suffix), change)
     with pytest.raises(TrainyardError, match=message):
         IndexedDataset(prefix)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_put(102, "<q", -1), "document 1 starts at sequence -1 of 5"),
+        (_put(102, "<q", -(2**63)), "document 1 starts at sequence -9223372036854775808 of 5"),
+        (_put(102, "<q", 2**62), "document 1 starts at sequence 4611686018427387904 of 5"),
+    ],
+)
+def test_a_document_index_that_leads_out_of_the_dataset(
+    make_dataset: MakeDataset, change: Callable[[bytes], bytes], message: str
+) -> None:
+    prefix = make_dataset(DOCUMENTS)
+    _change(idx_path(prefix), change)
+    dataset = IndexedDataset(prefix)
+    reads: list[Callable[[], object]] = [
+        lambda: dataset.document_token_offset(1),
+        lambda: dataset.document_lengths(0, 5),
+        lambda: scan(dataset),
+    ]
+    for read in reads:
+        with pytest.raises(Damaged, match=message):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value", "message"),
+    [
+        (50, "<i", -1, "the last sequence has -1 tokens"),
+        (86, "<q", 7, "no multiple of the 2 bytes"),
+        (70, "<q", -(2**63), "sequence 1 ends at byte 6, the next one starts at byte -9223372036854775808"),
+        (18, "<Q", 2**64 - 1, "expected [0-9,]+ from its own counts"),
+        (26, "<Q", 2**64 - 1, "expected [0-9,]+ from its own counts"),
+    ],
+)
+def test_lengths_pointers_and_counts_that_cannot_be(
+    make_dataset: MakeDataset, offset: int, layout: str, value: int, message: str
+) -> None:
+    prefix = make_dataset(DOCUMENTS)
+    _change(idx_path(prefix), _put(offset, layout, value))
+    with pytest.raises(Damaged, match=message):
+        IndexedDataset(prefix)
+
+
+def test_files_that_were_shortened_are_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    prefix = make_dataset(DOCUMENTS)
+    assert shortened_files(prefix) == []
+    os.truncate(bin_path(prefix), 4)
+    (told,) = shortened_files(prefix)
+    assert told.startswith(f"{bin_path(prefix)} was shortened: it has 4 of the 12 bytes")
+    os.truncate(idx_path(prefix), 60)
+    (told,) = shortened_files(prefix)
+    assert told.startswith(f"{idx_path(prefix)} was shortened: it has 60 of the 142 bytes")
+    os.truncate(idx_path(prefix), 5)
+    assert "expected" in shortened_files(prefix)[0]
+    assert "cannot be read" in shortened_files(tmp_path / "none")[0]
 
 
 def test_one_sequence_that_starts_late(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_bad_line_in_the_middle_leaves_nothing_new(
     preprocess(request_for([source]))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     source.write_text(source.read_text() + '{"text": "cut')
-    with pytest.raises(TrainyardError, match=r"a.jsonl, line 8: not JSON"):
+    with pytest.raises(TrainyardError, match=r"a.jsonl, line 8 is not JSON"):
         preprocess(request_for([source], overwrite=True, workers=workers))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -276,3 +276,33 @@ def test_a_vocabulary_of_65500_takes_four_bytes(tmp_path: Path) -> None:
     preprocess(PreprocessRequest([source], tmp_path / "data", tmp_path / "large"))
     dataset = IndexedDataset(tmp_path / "data")
     assert (dataset.dtype, dataset.tokens.tolist()) == (np.int32, [0, 65499])
+
+
+def test_what_is_left_out_is_counted_in_the_manifest(tmp_path: Path, request_for: Request) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", [{"text": "x"}])
+    write_jsonl(folder / "b.json", [{"text": "y"}])
+    for number in range(120):
+        (folder / f"note-{number:03d}.md").touch()
+    request = request_for([folder])
+    summary = preprocess(request)
+    facts = read_dataset_manifest(request.output)[1]
+    assert (facts.documents, facts.number_not_read, len(facts.not_read)) == (2, 120, 100)
+    assert facts.not_read[0] == "corpus/note-000.md"
+    assert [each.name for each in summary.not_read[:1]] == ["corpus/note-000.md"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("parse_special", [False, True])
+def test_text_that_spells_the_end_of_a_document(
+    tmp_path: Path, request_for: Request, workers: int, parse_special: bool
+) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "hello <|endoftext|> world"}])
+    request = request_for([source], append_eod=True, workers=workers, parse_special=parse_special)
+    preprocess(request)
+    document = IndexedDataset(request.output)[0].tolist()
+    assert document.count(0) == 1 + parse_special and document[-1] == 0
+    manifest, facts = read_dataset_manifest(request.output)
+    assert facts.settings is not None and facts.settings.parse_special == parse_special
+    assert ("--parse-special" in (manifest.by.command or "")) == parse_special

@@ -1,5 +1,7 @@
 import pytest
+from pydantic import ValidationError
 
+from data_tools.data_config import DataConfig
 from data_tools.datasets.split import parse_split, split_documents
 from megatron_patches.errors import TrainyardError
 
@@ -8,6 +10,29 @@ def test_missing_shares_are_zero() -> None:
     assert parse_split("949,50,1") == (949, 50, 1)
     assert parse_split(" 0.9, .1") == (0.9, 0.1, 0)
     assert parse_split("1") == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "split", ["949,50,1", "949, 50 ,1", "949/50/1", "949 50 1", "[949, 50, 1]", " ( 949 , 50, 1 ) "]
+)
+def test_every_separator_that_megatron_takes(split: str) -> None:
+    assert parse_split(split) == (949, 50, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [(100, "100"), (1.0, "1.0"), ([949, 50, 1], "949,50,1"), ("100,0,0", "100,0,0"), (" 949, 50, 1", " 949, 50, 1")],
+)
+def test_a_run_takes_shares_as_yaml_reads_them(given: object, written: str) -> None:
+    section = {"path": "d", "tokenizer": "t", "sequence_length": 8, "split": given}
+    assert DataConfig.model_validate(section).split == written
+
+
+@pytest.mark.parametrize("given", [True, None, {}, [], ["a"], [True], 10**400, -1])
+def test_what_is_no_share_is_refused(given: object) -> None:
+    section = {"path": "d", "tokenizer": "t", "sequence_length": 8, "split": given}
+    with pytest.raises(ValidationError, match=r"split"):
+        DataConfig.model_validate(section)
 
 
 @pytest.mark.parametrize("split", ["", "a,b", "1,2,3,4", "-1,2", "0,0,0", "nan,1", "inf", "1,,2"])

@@ -43,7 +43,10 @@ def test_bpe_agrees_with_transformers(tokenizer_folder: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(tokenizer_folder)
     ours = load_tokenizer(tokenizer_folder)
     assert theirs.eos_token_id == ours.end_of_document
+    parsing = load_tokenizer(tokenizer_folder, parse_special=True)
     for text in [*SAMPLES, "a<|endoftext|>b"]:
+        assert parsing.encode(text) == theirs.encode(text, add_special_tokens=False)
+    for text in SAMPLES:
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
 
 

@@ -222,16 +222,19 @@ def test_another_structure_is_no_traceback(lost: str, copy: Path, config: RunCon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (overrides(model__layers=4), r"ours that they do not have: layers.3.attention_norm.weight \(32,\)"),
+        (overrides(model__layers=4), r"ours that they do not have \(\d+\):\n  layers.3.attention_norm.weight \(32,\)"),
         (
             overrides(model__layers=2),
-            r"theirs that no .*5.input_layernorm.weight 2 x \(32,\) \(which would be layers.2",
+            r"(?s)theirs that no .*5.input_layernorm.weight 2 x \(32,\) \(which would be layers.2",
         ),
         (
             overrides(model__embedding_norm="false"),
-            r"word_embeddings.norm.weight .*which would be embedding_norm.weight",
+            r"(?s)word_embeddings.norm.weight .*which would be embedding_norm.weight",
         ),
-        (overrides(model__position_embedding="learned"), r"ours that they do not have: positions.weight \(16, 32\)"),
+        (
+            overrides(model__position_embedding="learned"),
+            r"ours that they do not have \(1\):\n  positions.weight \(16, 32\)",
+        ),
         (
             overrides(model__vocab_multiple=100),
             "Their table has 384 rows; .*multiple of model.vocab_multiple 100 has 400",

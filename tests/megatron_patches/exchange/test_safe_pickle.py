@@ -3,6 +3,7 @@
 import argparse
 import os
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.exchange.safe_pickle import STAND_INS, FragmentAddress, Record, read_pickle
 
 
@@ -30,8 +31,9 @@ class Harmless:
 
 def test_a_program_in_a_pickle_does_not_run(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(3), "hidden": Trap(tmp_path / "ran")}, tmp_path / "x.pt")
-    with pytest.raises(TrainyardError, match=rf"{tmp_path}/x.pt names posix.mkdir, .*could run any program"):
+    with pytest.raises(Refused, match=rf"^{tmp_path}/x.pt names posix.mkdir, .*could run any program") as caught:
         read_pickle(tmp_path / "x.pt", trust=False)
+    assert str(caught.value).count(str(tmp_path)) == 1 and "damaged" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
     read_pickle(tmp_path / "x.pt", trust=True)
     assert (tmp_path / "ran").exists(), "the trap works, so the first reading was what kept it shut"
@@ -39,7 +41,7 @@ def test_a_program_in_a_pickle_does_not_run(tmp_path: Path) -> None:
 
 def test_the_old_format_is_no_way_around(tmp_path: Path) -> None:
     torch.save({"hidden": Trap(tmp_path / "ran")}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(TrainyardError, match="cannot be read safely"):
+    with pytest.raises(Refused, match="cannot be read safely"):
         read_pickle(tmp_path / "x.pt", trust=False)
     assert not (tmp_path / "ran").exists()
 
@@ -96,7 +98,7 @@ def test_a_truncated_file_is_named(keep: float, old_format: bool, tmp_path: Path
     torch.save({"weight": torch.randn(1000)}, path, _use_new_zipfile_serialization=not old_format)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep if keep != 0.5 else len(content) / 2)])
-    with pytest.raises(TrainyardError, match=f"{path} cannot be read"):
+    with pytest.raises(Damaged, match=f"{path} cannot be read .*it is damaged"):
         read_pickle(path, trust=False)
 
 
@@ -108,3 +110,69 @@ def test_tensors_stay_in_the_file(tmp_path: Path) -> None:
     read.zero_()
     assert read.untyped_storage().filename is not None or read.untyped_storage().nbytes() >= 4000
     assert (tmp_path / "x.pt").read_bytes() == before
+
+
+def repacked(source: Path, target: Path, compression: int, **changes: bytes) -> Path:
+    """The members of a zip file again, some with other contents (by the end of their name)."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for member in old.namelist():
+            new.writestr(member, changes.get(member.rpartition("/")[2].partition(".")[0], old.read(member)))
+    return target
+
+
+def test_compressed_members_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(3)}, tmp_path / "x.pt")
+    bomb = repacked(tmp_path / "x.pt", tmp_path / "bomb.pt", zipfile.ZIP_DEFLATED, data=bytes(64 << 20))
+    assert bomb.stat().st_size < 1 << 20
+    with pytest.raises(Refused, match=r"^\S*bomb.pt has compressed members"):
+        read_pickle(bomb, trust=False)
+    large = repacked(tmp_path / "x.pt", tmp_path / "large.pt", zipfile.ZIP_STORED, data=bytes((32 << 20) + 1))
+    with pytest.raises(Refused, match=r"at most 33,554,432 are read"):
+        read_pickle(large, trust=False)
+
+
+def nested(levels: int, width: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value] * width
+    return value
+
+
+def circle() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["again"] = value
+    return value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (nested(30, 10), "5,000,000 in all"),
+        (nested(200, 1), "more than 100 deep"),
+        (circle(), "more than 100 deep"),
+        ({"w": torch.ones(1).expand(10**6, 10**6)}, r"a tensor of \(1000000, 1000000\), 4,000,000,000,000 bytes"),
+        ({"w": torch.ones(3).to_sparse()}, "sparse"),
+        ({"w": torch.ones(3, device="meta")}, "without numbers"),
+        ({"w": argparse.Namespace(inner=[torch.ones(1).expand(10**12)])}, "in a storage of 4"),
+    ],
+)
+def test_what_stands_for_more_than_it_holds(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(Refused, match=message) as caught:
+        read_pickle(tmp_path / "x.pt", trust=False)
+    assert str(caught.value).startswith(str(tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("old_format", [False, True])
+def test_changed_bytes_are_a_value_or_one_error(tmp_path: Path, seed: int, old_format: bool) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"weight": torch.ones(3), "n": [1, "two"]}, path, _use_new_zipfile_serialization=not old_format)
+    content, chance = bytearray(path.read_bytes()), random.Random(seed)
+    for _ in range(5):
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    path.write_bytes(content)
+    try:
+        read_pickle(path, trust=False)
+    except TrainyardError as error:
+        assert str(error).count(str(path)) == 1

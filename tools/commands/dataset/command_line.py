@@ -1,11 +1,13 @@
 """`tools/dataset`: look at, check and adopt datasets."""
 
+import json
 from pathlib import Path
 
 import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check and adopt datasets.")
 
+AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
 
 
@@ -15,13 +17,17 @@ def info(
     split: str = typer.Option("", help="Also show the documents and tokens of a split such as 949,50,1."),
     show: int = typer.Option(0, min=0, help="Also decode this many tokens of the beginning; needs --tokenizer."),
     tokenizer: Path | None = typer.Option(None, help="The dataset's tokenizer, for --show."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Show what a dataset holds."""
     from megatron_patches.errors import TrainyardError
-    from tools.commands.dataset.tables import beginning, contents_table, split_table
+    from tools.commands.dataset.tables import beginning, contents_table, describe, split_table
 
     if (show > 0) != (tokenizer is not None):
         raise TrainyardError("--show N and --tokenizer DIR belong together; give both, or neither")
+    if as_json:
+        print(json.dumps(describe(prefix, split, show, tokenizer), indent=2))
+        return
     from rich.console import Console
 
     console = Console(markup=False)
@@ -33,11 +39,14 @@ def info(
 
 
 @app.command()
-def verify(prefix: Path = PREFIX) -> None:
+def verify(prefix: Path = PREFIX, as_json: bool = AS_JSON) -> None:
     """Read a dataset whole and compare it with its manifest: hashes, structure, token ids, counts."""
     from data_tools.datasets.verification import verify_dataset
 
     facts = verify_dataset(prefix)
+    if as_json:
+        print(json.dumps({"prefix": str(prefix), "verified": True, **facts.model_dump()}, indent=2))
+        return
     print(f"{prefix}: {facts.documents:,} documents and {facts.tokens:,} tokens are what the manifest says")
 
 

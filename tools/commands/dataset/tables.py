@@ -1,6 +1,7 @@
 """What `tools/dataset info` shows."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Column, Table
@@ -10,6 +11,7 @@ from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_datas
 from data_tools.datasets.split import SPLITS, split_documents
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import printable
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -36,6 +38,39 @@ def contents_table(prefix: Path) -> Table:
     return table
 
 
+def describe(prefix: Path, split: str, show: int, tokenizer: Path | None) -> dict[str, Any]:
+    """The same as values."""
+    dataset = IndexedDataset(prefix)
+    lengths = dataset.document_lengths(0, dataset.number_of_documents)
+    quantiles = np.quantile(lengths, QUANTILES, method="nearest").tolist()
+    described: dict[str, Any] = {
+        "prefix": str(prefix),
+        "documents": dataset.number_of_documents,
+        "without_tokens": int(np.count_nonzero(lengths == 0)),
+        "sequences": len(dataset),
+        "tokens": len(dataset.tokens),
+        "dtype": dataset.dtype.name,
+        "bytes": dataset.bin_path.stat().st_size,
+        "document_lengths": {f"{share:.0%}": length for share, length in zip(QUANTILES, quantiles, strict=True)},
+        "manifest": None,
+    }
+    if manifest_path(prefix).is_file():
+        manifest, _ = read_dataset_manifest(prefix)
+        described["manifest"] = manifest.model_dump(mode="json")
+    if split:
+        described["split"] = {
+            name: {
+                "first": first,
+                "last": last,
+                "tokens": dataset.document_token_offset(last) - dataset.document_token_offset(first),
+            }
+            for name, (first, last) in zip(SPLITS, split_documents(split, dataset.number_of_documents), strict=True)
+        }
+    if tokenizer is not None:
+        described["beginning"] = beginning(prefix, show, tokenizer)
+    return described
+
+
 def _add_manifest(table: Table, prefix: Path) -> None:
     manifest, facts = read_dataset_manifest(prefix)
     table.add_row("id", manifest.id)
@@ -47,12 +82,17 @@ def _add_manifest(table: Table, prefix: Path) -> None:
     table.add_row("sources", "\n".join(f"{each.name}: {each.documents:,} documents" for each in facts.sources[:10]))
     if len(facts.sources) > 10:
         table.add_row("", f"and {len(facts.sources) - 10} more")
+    if facts.number_not_read:
+        told = ", ".join(printable(name) for name in facts.not_read[:5])
+        table.add_row("not read", f"{facts.number_not_read:,} files of the folders: {told}")
 
 
 def _settings(facts: DatasetFacts) -> str:
     if facts.settings is None:
         return "unknown: the dataset was adopted"
     ending = "end-of-document appended" if facts.settings.append_eod else "no end-of-document appended"
+    if facts.settings.parse_special:
+        ending += ", text that spells control tokens parsed"
     return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
 
 

@@ -1,0 +1,111 @@
+"""Which tokens of a `tokenizer.json` steer, and the same tokenizer without them.
+
+The tokenizers library has a switch for this (`encode_special_tokens`), which is not enough: it leaves tokens that were
+added without the mark `special`, and those that the model itself finds, as Unigram does where `</s>` is a piece of its
+vocabulary, and BPE where merges lead to it.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from megatron_patches.errors import Damaged
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import printable, shortened
+
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_LISTS = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A `tokenizer_config.json`.
+
+    Raises:
+        TrainyardError: it is no JSON object.
+    """
+    return parse_object(read_bounded(path), printable(path))
+
+
+def eos_token(config: Mapping[str, Any], origin: Path) -> str | None:
+    """The token that a configuration names as the end, if it names one.
+
+    Raises:
+        Damaged: what it names is no token.
+    """
+    given = config.get("eos_token")
+    token = _content(given)
+    if given is not None and token is None:
+        raise Damaged(
+            f"{printable(origin)}: eos_token is {shortened(repr(given), 60)}, expected a text such as "
+            '"<|endoftext|>", an object {"content": "<|endoftext|>"}, or null; write the one token that ends a document'
+        )
+    return token
+
+
+def control_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any], end_of_document: str | None) -> set[str]:
+    """Tokens that text must not become.
+
+    They are the added tokens marked `special`, those that the configuration gives a role, and the end of a document.
+    Other added tokens, such as runs of spaces, are part of the vocabulary. A single character that the model itself
+    has stays: without it, texts would lose it.
+    """
+    added = {each["content"]: bool(each.get("special")) for each in tokenizer.get("added_tokens") or ()}
+    found = {content for content, special in added.items() if special}
+    found |= {token for token in _named(config) if token in added}
+    if end_of_document is not None:
+        found.add(end_of_document)
+    own = {piece for piece in _vocabulary(tokenizer) if len(piece) == 1}
+    return found - own
+
+
+def without_tokens(tokenizer: Mapping[str, Any], tokens: set[str]) -> dict[str, Any]:
+    """The same tokenizer, of the same ids, in which no text becomes one of these tokens.
+
+    They get names that no text can hold by intention: random ones.
+    """
+    names = {token: f"\ufdd0{secrets.token_hex(16)}" for token in tokens}
+    model = dict(tokenizer["model"])
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
+    elif isinstance(vocabulary, list):  # Unigram: [piece, score]
+        model["vocab"] = [[names.get(piece, piece), *score] for piece, *score in vocabulary]
+    if isinstance(model.get("unk_token"), str):
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    if isinstance(model.get("merges"), list):
+        model["merges"] = [merge for merge in model["merges"] if not tokens.intersection(_pieces(merge))]
+    added = [
+        {**each, "content": names.get(each["content"], each["content"])} for each in tokenizer.get("added_tokens") or ()
+    ]
+    return {**tokenizer, "model": model, "added_tokens": added}
+
+
+def _pieces(merge: Any) -> tuple[str, ...]:
+    """What a merge joins, and what it makes."""
+    left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+    return left, right, left + right
+
+
+def _vocabulary(tokenizer: Mapping[str, Any]) -> Iterator[str]:
+    vocabulary = tokenizer["model"].get("vocab") or ()
+    return iter(vocabulary) if isinstance(vocabulary, dict) else (each[0] for each in vocabulary)
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[str]:
+    """Tokens to which a configuration gives a role; what is no token there does not matter here."""
+    for role in _ROLES:
+        if (token := _content(config.get(role))) is not None:
+            yield token
+    for key in _LISTS:
+        given = config.get(key)
+        for each in given.values() if isinstance(given, dict) else given if isinstance(given, list) else ():
+            ordinary = isinstance(each, dict) and each.get("special") is False
+            if not ordinary and (token := _content(each)) is not None:
+                yield token
+
+
+def _content(token: Any) -> str | None:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None

@@ -1,0 +1,103 @@
+"""A `tokenizer.json`, through the tokenizers library."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_tools.text.control_tokens import control_tokens, eos_token, read_config, without_tokens
+from data_tools.text.tokenizer import END_OF_DOCUMENT_CANDIDATES, Tokenizer, TokenizerFiles
+from megatron_patches.errors import Damaged, Refused, TrainyardError
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.printable import printable, shortened
+
+LARGEST_FILE = 256 << 20
+"""bytes of a tokenizer.json; Gemma's, of 262,144 tokens, has 33 MB"""
+LARGEST_ID = (1 << 31) - 1
+"""what the int32 of an indexed dataset holds"""
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A folder with a `tokenizer.json`.
+
+    Args:
+        parse_special: let text become control tokens, as Megatron-LM does.
+
+    Raises:
+        TrainyardError: a file is not what a tokenizer has.
+    """
+
+    def __init__(self, files: TokenizerFiles, identity: str, parse_special: bool) -> None:
+        self.id = identity
+        self.name = files.name
+        text = read_bounded(files.model, LARGEST_FILE)
+        described = parse_object(text, printable(files.model))
+        self._path = files.model
+        self._library = self._load(text.decode("utf-8-sig"))
+        config = {} if files.config is None else read_config(files.config)
+        vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        if not 0 < self.vocab_size <= LARGEST_ID:
+            raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
+        ending = _end_of_document(files, config, vocabulary)
+        self.end_of_document = None if ending is None else vocabulary[ending]
+        tokens = set() if parse_special else control_tokens(described, config, ending)
+        self._encoder = self._without(described, tokens, vocabulary) if tokens else self._library
+
+    def _load(self, text: str) -> Any:
+        from tokenizers import Tokenizer as Library
+
+        with _library_errors(self._path):
+            library = Library.from_str(text)
+            # Both settings travel inside tokenizer.json and would cut or lengthen documents.
+            library.no_truncation()
+            library.no_padding()
+        return library
+
+    def _without(self, described: dict[str, Any], tokens: set[str], vocabulary: dict[str, int]) -> Any:
+        """The library's tokenizer that finds none of these tokens in a text, and gives all others their ids."""
+        encoder = self._load(json.dumps(without_tokens(described, tokens), ensure_ascii=False))
+        ids: dict[str, int] = encoder.get_vocab(with_added_tokens=True)
+        others = vocabulary.keys() - tokens
+        if others != ids.keys() & others or any(ids[token] != vocabulary[token] for token in others):
+            raise Refused(
+                f"{printable(self._path)} cannot be read without its control tokens: others would get other ids. Take "
+                "--parse-special if no text holds them"
+            )
+        return encoder
+
+    def encode(self, text: str) -> list[int]:
+        with _library_errors(self._path):
+            return self._encoder.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        with _library_errors(self._path):
+            return [each.ids for each in self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        with _library_errors(self._path):
+            return self._library.decode(list(ids), skip_special_tokens=False)
+
+
+@contextmanager
+def _library_errors(path: Path) -> Iterator[None]:
+    """The library raises plain Exception, and where its Rust panics, a BaseException that cannot be imported."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise Damaged(f"{printable(path)} is not a tokenizer ({shortened(error)}); copy or train it again") from error
+
+
+def _end_of_document(files: TokenizerFiles, config: dict[str, Any], vocabulary: dict[str, int]) -> str | None:
+    if files.config is not None and (token := eos_token(config, files.config)) is not None:
+        if token not in vocabulary:
+            raise TrainyardError(
+                f"{printable(files.config)} names eos_token '{shortened(token)}', which {files.model.name} does not "
+                "have. Correct the name, or add the token to the vocabulary"
+            )
+        return token
+    return next((token for token in END_OF_DOCUMENT_CANDIDATES if token in vocabulary), None)

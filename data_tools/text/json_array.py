@@ -1,0 +1,111 @@
+"""One JSON array of a whole file, read object by object: memory holds one of them and what was read ahead."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from megatron_patches.errors import Damaged, Refused, TrainyardError
+from megatron_patches.foreign.printable import shortened
+
+CHARACTERS_READ_AT_ONCE = 1 << 20
+_WHITESPACE = " \t\r\n"
+_NEAR_THE_END = 16
+"""characters: where what was read so far ends within an escape, a number or a word, the decoder stops this near"""
+
+
+def too_long(where: str, largest: int) -> Refused:
+    """The error of a document beyond the limit."""
+    return Refused(
+        f"{where} is longer than {largest / (1 << 20):,.3g} MiB, the limit for one document; raise it with "
+        "--max-document-mib, or leave the document out"
+    )
+
+
+def array_objects(text: io.TextIOBase, origin: str, largest: int) -> Iterator[dict[str, Any]]:
+    """The objects of an array, of which the text is at the beginning.
+
+    Args:
+        origin: where it is read, for errors.
+        largest: characters of the longest object.
+
+    Raises:
+        Damaged: the text ends within the array.
+        TrainyardError: an element is no object, is longer than the limit, or is no JSON; something follows the array.
+    """
+    reading = _Reading(text, origin, largest)
+    reading.skip(_WHITESPACE)
+    reading.position += 1  # the bracket
+    while (following := reading.skip(_WHITESPACE + ("," if reading.elements else ""))) != "]":
+        if following != "{":
+            found = shortened(reading.buffer[reading.position :][:40], 40)
+            raise TrainyardError(f"{reading.where}: expected an object, found '{found}'; correct or remove it")
+        yield reading.take_object()
+    reading.position += 1
+    if rest := reading.rest():
+        raise TrainyardError(f"{origin} goes on behind its array: '{shortened(rest[:40])}'; correct or remove it")
+
+
+class _Reading:
+    """A position in a text that is read as it is needed."""
+
+    def __init__(self, text: io.TextIOBase, origin: str, largest: int) -> None:
+        self.buffer = ""
+        self.position = 0
+        self.elements = 0
+        self._text = text
+        self._origin = origin
+        self._largest = largest
+        self._decoder = json.JSONDecoder()
+
+    @property
+    def where(self) -> str:
+        return f"{self._origin}, element {self.elements + 1}"
+
+    def read_more(self) -> bool:
+        """Read as much again as is waiting, so that a long object is tried a few times only; False at the end."""
+        waiting = self.buffer[self.position :]
+        more = self._text.read(max(CHARACTERS_READ_AT_ONCE, len(waiting)))
+        self.buffer, self.position = waiting + more, 0
+        return bool(self.buffer)
+
+    def rest(self) -> str:
+        """What follows but whitespace, as far as it is read; empty at the end."""
+        while not (tail := self.buffer[self.position :].strip()):
+            self.position = len(self.buffer)
+            if not self.read_more():
+                break
+        return tail
+
+    def skip(self, characters: str) -> str:
+        """The next character that is none of these."""
+        while True:
+            while self.position < len(self.buffer):
+                if self.buffer[self.position] not in characters:
+                    return self.buffer[self.position]
+                self.position += 1
+            if not self.read_more():
+                raise Damaged(f"{self._origin} ends within its array, behind element {self.elements}; copy it again")
+
+    def take_object(self) -> dict[str, Any]:
+        """The object that begins here."""
+        while True:
+            try:
+                value: dict[str, Any]
+                value, self.position = self._decoder.raw_decode(self.buffer, self.position)
+                self.elements += 1
+                return value
+            except RecursionError:
+                raise TrainyardError(f"{self.where} is nested too deeply to be read; correct or remove it") from None
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self.buffer) - _NEAR_THE_END
+                if not cut:
+                    raise TrainyardError(f"{self.where} is not JSON ({error.msg}); correct or remove it") from None
+            except ValueError as error:  # an integer of thousands of digits
+                raise TrainyardError(f"{self.where} is not JSON ({error}); correct or remove it") from None
+            waiting = len(self.buffer) - self.position
+            if waiting > self._largest:
+                raise too_long(self.where, self._largest)
+            self.read_more()
+            if len(self.buffer) == waiting:
+                raise Damaged(f"{self._origin} ends within element {self.elements + 1}; copy it again")

@@ -1,0 +1,53 @@
+"""What a tokenizer is to the rest: text to token ids and back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+END_OF_DOCUMENT_CANDIDATES = ("<|endoftext|>", "</s>")
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back.
+
+    Text is text: what spells a control token in it, such as `<|endoftext|>`, is encoded like any other word, so that
+    nobody who wrote a document decides where the model thinks that it ends. Control tokens enter as ids.
+    """
+
+    id: str
+    """Id of its manifest, or the hash of its files."""
+    name: str
+    """Name of its folder or file."""
+    vocab_size: int
+    """Largest id it can give, plus one."""
+    end_of_document: int | None
+    """Id that ends a document; None if it has none."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text."""
+
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of several texts, each as `encode` gives them."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The files that decide what a tokenizer does."""
+
+    model: Path
+    """`tokenizer.json`, or SentencePiece's `.model`."""
+    config: Path | None
+    """`tokenizer_config.json` beside a `tokenizer.json`."""
+    name: str
+
+    @property
+    def present(self) -> list[Path]:
+        """The one or two files."""
+        return [self.model] if self.config is None else [self.model, self.config]
