@@ -1,5 +1,6 @@
 """One case: an action that must end in a named error or a result, within its bounds."""
 
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -17,14 +18,12 @@ MEMORY_BYTES = 1 << 30
 """what a case may add to the process's addresses: ten times the largest that a parser here may hold"""
 MESSAGE_CHARACTERS = 4000
 """longest message: a screen and a half"""
-LONG = 20
+TIMES = int(os.environ.get("HOSTILE_TIMES", "1"))
 """`python -m tests.hostile` tries so many times the cases of `make test`"""
 
-_LONG_PROFILE = "hostile-long"
 declared: dict[str, int] = {}
 """cases of each test, by its name"""
 
-settings.register_profile(_LONG_PROFILE, derandomize=False, deadline=None)
 Test = TypeVar("Test", bound=Callable[..., None])
 Result = TypeVar("Result")
 
@@ -34,13 +33,12 @@ class Overdue(BaseException):
 
 
 def cases(number: int) -> Callable[[Test], Test]:
-    """Gives a property-based test its number of examples, `LONG` times as many in the long form."""
+    """Gives a property-based test its number of examples, `TIMES` times as many in a long form."""
 
     def decorate(test: Test) -> Test:
         declared[f"{test.__module__}.{test.__qualname__}"] = number
-        many = settings.get_current_profile_name() == _LONG_PROFILE
         suppressed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-        chosen = settings(max_examples=number * (LONG if many else 1), suppress_health_check=suppressed)
+        chosen = settings(max_examples=number * TIMES, deadline=None, suppress_health_check=suppressed)
         return chosen(test)
 
     return decorate

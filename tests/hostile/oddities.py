@@ -122,7 +122,7 @@ def odd_bytes(draw: DrawFn, valid: bytes) -> bytes:
         elif action == "zeros":
             content[at:at] = bytes(draw(st.sampled_from((1, 8, 4096))))
         elif action == "double":
-            content += content
+            content += bytes(content)
         elif action == "random":
             content[at:] = draw(st.binary(max_size=200))
     return bytes(content)
