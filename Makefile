@@ -50,9 +50,10 @@ test: install-dev  ## every test; those of SLURM where it is installed (make slu
 test-fast: install-dev  ## those that start no process and no server: 1,700 tests in under 90 seconds
 	$(pytest) -m "not slow"
 
-torture: install-dev  ## hundreds of random kills, full disks and damaged files (ROUNDS=1000 for more); tables of what happened
+torture: install-dev  ## hundreds of random kills and full disks, thousands of hostile inputs (ROUNDS=1000, TIMES=50 for more)
 	$(bin)/python -m tests.torture.checkpoints --rounds $(or $(ROUNDS),300)
 	$(bin)/python -m tests.torture.sync --rounds $(or $(ROUNDS),200)
+	$(bin)/python -m tests.hostile --times $(or $(TIMES),20)
 
 lint: install-dev  ## style, types, dead code, and what documents say of files and figures
 	$(bin)/ruff check .

@@ -1,0 +1,148 @@
+"""Datasets, tokenizers and sources of text."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.scan import scan
+from data_tools.text.sources import find_sources, read_documents
+from data_tools.text.tokenizers import load_tokenizer
+from megatron_patches.errors import TrainyardError
+from tests.hostile.canary import Place
+from tests.hostile.cases import attempt, cases
+from tests.hostile.oddities import odd_bytes, odd_entries, odd_json, odd_text
+
+NewPlace = Callable[[], Place]
+TOKENS = [[1, 2, 3], [], [4], [5, 6, 7, 8]]
+
+
+def _write(prefix: Path) -> tuple[bytes, bytes]:
+    with IndexedDatasetWriter(prefix, np.dtype("<u2")) as writer:
+        for document in TOKENS:
+            writer.add_document(document)
+    return prefix.with_name(prefix.name + ".idx").read_bytes(), prefix.with_name(prefix.name + ".bin").read_bytes()
+
+
+@cases(400)
+@given(data=st.data())
+def test_an_index(new_place: NewPlace, data: st.DataObject) -> None:
+    prefix = new_place().inside / "data"
+    index, tokens = _write(prefix)
+    prefix.with_name("data.idx").write_bytes(data.draw(odd_bytes(index)))
+
+    def read() -> list[list[int]]:
+        dataset = IndexedDataset(prefix)
+        scan(dataset)
+        return [each.tolist() for each in dataset]
+
+    found = attempt(read)
+    if isinstance(found, TrainyardError):
+        assert "data.idx" in str(found) or "data.bin" in str(found)
+    else:
+        assert sum(map(len, found)) <= len(tokens)
+
+
+@cases(50)
+@given(put=odd_entries(), name=st.sampled_from(("data.idx", "data.bin")))
+def test_what_stands_where_a_file_of_a_dataset_is_expected(
+    new_place: NewPlace, put: Callable[[Place, Path], None], name: str
+) -> None:
+    place = new_place()
+    prefix = place.inside / "data"
+    _write(prefix)
+    put(place, place.inside / name)
+    assert isinstance(attempt(lambda: IndexedDataset(prefix)), TrainyardError)
+    place.check()
+
+
+_LINES = "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in ("one", "two\nlines", "", "drei 漢字"))
+
+
+@cases(150)
+@given(content=odd_text(_LINES), packed=st.booleans())
+def test_lines_of_documents(new_place: NewPlace, content: bytes, packed: bool) -> None:
+    path = new_place().inside / ("a.jsonl.gz" if packed else "a.jsonl")
+    path.write_bytes(gzip.compress(content) if packed else content)
+
+    def read() -> list[str]:
+        return [document.texts[0] for document in read_documents(path, ["text"])]
+
+    found = attempt(read)
+    if isinstance(found, TrainyardError):
+        assert path.name in str(found) and "line" in str(found), found
+    else:
+        for text in found:
+            text.encode()
+
+
+@cases(60)
+@given(data=st.data(), packed=st.sampled_from((".gz", ".zst")))
+def test_packed_lines(new_place: NewPlace, data: st.DataObject, packed: str) -> None:
+    import zstandard
+
+    whole = gzip.compress(_LINES.encode()) if packed == ".gz" else zstandard.compress(_LINES.encode())
+    path = new_place().inside / f"a.jsonl{packed}"
+    path.write_bytes(data.draw(odd_bytes(whole)))
+    found = attempt(lambda: [document.texts[0] for document in read_documents(path, ["text"])])
+    if isinstance(found, TrainyardError):
+        assert path.name in str(found)
+
+
+@cases(60)
+@given(put=odd_entries())
+def test_what_stands_in_a_corpus(new_place: NewPlace, put: Callable[[Place, Path], None]) -> None:
+    place = new_place()
+    corpus = place.inside / "corpus"
+    corpus.mkdir()
+    (corpus / "good.jsonl").write_text(_LINES, encoding="utf-8")
+    put(place, corpus / "odd.jsonl")
+    (corpus / "round").symlink_to(".")
+
+    def read() -> list[str]:
+        return [found.name for found in find_sources([corpus])]
+
+    found = attempt(read)
+    if not isinstance(found, TrainyardError):
+        assert any(name.endswith("good.jsonl") for name in found)
+        assert len(found) == len(set(found))
+    place.check()
+
+
+def _tokenizer_files(folder: Path) -> tuple[bytes, bytes]:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    folder.mkdir()
+    library = Tokenizer(WordLevel({"<|endoftext|>": 0, "a": 1, "b": 2}, unk_token="a"))
+    library.add_special_tokens(["<|endoftext|>"])
+    return library.to_str().encode(), json.dumps({"eos_token": "<|endoftext|>", "model_max_length": 5}).encode()
+
+
+@cases(200)
+@given(data=st.data())
+def test_a_tokenizer(new_place: NewPlace, data: st.DataObject) -> None:
+    folder = new_place().inside / "tokenizer"
+    model, config = _tokenizer_files(folder)
+    if data.draw(st.booleans()):
+        config = data.draw(st.one_of(odd_json(json.loads(config)), odd_bytes(config)))
+    else:
+        model = data.draw(st.one_of(odd_json(json.loads(model)), odd_bytes(model)))
+    (folder / "tokenizer.json").write_bytes(model)
+    (folder / "tokenizer_config.json").write_bytes(config)
+
+    def read() -> int | None:
+        tokenizer = load_tokenizer(folder)
+        tokenizer.encode("a b <|endoftext|>")
+        return tokenizer.end_of_document
+
+    found = attempt(read)
+    if isinstance(found, TrainyardError):
+        assert "tokenizer" in str(found)
+    else:
+        assert found is None or found >= 0
