@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
-from megatron_patches.run.events import EventWriter
+from megatron_patches.events.writing import EventWriter
 from tests.small_artefacts import make_checkpoint
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -150,8 +150,8 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 
 def _long_path(folder: Path) -> None:
-    """A manifest that is in order and lists a file of a name that no file system takes."""
-    file = FileRecord(path="x" * 300, size=1, sha256="0" * 64)
+    """A manifest that is in order and lists a file whose path is too long once its folder is before it."""
+    file = FileRecord(path="/".join(["x" * 250] * 16), size=1, sha256="0" * 64)
     manifest = build_manifest("checkpoint", [file], {"run": folder.name, "step": 30}, (), "made by a test")
     (folder / "checkpoints" / "step-0000000030").mkdir()
     write_manifest(folder / "checkpoints" / "step-0000000030" / "manifest.json", manifest)

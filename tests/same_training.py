@@ -125,7 +125,7 @@ def train_all(folder: Path, runs: Path) -> dict[str, Any]:
 
 def result(run: Any) -> dict[str, Any]:
     """Losses and norms of every step, validation losses, and the hash of every tensor file of the newest checkpoint."""
-    from megatron_patches.run.events import effective, read_events
+    from megatron_patches.events.reading import effective, read_events
 
     events = read_events(run.events)
     steps, validations = effective(events, "step"), effective(events, "validation")

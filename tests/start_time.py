@@ -20,7 +20,7 @@ from statistics import median
 
 import psutil  # type: ignore[import-untyped]
 
-from megatron_patches.run.events import read_events
+from megatron_patches.events.reading import read_events
 from megatron_patches.run.reading import load_run
 from megatron_patches.run.run_directory import run_directory
 from tools.commands.demo import CHECKOUT, SCRIPT, Demo

@@ -17,10 +17,10 @@ from pydantic.fields import FieldInfo
 from megatron_patches.artefacts.storage.transfer import Options
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import effective, read_events
 from megatron_patches.launch.facts import LaunchTarget
 from megatron_patches.launch.plan import plan_run, summary
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.events import effective, read_events
 from megatron_patches.run.reading import load_run
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks

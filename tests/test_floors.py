@@ -23,6 +23,7 @@ FLOORS = [
     "megatron_patches",
     "megatron_patches/foreign",
     "megatron_patches/artefacts",
+    "megatron_patches/events",
     "data_tools/text",
     "data_tools/datasets",
     "data_tools/samples",

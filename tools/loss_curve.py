@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_patches.errors import Missing
+from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.foreign.json_text import number_of
-from megatron_patches.run.events import Event, effective, read_events
 
 SMOOTHED_STEPS = 10
 

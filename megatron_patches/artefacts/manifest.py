@@ -38,6 +38,8 @@ Kind = Literal["dataset", "tokenizer", "checkpoint", "export", "evaluation", "ru
 
 _PART_BYTES = 255
 """maximum length of a name in UTF-8, as file systems have it"""
+_PATH_BYTES = 4096
+"""the same of a path"""
 _TOLD = 5
 """of a manifest with many problems, how many are told"""
 
@@ -48,8 +50,10 @@ def _is_canonical(path: str) -> str:
         raise ValueError(f"'{shortened(path)}' is no path inside the manifest's folder: a part is empty, . or ..")
     if "\\" in path or printable(path) != path:
         raise ValueError(f"'{shortened(path)}' has a backslash or a control character")
-    if any(len(part.encode()) > _PART_BYTES for part in path.split("/")):
-        raise ValueError(f"'{shortened(path)}' has a name of more than {_PART_BYTES} bytes")
+    if len(path.encode()) > _PATH_BYTES or any(len(part.encode()) > _PART_BYTES for part in path.split("/")):
+        raise ValueError(
+            f"'{shortened(path)}' is longer than {_PATH_BYTES:,} bytes, or has a name of more than {_PART_BYTES} bytes"
+        )
     if path == MANIFEST:
         raise ValueError(f"'{path}' is the manifest's own name")
     return path

@@ -8,8 +8,8 @@ from typing import Any
 
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkpoint.saver import SaveRecord
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.hardware.gpu_samples import GpuSampler
-from megatron_patches.run.events import EventWriter
 from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.logging_config import WandbConfig
-from megatron_patches.run.events import effective, read_events
+from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.progress import Message, Outcome, StepRecord, ValidationRecord
 
 STEP_NUMBERS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale")

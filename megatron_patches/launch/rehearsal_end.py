@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.events import Event, effective, read_events
+from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.sizes import readable
 

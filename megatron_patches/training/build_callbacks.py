@@ -14,11 +14,11 @@ from megatron_patches.callbacks.stop_on_signal import StopOnSignal
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.validation import Validation
 from megatron_patches.callbacks.wandb_log import WandbLog
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.hardware.machines import peak_tflops
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.votes import StepVotes
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.events import EventWriter
 from megatron_patches.run.run_directory import Launch
 
 

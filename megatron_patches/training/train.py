@@ -25,6 +25,7 @@ from megatron_patches.checkpoint.resume_check import state_problems
 from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.engine.build import build_engine
 from megatron_patches.errors import TrainingFailed, refuse
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.objectives.build import build_objective
@@ -34,7 +35,6 @@ from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.parallel.votes import StepVotes
 from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.events import EventWriter
 from megatron_patches.run.layout import plan_layout, require_whole_batches
 from megatron_patches.run.parameter_count import count_parameters
 from megatron_patches.run.progress import Message, Outcome

@@ -15,7 +15,7 @@ from megatron_patches.artefacts.manifest import Manifest, parse_manifest
 from megatron_patches.artefacts.marks import verification_of
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.events import effective, read_events
+from megatron_patches.events.reading import effective, read_events
 from tests.hostile.canary import Place
 from tests.hostile.cases import attempt, cases
 from tests.hostile.oddities import odd_bytes, odd_entries, odd_json, odd_text

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.foreign.printable import printable
-from megatron_patches.run.events import EventWriter
 from tests.hostile.canary import Place
 from tests.hostile.cases import bounded, cases
 from tests.hostile.oddities import ODD_TEXTS, odd_entries, odd_json, odd_text

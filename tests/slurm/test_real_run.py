@@ -6,7 +6,7 @@ import pytest
 
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.run.events import effective, read_events
+from megatron_patches.events.reading import effective, read_events
 from tests.slurm.cluster import Cluster
 from tests.small_training import SmallData, overrides
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.run.events import EventWriter
+from megatron_patches.events.writing import EventWriter
 from tools.loss_curve import LossCurve, draw_picture, read_curve, smoothed, text_plot
 
 CURVE = LossCurve(

@@ -174,7 +174,7 @@ def check_code(code: int, expected: int) -> None:
 
 def newest_step(events: Path) -> int:
     """Last step that the run has recorded; 0 before the first."""
-    from megatron_patches.run.events import effective, read_events
+    from megatron_patches.events.reading import effective, read_events
 
     return max((event.facts["step"] for event in effective(read_events(events), "step")), default=0)
 

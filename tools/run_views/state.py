@@ -12,11 +12,11 @@ from megatron_patches.artefacts.annotations import Standing
 from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.events.failures import first_failure
+from megatron_patches.events.reading import STEPS, Event, event_files, parse_event
 from megatron_patches.foreign.files import names_in, open_plain
 from megatron_patches.foreign.json_text import number_of, whole_of
 from megatron_patches.foreign.printable import printable
-from megatron_patches.run.events import STEPS, Event, event_files, parse_event
-from megatron_patches.run.failures import first_failure
 from megatron_patches.sizes import counted
 
 _LAUNCH = re.compile(r"[0-9]{4,9}")

@@ -13,9 +13,9 @@ from megatron_patches.artefacts.inventory.renewal import GOLD_METRICS_OF_RUN
 from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import effective, scan_events
 from megatron_patches.foreign.json_text import number_of
 from megatron_patches.foreign.names import is_name
-from megatron_patches.run.events import effective, scan_events
 from tools.run_files.name import order
 from tools.run_views.best_metric import BestMetric, best_metric
 from tools.run_views.published import PublishedGroup, PublishedRun, scan_published

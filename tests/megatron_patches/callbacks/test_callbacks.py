@@ -20,7 +20,8 @@ from megatron_patches.callbacks.finite_guard import FiniteGuard
 from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.wandb_log import WandbLog, earlier_steps
-from megatron_patches.run.events import EventWriter, effective, read_events
+from megatron_patches.events.reading import effective, read_events
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.progress import Message, StepRecord
 from megatron_patches.run.run_directory import Launch, start_launch
 from megatron_patches.training.device_numbers import DeviceNumbers

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from megatron_patches.artefacts.manifest import read_manifest
-from megatron_patches.run.events import effective, read_events
+from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides

@@ -15,9 +15,9 @@ from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.manifest import MANIFEST, build_manifest, read_manifest, record_file, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import read_events
 from megatron_patches.launch.facts import LaunchTarget
 from megatron_patches.launch.plan import plan_run
-from megatron_patches.run.events import read_events
 from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch

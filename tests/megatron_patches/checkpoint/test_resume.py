@@ -14,8 +14,8 @@ from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.events import effective, read_events
 from megatron_patches.run.reading import load_resolved
 from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import RankFailed, Ranks, run_on_ranks

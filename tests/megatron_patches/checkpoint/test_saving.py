@@ -15,9 +15,9 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.host_copy import HostCopy
 from megatron_patches.checkpoint.size import checkpoint_size, free_space, space_problems
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import Event, read_events
 from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.tensor_slice import TensorSlice
-from megatron_patches.run.events import Event, read_events
 from megatron_patches.run.run_directory import start_launch
 from tests.megatron_patches.checkpoint.test_resume import stored_bytes
 from tests.ranks import RankFailed, run_on_ranks

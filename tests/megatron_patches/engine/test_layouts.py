@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.run.events import effective, read_events
+from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_engine import Steps, record_all, record_steps, relative

@@ -12,13 +12,13 @@ from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import effective, read_events
 from megatron_patches.exchange.adoption import Imported, ImportRequest, import_checkpoint
 from megatron_patches.exchange.universal_export import export_universal
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.parameters.name_map import read_name_map
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.events import effective, read_events
 from megatron_patches.run.reading import ReadRun
 from megatron_patches.run.run_directory import start_launch
 from tests.bare_deepspeed import NAMES, load_universal_and_go_on, save_and_go_on, save_each

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from megatron_patches.callbacks.event_recorder import EventRecorder
+from megatron_patches.events.reading import read_events
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.hardware import gpu_samples
 from megatron_patches.hardware.gpu_samples import GpuSampler, read_samples, visible_gpus
-from megatron_patches.run.events import EventWriter, read_events
 from tests.megatron_patches.callbacks.test_callbacks import RECORD
 
 SAID = """GPU-aaaa, 0, 97, 81000, 143771, 655.20, 61

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.launch.rehearsal_end import Rehearsed, report
-from megatron_patches.run.events import EventWriter
 from megatron_patches.run.run_directory import Launch
 from tests.small_training import SmallData
 
@@ -21,7 +21,7 @@ def launched(folder: Path, *ending: str) -> Launch:
         writer.write("step", step=step, seconds=seconds, memory_bytes=step * 1000)
     writer.write("checkpoint", step=4)
     for kind in ending:
-        writer.write(kind, step=4, outcome="finished" if kind == "end" else None)
+        writer.write(kind, step=4, **({"outcome": "finished"} if kind == "end" else {"text": "it went wrong"}))
     writer.close()
     return launch
 

@@ -16,8 +16,8 @@ import pytest
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.offline.view import view_checkpoint
+from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.events import effective, read_events
 from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import RankFailed, run_on_ranks
 from tests.second_architecture.register import registered

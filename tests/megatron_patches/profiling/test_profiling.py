@@ -11,8 +11,8 @@ import pytest
 from torch.autograd import DeviceType
 
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.profiling.time_breakdown import KINDS, describe_breakdown, divide, seconds_by_kind
-from megatron_patches.run.events import Event, effective, read_events
 from megatron_patches.run.run_directory import Launch, start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch

@@ -15,7 +15,7 @@ from megatron_patches.artefacts.marks import is_damaged, is_verified, pin_of
 from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.events import EventWriter
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch

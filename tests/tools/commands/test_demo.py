@@ -11,7 +11,7 @@ import pytest
 
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.events import EventWriter
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.reading import load_run
 from tests.small_training import SmallData
 from tools.commands import demo

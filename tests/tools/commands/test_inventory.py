@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from megatron_patches.artefacts.marks import is_damaged, verification_of
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.events import EventWriter
+from megatron_patches.events.writing import EventWriter
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 from tools.commands.inventory import command_line as inventory
 from tools.commands.sync_to_hub import command_line as sync_to_hub

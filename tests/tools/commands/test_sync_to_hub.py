@@ -14,7 +14,7 @@ from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.storage.file import FolderStore
 from megatron_patches.artefacts.storage.store import Entry, TransientFailure
 from megatron_patches.errors import TrainyardError
-from megatron_patches.run.events import EventWriter
+from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from megatron_patches.errors import TrainingFailed
-from megatron_patches.run.events import EventWriter, read_events
+from megatron_patches.events.reading import read_events
+from megatron_patches.events.writing import EventWriter
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root can")
 

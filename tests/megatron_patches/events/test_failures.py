@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from megatron_patches.run.failures import first_failure
+from megatron_patches.events.failures import first_failure
 
 KILLED = {"rank": 1, "node": "node2", "exit_code": 137, "text": "rank 1 on node2 was ended by SIGKILL"}
 
