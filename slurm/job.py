@@ -19,6 +19,11 @@ NO_JOB = (
 PORTS_TRIED = 100
 ANSWER_SECONDS = 2.0
 
+JOB_LOG = "logs/%x-%j.log"
+"""`#SBATCH --output` of a job, from the checkout's root: its name and number"""
+ARRAY_LOG = "logs/%x-%A_%a.log"
+"""the same of a task of an array"""
+
 
 class JobError(Exception):
     """The job cannot be used as it is. The message says why, and what to do about it."""

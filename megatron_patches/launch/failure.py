@@ -80,16 +80,12 @@ _NO_FILE_IS_SHORT = (
 def _shortened_data(launch_directory: Path) -> str:
     """Which files of the run's dataset are shorter than they were: reading a missing page ends a process by SIGBUS."""
     # only here: a node's process is to start its ranks at once, and these import numpy and every section
-    from data_tools.datasets.manifest import read_dataset_manifest
-    from megatron_patches.artefacts.manifest import verify_files
+    from data_tools.datasets.indexed_dataset_format import shortened_files
     from megatron_patches.run.reading import load_resolved
 
     try:
         data = load_resolved(launch_directory / CONFIG).data
-        prefix = CHECKOUT / data.path
-        manifest, _ = read_dataset_manifest(prefix, allow_invalid=True)
-        problems = verify_files(manifest, prefix.parent, hashes=False)
     except (TrainyardError, OSError) as error:
         return f"a file that it reads as memory was cut off or cannot be read, perhaps one of its dataset ({error})"
-    remedy = "copy the dataset again, or run tools/preprocess again, and then launch the run again"
-    return f"{'; '.join(problems)}, and training reads it as memory: {remedy}" if problems else ""
+    problems = shortened_files(CHECKOUT / data.path)
+    return f"{'; '.join(problems)}, then launch the run again: training reads them as memory" if problems else ""

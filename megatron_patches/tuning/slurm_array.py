@@ -6,6 +6,7 @@ from pathlib import Path
 
 from megatron_patches.run.config import RunConfig
 from megatron_patches.tuning.ranking import Ranked
+from slurm.job import ARRAY_LOG
 
 
 def array_script(
@@ -22,7 +23,7 @@ def array_script(
         "#!/bin/bash",
         f"#SBATCH --job-name={config.name}-tune",
         f"#SBATCH --nodes={nodes} --ntasks-per-node={gpus_per_node} --gres=gpu:{gpus_per_node} --time=00:20:00",
-        f"#SBATCH --array=0-{len(best) - 1} --output=logs/%x-%A_%a.log",
+        f"#SBATCH --array=0-{len(best) - 1} --output={ARRAY_LOG}",
         "# the best layouts by prediction, measured; submit it from the checkout",
         "set -euo pipefail",
         "task=${SLURM_ARRAY_TASK_ID:?is set in a job of an array: start this script by sbatch}",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from slurm.job import ARRAY_LOG, JOB_LOG
 from tests.slurm.checkout import CHECKOUT
 from tests.slurm.cluster import Cluster
-from tools.run_files.sbatch_options import ARRAY_LOG, JOB_LOG
 
 SCRIPTS = sorted([*CHECKOUT.glob("train/*.slurm"), *CHECKOUT.glob("train/*/*.slurm"), *CHECKOUT.glob("slurm/*.slurm")])
 

@@ -4,8 +4,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
-JOB_LOG = "logs/%x-%j.log"
-ARRAY_LOG = "logs/%x-%A_%a.log"
+from slurm.job import JOB_LOG
+
 SHORTEST_NOTICE = 120
 """seconds before the time limit; a step and the save after it must fit in them, and SLURM counts in whole minutes"""
 _USUAL_NOTICE = 60

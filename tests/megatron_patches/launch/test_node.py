@@ -183,11 +183,14 @@ class TestShortenedData:
         os.truncate(tokens, 1000)
         told = Failure.of_rank(1, -signal.SIGBUS, launch).text
         assert "was ended by SIGBUS: " in told and "run tools/preprocess again" in told
-        assert f"{tokens} has 1,000 bytes, its manifest says" in told
+        assert f"{tokens} was shortened: it has 1,000 of the " in told
 
     def test_a_missing_file_is_named(self, launch: Path) -> None:
         (launch / "data" / "text.bin").unlink()
-        assert f"{launch / 'data' / 'text.bin'} is missing" in Failure.of_rank(1, -signal.SIGBUS, launch).text
+        assert (
+            f"{launch / 'data' / 'text.bin'} cannot be read (No such file or directory)"
+            in Failure.of_rank(1, -signal.SIGBUS, launch).text
+        )
 
     def test_where_the_data_is_whole_other_causes_are(self, launch: Path) -> None:
         assert "/dev/shm is full" in Failure.of_rank(1, -signal.SIGBUS, launch).text
@@ -209,7 +212,7 @@ tokens.sum()
     node = start_node(tmp_path, worker, processes=1)
     said = node.communicate(timeout=120)[1]
     assert node.returncode == 128 + signal.SIGBUS
-    assert "text.bin has 0 bytes, its manifest says" in said
+    assert "text.bin was shortened: it has 0 of the " in said
 
 
 DEAF = """
