@@ -23,7 +23,18 @@ class TrainingFailed(RuntimeError):
     """A run that was in order cannot go on: exit code 1. The message says what happened, where, and what to do."""
 
 
+MOST_TOLD = 30
+"""problems of one file or command line that are told at once"""
+
+
+def listed(problems: Iterable[str]) -> str:
+    """The problems, one a line: the first of them, and how many more there are."""
+    all_of_them = list(problems)
+    more = len(all_of_them) - MOST_TOLD
+    return "\n".join([*all_of_them[:MOST_TOLD], *([f"and {more:,} more like these"] if more > 0 else [])])
+
+
 def refuse(problems: Iterable[str]) -> None:
-    """Raise a TrainyardError that tells all of the problems, one a line; where there are none, nothing happens."""
-    if told := "\n".join(problems):
+    """Raise a TrainyardError that tells the problems, one a line; where there are none, nothing happens."""
+    if told := listed(problems):
         raise TrainyardError(told)

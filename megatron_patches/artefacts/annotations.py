@@ -20,7 +20,7 @@ from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import number_of, parse_object
 from megatron_patches.foreign.names import check_name, is_name
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.printable import printable, shortened
 
 Word = Literal["note", "tag", "untag", "gold", "not-gold", "deprecated", "restored"]
 _FILE = re.compile(r"([0-9]{6,9})-[^/]+\.json")
@@ -111,7 +111,7 @@ def _parse(content: bytes, origin: str) -> Annotation:
     wrong = [name for name in facts if name not in _FIELDS or not _FIELDS[name](facts[name])]
     wrong += [name for name in ("word", "text") if name not in facts]
     if wrong:
-        raise Damaged(f"{origin} is not an annotation (see {printable(', '.join(wrong))})")
+        raise Damaged(f"{origin} is not an annotation (see {shortened(', '.join(wrong))})")
     return Annotation(**facts)
 
 

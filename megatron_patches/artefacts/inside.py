@@ -25,10 +25,11 @@ def refuse_outside(path: Path, folder: Path) -> None:
 
 
 def refuse_link_of_others(folder: Path) -> None:
-    """Raises Refused where a run's folder is a link that neither this user nor root made: it may lead anywhere."""
+    """Raises Refused where a folder is a link that neither this user nor root made: it may lead anywhere."""
     if folder.is_symlink() and folder.lstat().st_uid not in (os.geteuid(), 0):
         raise Refused(
-            f"{printable(folder)} is a link of another user; remove it, or pull with --into the folder that it leads to"
+            f"{printable(folder)} is a link of another user, and may lead anywhere; remove it, or name the folder that "
+            "it leads to"
         )
 
 

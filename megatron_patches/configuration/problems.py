@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from megatron_patches.configuration.fields import kind_name, known_fields, nearest_keys, section_models
 from megatron_patches.configuration.megatron_flags import known_as
 from megatron_patches.foreign.credentials import without_credentials
+from megatron_patches.foreign.printable import shortened
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -29,6 +30,10 @@ NEVER_WRITTEN = {"name", "family"}
 """keys of a resolved configuration that follow from where the run's file lies"""
 
 
+LONGEST = 1500
+"""characters of a problem; the longest of ours lists every kind of thing that there is"""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing to be put right."""
@@ -36,10 +41,10 @@ class Problem:
     key: str
     """dotted key it was found at"""
     text: str
-    """what is wrong and what to do, the key included; an address with credentials in it is cut"""
+    """what is wrong and what to do, the key included; credentials and what is longer than people read are cut"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", without_credentials(self.text))
+        object.__setattr__(self, "text", shortened(without_credentials(self.text), LONGEST))
 
 
 def of_key(problem: Problem, origins: Mapping[str, str]) -> Problem:
@@ -90,7 +95,7 @@ def _explain(complaints: list[ErrorDetails], model: type[BaseModel]) -> Problem:
     if kind == "union_tag_not_found":
         return Problem(key, f"{key}.name is missing; it is one of {', '.join(_names(field))}")
     if kind == "union_tag_invalid":
-        tag = json.dumps(details["input"]["name"], default=str)
+        tag = shortened(json.dumps(details["input"]["name"], default=str))
         return Problem(f"{key}.name", f"{key}.name: {tag} is not known; it is one of {', '.join(_names(field))}")
     if kind == "value_error":
         return Problem(key, f"{key}: {details['ctx']['error']}")
@@ -99,7 +104,7 @@ def _explain(complaints: list[ErrorDetails], model: type[BaseModel]) -> Problem:
     expected = " or ".join(
         _EXPECTED.get(each["type"], each["msg"].removeprefix("Input should be ")) for each in complaints
     )
-    return Problem(key, f"{key}: {json.dumps(details['input'], default=str)} is not {expected}{meaning}")
+    return Problem(key, f"{key}: {shortened(json.dumps(details['input'], default=str))} is not {expected}{meaning}")
 
 
 def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, FieldInfo | None, type[BaseModel]]:

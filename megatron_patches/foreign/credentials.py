@@ -10,6 +10,8 @@ SHOWN = "..."
 
 _BEGINNING = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9+.-]*)://|(file|s3|gs|hf|https?):)", re.IGNORECASE)
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
+_BARE = re.compile(r"[^\s\"'@/]+:(?!//)(?!\d{1,5}(?:/|$))[^\s\"'@]+@(?=\S)")
+"""a name and password before a host, without a scheme or behind half of one"""
 _WITH_REVISION = {"hf", "http", "https", "git", "ssh", "file"}
 """schemes of addresses that may have an @ behind their first part: a revision, or a folder's name"""
 _TOKEN = re.compile(
@@ -45,7 +47,7 @@ def without_credentials(text: str) -> str:
     """A text, such as an error or a command line, in which each address with credentials is cut behind its scheme."""
     if "://" in text:
         text = _ADDRESS.sub(lambda found: f"{found[1]}://{SHOWN}" if holds_credentials(found[0]) else found[0], text)
-    return _TOKEN.sub(SHOWN, text)
+    return _TOKEN.sub(SHOWN, _BARE.sub(f"{SHOWN}@", text))
 
 
 def told(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from megatron_patches.configuration.layers import override_layer, read_layers
 from megatron_patches.configuration.merging import merge_layers
 from megatron_patches.configuration.problems import NEVER_WRITTEN, Problem, explain, of_key, of_whole
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
-from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.errors import TrainyardError, listed, refuse
 from megatron_patches.foreign.names import check_name
 from megatron_patches.foreign.printable import printable
 from megatron_patches.run.checks import check_run
@@ -98,6 +98,6 @@ def _validate(settings: Mapping[str, Any], problems: list[Problem], origins: Map
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
         found = [of_key(problem, origins).text for problem in [*problems, *explain(error, RunConfig)]]
-        raise TrainyardError("\n".join(found)) from None
+        raise TrainyardError(listed(found)) from None
     between_keys = [of_whole(problem, origins, whole) for problem in check_run(config)]
     return ReadRun(config, (*(of_key(problem, origins) for problem in problems), *between_keys))

@@ -16,8 +16,8 @@ SECONDS = 5.0
 """longest time of a case; the slowest right answer takes 0.1 s on an idle core, and cores are shared"""
 MEMORY_BYTES = 1 << 30
 """what a case may add to the process's addresses: ten times the largest that a parser here may hold"""
-MESSAGE_CHARACTERS = 4000
-"""longest message: a screen and a half"""
+MESSAGE_CHARACTERS = 10_000
+"""longest message: thirty problems of a line or three"""
 TIMES = int(os.environ.get("HOSTILE_TIMES", "1"))
 """`python -m tests.hostile` tries so many times the cases of `make test`"""
 

@@ -142,9 +142,13 @@ def odd_text(draw: DrawFn, valid: str) -> bytes:
     return "".join(lines).encode(errors="surrogatepass")
 
 
-def odd_entries() -> SearchStrategy[Callable[[Place, Path], None]]:
-    """Puts something else where a file or folder is: a folder, a pipe, links of all kinds, a device, a file."""
-    return st.sampled_from(_ENTRIES)
+def odd_entries(huge: bool = True) -> SearchStrategy[Callable[[Place, Path], None]]:
+    """Puts something else where a file or folder is: a folder, a pipe, links of all kinds, a device, a file.
+
+    Args:
+        huge: also a file of 1 TiB, which takes no space: not where reading the whole of it is what was asked for.
+    """
+    return st.sampled_from([each for each in _ENTRIES if huge or each is not _huge])
 
 
 def _gone(place: Place, path: Path) -> None:

@@ -105,7 +105,7 @@ def test_what_stands_in_a_corpus(new_place: NewPlace, put: Callable[[Place, Path
     (corpus / "round").symlink_to(".")
 
     def read() -> list[str]:
-        return [found.name for found in find_sources([corpus])]
+        return [found.name for found in find_sources([corpus]).sources]
 
     found = attempt(read)
     if not isinstance(found, TrainyardError):

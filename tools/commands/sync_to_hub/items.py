@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import weights_name
-from megatron_patches.artefacts.inside import is_inside
+from megatron_patches.artefacts.inside import is_inside, refuse_link_of_others
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
 from megatron_patches.artefacts.inventory.scan import list_folder
@@ -144,6 +144,10 @@ def _artefact_folders(shelf: Path) -> list[Path]:
 
 
 def _item(part: str, folder: Path, choice: Choice) -> Item | None:
+    for path in (folder.parent, folder):
+        refuse_link_of_others(path)
+    if not is_inside(folder / MANIFEST, folder):
+        raise TrainyardError(f"{folder / MANIFEST}: {_LINK_OUTSIDE}")
     manifest = read_manifest(folder / MANIFEST)
     files = files_folder(folder)
     if files is None or manifest.status.state == "invalid":
