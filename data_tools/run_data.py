@@ -17,6 +17,7 @@ from data_tools.samples.windows import TokenWindows
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from megatron_patches.artefacts.manifest import verify_files
 from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.sizes import counted
 
 ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
 
@@ -50,7 +51,7 @@ class DataPlan:
             f"{self.planned_tokens:,} tokens planned = {self.planned_epochs:.3f} epochs of {self.training_windows:,} "
             f"windows of {self.window} ({self.training_tokens:,} tokens; no overlap, no padding)"
         )
-        validation = f"{self.validation_samples:,} of {self.validation_windows:,} windows"
+        validation = f"{self.validation_samples:,} of {counted(self.validation_windows, 'window')}"
         return [
             ("training data", training),
             ("validation data", f"{validation} ({self.validation_tokens:,} tokens)"),
@@ -195,10 +196,10 @@ class RunData:
             )
         elif samples > windows * self._config.max_epochs:
             yield (
-                f"the run reads {samples:,} samples = {samples / windows:.3f} epochs of the {windows:,} windows of "
-                f"{self._lengths.stride} in the training split of {self.prefix}, data.max_epochs allows "
-                f"{self._config.max_epochs:g}; give more data, fewer training.steps, or set data.max_epochs to "
-                f"{-(-samples * 1000 // windows) / 1000:.3f} or more"
+                f"the run reads {counted(samples, 'sample')} = {samples / windows:.3f} epochs of the "
+                f"{counted(windows, 'window')} of {self._lengths.stride} in the training split of {self.prefix}, "
+                f"data.max_epochs allows {self._config.max_epochs:g}; give more data, fewer training.steps, or set "
+                f"data.max_epochs to {-(-samples * 1000 // windows) / 1000:.3f} or more"
             )
 
     def _documents(self, split: int) -> int:
@@ -211,8 +212,8 @@ class RunData:
         if samples > windows:
             yield (
                 f"evaluation.samples is {samples:,}, the validation split of {self.prefix} (data.split "
-                f"{self._config.split}) has {windows:,} windows of {self._lengths.stride} "
+                f"{self._config.split}) has {counted(windows, 'window')} of {self._lengths.stride} "
                 f"({self._windows[1].tokens:,} tokens, {self._documents(1)} of "
-                f"{self._dataset.number_of_documents} documents: splits are by document); lower it, raise the "
-                "validation share of data.split, or set evaluation to null"
+                f"{counted(self._dataset.number_of_documents, 'document')}: splits are by document); lower it, raise "
+                "the validation share of data.split, or set evaluation to null"
             )

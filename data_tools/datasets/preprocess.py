@@ -19,6 +19,7 @@ from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import TrainyardError
+from megatron_patches.sizes import counted
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _facts(
     for key, writer, empty_documents in zip(request.json_keys, writers, empty, strict=True):
         if empty_documents == writer.documents or writer.largest_token is None:
             raise TrainyardError(
-                f"the sources hold no text under {key!r}: {writer.documents} documents, all of them empty; "
+                f"the sources hold no text under {key!r}: {counted(writer.documents, 'document')}, all of them empty; "
                 "check the inputs and --json-keys"
             )
         facts.append(

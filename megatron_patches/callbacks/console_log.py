@@ -14,7 +14,7 @@ from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.profiling.time_breakdown import describe_breakdown
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 COLUMNS = "s a step, t/s tokens, TF TFLOP/s a process"
 _SIGNS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -148,7 +148,8 @@ def outlook_line(record: StepRecord, total_steps: int, seconds_per_step: float, 
 
 def validation_line(record: ValidationRecord) -> str:
     """The loss of one source."""
-    return f"{record.source} after step {record.step}: loss {record.loss:.4f} ({record.validation_samples} samples)"
+    samples = counted(record.validation_samples, "sample")
+    return f"{record.source} after step {record.step}: loss {record.loss:.4f} ({samples})"
 
 
 def profile_line(record: ProfileRecord) -> str:

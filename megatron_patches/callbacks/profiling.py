@@ -5,6 +5,7 @@ from megatron_patches.callbacks.profiling_config import ProfileConfig
 from megatron_patches.errors import TrainingFailed
 from megatron_patches.profiling.step_profile import StepProfile
 from megatron_patches.run.progress import Message, Outcome, ProfileRecord
+from megatron_patches.sizes import counted
 
 
 class Profiling(Callback):
@@ -37,8 +38,9 @@ class Profiling(Callback):
         if self._steps < wanted:
             trainer.emit(
                 Message(
-                    f"no profile: it needs {wanted} steps of a launch (profile.after_step {self._config.after_step} + "
-                    f"profile.steps {self._config.steps}), and this launch had {self._steps}; lower profile.after_step"
+                    f"no profile: it needs {counted(wanted, 'step')} of a launch (profile.after_step "
+                    f"{self._config.after_step} + profile.steps {self._config.steps}), and this launch had "
+                    f"{self._steps}; lower profile.after_step"
                 )
             )
 

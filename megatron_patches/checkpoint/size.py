@@ -78,7 +78,7 @@ def describe_checkpoints(config: RunConfig, layout: Layout) -> str:
         parts.append("all stay")
     else:
         stay = [f"the last {rules.keep_last}"]
-        stay += [f"those of every {rules.keep_every_steps:,} steps"] if rules.keep_every_steps else []
+        stay += [f"those of every {counted(rules.keep_every_steps, 'step')}"] if rules.keep_every_steps else []
         stay += [f"the {rules.keep_best} of lowest validation loss"] if rules.keep_best else []
         parts.append(f"{', '.join(stay)} stay")
     if copy := host_bytes(config, layout):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from megatron_patches.estimate.memory import StageMemory
 from megatron_patches.estimate.report import Duration, Estimate
 from megatron_patches.run.summary import aligned, describe_layout, tokens_per_step
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 
 def as_text(found: Estimate, width: int | None = None) -> str:
@@ -68,7 +68,7 @@ def _parts(stage: StageMemory) -> str:
 def _traffic(found: Estimate) -> Iterator[tuple[str, str]]:
     for each in found.traffic:
         amount = f"{readable(each.bytes)} in {each.messages:,} messages a step"
-        yield f"{each.axis} parallel", f"{amount}, {each.what}, over {each.ranks} ranks {each.link}"
+        yield f"{each.axis} parallel", f"{amount}, {each.what}, over {counted(each.ranks, 'rank')} {each.link}"
     if found.layout.pipeline > 1:
         yield "pipeline bubble", f"{found.bubble:.1%} of a step"
 
@@ -94,7 +94,7 @@ def _duration(found: Estimate, duration: Duration) -> Iterator[tuple[str, str]]:
     yield "TFLOP/s a GPU", f"{each}{mfu}"
     yield "run", f"{duration.days:,.2f} days for {found.config.timetable.end.tokens:,} tokens"
     if duration.dollars is not None:
-        yield "cost", f"${duration.dollars:,.0f} on {found.layout.world_size} GPUs"
+        yield "cost", f"${duration.dollars:,.0f} on {counted(found.layout.world_size, 'GPU')}"
 
 
 def _flops(count: float) -> str:

@@ -32,6 +32,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.moment_table import moment_shapes
 from megatron_patches.run.progress import Progress
 from megatron_patches.run.reading import to_yaml
+from megatron_patches.sizes import counted
 
 FILE_BYTES = 4 << 30  # of one file, about: so that many ranks can read and hash a checkpoint together
 
@@ -149,8 +150,8 @@ def _progress(request: ImportRequest, foreign: ForeignCheckpoint) -> Progress:
         raise TrainyardError(f"{request.folder} does not say at which step it was saved; add --at-step N")
     if step > config.timetable.steps:
         raise TrainyardError(
-            f"step {step} is beyond the end of {config.name}, which has {config.timetable.steps} steps; raise "
-            "training.steps, or choose with --at-step where it continues"
+            f"step {step} is beyond the end of {config.name}, which has {counted(config.timetable.steps, 'step')}; "
+            "raise training.steps, or choose with --at-step where it continues"
         )
     progress = config.timetable.after(step)
     if request.at_step is None and step:

@@ -15,6 +15,7 @@ from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.rank_settings import quieten_libraries
 from megatron_patches.run.run_directory import Launch
+from megatron_patches.sizes import counted
 
 
 def main(launch_directory: Path) -> int:
@@ -78,7 +79,8 @@ def require_gpu(local_rank: int, processes: int) -> None:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     if gpus is not None and local_rank >= gpus:
         raise TrainyardError(
-            f"{processes} processes on {socket.gethostname()}, which has {gpus} GPUs for them; use a layout of fewer "
+            f"{counted(processes, 'process', 'processes')} on {socket.gethostname()}, which has "
+            f"{counted(gpus, 'GPU')} for them; use a layout of fewer "
             "processes (--parallel.tensor, --parallel.pipeline), or hide the GPUs to run on the CPU: "
             "export CUDA_VISIBLE_DEVICES="
         )

@@ -17,7 +17,7 @@ from statistics import median
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.run.run_directory import Launch
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def report(launch: Launch, run: Rehearsed) -> str:
     events = [event for event in read_events(launch.run.events) if event.launch == launch.id]
     steps = effective(events, "step")
     lines = [
-        f"rehearsal of {run.path.stem} {_ending(events)}: {_did(events, len(steps))}; the run has {run.steps:,} steps",
+        f"rehearsal of {run.path.stem} {_ending(events)}: {_did(events, len(steps))}; the run has "
+        f"{counted(run.steps, 'step')}",
         *_cost(steps, run.steps),
         f"the run itself: {run.start()}",
         f"what the rehearsal left can go: rm -r {shlex.quote(str(launch.run.path))}",
@@ -80,7 +81,7 @@ def _cost(steps: Sequence[Event], whole: int) -> list[str]:
     took = timedelta(seconds=round(seconds * whole))
     peak = max((event.facts.get("memory_bytes", 0) for event in steps), default=0)
     memory = f"; {readable(peak)} of memory on rank 0 at most" if peak else ""
-    return [f"{seconds:.3g} s a step: {took} for {whole:,} steps, without saves and validations{memory}"]
+    return [f"{seconds:.3g} s a step: {took} for {counted(whole, 'step')}, without saves and validations{memory}"]
 
 
 def main(arguments: Sequence[str]) -> int:

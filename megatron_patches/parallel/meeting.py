@@ -6,6 +6,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from megatron_patches.errors import TrainyardError
+from megatron_patches.sizes import counted
 
 MEETING_TIMEOUT = timedelta(minutes=10)
 """from the first rank's arrival to the last one's: hundreds of nodes import torch from one file system in minutes"""
@@ -33,9 +34,9 @@ def meet() -> dist.Store:
         ) from None
     except dist.DistStoreError as error:
         raise TrainyardError(
-            f"not all {world} processes came to {host} port {port} within {_minutes()} minutes ({_first_line(error)}): "
-            f"one has not started, or the network between the nodes is closed; see that {host} can be reached from "
-            "every node"
+            f"not all {counted(world, 'process', 'processes')} came to {host} port {port} within {_minutes()} minutes "
+            f"({_first_line(error)}): one has not started, or the network between the nodes is closed; see that "
+            f"{host} can be reached from every node"
         ) from None
 
 

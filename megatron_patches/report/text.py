@@ -6,7 +6,7 @@ from megatron_patches.benchmark.comparison import COMPARED_STEPS, Benchmark, Pee
 from megatron_patches.benchmark.statistics import Spread
 from megatron_patches.profiling.time_breakdown import describe_breakdown
 from megatron_patches.run.summary import aligned
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 
 _PEERS = {
     "loop": "a bare PyTorch loop, same module and optimizer",
@@ -37,7 +37,7 @@ def _what(found: Benchmark) -> Iterator[tuple[str, str]]:
 def _speed(found: Benchmark) -> Iterator[tuple[str, str]]:
     turns, step, rates = found.turns, found.step_seconds, found.tflops
     yield "ours", f"the trainer's step with every callback of a launch: {_rate(found.tokens_per_second)}"
-    length = f"median of {turns.alternations} turns of {turns.steps} steps after {turns.warmup} of warm-up"
+    length = f"median of {turns.alternations} turns of {counted(turns.steps, 'step')} after {turns.warmup} of warm-up"
     yield "step", f"{step.median:.4g} s (quartiles {step.low:.4g} to {step.high:.4g}; {length})"
     mfu = f"; MFU {found.mfu:.1%} of {found.peak_tflops:g}, causal" if found.mfu is not None else "; MFU n/a"
     each = f"{rates.palm:.4g} PaLM, {rates.bigscience:.4g} BigScience, {rates.causal:.4g} exact causal"

@@ -10,6 +10,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout_checks import check_layout
 from megatron_patches.run.length_checks import check_length
 from megatron_patches.run.pattern_checks import check_name_patterns
+from megatron_patches.sizes import counted
 
 
 def check_run(config: RunConfig) -> list[Problem]:
@@ -39,7 +40,7 @@ def _validation(config: RunConfig) -> Iterator[Problem]:
         yield Problem(
             "data.split",
             f"data.split {config.data.split} gives validation no documents but evaluation asks for "
-            f"{config.evaluation.samples} samples; use a split such as 949,50,1, or evaluation: null",
+            f"{counted(config.evaluation.samples, 'sample')}; use a split such as 949,50,1, or evaluation: null",
         )
 
 

@@ -7,6 +7,7 @@ from megatron_patches.configuration.divisibility import divisors_near, either, m
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
+from megatron_patches.sizes import counted
 from megatron_patches.training.training_config import TrainingConfig
 
 
@@ -37,9 +38,9 @@ def lay_out(config: RunConfig, processes: int) -> Layout:
     model = parallel.tensor * parallel.pipeline
     if processes % model:
         raise TrainyardError(
-            f"{processes} processes cannot be divided into models of parallel.tensor {parallel.tensor} x "
-            f"parallel.pipeline {parallel.pipeline} = {model} processes; nearest number of processes: "
-            f"{either(multiples_near(processes, model))}"
+            f"{counted(processes, 'process', 'processes')} cannot be divided into models of parallel.tensor "
+            f"{parallel.tensor} x parallel.pipeline {parallel.pipeline} = {counted(model, 'process', 'processes')}; "
+            f"nearest number of processes: {either(multiples_near(processes, model))}"
         )
     return Layout(parallel.tensor, parallel.pipeline, processes // model, parallel.sequence_parallel)
 
@@ -64,7 +65,7 @@ def batch_ramp_problems(config: RunConfig, layout: Layout, consumed_samples: int
         if following.samples_before > consumed_samples and stretch.batch_size % together:
             nearest = either(multiples_near(stretch.batch_size, together))
             yield (
-                f"training.batch_ramp has global batches of {stretch.batch_size} samples, not divisible by "
+                f"training.batch_ramp has global batches of {counted(stretch.batch_size, 'sample')}, not divisible by "
                 f"micro_batch_size {training.micro_batch_size} x {layout.data} data-parallel ranks = {together}; "
                 f"nearest: {nearest}. Choose a start and an increment that divide, or begin with fewer processes and "
                 "go on with more"

@@ -8,6 +8,7 @@ from megatron_patches.configuration.problems import Problem
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.parameters.row import cuts_of
 from megatron_patches.run.config import RunConfig
+from megatron_patches.sizes import counted
 
 
 def check_layout(config: RunConfig) -> Iterator[Problem]:
@@ -90,7 +91,8 @@ def _pipeline_parallel(config: RunConfig) -> Iterator[Problem]:
     if stages > blocks:
         yield Problem(
             "parallel.pipeline",
-            f"parallel.pipeline {stages} stages are more than the {blocks} blocks ({names}); use at most {blocks}",
+            f"parallel.pipeline {stages} stages are more than the {counted(blocks, 'block')} ({names}); use at most "
+            f"{blocks}",
         )
     else:
         yield from _idle_stages(config)

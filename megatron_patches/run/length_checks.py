@@ -12,6 +12,7 @@ from megatron_patches.optim.schedule_config import (
     WarmupStableDecayScheduleConfig,
 )
 from megatron_patches.run.config import RunConfig
+from megatron_patches.sizes import counted
 
 TRIAL = ", or try a longer run out with --rehearse N"
 """remedy for what a length is too short for: not to shorten the run by hand"""
@@ -36,7 +37,7 @@ def _no_step(config: RunConfig) -> Problem:
     else:
         assert training.tokens is not None
         key, given, least, what = "training.tokens", training.tokens, batch * length, "tokens"
-    batch_in_words = f"{batch} samples" if what == "samples" else f"{batch} samples of {length} tokens"
+    batch_in_words = counted(batch, "sample") if what == "samples" else f"{counted(batch, 'sample')} of {length} tokens"
     return Problem(
         key, f"{key} {given} is less than the first global batch, {batch_in_words}: no step fits; use at least {least}"
     )
@@ -50,8 +51,8 @@ def _ramp(config: RunConfig) -> Iterator[Problem]:
     if ramp.samples >= samples:
         yield Problem(
             "training.batch_ramp.samples",
-            f"training.batch_ramp.samples {ramp.samples} is not below the run's {samples} samples: the global batch "
-            f"would never reach {config.training.global_batch_size}; use at most {samples - 1}",
+            f"training.batch_ramp.samples {ramp.samples} is not below the run's {counted(samples, 'sample')}: the "
+            f"global batch would never reach {config.training.global_batch_size}; use at most {samples - 1}",
         )
     sizes = range(ramp.start, config.training.global_batch_size + 1, ramp.increment)
     skipped = len(sizes) - len(config.timetable.stretches)
@@ -122,7 +123,9 @@ def _intervals(config: RunConfig) -> Iterator[Problem]:
         intervals["evaluation.every_steps"] = config.evaluation.every_steps
     for key, every in intervals.items():
         if every and every > steps:
-            yield Problem(key, f"{key} {every} is beyond the run's {steps} steps; use at most {steps}{TRIAL}")
+            yield Problem(
+                key, f"{key} {every} is beyond the run's {counted(steps, 'step')}; use at most {steps}{TRIAL}"
+            )
 
 
 def _best_checkpoints(config: RunConfig) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import ReadRun, from_settings, to_yaml
 from megatron_patches.run.timetable import BatchStretch, Timetable
+from megatron_patches.sizes import counted
 from megatron_patches.training.training_config import BatchRampConfig, TrainingConfig
 
 MOST_SAVES = 4
@@ -46,8 +47,8 @@ def rehearse(run: ReadRun, steps: int, overrides: Sequence[str] = ()) -> ReadRun
     config = run.config
     if steps >= config.timetable.steps:
         raise TrainyardError(
-            f"--rehearse {steps}: {config.name} has {config.timetable.steps} steps, and a rehearsal has fewer; use at "
-            f"most {config.timetable.steps - 1}, or start the run itself without --rehearse"
+            f"--rehearse {steps}: {config.name} has {counted(config.timetable.steps, 'step')}, and a rehearsal has "
+            f"fewer; use at most {config.timetable.steps - 1}, or start the run itself without --rehearse"
         )
     settings = scaled(config, steps)
     asked = override_layer(overrides, RunConfig).settings

@@ -7,7 +7,7 @@ from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.hardware.machines import Hardware
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 from megatron_patches.tuning.candidates import Candidate, candidates
 
 
@@ -43,6 +43,8 @@ def require_fit(
     )
     change = smallest_change(config, layout.world_size, gpus_per_node, memory, seconds)
     if change is None:
-        raise TrainyardError(f"{asked}; no layout on {layout.world_size} GPUs fits: take more GPUs, or larger ones")
+        raise TrainyardError(
+            f"{asked}; no layout on {counted(layout.world_size, 'GPU')} fits: take more GPUs, or larger ones"
+        )
     keys = " ".join(f"--{key} {str(value).lower()}" for key, value in change.changes(Candidate.of(config)).items())
     raise TrainyardError(f"{asked}; the smallest change that fits: {keys}")

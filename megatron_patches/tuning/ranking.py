@@ -8,7 +8,7 @@ from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.estimate.step_time import Speeds, Work, work_of
 from megatron_patches.models.interface.architecture import Device
 from megatron_patches.run.config import RunConfig
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 from megatron_patches.tuning.candidates import Candidate, candidates
 
 
@@ -45,8 +45,8 @@ def rank(
     if not found:
         assert least is not None and memory is not None
         raise TrainyardError(
-            f"{config.name}: no layout on {processes} GPUs fits in {readable(memory)}; the one that needs least, "
-            f"{least[1].describe()}, takes {readable(least[0])}: take more GPUs, or larger ones"
+            f"{config.name}: no layout on {counted(processes, 'GPU')} fits in {readable(memory)}; the one that needs "
+            f"least, {least[1].describe()}, takes {readable(least[0])}: take more GPUs, or larger ones"
         )
     return sorted(found, key=lambda each: (each.seconds, each.memory))
 

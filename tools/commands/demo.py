@@ -16,6 +16,7 @@ import typer
 
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
+from megatron_patches.sizes import counted
 from tools.command_line import run_app
 
 if TYPE_CHECKING:
@@ -108,7 +109,10 @@ class Demo:
         """Launch the run as a user would, and ask it to stop once it is past its middle."""
         middle = self.config.timetable.steps // 2
         processes = self.config.parallel.tensor
-        self.headline(f"Training on {processes} processes, each with half of every matrix (imports take some 15 s)")
+        self.headline(
+            f"Training on {counted(processes, 'process', 'processes')}, each with half of every matrix (imports take "
+            "some 15 s)"
+        )
         show_command(["bash", str(SCRIPT), "&"])
         with launched() as launch:
             while launch.poll() is None and newest_step(self.directory.events) <= middle:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.sizes import counted
 from tools.command_line import run_app
 from tools.terminal import remark, tell
 
@@ -52,7 +53,7 @@ def main(
         remark(f"note: {note}", layout=True)
     tell(
         f"{done.folder}: {done.parameters:,} parameters from {done.format}, step {done.progress.step}, "
-        f"{done.progress.samples:,} samples, {done.optimizer_steps} updates in the optimizer"
+        f"{counted(done.progress.samples, 'sample')}, {done.optimizer_steps} updates in the optimizer"
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from megatron_patches.sizes import counted
 from tools.command_line import run_app
 from tools.megatron_flags import OF_PREPROCESS
 
@@ -88,8 +89,8 @@ def _print(summary: "PreprocessSummary") -> None:
         facts = dataset.facts
         empty = f", {facts.empty_documents:,} of them empty" if facts.empty_documents else ""
         print(
-            f"{dataset.prefix}: {facts.documents:,} documents{empty}, {facts.tokens:,} tokens of {facts.dtype}, "
-            f"id {dataset.id[:12]}"
+            f"{dataset.prefix}: {counted(facts.documents, 'document')}{empty}, {facts.tokens:,} tokens of "
+            f"{facts.dtype}, id {dataset.id[:12]}"
         )
         if facts.documents < FEW_DOCUMENTS:
             print(f"note: a run's split is by document (a .txt file is one), and there are {facts.documents}")

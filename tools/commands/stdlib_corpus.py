@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.sizes import counted
 from tools.command_line import run_app
 
 app = typer.Typer(add_completion=False)
@@ -22,7 +23,7 @@ LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__p
 def main(output: Path = typer.Option(help="File to write, .jsonl.")) -> None:
     """Collect the sources and the documentation of this Python's standard library, one JSON line a document."""
     documents = write_stdlib_corpus(output)
-    print(f"{output}: {documents:,} documents, {output.stat().st_size / 1e6:.1f} MB")
+    print(f"{output}: {counted(documents, 'document')}, {output.stat().st_size / 1e6:.1f} MB")
 
 
 def write_stdlib_corpus(path: Path) -> int:

@@ -27,6 +27,7 @@ from megatron_patches.atomic_files import fsync_folder, temporary_path, write_at
 from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.foreign.names import check_name
 from megatron_patches.foreign.printable import printable
+from megatron_patches.sizes import counted
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def adopt(
 def _at_step(found: list[ForeignCheckpoint], step: int) -> ForeignCheckpoint:
     if len(found) > 1:
         raise TrainyardError(
-            f"--step {step}: there are {len(found)} checkpoints; name the folder or file of the one that is meant"
+            f"--step {step}: there are {counted(len(found), 'checkpoint')}; name the folder or file that is "
+            "meant"
         )
     if found[0].step not in (None, step):
         raise TrainyardError(f"--step {step}: {printable(found[0].path)} says that it is of step {found[0].step}")

@@ -30,6 +30,7 @@ from megatron_patches.artefacts.storage.store import (
 from megatron_patches.atomic_files import hash_stream
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.files import METADATA_BYTES
+from megatron_patches.sizes import counted
 
 _READ = 4 << 20
 _MISSING = {
@@ -120,7 +121,7 @@ class HubStore(Store):
             sent = {path: each for path, each in self._pending.items() if path.startswith(f"{prefix}/")}
         if not sent:
             return
-        self._make_commit([operation for operation, _ in sent.values()], f"{prefix}: {len(sent)} files")
+        self._make_commit([operation for operation, _ in sent.values()], f"{prefix}: {counted(len(sent), 'file')}")
         entries = self.entries(prefix)
         for path, (_, upload) in sent.items():
             entry = entries.get(path.removeprefix(f"{prefix}/"))

@@ -1,6 +1,7 @@
 """A GPT in a line: what is there always, then what differs from GPT-2."""
 
 from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.sizes import counted
 
 
 def describe_gpt(model: ModelConfig) -> str:
@@ -8,7 +9,12 @@ def describe_gpt(model: ModelConfig) -> str:
     heads = f"{model.attention_heads} heads"
     if model.groups != model.attention_heads:
         heads += f" ({model.groups} key/value)"
-    size = [f"{model.layers} blocks", f"width {model.hidden_size}", heads, model.position_embedding.describe()]
+    size = [
+        counted(model.layers, "block"),
+        f"width {model.hidden_size}",
+        heads,
+        model.position_embedding.describe(),
+    ]
     return ", ".join([*size, f"{model.activation} {model.ffn_size}", model.norm, *_differences(model)])
 
 

@@ -134,7 +134,7 @@ def test_each_has_a_folder_of_its_own_and_a_stopped_one_goes_on(tmp_path: Path, 
 
 
 def test_what_cannot_be_rehearsed(tmp_path: Path) -> None:
-    with pytest.raises(TrainyardError, match=r"--rehearse 1000: tr8a-long has 1000 steps.* use at most 999"):
+    with pytest.raises(TrainyardError, match=r"--rehearse 1000: tr8a-long has 1,000 steps.* use at most 999"):
         rehearsed(tmp_path, 1000)
     for text in ("", "0", "-3", "2.5", "many", "9" * 30, "\N{ARABIC-INDIC DIGIT FIVE}"):
         with pytest.raises(TrainyardError, match="--rehearse takes a number of steps"):
@@ -145,7 +145,7 @@ def test_what_cannot_be_rehearsed(tmp_path: Path) -> None:
 def test_a_run_that_is_refused_is_refused_for_itself(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run.yaml", LONG)
     wrong = read_run(path, ["--checkpoint.every_steps", "1001"])
-    assert rehearse(wrong, 20) is wrong and "beyond the run's 1000 steps" in wrong.texts()[0]
+    assert rehearse(wrong, 20) is wrong and "beyond the run's 1,000 steps" in wrong.texts()[0]
 
 
 def test_no_run_is_called_as_a_rehearsal_is(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.sizes import counted
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check and adopt datasets.")
 
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
@@ -47,7 +49,7 @@ def verify(prefix: Path = PREFIX, as_json: bool = AS_JSON) -> None:
     if as_json:
         print(json.dumps({"prefix": str(prefix), "verified": True, **facts.model_dump()}, indent=2))
         return
-    print(f"{prefix}: {facts.documents:,} documents and {facts.tokens:,} tokens are what the manifest says")
+    print(f"{prefix}: {counted(facts.documents, 'document')} and {facts.tokens:,} tokens are what the manifest says")
 
 
 @app.command()

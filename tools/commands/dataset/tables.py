@@ -12,6 +12,7 @@ from data_tools.datasets.split import SPLITS, split_documents
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
+from megatron_patches.sizes import counted
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -79,12 +80,14 @@ def _add_manifest(table: Table, prefix: Path) -> None:
     table.add_row("largest token id", f"{facts.largest_token_id:,}")
     table.add_row("tokenizer", f"{facts.tokenizer.name} of {facts.tokenizer.vocab_size:,} ids, {facts.tokenizer.id}")
     table.add_row("settings", _settings(facts))
-    table.add_row("sources", "\n".join(f"{each.name}: {each.documents:,} documents" for each in facts.sources[:10]))
+    table.add_row(
+        "sources", "\n".join(f"{each.name}: {counted(each.documents, 'document')}" for each in facts.sources[:10])
+    )
     if len(facts.sources) > 10:
         table.add_row("", f"and {len(facts.sources) - 10} more")
     if facts.number_not_read:
         told = ", ".join(printable(name) for name in facts.not_read[:5])
-        table.add_row("not read", f"{facts.number_not_read:,} files of the folders: {told}")
+        table.add_row("not read", f"{counted(facts.number_not_read, 'file')} of the folders: {told}")
 
 
 def _settings(facts: DatasetFacts) -> str:

@@ -18,6 +18,7 @@ from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, build_mani
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.hardware.machines import cpu_name
+from megatron_patches.sizes import counted
 from tools.tables import print_table
 from tools.terminal import tell
 
@@ -39,7 +40,10 @@ def bench(folder: Path, checkpoints: int, runs: int) -> None:
             "TRAINYARD_CACHE": str(root / "cache"),
             "TRAINYARD_PYTHON": sys.executable,
         }
-        tell(f"{checkpoints:,} checkpoints in {runs} runs: {_run(['rebuild'], environment)[0].strip()}")
+        tell(
+            f"{counted(checkpoints, 'checkpoint')} in {counted(runs, 'run')}: "
+            f"{_run(['rebuild'], environment)[0].strip()}"
+        )
         middle, step = names[len(names) // 2], checkpoints // runs // 2
         commands = [
             ["find", middle, "--json"],

@@ -18,7 +18,7 @@ from megatron_patches.artefacts.storage.file import FolderStore
 from megatron_patches.artefacts.storage.transfer import Options, send_artefact
 from megatron_patches.atomic_files import HashingWriter
 from megatron_patches.hardware.machines import cpu_name
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 from tools.tables import print_table
 
 _LARGE_FILES = 8
@@ -61,7 +61,7 @@ def _many(root: Path, number: int) -> None:
     manifest = _make(source, number, 100)
     first = _seconds(lambda: _sync(root / "copy", manifest, source))
     second = _seconds(lambda: _sync(root / "copy", manifest, source))
-    print(f"{number:,} files: first sync {first:.2f} s, second sync {second:.2f} s, nothing moved")
+    print(f"{counted(number, 'file')}: first sync {first:.2f} s, second sync {second:.2f} s, nothing moved")
 
 
 def _make(folder: Path, number: int, size: int) -> Manifest:

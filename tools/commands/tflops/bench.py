@@ -14,6 +14,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.rank_settings import available_cpus
 from megatron_patches.report.record import append, measured
 from megatron_patches.report.text import as_text
+from megatron_patches.sizes import counted
 from tools.run_files.catalogue import find_run
 
 
@@ -54,7 +55,10 @@ def measure_all(asked: BenchRequest, as_json: bool) -> bool:
     if asked.row and len(configurations) > 1:
         raise TrainyardError(f"--row {asked.row} names one row, but these are {len(configurations)} configurations")
     for number, (path, overrides) in enumerate(configurations):
-        print(f"{path.stem}: {turns.warmup} + {turns.alternations} turns of {turns.steps} steps", file=sys.stderr)
+        print(
+            f"{path.stem}: {turns.warmup} + {turns.alternations} turns of {counted(turns.steps, 'step')}",
+            file=sys.stderr,
+        )
         trace = asked.trace.with_stem(f"{asked.trace.stem}-{number}") if asked.trace and number else asked.trace
         found = measure_run(
             path, overrides, turns, asked.threads or available_cpus(), asked.peer, asked.processes, trace

@@ -14,7 +14,7 @@ from megatron_patches.launch.rank_settings import available_cpus
 from megatron_patches.report.record import append, measured, read_rows, record_files
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_run
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 from megatron_patches.tuning.calibration import Measured, Trust, calibrate, trust
 from megatron_patches.tuning.ranking import Ranked, apart, explain, rank
 from megatron_patches.tuning.run_file import section_text, write_layout
@@ -101,7 +101,8 @@ def _measure(path: Path, config: RunConfig, asked: TuneRequest, machines: Machin
 def _describe(config: RunConfig, machines: Machines, ranked: Sequence[Ranked], speeds: Speeds, show: int) -> str:
     first = ranked[0]
     lines = [
-        f"{config.name} on {machines.gpus} processes: {len(ranked):,} layouts fit; speeds {speeds.origin}",
+        f"{config.name} on {counted(machines.gpus, 'process', 'processes')}: {len(ranked):,} layouts fit; speeds "
+        f"{speeds.origin}",
         f" 1. {first.candidate.describe()}: {first.seconds:.4g} s a step, {readable(first.memory)}",
     ]
     spent = first.work.by_kind(speeds)
