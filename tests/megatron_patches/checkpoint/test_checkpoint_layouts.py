@@ -62,6 +62,7 @@ def save(small: SmallEngine, folder: Path) -> None:
 
     facts = {"step": small.step, "optimizer_steps": int(small.engine.counters()["optimizer_steps"].item())}
     content = CheckpointContent(small.step, "0001", facts, {}, "", ())
+    folder.parent.mkdir(parents=True, exist_ok=True)  # a run's folder is there before anything is saved in it
     write_checkpoint(folder, small.engine.state(), content, "full", small.groups)
 
 
