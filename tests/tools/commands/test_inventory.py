@@ -340,3 +340,16 @@ def test_other_programs_are_answered_by_runs_too() -> None:
     assert set(found["differences"][0]) == {"key", "first", "second"}
     linted = call(app, "lint", "tr3d-1B3-more-warmup", "--json")
     assert (linted.exit_code, json.loads(linted.stdout)) == (0, {"runs": 1, "problems": []})
+
+
+@pytest.mark.parametrize("arguments", [
+    ["note", RUN, "lies at s3://KEY:SEC/RET@bucket/p", "--tag", "good"], ["note", RUN, "--deprecate", "KEY:SEC/RET@b"],
+    ["gold", f"{RUN}@100", "--because", "see https://host/x?sig=SEC/RET"],
+    ["invalidate", f"{RUN}@100", "--because", "of s3://KEY:SEC/RET@bucket"],
+])  # fmt: skip
+def test_no_credentials_are_written_down(tmp_path: Path, arguments: list[str]) -> None:
+    make_checkpoint(tmp_path / "runs", 100)
+    said = refused(inventory.app, *arguments)
+    assert "seems to hold credentials" in said and "SEC" not in said
+    assert not (tmp_path / "runs" / RUN / "annotations").exists()
+    assert not any(b"RET" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
