@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.atomic_files import append_to
 from megatron_patches.errors import Damaged
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of
@@ -66,8 +67,8 @@ class CopyRecorder:
         self._last += 1
         line = json.dumps(asdict(replace(copy, number=self._last)), ensure_ascii=False) + "\n"
         try:
-            with (self._folder / self._name).open("a", encoding="utf-8") as file:
-                file.write(line)
+            with append_to(self._folder / self._name) as file:
+                file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
