@@ -22,6 +22,7 @@ PARTS = ("checkpoints", "logs", "tensorboard", "evals", "exports")
 LOOSE = {"logs": ("logs", "events", "launches"), "tensorboard": ("tensorboard",), "evals": ("evals",)}
 """folders whose files have no manifest, by the part they belong to"""
 _LINK_OUTSIDE = "is a link to what lies elsewhere, and is not sent; put the file itself there"
+_NO_FILE = "is neither a file nor a folder, and is not sent; remove it"
 _SHELVES = {"checkpoints": ("checkpoints", "elsewhere"), "evals": ("evals",), "exports": ("exports",)}
 
 
@@ -115,7 +116,9 @@ def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
 
 
 def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
-    """Files without a manifest by the folder they lie in. A link out of the run is no file of the run, and is told."""
+    """Files without a manifest by the folder they lie in. What is none of the run's files, such as a link out of it, a
+    linked folder or a pipe, is told.
+    """
     found: dict[str, list[Path]] = {}
     for part in choice.what:
         for name in LOOSE.get(part, ()):
@@ -124,16 +127,24 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
             chosen = [
                 path
                 for path in sorted(root.rglob("*"))
-                if path.is_file()
-                and not path.name.endswith(TEMPORARY)
-                and not artefacts & set(path.parents)
+                if not path.name.endswith(TEMPORARY)
+                and not artefacts & {path, *path.parents}
                 and _fits(choice.pattern, path.relative_to(run_folder).as_posix())
             ]
-            outside = {path for path in chosen if not is_inside(path, run_folder)}
-            choice.passed_over.extend(f"{path}: {_LINK_OUTSIDE}" for path in sorted(outside))
-            if files := [path for path in chosen if path not in outside]:
+            reasons = {path: _why_not_sent(path, root, run_folder) for path in chosen}
+            choice.passed_over.extend(f"{path}: {reason}" for path, reason in reasons.items() if reason)
+            if files := [path for path in chosen if not reasons[path] and path.is_file()]:
                 found[name] = files
     return found
+
+
+def _why_not_sent(path: Path, root: Path, run_folder: Path) -> str:
+    """Empty for a file of the run, for a folder, and for a link to what is sent under its own name or leads nowhere."""
+    if path.is_file():
+        return "" if is_inside(path, run_folder) else _LINK_OUTSIDE
+    if path.is_symlink():
+        return "" if is_inside(path, root) or not path.exists() else _LINK_OUTSIDE
+    return "" if path.is_dir() or not path.exists() else _NO_FILE
 
 
 def _artefact_folders(shelf: Path) -> list[Path]:
