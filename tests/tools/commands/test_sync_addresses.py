@@ -208,10 +208,13 @@ def test_links_out_of_a_run_are_not_sent(run: Path, places: Path, victim: Path) 
     (run / "logs" / "older").mkdir()
     (run / "logs" / "newest").symlink_to("older")
     (run / "logs" / "nowhere").symlink_to("gone")
+    (run / "logs" / "lost").symlink_to("x" * 300)  # cannot even be looked at
+    (run / "checkpoints" / "step-0000000999").symlink_to("x" * 300)
     os.mkfifo(run / "logs" / "pipe")
     (run / "tensorboard").symlink_to(victim)
     done = call(RUN, "--to", f"file://{places}/archive", "--what", "logs,tensorboard")
     assert done.exit_code == 1
+    assert "step-0000000999 cannot be looked at" in call(RUN, "--to", f"file://{places}/other").output
     for name in ("logs/x", "events/folder"):
         assert f"{name}: is a link to what lies elsewhere, and is not sent" in done.output
     assert "logs/pipe: is neither a file nor a folder, and is not sent" in done.output

@@ -3,19 +3,21 @@
 import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import lexists
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import weights_name
 from megatron_patches.artefacts.inside import is_inside, refuse_link_of_others
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
-from megatron_patches.artefacts.inventory.scan import list_folder
+from megatron_patches.artefacts.inventory.scan import Listing, list_folder
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
 from megatron_patches.artefacts.marks import is_pinned
 from megatron_patches.atomic_files import TEMPORARY
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import is_file, is_folder
 from megatron_patches.run.storage_config import LocationConfig
 
 PARTS = ("checkpoints", "logs", "tensorboard", "evals", "exports")
@@ -91,7 +93,9 @@ def items_of(run_folder: Path, choice: Choice) -> Iterator[Item]:
     """
     for part in choice.what:
         for shelf in _SHELVES.get(part, ()):
-            for folder in _artefact_folders(run_folder / shelf):
+            listing = _listing(run_folder / shelf)
+            choice.passed_over.extend(problem for _, problem in listing.problems)
+            for folder in _with_manifest(listing):
                 try:
                     item = _item(part, folder, choice)
                 except TrainyardError as error:
@@ -133,25 +137,30 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
             ]
             reasons = {path: _why_not_sent(path, root, run_folder) for path in chosen}
             choice.passed_over.extend(f"{path}: {reason}" for path, reason in reasons.items() if reason)
-            if files := [path for path in chosen if not reasons[path] and path.is_file()]:
+            if files := [path for path in chosen if not reasons[path] and is_file(path)]:
                 found[name] = files
     return found
 
 
 def _why_not_sent(path: Path, root: Path, run_folder: Path) -> str:
     """Empty for a file of the run, for a folder, and for a link to what is sent under its own name or leads nowhere."""
-    if path.is_file():
+    if is_file(path):
         return "" if is_inside(path, run_folder) else _LINK_OUTSIDE
     if path.is_symlink():
-        return "" if is_inside(path, root) or not path.exists() else _LINK_OUTSIDE
-    return "" if path.is_dir() or not path.exists() else _NO_FILE
+        return _LINK_OUTSIDE if is_folder(path) and not is_inside(path, root) else ""
+    return "" if is_folder(path) or not lexists(path) else _NO_FILE
 
 
 def _artefact_folders(shelf: Path) -> list[Path]:
-    if not shelf.is_dir():
-        return []
-    manifests = list_folder(ScannedFolder(str(shelf), "shelf")).manifests
-    return [Path(manifest).parent for manifest in manifests if Path(manifest).is_file()]
+    return _with_manifest(_listing(shelf))
+
+
+def _listing(shelf: Path) -> Listing:
+    return list_folder(ScannedFolder(str(shelf), "shelf")) if shelf.is_dir() else Listing()
+
+
+def _with_manifest(listing: Listing) -> list[Path]:
+    return [Path(manifest).parent for manifest in listing.manifests if is_file(Path(manifest))]
 
 
 def _item(part: str, folder: Path, choice: Choice) -> Item | None:
