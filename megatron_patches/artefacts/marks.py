@@ -21,6 +21,7 @@ from megatron_patches.foreign.printable import printable
 PINNED = "pinned.json"
 VERIFIED = "verified.json"
 DAMAGED = "damaged.json"
+MARKS = frozenset({PINNED, VERIFIED, DAMAGED})
 _BYTES = 1 << 20
 
 
