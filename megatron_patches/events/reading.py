@@ -22,7 +22,9 @@ _LINE_BYTES = 1 << 22
 _TOLD_PER_FILE = 3
 _AT_A_STEP = {"start", "step", "validation", "checkpoint", "end"}
 _TEXTS = {"end": ("outcome",), "message": ("text",), "failure": ("text",)}
+_MEASURED = {"step", "validation"}
 _NUMBERS = {"loss", "seconds", "tokens", "samples"}
+"""what views compute with, of events that measure; a profile's `seconds` are a table"""
 _NOT_FINITE = ("nan", "inf", "-inf")
 
 
@@ -101,7 +103,7 @@ def parse_event(line: bytes, launch: str, origin: str) -> Event:
     for name in _TEXTS.get(kind, ()):
         if not isinstance(facts.get(name), str):
             raise Damaged(f"{origin} is not an event: {name} is no text")
-    for name in _NUMBERS & facts.keys():
+    for name in _NUMBERS & facts.keys() if kind in _MEASURED else ():
         if number_of(facts[name]) is None and facts[name] not in _NOT_FINITE:
             raise Damaged(f"{origin} is not an event: {name} is no number")
     return Event(launch, kind, time, facts)
