@@ -97,6 +97,31 @@ def create_file(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o666), "w+b")
 
 
+def append_to(path: Path, buffering: int = -1) -> BinaryIO:
+    """A plain file, made where there is none, open to append to it.
+
+    A link is not followed, and a pipe or a device is refused, never waited for: people may put either into a shared
+    folder under a name that they foresee.
+
+    Raises:
+        OSError: the folder is missing or may not be written to, or something else than a plain file has the name.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise OSError(error.errno, "is a link or a pipe, not a plain file; remove it", str(path)) from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is not a plain file; remove it", str(path))
+        return os.fdopen(descriptor, "ab", buffering)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def open_plain(path: Path) -> BinaryIO:
     """A plain file, open for reading; a pipe or a device is refused, and never waited for.
 

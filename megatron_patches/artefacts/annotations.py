@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import write_atomically
 from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.foreign.credentials import refuse_credentials
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import number_of, parse_object
 from megatron_patches.foreign.names import check_name, is_name
@@ -60,11 +61,10 @@ def annotate(run_folder: Path, annotation: Annotation) -> None:
     """Adds an annotation; who makes it and when is filled in.
 
     Raises:
-        TrainyardError: a tag cannot be a name.
+        TrainyardError: a tag cannot be a name, or a text seems to hold credentials.
         OSError: the run's directory cannot be written to.
     """
-    if annotation.word == "tag":
-        check_name(annotation.text, "a tag")
+    check_annotation(annotation)
     folder = RunFolder(run_folder).annotations
     folder.mkdir(parents=True, exist_ok=True)
     taken = [int(found[1]) for name in names_in(folder) if (found := _FILE.fullmatch(name))]
@@ -75,6 +75,13 @@ def annotate(run_folder: Path, annotation: Annotation) -> None:
     }
     path = folder / f"{max(taken, default=0) + 1:06d}-{secrets.token_hex(3)}.json"
     write_atomically(path, (json.dumps(signed) + "\n").encode())
+
+
+def check_annotation(annotation: Annotation) -> None:
+    """Raises TrainyardError where a tag cannot be a name, or a text seems to hold credentials."""
+    if annotation.word == "tag":
+        check_name(annotation.text, "a tag")
+    refuse_credentials(annotation.text, "a note" if annotation.word == "note" else "what is said of a run")
 
 
 def read_annotations(run_folder: Path) -> list[Annotation]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid, verify_files
 from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.printable import shortened
 
 TRAINER_STATE = "trainer.json"
@@ -70,13 +71,18 @@ def step_of(folder: Path) -> int:
 
 
 def list_checkpoints(checkpoints: Path, content: Content = "full") -> list[Path]:
-    """Folders named as checkpoints, newest step first; `inspect` and the hashes say whether they are whole."""
+    """Folders named as checkpoints, newest step first; `inspect` and the hashes say whether they are whole.
+
+    What cannot be looked at, such as a link to a file system that does not answer, is none: it hides no other.
+    """
     if not checkpoints.is_dir():
         return []
     found = [
         path
         for path in checkpoints.iterdir()
-        if (name := parse_checkpoint_name(path.name)) and (name.content, name.ending) == (content, "") and path.is_dir()
+        if (name := parse_checkpoint_name(path.name))
+        and (name.content, name.ending) == (content, "")
+        and is_folder(path)
     ]
     return sorted(found, key=lambda path: path.name, reverse=True)
 

@@ -180,9 +180,7 @@ def _check_hub(parts: list[str], shown: str) -> None:
     if _HUB_TYPE_WORD.fullmatch(word):
         if word not in HUB_TYPES:  # a Space is a program, which each commit would build anew
             known = ", ".join(f"hf://{each}/" for each in HUB_TYPES)
-            raise TrainyardError(
-                f"{shown}: copies do not go to that type of the hub; of the hub's types there are {known}"
-            )
+            raise TrainyardError(f"{shown}: hf://{word.lower()}/ is no place for copies; there are {known}")
         parts = parts[1:]
     beginning = f"hf://{word}/" if word in HUB_TYPES else "hf://"
     if len(parts) < 2 or not parts[0] or not parts[1]:
@@ -194,5 +192,7 @@ def _check_hub(parts: list[str], shown: str) -> None:
     names = [parts[0], name, *([revision] if at else [])]
     if any(not _HUB_NAME.fullmatch(each) or "--" in each or each.endswith((".git", ".")) for each in names):
         raise TrainyardError(f"{shown}: the hub's names have letters, digits, single - _ . and at most 96 of them")
+    if revision == "refs":  # refs/pr/1: its parts would be taken for a folder of a branch `refs`
+        raise TrainyardError(f"{shown}: a revision with slashes is not understood; name a branch, a tag or a commit")
     if any("@" in part for part in parts[2:]):
         raise TrainyardError(f"{shown}: a revision stands behind the repository: {beginning}org/repo@revision/folder")

@@ -272,10 +272,17 @@ def _parse(text: bytes, origin: str) -> Manifest:
         return Manifest.model_validate(content)
     except (ValidationError, RecursionError) as error:
         found = error.errors() if isinstance(error, ValidationError) else []
-        told = [f"{shortened('.'.join(map(str, each['loc'])))}: {shortened(each['msg'])}" for each in found[:_TOLD]]
+        told = [
+            f"{shortened('.'.join(map(str, each['loc'])))}: {shortened(_said(each['msg']))}" for each in found[:_TOLD]
+        ]
         more = [f"and {len(found) - _TOLD} more"] if len(found) > _TOLD else []
         problems = "; ".join([*told, *more]) or "nested too deeply"
         raise Damaged(f"{origin} is not a manifest of format 1 ({problems})") from None
+
+
+def _said(message: str) -> str:
+    """What a check of ours said, without what pydantic writes before it."""
+    return message.removeprefix("Value error, ")
 
 
 def refuse_invalid(manifest: Manifest, path: Path, way_around: str) -> None:

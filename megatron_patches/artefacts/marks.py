@@ -8,18 +8,20 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from os.path import lexists
 from pathlib import Path
 
 from megatron_patches.artefacts.manifest import Manifest, verify_files
 from megatron_patches.atomic_files import fsync_folder, write_atomically
 from megatron_patches.errors import Damaged, Missing, TrainyardError
-from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable
 
 PINNED = "pinned.json"
 VERIFIED = "verified.json"
 DAMAGED = "damaged.json"
+MARKS = frozenset({PINNED, VERIFIED, DAMAGED})
 _BYTES = 1 << 20
 
 
@@ -45,7 +47,7 @@ def unpin(folder: Path) -> None:
 
 def is_pinned(folder: Path) -> bool:
     """Whether a checkpoint has a pin, whatever is written on it."""
-    return (folder / PINNED).exists()
+    return lexists(folder / PINNED)
 
 
 def pin_of(folder: Path) -> Mark | None:
@@ -82,7 +84,7 @@ def mark_damaged(folder: Path, problems: str) -> None:
 
 def is_damaged(folder: Path) -> bool:
     """Whether a checkpoint was found damaged when it was read last."""
-    return (folder / DAMAGED).exists()
+    return lexists(folder / DAMAGED)
 
 
 def damage_of(folder: Path) -> Mark | None:
@@ -92,7 +94,7 @@ def damage_of(folder: Path) -> Mark | None:
 
 def is_verified(folder: Path) -> bool:
     """Whether a checkpoint was read back and found whole."""
-    return (folder / VERIFIED).exists()
+    return is_file(folder / VERIFIED)
 
 
 def verification_of(folder: Path) -> Mark | None:

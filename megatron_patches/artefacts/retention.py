@@ -17,6 +17,9 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged, is_pinned, is_verified
 from megatron_patches.artefacts.run_folder import STOPPED, RunFolder
 
+ASKED_FOR = "asked for"
+"""beginning of the reason of a save that somebody asked for"""
+
 
 class RetentionRules(Protocol):
     """What a run says of its checkpoints: `checkpoint.keep_last` and so on."""
@@ -55,11 +58,13 @@ class KeptCheckpoint:
     content: Content = "full"
     at_stop: bool = False
     """it was saved because its launch was asked to stop: what the run goes on from, until it saves again"""
+    asked_for: bool = False
+    """somebody asked for it while the run was training; its pin keeps it"""
 
     @property
     def regular(self) -> bool:
-        """Whether it is one of those that `keep_last` counts: full, and neither ephemeral nor a stop's."""
-        return self.content == "full" and not self.ephemeral and not self.at_stop
+        """Whether it is one of those that `keep_last` counts: full, and saved at an interval or at the end."""
+        return self.content == "full" and not (self.ephemeral or self.at_stop or self.asked_for)
 
 
 def known_checkpoints(
@@ -94,6 +99,7 @@ def known_checkpoints(
                     gold=manifest.id in gold,
                     content=content,
                     at_stop=_was_a_stop(run, manifest),
+                    asked_for=str(manifest.facts.get("reason")).startswith(ASKED_FOR),
                 )
             )
     return found
@@ -122,8 +128,9 @@ def superfluous(known: Iterable[KeptCheckpoint], rules: RetentionRules) -> list[
 def reasons_to_stay(known: Iterable[KeptCheckpoint], rules: RetentionRules) -> dict[Path, str]:
     """By folder, why a checkpoint stays; those that no rule, pin or promotion keeps are left out.
 
-    `keep_last` and `keep_best` count regular checkpoints: what is saved between them, at a stop or for the moment,
-    takes no regular one's place. A stop's save that is among the best of all stays beside them.
+    `keep_last` and `keep_best` count regular checkpoints: what is saved between them, at a stop, because somebody
+    asked, or for the moment, takes no regular one's place. One of these that is among the best of all stays beside
+    them, unless it was for the moment.
     """
     ordered = sorted(known, key=lambda each: each.step)
     full = [each for each in ordered if each.content == "full"]

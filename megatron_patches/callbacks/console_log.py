@@ -3,14 +3,17 @@
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from io import TextIOWrapper
 from pathlib import Path
 from textwrap import fill
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from megatron_patches.atomic_files import append_to
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkpoint.saver import SaveRecord
+from megatron_patches.errors import TrainingFailed
 from megatron_patches.profiling.time_breakdown import describe_breakdown
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
@@ -25,8 +28,11 @@ class ConsoleLog(Callback):
     """Rank 0 only. A line is whole in the file and in a pipe, and folded behind its time of day on a terminal."""
 
     def __init__(self, path: Path, config: RunConfig, peak: float | None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = TextIOWrapper(append_to(path), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise TrainingFailed(f"{path}: the log cannot be written ({error.strerror})") from error
         self._every_steps = config.logging.every_steps
         self._total = config.timetable.steps
         self._peak = peak

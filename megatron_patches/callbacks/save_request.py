@@ -5,7 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
+from megatron_patches.artefacts.retention import ASKED_FOR
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.printable import printable
 from megatron_patches.parallel.process_groups import ProcessGroups
@@ -62,8 +64,8 @@ class SaveRequest:
         if made is None or made == self._answered:  # it was taken back, or answered while this vote was on its way
             return None
         self._answered = made
-        text = printable(self._text()[:LONGEST_REASON])
-        self._reason = f"asked for: {text}" if text else "asked for"
+        text = printable(without_credentials(self._text()[:LONGEST_REASON]))
+        self._reason = f"{ASKED_FOR}: {text}" if text else ASKED_FOR
         return self._reason
 
     def _text(self) -> str:

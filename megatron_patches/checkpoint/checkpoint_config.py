@@ -24,8 +24,8 @@ class CheckpointConfig(Section):
     keep_last: int | None = Field(
         None,
         gt=0,
-        description="newest checkpoints that stay; older ones go when a newer one was read back and is whole; unset "
-        "means all stay",
+        description="newest checkpoints that stay, besides those saved at a stop or because somebody asked; older ones "
+        "go when a newer one was read back and is whole; unset means all stay",
     )
     keep_every_steps: int | None = Field(None, gt=0, description="checkpoints of multiples of so many steps stay")
     keep_best: int = Field(0, ge=0, description="checkpoints of lowest validation loss that stay")

@@ -83,7 +83,11 @@ def _of_checkpoints(run: RunFolder, allow_inherited_fault: bool, above: int) -> 
 
 def _why_not(path: Path, name: CheckpointName, allow_inherited_fault: bool) -> str:
     """Why a launch does not resume from an entry of this name; empty where it may."""
-    if not path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
+    if not is_folder:
         leads = f"a link to {link_target(path)}, where no folder lies" if path.is_symlink() else "no folder"
         return f"{leads}; restore it, or remove it"
     if name.content == "weights":

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from megatron_patches.atomic_files import append_to
 from megatron_patches.errors import TrainingFailed
 
 
@@ -17,7 +18,7 @@ class EventWriter:
         self._path = folder / f"{launch}-{role}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = self._path.open("ab", buffering=0)
+            self._file: BinaryIO = append_to(self._path, buffering=0)
         except OSError as error:
             raise _cannot_be_written(self._path, error) from error
 

@@ -64,11 +64,24 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder lies there; not where the name is one that no file system takes, such as a name of 300 bytes."""
+    """Whether a folder lies there. What cannot be looked at is none: a name that no file system takes, such as one of
+    300 bytes, or a link to a file system that does not answer.
+
+    `Path.is_dir` fails there, so that one bad link would stop whoever goes through a folder.
+    """
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether a plain file lies there; what cannot be looked at is none."""
+    return stat.S_ISREG(_mode(path))
+
+
+def _mode(path: Path) -> int:
     try:
-        return stat.S_ISDIR(path.stat().st_mode)
+        return path.stat().st_mode
     except (OSError, ValueError):
-        return False
+        return 0
 
 
 def names_in(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from megatron_patches import atomic_files
 from megatron_patches.atomic_files import (
     HashingWriter,
+    append_to,
     create_file,
     create_once,
     hash_file,
@@ -160,3 +161,30 @@ def test_only_plain_files_are_read(tmp_path: Path, name: str) -> None:
     for read in (hash_file, open_plain):
         with pytest.raises(OSError, match="is not a plain file"):
             read(tmp_path / name)
+
+
+def test_a_file_is_appended_to(tmp_path: Path) -> None:
+    for content in (b"one", b"two"):
+        with append_to(tmp_path / "log") as file:
+            file.write(content)
+    assert (tmp_path / "log").read_bytes() == b"onetwo"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "pipe with a reader", "folder"])
+def test_nothing_is_appended_to_what_was_planted(tmp_path: Path, kind: str) -> None:
+    path, victim = tmp_path / "log", tmp_path / "victim"
+    reader = None
+    if "link" in kind:
+        path.symlink_to(victim)
+        if kind == "link":
+            victim.write_bytes(b"mine")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if kind == "pipe with a reader" else None
+    with pytest.raises(OSError, match=r"plain file|directory"):
+        append_to(path)
+    if reader is not None:
+        os.close(reader)
+    assert (victim.read_bytes() == b"mine") if kind == "link" else not victim.exists()

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.atomic_files import append_to
 from megatron_patches.errors import Damaged
+from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of
 from megatron_patches.foreign.printable import printable
@@ -66,8 +68,8 @@ class CopyRecorder:
         self._last += 1
         line = json.dumps(asdict(replace(copy, number=self._last)), ensure_ascii=False) + "\n"
         try:
-            with (self._folder / self._name).open("a", encoding="utf-8") as file:
-                file.write(line)
+            with append_to(self._folder / self._name) as file:
+                file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -119,7 +121,8 @@ def _parse(line: bytes, origin: str) -> Copy:
             f"{error}: it is no record of a copy; remove the line, then `tools/sync-to-hub` of the run records anew "
             "what is there"
         ) from None
-    return Copy(**content)
+    # earlier versions wrote addresses down with what was in them, and every view shows them
+    return Copy(**{**content, "location": without_credentials(content["location"])})
 
 
 def _is_text(value: Any) -> bool:

@@ -12,6 +12,7 @@ from megatron_patches.artefacts.inventory.copies import now
 from megatron_patches.artefacts.inventory.lineage import ancestors, descendants, with_id
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
 from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.foreign.credentials import refuse_credentials
 from megatron_patches.foreign.printable import printable
 
 
@@ -33,6 +34,7 @@ def invalidate(catalogue: Catalogue, artefact: Artefact, reason: str) -> Marked:
     """
     if not reason.strip():
         raise TrainyardError("say why: --because TEXT; whoever wants to use the artefact will read it")
+    refuse_credentials(reason, "the reason (--because)")
     reason = printable(reason)  # a command line may hold bytes that no file of UTF-8 can
     beneath = descendants(catalogue, artefact)
     status = Status(state="invalid", reason=reason, date=now(), cause=artefact.id)

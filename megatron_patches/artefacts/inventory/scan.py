@@ -63,11 +63,16 @@ def list_folder(folder: Folder) -> Listing:
         OSError: it is gone, or may not be read.
     """
     with os.scandir(folder.path) as entries:
-        names = sorted((entry.name, entry.is_dir()) for entry in entries)
-    visible = [(name, is_folder) for name, is_folder in names if not name.startswith(".")]
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     listing = Listing()
-    for name, is_folder in visible:
-        _sort_in(listing, folder, name, is_folder)
+    for entry in visible:
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:  # a link to a file system that does not answer, or may not be read
+            path = printable(f"{folder.path}/{entry.name}")
+            listing.problems.append((path, f"{path} cannot be looked at ({error.strerror})"))
+        else:
+            _sort_in(listing, folder, entry.name, is_folder)
     return listing
 
 

@@ -12,6 +12,7 @@ from megatron_patches.artefacts.manifest import (
     verify_files,
     write_manifest,
 )
+from megatron_patches.artefacts.marks import MARKS
 from megatron_patches.artefacts.storage.packing import INDEX, TAR, largest_tar, packed_files, unpack
 from megatron_patches.artefacts.storage.store import AnotherArtefact, BoundedFile, DamagedCopy, StorageFull, Store
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel, remote_manifest
@@ -29,11 +30,17 @@ def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, 
 
     Raises:
         AnotherArtefact: the folder holds another one.
-        DamagedCopy: a file there is not what the manifest says.
+        DamagedCopy: a file there is not what the manifest says, or has the name of a mark.
         Refused: a link lies where the files would be gathered.
         StorageFull: there is less space here than the manifest says.
         TrainyardError: the folder is damaged, or a request failed.
     """
+    forged = sorted(MARKS & {file.path for file in manifest.files})
+    if forged and manifest.kind == "checkpoint":
+        raise DamagedCopy(
+            f"{store.location}/{prefix} lists {forged[0]}, which would pass for a mark that somebody made here; no "
+            "checkpoint has such a file"
+        )
     if target.exists():
         return _compare_present(manifest, target)
     if target.is_symlink():

@@ -73,7 +73,8 @@ class FolderStore(Store):
                         if kind == "folder":
                             waiting.append((entry.path, f"{inside}{entry.name}/", (*above, identity)))
                         elif kind == "file" and not entry.name.endswith(TEMPORARY):
-                            found[inside + entry.name] = Entry(entry.stat().st_size)
+                            with suppress(FileNotFoundError):  # removed meanwhile: the others are there all the same
+                                found[inside + entry.name] = Entry(entry.stat().st_size)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:

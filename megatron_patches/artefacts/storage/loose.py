@@ -15,7 +15,7 @@ from megatron_patches.artefacts.manifest import FileRecord, path_conflicts
 from megatron_patches.artefacts.storage.fetch import refuse_without_space
 from megatron_patches.artefacts.storage.store import DamagedCopy, Store, Upload
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel
-from megatron_patches.atomic_files import hash_file
+from megatron_patches.atomic_files import hash_file, temporary_path
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
@@ -69,7 +69,8 @@ def send_loose(store: Store, prefix: str, folder: Path, files: Sequence[Path], o
 
 
 def fetch_loose(store: Store, prefix: str, folder: Path, options: Options) -> TransferOutcome:
-    """Brings files beneath a prefix into a folder; one here that is longer than its copy, and begins as it, stays.
+    """Brings files beneath a prefix into a folder; of a file here and its copy one begins as the other, and the longer
+    one is there at the end.
 
     Raises:
         DamagedCopy: a copy or the index there is damaged.
@@ -89,15 +90,31 @@ def fetch_loose(store: Store, prefix: str, folder: Path, options: Options) -> Tr
     for file in missing:
         local = folder / file.path
         if local.exists() and local.stat().st_size >= file.size:
-            raise TrainyardError(
-                f"{printable(local)} differs from its copy at {store.location}/{prefix}; move it away, then pull"
-            )
+            raise _differs(store, prefix, local)
 
     def fetch(file: FileRecord) -> None:
-        store.fetch(f"{prefix}/{file.path}", folder / file.path, file, options.meter)
+        local = folder / file.path
+        if not local.exists():
+            store.fetch(f"{prefix}/{file.path}", local, file, options.meter)
+            return
+        longer = temporary_path(local)
+        try:
+            store.fetch(f"{prefix}/{file.path}", longer, file, options.meter)
+            sha256, size = hash_file(local)
+            if _beginning(longer, size) != sha256:
+                raise _differs(store, prefix, local)
+            longer.replace(local)
+        finally:
+            longer.unlink(missing_ok=True)
 
     in_parallel(fetch, missing, options.parallel)
     return TransferOutcome("fetched" if missing else "present", len(missing), sum(file.size for file in missing))
+
+
+def _differs(store: Store, prefix: str, local: Path) -> TrainyardError:
+    return TrainyardError(
+        f"{printable(local)} differs from its copy at {store.location}/{prefix}; move it away, then pull"
+    )
 
 
 def read_index(store: Store, prefix: str) -> dict[str, dict[str, Any]]:

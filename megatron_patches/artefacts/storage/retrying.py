@@ -92,7 +92,12 @@ class RetryingStore(Store):
             except TransientFailure as failure:
                 differs = isinstance(failure, TransferDiffers)
                 found = failure.arrived if isinstance(failure, TransferDiffers) else None
-                if attempt == tries or (found is not None and found == arrived):  # the same twice: no accident
+                if found is not None and found == arrived:  # the same twice: no accident
+                    raise DamagedCopy(
+                        f"{failure}, at each of {attempt} tries, and always the same: restore it there, or sync it "
+                        "again with --replace"
+                    ) from failure
+                if attempt == tries:
                     raise (DamagedCopy if differs else StorageUnavailable)(
                         f"{failure}, at each of {attempt} tries; look at the connection, then sync again: it goes on "
                         "where it stopped"

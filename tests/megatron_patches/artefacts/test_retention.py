@@ -289,3 +289,18 @@ def test_a_deletion_that_is_killed_leaves_no_checkpoint(tmp_path: Path, monkeypa
     assert list_checkpoints(tmp_path) == []
     assert [path.name for path in remove_leftovers(tmp_path).removed] == ["step-0000000010.deleting"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_somebody_asked_for_takes_no_regular_ones_place(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (10, 20, 30):
+        make(run.checkpoints, step, reason="interval")
+    for step in (31, 32):
+        make(run.checkpoints, step, reason="asked for: a look" if step == 31 else "asked for")
+        pin(run.checkpoints / checkpoint_name(step), "asked for")
+    known = known_checkpoints(run)
+    assert [each.step for each in known if each.regular] == [30, 20, 10]
+    assert (
+        superfluous([replace(each, verified=True) for each in known], CheckpointConfig(every_steps=10, keep_last=3))
+        == []
+    )

@@ -20,6 +20,7 @@ from megatron_patches.callbacks.finite_guard import FiniteGuard
 from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.wandb_log import WandbLog, earlier_steps
+from megatron_patches.errors import TrainingFailed
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.progress import Message, StepRecord
@@ -115,6 +116,14 @@ def test_a_kind_that_nobody_knows_is_passed_over(tmp_path: Path, small_data: Sma
         callback.close()
     assert TIME.sub("", (tmp_path / "log").read_text()) == "before the start\n"
     assert [event.facts for event in read_events(tmp_path / "events")] == [{"text": "before the start"}]
+
+
+def test_no_log_is_written_through_a_link(tmp_path: Path, small_data: SmallData) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "log").symlink_to(tmp_path / "victim")
+    with pytest.raises(TrainingFailed, match="log cannot be written"):
+        ConsoleLog(tmp_path / "log", small_data.run(tmp_path), peak=None)
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 def train(small_data: SmallData, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Launch:

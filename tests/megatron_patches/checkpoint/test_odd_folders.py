@@ -219,10 +219,13 @@ def test_a_checkpoint_moved_away_with_a_link_left_behind_goes_by_the_rules(
     (run.checkpoints / "step-0000000001.deleting").symlink_to(scratch / "3")  # as an earlier version left it
     (run.checkpoints / "step-0000000002.0001.saving").symlink_to(scratch / "nowhere")
     (run.checkpoints / checkpoint_name(9)).symlink_to(scratch / "lost")
+    (run.checkpoints / checkpoint_name(10)).symlink_to("x" * 300)  # cannot even be looked at
     long = overrides(training__steps=12, schedule__decay_end=6, checkpoint__keep_last=1)
     launch = train(small_data, tmp_path, *long)
     assert names(run) == [checkpoint_name(12)]
+    (run.checkpoints / checkpoint_name(10)).unlink()
     assert {path.name for path in run.checkpoints.iterdir()} == {checkpoint_name(12), "step-0000000009.replaced-1"}
+    assert any("step-0000000010 (cannot be looked at: File name too long" in text for text in messages(launch))
     assert len(list((scratch / "3").iterdir())) == 5 and (scratch / "6" / MANIFEST).is_file()
     assert any("resuming from step-0000000006" in text for text in messages(launch))
     assert any(f"its target {scratch / '6'} stays" in path.read_text() for path in run.logs.iterdir())

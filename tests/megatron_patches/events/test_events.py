@@ -68,6 +68,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         EventWriter(tmp_path / "file" / "events", "0001", "trainer")
 
 
+def test_no_event_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "0001-trainer.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(TrainingFailed, match="not a plain file"):
+        EventWriter(tmp_path, "0001", "trainer")
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
 def test_a_file_system_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = EventWriter(tmp_path, "0001", "trainer")
 

@@ -14,7 +14,7 @@ from megatron_patches.artefacts.manifest import MANIFEST, Status, read_manifest,
 from megatron_patches.artefacts.marks import is_damaged, is_verified, pin_of
 from megatron_patches.benchmark.checkpoint_cost import describe_cost, measure_cost
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
@@ -130,10 +130,21 @@ def test_a_pin_has_a_reason_and_goes_again(runs: Path) -> None:
     assert call("unpin", f"{RUN}@6").exit_code == 0
     assert pin_of(folder_of(runs, "one", 6)) is None
     assert call("pin", RUN).exit_code == 2, "a reason is asked for"
+    for command in ("pin", "save"):
+        assert isinstance(call(command, RUN, "--because", "it lies at s3://KEY:SECRET@bucket").exception, Refused)
+    assert pin_of(folder_of(runs, "one", 8)) is None
 
 
 def test_a_request_is_a_file_in_the_run(runs: Path) -> None:
     assert call("save", RUN, "--because", "before the move").exit_code == 0
+    assert (runs / "one" / RUN / "save-requested").read_text() == "before the move\n"
+
+
+def test_a_request_is_not_written_through_a_link(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (runs / "one" / RUN / "save-requested").symlink_to(tmp_path / "victim")
+    assert call("save", RUN, "--because", "before the move").exit_code == 0
+    assert (tmp_path / "victim").read_text() == "mine"
     assert (runs / "one" / RUN / "save-requested").read_text() == "before the move\n"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from megatron_patches.artefacts.inventory.copies import Copy, CopyRecorder
 from megatron_patches.artefacts.marks import is_damaged, verification_of
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
@@ -340,3 +341,29 @@ def test_other_programs_are_answered_by_runs_too() -> None:
     assert set(found["differences"][0]) == {"key", "first", "second"}
     linted = call(app, "lint", "tr3d-1B3-more-warmup", "--json")
     assert (linted.exit_code, json.loads(linted.stdout)) == (0, {"runs": 1, "problems": []})
+
+
+@pytest.mark.parametrize("arguments", [
+    ["note", RUN, "lies at s3://KEY:SEC/RET@bucket/p", "--tag", "good"], ["note", RUN, "--deprecate", "KEY:SEC/RET@b"],
+    ["gold", f"{RUN}@100", "--because", "see https://host/x?sig=SEC/RET"],
+    ["invalidate", f"{RUN}@100", "--because", "of s3://KEY:SEC/RET@bucket"],
+])  # fmt: skip
+def test_no_credentials_are_written_down(tmp_path: Path, arguments: list[str]) -> None:
+    make_checkpoint(tmp_path / "runs", 100)
+    said = refused(inventory.app, *arguments)
+    assert "seems to hold credentials" in said and "SEC" not in said
+    assert not (tmp_path / "runs" / RUN / "annotations").exists()
+    assert not any(b"RET" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["where", RUN], ["where", RUN, "--json"], ["locations"], ["list"], ["show", RUN]]
+)
+def test_no_credentials_of_an_earlier_record_are_shown(tmp_path: Path, arguments: list[str]) -> None:
+    made = make_checkpoint(tmp_path / "runs", 100)
+    address = "s3://KEY:SEC/RET@bucket/runs"
+    copy = Copy(made.id, made.id, "checkpoints/step-0000000100", address, 5, True, None, "as sent")
+    CopyRecorder(tmp_path / "runs" / RUN).record(copy)
+    done = call(inventory.app, *arguments)
+    assert done.exit_code == 0 and "s3://..." in done.stdout
+    assert "SEC" not in done.output and "RET@" not in done.output

@@ -205,10 +205,20 @@ def test_links_out_of_a_run_are_not_sent(run: Path, places: Path, victim: Path) 
     (run / "logs" / "x").symlink_to(victim / "id_rsa")
     (run / "logs" / "again.log").symlink_to("0001.log")
     (run / "events" / "folder").symlink_to(victim)
+    (run / "logs" / "older").mkdir()
+    (run / "logs" / "newest").symlink_to("older")
+    (run / "logs" / "nowhere").symlink_to("gone")
+    (run / "logs" / "lost").symlink_to("x" * 300)  # cannot even be looked at
+    (run / "checkpoints" / "step-0000000999").symlink_to("x" * 300)
+    os.mkfifo(run / "logs" / "pipe")
     (run / "tensorboard").symlink_to(victim)
     done = call(RUN, "--to", f"file://{places}/archive", "--what", "logs,tensorboard")
     assert done.exit_code == 1
-    assert "logs/x: is a link to what lies elsewhere, and is not sent" in done.output
+    assert "step-0000000999 cannot be looked at" in call(RUN, "--to", f"file://{places}/other").output
+    for name in ("logs/x", "events/folder"):
+        assert f"{name}: is a link to what lies elsewhere, and is not sent" in done.output
+    assert "logs/pipe: is neither a file nor a folder, and is not sent" in done.output
+    assert "newest" not in done.output and "nowhere" not in done.output
     sent = {path.name for path in (places / "archive").rglob("*") if path.is_file()}
     assert sent == {"0001.log", "again.log", "index.json"}
     assert "precious" not in written(places / "archive")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.atomic_files import write_atomically
+from megatron_patches.foreign.credentials import refuse_credentials
 from megatron_patches.foreign.printable import printable
 from tools.run_files.checkpoint_reference import find_checkpoint, find_run_directory
 from tools.terminal import remark, tell, tell_json, tell_passed_over
@@ -104,6 +106,7 @@ def pin(
     """Keep a checkpoint whatever the run's rules say."""
     from megatron_patches.artefacts.marks import pin
 
+    refuse_credentials(because, "the reason (--because)")
     folder = find_checkpoint(checkpoint)
     pin(folder, because)
     tell(f"{folder.name} is pinned: {because}")
@@ -125,8 +128,9 @@ def save(
     because: str = typer.Option("", help="Why; it becomes the checkpoint's pin."),
 ) -> None:
     """Ask a running run for a checkpoint, which it then keeps pinned."""
+    refuse_credentials(because, "the reason (--because)")
     directory = find_run_directory(run)
-    directory.save_requested.write_text(printable(because) + "\n", encoding="utf-8")
+    write_atomically(directory.save_requested, f"{printable(because)}\n".encode())  # a link of that name is replaced
     tell(f"asked: {directory.save_requested} goes when the checkpoint is whole")
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_patches.artefacts.annotations import Annotation, annotate
+from megatron_patches.artefacts.annotations import Annotation, annotate, check_annotation
 from megatron_patches.artefacts.inventory.lineage import faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact, resolve_run
 from megatron_patches.errors import TrainyardError
@@ -42,7 +42,8 @@ def annotate_run(
     """Writes down each annotation; returns a line for each.
 
     Raises:
-        TrainyardError: the run is unknown, or was only published elsewhere, or nothing was said.
+        TrainyardError: the run is unknown, or was only published elsewhere, nothing was said, or one of the
+            annotations is refused; nothing is written then.
     """
     name = resolve_run(run, inventory.names())
     folder = _run_folder(inventory, name)
@@ -52,6 +53,8 @@ def annotate_run(
     annotations += [Annotation("restored", "")] if restore else []
     if not annotations:
         raise TrainyardError("say something: a text, --tag TAG, --untag TAG, --deprecate REASON or --restore")
+    for each in annotations:
+        check_annotation(each)  # all of them, before the first is written
     for each in annotations:
         annotate(folder, each)
     return [f"{name}: {each.word}{f' {each.text}' if each.text else ''}" for each in annotations]

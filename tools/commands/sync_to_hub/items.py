@@ -3,25 +3,28 @@
 import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import lexists
 from pathlib import Path
 
 from megatron_patches.artefacts.folders import weights_name
 from megatron_patches.artefacts.inside import is_inside, refuse_link_of_others
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
-from megatron_patches.artefacts.inventory.scan import list_folder
+from megatron_patches.artefacts.inventory.scan import Listing, list_folder
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
 from megatron_patches.artefacts.marks import is_pinned
 from megatron_patches.atomic_files import TEMPORARY
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import is_file, is_folder
 from megatron_patches.run.storage_config import LocationConfig
 
 PARTS = ("checkpoints", "logs", "tensorboard", "evals", "exports")
 LOOSE = {"logs": ("logs", "events", "launches"), "tensorboard": ("tensorboard",), "evals": ("evals",)}
 """folders whose files have no manifest, by the part they belong to"""
 _LINK_OUTSIDE = "is a link to what lies elsewhere, and is not sent; put the file itself there"
+_NO_FILE = "is neither a file nor a folder, and is not sent; remove it"
 _SHELVES = {"checkpoints": ("checkpoints", "elsewhere"), "evals": ("evals",), "exports": ("exports",)}
 
 
@@ -90,7 +93,9 @@ def items_of(run_folder: Path, choice: Choice) -> Iterator[Item]:
     """
     for part in choice.what:
         for shelf in _SHELVES.get(part, ()):
-            for folder in _artefact_folders(run_folder / shelf):
+            listing = _listing(run_folder / shelf)
+            choice.passed_over.extend(problem for _, problem in listing.problems)
+            for folder in _with_manifest(listing):
                 try:
                     item = _item(part, folder, choice)
                 except TrainyardError as error:
@@ -115,7 +120,9 @@ def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
 
 
 def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
-    """Files without a manifest by the folder they lie in. A link out of the run is no file of the run, and is told."""
+    """Files without a manifest by the folder they lie in. What is none of the run's files, such as a link out of it, a
+    linked folder or a pipe, is told.
+    """
     found: dict[str, list[Path]] = {}
     for part in choice.what:
         for name in LOOSE.get(part, ()):
@@ -124,23 +131,36 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
             chosen = [
                 path
                 for path in sorted(root.rglob("*"))
-                if path.is_file()
-                and not path.name.endswith(TEMPORARY)
-                and not artefacts & set(path.parents)
+                if not path.name.endswith(TEMPORARY)
+                and not artefacts & {path, *path.parents}
                 and _fits(choice.pattern, path.relative_to(run_folder).as_posix())
             ]
-            outside = {path for path in chosen if not is_inside(path, run_folder)}
-            choice.passed_over.extend(f"{path}: {_LINK_OUTSIDE}" for path in sorted(outside))
-            if files := [path for path in chosen if path not in outside]:
+            reasons = {path: _why_not_sent(path, root, run_folder) for path in chosen}
+            choice.passed_over.extend(f"{path}: {reason}" for path, reason in reasons.items() if reason)
+            if files := [path for path in chosen if not reasons[path] and is_file(path)]:
                 found[name] = files
     return found
 
 
+def _why_not_sent(path: Path, root: Path, run_folder: Path) -> str:
+    """Empty for a file of the run, for a folder, and for a link to what is sent under its own name or leads nowhere."""
+    if is_file(path):
+        return "" if is_inside(path, run_folder) else _LINK_OUTSIDE
+    if path.is_symlink():
+        return _LINK_OUTSIDE if is_folder(path) and not is_inside(path, root) else ""
+    return "" if is_folder(path) or not lexists(path) else _NO_FILE
+
+
 def _artefact_folders(shelf: Path) -> list[Path]:
-    if not shelf.is_dir():
-        return []
-    manifests = list_folder(ScannedFolder(str(shelf), "shelf")).manifests
-    return [Path(manifest).parent for manifest in manifests if Path(manifest).is_file()]
+    return _with_manifest(_listing(shelf))
+
+
+def _listing(shelf: Path) -> Listing:
+    return list_folder(ScannedFolder(str(shelf), "shelf")) if shelf.is_dir() else Listing()
+
+
+def _with_manifest(listing: Listing) -> list[Path]:
+    return [Path(manifest).parent for manifest in listing.manifests if is_file(Path(manifest))]
 
 
 def _item(part: str, folder: Path, choice: Choice) -> Item | None:

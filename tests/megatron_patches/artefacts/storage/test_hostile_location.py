@@ -335,3 +335,12 @@ def test_sources_that_are_no_plain_files(tmp_path: Path, store: RetryingStore) -
 
 def test_transfers_tell_what_arrived() -> None:
     assert TransferDiffers("x", "a").arrived == "a"
+
+
+@pytest.mark.parametrize("name", ["pinned.json", "verified.json", "damaged.json"])
+def test_no_location_marks_a_checkpoint_here(tmp_path: Path, store: RetryingStore, there: Path, name: str) -> None:
+    forged = build_manifest("checkpoint", [record(name, b"{}")], {"step": 1}, (), "made by a test")
+    (there / name).write_bytes(b"{}")
+    with pytest.raises(DamagedCopy, match=f"lists {name}"):
+        fetch(store, forged, tmp_path / "back")
+    assert not (tmp_path / "back").exists()

@@ -297,3 +297,18 @@ def test_growing_logs(tmp_path: Path, store: Store) -> None:
     (tmp_path / "back" / "0001.log").write_text("xxxx")
     with pytest.raises(TrainyardError, match="differs from its copy"):
         fetch_loose(store, "logs", tmp_path / "back", options())
+
+
+def test_a_shorter_log_that_is_another_one_stays(tmp_path: Path, store: Store) -> None:
+    logs, back = tmp_path / "logs", tmp_path / "back"
+    logs.mkdir()
+    back.mkdir()
+    (logs / "0001.log").write_text("one\ntwo\n")
+    send_loose(store, "logs", logs, [logs / "0001.log"], options())
+    (back / "0001.log").write_text("mine\n")
+    with pytest.raises(TrainyardError, match="differs from its copy"):
+        fetch_loose(store, "logs", back, options())
+    assert [(path.name, path.read_text()) for path in back.iterdir()] == [("0001.log", "mine\n")]
+    (back / "0001.log").write_text("one\n")
+    assert fetch_loose(store, "logs", back, options()).files == 1
+    assert (back / "0001.log").read_text() == "one\ntwo\n"
