@@ -88,7 +88,7 @@ def test_deep_nesting_is_refused_where_it_could_still_be_parsed(levels: int, rea
     if read:
         repr(parse_json(text, "x"))
     else:
-        with pytest.raises(Damaged, match="^x is nested too deeply"):
+        with pytest.raises(Damaged, match=r"^x is nested too deeply"):
             parse_json(text, "x")
 
 
