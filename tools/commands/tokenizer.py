@@ -21,6 +21,7 @@ def train(
     """Train a byte-level BPE; the same text gives the same tokenizer."""
     from data_tools.text.sources import FoundSources, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
+    from megatron_patches.foreign.printable import printable
 
     def tell(found: FoundSources) -> None:
         if found.not_read:
@@ -29,7 +30,7 @@ def train(
     manifest = train_bpe(
         files, output, vocab_size, json_key=json_key, largest_document=max_document_mib << 20, on_found=tell
     )
-    print(f"{output}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
+    print(f"{printable(output)}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
 
 
 @app.command()
