@@ -89,7 +89,7 @@ def _print(summary: "PreprocessSummary") -> None:
         facts = dataset.facts
         empty = f", {facts.empty_documents:,} of them empty" if facts.empty_documents else ""
         print(
-            f"{dataset.prefix}: {counted(facts.documents, 'document')}{empty}, {facts.tokens:,} tokens of "
+            f"{dataset.prefix}: {counted(facts.documents, 'document')}{empty}, {counted(facts.tokens, 'token')} of "
             f"{facts.dtype}, id {dataset.id[:12]}"
         )
         if facts.documents < FEW_DOCUMENTS:

@@ -49,7 +49,9 @@ def verify(prefix: Path = PREFIX, as_json: bool = AS_JSON) -> None:
     if as_json:
         print(json.dumps({"prefix": str(prefix), "verified": True, **facts.model_dump()}, indent=2))
         return
-    print(f"{prefix}: {counted(facts.documents, 'document')} and {facts.tokens:,} tokens are what the manifest says")
+    print(
+        f"{prefix}: {counted(facts.documents, 'document')} and {counted(facts.tokens, 'token')} are what the manifest says"
+    )
 
 
 @app.command()
