@@ -167,7 +167,12 @@ def test_a_list_asks_once_which_runs_there_are(tmp_path: Path, monkeypatch: pyte
     with open_catalogue(tmp_path / "runs", tmp_path / "data") as catalogue:
         asked: list[str] = []
         names = catalogue.run_names()
-        monkeypatch.setattr(catalogue, "run_names", lambda: asked.append("") or names)
+
+        def answer() -> list[str]:
+            asked.append("")
+            return names
+
+        monkeypatch.setattr(catalogue, "run_names", answer)
         views = Inventory(tmp_path, tmp_path / "runs", catalogue)
         assert [name for name in views.names() if views.is_own(name)] == names
         assert len(asked) == 1

@@ -49,9 +49,8 @@ def verify(prefix: Path = PREFIX, as_json: bool = AS_JSON) -> None:
     if as_json:
         print(json.dumps({"prefix": str(prefix), "verified": True, **facts.model_dump()}, indent=2))
         return
-    print(
-        f"{prefix}: {counted(facts.documents, 'document')} and {counted(facts.tokens, 'token')} are what the manifest says"
-    )
+    held = f"{counted(facts.documents, 'document')} and {counted(facts.tokens, 'token')}"
+    print(f"{prefix}: {held} are what the manifest says")
 
 
 @app.command()
