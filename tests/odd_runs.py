@@ -11,6 +11,8 @@ from megatron_patches.events.writing import EventWriter
 from tests.small_artefacts import make_checkpoint
 
 DEEP = "[" * 5000 + "]" * 5000
+DEEPEST_PARSED = "[" * 900 + r'"\ud800"' + "]" * 900
+"""Python's parser takes it, and its printer does not"""
 CONTROL = "\x1b]52;c;ZXZpbA==\x07"
 TIME = "2026-11-28T00:00:00+00:00"
 
@@ -100,6 +102,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "event-step-text": _event(_STEP + '"٣"}'),
     "event-step-missing": _event(f'{{"kind": "validation", "time": "{TIME}", "loss": 1.0}}'),
     "event-deep": _event(f'{{"kind": "step", "time": "{TIME}", "step": 1, "x": {DEEP}}}'),
+    "event-deep-step": _event(f"{_STEP}{DEEPEST_PARSED}}}"),
     "event-no-time": _event('{"kind": "step", "step": 1}'),
     "event-odd-time": _event('{"kind": "step", "time": "yesterday", "step": 1}'),
     "event-time-year-1": _event('{"kind": "step", "time": "0001-01-01T00:00:00", "step": -1}'),
@@ -116,6 +119,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "events-sparse": _sparse("events/0001-rank1.jsonl"),
     "note-damaged": _text("annotations/000001-abcdef.json", "{"),
     "note-deep": _text("annotations/000001-abcdef.json", DEEP),
+    "note-deep-surrogate": _text("annotations/000001-abcdef.json", f'{{"word": {DEEPEST_PARSED}, "text": ""}}'),
     "note-odd-word": _text("annotations/000001-abcdef.json", '{"word": "shout", "text": ""}'),
     "note-odd-types": _text("annotations/000001-abcdef.json", '{"word": "note", "text": [1]}'),
     "note-odd-value": _text("annotations/000001-abcdef.json", '{"word": "gold", "text": "", "value": "x"}'),
@@ -179,6 +183,7 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     ),
     "fine-logging": _text("config.yaml", "logging: [1]"),
     "fine-launch-odd": lambda folder: (folder / "launches" / "99x").mkdir(),
+    "fine-launch-gone": lambda folder: (folder / "launches" / "0002").symlink_to(folder / "gone"),
     "fine-failure-damaged": lambda folder: (
         add_event(folder, f"{_STEP}20}}"),  # it did not end
         _text("launches/0001/failure.json", "[" * 10_000)(folder),

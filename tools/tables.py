@@ -31,6 +31,16 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Ite
         print(line)
 
 
+def print_facts(facts: Sequence[tuple[str, object]]) -> None:
+    """Prints what is known of one thing, a name and its value a line; what others wrote is escaped.
+
+    Lines are whole on a terminal too, which breaks them itself: so a hash can be copied.
+    """
+    width = max((_width(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        print(f"{name}{_padding(name, width)}{_GAP}{printable(value)}")
+
+
 def table_lines(
     head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None, numbers: Iterable[int] = ()
 ) -> list[str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
-from data_tools.datasets.manifest import DatasetFacts, describe_tokenizer, manifest_path
+from data_tools.datasets.manifest import DatasetFacts, check_name_of, describe_tokenizer, manifest_path
 from data_tools.datasets.scan import scan
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import Manifest, build_manifest, record_file, write_manifest
@@ -17,6 +17,7 @@ def adopt_dataset(prefix: Path, tokenizer_path: Path) -> Manifest:
         TrainyardError: it has a manifest already, it is damaged, or it holds ids the tokenizer does not have.
     """
     path = manifest_path(prefix)
+    check_name_of(prefix)
     if path.exists():
         raise TrainyardError(f"{path} exists already; check it with tools/dataset verify {prefix}")
     tokenizer = load_tokenizer(tokenizer_path)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_tools.datasets.indexed_dataset_format import bin_path
 from data_tools.text.tokenizer import Tokenizer
-from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid
+from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest, refuse_invalid
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import shortened
 
 
 class _Facts(BaseModel):
@@ -77,6 +79,15 @@ def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
 def manifest_path(prefix: Path) -> Path:
     """Where the manifest of a dataset lies."""
     return prefix.with_name(f"{prefix.name}.{MANIFEST}")
+
+
+def check_name_of(prefix: Path) -> None:
+    """Raises TrainyardError if a manifest cannot hold the names of a dataset's files."""
+    try:
+        FileRecord(path=bin_path(prefix).name, size=0, sha256="0" * 64)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise TrainyardError(f"a dataset cannot be called '{shortened(prefix.name)}': {reason}; rename it") from None
 
 
 def read_dataset_manifest(prefix: Path, allow_invalid: bool = False) -> tuple[Manifest, DatasetFacts]:

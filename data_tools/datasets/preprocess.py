@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
-from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, SourceFacts, describe_tokenizer, manifest_path
+from data_tools.datasets.manifest import (
+    DatasetFacts,
+    SettingsFacts,
+    SourceFacts,
+    check_name_of,
+    describe_tokenizer,
+    manifest_path,
+)
 from data_tools.text.document_encoding import TokenizerSource, chunks_of, encode_in_order
 from data_tools.text.documents import LARGEST_DOCUMENT, read_documents
 from data_tools.text.sources import NOT_READ_NAMED, FoundSources, NotRead, Source, find_sources
@@ -19,6 +26,7 @@ from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import storable
 from megatron_patches.sizes import counted
 
 
@@ -124,6 +132,10 @@ def _check(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: name at least one key, and each once")
     if any(not key or "/" in key for key in request.json_keys):
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is part of a file name, without slashes")
+    if any(storable(key) != key for key in request.json_keys):
+        raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is text in UTF-8; set your terminal to it")
+    for prefix in request.prefixes().values():
+        check_name_of(prefix)
     if request.append_eod and tokenizer.end_of_document is None:
         raise TrainyardError(
             f"tokenizer {request.tokenizer} has no end-of-document token to append; set eos_token in its "

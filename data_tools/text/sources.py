@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data_tools.text.documents import FORMS, TEXT, form_of, read_documents
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
-from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.foreign.printable import printable, shortened, storable
 
 NOT_READ_NAMED = 100
 """names of left-out files in a manifest; their number is there too"""
@@ -61,7 +61,7 @@ def find_sources(inputs: Sequence[Path], json_keys: Sequence[str] = ("text",)) -
                 f"{FORMS}"
             )
         else:
-            found.sources.append(Source(given, given.name))
+            found.sources.append(Source(given, storable(given.name)))
     for source in found.sources:
         if source.path.stat().st_size == 0 and source.path.suffix.lower() != TEXT:
             raise Damaged(f"source {printable(source.path)} is empty (0 bytes); copy it again, or leave it out")
@@ -69,16 +69,16 @@ def find_sources(inputs: Sequence[Path], json_keys: Sequence[str] = ("text",)) -
 
 
 def _add_folder(given: Path, json_keys: Sequence[str], found: FoundSources) -> None:
-    root = given.resolve().name
+    root = storable(given.resolve().name)
     before = len(found.sources)
     files: list[Path] = []
     for path, reason in _walk(given):
         if reason is None:
             files.append(path)
         else:
-            found.not_read.append(NotRead(f"{root}/{path.relative_to(given).as_posix()}", reason))
+            found.not_read.append(NotRead(f"{root}/{storable(path.relative_to(given).as_posix())}", reason))
     for path in sorted(files):
-        name = f"{root}/{path.relative_to(given).as_posix()}"
+        name = f"{root}/{storable(path.relative_to(given).as_posix())}"
         reason = _why_no_documents(path, json_keys)
         if reason is None:
             found.sources.append(Source(path, name))

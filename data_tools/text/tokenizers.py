@@ -17,7 +17,7 @@ from megatron_patches.artefacts.manifest import (
     verify_files,
 )
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.printable import printable, storable
 
 
 def find_tokenizer(path: Path) -> TokenizerFiles:
@@ -27,15 +27,16 @@ def find_tokenizer(path: Path) -> TokenizerFiles:
         TrainyardError: there is none, or more than one SentencePiece model.
     """
     if path.is_file() and path.suffix == ".model":
-        return TokenizerFiles(path, None, path.name)
+        return TokenizerFiles(path, None, storable(path.name))
     if not path.is_dir():
         raise TrainyardError(
             f"tokenizer {printable(path)} is neither a folder nor a .model file. Train one with tools/tokenizer train "
             f"FILES --output {printable(path)} --vocab-size N, or give the folder of an existing one"
         )
+    name = storable(path.resolve().name)
     if (path / "tokenizer.json").is_file():
         config = path / "tokenizer_config.json"
-        return TokenizerFiles(path / "tokenizer.json", config if config.is_file() else None, path.resolve().name)
+        return TokenizerFiles(path / "tokenizer.json", config if config.is_file() else None, name)
     models = sorted(file for file in path.glob("*.model") if file.is_file())
     if len(models) != 1:
         raise TrainyardError(
@@ -43,7 +44,7 @@ def find_tokenizer(path: Path) -> TokenizerFiles:
             "either. A folder with vocab.json and merges.txt alone gets its tokenizer.json from transformers: "
             "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
-    return TokenizerFiles(models[0], None, path.resolve().name)
+    return TokenizerFiles(models[0], None, name)
 
 
 def tokenizer_id(files: TokenizerFiles, allow_invalid: bool = False) -> str:

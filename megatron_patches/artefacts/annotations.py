@@ -154,7 +154,7 @@ def standing_of(annotations: list[Annotation]) -> Standing:
             gold[each.artefact] = each
         elif each.word == "not-gold" and each.artefact:
             gold.pop(each.artefact, None)
-        else:
+        elif each.word in ("deprecated", "restored"):
             deprecated = each if each.word == "deprecated" else None
     return Standing(notes, list(tags), gold, deprecated)
 

@@ -28,7 +28,7 @@ from megatron_patches.errors import Damaged, Missing, Refused
 from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import parse_json
-from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.foreign.printable import printable, shortened, storable
 
 MANIFEST = "manifest.json"
 """name of the file in an artefact's folder"""
@@ -200,7 +200,7 @@ def build_manifest(
         kind=kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         by=Origin(
-            command=without_credentials(command),
+            command=storable(without_credentials(command)),
             revision=code.text,
             revision_missing=code.missing,
             versions=versions(),

@@ -63,6 +63,6 @@ def _process(ended: Mapping[str, Any]) -> str:
 
 
 def _event(event: Mapping[str, Any]) -> str:
-    lines = str(event.get("text", "")).splitlines()
+    lines = [line for line in str(event.get("text", "")).splitlines() if line.strip()]
     words = shortened(lines[0], 200) if lines else shortened(event.get("error", "no reason was recorded"))
     return f"at step {shortened(event.get('step'), 30)}: {words}"

@@ -3,10 +3,13 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from megatron_patches.errors import Damaged
 
+_DEEPEST = 100
+"""lists and objects within one another: what Python's parser takes, about 1,000, is too much for printing or copying"""
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -19,8 +22,7 @@ def parse_json(text: bytes | str, origin: str, keep_surrogates: bool = False) ->
         keep_surrogates: leave them, for a caller that names what holds one.
 
     Raises:
-        Damaged: it is no JSON, is nested too deeply for Python (about 1,000 levels), has an integer of more than 4,300
-            digits, or is not UTF-8.
+        Damaged: it is no JSON, is nested more than 100 deep, has an integer of more than 4,300 digits, or is not UTF-8.
     """
     try:
         content = text if isinstance(text, str) else text.decode("utf-8-sig")
@@ -31,6 +33,9 @@ def parse_json(text: bytes | str, origin: str, keep_surrogates: bool = False) ->
         raise Damaged(f"{origin} is not UTF-8 text ({error.reason} at byte {error.start:,})") from None
     except ValueError as error:
         raise Damaged(f"{origin} is not JSON ({error})") from None
+    # counting brackets, those in texts too, costs next to nothing, and what has few is not deep
+    if content.count("[") + content.count("{") > _DEEPEST and _is_deeper(value, _DEEPEST):
+        raise Damaged(f"{origin} is nested too deeply to be read")
     return _without_lone_surrogates(value) if not keep_surrogates and _HALF_PAIR.search(content) else value
 
 
@@ -63,6 +68,20 @@ def whole_of(value: Any, below: int = 2**63) -> int | None:
 
 
 _KINDS: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie within one another more than so many levels deep."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [each for outer in layer if isinstance(outer, (list, dict)) for each in _inner(outer)]
+        if not layer:
+            return False
+    return True
+
+
+def _inner(outer: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return outer.values() if isinstance(outer, dict) else outer
 
 
 def _without_lone_surrogates(value: Any) -> Any:

@@ -34,6 +34,11 @@ def _shown(character: str, layout: bool) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def storable(text: object) -> str:
+    r"""Text that every file can hold: a byte of a file's name that is not UTF-8 is written as `\xff`."""
+    return "".join(_shown(each, False) if "\ud800" <= each <= "\udfff" else each for each in str(text))
+
+
 def shortened(text: object, limit: int = 200) -> str:
     """The same on one line, cut in the middle to about `limit` characters: what an error quotes of a foreign file."""
     shown = printable(text)

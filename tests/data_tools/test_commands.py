@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from data_tools.datasets.manifest import manifest_path
+from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.errors import TrainyardError
 from tools.commands import preprocess, tokenizer
 from tools.commands.dataset import command_line as dataset
@@ -52,6 +53,32 @@ def test_from_text_to_a_verified_dataset(tmp_path: Path, corpus: Path) -> None:
     assert "none; make one with tools/dataset adopt" in " ".join(run(dataset, "info", tmp_path / "data").output.split())
     assert "adopted with id" in run(dataset, "adopt", tmp_path / "data", "--tokenizer", tmp_path / "bpe").output
     assert "adopted" in run(dataset, "info", tmp_path / "data").output
+
+
+def test_what_a_dataset_holds_is_whole_in_a_pipe_and_steers_no_terminal(tmp_path: Path, tokenizer_folder: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(7):
+        (folder / f"other-{number}\x1b]0;x\x07.md").touch()
+    (folder / "a.jsonl").write_text(json.dumps({"text": "\x1b]52;c;ZXZpbA==\x07 on"}) + "\n")
+    prefix = tmp_path / "data"
+    run(preprocess, folder, "--output", prefix, "--tokenizer", tokenizer_folder)
+    shown = run(dataset, "info", prefix, "--show", "90", "--tokenizer", tokenizer_folder).output
+    assert read_manifest(manifest_path(prefix)).id in shown
+    assert r"\x1b]52;c;ZXZpbA==\x07 on" in shown
+    assert r"7 files of the folders: corpus/other-0\x1b]0;x\x07.md" in shown and "and 2 more" in shown
+    assert not set(shown) & {"\x1b", "\x07"}
+    assert (
+        json.loads(run(tokenizer, "info", tokenizer_folder, "--json").output)["id"]
+        in run(tokenizer, "info", tokenizer_folder).output.split("\n")[1]
+    )
+
+
+def test_one_of_a_thing_is_not_several(tmp_path: Path, tokenizer_folder: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    said = run(preprocess, tmp_path / "a.jsonl", "--output", tmp_path / "d", "--tokenizer", tokenizer_folder).output
+    assert "1 document, 1 token of" in said and "(a .txt file is one): 1 document\n" in said
+    assert "1 document and 1 token are" in run(dataset, "verify", tmp_path / "d").output
 
 
 def test_answers_as_json(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:

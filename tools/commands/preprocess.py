@@ -89,11 +89,11 @@ def _print(summary: "PreprocessSummary") -> None:
         facts = dataset.facts
         empty = f", {facts.empty_documents:,} of them empty" if facts.empty_documents else ""
         print(
-            f"{dataset.prefix}: {counted(facts.documents, 'document')}{empty}, {facts.tokens:,} tokens of "
+            f"{dataset.prefix}: {counted(facts.documents, 'document')}{empty}, {counted(facts.tokens, 'token')} of "
             f"{facts.dtype}, id {dataset.id[:12]}"
         )
         if facts.documents < FEW_DOCUMENTS:
-            print(f"note: a run's split is by document (a .txt file is one), and there are {facts.documents}")
+            print(f"note: a run's split is by document (a .txt file is one): {counted(facts.documents, 'document')}")
     if summary.not_read:
         print(f"note: of the folders' files, {describe_not_read(summary.not_read)}")
     print(

@@ -21,6 +21,7 @@ def train(
     """Train a byte-level BPE; the same text gives the same tokenizer."""
     from data_tools.text.sources import FoundSources, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
+    from megatron_patches.foreign.printable import printable
 
     def tell(found: FoundSources) -> None:
         if found.not_read:
@@ -29,7 +30,7 @@ def train(
     manifest = train_bpe(
         files, output, vocab_size, json_key=json_key, largest_document=max_document_mib << 20, on_found=tell
     )
-    print(f"{output}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
+    print(f"{printable(output)}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
 
 
 @app.command()
@@ -50,15 +51,17 @@ def info(
         facts = {"name": tokenizer.name, "id": tokenizer.id, "files": files, "vocab_size": tokenizer.vocab_size}
         print(json.dumps({**facts, "end_of_document": end, "end_of_document_text": text}, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Column, Table
+    from tools.tables import print_facts
 
-    table = Table("", Column(overflow="fold"), title=tokenizer.name, show_header=False)
-    table.add_row("id", tokenizer.id)
-    table.add_row("read from", ", ".join(files))
-    table.add_row("vocabulary", f"{tokenizer.vocab_size:,} ids")
-    table.add_row("end of document", "none" if end is None else f"{end} {text!r}")
-    Console(markup=False).print(table)
+    print_facts(
+        [
+            ("tokenizer", tokenizer.name),
+            ("id", tokenizer.id),
+            ("read from", ", ".join(files)),
+            ("vocabulary", f"{tokenizer.vocab_size:,} ids"),
+            ("end of document", "none" if end is None else f"{end} {text!r}"),
+        ]
+    )
 
 
 if __name__ == "__main__":

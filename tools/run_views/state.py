@@ -134,7 +134,7 @@ def _alive_or_stale(launch: Path, events: list[Event], now: float) -> tuple[str,
     told = [each.facts.get("seconds") for each in events if each.kind == "step"]
     seconds = [number for each in told if (number := number_of(each)) is not None]
     patience = max(_QUIET_SECONDS, 20 * max(seconds[-20:], default=0))
-    heard = _seconds(events[-1].time) if events else launch.stat().st_mtime
+    heard = _seconds(events[-1].time) if events else launch.lstat().st_mtime  # it may be a link to nothing
     step = next((each.facts["step"] for each in reversed(events) if "step" in each.facts), None)
     at = f"step {step}" if step is not None else "starting"
     if now - heard > patience:

@@ -84,7 +84,7 @@ class Inventory:
 
     def names(self) -> list[str]:
         """Every run, by number and name."""
-        names = {*self.files, *self.catalogue.run_names(), *self._published_runs}
+        names = {*self.files, *self._with_directory, *self._published_runs}
         return sorted(names, key=lambda name: order(Path(name)))
 
     def texts(self, name: str) -> str:
@@ -114,7 +114,11 @@ class Inventory:
 
     def is_own(self, name: str) -> bool:
         """Whether a run was launched, pulled or adopted here, or stands under train/ and nobody else published it."""
-        return name in self.catalogue.run_names() or (name in self.files and name not in self._published_elsewhere)
+        return name in self._with_directory or (name in self.files and name not in self._published_elsewhere)
+
+    @cached_property
+    def _with_directory(self) -> set[str]:
+        return set(self.catalogue.run_names())
 
     @cached_property
     def _published_elsewhere(self) -> set[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megatron_patches.artefacts.inventory.pickle_outline import read_outline
+from megatron_patches.artefacts.inventory.pickle_outline import read_outline, refuse_cut
 from megatron_patches.artefacts.inventory.scan import is_unicode
 from megatron_patches.errors import Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import names_in, read_bounded
@@ -153,6 +153,8 @@ def _lightning(path: Path) -> ForeignCheckpoint:
     told = {key: float(value) for key, value in _METRIC.findall(name) if key not in ("step", "epoch")}
     metrics = {key: value for key, value in told.items() if math.isfinite(value)}
     files = _files(path) if path.is_dir() else [path]
+    if path.is_file():
+        refuse_cut(path)
     if step:
         return ForeignCheckpoint(path, "lightning", int(step[1]), files, metrics=metrics)
     inside, why = _step_inside(path)

@@ -70,6 +70,20 @@ def read_outline(path: Path) -> Outline:
     return _outline(found)
 
 
+def refuse_cut(path: Path) -> None:
+    """Look at a file's ends alone, which costs the same for any size.
+
+    Raises:
+        Damaged: it is empty, or begins as torch.save begins a file and does not end so.
+    """
+    with open_plain(path) as file:
+        beginning = file.read(4)
+        if not beginning:
+            raise Damaged("is empty; copy it again")
+        if beginning == b"PK\x03\x04" and not zipfile.is_zipfile(file):
+            raise Damaged("is cut short: the list of a zip file's members, which is its end, is missing; copy it again")
+
+
 def _outline(found: Any) -> Outline:
     if not isinstance(found, dict):
         return Outline(None)

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWr
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, preprocess
 from data_tools.text import document_encoding
+from data_tools.text.tokenizer_training import train_bpe
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import Status, read_manifest, verify_files, write_manifest
 from megatron_patches.errors import TrainyardError
@@ -306,3 +308,29 @@ def test_text_that_spells_the_end_of_a_document(
     manifest, facts = read_dataset_manifest(request.output)
     assert facts.settings is not None and facts.settings.parse_special == parse_special
     assert ("--parse-special" in (manifest.by.command or "")) == parse_special
+
+
+def test_names_that_are_not_utf8_can_stand_in_manifests(tmp_path: Path, tokenizer_folder: Path) -> None:
+    """As archives of other systems hold them, in Latin-1."""
+    folder, bpe = tmp_path / os.fsdecode(b"r\xe9cits"), tmp_path / os.fsdecode(b"b\xfe")
+    folder.mkdir()
+    write_jsonl(folder / os.fsdecode(b"\xe9t\xe9.jsonl"), [{"text": "one"}])
+    (folder / os.fsdecode(b"\xe0.md")).touch()
+    shutil.copytree(tokenizer_folder, bpe)
+    preprocess(PreprocessRequest([folder], tmp_path / "data", bpe))
+    _, facts = read_dataset_manifest(tmp_path / "data")
+    assert [each.name for each in facts.sources] == [r"r\xe9cits/\xe9t\xe9.jsonl"]
+    assert facts.not_read == [r"r\xe9cits/\xe0.md"]
+    assert facts.tokenizer.name == r"b\xfe"
+    train_bpe([folder], tmp_path / "own", 257)
+    assert read_manifest(tmp_path / "own" / "manifest.json").facts["not_read"] == facts.not_read
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"d\xff"), "d\n", "d\\e", "d" * 253])
+def test_a_name_that_a_manifest_cannot_hold_is_refused_at_once(
+    tmp_path: Path, tokenizer_folder: Path, name: str
+) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
+    with pytest.raises(TrainyardError, match=r"^a dataset cannot be called 'd"):
+        preprocess(PreprocessRequest([source], tmp_path / "out" / name, tokenizer_folder))
+    assert not (tmp_path / "out").exists()

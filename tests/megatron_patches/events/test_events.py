@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from megatron_patches.errors import TrainingFailed
-from megatron_patches.events.reading import read_events
+from megatron_patches.events.reading import read_events, scan_events
 from megatron_patches.events.writing import EventWriter
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root can")
@@ -86,6 +86,17 @@ def test_a_file_system_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(writer, "_file", Stale())
     with pytest.raises(TrainingFailed, match="Stale file handle"):
         writer.write("message", text="x")
+
+
+def test_a_line_that_is_too_long_costs_no_other_line(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path, "0001", "trainer")
+    writer.write("message", text="first")
+    writer.write("message", text="x" * (9 << 20))
+    writer.write("message", text="last")
+    events, problems = scan_events(tmp_path)
+    assert [event.facts["text"] for event in events] == ["first", "last"]
+    assert len(problems) == 1
+    assert "0001-trainer.jsonl:2 is not an event: more than 4,194,304 bytes long" in problems[0]
 
 
 def test_each_event_is_a_line_at_once(tmp_path: Path) -> None:

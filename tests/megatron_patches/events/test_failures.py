@@ -29,6 +29,11 @@ def told(folder: Path, ended: dict[str, Any] | None, *events: dict[str, Any]) ->
 GLOO = "gloo: Read error"
 
 
+@pytest.mark.parametrize(("text", "line"), [("\n\n", "RuntimeError"), ("\n \nout of memory\nmore", "out of memory")])
+def test_the_first_line_that_says_something_is_told(tmp_path: Path, text: str, line: str) -> None:
+    assert told(tmp_path, None, failure(0, 1, text)) == f"at step 7: {line}"
+
+
 @pytest.mark.parametrize("second", [9.5, 10.5], ids=["survivor first", "node first"])
 def test_a_rank_that_was_killed_is_the_cause_of_what_the_others_say(tmp_path: Path, second: float) -> None:
     assert told(tmp_path, {**KILLED, "time": at(10)}, failure(0, second, GLOO)) == KILLED["text"]

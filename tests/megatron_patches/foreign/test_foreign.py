@@ -1,5 +1,6 @@
 """Names, text, files and JSON of others."""
 
+import json
 import os
 from pathlib import Path
 
@@ -78,6 +79,22 @@ def test_odd_json_is_one_named_error(text: bytes) -> None:
 
 def test_lone_surrogates_do_not_come_in() -> None:
     assert parse_json(rb'{"\ud800": ["\udfff", "\ud83d\ude00"]}', "x") == {"\ufffd": ["\ufffd", "\U0001f600"]}
+
+
+@pytest.mark.parametrize(("levels", "read"), [(100, True), (102, False), (900, False)])
+@pytest.mark.parametrize("inner", ['"a"', r'"\ud800"', '{"b": "[{"}'])
+def test_deep_nesting_is_refused_where_it_could_still_be_parsed(levels: int, read: bool, inner: str) -> None:
+    text = "[" * (levels - inner.startswith("{")) + inner + "]" * (levels - inner.startswith("{"))
+    if read:
+        repr(parse_json(text, "x"))
+    else:
+        with pytest.raises(Damaged, match=r"^x is nested too deeply"):
+            parse_json(text, "x")
+
+
+def test_many_brackets_are_no_nesting() -> None:
+    values = [{"text": "[" * 500}] * 500
+    assert parse_json(json.dumps(values), "x") == values
 
 
 @pytest.mark.parametrize("text", ["[]", "1", "null", '"a"', "true", "1.5"])

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
@@ -157,3 +158,31 @@ def test_whatever_stands_in_its_files_a_run_is_shown(
         record = Inventory(folder, folder / "runs", catalogue).record("tr900a-28K-any")
     assert record.best is not None
     json.dumps(record.as_json())
+
+
+def test_a_list_asks_once_which_runs_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of each run, 1,000 runs took 1,000 times a reading of all their names."""
+    for number in range(5):
+        make_run(tmp_path / "runs", f"run{number}")
+    with open_catalogue(tmp_path / "runs", tmp_path / "data") as catalogue:
+        asked: list[str] = []
+        names = catalogue.run_names()
+
+        def answer() -> list[str]:
+            asked.append("")
+            return names
+
+        monkeypatch.setattr(catalogue, "run_names", answer)
+        views = Inventory(tmp_path, tmp_path / "runs", catalogue)
+        assert [name for name in views.names() if views.is_own(name)] == names
+        assert len(asked) == 1
+
+
+def test_a_promotion_of_nothing_restores_no_run(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "old")
+    (folder / "annotations").mkdir()
+    for number, word in enumerate(("deprecated", "gold", "not-gold"), start=1):
+        text = json.dumps({"word": word, "text": word})
+        (folder / "annotations" / f"{number:06d}-abcdef.json").write_text(text)
+    deprecated = read_standing(folder).deprecated
+    assert deprecated is not None and deprecated.text == "deprecated"

@@ -23,21 +23,21 @@ def info(
 ) -> None:
     """Show what a dataset holds."""
     from megatron_patches.errors import TrainyardError
-    from tools.commands.dataset.tables import beginning, contents_table, describe, split_table
+    from tools.commands.dataset.tables import SPLIT_HEAD, beginning, contents, describe, split_rows
 
     if (show > 0) != (tokenizer is not None):
         raise TrainyardError("--show N and --tokenizer DIR belong together; give both, or neither")
     if as_json:
         print(json.dumps(describe(prefix, split, show, tokenizer), indent=2))
         return
-    from rich.console import Console
+    from tools.tables import print_facts, print_table
+    from tools.terminal import tell
 
-    console = Console(markup=False)
-    console.print(contents_table(prefix))
+    print_facts(contents(prefix))
     if split:
-        console.print(split_table(prefix, split))
+        print_table(SPLIT_HEAD, split_rows(prefix, split), numbers={1, 2, 3, 4})
     if tokenizer is not None:
-        console.print(beginning(prefix, show, tokenizer), highlight=False)
+        tell(beginning(prefix, show, tokenizer), layout=True)
 
 
 @app.command()
@@ -49,7 +49,8 @@ def verify(prefix: Path = PREFIX, as_json: bool = AS_JSON) -> None:
     if as_json:
         print(json.dumps({"prefix": str(prefix), "verified": True, **facts.model_dump()}, indent=2))
         return
-    print(f"{prefix}: {counted(facts.documents, 'document')} and {facts.tokens:,} tokens are what the manifest says")
+    held = f"{counted(facts.documents, 'document')} and {counted(facts.tokens, 'token')}"
+    print(f"{prefix}: {held} are what the manifest says")
 
 
 @app.command()

@@ -4,39 +4,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Column, Table
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.split import SPLITS, split_documents
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def contents_table(prefix: Path) -> Table:
+def contents(prefix: Path) -> list[tuple[str, str]]:
     """Counts and lengths of a dataset, and what its manifest adds."""
     dataset = IndexedDataset(prefix)
     lengths = dataset.document_lengths(0, dataset.number_of_documents)
     quantiles = np.quantile(lengths, QUANTILES, method="nearest")
-    table = Table("", Column(overflow="fold"), title=str(prefix), show_header=False)
-    table.add_row("documents", f"{dataset.number_of_documents:,}")
-    table.add_row("without tokens", f"{np.count_nonzero(lengths == 0):,}")
-    table.add_row("sequences", f"{len(dataset):,}")
-    table.add_row("tokens", f"{len(dataset.tokens):,}")
-    table.add_row("type of a token", f"{dataset.dtype.name}, {dataset.bin_path.stat().st_size / 1e6:,.1f} MB in all")
-    table.add_row(
-        "tokens of a document",
-        ", ".join(f"{share:.0%} {length:,.0f}" for share, length in zip(QUANTILES, quantiles, strict=True)),
-    )
+    facts = [
+        ("dataset", str(prefix)),
+        ("documents", f"{dataset.number_of_documents:,}"),
+        ("without tokens", f"{np.count_nonzero(lengths == 0):,}"),
+        ("sequences", f"{len(dataset):,}"),
+        ("tokens", f"{len(dataset.tokens):,}"),
+        ("type of a token", f"{dataset.dtype.name}, {dataset.bin_path.stat().st_size / 1e6:,.1f} MB in all"),
+        (
+            "tokens of a document",
+            ", ".join(f"{share:.0%} {length:,.0f}" for share, length in zip(QUANTILES, quantiles, strict=True)),
+        ),
+    ]
     if manifest_path(prefix).is_file():
-        _add_manifest(table, prefix)
-    else:
-        table.add_row("manifest", f"none; make one with tools/dataset adopt {prefix} --tokenizer DIR")
-    return table
+        return facts + _of_manifest(prefix)
+    return [*facts, ("manifest", f"none; make one with tools/dataset adopt {prefix} --tokenizer DIR")]
 
 
 def describe(prefix: Path, split: str, show: int, tokenizer: Path | None) -> dict[str, Any]:
@@ -72,22 +70,25 @@ def describe(prefix: Path, split: str, show: int, tokenizer: Path | None) -> dic
     return described
 
 
-def _add_manifest(table: Table, prefix: Path) -> None:
+def _of_manifest(prefix: Path) -> list[tuple[str, str]]:
     manifest, facts = read_dataset_manifest(prefix)
-    table.add_row("id", manifest.id)
-    table.add_row("made", f"{manifest.created} by {manifest.by.command}")
-    table.add_row("revision", manifest.by.describe_revision())
-    table.add_row("largest token id", f"{facts.largest_token_id:,}")
-    table.add_row("tokenizer", f"{facts.tokenizer.name} of {facts.tokenizer.vocab_size:,} ids, {facts.tokenizer.id}")
-    table.add_row("settings", _settings(facts))
-    table.add_row(
-        "sources", "\n".join(f"{each.name}: {counted(each.documents, 'document')}" for each in facts.sources[:10])
-    )
-    if len(facts.sources) > 10:
-        table.add_row("", f"and {len(facts.sources) - 10} more")
+    sources = [f"{each.name}: {counted(each.documents, 'document')}" for each in facts.sources[:10]]
+    if more := len(facts.sources) - len(sources):
+        sources.append(f"and {more:,} more")
+    told = [
+        ("id", manifest.id),
+        ("made", f"{manifest.created} by {manifest.by.command}"),
+        ("revision", manifest.by.describe_revision()),
+        ("largest token id", f"{facts.largest_token_id:,}"),
+        ("tokenizer", f"{facts.tokenizer.name} of {facts.tokenizer.vocab_size:,} ids, {facts.tokenizer.id}"),
+        ("settings", _settings(facts)),
+        *(("sources" if number == 0 else "", line) for number, line in enumerate(sources)),
+    ]
     if facts.number_not_read:
-        told = ", ".join(printable(name) for name in facts.not_read[:5])
-        table.add_row("not read", f"{counted(facts.number_not_read, 'file')} of the folders: {told}")
+        named = facts.not_read[:5]
+        rest = f" and {more:,} more" if (more := facts.number_not_read - len(named)) else ""
+        told.append(("not read", f"{counted(facts.number_not_read, 'file')} of the folders: {', '.join(named)}{rest}"))
+    return told
 
 
 def _settings(facts: DatasetFacts) -> str:
@@ -99,15 +100,17 @@ def _settings(facts: DatasetFacts) -> str:
     return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
 
 
-def split_table(prefix: Path, split: str) -> Table:
-    """Documents and tokens of training, validation and test."""
+SPLIT_HEAD = ["split", "documents", "from", "to", "tokens"]
+
+
+def split_rows(prefix: Path, split: str) -> list[list[str]]:
+    """Documents and tokens of training, validation and test, in the order of `SPLIT_HEAD`."""
     dataset = IndexedDataset(prefix)
-    table = Table("split", "documents", "from", "to", "tokens", title=f"split {split}")
-    ranges = split_documents(split, dataset.number_of_documents)
-    for name, (first, last) in zip(SPLITS, ranges, strict=True):
+    rows = []
+    for name, (first, last) in zip(SPLITS, split_documents(split, dataset.number_of_documents), strict=True):
         tokens = dataset.document_token_offset(last) - dataset.document_token_offset(first)
-        table.add_row(name, f"{last - first:,}", f"{first:,}", f"{last:,}", f"{tokens:,}")
-    return table
+        rows.append([name, f"{last - first:,}", f"{first:,}", f"{last:,}", f"{tokens:,}"])
+    return rows
 
 
 def beginning(prefix: Path, tokens: int, tokenizer_path: Path) -> str:

@@ -28,6 +28,9 @@ DEEPSPEED = [
 ]
 
 
+CUT = ("steps/step-1.ckpt", "steps/step-2.ckpt")
+
+
 def write(folder: Path, names: list[str]) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,13 +123,16 @@ def test_the_published_t5_layout(tmp_path: Path) -> None:
     lightning(folder / "steps" / "last.ckpt", 490000)
     (folder / "steps" / "broken" / "last.ckpt").parent.mkdir()
     (folder / "steps" / "broken" / "last.ckpt").write_bytes(b"half")
+    (folder / "steps" / "step-1.ckpt").touch()
+    (folder / "steps" / "step-2.ckpt").write_bytes((folder / "steps" / "step-485000.ckpt").read_bytes()[:-30])
     (folder / "tokenizer.bin").write_bytes(b"")
     done = adopt(folder, tmp_path / "runs" / "t5")
     assert [each.manifest.facts["step"] for each in done.adopted] == [485000, 487500, 490000]
     assert done.adopted[1].manifest.facts["metrics"] == {"val_ppl": 3.72168}
     reasons = {str(each.path.relative_to(folder)): (each.reason, each.is_fault) for each in done.passed_over}
-    assert set(reasons) == {"best/last.ckpt", "steps/broken/last.ckpt", "tokenizer.bin"}
+    assert set(reasons) == {"best/last.ckpt", "steps/broken/last.ckpt", "tokenizer.bin", *CUT}
     assert "of step 487500, of which" in reasons["best/last.ckpt"][0] and not reasons["best/last.ckpt"][1]
+    assert [reasons[name][0].split(";")[0].split(":")[0] for name in CUT] == ["is empty", "is cut short"]
     assert "no file of torch.save" in reasons["steps/broken/last.ckpt"][0]
 
 
