@@ -94,8 +94,7 @@ def adopt(
 def _at_step(found: list[ForeignCheckpoint], step: int) -> ForeignCheckpoint:
     if len(found) > 1:
         raise TrainyardError(
-            f"--step {step}: there are {counted(len(found), 'checkpoint')}; name the folder or file that is "
-            "meant"
+            f"--step {step}: there are {counted(len(found), 'checkpoint')}; name the folder or file that is meant"
         )
     if found[0].step not in (None, step):
         raise TrainyardError(f"--step {step}: {printable(found[0].path)} says that it is of step {found[0].step}")
