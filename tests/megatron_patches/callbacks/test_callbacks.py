@@ -25,6 +25,7 @@ from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.wandb_log import WandbLog, earlier_steps
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.progress import Message, Outcome, Progress, StepRecord
@@ -249,6 +250,64 @@ def test_weights_and_biases_that_fails_does_not_end_the_run(tmp_path: Path) -> N
     log._pending.put((1, {}))
     log._write(tmp_path, "abcd1234", None)
     assert log._said.get_nowait().startswith("Weights & Biases gets nothing more in this launch: OSError: [Errno 28]")
+
+
+class Loop:
+    """What `WandbLog` uses of a trainer before and after the steps."""
+
+    def __init__(self, small_data: SmallData, folder: Path) -> None:
+        self.config = small_data.run(folder, ["--logging.wandb", "{project: tests}"])
+        self.launch = start_launch(self.config)
+        self.progress, self.said = Progress(), list[str]()
+
+    def emit(self, message: Message) -> None:
+        self.said.append(message.text)
+
+
+class ServiceGone(Exception):
+    """As wandb's own, which have no base in common."""
+
+
+def test_weights_and_biases_that_cannot_end_does_not_fail_a_run_that_has(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    loop: Any = Loop(small_data, tmp_path)
+    log = stand_in_log(tmp_path)
+
+    def fail() -> None:
+        raise ServiceGone("the service was killed")
+
+    torn_down: list[bool] = []
+    monkeypatch.setattr(log._wandb, "teardown", lambda: torn_down.append(True))
+    log._run.finish = fail
+    log.on_end(loop, Outcome.FINISHED)
+    log.close()
+    assert torn_down == [True], "at the process's end it would be a traceback"
+    assert loop.said == ["Weights & Biases gets nothing more in this launch: ServiceGone: the service was killed"]
+
+
+def test_weights_and_biases_that_cannot_begin(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    loop: Any = Loop(small_data, tmp_path)
+    log = stand_in_log(tmp_path)
+    log._run = None
+    errors: list[Exception] = [ServiceGone("no room"), log._wandb.errors.UsageError("no API key configured")]
+
+    def fail(**_: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(log._wandb, "setup", lambda *_: None)
+    monkeypatch.setattr(log._wandb, "init", fail)
+    log.on_start(loop)
+    log.on_record(loop, RECORD)
+    log.on_end(loop, Outcome.FINISHED)
+    assert loop.said == ["Weights & Biases gets nothing more in this launch: ServiceGone: no room"]
+    assert log._pending.empty(), "nobody would take it"
+    with pytest.raises(TrainyardError, match="no API key configured; `wandb login` on this machine, or write"):
+        log.on_start(loop)
 
 
 def train_with_a_bad_gradient(launch_directory: str) -> None:
