@@ -131,6 +131,8 @@ def _named_port(host: str) -> int:
     text = os.environ["TRAINYARD_PORT"]
     if not (text.isdecimal() and 1 <= int(text) <= 65535):
         raise JobError(f"TRAINYARD_PORT={text!r} is not a port: a number from 1 to 65535, or leave it unset")
+    if _is_here(host) and _bind_error(socket.AF_INET, int(text)) == errno.EACCES:
+        raise JobError(f"TRAINYARD_PORT={text} is a port that only root may open; choose one from 1024 on")
     if is_taken(host, int(text)):
         raise JobError(
             f"port {text} on {host} is taken by another process, and TRAINYARD_PORT chose it; name another one, or "
@@ -174,7 +176,9 @@ def is_taken(host: str, port: int) -> bool:
         socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
         return True
     except OSError:  # nobody answers
-        return _is_here(host) and any(_is_bound(family, port) for family in (socket.AF_INET, socket.AF_INET6))
+        return _is_here(host) and any(
+            _bind_error(family, port) == errno.EADDRINUSE for family in (socket.AF_INET, socket.AF_INET6)
+        )
 
 
 def _is_here(host: str) -> bool:
@@ -186,13 +190,14 @@ def _is_here(host: str) -> bool:
         return False
 
 
-def _is_bound(family: int, port: int) -> bool:
+def _bind_error(family: int, port: int) -> Optional[int]:
+    """Why a port of this machine cannot be opened; None where it can."""
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as rank 0 opens it
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind(("", port))
-        return False
-    except OSError as error:
-        return error.errno == errno.EADDRINUSE  # other errors: the machine has no such family
+        return None
+    except OSError as error:  # among others: the machine has no such family
+        return error.errno

@@ -69,7 +69,7 @@ class Checkpointing(Callback):
         if outcome is Outcome.STOPPED:
             step, steps = trainer.progress.step, trainer.config.timetable.steps
             trainer.emit(Message(
-                f"{checkpoint_name(step)} is whole, {counted(steps - step, 'step')} of {steps:,} are left: give the "
+                f"{checkpoint_name(step)} is whole, with {counted(steps - step, 'step')} of {steps:,} to go: give the "
                 "same command, or submit the same file, and the run continues there"
             ))  # fmt: skip
 

@@ -1,11 +1,13 @@
 """A line a step for people, in the launch's log file and on the console; a progress bar on a terminal."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from io import TextIOWrapper
 from pathlib import Path
 from textwrap import fill
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,19 +26,31 @@ _SIGNS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SMOOTHING = 0.9  # of the step time that the ETA is made from: a mean over about ten steps
 
 
+class _Terminal(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """In place of rich's, which ends the process."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class ConsoleLog(Callback):
-    """Rank 0 only. A line is whole in the file and in a pipe, and folded behind its time of day on a terminal."""
+    """Rank 0 only. A line is whole in the file and in a pipe, and folded behind its time of day on a terminal.
+
+    Lines are for people, and events are the record: a run goes on where the disk of the log is full, or where nobody
+    reads its console any more (a terminal that was closed, `| head`).
+    """
 
     def __init__(self, path: Path, config: RunConfig, peak: float | None) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = TextIOWrapper(append_to(path), encoding="utf-8", errors="backslashreplace")
+            self._file = append_to(path, buffering=0)  # what could not be written is not tried again at the next line
         except OSError as error:
             raise TrainingFailed(f"{path}: the log cannot be written ({error.strerror})") from error
+        self._path = path
+        self._lines_lost = False
         self._every_steps = config.logging.every_steps
         self._total = config.timetable.steps
         self._peak = peak
-        self._console = Console(highlight=False)
+        self._console = _Terminal(highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             console=self._console, disable=not sys.stdout.isatty(),
@@ -46,11 +60,34 @@ class ConsoleLog(Callback):
 
     def print_line(self, text: str) -> None:
         """One line to the log file and to the console, headed by the time of day."""
-        line = f"{datetime.now():%H:%M:%S} {text}"
-        self._file.write(line + "\n")
-        self._file.flush()
+        self._append(text)
+        self._show(text)
+
+    def _append(self, text: str) -> None:
+        try:
+            self._file.write((_timed(text) + "\n").encode(errors="backslashreplace"))
+        except OSError as error:
+            if not self._lines_lost:  # told once; later lines are tried again
+                self._lines_lost = True
+                self._show(f"{self._path} cannot be written to ({error.strerror}): lines are missing there")
+
+    def _show(self, text: str) -> None:
+        line = _timed(text)
         folded = fill(line, self._console.width, subsequent_indent=" " * 9) if self._console.is_terminal else line
-        self._console.print(folded, markup=False, soft_wrap=True)
+        try:
+            self._console.print(folded, markup=False, soft_wrap=True)
+        except OSError as error:
+            self._leave_console()
+            self._append(
+                f"the console cannot be written to ({error.strerror}): from here on lines are in this file alone"
+            )
+
+    def _leave_console(self) -> None:
+        """Nothing more is printed on stdout; what it still holds would fail again when the process ends."""
+        self._console.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
     def on_start(self, trainer: TrainingLoop) -> None:
         step = trainer.progress.step
@@ -95,11 +132,18 @@ class ConsoleLog(Callback):
 
     def on_failure(self, trainer: TrainingLoop, error: Exception) -> None:
         # the console gets it from train.py
-        self._file.write(f"{datetime.now():%H:%M:%S} failed after step {trainer.progress.step}: {error}\n")
+        self._append(f"failed after step {trainer.progress.step}: {error}")
 
     def close(self) -> None:
-        self._bar.stop()
+        try:
+            self._bar.stop()
+        except OSError:
+            self._leave_console()
         self._file.close()
+
+
+def _timed(text: str) -> str:
+    return f"{datetime.now():%H:%M:%S} {text}"
 
 
 def step_line(record: StepRecord, total_steps: int) -> str:

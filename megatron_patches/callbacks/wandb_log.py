@@ -16,7 +16,9 @@ from typing import Any
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.logging_config import WandbConfig
+from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.progress import Message, Outcome, StepRecord, ValidationRecord
 
 STEP_NUMBERS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale")
@@ -29,6 +31,9 @@ Logged = tuple[int, dict[str, float]]
 
 class WandbLog(Callback):
     """Rank 0 only. It begins with `on_start`: a launch that cannot resume is none to show.
+
+    A picture of the run is not worth the run, and the events have it all: whatever wandb raises, whose errors have no
+    base of their own, is told, and the run goes on. Only what its user can put right ends a launch, as it begins.
 
     A thread writes, in the order of the steps: those of earlier launches take up to a millisecond each, for which
     training does not wait.
@@ -49,10 +54,27 @@ class WandbLog(Callback):
         directory = trainer.launch.run
         identity = str(read_manifest(directory.manifest).facts["wandb_id"])
         offline = self._config.mode == "offline"
+        try:
+            self._begin(trainer, identity, offline)
+        except (self._wandb.errors.UsageError, self._wandb.errors.AuthenticationError) as error:
+            raise TrainyardError(
+                f"Weights & Biases does not begin: {shortened(error, 300)}; `wandb login` on this machine, or write "
+                "with --logging.wandb.mode offline and upload later, or leave it out with --logging.wandb null"
+            ) from error
+        except Exception as error:  # noqa: BLE001 - see above
+            trainer.emit(Message(_given_up(error)))
+            return
+        own = Path(self._run.settings.sync_dir)
+        trainer.emit(Message(f"Weights & Biases: {f'wandb sync {own} uploads the run' if offline else self._run.url}"))
+        before = (directory.events, trainer.progress.step) if offline else None
+        self._writer = Thread(target=self._write, args=(own, identity, before), name="wandb", daemon=True)
+        self._writer.start()
+
+    def _begin(self, trainer: TrainingLoop, identity: str, offline: bool) -> None:
         # of 25 lines a launch the warnings and errors stay; only these settings, made before `init`, leave out the rest
         self._wandb.setup(self._wandb.Settings(show_info=False))
         self._run = self._wandb.init(
-            dir=str(directory.path),
+            dir=str(trainer.launch.run.path),
             project=self._config.project,
             group=self._config.group or trainer.config.family,
             name=trainer.config.name,
@@ -61,21 +83,16 @@ class WandbLog(Callback):
             mode=self._config.mode,
             config=trainer.config.model_dump(),
         )
-        own = Path(self._run.settings.sync_dir)
-        trainer.emit(Message(f"Weights & Biases: {f'wandb sync {own} uploads the run' if offline else self._run.url}"))
-        before = (directory.events, trainer.progress.step) if offline else None
-        self._writer = Thread(target=self._write, args=(own, identity, before), name="wandb", daemon=True)
-        self._writer.start()
 
     def on_record(self, trainer: TrainingLoop, record: Record) -> None:
+        self._tell(trainer)
+        if self._writer is None or not self._writer.is_alive():
+            return  # nobody takes what would be put there
         match record:
             case StepRecord():
                 self._pending.put((record.step, _numbers({name: getattr(record, name) for name in STEP_NUMBERS})))
             case ValidationRecord():
                 self._pending.put((record.step, {f"{record.source}/loss": record.loss}))
-            case _:
-                return
-        self._tell(trainer)
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         self._finish(None if outcome is Outcome.FINISHED else LONGEST_WAIT)
@@ -97,21 +114,22 @@ class WandbLog(Callback):
             self._writer.join(patience)
             self._hurry.set()
             self._writer.join()
-        self._run.finish()
-        self._run = None
+        run, self._run = self._run, None
+        try:
+            try:
+                run.finish()
+            finally:
+                self._wandb.teardown()  # else it is done when the process ends, where a failure is a traceback
+        except Exception as error:  # noqa: BLE001 - see above
+            self._said.put(_given_up(error))
 
     def _write(self, own: Path, identity: str, before: tuple[Path, int] | None) -> None:
         try:
             if before is None or self._write_earlier(own, identity, *before):
                 while (logged := self._pending.get()) is not None:
                     self._run.log(logged[1], step=logged[0])
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            self._wandb.Error,
-        ) as error:  # a picture of the run is not worth the run, and the events have it all
-            self._said.put(f"Weights & Biases gets nothing more in this launch: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - see above
+            self._said.put(_given_up(error))
 
     def _write_earlier(self, own: Path, identity: str, events: Path, until: int) -> bool:
         """The steps of earlier launches; False where there was no time for all, which leaves the older record."""
@@ -144,6 +162,10 @@ def earlier_steps(events: Path, until: int) -> Iterator[Logged]:
     for event in effective(found, "validation"):
         steps.setdefault(event.facts["step"], {})[f"{event.facts['source']}/loss"] = float(event.facts["loss"])
     yield from sorted((step, numbers) for step, numbers in steps.items() if step <= until)
+
+
+def _given_up(error: Exception) -> str:
+    return f"Weights & Biases gets nothing more in this launch: {type(error).__name__}: {shortened(error, 300)}"
 
 
 def _numbers(found: dict[str, Any]) -> dict[str, float]:

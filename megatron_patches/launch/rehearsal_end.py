@@ -68,8 +68,7 @@ def _ending(events: Sequence[Event]) -> str:
 
 def _did(events: Sequence[Event], steps: int) -> str:
     saves, validations = (len(effective(list(events), kind)) for kind in ("checkpoint", "validation"))
-    counted = ((steps, "step"), (saves, "save"), (validations, "validation"))
-    return ", ".join(f"{count:,} {what}{'s' * (count != 1)}" for count, what in counted)
+    return ", ".join((counted(steps, "step"), counted(saves, "save"), counted(validations, "validation")))
 
 
 def _cost(steps: Sequence[Event], whole: int) -> list[str]:

@@ -129,17 +129,17 @@ def describe_schedule(config: RunConfig) -> str:
     unit = schedule.unit
     course = f"{peak:g}"
     if schedule.warmup:
-        course = f"0 to {peak:g} in {schedule.warmup:,} {unit}"
+        course = f"0 to {peak:g} in {counted(schedule.warmup, unit[:-1])}"
     if isinstance(schedule, ConstantScheduleConfig):
         return f"{course}, then constant"
     floor = f"{schedule.final_learning_rate:g}"
     if isinstance(schedule, InverseSquareRootScheduleConfig):
         timescale = schedule.timescale or max(1, schedule.warmup)
-        return f"{course}, from {timescale:,} {unit} on by their inverse square root, not below {floor}"
+        return f"{course}, from {counted(timescale, unit[:-1])} on by their inverse square root, not below {floor}"
     end = schedule.decay_end or config.timetable.position(config.timetable.steps, unit)
     fall: str = schedule.name
     if isinstance(schedule, WarmupStableDecayScheduleConfig):
-        fall = f"constant, then {schedule.shape} in the last {schedule.decay:,} {unit}"
+        fall = f"constant, then {schedule.shape} in the last {counted(schedule.decay, unit[:-1])}"
     return f"{course}, {fall} to {floor} at {unit[:-1]} {end:,}"
 
 

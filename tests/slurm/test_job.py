@@ -1,5 +1,6 @@
 """What `slurm/launch` makes of a job: it works, or one line has the remedy; and where its processes meet."""
 
+import errno
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm import job as slurm_job
 from slurm.job import JobError, current_job, free_local_port, meeting_port
 from tests.slurm.checkout import RUN, SmallCheckout
 from tests.slurm.cluster import environment_without_settings
@@ -126,6 +128,13 @@ class TestPort:
     def test_a_choice_that_is_none(self, port: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRAINYARD_PORT", port)
         with pytest.raises(JobError, match="is not a port"):
+            free_local_port()
+
+    @pytest.mark.slow
+    def test_a_choice_that_only_root_may_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TRAINYARD_PORT", "80")
+        monkeypatch.setattr(slurm_job, "_bind_error", lambda *_: errno.EACCES)
+        with pytest.raises(JobError, match="TRAINYARD_PORT=80 is a port that only root may open; choose one from 1024"):
             free_local_port()
 
     def test_a_launch_says_which_one_it_takes(self, checkout: SmallCheckout, commands: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_cancelled_and_resubmitted_job_ends_like_an_uninterrupted_one(
     assert cluster.wait(whole, timeout=END_SECONDS) == ("COMPLETED", 0), cluster.log(whole)
 
     first = submit(cluster, small_data, tmp_path / "cancelled")
-    cluster.wait_for_log(first, " 10/", timeout=END_SECONDS)
+    cluster.wait_for_log(first, " 10/40 loss ", timeout=END_SECONDS)
     cluster.cancel(first)
     state, _ = cluster.wait(first, timeout=END_SECONDS)
     assert state == "CANCELLED", cluster.log(first)

@@ -73,10 +73,13 @@ def derive_state(
 
 
 def read_queue() -> dict[str, str]:
-    """State of each job of SLURM by its name, which is its run's; empty without SLURM, or where it does not answer."""
+    """State of each job of SLURM by its name, which is its run's; empty without SLURM, or where it does not answer.
+
+    A job that rehearses has its run's name too, and is none of the run's.
+    """
     if shutil.which("squeue") is None:
         return {}
-    command = ["squeue", "--noheader", "--format=%j %T"]
+    command = ["squeue", "--noheader", "--format=%T %j %o"]  # %o is the script with its words; names have no spaces
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=_QUEUE_SECONDS, check=True
@@ -85,8 +88,10 @@ def read_queue() -> dict[str, str]:
         return {}  # a queue that cannot be asked says nothing; the events still do
     jobs: dict[str, str] = {}
     for line in done.stdout.splitlines():
-        name, _, state = line.strip().rpartition(" ")
-        if jobs.get(name) != "RUNNING":
+        state, _, rest = line.strip().partition(" ")
+        name, _, command_line = rest.partition(" ")
+        rehearses = any(word.partition("=")[0] == "--rehearse" for word in command_line.split())
+        if jobs.get(name) != "RUNNING" and not rehearses:
             jobs[name] = state
     return jobs
 

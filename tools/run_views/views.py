@@ -10,7 +10,7 @@ from megatron_patches.artefacts.annotations import Standing, scan_annotations, s
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.renewal import GOLD_METRICS_OF_RUN
-from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder
+from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder, rehearsal_of
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, scan_events
@@ -41,6 +41,8 @@ class RunRecord:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """what of it cannot be read, and why; the rest is told all the same"""
+    rehearsal_of: str | None = None
+    """the run whose rehearsal it is"""
 
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
@@ -148,6 +150,7 @@ class Inventory:
             tags=standing.tags,
             notes=[f"{note.text} ({note.by}, {note.date[:10]})" for note in standing.notes],
             problems=list(dict.fromkeys(problems)),
+            rehearsal_of=rehearsal_of(name),
         )
 
     def _yaml(self, name: str, problems: list[str] | None = None) -> dict[str, Any]:

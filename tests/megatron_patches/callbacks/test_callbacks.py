@@ -1,8 +1,11 @@
 """What a run leaves for people: log lines, TensorBoard, Weights & Biases; and what stops it."""
 
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 import torch
 
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.callbacks import tensorboard_log
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.console_log import ConsoleLog, outlook_line, step_line
 from megatron_patches.callbacks.event_recorder import EventRecorder
@@ -20,10 +24,11 @@ from megatron_patches.callbacks.finite_guard import FiniteGuard
 from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.wandb_log import WandbLog, earlier_steps
-from megatron_patches.errors import TrainingFailed
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.events.writing import EventWriter
-from megatron_patches.run.progress import Message, StepRecord
+from megatron_patches.run.progress import Message, Outcome, Progress, StepRecord
 from megatron_patches.run.run_directory import Launch, start_launch
 from megatron_patches.training.device_numbers import DeviceNumbers
 from megatron_patches.training.trainer import Trainer
@@ -255,6 +260,64 @@ def test_weights_and_biases_that_fails_does_not_end_the_run(tmp_path: Path) -> N
     assert log._said.get_nowait().startswith("Weights & Biases gets nothing more in this launch: OSError: [Errno 28]")
 
 
+class Loop:
+    """What `WandbLog` uses of a trainer before and after the steps."""
+
+    def __init__(self, small_data: SmallData, folder: Path) -> None:
+        self.config = small_data.run(folder, ["--logging.wandb", "{project: tests}"])
+        self.launch = start_launch(self.config)
+        self.progress, self.said = Progress(), list[str]()
+
+    def emit(self, message: Message) -> None:
+        self.said.append(message.text)
+
+
+class ServiceGone(Exception):
+    """As wandb's own, which have no base in common."""
+
+
+def test_weights_and_biases_that_cannot_end_does_not_fail_a_run_that_has(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    loop: Any = Loop(small_data, tmp_path)
+    log = stand_in_log(tmp_path)
+
+    def fail() -> None:
+        raise ServiceGone("the service was killed")
+
+    torn_down: list[bool] = []
+    monkeypatch.setattr(log._wandb, "teardown", lambda: torn_down.append(True))
+    log._run.finish = fail
+    log.on_end(loop, Outcome.FINISHED)
+    log.close()
+    assert torn_down == [True], "at the process's end it would be a traceback"
+    assert loop.said == ["Weights & Biases gets nothing more in this launch: ServiceGone: the service was killed"]
+
+
+def test_weights_and_biases_that_cannot_begin(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    loop: Any = Loop(small_data, tmp_path)
+    log = stand_in_log(tmp_path)
+    log._run = None
+    errors: list[Exception] = [ServiceGone("no room"), log._wandb.errors.UsageError("no API key configured")]
+
+    def fail(**_: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(log._wandb, "setup", lambda *_: None)
+    monkeypatch.setattr(log._wandb, "init", fail)
+    log.on_start(loop)
+    log.on_record(loop, RECORD)
+    log.on_end(loop, Outcome.FINISHED)
+    assert loop.said == ["Weights & Biases gets nothing more in this launch: ServiceGone: no room"]
+    assert log._pending.empty(), "nobody would take it"
+    with pytest.raises(TrainyardError, match="no API key configured; `wandb login` on this machine, or write"):
+        log.on_start(loop)
+
+
 def train_with_a_bad_gradient(launch_directory: str) -> None:
     """Train; in step 5 a weight of the loss is infinite."""
     from megatron_patches.objectives.batches import TrainingBatches
@@ -293,3 +356,113 @@ def test_numbers_on_their_way_are_those_of_their_step() -> None:
     numbers = DeviceNumbers(torch.stack([*values]))
     values.zero_()
     assert numbers.read() == [5.5, 1.25]
+
+
+def test_a_run_goes_on_where_the_disk_of_its_log_is_full(
+    small_data: SmallData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = ConsoleLog(tmp_path / "log", small_data.run(tmp_path), peak=None)
+    log._file.close()
+    log._file = Path("/dev/full").open("ab", buffering=0)
+    for text in ("one", "two"):
+        log.print_line(text)
+    log.on_failure(SimpleNamespace(progress=Progress(step=3)), RuntimeError("broken"))  # type: ignore[arg-type]
+    log.close()
+    said = TIME.sub("", capsys.readouterr().out).splitlines()
+    assert said == [
+        f"{tmp_path}/log cannot be written to (No space left on device): lines are missing there",
+        "one",
+        "two",
+    ]
+
+
+@pytest.mark.slow  # a process, whose stdout is given up
+@pytest.mark.parametrize("console", ["pipe", "full"])
+def test_a_run_goes_on_where_nobody_reads_its_console(small_data: SmallData, tmp_path: Path, console: str) -> None:
+    run = small_data.write(tmp_path / "tr900-tests", "tr900a-28K-small")
+    program = (
+        "import sys; from pathlib import Path; from megatron_patches.callbacks.console_log import ConsoleLog; "
+        "from megatron_patches.run.reading import load_run; "
+        f"log = ConsoleLog(Path({str(tmp_path / 'log')!r}), load_run(Path({str(run)!r})), None); "
+        "[log.print_line(text) for text in ('one', 'two')]; log.close()"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    command = [sys.executable, "-c", program]
+    stdout = writing if console == "pipe" else full
+    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, cwd=CHECKOUT)
+    os.close(writing)
+    os.close(full)
+    why = "Broken pipe" if console == "pipe" else "No space left on device"
+    note = f"the console cannot be written to ({why}): from here on lines are in this file alone"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert TIME.sub("", (tmp_path / "log").read_text()).splitlines() == ["one", note, "two"]
+
+
+class _Loop:
+    """What `TensorBoardLog` uses of a trainer."""
+
+    def __init__(self) -> None:
+        self.progress, self.said = Progress(step=4), list[str]()
+
+    def emit(self, message: Message) -> None:
+        self.said.append(message.text)
+
+
+@pytest.mark.parametrize("when", ["start", "step", "end", "close"])
+def test_tensorboard_is_given_up_where_its_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], when: str
+) -> None:
+    loop: Any = _Loop()
+    log = TensorBoardLog(tmp_path)
+
+    def fill() -> None:
+        """From now on the file is a device without room."""
+        if when == "start":
+            monkeypatch.setattr(Path, "open", lambda *_: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
+        else:
+            [path] = tmp_path.glob("*tfevents*")
+            [number] = [each for each in Path("/proc/self/fd").iterdir() if _leads_to(each, path)]
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, int(number.name))
+            os.close(full)
+
+    for moment, act in {
+        "start": lambda: log.on_start(loop),
+        "step": lambda: log.on_record(loop, RECORD),
+        "end": lambda: log.on_end(loop, Outcome.FINISHED),
+        "close": log.close,
+    }.items():
+        if moment == "step":
+            monkeypatch.setattr(tensorboard_log, "_FLUSH_SECONDS", 0.0 if when == "step" else 1e9)
+        if moment == when:
+            if when == "close":
+                log.on_record(loop, RECORD)
+            fill()
+        act()
+    told = capsys.readouterr().err if when == "close" else "".join(loop.said)
+    assert "TensorBoard gets nothing more in this launch" in told and "No space left on device" in told
+    assert len(loop.said) == (when != "close")
+
+
+def _leads_to(descriptor: Path, path: Path) -> bool:
+    try:
+        return descriptor.readlink() == path
+    except OSError:
+        return False
+
+
+def test_tensorboard_says_nothing_when_its_folder_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The node says it, and ends the run."""
+    monkeypatch.setattr(tensorboard_log, "_FLUSH_SECONDS", 0.0)
+    loop: Any = _Loop()
+    log = TensorBoardLog(tmp_path / "board")
+    log.on_start(loop)
+    shutil.rmtree(tmp_path / "board")
+    log.on_record(loop, RECORD)
+    log.on_end(loop, Outcome.FINISHED)
+    log.close()
+    assert not loop.said and capsys.readouterr().err == ""

@@ -104,6 +104,10 @@ PLANS = {
         "0 to 0.0006 in 10 steps, linear to 0 at step 50",
         [1, 10, 20, 30, 40, 50, 100],
     ),
+    "{name: warmup_stable_decay, warmup: 1, decay: 1}": (
+        "0 to 0.0006 in 1 step, constant, then linear in the last 1 step to 0 at step 100",
+        [1, 99, 100],
+    ),
     "{name: cosine, unit: samples, warmup: 80}": (
         "0 to 0.0006 in 80 samples, cosine to 6e-05 at sample 800",
         [1, 10, 32, 55, 77, 100],

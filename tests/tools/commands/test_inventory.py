@@ -1,6 +1,7 @@
 """The daily questions, as they are typed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 from tools.commands.inventory import command_line as inventory
 from tools.commands.sync_to_hub import command_line as sync_to_hub
 from tools.pages.render import render, stale_files
-from tools.run_views.state import derive_state
+from tools.run_views.state import derive_state, read_queue
 
 ROTARY = "tr4c-1B3-rotary-oscar"
 
@@ -307,6 +308,32 @@ def test_a_list_shows_ones_own_runs_unless_asked(tmp_path: Path) -> None:
     assert "tr9c-1B3-swiglu-pile" in published and not own & published
     assert own | published == every
     assert "published by others: --all shows them" in call(inventory.app, "list").stderr
+
+
+def test_a_list_leaves_rehearsals_out_unless_asked(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "runs", 100)
+    make_checkpoint(tmp_path / "runs", 100, run=f"{RUN}-rehearsal-2")
+    own, rehearsals, every = (
+        {run["name"]: run["rehearsal_of"] for run in ask("list", *options)}
+        for options in ([], ["--rehearsals"], ["--all"])
+    )
+    assert own[RUN] is None and rehearsals == {f"{RUN}-rehearsal-2": RUN} and not own.keys() & rehearsals.keys()
+    assert {**own, **rehearsals}.items() <= every.items()
+    assert "1 rehearsal more: --rehearsals or --all shows it" in call(inventory.app, "list").stderr
+    assert "rehearsal" not in call(inventory.app, "list", "--all").stderr
+
+
+def test_a_job_that_rehearses_a_run_says_nothing_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its job has the name that its script gives it."""
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    asked = (
+        "RUNNING tr1a /c/tr1a.slurm --rehearse 20\nPENDING tr1a /c/tr1a.slurm\nRUNNING tr2a /c/tr2a.slurm --rehearse=9"
+    )
+    squeue.write_text(f"#!/bin/sh\n[ \"$2\" = '--format=%T %j %o' ] && printf '%s\\n' '{asked}'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    assert read_queue() == {"tr1a": "PENDING"}
 
 
 def test_a_stopped_run_says_how_it_is_continued(tmp_path: Path) -> None:

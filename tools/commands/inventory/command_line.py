@@ -22,27 +22,40 @@ def list_command(
     beginning: Annotated[str, typer.Argument(metavar="[BEGINNING]", help="Only runs whose names begin so.")] = "",
     state: Annotated[str, typer.Option(help="Only runs in this state, for example running or stale.")] = "",
     published: Annotated[bool, typer.Option("--published", help="Only runs that others published.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Your own and those that others published.")] = False,
+    rehearsals: Annotated[bool, typer.Option("--rehearsals", help="Only rehearsals of runs.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Your own, rehearsals, and those that others published.")
+    ] = False,
     json_output: AsJson = False,
 ) -> None:
-    """Your runs, with the state that follows from their events and the queue; --published and --all show others'."""
-    from tools.commands.inventory.listing import RUN_HEAD, open_inventory, run_rows, tell_unreadable
+    """Your runs, with the state that follows from their events and the queue; --published, --rehearsals and --all
+    show others."""
+    from tools.commands.inventory.listing import (
+        RUN_HEAD,
+        by_kind,
+        more_of_a_kind,
+        open_inventory,
+        run_rows,
+        tell_unreadable,
+    )
     from tools.tables import print_table
 
-    if published and every:
-        raise TrainyardError("--published or --all: give one of them")
+    if published + rehearsals + every > 1:
+        raise TrainyardError("--published, --rehearsals or --all: give one of them")
     with open_inventory() as inventory:
         names = [name for name in inventory.names() if name.startswith(beginning)]
-        shown = [name for name in names if every or inventory.is_own(name) != published]
+        kinds = by_kind(inventory, names)
+        kind = "rehearsals" if rehearsals else "published" if published else "own"
+        shown = names if every else kinds[kind]
         records = [inventory.record(name) for name in shown]
         records = [record for record in records if not state or record.state.word == state]
         if json_output:
             tell_json([record.as_json() for record in records])
         else:
             print_table(RUN_HEAD, run_rows(records))
-            if others := len(names) - len(shown):
-                whose = "your own" if published else "published by others"
-                remark(f"{counted(others, 'run')} more, {whose}: --all shows them")
+            for other, left_out in kinds.items():
+                if left_out and other != kind and not every:
+                    remark(more_of_a_kind(other, len(left_out)))
         tell_unreadable(inventory, records)
 
 

@@ -9,8 +9,9 @@ from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.invalidation import Marked
 from megatron_patches.artefacts.inventory.names import resolve_artefact
+from megatron_patches.artefacts.run_folder import rehearsal_of
 from megatron_patches.checkout import CHECKOUT, runs_root
-from megatron_patches.sizes import readable
+from megatron_patches.sizes import counted, readable
 from tools.run_views.views import Inventory, RunRecord
 from tools.terminal import tell, tell_json, tell_passed_over
 
@@ -22,6 +23,23 @@ def open_inventory(thorough: bool = False) -> Iterator[Inventory]:
     """The catalogue with the runs of this checkout."""
     with open_catalogue(thorough=thorough) as catalogue:
         yield Inventory(CHECKOUT, runs_root(), catalogue)
+
+
+def by_kind(inventory: Inventory, names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of runs: `own`, `published` by others, and `rehearsals`, which would bury the runs that they are of."""
+    kinds: dict[str, list[str]] = {"own": [], "published": [], "rehearsals": []}
+    for name in names:
+        kinds["rehearsals" if rehearsal_of(name) else "own" if inventory.is_own(name) else "published"].append(name)
+    return kinds
+
+
+def more_of_a_kind(kind: str, number: int) -> str:
+    """What a list of runs says of those that it left out."""
+    them = "it" if number == 1 else "them"
+    if kind == "rehearsals":
+        return f"{counted(number, 'rehearsal')} more: --rehearsals or --all shows {them}"
+    whose = "your own" if kind == "own" else "published by others"
+    return f"{counted(number, 'run')} more, {whose}: --all shows {them}"
 
 
 RUN_HEAD = ["run", "state", "best", "gold", "locations", "detail"]
