@@ -363,7 +363,7 @@ def test_a_run_goes_on_where_the_disk_of_its_log_is_full(
 ) -> None:
     log = ConsoleLog(tmp_path / "log", small_data.run(tmp_path), peak=None)
     log._file.close()
-    log._file = Path("/dev/full").open("ab", buffering=0)
+    log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - close() closes it
     for text in ("one", "two"):
         log.print_line(text)
     log.on_failure(SimpleNamespace(progress=Progress(step=3)), RuntimeError("broken"))  # type: ignore[arg-type]
