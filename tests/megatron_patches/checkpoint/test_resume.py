@@ -293,7 +293,7 @@ def test_records_are_readable_after_a_kill_at_any_instant(
     assert len(read_events(started.run.events)) == len(events)
     with (started.run.events / "0001-trainer.jsonl").open("a") as file:
         file.write("me\n")
-    with pytest.raises(TrainyardError, match=r"jsonl:\d+ is not an event"):
+    with pytest.raises(TrainyardError, match=r"jsonl:\d+ is not JSON"):
         read_events(started.run.events)
 
 
