@@ -40,7 +40,20 @@ class Settings(Record):
     """argparse's Namespace: Megatron saves its command line."""
 
 
+class EnumMember(Record):
+    """What Python 3.11.0 to 3.11.3 write for a member of an enum: `getattr(ENUM, NAME)`; DeepSpeed's stages alone."""
+
+    def __new__(cls, *made_from: Any) -> Any:
+        if made_from[:1] == (int,) and made_from[1:] and made_from[1] in _ZERO_STAGES:
+            return _ZERO_STAGES.index(made_from[1])
+        return super().__new__(cls)
+
+
+_ZERO_STAGES = ("disabled", "optimizer_states", "gradients", "weights")
+"""members of DeepSpeed's ZeroStageEnum, for which int stands, by their values from 0"""
+
 STAND_INS: dict[str, type] = {
+    "builtins.getattr": EnumMember,
     "argparse.Namespace": Settings,
     "deepspeed.utils.tensor_fragment.fragment_address": FragmentAddress,
     "deepspeed.runtime.zero.config.ZeroStageEnum": int,

@@ -28,7 +28,8 @@ def read_bounded(path: Path, limit: int = METADATA_BYTES) -> bytes:
     """
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(limit + 1) if size <= limit else b""  # a sparse file of any size costs nothing
+        # a sparse file of any size costs nothing, and a small one no buffer of the limit's size
+        content = file.read(size + 1) if size <= limit else b""
     if max(size, len(content)) > limit:
         raise Damaged(f"{printable(path)} has {size:,} bytes; at most {limit:,} are read of such a file")
     return content

@@ -40,7 +40,10 @@ def yard(tmp_path: Path) -> Path:
         "tools/commands/__init__.py",
         "megatron_patches/__init__.py",
         "megatron_patches/errors.py",
+        "tools/megatron_flags.py",
         "megatron_patches/foreign/__init__.py",
+        "megatron_patches/foreign/credentials.py",
+        "megatron_patches/foreign/printable.py",
         "megatron_patches/foreign/streams.py",
     ):
         (tmp_path / "yard" / file).parent.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,7 @@ def test_one_state_of_two_layouts_differs_by_rounding_only(runs: Path) -> None:
 
 def test_a_difference_of_one_bit_is_found(runs: Path) -> None:
     folder = folder_of(runs, "one", 8)
-    other = folder.with_name("step-0000000009")
+    other = folder.parents[2] / "other" / folder.name
     shutil.copytree(folder, other)
     assert call("diff", str(folder), str(other)).exit_code == 0
     path = other / "optimizer-00000.safetensors"
