@@ -78,6 +78,14 @@ def is_file(path: Path) -> bool:
     return stat.S_ISREG(_mode(path))
 
 
+def everything_beneath(folder: Path) -> list[Path]:
+    """All that lies in a folder and in those in it, sorted; links to folders are named, and not gone into.
+
+    `Path.rglob` of Python before 3.11.4 fails at a link that cannot be looked at.
+    """
+    return sorted(Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))
+
+
 def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode

@@ -11,7 +11,7 @@ from pathlib import Path
 from megatron_patches.artefacts.inventory.pickle_outline import read_outline, refuse_cut
 from megatron_patches.artefacts.inventory.scan import is_unicode
 from megatron_patches.errors import Missing, Refused, TrainyardError
-from megatron_patches.foreign.files import names_in, read_bounded
+from megatron_patches.foreign.files import everything_beneath, is_file, names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of
 from megatron_patches.foreign.printable import printable
 
@@ -190,7 +190,7 @@ def _transformers(folder: Path) -> ForeignCheckpoint:
 
 
 def _files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _MARKS)
+    files = [path for path in everything_beneath(folder) if is_file(path) and path.name not in _MARKS]
     if not files:
         raise TrainyardError(f"{printable(folder)} is empty; an adoption reads what is there")
     if odd := [path for path in files if not is_unicode(str(path))]:

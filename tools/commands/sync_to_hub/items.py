@@ -17,7 +17,7 @@ from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifes
 from megatron_patches.artefacts.marks import is_pinned
 from megatron_patches.atomic_files import TEMPORARY
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.files import is_file, is_folder
+from megatron_patches.foreign.files import everything_beneath, is_file, is_folder
 from megatron_patches.run.storage_config import LocationConfig
 
 PARTS = ("checkpoints", "logs", "tensorboard", "evals", "exports")
@@ -130,7 +130,7 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
             artefacts = set(_artefact_folders(root)) if part == "evals" else set()
             chosen = [
                 path
-                for path in sorted(root.rglob("*"))
+                for path in everything_beneath(root)
                 if not path.name.endswith(TEMPORARY)
                 and not artefacts & {path, *path.parents}
                 and _fits(choice.pattern, path.relative_to(run_folder).as_posix())
