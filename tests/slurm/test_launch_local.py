@@ -16,8 +16,9 @@ from tests.slurm.cluster import environment_without_settings
 def start(
     checkout: SmallCheckout, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
+    # a test run that was started in the background ignores SIGINT, and so would everything that it starts
     return subprocess.Popen(
-        ["bash", str(checkout.script), *arguments],
+        ["env", "--default-signal=INT", "bash", str(checkout.script), *arguments],
         cwd=cwd or checkout.root,
         env={**environment_without_settings(), **(env or {})},
         stdout=subprocess.PIPE,
