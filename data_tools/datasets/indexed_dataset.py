@@ -177,7 +177,7 @@ class IndexedDataset:
         return np.diff(offsets)
 
     def _check_increasing(self, starts: NDArray[np.int64], first: int, unit: str, end: int) -> None:
-        """Where documents from `first` on start: none before the one before it, or behind the end."""
+        """Checks that the documents from `first` on start in order, and none past the end."""
         outside = np.flatnonzero((starts < 0) | (starts > end))
         if outside.size:
             document = int(outside[0])

@@ -12,7 +12,7 @@ class Tokenizer(ABC):
     """Text to token ids and back.
 
     Text is text: what spells a control token in it, such as `<|endoftext|>`, is encoded like any other word, so that
-    nobody who wrote a document decides where the model thinks that it ends. Control tokens enter as ids.
+    the author of a document cannot decide where the model sees its end. Control tokens enter as ids.
     """
 
     id: str

@@ -178,7 +178,7 @@ def _check_hub(parts: list[str], shown: str) -> None:
     """Refuses what the hub would refuse, or would take for another repository."""
     word = parts[0]
     if _HUB_TYPE_WORD.fullmatch(word):
-        if word not in HUB_TYPES:  # a Space is a program, which each commit would build anew
+        if word not in HUB_TYPES:  # a Space is a program that each commit would rebuild
             known = ", ".join(f"hf://{each}/" for each in HUB_TYPES)
             raise TrainyardError(f"{shown}: hf://{word.lower()}/ is no place for copies; there are {known}")
         parts = parts[1:]
@@ -195,4 +195,6 @@ def _check_hub(parts: list[str], shown: str) -> None:
     if revision == "refs":  # refs/pr/1: its parts would be taken for a folder of a branch `refs`
         raise TrainyardError(f"{shown}: a revision with slashes is not understood; name a branch, a tag or a commit")
     if any("@" in part for part in parts[2:]):
-        raise TrainyardError(f"{shown}: a revision stands behind the repository: {beginning}org/repo@revision/folder")
+        raise TrainyardError(
+            f"{shown}: the revision follows the repository's name: {beginning}org/repo@revision/folder"
+        )

@@ -41,7 +41,7 @@ _PART_BYTES = 255
 _PATH_BYTES = 4096
 """the same of a path"""
 _TOLD = 5
-"""of a manifest with many problems, how many are told"""
+"""maximum number of a manifest's problems in one message"""
 
 
 def _is_canonical(path: str) -> str:

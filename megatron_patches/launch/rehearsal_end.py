@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.credentials import told
 from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.sizes import counted, readable
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         print(report(Launch(Path(launch_directory)), Rehearsed(Path(path), tuple(overrides), int(steps))), flush=True)
     except TrainyardError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -37,7 +37,7 @@ def count_parameters_in(checkpoint: ForeignCheckpoint) -> int:
 
 
 def misfit_of(checkpoint: ForeignCheckpoint, run: str, expected: int) -> str:
-    """Why a checkpoint cannot be one of a run of so many parameters; empty where it can.
+    """Says why a checkpoint's number of parameters does not fit a run; empty where it does.
 
     Raises:
         TrainyardError: a file cannot be looked into.

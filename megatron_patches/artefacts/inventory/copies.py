@@ -118,7 +118,7 @@ def _parse(line: bytes, origin: str) -> Copy:
             raise Damaged(f"{origin} (see {printable(', '.join(wrong))})")
     except Damaged as error:
         raise Damaged(
-            f"{error}: it is no record of a copy; remove the line, then `tools/sync-to-hub` of the run records anew "
+            f"{error}: it is no record of a copy; remove the line, then `tools/sync-to-hub` of the run records again "
             "what is there"
         ) from None
     # earlier versions wrote addresses down with what was in them, and every view shows them

@@ -59,7 +59,7 @@ class Removed:
     size: int = 0
     """bytes that are free now"""
     told: tuple[str, ...] = ()
-    """what else a person should know, such as where the files behind a link still lie"""
+    """further messages, such as where the files that a link named still lie"""
     problems: tuple[str, ...] = ()
     """one line for each entry that is still there, with its remedy"""
 
@@ -227,7 +227,7 @@ def _is_old(folder: Path) -> bool:
 
 
 def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    """Of what lies there and of all that is in it; no link is followed."""
+    """Bytes of an entry and of everything in it; no link is followed."""
     paths = [folder, *(Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))]
     for path in [folder] if folder.is_symlink() else paths:
         with suppress(FileNotFoundError):
