@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.credentials import told
 from megatron_patches.events.reading import Event, effective, read_events
+from megatron_patches.foreign.credentials import told
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.sizes import counted, readable
 

@@ -29,6 +29,7 @@ from megatron_patches.artefacts.retention import RetentionRules, known_checkpoin
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.unfinished import Unfinished, delete_folder, unfinished_kind
 from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.foreign.files import everything_beneath
 from megatron_patches.foreign.printable import printable
 
 _OLD_SECONDS = 24 * 3600
@@ -227,8 +228,7 @@ def _is_old(folder: Path) -> bool:
 
 
 def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    """Bytes of an entry and of everything in it; no link is followed."""
-    paths = [folder, *(Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))]
-    for path in [folder] if folder.is_symlink() else paths:
+    """The status of an entry and of everything in it; no link is followed."""
+    for path in [folder] if folder.is_symlink() else [folder, *everything_beneath(folder)]:
         with suppress(FileNotFoundError):
             yield path.lstat()

@@ -77,7 +77,7 @@ def test_addresses_that_are_read(text: str, scheme: str, path: str) -> None:
         ("hf://Datasets/org/repo", "is no place for copies; there are hf://models/"),
         ("hf://dataset/org/repo", "is no place for copies; there are hf://models/"),
         ("hf://org/re po", "the hub's names"),
-        ("hf://org/repo/x@main", "a revision stands behind"),
+        ("hf://org/repo/x@main", "the revision follows"),
         ("hf://org/repo@refs/pr/1", "a revision with slashes"),
         ("hf://datasets/org/repo@refs/convert/parquet/x", "a revision with slashes"),
         ("hf://buckets/org/bucket@main", "has no revisions"),
