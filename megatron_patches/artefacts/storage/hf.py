@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,13 @@ class HubStore(Store):
 
     def entries(self, prefix: str) -> dict[str, Entry]:
         root = self._full(prefix)
-        start = len(root) + 1 if root else 0
+        beginning = f"{root}/" if root else ""
         found: dict[str, Entry] = {}
         try:
-            listed = self._api.list_repo_tree(
-                self._repository, path_in_repo=root or None, recursive=True, revision=self._revision,
-                repo_type=self._type,
-            )  # fmt: skip
-            for number, each in enumerate(listed, 1):
+            for number, each in enumerate(self._listed(root), 1):
                 refuse_more_entries(self.location, prefix, number)
-                if hasattr(each, "blob_id") and each.path.startswith(f"{root}/" if root else ""):
-                    found[each.path[start:]] = _entry(each)
+                if (entry := self._entry(each)) is not None and each.path.startswith(beginning):
+                    found[each.path.removeprefix(beginning)] = entry
         except TrainyardError:
             raise
         except Exception as error:
@@ -84,6 +81,19 @@ class HubStore(Store):
                 return {}
             raise self._explain(error) from error
         return found
+
+    def _listed(self, root: str) -> Iterable[Any]:
+        """The client's records of what lies beneath a folder; empty text means all."""
+        return self._api.list_repo_tree(
+            self._repository, path_in_repo=root or None, recursive=True, revision=self._revision, repo_type=self._type
+        )
+
+    def _entry(self, record: Any) -> Entry | None:
+        """None for a folder."""
+        if not hasattr(record, "blob_id"):
+            return None
+        evidence = {"sha256": record.lfs.sha256} if record.lfs is not None else {"git": record.blob_id}
+        return Entry(int(record.size), evidence)
 
     def read(self, path: str) -> bytes | None:
         content = io.BytesIO()
@@ -286,11 +296,6 @@ class _Beginning(io.BufferedIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def _entry(file: Any) -> Entry:
-    evidence = {"sha256": file.lfs.sha256} if file.lfs is not None else {"git": file.blob_id}
-    return Entry(int(file.size), evidence)
 
 
 def _git_hash(local: Path, size: int) -> str:

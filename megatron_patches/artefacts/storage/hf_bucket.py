@@ -7,6 +7,7 @@ file appears as soon as it is sent, and the manifest behind all others.
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from megatron_patches.artefacts.storage.store import (
     Entry,
     TransferDiffers,
     Upload,
-    refuse_more_entries,
 )
 from megatron_patches.errors import TrainyardError
 
@@ -35,23 +35,11 @@ class BucketStore(HubStore):
                 "repository: hf://organisation/repository"
             )
 
-    def entries(self, prefix: str) -> dict[str, Entry]:
-        root = self._full(prefix)
-        beginning = f"{root}/" if root else ""
-        found: dict[str, Entry] = {}
-        try:
-            listed = self._api.list_bucket_tree(self._repository, prefix=root or None, recursive=True)
-            for number, each in enumerate(listed, 1):
-                refuse_more_entries(self.location, prefix, number)
-                if hasattr(each, "xet_hash") and each.path.startswith(beginning):
-                    found[each.path.removeprefix(beginning)] = _entry(each)
-        except TrainyardError:
-            raise
-        except Exception as error:
-            if self._is_missing(error):
-                return {}
-            raise self._explain(error) from error
-        return found
+    def _listed(self, root: str) -> Iterable[Any]:
+        return self._api.list_bucket_tree(self._repository, prefix=root or None, recursive=True)
+
+    def _entry(self, record: Any) -> Entry | None:
+        return Entry(int(record.size), {"xet": record.xet_hash}) if hasattr(record, "xet_hash") else None
 
     def write(self, path: str, content: bytes) -> None:
         self._change(add=[(content, self._full(path))])
@@ -95,7 +83,7 @@ class BucketStore(HubStore):
             if self._is_missing(error):
                 return None
             raise self._explain(error) from error
-        return _entry(found[0]) if found else None
+        return self._entry(found[0]) if found else None
 
     def _change(self, **operations: Any) -> None:
         self._make_repository()
@@ -109,10 +97,6 @@ class BucketStore(HubStore):
 
     def _address(self, path: str) -> tuple[str, str | None]:
         return f"buckets/{self._repository}/{self._full(path)}", None
-
-
-def _entry(file: Any) -> Entry:
-    return Entry(int(file.size), {"xet": file.xet_hash})
 
 
 def _xet_hash(local: Path) -> str:

@@ -22,13 +22,7 @@ from tools.commands.sync_to_hub import command_line as sync_to_hub
 SECRETS = ("SECRET", "SEC/RET", "RET@", "AKIAIOS", "hf_abc", "GOOG1E")
 STEP = "checkpoints/step-0000000100"
 
-
-@pytest.fixture(autouse=True)
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("RUNS", "DATA", "CACHE"):
-        monkeypatch.setenv(f"TRAINYARD_{name}", str(tmp_path / name.lower()))
-    monkeypatch.setattr(sync_to_hub, "CHECKOUT", tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("places")
 
 
 @pytest.fixture

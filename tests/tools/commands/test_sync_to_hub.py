@@ -27,14 +27,7 @@ OTHER = "tr900b-28K-other"
 WEIGHTS_FILES = 4
 """of a checkpoint of small_artefacts: two ranks' weights, config.yaml, trainer.json"""
 
-
-@pytest.fixture(autouse=True)
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs, data, cache and checkout of this test alone."""
-    for name in ("RUNS", "DATA", "CACHE"):
-        monkeypatch.setenv(f"TRAINYARD_{name}", str(tmp_path / name.lower()))
-    monkeypatch.setattr(sync_to_hub, "CHECKOUT", tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("places")
 
 
 @pytest.fixture

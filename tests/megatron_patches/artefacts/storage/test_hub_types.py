@@ -19,7 +19,7 @@ from megatron_patches.artefacts.storage.store import DamagedCopy
 from megatron_patches.artefacts.storage.transfer import Options, check_artefact, send_artefact
 from megatron_patches.errors import TrainyardError
 from tests.servers.hub import TOKEN, Hub, hub_server
-from tests.small_artefacts import RUN, make_checkpoint
+from tests.small_artefacts import RUN
 from tools.commands.sync_to_hub.pull import Pull, pull
 
 pytestmark = pytest.mark.slow  # a server
@@ -67,16 +67,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # of reading: it takes plain HTTP then
         monkeypatch.setattr(_xet, "get_xet_session", lambda: XetStandIn(hub))
         yield hub
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    return make_checkpoint(tmp_path / "runs", 100)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, manifest: Manifest) -> Path:
-    return tmp_path / "runs" / RUN / PREFIX
 
 
 @pytest.mark.parametrize(

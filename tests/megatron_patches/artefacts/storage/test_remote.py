@@ -31,7 +31,7 @@ from tests.servers.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.servers.gcs import gcs_server
 from tests.servers.hub import TOKEN, hub_server
 from tests.servers.s3 import s3_server
-from tests.small_artefacts import RUN, make_artefact, make_checkpoint
+from tests.small_artefacts import make_artefact, make_checkpoint
 
 PREFIX = "checkpoints/step-0000000100"
 SETTINGS = {
@@ -100,16 +100,6 @@ def remote(request: pytest.FixtureRequest, remotes: dict[str, Remote]) -> Iterat
     found.proxy.met.clear()
     yield found
     found.proxy.waiting.clear()
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    return make_checkpoint(tmp_path / "runs", 100)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, manifest: Manifest) -> Path:
-    return tmp_path / "runs" / RUN / PREFIX
 
 
 def options(**more: object) -> Options:

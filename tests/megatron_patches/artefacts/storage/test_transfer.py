@@ -45,16 +45,6 @@ def folder_store(folder: Path, tries: int = 5) -> Store:
     return RetryingStore(FolderStore(Location("file", str(folder))), Retries(tries, pause=0.001))
 
 
-@pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    return make_checkpoint(tmp_path / "runs", 100)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, manifest: Manifest) -> Path:
-    return tmp_path / "runs" / RUN / PREFIX
-
-
 def options(**more: object) -> Options:
     return Options(meter=Meter(), **more)  # type: ignore[arg-type]
 
