@@ -32,6 +32,7 @@ FLOORS = [
     SECTIONS,
     "data_tools",
     "megatron_patches/artefacts/storage",
+    "megatron_patches/artefacts/foreign_formats",
     "megatron_patches/artefacts/inventory",
     "megatron_patches/torch_patches",
     "megatron_patches/megatron_core_patches",

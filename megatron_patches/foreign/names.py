@@ -36,3 +36,12 @@ def check_name(text: str, of_what: str) -> str:
     if not is_name(text):
         raise TrainyardError(f"'{shortened(text)}' cannot be the name of {of_what}: {NAME_RULE}")
     return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it; a file's name need not be such a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from megatron_patches.artefacts.folders import checkpoint_name, shelved_name
-from megatron_patches.artefacts.inventory.adoption_formats import ForeignCheckpoint, PassedOver, find_checkpoints
+from megatron_patches.artefacts.foreign_formats.formats import ForeignCheckpoint, PassedOver, find_checkpoints
 from megatron_patches.artefacts.inventory.artefact import FILES_FOLDER
 from megatron_patches.artefacts.manifest import (
     MANIFEST,

@@ -14,7 +14,7 @@ from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.run_folder import RECORDS, SHELVES
 from megatron_patches.artefacts.unfinished import unfinished_kind
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.names import is_name
+from megatron_patches.foreign.names import is_name, is_unicode
 from megatron_patches.foreign.printable import printable
 
 FolderKind = Literal["runs", "run", "shelf", "data", "record"]
@@ -109,15 +109,6 @@ def _why_left_out(folder: Folder, name: str, is_folder: bool) -> str:
     if folder.kind == "run" and not is_folder and name in (*SHELVES, *RECORDS):
         return "is no folder, where one is expected; move it away"
     return ""
-
-
-def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can hold it; a file's name need not be such a text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def beneath(path: str) -> tuple[str, str]:

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from megatron_patches.artefacts.foreign_formats.formats import ForeignCheckpoint
+from megatron_patches.artefacts.foreign_formats.size import misfit_of
 from megatron_patches.artefacts.inventory.adoption import Adoption, adopt
-from megatron_patches.artefacts.inventory.adoption_formats import ForeignCheckpoint
-from megatron_patches.artefacts.inventory.adoption_size import misfit_of
 from megatron_patches.artefacts.inventory.lineage import faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.run_folder import CONFIG

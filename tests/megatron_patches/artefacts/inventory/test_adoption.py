@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from megatron_patches.artefacts.foreign_formats.formats import find_checkpoints
+from megatron_patches.artefacts.foreign_formats.pickle_outline import read_outline
+from megatron_patches.artefacts.foreign_formats.size import misfit_of
 from megatron_patches.artefacts.inventory.adoption import adopt
-from megatron_patches.artefacts.inventory.adoption_formats import find_checkpoints
-from megatron_patches.artefacts.inventory.adoption_size import misfit_of
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.names import resolve_artefact
-from megatron_patches.artefacts.inventory.pickle_outline import read_outline
 from megatron_patches.artefacts.inventory.verification import verify_artefact
 from megatron_patches.errors import TrainyardError
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megatron_patches.artefacts.inventory.pickle_outline import read_outline, refuse_cut
-from megatron_patches.artefacts.inventory.scan import is_unicode
+from megatron_patches.artefacts.foreign_formats.pickle_outline import read_outline, refuse_cut
 from megatron_patches.errors import Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import everything_beneath, is_file, names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of
+from megatron_patches.foreign.names import is_unicode
 from megatron_patches.foreign.printable import printable
 
 _DEEPSPEED = re.compile(r"global_step([0-9]{1,10})")

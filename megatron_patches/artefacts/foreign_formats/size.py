@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from megatron_patches.artefacts.inventory.adoption_formats import ForeignCheckpoint
-from megatron_patches.artefacts.inventory.pickle_outline import read_outline
+from megatron_patches.artefacts.foreign_formats.formats import ForeignCheckpoint
+from megatron_patches.artefacts.foreign_formats.pickle_outline import read_outline
 from megatron_patches.errors import Damaged, Missing
 from megatron_patches.foreign.files import open_plain
 from megatron_patches.foreign.printable import printable, shortened
