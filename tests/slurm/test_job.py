@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -77,7 +78,9 @@ def test_half_a_job_is_an_error_with_the_remedy(
 
 @pytest.mark.parametrize("missing", ["scontrol", "srun"])
 def test_a_missing_command_is_named(checkout: SmallCheckout, commands: Path, missing: str, tmp_path: Path) -> None:
-    for name in ("python3", "bash", "env", "sh"):  # everything but SLURM, which may be installed here
+    # everything but SLURM, which may be installed here; a python3 in PATH may be a script of pyenv that needs its PATH
+    stand_in(commands, "python3", f'exec {shlex.quote(sys.executable)} "$@"')
+    for name in ("bash", "env", "sh"):
         (commands / name).symlink_to(subprocess.check_output(["sh", "-c", f"command -v {name}"], text=True).strip())
     (commands / missing).unlink()
     code, said = launch(checkout, commands, **WHOLE, PATH=str(commands), TRAINYARD_VENV=sys.prefix)
