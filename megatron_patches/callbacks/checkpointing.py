@@ -11,6 +11,7 @@ from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
 from megatron_patches.errors import TrainingFailed
 from megatron_patches.parallel.votes import Question
+from megatron_patches.run.ownership import has_begun, later_launches
 from megatron_patches.run.progress import Message, Outcome, ValidationRecord
 from megatron_patches.run.reading import to_yaml
 from megatron_patches.run.run_directory import Launch
@@ -66,6 +67,8 @@ class Checkpointing(Callback):
         if trainer.progress.step != self._saved_step:
             self._save(trainer, SaveOrder(("full",), "stop" if outcome is Outcome.STOPPED else "end"))
         self._finish(trainer)
+        if yields := self._check_owner(trainer):
+            raise TrainingFailed(yields)
         if outcome is Outcome.STOPPED:
             step, steps = trainer.progress.step, trainer.config.timetable.steps
             trainer.emit(Message(
@@ -109,13 +112,15 @@ class Checkpointing(Callback):
         """Begin to save the current step; a save that is still being written comes first."""
         self._finish(trainer)
         trainer.read_numbers()
-        self._check_owner(trainer)
+        yields = self._check_owner(trainer)
         with trainer.outside_steps():
             self.saver.begin(trainer.engine.state(), self._content(trainer, order), order)
         if "full" in order.contents:
             self._saved_step, self._pin_next = trainer.progress.step, None
-        if not trainer.config.checkpoint.asynchronous:
+        if yields or not trainer.config.checkpoint.asynchronous:
             self._finish(trainer)
+        if yields:
+            raise TrainingFailed(yields)
 
     def _finish(self, trainer: TrainingLoop) -> None:
         """Wait for the save that is being written, if there is one, and tell everybody."""
@@ -127,21 +132,31 @@ class Checkpointing(Callback):
             trainer.emit(record)
         self._request.done({record.reason for record in records})
 
-    def _check_owner(self, trainer: TrainingLoop) -> None:
-        """Of two launches of a run the newer one owns its directory; the older must not write there any more."""
-        newest = trainer.groups.from_rank_0(_newest_launch(trainer.launch) if trainer.is_first_rank else None)
-        if newest is None:
+    def _check_owner(self, trainer: TrainingLoop) -> str | None:
+        """Why this launch ends after the save, on every rank: another one has claimed the run, and waits for nothing.
+
+        Raises:
+            TrainingFailed: the run's folder is gone, or the other launch trains already: nothing is saved then.
+        """
+        found = trainer.groups.from_rank_0(_later_owner(trainer.launch) if trainer.is_first_rank else None)
+        if found is None:
+            return None
+        later, ends = found
+        if later is None:
             raise TrainingFailed(
                 f"{trainer.launch.run.path} was deleted or moved while the run was at work; this launch ends at step "
                 f"{trainer.progress.step} without saving. Put the folder back, then start the run again: it continues "
                 "from the newest whole checkpoint in it"
             )
-        if newest != trainer.launch.id:
+        taken = (
+            f"launch {later} of {trainer.config.name} has taken the run over from {trainer.launch.id}, this one, which "
+            "gave no sign of life for a while"
+        )
+        if ends:
             raise TrainingFailed(
-                f"launch {newest} of {trainer.config.name} was started while {trainer.launch.id}, this one, was "
-                f"running, and owns it; this one ends at step {trainer.progress.step} without saving. Start a run once "
-                "at a time: the same command resumes it when it has ended"
+                f"{taken}, and trains already; this one ends at step {trainer.progress.step} without saving"
             )
+        return f"{taken}; this one has saved step {trainer.progress.step} and ends"
 
     def _content(self, trainer: TrainingLoop, order: SaveOrder) -> CheckpointContent:
         config, progress, layout = trainer.config, trainer.progress, trainer.groups.layout
@@ -189,12 +204,16 @@ class Checkpointing(Callback):
         self._saved_step = trainer.progress.step
 
 
-def _newest_launch(launch: Launch) -> str | None:
-    """None where the run's folder is gone."""
+def _later_owner(launch: Launch) -> tuple[str | None, bool] | None:
+    """The launch that took the run over, and whether it has begun; None where none did. It has no name where the run's
+    folder is gone."""
     try:
-        return launch.newest() if launch.directory.is_dir() else None
+        if not launch.directory.is_dir():
+            return None, True
+        later = later_launches(launch.directory)
     except OSError:
-        return None
+        return None, True
+    return (later[-1].name, any(has_begun(each) for each in later)) if later else None
 
 
 def describe_resume(checkpoint: Resumable, remaining: int) -> str:

@@ -27,6 +27,7 @@ from megatron_patches.checkpoint.files.safetensors_stream import write_safetenso
 from megatron_patches.errors import Refused, TrainingFailed, TrainyardError
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
+from megatron_patches.run.ownership import has_begun, later_launches
 from megatron_patches.sizes import counted
 
 
@@ -171,11 +172,19 @@ def _complete(
     if content.pin and kind == "full":
         pin(partial, content.pin)
     write_manifest(partial / MANIFEST, manifest)
+    refuse_where_taken_over(final, content.launch)
     if lexists(final):  # a damaged checkpoint of this step, which the run did not resume from
         final.rename(replaced_path(final))
     partial.rename(final)
     fsync_folder(final.parent)
     return files
+
+
+def refuse_where_taken_over(final: Path, launch: str) -> None:
+    """A launch that stood still while it wrote must not put its checkpoint among those of the one that went on."""
+    later = later_launches(RunFolder(final.parents[1]).launches / launch)
+    if beginners := [each.name for each in later if has_begun(each)]:
+        raise Refused(f"launch {beginners[-1]} has taken the run over and trains already: this save is left out")
 
 
 def _write_text(path: Path, text: str) -> FileRecord:

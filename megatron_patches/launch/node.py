@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from megatron_patches.artefacts.run_folder import STOP_REQUESTED, STOPPED
@@ -21,6 +22,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.failure import Failure, record_failure
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.launch.rank_settings import available_cpus
+from megatron_patches.run.ownership import later_launches
 
 RANK = "megatron_patches.launch.rank"
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -67,13 +69,17 @@ def main(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-u", "-m", RANK, str(options.launch_directory)]
     ranks = RankProcesses(command, node_ranks, environment, signals=ENDING_SIGNALS)
     try:
-        return watch(ranks, options.launch_directory)
+        return watch(ranks, options.launch_directory, is_first=options.node_rank == 0)
     finally:  # whatever goes wrong here, no rank goes on without its node
         ranks.end(grace=0)
 
 
-def watch(ranks: RankProcesses, launch_directory: Path) -> int:
-    """Waits for the end of all processes; 0, 128 + n where signal n ended this node, or the first failure's code."""
+def watch(ranks: RankProcesses, launch_directory: Path, is_first: bool = False) -> int:
+    """Waits for the end of all processes; 0, 128 + n where signal n ended this node, or the first failure's code.
+
+    Args:
+        is_first: this node also looks whether another launch has taken the run over, and then asks this one to stop.
+    """
     folder = LaunchWatch(launch_directory)
     while ranks.running:
         match ranks.next_event(timeout=LOOK_EVERY):
@@ -86,6 +92,8 @@ def watch(ranks: RankProcesses, launch_directory: Path) -> int:
                 ranks.end(GRACE_AFTER_FAILURE)
                 print(failure.text, file=sys.stderr)
                 return failure.exit_code
+        if is_first:
+            folder.stop_where_taken_over()
         if folder.newly_asked_to_stop():
             ranks.send(signal.SIGUSR1)
         if folder.seconds_since_request() > START_AFTER_REQUEST and (waiting := ranks.not_taking(signal.SIGUSR1)):
@@ -123,6 +131,15 @@ class LaunchWatch:
             return False
         self._asked_at = time.monotonic()
         return True
+
+    def stop_where_taken_over(self) -> None:
+        """Ask the launch to stop if the run has a newer one: this one was taken for dead while it stood still."""
+        if self._asked_at is not None:
+            return
+        with suppress(OSError):  # a file system that fails for a moment: the next look, or the next save, finds it
+            if later := later_launches(self._folder):
+                print(f"launch {later[-1].name} has taken the run over: this one stops", file=sys.stderr)
+                (self._folder / STOP_REQUESTED).touch()
 
     def seconds_since_request(self) -> float:
         """0 while nobody asked."""

@@ -10,7 +10,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,12 +20,14 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.foreign.credentials import told
+from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.rehearsal_end import Rehearsed
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.ownership import Former, refuse_living_owner
 from megatron_patches.run.reading import read_run
 from megatron_patches.run.rehearsal import claim, rehearse, whole_steps
 from megatron_patches.run.run_directory import start_launch
@@ -42,6 +44,8 @@ class Plan:
     processes_per_node: int
     layout: Layout
     data: DataPlan
+    former: Former | None
+    """the newest launch so far, which is over or dead"""
     rehearsed: Rehearsed | None = None
 
 
@@ -58,9 +62,12 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
         rehearsed = Rehearsed(path, tuple(overrides), run.config.timetable.steps)
         run = rehearse(run, rehearsal_steps, overrides)
     facts = LaunchFacts(run, machines)
+    former = refuse_living_owner(facts.directory)  # alone: what else is to be said changes while that one trains
     refuse(launch_problems(facts))
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
-    return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, rehearsed)
+    return Plan(
+        facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, former, rehearsed
+    )
 
 
 def summary(plan: Plan, width: int | None = None) -> str:
@@ -79,11 +86,11 @@ def summary(plan: Plan, width: int | None = None) -> str:
     return aligned(lines, width)
 
 
-def launch(plan: Plan) -> dict[str, Any]:
-    """Makes the launch's folder; what `slurm/launch` needs to know to start it."""
+def launch(plan: Plan, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Makes the launch's folder; what `slurm/launch`, which is its `owner`, needs to know to start it."""
     if plan.rehearsed:
         claim(plan.directory)
-    started = start_launch(plan.config)
+    started = start_launch(plan.config, owner, plan.former)
     return {
         "afterwards": plan.rehearsed.command(started.directory) if plan.rehearsed else [],
         "run": plan.config.name,
@@ -113,15 +120,18 @@ def main(arguments: Sequence[str]) -> int:
     place.add_argument("--local", action="store_true", help="this machine, without SLURM")
     place.add_argument("--nodes", type=int, help="SLURM nodes of the job")
     parser.add_argument("--gpus-per-node", type=int, help="GPUs that SLURM gave the job on each node")
+    parser.add_argument("--owner", help="the process that starts what is planned, as JSON; it keeps the heartbeat")
     options, overrides = parser.parse_known_args(arguments)
     try:
+        owner = parse_object(options.owner.encode(), "--owner") if options.owner else None
         target = LaunchTarget(options.nodes, options.gpus_per_node)
         plan = plan_run(
             options.run, overrides, target, None if options.rehearse is None else whole_steps(options.rehearse)
         )
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None  # whole in a file or a pipe
+        claimed = launch(plan, owner)  # before anything is said of it: another launch may have been quicker
         print(summary(plan, width), file=sys.stderr)
-        print(json.dumps(launch(plan)))
+        print(json.dumps(claimed))
     except TrainyardError as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2

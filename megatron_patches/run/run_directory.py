@@ -1,16 +1,18 @@
 """Where a run keeps what it makes: `$TRAINYARD_RUNS/<name>/`, readable whatever instant a process is killed at."""
 
 import secrets
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from megatron_patches.artefacts.manifest import build_manifest, manifest_bytes
 from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
-from megatron_patches.atomic_files import create_once, fsync_folder, temporary_path, write_atomically
+from megatron_patches.atomic_files import create_once, write_atomically
 from megatron_patches.checkout import runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.ownership import Former, claim_launch
 from megatron_patches.run.reading import to_yaml
 
 
@@ -29,10 +31,6 @@ class Launch:
     def run(self) -> RunFolder:
         """The run that was launched."""
         return RunFolder(self.directory.parents[1])
-
-    def newest(self) -> str:
-        """Id of the run's newest launch: this one, unless another was started since."""
-        return max((path.name for path in self.directory.parent.iterdir() if path.name.isdecimal()), key=int)
 
     @property
     def config(self) -> Path:
@@ -55,53 +53,32 @@ def run_directory(config: RunConfig) -> RunFolder:
     return RunFolder(runs_root() / config.name)
 
 
-def start_launch(config: RunConfig) -> Launch:
+def start_launch(config: RunConfig, owner: Mapping[str, Any] | None = None, former: Former | None = None) -> Launch:
     """Makes the next launch's folder, with the configuration in it, and the run's manifest at the first launch.
 
-    A launch folder appears by one rename, so it never lacks its configuration, and two launches that start at once
-    get different numbers.
+    A launch folder appears by one rename, so it never lacks its configuration, and of two launches that start at once
+    one is refused.
+
+    Args:
+        owner: who keeps the launch's heartbeat (`ownership.claim_launch`); None where no other process may start the
+            run meanwhile.
+        former: the newest launch, found over or dead a moment ago.
 
     Raises:
+        Refused: a launch of the run is at work.
         TrainyardError: the runs' folder cannot be written to.
     """
     run = run_directory(config)
     try:
         run.launches.mkdir(parents=True, exist_ok=True)
         _create_manifest(run, config)
-        launch = _number_launch(run, to_yaml(config).encode())
+        launch = Launch(claim_launch(run, {CONFIG: to_yaml(config).encode()}, owner, former))
         write_atomically(run.config, launch.config.read_bytes())
     except OSError as error:
         raise TrainyardError(
             f"{run.path}: cannot be written to ({error}); export TRAINYARD_RUNS=FOLDER names another place for runs"
         ) from error
     return launch
-
-
-def _number_launch(run: RunFolder, resolved: bytes) -> Launch:
-    folder = temporary_path(run.launches / "launch")
-    folder.mkdir()
-    try:
-        write_atomically(folder / CONFIG, resolved)
-        taken = [int(path.name) for path in run.launches.iterdir() if path.name.isdecimal()]
-        number = max(taken, default=0) + 1
-        while not _rename_folder(folder, run.launches / f"{number:04d}"):
-            number += 1
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    fsync_folder(run.launches)
-    return Launch(run.launches / f"{number:04d}")
-
-
-def _rename_folder(folder: Path, target: Path) -> bool:
-    """False where another launch has the name: a rename does not replace a folder that has files in it."""
-    try:
-        folder.rename(target)
-    except OSError:
-        if target.exists():
-            return False
-        raise
-    return True
 
 
 def _create_manifest(run: RunFolder, config: RunConfig) -> None:

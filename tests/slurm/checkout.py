@@ -40,8 +40,10 @@ class SmallCheckout:
         return self.root / "runs/launch"
 
     def planned(self) -> list[str]:
-        """The arguments that the plan was asked with."""
-        return self._read("plan")
+        """The arguments that the plan was asked with, less the last: who is to own the launch."""
+        *arguments, option, owner = self._read("plan")
+        assert option == "--owner" and json.loads(owner)["pid"]
+        return arguments
 
     def node(self, rank: int = 0) -> dict[str, Any]:
         """What a node was started with."""

@@ -168,6 +168,11 @@ class Cluster:
         """`scancel`, with options such as `--batch --signal=USR1`."""
         self.run("scancel", *options, str(job))
 
+    def cut(self, node: str) -> None:
+        """Take a node's power: all its processes are gone at once, and the controller is told so."""
+        self.run("pkill", "--signal=KILL", "--full", f"^unshare .* init {node} ")
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=cut")
+
     def log(self, job: int) -> str:
         """What a job has printed by now."""
         if job not in self._logs:

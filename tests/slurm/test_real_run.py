@@ -48,6 +48,9 @@ def test_a_cancelled_and_resubmitted_job_ends_like_an_uninterrupted_one(
 
     first = submit(cluster, small_data, tmp_path / "cancelled")
     cluster.wait_for_log(first, " 10/40 loss ", timeout=END_SECONDS)
+    double = submit(cluster, small_data, tmp_path / "cancelled")
+    assert cluster.wait(double, timeout=END_SECONDS) == ("FAILED", 2), cluster.log(double)
+    assert f"launch 0001 of tr0a-4M-stdlib is at work (job {first} on node1" in cluster.log(double)
     cluster.cancel(first)
     state, _ = cluster.wait(first, timeout=END_SECONDS)
     assert state == "CANCELLED", cluster.log(first)
@@ -61,5 +64,6 @@ def test_a_cancelled_and_resubmitted_job_ends_like_an_uninterrupted_one(
     assert losses(tmp_path / "cancelled") == expected
     assert expected.keys() == {*range(1, STEPS + 1), -20, -40}
     assert expected[1] - expected[STEPS] > 1
+    assert sorted(path.name for path in (tmp_path / "cancelled/tr0a-4M-stdlib/launches").iterdir()) == ["0001", "0002"]
     layout = next(event for event in read_events(tmp_path / "whole/tr0a-4M-stdlib/events") if event.kind == "start")
     assert layout.facts["layout"] == {"tensor": 2, "pipeline": 2, "data": 1, "sequence_parallel": False}

@@ -10,10 +10,12 @@ import pytest
 from safetensors import safe_open
 
 from data_tools.datasets.manifest import read_dataset_manifest
+from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
-from megatron_patches.errors import TrainyardError
+from megatron_patches.checkpoint.save import refuse_where_taken_over
+from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_resolved
@@ -231,7 +233,7 @@ def test_a_killed_save_is_removed_and_never_taken_for_a_checkpoint(
     assert pull.exists(), "the next pull goes on with it"
 
 
-def train_and_start_another(launch_directory: str) -> None:
+def train_and_start_another(launch_directory: str, begins: bool) -> None:
     """Train; in step 2 another launch of the run is started elsewhere."""
     from megatron_patches.objectives.batches import TrainingBatches
 
@@ -239,20 +241,35 @@ def train_and_start_another(launch_directory: str) -> None:
 
     def read_and_start(self: TrainingBatches, consumed: int):  # type: ignore[no-untyped-def]
         if consumed == 8 and os.environ["RANK"] == "0":
-            start_launch(load_resolved(Path(launch_directory) / "config.yaml"))
+            later = start_launch(load_resolved(Path(launch_directory) / "config.yaml"))
+            if begins:
+                record_beginning(later.directory, Beginning(2, 0, None))
         return read(self, consumed)
 
     TrainingBatches.at = read_and_start  # type: ignore[method-assign]
     train_launch(launch_directory)
 
 
-def test_the_older_of_two_launches_ends_without_saving(
-    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_launch_that_was_taken_over_saves_itself_unless_the_other_trains(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bool
 ) -> None:
     started = launch(small_data.run(tmp_path), tmp_path / "runs", monkeypatch)
-    with pytest.raises(RankFailed, match=r"launch 0002 of .* was started while 0001, this one, was running"):
-        run_on_ranks(train_and_start_another, 2, str(started.directory))
-    assert list(started.run.checkpoints.glob("*")) == []
+    with pytest.raises(RankFailed, match=r"launch 0002 of .* has taken the run over from 0001, this one"):
+        run_on_ranks(train_and_start_another, 2, str(started.directory), begins)
+    saved = sorted(path.name for path in started.run.checkpoints.glob("*"))
+    assert len(saved) == (0 if begins else 1)
+
+
+def test_a_save_is_left_out_where_the_other_begins_while_it_is_written(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    for name in ("0001", "0002"):
+        (run.launches / name).mkdir(parents=True)
+    refuse_where_taken_over(run.checkpoints / "step-0000000010", "0001")
+    record_beginning(run.launches / "0002", Beginning(2, 0, None))
+    refuse_where_taken_over(run.checkpoints / "step-0000000010", "0002")
+    with pytest.raises(Refused, match="launch 0002"):
+        refuse_where_taken_over(run.checkpoints / "step-0000000010", "0001")
 
 
 def train_with_full_disk(launch_directory: str, on_rank: int) -> None:

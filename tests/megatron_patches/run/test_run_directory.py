@@ -9,6 +9,7 @@ import pytest
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.errors import TrainyardError
+from megatron_patches.run import ownership
 from megatron_patches.run import run_directory as module
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_resolved, load_run
@@ -50,6 +51,8 @@ def test_the_first_launch_makes_the_directory(runs: Path, config: RunConfig) -> 
         "launches",
         "launches/0001",
         "launches/0001/config.yaml",
+        "launches/0001/ended.json",
+        "launches/0001/owner.json",
         "manifest.json",
     ]
 
@@ -80,22 +83,24 @@ def test_launches_at_once(runs: Path, config: RunConfig) -> None:
     assert sorted(launch.id for launch in launches) == [f"{number:04d}" for number in range(1, 17)]
     assert all(load_resolved(launch.config) == config for launch in launches)
     assert everything_under(runs / config.name / "launches") == sorted(
-        name for launch in launches for name in (launch.id, f"{launch.id}/config.yaml")
+        name
+        for launch in launches
+        for name in (launch.id, *(f"{launch.id}/{file}" for file in ("config.yaml", "ended.json", "owner.json")))
     )
     assert not list((runs / config.name).glob("*.partial"))
 
 
 def test_another_launch_takes_the_number_first(runs: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The race that threads rarely hit: the folder appears after the number was chosen."""
-    rename = module._rename_folder
+    rename = Path.rename
 
-    def late(folder: Path, target: Path) -> bool:
+    def late(folder: Path, target: Path) -> Path:
         if target.name == "0001":
             target.mkdir()
             (target / "config.yaml").touch()
         return rename(folder, target)
 
-    monkeypatch.setattr(module, "_rename_folder", late)
+    monkeypatch.setattr(Path, "rename", late)
     assert start_launch(config).id == "0002"
     assert (runs / config.name / "launches" / "0001" / "config.yaml").read_text() == ""
 
@@ -120,13 +125,7 @@ def test_a_launch_that_fails_leaves_no_folder(runs: Path, config: RunConfig, mon
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(ownership, "write_atomically", full)
     with pytest.raises(TrainyardError, match="No space left"):
         start_launch(config)
     assert everything_under(runs / config.name / "launches") == []
-
-
-def test_the_ten_thousandth_launch_is_the_newest(tmp_path: Path) -> None:
-    for name in ("0001", "9999", "10000"):
-        (tmp_path / "launches" / name).mkdir(parents=True)
-    assert module.Launch(tmp_path / "launches" / "9999").newest() == "10000"
