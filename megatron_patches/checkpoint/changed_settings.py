@@ -3,7 +3,6 @@
 What must stay as it was is the run's identity (identity.py); what is left is sorted here, key by key.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isclose
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.identity import OF_TRAINING
+from megatron_patches.checkpoint.recorded_changes import in_json
 from megatron_patches.checkpoint.resume_check import SavedStep, rate_jump
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
@@ -58,7 +58,6 @@ _EFFECTS: dict[str, Effect] = {
 }
 _RECORDED = ("optimizer", "schedule", "training", "data")
 """sections that decide the numbers of training: what changes there goes on record"""
-_RECORDED_CHARACTERS = 500
 _LOOKS = 1000  # steps at which courses of the learning rate are compared
 
 
@@ -119,7 +118,7 @@ def recorded_changes(newest: SavedStep, config: RunConfig) -> list[ChangeRecord]
     """
     step = newest.step
     found = [each for each in changes(newest.folder, config) if each.key.split(".")[0] in _RECORDED]
-    records = [ChangeRecord(step, each.key, _as_json(each.before), _as_json(each.now)) for each in found]
+    records = [ChangeRecord(step, each.key, in_json(each.before), in_json(each.now)) for each in found]
     if jump := rate_jump(newest, config):
         records.append(ChangeRecord(step, "learning_rate", *jump))
     return records
@@ -140,8 +139,8 @@ def second_rate_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
     if not isclose(before, now, rel_tol=1e-6):
         yield (
             f"the learning rate of embeddings, head and vectors would jump: {key} is {before:.6g} of "
-            f"optimizer.learning_rate in {newest.folder} and {now:.6g} of it now. Restore it; to jump there on purpose, "
-            f"add --checkpoint.allow_rate_jump_at {newest.step}"
+            f"optimizer.learning_rate in {newest.folder} and {now:.6g} of it now. Restore it; to jump there on "
+            f"purpose, add --checkpoint.allow_rate_jump_at {newest.step}"
         )
 
 
@@ -205,24 +204,16 @@ def _put_back(change: Change, config: RunConfig) -> RunConfig | None:
 
 def _differences(prefix: str, saved: Any, now: Any) -> Iterator[Change]:
     """A section of another kind has other keys, and is compared as a whole; so are patterns, whose order counts."""
-    if prefix == "optimizer.weight_decay_by_name":
-        if isinstance(saved, Mapping) and list(saved.items()) != list(now.items()):
+    sections = isinstance(saved, Mapping) and isinstance(now, Mapping)
+    if sections and prefix == "optimizer.weight_decay_by_name":
+        if list(saved.items()) != list(now.items()):
             yield Change(prefix, saved, now)
-    elif isinstance(saved, Mapping) and isinstance(now, Mapping) and (not prefix or saved.get("name") == now.get("name")):
+    elif sections and (not prefix or saved.get("name") == now.get("name")):
         for key in now:
             if key in saved:
                 yield from _differences(f"{prefix}.{key}" if prefix else key, saved[key], now[key])
     elif saved != now:
         yield Change(prefix, saved, now)
-
-
-def _as_json(value: Any) -> Any:
-    """A value for a manifest or an event; what is long, or no JSON, in words."""
-    try:
-        written = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return _shown(value)
-    return value if len(written) <= _RECORDED_CHARACTERS else _shown(value)
 
 
 def _sections(key: str) -> Iterator[str]:

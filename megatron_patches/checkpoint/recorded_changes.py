@@ -1,5 +1,6 @@
 """What was set otherwise in the course of a run, as its checkpoints and its events have it on record. Torch-free."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ CHANGES = "changes"
 MOST = 100
 """changes that a checkpoint tells, the newest; events have all"""
 _STEPS = 10**10
+_CHARACTERS = 500
+"""of a value that is recorded as it is"""
 
 
 def changes_of(facts: Mapping[str, Any]) -> list[ChangeRecord]:
@@ -32,9 +35,13 @@ def as_fact(changes: Sequence[ChangeRecord]) -> list[dict[str, Any]]:
     return [{"step": each.step, "key": each.key, "before": each.before, "now": each.now} for each in changes]
 
 
-def describe_change(change: ChangeRecord) -> str:
-    """One change in a line."""
-    return f"{change.key} {_shown(change.before)} -> {_shown(change.now)} at step {change.step:,}"
+def in_json(value: Any) -> Any:
+    """A value for the record; what is long, or no JSON, in words."""
+    try:
+        written = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return shortened(value, 60)
+    return value if len(written) <= _CHARACTERS else shortened(written, 60)
 
 
 def _read(told: object) -> ChangeRecord | None:
@@ -43,10 +50,4 @@ def _read(told: object) -> ChangeRecord | None:
     step, key = whole_of(told.get("step"), _STEPS), told.get("key")
     if step is None or not isinstance(key, str):
         return None
-    return ChangeRecord(step, shortened(key, 100), told.get("before"), told.get("now"))
-
-
-def _shown(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else shortened(value, 60)
+    return ChangeRecord(step, shortened(key, 100), in_json(told.get("before")), in_json(told.get("now")))

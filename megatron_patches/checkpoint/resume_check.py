@@ -106,9 +106,9 @@ def identity_problems(saved: Sequence[SavedStep], wanted: dict[str, Any], config
     for phrases, group in alike.items():
         if phrases:
             yield (
-                f"{_named(group)} of another run: {'; '.join(phrases)}. Restore these settings to continue it; to train "
-                f"its weights on with other ones, begin a child run at step 0 (tools/runs new, and in it init_from: "
-                f"{config.name}@{group[0].step}); or move the run directory away to start over"
+                f"{_named(group)} of another run: {'; '.join(phrases)}. Restore these settings to continue it; to "
+                "train its weights on with other ones, begin a child run at step 0 (tools/runs new, and in it "
+                f"init_from: {config.name}@{group[0].step}); or move the run directory away to start over"
             )
 
 
@@ -141,7 +141,7 @@ def length_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
         given = training.extend_to or training.lengths[1:]
         longer = f"'[{', '.join(map(str, [*given, 'N']))}]'" if given else "N"
         yield (
-            f"the run has ended: {newest.folder} is of its last step, {steps:,}, and no sample is left to train on. To "
+            f"the run has ended: {newest.folder} is of its last step, {steps:,}, and nothing is left to train on. To "
             f"extend it, add --training.extend_to {longer}, N above {training.lengths[-1]} {unit}; to train its "
             "weights on another schedule, begin a child run (init_from)"
         )

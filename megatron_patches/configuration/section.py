@@ -35,7 +35,7 @@ def _is_whole(value: Any) -> bool:
 
 def as_list(value: object) -> object:
     """A value alone as a list of one, so that `extend_to: 40` may be written for `extend_to: [40]`."""
-    values = value if isinstance(value, list) else [value]
+    values: list[Any] = value if isinstance(value, list) else [value]
     return [int(each) if _is_whole(each) else each for each in values]
 
 

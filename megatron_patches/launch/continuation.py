@@ -1,5 +1,5 @@
-"""What a launch says before its first step of where it goes on: what it takes and why, what else lay there, the learning
-rate on both sides of the boundary, what is left. Torch-free."""
+"""What a launch says before its first step of where it goes on: what it takes and why, what else lies there, the
+learning rate on both sides of the boundary, what is left. Torch-free."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -32,7 +32,9 @@ class ExtensionConfig(Section):
     @model_validator(mode="after")
     def _makes_sense(self) -> "ExtensionConfig":
         if self.shape == "constant" and self.final_learning_rate is not None:
-            raise ValueError("final_learning_rate has no effect with shape constant; remove it, or choose another shape")
+            raise ValueError(
+                "final_learning_rate has no effect with shape constant; remove it, or choose another shape"
+            )
         return self
 
 
@@ -66,8 +68,8 @@ class _DecayingSchedule(_AnySchedule):
     decay_end: int | None = Field(
         None,
         gt=0,
-        description="position, in units, where the final learning rate is reached; unset means the run's end, before any "
-        "extension",
+        description="position, in units, where the final learning rate is reached; unset means the run's end, before "
+        "any extension",
     )
     final_learning_rate: float = Field(0.0, ge=0, description="learning rate from decay_end on")
 

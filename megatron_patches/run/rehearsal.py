@@ -1,8 +1,9 @@
 """A rehearsal: the whole course of a run in a few steps, in a folder of its own. Torch-free.
 
 What lies along the run is drawn together to the rehearsal's steps, in one proportion: its length and extensions,
-warm-up, decay and batch ramp, and the intervals of saves, validations and log lines. What a step is (model, data, batch, micro-batch,
-layout, precision, optimizer, learning rates, seed) stays as it is, and so does how much one validation reads.
+warm-up, decay and batch ramp, and the intervals of saves, validations and log lines. What a step is (model, data,
+batch, micro-batch, layout, precision, optimizer, learning rates, seed) stays as it is, and so does how much one
+validation reads.
 """
 
 from bisect import bisect_right

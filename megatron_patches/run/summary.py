@@ -192,8 +192,11 @@ def rate_table(config: RunConfig, resumed_at: int | None = None) -> list[tuple[i
 
 def draw_rates(config: RunConfig, resumed_at: int | None = None, width: int = 80) -> list[str]:
     """The learning rate over steps in characters: `E` where an extension begins, `R` where the run is resumed."""
-    marks = dict.fromkeys(config.timetable.ends[:-1], "E") | ({resumed_at: "R"} if resumed_at else {})
-    return rate_plot(config.learning_rate, config.timetable.steps, marks, width)
+    last = config.timetable.steps
+    marks = dict.fromkeys(config.timetable.ends[:-1], "E")
+    if resumed_at and resumed_at <= last:
+        marks[resumed_at] = "R"
+    return rate_plot(config.learning_rate, last, marks, width)
 
 
 def _quarters(start: int, end: int) -> Iterator[int]:

@@ -51,9 +51,7 @@ class TrainingConfig(Section):
         description="where the run ends instead, in the unit of its length; a list if it is extended several times, "
         "each time from the end before it (schedule.extensions)",
     )
-    extend_by: Ends = Field(
-        [], description="the same, told as what is added to the end before it; give one of the two"
-    )
+    extend_by: Ends = Field([], description="the same, told as what is added to the end before it; give one of the two")
     global_batch_size: int = Field(gt=0, description="samples of one optimizer step, over all ranks")
     batch_ramp: BatchRampConfig | None = Field(None, description="growth of the global batch; unset means none")
     micro_batch_size: int = Field(gt=0, description="samples one rank puts through the model at once")
@@ -115,7 +113,9 @@ class TrainingConfig(Section):
         for number, (reached, end) in enumerate(pairwise(self.lengths if len(given) == 1 else [])):
             if end <= reached:
                 before = f"extend_to {reached}, the end before it" if number else f"{given[0]} {reached}"
-                raise ValueError(f"extend_to {end} is not beyond {before}: an extension is longer; use more than {reached}")
+                raise ValueError(
+                    f"extend_to {end} is not beyond {before}: an extension is longer; use more than {reached}"
+                )
         return self
 
     @model_validator(mode="after")
