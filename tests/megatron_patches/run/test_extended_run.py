@@ -33,10 +33,7 @@ def run(tmp_path: Path, settings: str) -> RunConfig:
         (f"{SAMPLES} --training.extend_by 5", [10, 11]),  # from the end that was given, not from the whole steps in it
         (f"{TOKENS} --training.extend_to '[1300, 1400]'", [10, 20, 21]),
         ("--training.extend_to 40 --training.batch_ramp '{start: 2, increment: 2, samples: 70}'", [10, 40]),
-        (
-            f"{SAMPLES} --training.extend_to 200 --training.batch_ramp '{{start: 4, increment: 4, samples: 40}}'",
-            [15, 30],
-        ),
+        (f"{SAMPLES} --training.extend_to 200 {RAMP}", [15, 30]),
     ],
 )
 def test_ends(tmp_path: Path, settings: str, ends: list[int]) -> None:
