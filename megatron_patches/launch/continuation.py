@@ -42,7 +42,7 @@ class Continuation:
         if len(self.others) > _TOLD:
             yield "not taken", f"{counted(len(self.others) - _TOLD, 'other')}"
         if changed := describe_changes(self.taken.folder, config):
-            yield "changed", changed
+            yield "settings", changed
         yield "boundary", describe_boundary(self.taken, config)
         samples = end.samples - self.taken.samples
         epochs = samples / self.training_windows

@@ -12,7 +12,7 @@ def rate_plot(rate: Callable[[int], float], last: int, marks: Mapping[int, str],
 
     Args:
         rate: the rate of a step; a column shows that of one step.
-        marks: steps at which an upright line stands, each with the letter beneath it.
+        marks: steps at which an upright line stands, each with the letters beneath it.
     """
     columns = max(20, width - _LABEL - 1)
 
@@ -23,8 +23,9 @@ def rate_plot(rate: Callable[[int], float], last: int, marks: Mapping[int, str],
     highest = max(rates) or 1.0
     grid = [[" "] * columns for _ in range(HEIGHT + 1)]
     letters = [" "] * columns
-    for step, letter in marks.items():
-        letters[column(step)] = letter
+    for step, mark in marks.items():
+        first = min(column(step), columns - len(mark))
+        letters[first : first + len(mark)] = mark
         for line in grid:
             line[column(step)] = "|"
     for number, each in enumerate(rates):

@@ -195,7 +195,7 @@ def draw_rates(config: RunConfig, resumed_at: int | None = None, width: int = 80
     last = config.timetable.steps
     marks = dict.fromkeys(config.timetable.ends[:-1], "E")
     if resumed_at and resumed_at <= last:
-        marks[resumed_at] = "R"
+        marks[resumed_at] = marks.get(resumed_at, "") + "R"
     return rate_plot(config.learning_rate, last, marks, width)
 
 

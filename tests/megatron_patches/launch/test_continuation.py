@@ -64,13 +64,13 @@ def test_a_run_that_is_extended(run: Path, runs: Path) -> None:
     found = said(run, EXTENDED)
     taken = "step-0000000008, the newest whole checkpoint, saved by launch 0001, step 8 of 24; 1 older one beside it"
     assert found["resumes from"] == [taken] and "not taken" not in found
-    assert found["changed"] == ["changed since step-0000000008: training.extend_to [] -> [24]"]
+    assert found["settings"] == ["changed since step-0000000008: training.extend_to [] -> [24]"]
     (boundary,) = found["boundary"]
     assert boundary == "learning rate 0.01 in step 8, 0.00991353 in step 9, 0.001 in the last one, 24"
     (remaining,) = found["remaining"]
     assert remaining.startswith("16 steps, 128 samples, ") and remaining.endswith(" epochs")
     assert "   8  0.01           an extension begins (E), resumes here (R)" in found[""]
-    assert "   9  0.00991353" in found[""] and found[""][-2].strip() == "R"
+    assert "   9  0.00991353" in found[""] and found[""][-2].strip() == "ER"
 
 
 def test_what_else_lies_there_is_told(run: Path, runs: Path) -> None:
