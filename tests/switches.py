@@ -6,6 +6,7 @@ it is compared with, named `key=value`.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -61,6 +62,15 @@ class Refuses:
 
 
 @dataclass(frozen=True)
+class Resumes:
+    """A plan for a run that was saved after step 3, before the change, is refused with `text` without it."""
+
+    text: str
+    change: list[str]
+    base: list[str]
+
+
+@dataclass(frozen=True)
 class Copies:
     """What `tools/sync-to-hub --all` would bring elsewhere differs."""
 
@@ -73,9 +83,11 @@ def kind(section: str, name: str, **settings: object) -> list[str]:
     return [f"--{section}={json.dumps({'name': name, **settings})}"]
 
 
-def of_kind(section: str, name: str, change: dict[str, object], **settings: object) -> Trains:
-    """A key of a kind, changed against the kind's own settings."""
-    return Trains(kind(section, name, **{**settings, **change}), kind(section, name, **settings))
+def of_kind(
+    section: str, name: str, change: dict[str, object], beside: Sequence[str] = (), **settings: object
+) -> Trains:
+    """A key of a kind, changed against the kind's own settings; `beside` are overrides of other sections."""
+    return Trains(kind(section, name, **{**settings, **change}), [*beside, *kind(section, name, **settings)])
 
 
 RAMP = overrides(training__batch_ramp="{start: 4, increment: 2, samples: 12}", training__micro_batch_size=2)
@@ -83,6 +95,12 @@ FAST = {"learning_rate": 1e-2}
 MUON = {**FAST, "weight_decay": 0.1, "rest": {"learning_rate": 1e-2}}
 LINEAR = {"warmup": 2}
 WSD = {"warmup": 1, "decay": 2}
+SHORT = [*overrides(training__steps=2, checkpoint__every_steps=2), *kind("schedule", "constant")]
+SHORT_AND_LONGER = overrides(training__steps=1, checkpoint__every_steps=1, training__extend_to=4)
+EXTENDED: dict[str, dict[str, object]] = {
+    "constant": {}, "inverse_square_root": {}, "linear": {"decay_end": 2}, "cosine": {"decay_end": 2, "warmup": 0},
+    "warmup_stable_decay": {"decay": 1, "final_learning_rate": 5e-3},
+}  # fmt: skip
 PREFIX = kind("objective", "prefix_lm")
 RESET = overrides(objective__reset_attention="true")
 FP16 = overrides(training__precision="fp16", training__loss_scale="{initial: 1e30, hysteresis: 1}")
@@ -99,7 +117,7 @@ SPIKES = [
 PROFILED = overrides(profile="{steps: 1, after_step: 2}")
 WANDB = overrides(logging__wandb="{project: one}")
 
-CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses] = {
+CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] = {
     "name": Plans("tr900b-28K-other", ["NAME=tr900b-28K-other"]),
     "family": Plans("tr901-others", ["FAMILY=tr901-others"]),
     "why": Plans("to see it", ["--why=to see it"]),
@@ -184,6 +202,8 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses] = {
     "training.steps": Trains(overrides(training__steps=6)),  # the end of the decay moves
     "training.samples": Trains(overrides(training__steps="null", training__samples=48)),
     "training.tokens": Trains(overrides(training__steps="null", training__tokens=48 * 16)),
+    "training.extend_to": Trains(overrides(training__extend_to=4), SHORT),
+    "training.extend_by": Trains(overrides(training__extend_by="[1, 1]"), SHORT),
     "training.global_batch_size": Trains(overrides(training__global_batch_size=16)),
     "training.batch_ramp.start": Trains(["--training.batch_ramp.start=2"], RAMP),
     "training.batch_ramp.increment": Trains(["--training.batch_ramp.increment=4"], RAMP),
@@ -282,6 +302,19 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses] = {
             "inverse_square_root": LINEAR, "linear": LINEAR, "cosine": LINEAR, "warmup_stable_decay": WSD,
         }.items()
     },
+    **{
+        f"schedule.{name}.extensions.shape={shape}": of_kind(
+            "schedule", name, {"extensions": [{"shape": shape}]}, SHORT_AND_LONGER, **settings
+        )
+        for name, settings in EXTENDED.items()
+        for shape in ("linear", "square_root", "constant")
+    },
+    **{
+        f"schedule.{name}.extensions.final_learning_rate": of_kind(
+            "schedule", name, {"extensions": [{"final_learning_rate": 2e-3}]}, SHORT_AND_LONGER, **settings
+        )
+        for name, settings in EXTENDED.items()
+    },
     "schedule.constant.name": Trains(kind("schedule", "constant")),
     "schedule.inverse_square_root.name": Trains(kind("schedule", "inverse_square_root")),
     "schedule.inverse_square_root.timescale": of_kind("schedule", "inverse_square_root", {"timescale": 2}),
@@ -346,6 +379,9 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses] = {
     "checkpoint.keep_best": Writes("files", overrides(checkpoint__keep_best=2), [*LAST_ONE, *WORSENS]),
     "checkpoint.pin_spikes_above": Writes("files", overrides(checkpoint__pin_spikes_above=1.01), SPIKES),
     "checkpoint.allow_from_scratch": Plans("may begin", overrides(checkpoint__allow_from_scratch="true")),
+    "checkpoint.allow_rate_jump_at": Resumes(
+        "would jump", overrides(checkpoint__allow_rate_jump_at=3), overrides(optimizer__learning_rate=3e-2)
+    ),
     "checkpoint.asynchronous": Writes("messages", overrides(checkpoint__asynchronous="false")),
     "logging.every_steps": Writes("log", overrides(logging__every_steps=2)),
     "logging.wandb.project": Writes("wandb", overrides(logging__wandb="{project: two}"), WANDB),

@@ -106,8 +106,24 @@ def test_bad_settings(
     [
         (overrides(model__ffn_size=96), ["model.ffn_size is 64 in the checkpoint and 96 now", "another run"]),
         (overrides(training__seed=8), ["training.seed is 7", "another run"]),
-        (overrides(training__steps=16), ["learning rate would jump", "schedule.decay_end"]),
-        (overrides(optimizer__learning_rate=2e-2), ["learning rate would jump"]),
+        (overrides(training__steps=16), ["learning rate would jump", "keep training.steps and set training.extend_to"]),
+        (overrides(optimizer__learning_rate=2e-2), ["learning rate would jump", "allow_rate_jump_at 6"]),
+        (
+            overrides(optimizer__learning_rate=2e-2, checkpoint__allow_rate_jump_at=3),
+            ["would jump", "checkpoint.allow_rate_jump_at names step 3, not this one"],
+        ),
+        (
+            overrides(training__steps=6, schedule__decay_end=8, evaluation__every_steps=3),
+            ["the run has ended", "step-0000000006 is of its last step", "--training.extend_to N, N above 6 steps"],
+        ),
+        (
+            [*overrides(training__steps=4, evaluation__every_steps=2), *overrides(training__extend_to="[5]")],
+            ["step-0000000006 is beyond the end of the run, which has 5 steps. Set training.extend_to to 6 or more"],
+        ),
+        (
+            [*overrides(training__steps=4, evaluation__every_steps=2), *overrides(training__extend_by="[1]")],
+            ["step-0000000006 is beyond the end of the run, which has 5 steps. Set training.extend_by to 2 or more"],
+        ),
         (
             overrides(training__steps=5, schedule__decay_end=5, evaluation__every_steps=5),
             ["step-0000000006", "beyond", "Set training.steps to 6 or more"],
@@ -118,7 +134,7 @@ def test_bad_settings(
         ),
         (
             overrides(training__steps="null", training__tokens=64 * 16 * 8),
-            ["learning rate would jump", "optimizer.learning_rate and training.tokens (set", "where training.tokens"],
+            ["learning rate would jump", "optimizer.learning_rate and training.tokens; to train longer, keep"],
         ),
     ],
 )

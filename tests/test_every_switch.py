@@ -15,20 +15,21 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from megatron_patches.artefacts.storage.transfer import Options
+from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
-from megatron_patches.launch.facts import LaunchTarget
+from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.plan import plan_run, summary
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.reading import load_run
+from megatron_patches.run.reading import load_run, read_run
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import make_checkpoint
 from tests.small_engine import SmallEngine, record_steps
 from tests.small_run import SMALL_RUN, write_run
 from tests.small_training import SmallData, train_launch
-from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Refuses, Trains, Writes
+from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Refuses, Resumes, Trains, Writes
 from tools.commands.runs.choices import choices_of
 from tools.commands.sync_to_hub.due import due_tasks
 from tools.commands.sync_to_hub.items import items_of, loose_files
@@ -276,6 +277,23 @@ def test_a_key_takes_nothing_else(key: str, small_data: SmallData, tmp_path: Pat
     assert isinstance(case, Refuses)
     with pytest.raises(TrainyardError, match=re.escape(case.text)):
         configure(small_data, tmp_path, case.change)
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Resumes)])
+def test_a_key_changes_what_is_resumed(
+    key: str, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    case = CASES[key]
+    assert isinstance(case, Resumes)
+    path, settings = run_file(small_data, tmp_path, [])
+    facts = LaunchFacts(read_run(path, settings), LaunchTarget(None))
+    identity = run_identity(facts.config, facts.data.dataset_id, facts.data.tokenizer_id)
+    rates = {"learning_rate": facts.config.learning_rate(3), "next_learning_rate": facts.config.learning_rate(4)}
+    make_checkpoint(tmp_path / "runs", 3, identity=identity, **rates)
+    with pytest.raises(TrainyardError, match=case.text):
+        plan_run(path, [*settings, *case.base], LaunchTarget(None))
+    plan_run(path, [*settings, *case.base, *case.change], LaunchTarget(None))
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Copies)])

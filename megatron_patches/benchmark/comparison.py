@@ -174,6 +174,9 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, pe
         "training.steps": steps,
         "training.samples": "null",
         "training.tokens": "null",
+        "training.extend_to": "null",
+        "training.extend_by": "null",
+        "schedule.extensions": "null",
         "training.batch_ramp": "null",  # its smaller batches would be another measurement
         "checkpoint.every_steps": steps,
         "evaluation": "null",

@@ -14,10 +14,18 @@ from megatron_patches.engine.interface import Engine
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.progress import Message, Outcome, ProfileRecord, Progress, StepRecord, ValidationRecord
+from megatron_patches.run.progress import (
+    ChangeRecord,
+    Message,
+    Outcome,
+    ProfileRecord,
+    Progress,
+    StepRecord,
+    ValidationRecord,
+)
 from megatron_patches.run.run_directory import Launch
 
-Record = StepRecord | ValidationRecord | ProfileRecord | SaveRecord | Message
+Record = StepRecord | ValidationRecord | ProfileRecord | SaveRecord | ChangeRecord | Message
 """what callbacks tell each other, and the trainer them; a callback passes over kinds that it does not know"""
 
 

@@ -6,13 +6,14 @@ from megatron_patches.artefacts.folders import Content, checkpoint_name, list_ch
 from megatron_patches.artefacts.marks import pin
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.save_request import SaveRequest
+from megatron_patches.checkpoint.recorded_changes import CHANGES, as_fact
 from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
 from megatron_patches.errors import TrainingFailed
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.ownership import has_begun, later_launches
-from megatron_patches.run.progress import Message, Outcome, ValidationRecord
+from megatron_patches.run.progress import ChangeRecord, Message, Outcome, ValidationRecord
 from megatron_patches.run.reading import to_yaml
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.sizes import counted, readable
@@ -35,6 +36,8 @@ class Checkpointing(Callback):
         self.saver = saver
         self.identity = identity
         self.parents = parents
+        self.changes: list[ChangeRecord] = []
+        """what was set otherwise in the course of the run; set where it is resumed"""
         self._saved_step = -1
         self._validation: ValidationRecord | None = None
         self._pin_next: str | None = None
@@ -173,6 +176,8 @@ class Checkpointing(Callback):
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
         }
+        if self.changes:
+            facts[CHANGES] = as_fact(self.changes)
         if validation := self._validated(progress.step):
             facts["validation_loss"] = validation.loss
         states = {callback.state_key: callback.state() for callback in trainer.callbacks if callback.state_key}

@@ -10,7 +10,7 @@ from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.hardware.gpu_samples import GpuSampler
-from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.run.progress import ChangeRecord, Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
 
 
 class EventRecorder(Callback):
@@ -45,6 +45,8 @@ class EventRecorder(Callback):
                     reason=record.reason, bytes=record.written.bytes, stall_seconds=record.stall_seconds,
                     write_seconds=record.write_seconds, removed=record.written.removed,
                 )  # fmt: skip
+            case ChangeRecord():
+                self.writer.write("change", **asdict(record))
             case Message(text):
                 self.writer.write("message", text=text)
 

@@ -13,37 +13,51 @@ from pydantic import TypeAdapter, ValidationError
 
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.identity import OF_TRAINING
-from megatron_patches.checkpoint.resume_check import SavedStep
+from megatron_patches.checkpoint.recorded_changes import in_json
+from megatron_patches.checkpoint.resume_check import SavedStep, rate_jump
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import shortened
+from megatron_patches.optim.optimizer_config import MuonConfig
 from megatron_patches.optim.schedule_config import ScheduleConfig
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.progress import ChangeRecord
+from megatron_patches.run.reading import load_resolved
 from megatron_patches.training.training_config import LossScaleConfig
 
 Effect = Literal["identity", "rate", "stored", "applied"]
 
+OPTIMIZER_NUMBERS = (
+    *("gradient_clip", "weight_decay", "weight_decay_by_name", "beta1", "beta2", "epsilon", "momentum", "rest"),
+    *("decay_exponent", "update_clip", "least_scale"),
+)
 _EFFECTS: dict[str, Effect] = {
     "name": "identity",
     "model": "identity",
     "objective": "identity",
     **{f"training.{key}": "identity" for key in OF_TRAINING},
+    # of the optimizer what an update is; what else it has may change
     "optimizer": "identity",
+    **{f"optimizer.{key}": "applied" for key in OPTIMIZER_NUMBERS},
     "data.split": "identity",
     "data.sequence_length": "identity",
     "optimizer.learning_rate": "rate",
+    "optimizer.rest.learning_rate": "rate",
     "schedule": "rate",
     # the checkpoint's own scale is continued
     "training.loss_scale.initial": "stored",
     # of datasets and tokenizers the ids are compared: the same one may lie somewhere else
     **dict.fromkeys(("data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
     **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),
+    **dict.fromkeys(("training.extend_to", "training.extend_by"), "applied"),
     **dict.fromkeys(("training.micro_batch_size", "training.recomputation", "training.compile"), "applied"),
     **dict.fromkeys(("training.attention_kernel", "training.loss_scale"), "applied"),
     **{f"training.loss_scale.{key}": "applied" for key in ("window", "hysteresis", "minimum")},
     **dict.fromkeys(("family", "why", "parallel", "checkpoint", "logging"), "applied"),
     **dict.fromkeys(("evaluation", "profile", "storage"), "applied"),
 }
+_RECORDED = ("optimizer", "schedule", "training", "data")
+"""sections that decide the numbers of training: what changes there goes on record"""
 _LOOKS = 1000  # steps at which courses of the learning rate are compared
 
 
@@ -81,6 +95,9 @@ def changes(folder: Path, config: RunConfig) -> list[Change]:
         training = settings.get("training")
         if isinstance(training, dict) and training.get("loss_scale", 0) is None:  # unset means the defaults
             training["loss_scale"] = LossScaleConfig().model_dump()
+    for section, keys in {"training": ("extend_to", "extend_by"), "schedule": ("extensions",)}.items():
+        if isinstance(saved.get(section), dict):  # of earlier versions: no run was extended then
+            saved[section] |= {key: [] for key in keys if key not in saved[section]}
     return [each for each in _differences("", saved, now) if effect_of(each.key) != "identity"]
 
 
@@ -91,6 +108,40 @@ def describe_changes(folder: Path, config: RunConfig) -> str:
     except TrainyardError as error:
         return f"whether settings were changed since {folder.name} is not known: {error}"
     return f"changed since {folder.name}: {'; '.join(map(str, found))}" if found else ""
+
+
+def recorded_changes(newest: SavedStep, config: RunConfig) -> list[ChangeRecord]:
+    """What a resume from a checkpoint changes of training, for the record; a jump of the learning rate is one.
+
+    Raises:
+        TrainyardError: the checkpoint's configuration cannot be read.
+    """
+    step = newest.step
+    found = [each for each in changes(newest.folder, config) if each.key.split(".")[0] in _RECORDED]
+    records = [ChangeRecord(step, each.key, in_json(each.before), in_json(each.now)) for each in found]
+    if jump := rate_jump(newest, config):
+        records.append(ChangeRecord(step, "learning_rate", *jump))
+    return records
+
+
+def second_rate_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
+    """A jump of the rate that Muon steps embeddings, head and vectors at: it is in a fixed proportion to the first."""
+    optimizer, key = config.optimizer, "optimizer.rest.learning_rate"
+    if not isinstance(optimizer, MuonConfig) or newest.step in (0, config.checkpoint.allow_rate_jump_at):
+        return
+    try:
+        saved = load_resolved(newest.folder / CONFIG).optimizer
+    except TrainyardError:
+        return  # as in `without_effect`; or of an earlier version
+    if not isinstance(saved, MuonConfig):
+        return
+    before, now = (each.rest.learning_rate / each.learning_rate for each in (saved, optimizer))
+    if not isclose(before, now, rel_tol=1e-6):
+        yield (
+            f"the learning rate of embeddings, head and vectors would jump: {key} is {before:.6g} of "
+            f"optimizer.learning_rate in {newest.folder} and {now:.6g} of it now. Restore it; to jump there on "
+            f"purpose, add --checkpoint.allow_rate_jump_at {newest.step}"
+        )
 
 
 def without_effect(newest: SavedStep, config: RunConfig) -> Iterator[str]:
@@ -104,21 +155,18 @@ def without_effect(newest: SavedStep, config: RunConfig) -> Iterator[str]:
         if effect == "stored":
             yield (
                 f"{change.key} is {_shown(change.before)} in {newest.folder} and {_shown(change.now)} now, which would "
-                "do nothing: a resume goes on with the checkpoint's own value. Restore it, or start a new run under "
-                "another name (tools/runs new)"
+                "do nothing: a resume goes on with the checkpoint's own value. Restore it, or begin a child run "
+                "(init_from)"
             )
-        elif effect == "rate" and not _has_effect(change, newest, config):
-            left = config.timetable.steps - newest.step
+        elif effect == "rate" and newest.step < config.timetable.steps and not _has_effect(change, newest, config):
             yield (
                 f"{change.key} is {_shown(change.before)} in {newest.folder} and {_shown(change.now)} now, which would "
-                f"do nothing: {_rates_left(newest.step, config, left)}. Restore it; to train on at another rate, start "
-                "a new run under another name (tools/runs new)"
+                f"do nothing: {_rates_left(newest.step, config)}. Restore it; to train on at another rate, extend "
+                "the run (training.extend_to), or begin a child run (init_from)"
             )
 
 
-def _rates_left(step: int, config: RunConfig, left: int) -> str:
-    if left <= 0:
-        return f"no step is left of {config.timetable.steps:,}"
+def _rates_left(step: int, config: RunConfig) -> str:
     first, last = config.learning_rate(step + 1), config.learning_rate(config.timetable.steps)
     rates = f"{first:.6g}" if isclose(first, last) else f"{first:.6g} to {last:.6g}"
     return f"in the steps that are left the learning rate is {rates} either way"
@@ -149,14 +197,18 @@ def _put_back(change: Change, config: RunConfig) -> RunConfig | None:
             return config.model_copy(update={section: TypeAdapter(ScheduleConfig).validate_python(value)})
         except ValidationError:
             return None
-    if type(change.before) not in (int, float):
+    if type(change.before) not in (int, float) or key not in type(config.optimizer).model_fields:
         return None
     return config.model_copy(update={section: config.optimizer.model_copy(update={key: change.before})})
 
 
 def _differences(prefix: str, saved: Any, now: Any) -> Iterator[Change]:
-    """A section of another kind has other keys, and is compared as a whole."""
-    if isinstance(saved, Mapping) and isinstance(now, Mapping) and (not prefix or saved.get("name") == now.get("name")):
+    """A section of another kind has other keys, and is compared as a whole; so are patterns, whose order counts."""
+    sections = isinstance(saved, Mapping) and isinstance(now, Mapping)
+    if sections and prefix == "optimizer.weight_decay_by_name":
+        if list(saved.items()) != list(now.items()):
+            yield Change(prefix, saved, now)
+    elif sections and (not prefix or saved.get("name") == now.get("name")):
         for key in now:
             if key in saved:
                 yield from _differences(f"{prefix}.{key}" if prefix else key, saved[key], now[key])

@@ -40,6 +40,12 @@ class CheckpointConfig(Section):
         description="begin at step 0 although the run's folder holds work that cannot be resumed from, such as weights "
         "alone or damaged checkpoints; a checkpoint that is whole is resumed from all the same",
     )
+    allow_rate_jump_at: int | None = Field(
+        None,
+        gt=0,
+        description="step at which the learning rate may jump: that of the checkpoint which is resumed from; unset "
+        "means that a resume whose learning rate would jump is refused",
+    )
     asynchronous: bool = Field(
         True,
         description="whether files are written while training goes on, from a copy in the host's memory that is "

@@ -4,20 +4,24 @@ import json
 from typing import Any
 
 from megatron_patches.configuration.section import Section
+from megatron_patches.optim.optimizer_config import SGDConfig
 from megatron_patches.run.config import RunConfig
 
+OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps", "update_scale")
+"""what an update is; how strong its parts are (betas, decays, clips) may change in a resume"""
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
 def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[str, Any]:
     """The settings that decide the weights' shapes, the order of samples and the meaning of the optimizer's state.
 
-    Layout, micro-batch, logging and lengths are not among them: a resume may change them. Learning rates are compared
-    as such (resume_check.py).
+    Layout, micro-batch, logging, lengths and the optimizer's numbers are not among them: a resume may change them.
+    Learning rates are compared as such (resume_check.py).
     """
     training = config.training.model_dump(include=set(OF_TRAINING))
-    optimizer = config.optimizer.model_dump(exclude={"learning_rate"})
-    optimizer["weight_decay_by_name"] = _in_order(optimizer["weight_decay_by_name"])
+    optimizer = config.optimizer.model_dump(include=set(OF_OPTIMIZER))
+    if isinstance(config.optimizer, SGDConfig):
+        optimizer["momentum"] = _velocity(config.optimizer.momentum)
     return {
         "name": config.name,
         **_prefixed("model", config.model.model_dump()),
@@ -32,8 +36,11 @@ def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig) -> list[str]:
-    """One phrase for each setting that differs; one that did not exist when it was saved had its default then."""
-    saved = _defaults_then(saved, config) | saved
+    """One phrase for each setting that differs; one that did not exist when it was saved had its default then.
+
+    Checkpoints of earlier versions have all of the optimizer's settings in their identity.
+    """
+    saved = _of_optimizer(_defaults_then(saved, config) | saved)
     return [
         f"{key} is {_shown(saved.get(key))} in the checkpoint and {_shown(wanted.get(key))} now"
         for key in sorted(saved.keys() | wanted.keys())
@@ -44,8 +51,7 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
 def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     """What keys stood for before they existed. A checkpoint from before there were objectives has the usual one."""
     training = {key: value for key, value in _defaults(type(config.training)).items() if key in OF_TRAINING}
-    optimizer = _defaults(type(config.optimizer))
-    optimizer["weight_decay_by_name"] = _in_order(optimizer["weight_decay_by_name"])
+    optimizer = {key: value for key, value in _defaults(type(config.optimizer)).items() if key in OF_OPTIMIZER}
     usual = RunConfig.model_fields["objective"].default.model_dump()
     objective = _defaults(type(config.objective)) if "objective.name" in saved else usual
     return {
@@ -66,9 +72,18 @@ def _prefixed(section: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {f"{section}.{key}": value for key, value in settings.items()}
 
 
-def _in_order(decays: dict[str, float]) -> list[list[Any]]:
-    """Of patterns the last one that fits counts, and JSON's objects have no order."""
-    return [list(each) for each in decays.items()]
+def _of_optimizer(saved: dict[str, Any]) -> dict[str, Any]:
+    """What is left of an earlier version's identity: of the optimizer what an update is."""
+    kept = {*_prefixed("optimizer", dict.fromkeys(OF_OPTIMIZER))}
+    found = {key: value for key, value in saved.items() if not key.startswith("optimizer.") or key in kept}
+    if saved.get("optimizer.name") == "sgd":
+        found["optimizer.momentum"] = _velocity(saved.get("optimizer.momentum", 0))
+    return found
+
+
+def _velocity(momentum: Any) -> Any:
+    """SGD keeps a velocity or it does not; how fast that decays may change."""
+    return "above 0" if momentum else 0
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest
+from megatron_patches.artefacts.marks import is_damaged
 from megatron_patches.checkpoint.identity import differences
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.config import RunConfig
@@ -105,8 +106,9 @@ def identity_problems(saved: Sequence[SavedStep], wanted: dict[str, Any], config
     for phrases, group in alike.items():
         if phrases:
             yield (
-                f"{_named(group)} of another run: {'; '.join(phrases)}. Restore these settings to continue it, start a "
-                "new run under another name (tools/runs new), or move the run directory away to start over"
+                f"{_named(group)} of another run: {'; '.join(phrases)}. Restore these settings to continue it; to "
+                "train its weights on with other ones, begin a child run at step 0 (tools/runs new, and in it "
+                f"init_from: {config.name}@{group[0].step}); or move the run directory away to start over"
             )
 
 
@@ -117,31 +119,66 @@ def _named(group: Sequence[SavedStep]) -> str:
     return f"{newest} and {'an older one' if older == 1 else f'{older} older ones'} are checkpoints"
 
 
+def newest_whole(saved: Sequence[SavedStep]) -> SavedStep | None:
+    """What a resume will take, as far as names and sizes tell: the newest with nothing wrong."""
+    return next((each for each in saved if not each.problems), None)
+
+
 def length_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
-    """A run that is to end before the newest checkpoint."""
-    steps, unit = config.timetable.steps, config.training.length_unit
+    """A run that is to end before the newest checkpoint, or has ended with it."""
+    timetable, training = config.timetable, config.training
+    steps, unit = timetable.steps, training.length_unit
+    reached = timetable.position(newest.step, unit)
     if newest.step > steps:
+        key = training.end_key
+        least = reached - training.lengths[-2] if key == "extend_by" else reached
         yield (
-            f"{newest.folder} is beyond the end of the run, which has {counted(steps, 'step')}. Set training.{unit} to "
-            f"{config.timetable.position(newest.step, unit)} or more (what a launch was given on its command line must "
-            "be given again, or written into the YAML)"
+            f"{newest.folder} is beyond the end of the run, which has {counted(steps, 'step')}. Set training.{key} to "
+            f"{least} or more (what a launch was given on its command line must be given again, or written into the "
+            "YAML)"
+        )
+    elif newest.step == steps and not is_damaged(newest.folder):  # a resume looks at it again, and may fall back
+        given = training.extend_to or training.lengths[1:]
+        longer = f"'[{', '.join(map(str, [*given, 'N']))}]'" if given else "N"
+        yield (
+            f"the run has ended: {newest.folder} is of its last step, {steps:,}, and nothing is left to train on. To "
+            f"extend it, add --training.extend_to {longer}, N above {training.lengths[-1]} {unit}; to train its "
+            "weights on another schedule, begin a child run (init_from)"
         )
 
 
 def learning_rate_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
-    """A learning rate that would jump: the last step's, and the one that was planned to follow, must be what the
-    configuration plans there. Beyond the run's end it plans none.
+    """A learning rate that would jump: the configuration must give what the checkpoint was saved at. What follows is
+    the schedule's own course, which is continuous.
+
+    A jump is accepted at the step that `checkpoint.allow_rate_jump_at` names. Beyond the run's end no rate is planned.
     """
-    if newest.step > config.timetable.steps:
+    jump = rate_jump(newest, config)
+    if jump is None or config.checkpoint.allow_rate_jump_at == newest.step:
         return
-    facts, length = newest.manifest.facts, f"training.{config.training.length_unit}"
-    for at, planned in ((newest.step, facts["learning_rate"]), (newest.step + 1, facts["next_learning_rate"])):
-        assert isinstance(planned, (int, float))
-        now = config.learning_rate(at)
-        if not isclose(now, planned, rel_tol=1e-6, abs_tol=1e-12):
-            yield (
-                f"the learning rate would jump: {newest.folder} planned {planned:.6g} for step {at}, the configuration "
-                f"gives {now:.6g} there. Restore schedule, optimizer.learning_rate and {length} (set "
-                f"schedule.decay_end to the old end where {length} grows), or start a new run under another name"
-            )
-            return  # one fault: the other step's rate is put right with it
+    step, (before, now), length = newest.step, jump, f"training.{config.training.length_unit}"
+    named = config.checkpoint.allow_rate_jump_at
+    elsewhere = "" if named is None else f" (checkpoint.allow_rate_jump_at names step {named}, not this one)"
+    if config.training.extend_to or config.training.extend_by:
+        extended = f"training.{config.training.end_key}"
+        longer = f"to extend it again, add to {extended}: each extension begins at the end before it"
+    else:
+        longer = f"to train longer, keep {length} and set training.extend_to"
+    yield (
+        f"the learning rate would jump: {newest.folder} was saved at {before:.6g}, the configuration gives {now:.6g} "
+        f"at its step, {step}{elsewhere}. Restore schedule, optimizer.learning_rate and {length}; {longer}; to jump "
+        f"there on purpose, add --checkpoint.allow_rate_jump_at {step}; to train its weights on another schedule from "
+        "step 0 on, begin a child run (init_from)"
+    )
+
+
+def rate_jump(newest: SavedStep, config: RunConfig) -> tuple[float, float] | None:
+    """The rate of the step that was saved, then and as the configuration has it now, where they differ.
+
+    None at step 0, before which no update was made.
+    """
+    if not 0 < newest.step <= config.timetable.steps:
+        return None
+    before, now = newest.manifest.facts["learning_rate"], config.learning_rate(newest.step)
+    assert isinstance(before, (int, float))
+    return None if isclose(now, before, rel_tol=1e-6, abs_tol=1e-12) else (before, now)

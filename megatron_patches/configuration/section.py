@@ -33,6 +33,12 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
 
 
+def as_list(value: object) -> object:
+    """A value alone as a list of one, so that `extend_to: 40` may be written for `extend_to: [40]`."""
+    values: list[Any] = value if isinstance(value, list) else [value]
+    return [int(each) if _is_whole(each) else each for each in values]
+
+
 def kind_by_name(value: Any) -> Any:
     """In a section of several kinds a kind's name alone is short for `{name: NAME}`."""
     return {"name": value} if isinstance(value, str) else value

@@ -22,8 +22,8 @@ _LINE_BYTES = 1 << 22
 _SKIPPED_BYTES = 1 << 26
 """most that is skipped of a longer one: a sparse file may go on for terabytes"""
 _TOLD_PER_FILE = 3
-_AT_A_STEP = {"start", "step", "validation", "checkpoint", "end"}
-_TEXTS = {"end": ("outcome",), "message": ("text",), "failure": ("text",)}
+_AT_A_STEP = {"start", "step", "validation", "checkpoint", "change", "end"}
+_TEXTS = {"change": ("key",), "end": ("outcome",), "message": ("text",), "failure": ("text",)}
 _MEASURED = {"step", "validation"}
 _NUMBERS = {"loss", "seconds", "tokens", "samples"}
 """what views compute with, of events that measure; a profile's `seconds` are a table"""

@@ -6,7 +6,7 @@ A check is a function of the facts that gives a line for each problem, with its 
 from collections.abc import Callable, Iterator
 
 from megatron_patches.artefacts.run_folder import folder_problems
-from megatron_patches.checkpoint.changed_settings import without_effect
+from megatron_patches.checkpoint.changed_settings import second_rate_problems, without_effect
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
@@ -82,16 +82,18 @@ def _identity(facts: LaunchFacts) -> Iterator[str]:
 
 
 def _length(facts: LaunchFacts) -> Iterator[str]:
-    facts.require("training.samples", "training.tokens")
-    if facts.saved:
-        yield from length_problems(facts.saved[0], facts.config)
+    facts.require("training.samples", "training.tokens", "training.extend_to", "training.extend_by")
+    if facts.taken:
+        yield from length_problems(facts.taken, facts.config)
 
 
 def _learning_rate(facts: LaunchFacts) -> Iterator[str]:
-    facts.require("training.samples", "training.tokens", "training.batch_ramp", "schedule")
-    if facts.saved:
-        yield from learning_rate_problems(facts.saved[0], facts.config)
-        yield from without_effect(facts.saved[0], facts.config)
+    facts.require("training.samples", "training.tokens", "training.extend_to", "training.extend_by")
+    facts.require("training.batch_ramp", "schedule")
+    if facts.taken:
+        yield from learning_rate_problems(facts.taken, facts.config)
+        yield from second_rate_problems(facts.taken, facts.config)
+        yield from without_effect(facts.taken, facts.config)
 
 
 def _run_folder(facts: LaunchFacts) -> Iterator[str]:

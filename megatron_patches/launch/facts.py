@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from data_tools.run_data import RunData
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.checkpoint.resume_check import SavedStep, saved_steps
+from megatron_patches.checkpoint.resume_check import SavedStep, newest_whole, saved_steps
 from megatron_patches.checkpoint.size import free_space
 from megatron_patches.errors import TrainyardError
 from megatron_patches.hardware.accelerator import gpu_models, has_gpu
@@ -111,6 +111,11 @@ class LaunchFacts:
     def saved(self) -> list[SavedStep]:
         """The run's checkpoints, the newest first."""
         return saved_steps(self.directory.checkpoints, self.config.data.allow_invalid)
+
+    @property
+    def taken(self) -> SavedStep | None:
+        """The checkpoint that the launch will take, as far as names and sizes tell."""
+        return newest_whole(self.saved)
 
     @property
     def consumed_samples(self) -> int:

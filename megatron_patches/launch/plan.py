@@ -23,6 +23,7 @@ from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
+from megatron_patches.launch.continuation import Continuation, course, find_continuation
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.rehearsal_end import Rehearsed
 from megatron_patches.parallel.layout import Layout
@@ -47,6 +48,8 @@ class Plan:
     former: Former | None
     """the newest launch so far, which is over or dead"""
     rehearsed: Rehearsed | None = None
+    continuation: Continuation | None = None
+    """where it goes on; None where it begins at step 0"""
 
 
 def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehearsal_steps: int | None = None) -> Plan:
@@ -66,12 +69,13 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     refuse(launch_problems(facts))
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
     return Plan(
-        facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, former, rehearsed
-    )
+        facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, former, rehearsed,
+        find_continuation(facts, amounts.training_windows),
+    )  # fmt: skip
 
 
 def summary(plan: Plan, width: int | None = None) -> str:
-    """The plan for people, one label a line; folded to `width` where it is given."""
+    """The plan for people, one label a line, then the learning rate's course; folded to `width` where it is given."""
     lines = [
         *describe_run(plan.config),
         *describe_layout(plan.config, plan.layout),
@@ -83,7 +87,10 @@ def summary(plan: Plan, width: int | None = None) -> str:
         what = "at step 0, beside what cannot be resumed from, where no checkpoint is whole"
         lines.append(("may begin", f"{what} (checkpoint.allow_from_scratch)"))
     lines += [*plan.data.describe(), ("run directory", str(plan.directory.path))]
-    return aligned(lines, width)
+    goes_on = plan.continuation
+    lines += goes_on.describe() if goes_on else [("begins", "at step 0: the run has no checkpoint to resume from")]
+    rates = course(plan.config, goes_on.taken.step if goes_on else None, width or 80)
+    return f"{aligned(lines, width)}\n\n{rates}\n"
 
 
 def launch(plan: Plan, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:

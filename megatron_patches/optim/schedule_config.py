@@ -2,16 +2,50 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from megatron_patches.configuration.section import Section, kind_by_name
+from megatron_patches.configuration.section import Section, as_list, kind_by_name
 
 Unit = Literal["steps", "samples", "tokens"]
+
+
+EXTENSION_FALLS_TO = 0.1
+"""share of the rate reached, to which an extension falls where nothing else is said"""
+
+
+class ExtensionConfig(Section):
+    """The learning rate while the run is extended: it begins at the rate that was reached and falls to the new end."""
+
+    shape: Literal["cosine", "linear", "square_root", "constant"] = Field(
+        "cosine", description="course of the fall, over the whole extension; constant keeps the rate that was reached"
+    )
+    final_learning_rate: float | None = Field(
+        None, ge=0, description="learning rate at the extension's end; unset means a tenth of the rate reached"
+    )
+
+    def falls_to(self, reached: float) -> float:
+        """The rate at its end, from the rate at its beginning."""
+        if self.shape == "constant":
+            return reached
+        return reached * EXTENSION_FALLS_TO if self.final_learning_rate is None else self.final_learning_rate
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "ExtensionConfig":
+        if self.shape == "constant" and self.final_learning_rate is not None:
+            raise ValueError(
+                "final_learning_rate has no effect with shape constant; remove it, or choose another shape"
+            )
+        return self
 
 
 class _AnySchedule(Section):
     unit: Unit = Field("steps", description="what the lengths of this section are counted in")
     warmup: int = Field(0, ge=0, description="linear growth from zero to the peak learning rate, in units")
+    extensions: Annotated[list[ExtensionConfig], BeforeValidator(as_list)] = Field(
+        [],
+        description="how the rate goes on in each extension of the run (training.extend_to); unset means cosine to a "
+        "tenth of the rate reached, in each",
+    )
 
 
 class ConstantScheduleConfig(_AnySchedule):
@@ -34,7 +68,8 @@ class _DecayingSchedule(_AnySchedule):
     decay_end: int | None = Field(
         None,
         gt=0,
-        description="position, in units, where the final learning rate is reached; unset means the run's end",
+        description="position, in units, where the final learning rate is reached; unset means the run's end, before "
+        "any extension",
     )
     final_learning_rate: float = Field(0.0, ge=0, description="learning rate from decay_end on")
 

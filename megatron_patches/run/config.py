@@ -99,5 +99,5 @@ class RunConfig(Section):
     def learning_rate(self, step: int) -> float:
         """Planned learning rate of update number `step` (1 is the first)."""
         schedule, timetable = self.schedule, self.timetable
-        position, end = (timetable.position(at, schedule.unit) for at in (step, timetable.steps))
-        return learning_rate(schedule, self.optimizer.learning_rate, position, end)
+        position, *ends = (timetable.position(at, schedule.unit) for at in (step, *timetable.ends))
+        return learning_rate(schedule, self.optimizer.learning_rate, position, ends)

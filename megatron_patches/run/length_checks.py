@@ -1,9 +1,11 @@
 """What must hold between a run's length and what happens along it: ramp, schedule, intervals."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import lcm
 
 from megatron_patches.configuration.problems import Problem
+from megatron_patches.optim.schedule import extension_of
 from megatron_patches.optim.schedule_config import (
     ConstantScheduleConfig,
     CosineScheduleConfig,
@@ -20,8 +22,11 @@ TRIAL = ", or try a longer run out with --rehearse N"
 
 def check_length(config: RunConfig) -> Iterator[Problem]:
     """The problems of a run's length; of a run without a step nothing else can be said."""
-    if config.timetable.steps < 1:
+    if config.timetable.ends[0] < 1:
         yield _no_step(config)
+        return
+    if unused := list(_extensions(config)):
+        yield from unused
         return
     yield from _ramp(config)
     yield from _schedule(config)
@@ -68,7 +73,7 @@ def _ramp(config: RunConfig) -> Iterator[Problem]:
 
 def _schedule(config: RunConfig) -> Iterator[Problem]:
     schedule, unit = config.schedule, config.schedule.unit
-    last = whole = config.timetable.position(config.timetable.steps, unit)
+    last = whole = config.timetable.position(config.timetable.ends[0], unit)
     if isinstance(schedule, (LinearScheduleConfig, CosineScheduleConfig, WarmupStableDecayScheduleConfig)):
         last = schedule.decay_end or whole  # beyond the end of a run that is the first part of a longer one
     if not isinstance(schedule, ConstantScheduleConfig):
@@ -95,6 +100,46 @@ def _schedule(config: RunConfig) -> Iterator[Problem]:
             f"schedule.warmup {schedule.warmup} and schedule.decay {schedule.decay} do not fit into the {last} {unit} "
             f"before the decay ends; use a decay of at most {last - schedule.warmup}",
         )
+
+
+def _extensions(config: RunConfig) -> Iterator[Problem]:
+    """Extensions without a step, without a course of their own, or at a rate at which nothing is learnt."""
+    training, schedule, ends = config.training, config.schedule, config.timetable.ends
+    legs, given, key = len(ends) - 1, len(schedule.extensions), "schedule.extensions"
+    if given and given != legs:
+        extended = f"training.{training.end_key} extends it {counted(legs, 'time')}" if legs else "it is not extended"
+        remedy = f"give {legs}, or none for the usual ones" if legs else "set training.extend_to, or remove them"
+        yield Problem(key, f"{key} says the course of {counted(given, 'extension')}, and {extended}; {remedy}")
+        return
+    for number, (start, end) in enumerate(pairwise(ends)):
+        if end <= start:
+            lengths, batch = training.lengths, config.timetable.batch_size(start + 1)
+            unit = training.length_unit
+            step = batch * (1 if unit == "samples" else config.lengths.counted)
+            yield Problem(
+                f"training.{training.end_key}",
+                f"training.{training.end_key}: no step fits between {lengths[number]} and {lengths[number + 1]} "
+                f"{unit}; a step has {step} there, so end at {config.timetable.position(start, unit) + step} or later",
+            )
+            return
+    for number, start in enumerate(ends[:-1]):
+        reached, final = config.learning_rate(start), extension_of(schedule, number).final_learning_rate
+        if reached == 0:
+            yield Problem(
+                "training.extend_to",
+                f"training.{training.end_key}: the learning rate is 0 at step {start:,}, where the extension begins, "
+                "and would stay there; a run that is to be extended ends above 0 (schedule.final_learning_rate), and "
+                "one that has reached 0 goes on in a child run with a schedule of its own (init_from)",
+            )
+            return
+        if final is not None and final > reached:
+            yield Problem(
+                key,
+                f"{key}: final_learning_rate {final:g} is above {reached:g}, the rate reached at step {start:,}, where "
+                f"the extension begins; use at most {reached:g}, or begin a child run with a schedule of its own "
+                "(init_from)",
+            )
+            return
 
 
 def _timescale(schedule: InverseSquareRootScheduleConfig) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class Outcome(Enum):
@@ -71,6 +72,20 @@ class ProfileRecord:
     """of a step, by kind of work; together they are the mean step"""
     trace: str
     """file in the launch's folder"""
+
+
+@dataclass(frozen=True)
+class ChangeRecord:
+    """Something that is set otherwise from a step on, at which the run was resumed."""
+
+    step: int
+    """the last one that was trained as before"""
+    key: str
+    """dotted key of the run; `learning_rate` for a jump of the rate itself"""
+    before: Any
+    """JSON"""
+    now: Any
+    """JSON"""
 
 
 @dataclass(frozen=True)

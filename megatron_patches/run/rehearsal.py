@@ -1,8 +1,9 @@
 """A rehearsal: the whole course of a run in a few steps, in a folder of its own. Torch-free.
 
-What lies along the run is drawn together to the rehearsal's steps, in one proportion: its length, warm-up, decay and
-batch ramp, and the intervals of saves, validations and log lines. What a step is (model, data, batch, micro-batch,
-layout, precision, optimizer, learning rates, seed) stays as it is, and so does how much one validation reads.
+What lies along the run is drawn together to the rehearsal's steps, in one proportion: its length and extensions,
+warm-up, decay and batch ramp, and the intervals of saves, validations and log lines. What a step is (model, data,
+batch, micro-batch, layout, precision, optimizer, learning rates, seed) stays as it is, and so does how much one
+validation reads.
 """
 
 from bisect import bisect_right
@@ -50,6 +51,11 @@ def rehearse(run: ReadRun, steps: int, overrides: Sequence[str] = ()) -> ReadRun
             f"--rehearse {steps}: {config.name} has {counted(config.timetable.steps, 'step')}, and a rehearsal has "
             f"fewer; use at most {config.timetable.steps - 1}, or start the run itself without --rehearse"
         )
+    if steps < len(config.timetable.ends):
+        raise TrainyardError(
+            f"--rehearse {steps}: {config.name} is extended {counted(len(config.timetable.ends) - 1, 'time')}, and a "
+            f"rehearsal has a step of each part; use at least {len(config.timetable.ends)}"
+        )
     settings = scaled(config, steps)
     asked = override_layer(overrides, RunConfig).settings
     if "storage" not in asked:
@@ -84,11 +90,12 @@ def scaled(config: RunConfig, steps: int) -> dict[str, Any]:
     settings = config.model_dump()
     share = steps / config.timetable.steps
     training = settings["training"]
-    training |= {"steps": steps, "samples": None, "tokens": None}
+    first, *extended = _ends(config, steps)
+    training |= {"steps": first, "samples": None, "tokens": None, "extend_to": extended, "extend_by": []}
     training["batch_ramp"] = _ramp(config, steps)
     timetable = Timetable(TrainingConfig.model_validate(training), config.lengths.counted)
     unit = config.schedule.unit
-    ends = [each.position(each.steps, unit) for each in (config.timetable, timetable)]
+    ends = [each.position(each.ends[0], unit) for each in (config.timetable, timetable)]
     settings["schedule"] = _schedule(settings["schedule"], *ends)
     settings["checkpoint"] = _checkpoint(settings["checkpoint"], share, steps)
     settings["logging"]["every_steps"] = _interval(config.logging.every_steps, share)
@@ -102,6 +109,14 @@ def scaled(config: RunConfig, steps: int) -> dict[str, Any]:
         after = min(config.profile.after_step, steps - profiled)
         settings["profile"] |= {"steps": profiled, "after_step": after}
     return settings
+
+
+def _ends(config: RunConfig, steps: int) -> list[int]:
+    """Where the run and its extensions end, in proportion; each part has a step."""
+    ends, drawn = config.timetable.ends, [0]
+    for left, end in zip(range(len(ends) - 1, -1, -1), ends, strict=True):
+        drawn.append(min(max(drawn[-1] + 1, round(end * steps / ends[-1])), steps - left))
+    return drawn[1:]
 
 
 def _interval(every: int, share: float) -> int:

@@ -2,11 +2,13 @@
 
 import textwrap
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
 
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.optim.optimizer_config import MuonConfig
+from megatron_patches.optim.rate_plot import rate_plot
+from megatron_patches.optim.schedule import extension_of
 from megatron_patches.optim.schedule_config import (
     ConstantScheduleConfig,
     InverseSquareRootScheduleConfig,
@@ -34,13 +36,18 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
     training = config.training
     step, grown = tokens_per_step(config), training.batch_ramp
     ramp = f" (first {grown.start * config.lengths.counted:,})" if grown else ""
+    first, *extended = config.timetable.ends
+    longer = f", extended from {first:,}" if extended else ""
     return [
         ("run", f"{config.name} ({config.family})"),
         ("why", config.why),
         ("model", config.architecture.describe(config.model)),
         ("parameters", describe_parameters(config)),
         ("objective", config.objective.describe()),
-        ("tokens", f"{config.timetable.end.tokens:,} in {counted(config.timetable.steps, 'step')} of {step:,}{ramp}"),
+        (
+            "tokens",
+            f"{config.timetable.end.tokens:,} in {counted(config.timetable.steps, 'step')} of {step:,}{ramp}{longer}",
+        ),
         ("optimizer", describe_optimizer(config)),
         ("learning rate", describe_schedule(config)),
         ("precision", describe_precision(config)),
@@ -125,6 +132,11 @@ def describe_precision(config: RunConfig) -> str:
 
 def describe_schedule(config: RunConfig) -> str:
     """The learning rate's course in a sentence; lengths in the schedule's own unit."""
+    return "; ".join([_describe_planned(config), *_describe_extensions(config)])
+
+
+def _describe_planned(config: RunConfig) -> str:
+    """Up to where the run ends at first."""
     schedule, peak = config.schedule, config.optimizer.learning_rate
     unit = schedule.unit
     course = f"{peak:g}"
@@ -136,25 +148,63 @@ def describe_schedule(config: RunConfig) -> str:
     if isinstance(schedule, InverseSquareRootScheduleConfig):
         timescale = schedule.timescale or max(1, schedule.warmup)
         return f"{course}, from {counted(timescale, unit[:-1])} on by their inverse square root, not below {floor}"
-    end = schedule.decay_end or config.timetable.position(config.timetable.steps, unit)
+    end = schedule.decay_end or config.timetable.position(config.timetable.ends[0], unit)
     fall: str = schedule.name
     if isinstance(schedule, WarmupStableDecayScheduleConfig):
         fall = f"constant, then {schedule.shape} in the last {counted(schedule.decay, unit[:-1])}"
     return f"{course}, {fall} to {floor} at {unit[:-1]} {end:,}"
 
 
+def _describe_extensions(config: RunConfig) -> Iterator[str]:
+    timetable, unit = config.timetable, config.schedule.unit
+    for number, (start, end) in enumerate(pairwise(timetable.ends)):
+        first, last = (f"{unit[:-1]} {timetable.position(step, unit):,}" for step in (start, end))
+        shape, final = extension_of(config.schedule, number).shape, f"{config.learning_rate(end):.6g}"
+        course = f"constant up to {last}" if shape == "constant" else f"{shape} to {final} at {last}"
+        yield f"from {first} on {course}"
+
+
 def learning_rate_plan(config: RunConfig) -> list[tuple[int, float]]:
-    """Steps at which to look at the learning rate, and its value there: the ends, the peak, quarters of the decay."""
-    schedule, timetable = config.schedule, config.timetable
-    steps = {1, timetable.steps, _step_at(config, schedule.warmup)}
+    """Steps at which to look at the learning rate, and its value there: the ends, the peak, quarters of each fall."""
+    schedule, ends = config.schedule, config.timetable.ends
+    steps = {1, *ends, _step_at(config, schedule.warmup)}
     if not isinstance(schedule, ConstantScheduleConfig):
-        start, end = _decay(config)
-        steps |= {start + (end - start) * part // 4 for part in range(5)}
+        steps |= set(_quarters(*_decay(config)))
+    for start, end in pairwise(ends):
+        steps |= set(_quarters(start, end))
     return [(step, config.learning_rate(step)) for step in sorted(steps)]
 
 
+def rate_table(config: RunConfig, resumed_at: int | None = None) -> list[tuple[int, float, str]]:
+    """The same with what happens at a step, and with the steps before and after a resume."""
+    steps = dict(learning_rate_plan(config))
+    notes: dict[int, list[str]] = {}
+    if config.schedule.warmup:
+        notes.setdefault(_step_at(config, config.schedule.warmup), []).append("warm-up ends")
+    for step in config.timetable.ends[:-1]:
+        notes.setdefault(step, []).append("an extension begins (E)")
+    if resumed_at is not None:
+        near = range(max(1, resumed_at), min(resumed_at + 1, config.timetable.steps) + 1)
+        steps |= {step: config.learning_rate(step) for step in near}
+        notes.setdefault(resumed_at, []).append("resumes here (R)")
+    return [(step, rate, ", ".join(notes.get(step, []))) for step, rate in sorted(steps.items())]
+
+
+def draw_rates(config: RunConfig, resumed_at: int | None = None, width: int = 80) -> list[str]:
+    """The learning rate over steps in characters: `E` where an extension begins, `R` where the run is resumed."""
+    last = config.timetable.steps
+    marks = dict.fromkeys(config.timetable.ends[:-1], "E")
+    if resumed_at and resumed_at <= last:
+        marks[resumed_at] = marks.get(resumed_at, "") + "R"
+    return rate_plot(config.learning_rate, last, marks, width)
+
+
+def _quarters(start: int, end: int) -> Iterator[int]:
+    return (start + (end - start) * part // 4 for part in range(5))
+
+
 def _decay(config: RunConfig) -> tuple[int, int]:
-    """Steps between which the learning rate falls."""
+    """Steps between which the learning rate falls, before any extension."""
     schedule, timetable = config.schedule, config.timetable
     end = _step_at(config, getattr(schedule, "decay_end", None))
     start = schedule.warmup
@@ -166,9 +216,11 @@ def _decay(config: RunConfig) -> tuple[int, int]:
 
 
 def _step_at(config: RunConfig, position: int | None) -> int:
-    """First step that reaches a position, in the schedule's unit; the last step where it is None or beyond."""
+    """First step that reaches a position, in the schedule's unit; where it is None or beyond, the step at which the run
+    ends at first."""
     timetable, unit = config.timetable, config.schedule.unit
+    last = timetable.ends[0]
     if position is None:
-        return timetable.steps
-    steps = range(1, timetable.steps + 1)
-    return min(timetable.steps, bisect_left(steps, position, key=lambda step: timetable.position(step, unit)) + 1)
+        return last
+    steps = range(1, last + 1)
+    return min(last, bisect_left(steps, position, key=lambda step: timetable.position(step, unit)) + 1)

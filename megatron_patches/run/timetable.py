@@ -24,11 +24,13 @@ class Timetable:
     def __init__(self, training: TrainingConfig, tokens_per_sample: int) -> None:
         self._tokens_per_sample = tokens_per_sample
         self.stretches = list(_stretches(training))
-        if training.steps is not None:
-            self.steps = training.steps
-        else:
-            samples = training.samples if training.samples is not None else (training.tokens or 0) // tokens_per_sample
-            self.steps = self._steps_within(samples)
+        self.ends = [self._steps_within(length, training.length_unit) for length in training.lengths]
+        """steps after which the run ends: at first, and with each of its extensions"""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, extensions counted."""
+        return self.ends[-1]
 
     @property
     def end(self) -> Progress:
@@ -56,7 +58,10 @@ class Timetable:
         consumed = self.after(step)
         return {"steps": consumed.step, "samples": consumed.samples, "tokens": consumed.tokens}[unit]
 
-    def _steps_within(self, samples: int) -> int:
+    def _steps_within(self, length: int, unit: Unit) -> int:
+        if unit == "steps":
+            return length
+        samples = length if unit == "samples" else length // self._tokens_per_sample
         stretch = self.stretches[bisect_right(self.stretches, samples, key=lambda each: each.samples_before) - 1]
         return stretch.steps_before + (samples - stretch.samples_before) // stretch.batch_size
 

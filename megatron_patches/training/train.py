@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -17,14 +17,15 @@ from megatron_patches.callbacks.checkpointing import Checkpointing, describe_res
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.checkpoint.changed_settings import describe_changes
+from megatron_patches.checkpoint.changed_settings import describe_changes, recorded_changes, second_rate_problems
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
+from megatron_patches.checkpoint.recorded_changes import changes_of, continued_changes
 from megatron_patches.checkpoint.resume import load_newest_whole
-from megatron_patches.checkpoint.resume_check import state_problems
+from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, state_problems
 from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.engine.build import build_engine
-from megatron_patches.errors import TrainingFailed, refuse
+from megatron_patches.errors import TrainingFailed, TrainyardError, refuse
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.batches import TrainingBatches
@@ -37,7 +38,7 @@ from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout, require_whole_batches
 from megatron_patches.run.parameter_count import count_parameters
-from megatron_patches.run.progress import Message, Outcome
+from megatron_patches.run.progress import ChangeRecord, Message, Outcome
 from megatron_patches.run.reading import load_resolved
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.training.build_callbacks import build_callbacks
@@ -141,7 +142,11 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
-    """Continue from the newest whole checkpoint, if there is one; what is passed over or was changed is said."""
+    """Continue from the newest whole checkpoint, if there is one; what is passed over or was changed is said.
+
+    Raises:
+        TrainyardError: the learning rate would jump at what is whole: the launch was checked against a newer one.
+    """
     allow_invalid, from_scratch = trainer.config.data.allow_invalid, trainer.config.checkpoint.allow_from_scratch
     told: set[str] = set()
 
@@ -167,8 +172,24 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
         checkpointing.resume(trainer, checkpoint)
         remaining = trainer.config.timetable.steps - trainer.progress.step
         trainer.emit(Message(describe_resume(checkpoint, remaining)))
-        if changed := describe_changes(checkpoint.folder, trainer.config):
-            trainer.emit(Message(changed))
+        continue_changes(trainer, checkpointing, SavedStep(checkpoint.folder, checkpoint.manifest))
+
+
+def continue_changes(trainer: Trainer, checkpointing: Checkpointing, taken: SavedStep) -> None:
+    """Refuse a jump of the learning rate that is not named; say and record what is set otherwise from here on."""
+    config, problems, changed, records = trainer.config, list[str](), "", list[ChangeRecord]()
+    if trainer.is_first_rank:
+        problems = [*learning_rate_problems(taken, config), *second_rate_problems(taken, config)]
+        changed = describe_changes(taken.folder, config)
+        with suppress(TrainyardError):  # its configuration cannot be read: `changed` says so
+            records = recorded_changes(taken, config)
+    problems, changed, records = trainer.groups.from_rank_0((problems, changed, records))
+    refuse(problems)
+    if changed:
+        trainer.emit(Message(changed))
+    for record in records:
+        trainer.emit(record)
+    checkpointing.changes = continued_changes(changes_of(taken.manifest.facts), records)
 
 
 def tidy_up(trainer: Trainer) -> None:

@@ -1,13 +1,16 @@
 """The `training:` section of a run: how long, how much at once, in which precision."""
 
-from typing import Literal, get_args
+from itertools import accumulate, pairwise
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from megatron_patches.configuration.section import Section
+from megatron_patches.configuration.section import Section, as_list
 from megatron_patches.optim.schedule_config import Unit
 
 AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math"]
+
+Ends = Annotated[list[Annotated[int, Field(gt=0)]], BeforeValidator(as_list)]
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -43,6 +46,12 @@ class TrainingConfig(Section):
     steps: int | None = Field(None, gt=0, description="optimizer steps of the whole run; or give samples, or tokens")
     samples: int | None = Field(None, gt=0, description="samples of the whole run, rounded down to whole steps")
     tokens: int | None = Field(None, gt=0, description="tokens of the whole run, rounded down to whole steps")
+    extend_to: Ends = Field(
+        [],
+        description="where the run ends instead, in the unit of its length; a list if it is extended several times, "
+        "each time from the end before it (schedule.extensions)",
+    )
+    extend_by: Ends = Field([], description="the same, told as what is added to the end before it; give one of the two")
     global_batch_size: int = Field(gt=0, description="samples of one optimizer step, over all ranks")
     batch_ramp: BatchRampConfig | None = Field(None, description="growth of the global batch; unset means none")
     micro_batch_size: int = Field(gt=0, description="samples one rank puts through the model at once")
@@ -83,6 +92,31 @@ class TrainingConfig(Section):
     def length_unit(self) -> Unit:
         """What the length of the run is given in, which is the key's name too."""
         return next(unit for unit in UNITS if getattr(self, unit) is not None)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Where the run ends at first, and where each of its extensions does, in the unit of its length."""
+        first = getattr(self, self.length_unit)
+        assert isinstance(first, int)
+        return list(accumulate([first, *self.extend_by])) if self.extend_by else [first, *self.extend_to]
+
+    @property
+    def end_key(self) -> str:
+        """The key that says where the run ends, extensions counted."""
+        return "extend_by" if self.extend_by else "extend_to" if self.extend_to else self.length_unit
+
+    @model_validator(mode="after")
+    def _extends(self) -> "TrainingConfig":
+        given = [key for key in UNITS if getattr(self, key) is not None]
+        if self.extend_to and self.extend_by:
+            raise ValueError("extend_to and extend_by both say where the run ends; keep one of them")
+        for number, (reached, end) in enumerate(pairwise(self.lengths if len(given) == 1 else [])):
+            if end <= reached:
+                before = f"extend_to {reached}, the end before it" if number else f"{given[0]} {reached}"
+                raise ValueError(
+                    f"extend_to {end} is not beyond {before}: an extension is longer; use more than {reached}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingConfig":

@@ -4,9 +4,11 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from megatron_patches.artefacts.annotations import Standing
 from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
@@ -131,8 +133,18 @@ def _of_steps(launch: Path, problems: list[str]) -> str:
     except TrainyardError as error:
         problems.append(str(error))
         return ""
-    steps = training.get("steps") if isinstance(training, dict) else None
-    return f" of {steps}" if whole_of(steps, STEPS) is not None else ""
+    steps = _last_step(training) if isinstance(training, dict) else None
+    return f" of {steps}" if steps is not None else ""
+
+
+def _last_step(training: Mapping[str, Any]) -> int | None:
+    """Where a run ends whose length is in steps, extensions counted; None where it is not, or not to be read."""
+    told = [training.get(key) or [] for key in ("extend_to", "extend_by")]
+    extend_to, extend_by = (each if isinstance(each, list) else [None] for each in told)
+    lengths = [extend_to[-1]] if extend_to else [training.get("steps"), *extend_by]
+    steps = [number for each in lengths if (number := whole_of(each, STEPS)) is not None]
+    in_steps = whole_of(training.get("steps"), STEPS) is not None
+    return sum(steps) if in_steps and len(steps) == len(lengths) else None
 
 
 def _alive_or_stale(launch: Path, events: list[Event], now: float) -> tuple[str, str]:

@@ -9,10 +9,29 @@ import pytest
 from pydantic import BaseModel
 
 from megatron_patches.artefacts.manifest import build_manifest
-from megatron_patches.checkpoint.changed_settings import changes, describe_changes, effect_of, sorted_in, without_effect
-from megatron_patches.checkpoint.identity import run_identity
-from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems
+from megatron_patches.artefacts.marks import mark_damaged
+from megatron_patches.checkpoint.changed_settings import (
+    changes,
+    describe_changes,
+    effect_of,
+    recorded_changes,
+    second_rate_problems,
+    sorted_in,
+    without_effect,
+)
+from megatron_patches.checkpoint.identity import OF_OPTIMIZER, run_identity
+from megatron_patches.checkpoint.recorded_changes import (
+    CHANGES,
+    MOST,
+    as_fact,
+    changes_of,
+    continued_changes,
+    in_json,
+)
+from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, length_problems, rate_jump
+from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.progress import ChangeRecord
 from megatron_patches.run.reading import load_run, to_yaml
 from tests.small_run import SMALL_RUN, write_run
 
@@ -70,6 +89,7 @@ def test_what_is_identity_is_compared_as_such(tmp_path: Path) -> None:
         if effect_of(key) != "identity" and key.split(".")[0] != "model":
             assert key not in identity, key
     assert {effect_of(key) for key in identity if key not in ("dataset", "tokenizer")} == {"identity"}
+    assert {effect_of(f"optimizer.{key}") for key in OF_OPTIMIZER} == {"identity"}
 
 
 def test_an_unchanged_run_has_no_changes(tmp_path: Path) -> None:
@@ -86,14 +106,133 @@ def test_a_rate_changed_behind_the_decay_is_refused_with_the_reason(tmp_path: Pa
         problem.startswith("optimizer.learning_rate is 0.0006 in ")
         and "and 0.001 now, which would do nothing" in problem
     )
-    assert "in the steps that are left the learning rate is 6e-05 either way. Restore it; to train on" in problem
-    (ended,) = problems(tmp_path, 10, [], ["--optimizer.learning_rate", "1e-3"])
-    assert "no step is left of 10" in ended
+    assert "in the steps that are left the learning rate is 6e-05 either way. Restore it; to train on at" in problem
 
 
 def test_a_rate_changed_before_would_jump(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, 4, DECAYED, [*DECAYED, "--optimizer.learning_rate", "1e-3"])
     assert "the learning rate would jump" in problem
+
+
+def stable(decay: int, shape: str) -> str:
+    return f"--schedule {{name: warmup_stable_decay, warmup: 2, decay: {decay}, shape: {shape}}} --training.steps 200"
+
+
+CONSTANT = "--schedule {name: constant, warmup: 2} --training.steps 20"
+CONTINUOUS = {
+    "a linear decay": (20, CONSTANT, stable(180, "linear")),
+    "a cosine": (20, CONSTANT, stable(180, "cosine")),
+    "a square root, steep as it is": (20, CONSTANT, stable(180, "square_root")),
+    "an extension": (20, CONSTANT, f"{CONSTANT} --training.extend_to 200"),
+    "an extension in its middle": (
+        30, f"{CONSTANT} --training.extend_to 40", f"{CONSTANT} --training.extend_to [40,60]"
+    ),
+    "another peak in a warm-up of another length": (
+        5,
+        "--schedule {name: constant, warmup: 10} --optimizer.learning_rate 1e-3",
+        "--schedule {name: constant, warmup: 20} --optimizer.learning_rate 2e-3 --training.steps 40",
+    ),
+    "before the first step": (0, CONSTANT, f"{CONSTANT} --optimizer.learning_rate 1e-3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONTINUOUS)
+def test_a_course_that_is_continuous_in_the_limit_is_accepted(tmp_path: Path, case: str) -> None:
+    """The next step may be planned otherwise than the checkpoint had it, where that is the new course."""
+    step, before, now = CONTINUOUS[case]
+    assert problems(tmp_path, step, words(before), words(now)) == []
+    assert rate_jump(saved(tmp_path, step, *words(before)), run(tmp_path, *words(now))) is None
+
+
+JUMPS = {
+    # 1e-4 at step 1,000 by a decay that was called constant, nine times that by the schedule that was to extend it
+    "the document's": (
+        1000,
+        "--schedule {name: linear, warmup: 100, final_learning_rate: 1e-4} --training.steps 1000",
+        "--schedule {name: linear, warmup: 100, final_learning_rate: 1e-4} --training.steps 10000",
+        "was saved at 0.0001, the configuration gives 0.000918182 at its step, 1000. Restore schedule, "
+        "optimizer.learning_rate and training.steps; to train longer, keep training.steps and set training.extend_to",
+    ),
+    "an extension that is replaced": (
+        40, f"{CONSTANT} --training.extend_to 40", f"{CONSTANT} --training.extend_to 60",
+        "to extend it again, add to training.extend_to: each extension begins at the end before it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", JUMPS)
+def test_a_jump_is_refused_unless_it_is_named(tmp_path: Path, case: str) -> None:
+    step, before, now, told = JUMPS[case]
+    peak = ["--optimizer.learning_rate", "1e-3"]
+    (problem,) = problems(tmp_path, step, [*peak, *words(before)], [*peak, *words(now)])
+    assert "the learning rate would jump" in problem and told in problem
+    named = [*peak, *words(now), "--checkpoint.allow_rate_jump_at"]
+    assert problems(tmp_path, step, [*peak, *words(before)], [*named, str(step)]) == []
+    (elsewhere,) = problems(tmp_path, step, [*peak, *words(before)], [*named, str(step - 1)])
+    assert f"names step {step - 1}, not this one" in elsewhere
+    newest = saved(tmp_path, step, *peak, *words(before))
+    jump = recorded_changes(newest, run(tmp_path, *named, str(step)))[-1]
+    assert (jump.step, jump.key) == (step, "learning_rate") and jump.before < jump.now
+
+
+MUON = "--optimizer {name: muon, learning_rate: 1e-2, rest: {learning_rate: %s}}"
+
+
+def test_the_second_rate_of_muon_may_not_jump_either(tmp_path: Path) -> None:
+    newest = saved(tmp_path, 4, *words(MUON % "1e-3"))
+    assert list(second_rate_problems(newest, run(tmp_path, *words(MUON % "1e-3")))) == []
+    (problem,) = second_rate_problems(newest, run(tmp_path, *words(MUON % "2e-3")))
+    assert "optimizer.rest.learning_rate is 0.1 of optimizer.learning_rate" in problem and "0.2 of it now" in problem
+    named = run(tmp_path, *words(MUON % "2e-3"), "--checkpoint.allow_rate_jump_at=4")
+    assert list(second_rate_problems(newest, named)) == list(without_effect(newest, named)) == []
+    assert [each.key for each in recorded_changes(newest, named)] == ["optimizer.rest.learning_rate"]
+    assert list(second_rate_problems(newest, run(tmp_path))) == []
+
+
+def test_a_run_that_has_ended_is_told_how_it_goes_on(tmp_path: Path) -> None:
+    (told,) = length_problems(saved(tmp_path, 10), run(tmp_path))
+    assert "the run has ended" in told and "--training.extend_to N, N above 10 steps" in told
+    extended = ["--training.extend_by", "[10, 5]", "--schedule.warmup=1"]
+    (told,) = length_problems(saved(tmp_path, 25, *extended), run(tmp_path, *extended))
+    assert "--training.extend_to '[20, 25, N]', N above 25 steps" in told
+    mark_damaged(tmp_path / "step-0000000025", "a test")  # the launch will look at it, and fall back
+    assert list(length_problems(saved(tmp_path, 25, *extended), run(tmp_path, *extended))) == []
+
+
+def test_what_decides_the_numbers_goes_on_record(tmp_path: Path) -> None:
+    newest = saved(tmp_path, 4)
+    patterns = "{'*.attention.*': 0.1, '*.bias': 0.5}"
+    now = ["--optimizer.beta1=0.8", f"--optimizer.weight_decay_by_name={patterns}", "--logging.every_steps=2"]
+    found = recorded_changes(newest, run(tmp_path, *now))
+    assert [(each.step, each.key, each.before, each.now) for each in found] == [
+        (4, "optimizer.weight_decay_by_name", {}, {"*.attention.*": 0.1, "*.bias": 0.5}),
+        (4, "optimizer.beta1", 0.9, 0.8),
+    ]
+    assert "logging.every_steps 1 -> 2" in describe_changes(newest.folder, run(tmp_path, *now))
+    swapped = saved(tmp_path, 5, f"--optimizer.weight_decay_by_name={patterns}")
+    other = "--optimizer.weight_decay_by_name={'*.bias': 0.5, '*.attention.*': 0.1}"
+    assert [each.key for each in changes(swapped.folder, run(tmp_path, other))] == ["optimizer.weight_decay_by_name"]
+
+
+def test_a_checkpoint_of_an_earlier_version_was_not_extended(tmp_path: Path) -> None:
+    newest, config = saved(tmp_path, 4), run(tmp_path, "--training.extend_to=20")
+    settings = read_yaml(newest.folder / "config.yaml")
+    del settings["training"]["extend_to"], settings["training"]["extend_by"], settings["schedule"]["extensions"]
+    (newest.folder / "config.yaml").write_text(dump_yaml(settings))
+    assert describe_changes(newest.folder, config).endswith(": training.extend_to [] -> [20]")
+    assert describe_changes(newest.folder, run(tmp_path)) == ""
+
+
+def test_the_record_of_changes_is_bounded_and_read_with_care() -> None:
+    many = [ChangeRecord(step, "optimizer.beta1", 0.9, 0.8) for step in range(2 * MOST)]
+    kept = continued_changes(many, [ChangeRecord(2 * MOST - 1, "optimizer.beta1", 0.9, 0.7)])
+    assert len(kept) == MOST and kept[-1].now == 0.7, "a change that is made again counts once"
+    assert changes_of({CHANGES: as_fact(kept)}) == kept
+    odd = [3, {"step": "4", "key": "a"}, {"step": 4}, {"step": 4, "key": "a", "now": "x" * 1000}]
+    (found,) = changes_of({CHANGES: odd})
+    assert (found.step, found.before) == (4, None) and len(found.now) < 100
+    assert changes_of({CHANGES: "odd"}) == changes_of({}) == []
+    assert in_json(float("nan")) == "nan"
 
 
 WITHOUT_EFFECT = {

@@ -42,8 +42,7 @@ def test_a_key_that_did_not_exist_had_its_default(tmp_path: Path) -> None:
         ("--objective.z_loss=1e-4", "objective.z_loss is 0.0 in the checkpoint and 0.0001 now"),
         ("--training.frozen=['*.bias']", 'training.frozen is [] in the checkpoint and ["*.bias"] now'),
         ("--training.batch_ramp={start: 4, increment: 4, samples: 8}", "training.batch_ramp is null"),
-        ("--optimizer.weight_decay_by_name={'*.bias': 0.5}", "optimizer.weight_decay_by_name is []"),
-        ("--optimizer.beta2=0.9", "optimizer.beta2 is 0.98 in the checkpoint and 0.9 now"),
+        ("--optimizer={name: sgd, learning_rate: 1}", "optimizer.name is adamw in the checkpoint and sgd now"),
     ],
 )
 def test_another_setting_is_another_run(tmp_path: Path, arguments: str, phrase: str) -> None:
@@ -55,8 +54,25 @@ def test_length_layout_and_memory_may_change(tmp_path: Path, arguments: str) -> 
     assert found(OF_0_1_0, run(tmp_path, arguments)) == []
 
 
-def test_the_order_of_patterns_is_part_of_their_meaning(tmp_path: Path) -> None:
-    first = run(tmp_path, "--optimizer.weight_decay_by_name={'*.bias': 0.5, '*.attention.*': 0.1}")
-    second = run(tmp_path, "--optimizer.weight_decay_by_name={'*.attention.*': 0.1, '*.bias': 0.5}")
-    assert found(run_identity(first, "d" * 64, "t" * 64), first) == []
-    assert len(found(run_identity(first, "d" * 64, "t" * 64), second)) == 1
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--optimizer.weight_decay_by_name={'*.bias': 0.5}", "--optimizer.beta2=0.9", "--optimizer.epsilon=1e-6",
+        "--optimizer.gradient_clip=0", "--optimizer.weight_decay=0.5",
+    ],
+)  # fmt: skip
+def test_the_optimizers_numbers_may_change(tmp_path: Path, arguments: str) -> None:
+    assert found(OF_0_1_0, run(tmp_path, arguments)) == []
+
+
+SGD = "--optimizer={name: sgd, learning_rate: 1, momentum: %s}"
+
+
+@pytest.mark.parametrize(("before", "now", "same"), [(0.9, 0.5, True), (0.9, 0, False), (0, 0.9, False), (0, 0, True)])
+def test_a_velocity_cannot_appear_or_go(tmp_path: Path, before: float, now: float, same: bool) -> None:
+    old = {key: value for key, value in OF_0_1_0.items() if not key.startswith("optimizer.")}
+    old |= {"optimizer.name": "sgd", "optimizer.momentum": before, "optimizer.gradient_clip": 1.0}
+    saved = [old, run_identity(run(tmp_path, SGD % before), "d" * 64, "t" * 64)]
+    for identity in saved:
+        phrases = found(identity, run(tmp_path, SGD % now))
+        assert phrases == [] if same else "optimizer.momentum is" in phrases[0], phrases

@@ -22,40 +22,40 @@ from tests.small_run import write_run
 def test_constant_is_constant() -> None:
     """A "constant" phase that decays cost a factor of nine at the resume of another system."""
     schedule = ConstantScheduleConfig(name="constant", warmup=100)
-    rates = [learning_rate(schedule, 1e-3, step, 1000) for step in range(1, 1001)]
+    rates = [learning_rate(schedule, 1e-3, step, [1000]) for step in range(1, 1001)]
     assert rates[0] == pytest.approx(1e-5) and rates[49] == pytest.approx(5e-4)
     assert set(rates[99:]) == {1e-3}
 
 
 def test_cosine() -> None:
     schedule = CosineScheduleConfig(name="cosine", warmup=10, final_learning_rate=1e-4)
-    at = {step: learning_rate(schedule, 1e-3, step, 110) for step in (10, 35, 60, 110)}
+    at = {step: learning_rate(schedule, 1e-3, step, [110]) for step in (10, 35, 60, 110)}
     assert at[10] == 1e-3 and at[60] == pytest.approx(5.5e-4) and at[110] == pytest.approx(1e-4)
     assert at[35] == pytest.approx(1e-4 + 9e-4 * (1 + math.cos(math.pi / 4)) / 2)
 
 
 def test_linear_reaches_its_floor_at_decay_end_and_stays() -> None:
     schedule = LinearScheduleConfig(name="linear", decay_end=50)
-    assert learning_rate(schedule, 1.0, 25, 100) == 0.5
-    assert learning_rate(schedule, 1.0, 50, 100) == learning_rate(schedule, 1.0, 100, 100) == 0.0
+    assert learning_rate(schedule, 1.0, 25, [100]) == 0.5
+    assert learning_rate(schedule, 1.0, 50, [100]) == learning_rate(schedule, 1.0, 100, [100]) == 0.0
 
 
 def test_gpt2_124m_of_the_domain_token_experiment() -> None:
     schedule = CosineScheduleConfig(name="cosine", warmup=715, final_learning_rate=6e-5)
-    assert learning_rate(schedule, 6e-4, 715, 19073) == 6e-4
-    assert learning_rate(schedule, 6e-4, 19073, 19073) == pytest.approx(6e-5)
+    assert learning_rate(schedule, 6e-4, 715, [19073]) == 6e-4
+    assert learning_rate(schedule, 6e-4, 19073, [19073]) == pytest.approx(6e-5)
 
 
 def test_inverse_square_root_is_t5s() -> None:
     """Peak 0.01 and timescale 10,000: 1 / sqrt(max(step, 10,000)), which is Adafactor's relative step too."""
     schedule = InverseSquareRootScheduleConfig(name="inverse_square_root", timescale=10_000)
     for step in (1, 9_999, 10_000, 10_001, 40_000, 524_288):
-        assert learning_rate(schedule, 1e-2, step, 524_288) == pytest.approx(min(1e-2, 1 / math.sqrt(step)))
+        assert learning_rate(schedule, 1e-2, step, [524_288]) == pytest.approx(min(1e-2, 1 / math.sqrt(step)))
 
 
 def test_inverse_square_root_falls_from_its_warmup_to_its_floor() -> None:
     schedule = InverseSquareRootScheduleConfig(name="inverse_square_root", warmup=100, final_learning_rate=0.25)
-    at = {step: learning_rate(schedule, 1.0, step, 10_000) for step in (50, 100, 400, 1600, 1601, 10_000)}
+    at = {step: learning_rate(schedule, 1.0, step, [10_000]) for step in (50, 100, 400, 1600, 1601, 10_000)}
     assert at == {50: 0.5, 100: 1.0, 400: 0.5, 1600: 0.25, 1601: 0.25, 10_000: 0.25}
 
 
@@ -67,14 +67,14 @@ def test_warmup_stable_decay(shape: str, quarter: float, half: float) -> None:
     schedule = WarmupStableDecayScheduleConfig(
         name="warmup_stable_decay", warmup=10, decay=40, shape=shape, final_learning_rate=0.1, decay_end=90
     )
-    rates = {step: learning_rate(schedule, 1.1, step, 100) for step in (5, 10, 30, 50, 60, 70, 90, 100)}
+    rates = {step: learning_rate(schedule, 1.1, step, [100]) for step in (5, 10, 30, 50, 60, 70, 90, 100)}
     expected = {5: 0.55, 10: 1.1, 30: 1.1, 50: 1.1, 60: 0.1 + quarter, 70: 0.1 + half, 90: 0.1, 100: 0.1}
     assert rates == pytest.approx(expected)
 
 
 def test_a_decay_of_stable_ends_with_the_run() -> None:
     schedule = WarmupStableDecayScheduleConfig(name="warmup_stable_decay", decay=10)
-    assert [learning_rate(schedule, 1.0, step, 100) for step in (90, 95, 100)] == [1.0, 0.5, 0.0]
+    assert [learning_rate(schedule, 1.0, step, [100]) for step in (90, 95, 100)] == [1.0, 0.5, 0.0]
 
 
 RUN_ENDS = {"steps": 100, "samples": 800, "tokens": 6400}

@@ -248,6 +248,25 @@ def test_the_state_follows_from_the_record(
         assert state.step == 7
 
 
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ("{steps: 10}", "at step 7 of 10"),
+        ("{steps: 10, extend_to: [20, 30], extend_by: []}", "at step 7 of 30"),
+        ("{steps: 10, extend_to: [], extend_by: [5, 6]}", "at step 7 of 21"),
+        ("{steps: null, samples: 80, extend_to: [160]}", "at step 7"),
+        ("{steps: 10, extend_by: [odd]}", "at step 7"),
+        ("{steps: 10, extend_to: odd}", "at step 7"),
+    ],
+)
+def test_a_stopped_run_says_how_far_it_is(tmp_path: Path, training: str, told: str) -> None:
+    from megatron_patches.artefacts.annotations import Standing
+
+    run = launch(tmp_path, START, ("end", {"step": 7, "outcome": "stopped"}))
+    (next((run / "launches").iterdir()) / "config.yaml").write_text(f"training: {training}\n")
+    assert derive_state(run, Standing(), {}).detail == told
+
+
 def test_a_run_that_was_never_launched_is_ready(tmp_path: Path) -> None:
     from megatron_patches.artefacts.annotations import Standing
 

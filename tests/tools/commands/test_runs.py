@@ -12,6 +12,7 @@ import pytest
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.reading import load_run
 from tests.command_line import Call, verb
+from tests.small_artefacts import make_checkpoint
 from tools.commands.runs import command_line as runs
 from tools.commands.runs.compare import ABSENT, Difference, compare_runs, resolved_values
 from tools.commands.runs.fields import KeyLine, explain_keys
@@ -118,6 +119,23 @@ def test_view(checkout: Path) -> None:
     assert content["global_batches"][0] == {"from_step": 1, "samples": 32}
     assert content["global_batches"][-1] == {"from_step": 13_829, "samples": 512}
     assert len(content["global_batches"]) == 16
+
+
+def test_a_run_that_was_changed_and_is_to_be_extended(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its newest checkpoint is where the next launch goes on, and has what was changed on the way."""
+    runs, change = checkout / "made", {"step": 4, "key": "optimizer.beta1", "before": 0.9, "now": 0.8}
+    monkeypatch.setenv("TRAINYARD_RUNS", str(runs))
+    rates = {"learning_rate": 0.0, "next_learning_rate": 0.0}
+    make_checkpoint(runs, 8, "tr0a-4M-stdlib", changes=[change], **rates)
+    config = load_run(find_run("tr0a-4M-stdlib", checkout), ["--training.extend_by=480"])
+    view = view_run(config, None)
+    assert view.resumed_at == 8 and view.as_json()["changes"] == [change]
+    first, last = view.as_json()["ends"]
+    assert last == first + 480
+    notes = {step: note for step, _, note in view.rates()}
+    assert notes["8"] == "resumes here (R)" and notes[f"{first:,}"] == "an extension begins (E)"
+    assert view.plot(200).splitlines()[-2].split() == ["R", "E"]
+    assert max(map(len, view.plot(200).splitlines())) <= 80 and max(map(len, view.plot(60).splitlines())) <= 60
 
 
 def test_parts_that_are_not_there_are_left_out(checkout: Path) -> None:
@@ -413,6 +431,7 @@ def test_the_executable(whole_checkout: Path, call: Call) -> None:
     overrides = ["--training.seed", "77", "--optimizer.weight_decay=0.3"]
     short_view = call("show", "tr0a-4M-stdlib", *overrides).stdout
     assert ("weight decay 0.3" in short_view, "training.seed" in short_view) == (True, False)
+    assert "\n 0.00e+00 *\n" in short_view and "warm-up ends" in short_view
     assert not any(line.endswith(" ") for line in short_view.splitlines())
     assert re.search(r"^training\.seed +77$", call("show", "tr0a-4M-stdlib", *overrides, "--keys").stdout, re.M)
 

@@ -3,15 +3,21 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from megatron_patches.checkpoint.recorded_changes import as_fact, changes_of
+from megatron_patches.checkpoint.resume_check import newest_whole, saved_steps
 from megatron_patches.checkpoint.size import checkpoint_size, describe_checkpoints
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout, require_whole_batches
 from megatron_patches.run.parameter_count import ParameterCount, count_parameters
+from megatron_patches.run.progress import ChangeRecord
+from megatron_patches.run.run_directory import run_directory
 from megatron_patches.run.summary import (
     describe_layout,
     describe_run,
+    draw_rates,
     learning_rate_plan,
+    rate_table,
     tokens_per_step,
     training_samples,
 )
@@ -26,6 +32,10 @@ class RunView:
     layout: Layout
     learning_rates: list[tuple[int, float]]
     """steps and the learning rate of each"""
+    resumed_at: int | None
+    """step of the checkpoint that the next launch takes; None where the run has none"""
+    changes: list[ChangeRecord]
+    """what was set otherwise on the way to that checkpoint"""
 
     def headlines(self) -> list[tuple[str, str]]:
         """Labels and texts of the lines above the tables."""
@@ -45,6 +55,14 @@ class RunView:
         """Number, layers and parameters of each pipeline stage, where there are several."""
         stages = self.config.stages if self.layout.pipeline > 1 else []
         return [(str(number), stage.names, stage.parameters) for number, stage in enumerate(stages)]
+
+    def rates(self) -> list[tuple[str, str, str]]:
+        """Steps, the learning rate of each, and what happens there."""
+        return [(f"{step:,}", f"{rate:.6g}", note) for step, rate, note in rate_table(self.config, self.resumed_at)]
+
+    def plot(self, width: int) -> str:
+        """The learning rate over steps, in lines of at most so many characters."""
+        return "\n".join(draw_rates(self.config, self.resumed_at, min(width, 80)))
 
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; numbers are exact."""
@@ -74,6 +92,9 @@ class RunView:
             "tokens": config.timetable.end.tokens,
             "tokens_per_step": tokens_per_step(config),
             "checkpoint_bytes": asdict(checkpoint_size(config)),
+            "ends": config.timetable.ends,
+            "resumed_at": self.resumed_at,
+            "changes": as_fact(self.changes),
             "learning_rates": [{"step": step, "learning_rate": rate} for step, rate in self.learning_rates],
         }
 
@@ -87,11 +108,14 @@ def view_run(config: RunConfig, processes: int | None) -> RunView:
     parallel = config.parallel
     layout = plan_layout(config, processes or parallel.tensor * parallel.pipeline)
     require_whole_batches(config, layout, consumed_samples=0)
+    taken = newest_whole(saved_steps(run_directory(config).checkpoints, config.data.allow_invalid))
     return RunView(
         config=config,
         parameters=count_parameters(config.model, config.lengths),
         layout=layout,
         learning_rates=learning_rate_plan(config),
+        resumed_at=taken.step if taken else None,
+        changes=changes_of(taken.manifest.facts) if taken else [],
     )
 
 
