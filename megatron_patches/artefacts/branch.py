@@ -1,5 +1,5 @@
-"""A run's course through its launches: which of its checkpoints lie on the present branch, and which were left behind by
-a launch that went on from an earlier step. Torch-free; what comes from what is descent.py's.
+"""A run's course through its launches: which of its checkpoints lie on the present branch, and which were left behind
+by a launch that went on from an earlier step. Torch-free; what comes from what is descent.py's.
 
 Each launch writes down at which step it begins (`began.json` in its folder), and so does a rollback, which has a number
 among the launches.

@@ -58,12 +58,12 @@ class Links:
 
     def _children(self) -> Iterator[dict[str, Any]]:
         columns = ("number", "id", "run_id", "launch", "step", "way")
-        query = "SELECT artefacts.number, id, run_id, launch, step, text FROM artefacts JOIN ways ON ways.number = way WHERE "
+        query = "SELECT artefacts.number, id, run_id, launch, step, text FROM artefacts JOIN ways ON ways.number = way"
         seen: set[int] = set()
         asked = [("run_id = ?", each) for each in self._changed]
         asked += [("way IN (SELECT way FROM crossings WHERE run_id = ?)", each) for each in self._changed]
         for condition, value in [*asked, *(("artefacts.number = ?", each) for each in self._alone)]:
-            for row in self._connection.execute(query + condition, [value]):
+            for row in self._connection.execute(f"{query} WHERE {condition}", [value]):
                 if row[0] not in seen:
                     seen.add(row[0])
                     child = dict(zip(columns, row, strict=True))
@@ -84,7 +84,7 @@ class Links:
         }
 
     def _nearest(self, child: dict[str, Any], places: dict[_Place, tuple[list[int], list[list[str]]]]) -> list[str]:
-        """Ids of the nearest that is here, and of all nearer ones that the child's own facts name: they may come back."""
+        """Ids of the nearest that is here, and of nearer ones that the child's own facts name: they may come back."""
         own = [] if child["run_id"] is None else [[child["run_id"], child["launch"], child["step"]]]
         named: list[str] = []
         for each in [*own, *child["way"]]:
