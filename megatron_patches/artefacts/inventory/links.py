@@ -19,7 +19,7 @@ class Links:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._changed: set[str] = set()
-        """ids of runs of which a checkpoint came or went"""
+        """what came or went: ids of the runs of checkpoints, and of artefacts that are no run's own"""
         self._alone: set[int] = set()
         """artefacts, by number, that came and are no run's own, such as imports and exports"""
 
@@ -30,18 +30,16 @@ class Links:
             return int(found[0])
         number = self._connection.execute("INSERT INTO ways(text) VALUES (?)", [text]).lastrowid
         assert number is not None
-        runs = {each[0] for each in json.loads(text) if isinstance(each, list)}
-        self._connection.executemany("INSERT INTO crossings VALUES (?, ?)", [(run, number) for run in runs])
+        crossed = {each if isinstance(each, str) else each[0] for each in json.loads(text)}
+        self._connection.executemany("INSERT INTO crossings VALUES (?, ?)", [(each, number) for each in crossed])
         return number
 
     def changed(self, number: int | None) -> None:
         """An artefact came, or is about to go."""
-        assert number is not None
-        (run_id, way), *_ = self._connection.execute("SELECT run_id, text FROM artefacts JOIN ways ON "
-            "ways.number = way WHERE artefacts.number = ?", [number])  # fmt: skip
-        if run_id is not None:
-            self._changed.add(run_id)
-        elif way != "[]":
+        query = "SELECT id, run_id, text FROM artefacts JOIN ways ON ways.number = way WHERE artefacts.number = ?"
+        identity, run_id, way = self._connection.execute(query, [number]).fetchone()
+        self._changed.add(run_id or identity)
+        if number is not None and run_id is None and way != "[]":
             self._alone.add(number)
 
     def renew(self) -> None:
@@ -61,7 +59,7 @@ class Links:
         query = "SELECT artefacts.number, id, run_id, launch, step, text FROM artefacts JOIN ways ON ways.number = way"
         seen: set[int] = set()
         asked = [("run_id = ?", each) for each in self._changed]
-        asked += [("way IN (SELECT way FROM crossings WHERE run_id = ?)", each) for each in self._changed]
+        asked += [("way IN (SELECT way FROM crossings WHERE what = ?)", each) for each in self._changed]
         for condition, value in [*asked, *(("artefacts.number = ?", each) for each in self._alone)]:
             for row in self._connection.execute(f"{query} WHERE {condition}", [value]):
                 if row[0] not in seen:

@@ -34,7 +34,7 @@ CREATE TABLE artefacts(
     launch INTEGER, run_id TEXT, way INTEGER);
 CREATE TABLE parents(parent TEXT, child INTEGER, told INTEGER, PRIMARY KEY(parent, child)) WITHOUT ROWID;
 CREATE TABLE ways(number INTEGER PRIMARY KEY, text TEXT UNIQUE);
-CREATE TABLE crossings(run_id TEXT, way INTEGER, PRIMARY KEY(run_id, way)) WITHOUT ROWID;
+CREATE TABLE crossings(what TEXT, way INTEGER, PRIMARY KEY(what, way)) WITHOUT ROWID;
 CREATE TABLE copies(run TEXT, id TEXT, of TEXT, name TEXT, location TEXT, size INTEGER, whole INTEGER, verified TEXT,
     how TEXT, problem TEXT, number INTEGER);
 CREATE TABLE annotations(run TEXT, kind TEXT, artefact TEXT, text TEXT, metric TEXT, value REAL);

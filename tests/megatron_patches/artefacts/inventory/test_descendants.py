@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from megatron_patches.artefacts.descent import descent_of_launch, origin_of
@@ -127,7 +127,8 @@ def edges(catalogue: Catalogue) -> list[tuple[Any, ...]]:
 ACTION = st.tuples(st.integers(0, 5), st.integers(0, 99), st.integers(0, 3), st.integers(0, 7))
 
 
-@settings(max_examples=60, deadline=None)
+@example([(0, 0, 1, 0), (4, 0, 0, 0)], [False, True], 1)  # an export that lay between goes
+@settings(max_examples=100, deadline=None)
 @given(st.lists(ACTION, min_size=1, max_size=9), st.lists(st.booleans(), max_size=40), st.integers(0, 99))
 def test_exactly_the_descendants_are_marked_whatever_was_deleted(
     actions: list[tuple[int, int, int, int]], deleted: list[bool], target: int
