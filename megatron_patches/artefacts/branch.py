@@ -72,7 +72,7 @@ def _read(path: Path, launch: int) -> Beginning | None:
 def left_behind(
     saved: Sequence[Position], beginnings: Sequence[Beginning], went_on: Collection[int] = ()
 ) -> list[Beginning | None]:
-    """Of each checkpoint, the beginning by which it was left behind; None where it lies on the present branch.
+    """Of each checkpoint, the first beginning by which it was left behind; None where it lies on the present branch.
 
     A launch that began at an earlier step leaves later checkpoints of older launches behind as soon as it has saved
     itself; until then they are the furthest that the run has come. A rollback does so at once.
@@ -83,11 +83,11 @@ def left_behind(
     savers = {each.launch for each in saved} | set(went_on)
     counting = [each for each in beginnings if each.rollback or each.launch in savers]
 
-    def newest_that_leaves(position: Position) -> Beginning | None:
+    def first_that_leaves(position: Position) -> Beginning | None:
         leaving = [each for each in counting if each.launch > position.launch and each.step < position.step]
-        return max(leaving, key=lambda each: each.launch, default=None)
+        return min(leaving, key=lambda each: each.launch, default=None)
 
-    return [newest_that_leaves(position) for position in saved]
+    return [first_that_leaves(position) for position in saved]
 
 
 def why_left(by: Beginning) -> str:

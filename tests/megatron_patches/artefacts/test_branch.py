@@ -40,7 +40,7 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, content: str) -> None:
 def test_what_was_saved_beyond_a_later_beginning_is_left_behind() -> None:
     saved = [Position(1, 10), Position(1, 20), Position(1, 30), Position(2, 25), Position(3, 12)]
     second, third = Beginning(2, 20, "a"), Beginning(3, 10, "b")
-    assert left_behind(saved, [Beginning(1, 0, None), second, third]) == [None, third, third, third, None]
+    assert left_behind(saved, [Beginning(1, 0, None), second, third]) == [None, third, second, third, None]
     # a launch that has saved nothing leaves nothing behind: what others saved is the furthest that there is
     assert left_behind(saved[:3], [second]) == [None] * 3
     back = Beginning(4, 10, "c", rollback=True)
