@@ -1,17 +1,19 @@
-"""A run's course through its launches: which of its checkpoints lie on the present branch, which were left behind by a
-launch that went on from an earlier step, and which of two comes from the other. Torch-free.
+"""A run's course through its launches: which of its checkpoints lie on the present branch, and which were left behind
+by a launch that went on from an earlier step. Torch-free; what comes from what is descent.py's.
 
 Each launch writes down at which step it begins (`began.json` in its folder), and so does a rollback, which has a number
-among the launches. Each checkpoint's manifest has its own way through the launches (`branch` among its facts), so that
-descent is known also where the checkpoints between have been deleted.
+among the launches.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_patches.artefacts.descent import RUN_ID, Position, branch_of, number_of_launch
+from megatron_patches.artefacts.manifest import MANIFEST, read_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import write_atomically
 from megatron_patches.errors import Damaged, Missing, TrainyardError
@@ -21,10 +23,6 @@ from megatron_patches.foreign.printable import printable
 
 BEGAN = "began.json"
 """in a launch's folder: where it begins"""
-BRANCH = "branch"
-"""fact of a checkpoint: its way through the launches, as `[[launch, step at which it began], ...]`, oldest first"""
-RUN_ID = "run_id"
-"""fact of a checkpoint: id of its run's manifest, which tells two runs of one name apart"""
 _STEPS = 10**10
 _BYTES = 1 << 16
 
@@ -40,20 +38,6 @@ class Beginning:
     """id of what it took its weights from; None where they were drawn"""
     rollback: bool = False
     """a person went back on purpose: it counts although nothing was saved since"""
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where on a run's course a checkpoint was saved."""
-
-    launch: int
-    """number of the launch that saved it; 0 for what no launch did, such as an import"""
-    step: int
-
-
-def number_of_launch(launch: object) -> int:
-    """The number in a launch's id as manifests have it; 0 where it is none."""
-    return int(launch) if isinstance(launch, str) and launch.isascii() and launch.isdecimal() else 0
 
 
 def record_beginning(launch_folder: Path, beginning: Beginning) -> None:
@@ -85,54 +69,94 @@ def _read(path: Path, launch: int) -> Beginning | None:
     return Beginning(launch, step, checkpoint, facts.get("rollback") is True)
 
 
-def left_behind(saved: Sequence[Position], beginnings: Sequence[Beginning]) -> list[Beginning | None]:
-    """Of each checkpoint, the beginning by which it was left behind; None where it lies on the present branch.
+def left_behind(
+    saved: Sequence[Position], beginnings: Sequence[Beginning], went_on: Collection[int] = ()
+) -> list[Beginning | None]:
+    """Of each checkpoint, the first beginning by which it was left behind; None where it lies on the present branch.
 
     A launch that began at an earlier step leaves later checkpoints of older launches behind as soon as it has saved
     itself; until then they are the furthest that the run has come. A rollback does so at once.
+
+    Args:
+        went_on: further launches that saved something, none of which is among `saved` any more.
     """
-    savers = {each.launch for each in saved}
+    savers = {each.launch for each in saved} | set(went_on)
     counting = [each for each in beginnings if each.rollback or each.launch in savers]
 
-    def newest_that_leaves(position: Position) -> Beginning | None:
+    def first_that_leaves(position: Position) -> Beginning | None:
         leaving = [each for each in counting if each.launch > position.launch and each.step < position.step]
-        return max(leaving, key=lambda each: each.launch, default=None)
+        return min(leaving, key=lambda each: each.launch, default=None)
 
-    return [newest_that_leaves(position) for position in saved]
+    return [first_that_leaves(position) for position in saved]
 
 
-def branch_of(facts: Mapping[str, Any]) -> tuple[Position, ...]:
-    """A checkpoint's way through the launches: each one's number, and the step at which it began, oldest first.
+def why_left(by: Beginning) -> str:
+    """What people read of a checkpoint that this beginning left behind."""
+    what = f"rollback {by.launch} went back to" if by.rollback else f"launch {by.launch} went on from"
+    return f"left behind: {what} step {by.step}"
 
-    Empty for checkpoints of earlier versions, and for those that no launch saved.
+
+def abandoned(run: RunFolder, saved: Mapping[Path, Mapping[str, Any]]) -> dict[Path, Beginning]:
+    """Which of a run's checkpoints were left behind, by folder, and by which beginning.
+
+    Args:
+        saved: the facts of every checkpoint there is; those that are full say which launches came so far as to save.
+
+    Raises:
+        Damaged: a record of a beginning, or the run's manifest, cannot be read.
     """
-    told = facts.get(BRANCH)
-    if not isinstance(told, list):
-        return ()
-    pairs = [pair for pair in told if isinstance(pair, list) and len(pair) == 2]
-    found = [Position(number_of_launch(launch), step) for launch, step in pairs if whole_of(step, _STEPS) is not None]
-    return tuple(found) if len(found) == len(told) else ()
+    beginnings = read_beginnings(run)
+    if not beginnings or not saved:
+        return {}
+    run_id = id_of_run(run)
+    went_on: set[int] = set()
+    for facts in saved.values():
+        if facts.get("content") != "weights":
+            went_on |= {launch_of(facts, run_id), *(each.launch for each in _branch_here(facts, run_id))}
+    counting = [each for each in beginnings if each.rollback or each.launch in went_on]
+    positions = [
+        Position(launch_of(facts, run_id), whole_of(facts.get("step"), _STEPS) or 0) for facts in saved.values()
+    ]
+    found = zip(saved, left_behind(positions, counting, went_on), strict=True)
+    return {folder: by for folder, by in found if by is not None}
 
 
-def as_fact(branch: Sequence[Position]) -> list[list[Any]]:
-    """The inverse of `branch_of`."""
-    return [[f"{each.launch:04d}", each.step] for each in branch]
+def on_present_branch(run: RunFolder, folders: Iterable[Path]) -> list[Path]:
+    """Those of a run's full checkpoints that were not left behind; one whose manifest cannot be read stays among them.
 
-
-def continued(branch: Sequence[Position], launch: int, step: int) -> tuple[Position, ...]:
-    """The way of what a launch saves that began at `step`, from a checkpoint of this way."""
-    return (*branch, Position(launch, step))
-
-
-def comes_from(facts: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint comes from an earlier one of the same run, by the facts of both.
-
-    False too where that is not known: of earlier versions manifests do not say it.
+    Raises:
+        Damaged: a record of a beginning, or the run's manifest, cannot be read.
     """
-    branch, launch = branch_of(facts), number_of_launch(earlier.get("launch"))
-    step, own = whole_of(earlier.get("step"), _STEPS), whole_of(facts.get("step"), _STEPS)
-    same_run = facts.get(RUN_ID) is not None and facts.get(RUN_ID) == earlier.get(RUN_ID)
-    if not branch or not same_run or step is None or own is None:
-        return False
-    ends = [each.step + 1 for each in branch[1:]] + [own]  # a launch began with the very step that it took
-    return any(each.launch == launch and step < end for each, end in zip(branch, ends, strict=True))
+    among = list(folders)
+    left = abandoned(run, stated_facts(among)) if read_beginnings(run) else {}
+    return [folder for folder in among if folder not in left]
+
+
+def stated_facts(folders: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
+    """What the manifests in these folders state; those that cannot be read are left out, and are told by `inspect`."""
+    found: dict[Path, Mapping[str, Any]] = {}
+    for folder in folders:
+        with suppress(TrainyardError, OSError):
+            found[folder] = read_manifest(folder / MANIFEST).facts
+    return found
+
+
+def id_of_run(run: RunFolder) -> str | None:
+    """Id of a run's manifest; None where it has none, such as a folder that only checkpoints were copied to.
+
+    Raises:
+        Damaged: it was changed after it was written.
+    """
+    try:
+        return read_manifest(run.manifest).id
+    except Missing:
+        return None
+
+
+def launch_of(facts: Mapping[str, Any], run_id: str | None) -> int:
+    """Number of the run's launch that saved a checkpoint; 0 for what came from elsewhere: it is older than all."""
+    return number_of_launch(facts.get("launch")) if facts.get(RUN_ID) in (None, run_id) else 0
+
+
+def _branch_here(facts: Mapping[str, Any], run_id: str | None) -> tuple[Position, ...]:
+    return branch_of(facts) if facts.get(RUN_ID) in (None, run_id) else ()

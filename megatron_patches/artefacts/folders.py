@@ -1,18 +1,22 @@
 """The folders of a run's checkpoints. Torch-free.
 
 `checkpoints/step-0000001000/` holds safetensors files of every rank, `config.yaml`, `trainer.json` and, written last,
-`manifest.json`; `weights-0000001000/` the same without optimizer and trainer. A folder is written under another name
+`manifest.json`; `weights-0000001000/` the same without the optimizer. A folder is written under another name
 and renamed when it is whole, and renamed again before it is deleted (unfinished.py), so a name like this is a promise.
 Which one is the newest is read off the names: there is no file that says it and could lie.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os.path import lexists
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from megatron_patches.artefacts.branch import on_present_branch
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid, verify_files
+from megatron_patches.artefacts.marks import is_damaged
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.printable import shortened
@@ -87,12 +91,26 @@ def list_checkpoints(checkpoints: Path, content: Content = "full") -> list[Path]
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
+def present_checkpoints(checkpoints: Path) -> list[Path]:
+    """The full ones on the run's present branch, newest step first: what a launch may resume from.
+
+    Raises:
+        Damaged: where a launch began, or the run's manifest, cannot be read.
+    """
+    return on_present_branch(RunFolder(checkpoints.parent), list_checkpoints(checkpoints))
+
+
 def replaced_path(folder: Path) -> Path:
-    """A free name for a damaged folder that is written anew: the damaged one is kept beside it."""
+    """A free name for a folder whose step is saved again, damaged or left behind: it is kept beside the new one."""
     number = 1
     while lexists(candidate := folder.with_name(f"{folder.name}.replaced-{number}")):
         number += 1
     return candidate
+
+
+def name_before(replaced: str) -> str:
+    """The name that a folder had before `replaced_path`; other names stay."""
+    return replaced.rpartition(".")[0] if is_replaced(replaced) else replaced
 
 
 def is_replaced(name: str) -> bool:
@@ -109,6 +127,8 @@ class Inspection:
     problems: list[str]
     refused: bool = False
     """its manifest is in order and says that it must not be used, or is of a later version"""
+    facts: Mapping[str, Any] | None = None
+    """what its manifest states, also where it must not be used; None where that cannot be read"""
 
 
 def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
@@ -118,13 +138,16 @@ def inspect(folder: Path, allow_inherited_fault: bool = False) -> Inspection:
         allow_inherited_fault: take a checkpoint that is marked invalid because of its data or tokenizer
             (`data.allow_invalid`); one that is marked for another reason is never taken.
     """
+    facts: Mapping[str, Any] | None = None
     try:
         manifest = read_manifest(folder / MANIFEST)
+        facts = manifest.facts
         if not (allow_inherited_fault and _is_of_its_data(manifest)):
             refuse_invalid(manifest, folder / MANIFEST, "take the mark back: tools/inventory revalidate")
-        return Inspection(folder, manifest, [*_name_problems(folder, manifest), *verify_files(manifest, folder, False)])
+        problems = [*_name_problems(folder, manifest), *verify_files(manifest, folder, False)]
+        return Inspection(folder, manifest, problems, facts=facts)
     except (TrainyardError, OSError) as error:
-        return Inspection(folder, None, [str(error)], isinstance(error, Refused))
+        return Inspection(folder, None, [str(error)], isinstance(error, Refused), facts)
 
 
 def _name_problems(folder: Path, manifest: Manifest) -> list[str]:
@@ -137,11 +160,17 @@ def _name_problems(folder: Path, manifest: Manifest) -> list[str]:
     return []
 
 
+def is_spoilt(folder: Path) -> bool:
+    """Whether a checkpoint's folder is damaged, as far as marks, names and sizes tell; what is invalid is not."""
+    inspection = inspect(folder)
+    return is_damaged(folder) or (bool(inspection.problems) and not inspection.refused)
+
+
 def next_start(checkpoints: Path) -> str:
     """Where the next launch of a run begins, as far as names and sizes tell, for messages of a launch that ends."""
     try:
-        folders = list_checkpoints(checkpoints)
-    except OSError as error:
+        folders = present_checkpoints(checkpoints)
+    except (TrainyardError, OSError) as error:
         return f"{checkpoints} cannot be read ({error}): whether there is a whole checkpoint is not known"
     whole = next((folder for folder in folders if not inspect(folder, True).problems), None)
     if whole is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.branch import abandoned, stated_facts
 from megatron_patches.artefacts.folders import Content, inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged, is_pinned, is_verified
@@ -70,23 +71,27 @@ class KeptCheckpoint:
 def known_checkpoints(
     run: RunFolder, content: Content = "full", allow_inherited_fault: bool = True
 ) -> list[KeptCheckpoint]:
-    """The checkpoints of a run that are in order, newest first.
+    """The checkpoints of a run's present branch that are in order, newest first.
 
-    Those that are damaged, as far as it was seen, are left out: they take no good one's place.
+    Those that are damaged, as far as it was seen, or were left behind are left out: they take no good one's place.
 
     Args:
         allow_inherited_fault: also those that are invalid because of their data: a run that goes on with them needs
             their room too.
 
     Raises:
-        Damaged: what people said about the run is, so that its gold is not known.
+        Damaged: what people said about the run is, so that its gold is not known; or where a launch began.
     """
     gold = read_standing(run.path).gold
+    inspections = [inspect(folder, allow_inherited_fault) for folder in list_checkpoints(run.checkpoints, content)]
+    saved = {each.folder: each.facts for each in inspections if each.facts is not None}
+    if content == "weights":
+        saved |= stated_facts(list_checkpoints(run.checkpoints))
+    left = abandoned(run, saved)
     found = []
-    for folder in list_checkpoints(run.checkpoints, content):
-        inspection = inspect(folder, allow_inherited_fault)
-        manifest = inspection.manifest
-        if manifest is not None and not inspection.problems and not is_damaged(folder):
+    for inspection in inspections:
+        folder, manifest = inspection.folder, inspection.manifest
+        if manifest is not None and folder not in left and not inspection.problems and not is_damaged(folder):
             loss = manifest.facts.get("validation_loss")
             found.append(
                 KeptCheckpoint(

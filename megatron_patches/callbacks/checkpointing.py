@@ -2,7 +2,12 @@
 
 from dataclasses import asdict
 
-from megatron_patches.artefacts.folders import Content, checkpoint_name, list_checkpoints
+from pydantic import JsonValue
+
+from megatron_patches.artefacts.branch import Beginning, id_of_run, record_beginning
+from megatron_patches.artefacts.descent import descent_of_launch, number_of_launch
+from megatron_patches.artefacts.folders import Content, checkpoint_name, present_checkpoints
+from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import pin
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.save_request import SaveRequest
@@ -20,7 +25,10 @@ from megatron_patches.sizes import counted, readable
 
 
 class Checkpointing(Callback):
-    """`identity` and `parents` are the same for every checkpoint of a launch.
+    """`identity` and `parents`, its data and tokenizer, are the same for every checkpoint of a launch.
+
+    `came_from` is the manifest of the checkpoint that the launch took its weights from, None where they were drawn;
+    whoever loads weights sets it, and `begin` puts it on record. Each full save is then the next one's first parent.
 
     On the question `done` the ranks vote whether a save that is being written is whole.
     """
@@ -38,11 +46,27 @@ class Checkpointing(Callback):
         self.parents = parents
         self.changes: list[ChangeRecord] = []
         """what was set otherwise in the course of the run; set where it is resumed"""
+        self.came_from: Manifest | None = None
+        self._parent: str | None = None
+        self._descent: dict[str, JsonValue] = {}
         self._saved_step = -1
         self._validation: ValidationRecord | None = None
         self._pin_next: str | None = None
         self._request = request
         self._done = done
+
+    def begin(self, trainer: TrainingLoop) -> None:
+        """Put on record where the launch begins, once it is known and before the first step.
+
+        Raises:
+            Damaged: the run's manifest was changed. OSError as writing does.
+        """
+        launch, step = trainer.launch, trainer.progress.step
+        self._parent = self.came_from.id if self.came_from else None
+        if trainer.is_first_rank:  # which alone writes manifests
+            number = number_of_launch(launch.id)
+            self._descent = descent_of_launch(id_of_run(launch.run), number, step, self.came_from)
+            record_beginning(launch.directory, Beginning(number, step, self._parent))
 
     def on_start(self, trainer: TrainingLoop) -> None:
         if reserved := self.saver.reserved_bytes:
@@ -86,7 +110,7 @@ class Checkpointing(Callback):
         """Keep the newest checkpoint that is whole, and the next one; on rank 0 the newest's name, if there is one."""
         self._finish(trainer)
         self._pin_next = reason
-        newest = list_checkpoints(trainer.launch.run.checkpoints)[:1] if trainer.is_first_rank else []
+        newest = present_checkpoints(trainer.launch.run.checkpoints)[:1] if trainer.is_first_rank else []
         for folder in newest:
             try:
                 pin(folder, reason)
@@ -132,6 +156,8 @@ class Checkpointing(Callback):
         with trainer.outside_steps():
             records = self.saver.finish()
         for record in records:
+            if record.content == "full":
+                self._parent = record.written.id
             trainer.emit(record)
         self._request.done({record.reason for record in records})
 
@@ -175,6 +201,7 @@ class Checkpointing(Callback):
             "seed": config.training.seed,
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
+            **self._descent,
         }
         if self.changes:
             facts[CHANGES] = as_fact(self.changes)
@@ -187,7 +214,7 @@ class Checkpointing(Callback):
             facts=facts,
             trainer={"progress": asdict(progress), "callbacks": states, "engine": counters},
             config=to_yaml(config),
-            parents=self.parents,
+            parents=(*filter(None, [self._parent]), *self.parents),
             pin=self._pin_next,
         )
 
@@ -207,6 +234,7 @@ class Checkpointing(Callback):
             if callback.state_key in checkpoint.trainer["callbacks"]:
                 callback.load_state(checkpoint.trainer["callbacks"][callback.state_key])
         self._saved_step = trainer.progress.step
+        self.came_from = checkpoint.manifest
 
 
 def _later_owner(launch: Launch) -> tuple[str | None, bool] | None:

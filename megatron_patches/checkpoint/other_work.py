@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from os.path import lexists
 from pathlib import Path
 
+from megatron_patches.artefacts.branch import Beginning, abandoned, stated_facts, why_left
 from megatron_patches.artefacts.deletion import link_target
-from megatron_patches.artefacts.folders import CheckpointName, inspect, is_replaced, parse_checkpoint_name
+from megatron_patches.artefacts.folders import (
+    CheckpointName,
+    inspect,
+    is_replaced,
+    is_spoilt,
+    name_before,
+    parse_checkpoint_name,
+)
 from megatron_patches.artefacts.marks import is_damaged
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.unfinished import Unfinished, unfinished_kind
@@ -70,15 +78,30 @@ def from_scratch_problems(run: RunFolder, found: Sequence[OtherWork], allowed: b
 
 
 def _of_checkpoints(run: RunFolder, allow_inherited_fault: bool, above: int) -> Iterator[OtherWork]:
+    left = {path: why_left(by) for path, by in _left_behind(run).items()}
     for path in _entries(run.checkpoints):
         name = parse_checkpoint_name(path.name)
         shown = f"{run.checkpoints.name}/{printable(path.name)}"
         if (kind := unfinished_kind(path.name)) is not None:
             yield OtherWork(shown, _step_in(path.name), _UNFINISHED[kind], is_work=kind == "pull")
+        elif path in left:
+            again = "; a later save has its name" if is_replaced(path.name) else ""
+            yield OtherWork(shown, _step_in(path.name), f"{left[path]}{again}", is_work=False)
         elif is_replaced(path.name):
-            yield OtherWork(shown, _step_in(path.name), "damaged; a later save replaced it")
+            yield OtherWork(shown, _step_in(path.name), f"{_damaged(path)}a later save replaced it")
         elif name is not None and name.step > above and (why := _why_not(path, name, allow_inherited_fault)):
             yield OtherWork(shown, name.step, why)
+
+
+def _left_behind(run: RunFolder) -> dict[Path, Beginning]:
+    """Those that are in order and lie on no launch's way any more, by the beginning that left them."""
+    folders = [path for path in _entries(run.checkpoints) if parse_checkpoint_name(name_before(path.name))]
+    left = abandoned(run, stated_facts(folders))
+    return {path: by for path, by in left.items() if not is_replaced(path.name) or not is_spoilt(path)}
+
+
+def _damaged(path: Path) -> str:
+    return "damaged; " if is_spoilt(path) else ""
 
 
 def _why_not(path: Path, name: CheckpointName, allow_inherited_fault: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
+from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, present_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged, mark_damaged, mark_verified
 from megatron_patches.atomic_files import hash_file
@@ -44,7 +44,7 @@ def load_newest_whole(
     allow_from_scratch: bool = False,
     demands: Demands = lambda *_: [],
 ) -> Resumable | None:
-    """Fill the live pieces from the newest checkpoint that is whole; None where the run has no checkpoint.
+    """Fill the live pieces from the newest whole checkpoint of the present branch; None where there is none at all.
 
     What a damaged one has left in the pieces is written over by the next. `report` hears of damaged ones. One that is
     invalid because of what it came from is passed over too, unless `allow_inherited_fault`.
@@ -54,10 +54,11 @@ def load_newest_whole(
         demands: what else is wrong with a checkpoint whose files are whole, by its manifest and its trainer's state.
 
     Raises:
-        Damaged: there are checkpoints, and all of them are damaged: starting over would be silent loss.
+        Damaged: the branch has checkpoints, and all of them are damaged: starting over would be silent loss. Or it
+            is not known where a launch began.
         Refused: a whole one lacks elements of a piece.
     """
-    folders = groups.from_rank_0([str(path) for path in list_checkpoints(checkpoints)] if groups.rank == 0 else None)
+    folders = groups.from_rank_0([str(path) for path in present_checkpoints(checkpoints)] if groups.rank == 0 else None)
     written_over = False
     for folder in map(Path, folders):
         looked = _look(folder, allow_inherited_fault, allow_from_scratch, demands) if groups.rank == 0 else None

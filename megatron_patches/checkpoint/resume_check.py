@@ -6,9 +6,11 @@ from math import inf, isclose
 from pathlib import Path
 from typing import Any
 
+from megatron_patches.artefacts.branch import abandoned
 from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest
 from megatron_patches.artefacts.marks import is_damaged
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.identity import differences
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.config import RunConfig
@@ -44,12 +46,18 @@ class SavedStep:
 
 
 def saved_steps(checkpoints: Path, allow_inherited_fault: bool) -> list[SavedStep]:
-    """Every checkpoint whose manifest can be read, the newest first: a resume may fall back to any of them."""
+    """Every checkpoint of the run's present branch whose manifest can be read, the newest first: a resume may fall back
+    to any of them.
+
+    Raises:
+        Damaged: where a launch began, or the run's manifest, cannot be read.
+    """
     found = [inspect(folder, allow_inherited_fault) for folder in list_checkpoints(checkpoints)]
+    left = abandoned(RunFolder(checkpoints.parent), {each.folder: each.facts for each in found if each.facts})
     return [
         SavedStep(each.folder, each.manifest, tuple(each.problems))
         for each in found
-        if each.manifest is not None and not fact_problems(each.folder, each.manifest)
+        if each.manifest is not None and each.folder not in left and not fact_problems(each.folder, each.manifest)
     ]
 
 

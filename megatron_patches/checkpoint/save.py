@@ -45,7 +45,7 @@ class CheckpointContent:
     config: str
     """resolved configuration, YAML"""
     parents: tuple[str, ...]
-    """ids of the artefacts that it came from"""
+    """ids of the artefacts that it came from; of weights of a step that is saved whole too, those of that one"""
     pin: str | None = None
     """why it is to be kept whatever the rules say"""
 
@@ -55,6 +55,8 @@ class WrittenCheckpoint:
     """A checkpoint that is whole on the disk."""
 
     folder: Path
+    id: str
+    """of its manifest"""
     files: tuple[FileRecord, ...]
     removed: tuple[str, ...] = ()
     """names of older checkpoints that the rules gave up for it"""
@@ -85,13 +87,15 @@ def write_checkpoint(
     try:
         agree(lambda: _make_empty(partial) if groups.rank == 0 else None)
         records = agree(lambda: _write_pieces(partial, written, groups.rank))
-        files = agree(lambda: _complete(partial, final, records, content, kind) if groups.rank == 0 else None)[0]
+        manifest_id, files = agree(
+            lambda: _complete(partial, final, records, content, kind) if groups.rank == 0 else None
+        )[0]
     except TrainingFailed:
         if groups.rank == 0:  # a disk that is full gets its space back at once
             with suppress(OSError, Refused):
                 delete_folder(partial)
         raise
-    return WrittenCheckpoint(final, tuple(files))
+    return WrittenCheckpoint(final, manifest_id, tuple(files))
 
 
 def _agree(groups: ProcessGroups, failure: str, action: Callable[[], Any], checkpoints: Path) -> list[Any]:
@@ -161,11 +165,12 @@ def _slice_entry(piece: StatePiece) -> dict[str, Any]:
 
 def _complete(
     partial: Path, final: Path, records: list[list[FileRecord]], content: CheckpointContent, kind: Content
-) -> list[FileRecord]:
-    """Rank 0's part: what is left to write, the manifest, the name."""
-    own = [_write_text(partial / CONFIG, content.config)]
-    if kind == "full":
-        own.append(_write_text(partial / TRAINER_STATE, json.dumps(content.trainer, indent=2) + "\n"))
+) -> tuple[str, list[FileRecord]]:
+    """Rank 0's part: what is left to write, the manifest, the name; id and files of the manifest."""
+    own = [
+        _write_text(partial / CONFIG, content.config),
+        _write_text(partial / TRAINER_STATE, json.dumps(content.trainer, indent=2) + "\n"),
+    ]
     files = [record for rank_records in records for record in rank_records] + own
     facts = {**content.facts, "content": kind}
     manifest = build_manifest("checkpoint", files=files, facts=facts, parents=content.parents)
@@ -173,11 +178,11 @@ def _complete(
         pin(partial, content.pin)
     write_manifest(partial / MANIFEST, manifest)
     refuse_where_taken_over(final, content.launch)
-    if lexists(final):  # a damaged checkpoint of this step, which the run did not resume from
+    if lexists(final):  # of this step, and the run did not resume from it: damaged, or left behind
         final.rename(replaced_path(final))
     partial.rename(final)
     fsync_folder(final.parent)
-    return files
+    return manifest.id, files
 
 
 def refuse_where_taken_over(final: Path, launch: str) -> None:

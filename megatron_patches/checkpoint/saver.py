@@ -31,7 +31,7 @@ class SaveRecord:
 
 @dataclass(frozen=True)
 class SaveOrder:
-    """What is to be saved of one step: `contents` one after the other, from the same copy."""
+    """What is to be saved of one step: `contents` one after the other, from the same copy; full before weights."""
 
     contents: tuple[Content, ...]
     reason: str
@@ -106,6 +106,8 @@ class Saver:
         for kind in order.contents:
             written = write_checkpoint(self._checkpoints, pieces, content, kind, self._groups)
             if kind == "full":
+                # weights of the step are a child of it: `weights_of` makes the same manifest of the full one
+                content = replace(content, parents=(written.id, *content.parents))
                 written = tidy(written, self._rules, self._groups)
             seconds = perf_counter() - started
             records.append(SaveRecord(content.step, kind, order.reason, written, 0.0, seconds))

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from data_tools.run_data import RunData
+from megatron_patches.artefacts.descent import ORIGIN, origin_of
 from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
+from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.files.state_tensor import StateTensor
@@ -19,6 +21,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_deepspeed
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, listed
 from megatron_patches.exchange.foreign import ForeignCheckpoint
+from megatron_patches.exchange.known_source import manifest_beside
 from megatron_patches.exchange.matching import Matched, largest_difference, match_tensors
 from megatron_patches.exchange.moments import optimizer_differences, zeros
 from megatron_patches.exchange.naming import found_names, given_names
@@ -52,6 +55,8 @@ class ImportRequest:
     trust_pickle: bool = False
     all_names: bool = False
     """of a mismatch tell every name"""
+    adopted: Manifest | None = None
+    """by which the folder was adopted before"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     _refuse_checkpoints(run)
     data = RunData(config.data, CHECKOUT, config.lengths)
     folder = find_checkpoint_folder(request.folder)
+    known = manifest_beside(request.folder, folder) or request.adopted
     names = given_names(request.names)
     options = ReadOptions(request.weights_only, request.trust_pickle, names.groups if names else ())
     foreign = _read(folder, options)
@@ -90,10 +96,10 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     steps = 0 if request.weights_only else _optimizer_steps(config, foreign)
     identity = run_identity(config, data.dataset_id, data.tokenizer_id)
     content = OfflineContent(
-        facts=_facts(request, foreign, names, progress, steps, identity),
+        facts=_facts(request, foreign, names, progress, steps, identity, known),
         trainer=(json.dumps({"progress": asdict(progress), "callbacks": {}, "engine": {}}, indent=2) + "\n").encode(),
         config=to_yaml(config).encode(),
-        parents=(data.dataset_id, data.tokenizer_id),
+        parents=(*([known.id] if known else []), data.dataset_id, data.tokenizer_id),
     )
     target = run.checkpoints / checkpoint_name(progress.step)
     whole = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)
@@ -236,10 +242,11 @@ def _facts(
     progress: Progress,
     steps: int,
     identity: Mapping[str, Any],
+    known: Manifest | None,
 ) -> dict[str, Any]:
     """As a save of the run writes them, and where it came from."""
     config = request.config
-    return {
+    facts = {
         "run": config.name,
         "launch": "import",
         **asdict(progress),
@@ -260,3 +267,4 @@ def _facts(
             **asdict(foreign.progress),
         },
     }
+    return facts | ({ORIGIN: origin_of(known)} if known else {})

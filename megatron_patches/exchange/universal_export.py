@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megatron_patches.artefacts.descent import ORIGIN, origin_of
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
     FileRecord,
@@ -67,7 +68,7 @@ def export_universal(source: Path, target: Path, names: NameMap) -> Manifest:
         _write_common(folder, saved.facts, len(theirs))
         (partial / "latest_universal").write_text(folder.name)
         files = [_finished(path, partial) for path in sorted(partial.rglob("*")) if path.is_file()]
-        facts = {"format": "deepspeed universal", "names": names.title} | {
+        facts = {"format": "deepspeed universal", "names": names.title, ORIGIN: origin_of(saved)} | {
             key: saved.facts[key] for key in ("run", "step", "samples", "tokens", "optimizer_steps")
         }
         manifest = build_manifest("export", files=files, facts=facts, parents=(saved.id,))

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.branch import BEGAN, number_of_launch
+from megatron_patches.artefacts.branch import BEGAN
+from megatron_patches.artefacts.descent import number_of_launch
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import fsync_folder, temporary_path, write_atomically
 from megatron_patches.errors import Refused, TrainyardError

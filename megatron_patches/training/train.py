@@ -59,6 +59,7 @@ def train(launch: Launch) -> Outcome:
             check_size(trainer)
             resume(trainer, checkpointing)
             require_whole_batches(config, layout, trainer.progress.samples)  # it may have fallen back
+            checkpointing.begin(trainer)
             outcome = trainer.fit()
         except Exception as error:
             record_failure(trainer, error)

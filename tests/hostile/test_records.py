@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 
 from megatron_patches.artefacts.annotations import Annotation, annotate, read_standing
+from megatron_patches.artefacts.branch import BEGAN, read_beginnings
+from megatron_patches.artefacts.descent import Stretch, way_of
 from megatron_patches.artefacts.folders import inspect
 from megatron_patches.artefacts.inventory.copies import Copy, read_copies
 from megatron_patches.artefacts.manifest import Manifest, parse_manifest
@@ -16,6 +18,7 @@ from megatron_patches.artefacts.marks import verification_of
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
+from megatron_patches.foreign.json_text import parse_object
 from tests.hostile.canary import Place
 from tests.hostile.cases import attempt, cases
 from tests.hostile.oddities import odd_bytes, odd_entries, odd_json, odd_text
@@ -48,6 +51,33 @@ def _manifest() -> bytes:
 
 def _is_plain(path: str) -> bool:
     return str(PurePosixPath(path)) == path and not path.startswith("/") and ".." not in PurePosixPath(path).parts
+
+
+_BRANCH = {
+    "run_id": "3" * 64, "launch": "0004", "step": 30, "branch": [["0001", 0], ["0004", 20]],
+    "origin": {"id": "4" * 64, "run_id": "5" * 64, "launch": "0002", "step": 7, "branch": [["0002", 0]]},
+}  # fmt: skip
+
+
+@cases(200)
+@given(content=odd_json(_BRANCH))
+def test_a_checkpoints_way(content: bytes) -> None:
+    found = attempt(lambda: _way(content))
+    assert isinstance(found, TrainyardError) or all(isinstance(each, (str, Stretch)) for each in found)
+
+
+def _way(content: bytes) -> list[Stretch | str]:
+    return list(way_of(parse_object(content, "manifest.json")))
+
+
+@cases(200)
+@given(content=odd_json({"launch": 4, "step": 20, "checkpoint": "0" * 64, "rollback": True}))
+def test_where_a_launch_began(new_place: NewPlace, content: bytes) -> None:
+    run = RunFolder(new_place().inside / "run")
+    (run.launches / "0004").mkdir(parents=True)
+    (run.launches / "0004" / BEGAN).write_bytes(content)
+    found = attempt(lambda: read_beginnings(run))
+    assert isinstance(found, TrainyardError) or [each.launch for each in found] == [4]
 
 
 @cases(400)

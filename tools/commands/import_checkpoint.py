@@ -39,6 +39,7 @@ def main(
     the run must be found, and every one of theirs used. RUN may be followed by overrides, --section.key value ..., the
     same as its launches get.
     """
+    from megatron_patches.artefacts.inventory.catalogue import open_catalogue
     from megatron_patches.checkout import CHECKOUT
     from megatron_patches.run.reading import load_run
     from megatron_patches.run.run_directory import run_directory
@@ -46,8 +47,14 @@ def main(
 
     config = load_run(find_run(run, CHECKOUT), context.args)
     from megatron_patches.exchange.adoption import ImportRequest, import_checkpoint
+    from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder
+    from megatron_patches.exchange.known_source import adopted_as
 
-    request = ImportRequest(folder, config, names, weights_only, at_step, average_replicas, trust_pickle, all_names)
+    with open_catalogue() as catalogue:
+        adopted = adopted_as(catalogue, find_checkpoint_folder(folder))
+    request = ImportRequest(
+        folder, config, names, weights_only, at_step, average_replicas, trust_pickle, all_names, adopted
+    )
     done = import_checkpoint(request, run_directory(config))
     for note in done.notes:
         remark(f"note: {note}", layout=True)

@@ -66,7 +66,8 @@ def find_checkpoints(text: str) -> list[Path]:
                 f"{printable(directory.path)} has no checkpoint of weights alone of step {reference.step}; the full "
                 f"one is {directory.name}@{reference.step}"
             )
-    return sorted(found, key=lambda each: (-step_of(each), each not in full))
+    steps = {step: rank for rank, step in enumerate(dict.fromkeys(map(step_of, found)))}
+    return sorted(found, key=lambda each: (steps[step_of(each)], each not in full))
 
 
 def _is_run(folder: Path) -> bool:

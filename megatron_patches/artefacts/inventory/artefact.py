@@ -1,9 +1,12 @@
 """One artefact as the catalogue knows it: what its manifest says, read without checking the hash of its content."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from megatron_patches.artefacts.descent import RUN_ID, branch_of, number_of_launch, way_of
+from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.errors import Damaged, Missing
 from megatron_patches.foreign.files import read_bounded
@@ -47,8 +50,15 @@ class Artefact:
     reason: str | None = None
     cause: str | None = None
     parents: tuple[str, ...] = ()
+    """as its manifest names them"""
     whereabouts: str = "here"
     """here, or elsewhere: then its files do not lie beside its manifest"""
+    launch: int = 0
+    """number of the launch that saved it; 0 where none did"""
+    run_id: str | None = None
+    """of its run's manifest, where it states its way through the run's launches"""
+    way: str = "[]"
+    """JSON: what else it came from, the nearest first, as ids and `[run_id, launch, below this step]`"""
 
     @property
     def folder(self) -> Path:
@@ -59,7 +69,9 @@ class Artefact:
     def name(self) -> str:
         """What people call it: run@step of a checkpoint, else the name of its folder or dataset."""
         if self.kind == "checkpoint" and self.step is not None:
-            return f"{self.run}@{self.step}{'/weights' if self.content == 'weights' else ''}"
+            again = self.folder.name.rpartition(".")[2] if is_replaced(self.folder.name) else ""
+            content = "/weights" if self.content == "weights" else ""
+            return f"{self.run}@{self.step}{content}{f'/{again}' if again else ''}"
         if self.kind == "run":
             return str(self.run)
         if self.manifest.name != MANIFEST:
@@ -149,6 +161,8 @@ def _from_content(manifest: Path, content: dict[str, Any], run: str | None) -> A
         reason=_text(status, "reason"),
         cause=_text(status, "cause"),
         parents=tuple(parents),
+        launch=number_of_launch(facts.get("launch")),
+        **_way(facts),
         whereabouts="elsewhere" if (manifest.parent / FILES_FOLDER).exists() else "here",
     )
 
@@ -180,6 +194,14 @@ def _count(facts: dict[str, Any], name: str) -> int | None:
     if value is not None and whole_of(value) is None:
         raise _Odd(f"{name} {shortened(value, 40)} is no count")
     return value
+
+
+def _way(facts: dict[str, Any]) -> dict[str, Any]:
+    """`run_id` and `way`: those of one launch have one text, since what they came from within it is left out."""
+    way = [each if isinstance(each, str) else [each.run_id, each.launch, each.below] for each in way_of(facts)]
+    if branch_of(facts) and way and isinstance(way[0], list):
+        return {"run_id": facts[RUN_ID], "way": json.dumps(way[1:])}
+    return {"way": json.dumps(way)}
 
 
 def _layout(layout: Any) -> str | None:

@@ -62,7 +62,7 @@ class Catalogue:
 
     def _artefact(self, row: tuple[Any, ...]) -> Artefact:
         known = dict(zip(COLUMNS, row[1:], strict=True))
-        parents = self.rows("SELECT parent FROM parents WHERE child = ?", [row[0]])
+        parents = self.rows("SELECT parent FROM parents WHERE child = ? AND told", [row[0]])
         gold = self.rows(GOLD_METRICS_OF_ARTEFACT, [known["id"]])
         metrics = {**dict(gold), **json.loads(known["metrics"])}  # what a manifest says was measured counts for more
         known |= {"manifest": Path(known["manifest"]), "metrics": metrics}

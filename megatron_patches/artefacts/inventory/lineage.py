@@ -84,14 +84,13 @@ def _follow(catalogue: Catalogue, artefact: Artefact, up: bool) -> list[Relative
 
 
 def _next_ids(catalogue: Catalogue, level: list[Artefact], up: bool) -> list[str]:
-    if up:
-        return list(dict.fromkeys(parent for each in level for parent in each.parents))
+    wanted, by = ("parent", "artefacts.id") if up else ("artefacts.id", "parent")
     found: dict[str, None] = {}
     for start in range(0, len(level), 500):
         part = [each.id for each in level[start : start + 500]]
         rows = catalogue.rows(
-            "SELECT DISTINCT artefacts.id FROM parents JOIN artefacts ON artefacts.number = parents.child "
-            f"WHERE parent IN ({','.join('?' * len(part))}) ORDER BY run, step",
+            f"SELECT DISTINCT {wanted} FROM parents JOIN artefacts ON artefacts.number = parents.child "
+            f"WHERE {by} IN ({','.join('?' * len(part))}) ORDER BY told DESC, run, step",
             part,
         )
         found |= dict.fromkeys(each for (each,) in rows)

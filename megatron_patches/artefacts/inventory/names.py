@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.manifest import MANIFEST
@@ -40,13 +41,14 @@ def resolve_run(text: str, known: Sequence[str]) -> str:
 
 
 def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
-    """The one artefact that RUN@STEP, RUN@STEP/weights, the beginning of an id, a folder or a dataset's name means.
+    """The one artefact that RUN@STEP, RUN@STEP/weights, RUN@STEP/replaced-N, the beginning of an id, a folder or a
+    dataset's name means.
 
     Raises:
         Missing: there is none; of a step the nearest are named.
         TrainyardError: it may be any of several, which are named, or is not formed as it must be.
     """
-    found = _by_path(text, catalogue)
+    found = _by_path(text, catalogue) or _replaced(text, catalogue)
     if not found and (reference := parse_reference(text)):
         return _of_step(reference, catalogue)
     if not found and _ID.fullmatch(text):
@@ -72,7 +74,7 @@ def _of_step(reference: CheckpointReference, catalogue: Catalogue) -> Artefact:
     found = catalogue.artefacts("run = ? AND kind = 'checkpoint' AND step = ?", [run, step])
     if reference.weights_only:
         found = [each for each in found if each.content == "weights"]
-    found.sort(key=lambda each: (each.content != "full", each.whereabouts != "here"))
+    found.sort(key=lambda each: (each.content != "full", is_replaced(each.folder.name), each.whereabouts != "here"))
     if not found:
         rows = catalogue.rows("SELECT DISTINCT step FROM artefacts WHERE run = ? AND kind = 'checkpoint'", [run])
         steps = sorted((each for (each,) in rows if each is not None), key=lambda each: abs(each - step))
@@ -82,6 +84,17 @@ def _of_step(reference: CheckpointReference, catalogue: Catalogue) -> Artefact:
         alone = " of weights alone" if reference.weights_only else ""
         raise Missing(f"{run} has no checkpoint{alone} of step {step}; {offer}")
     return found[0]
+
+
+def _replaced(text: str, catalogue: Catalogue) -> list[Artefact]:
+    """RUN@STEP/replaced-N: what was left behind, and whose step was saved again."""
+    before, _, again = text.rpartition("/")
+    reference = parse_reference(before) if is_replaced(f".{again}") else None
+    if reference is None:
+        return []
+    run = resolve_run(reference.run, catalogue.run_names())
+    found = catalogue.artefacts("run = ? AND kind = 'checkpoint' AND step = ?", [run, reference.step])
+    return [each for each in found if each.name == f"{run}@{before.rpartition('@')[2]}/{again}"]
 
 
 def _by_path(text: str, catalogue: Catalogue) -> list[Artefact]:

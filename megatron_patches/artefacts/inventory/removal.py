@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.branch import abandoned, stated_facts, why_left
 from megatron_patches.artefacts.deletion import link_target, refuse_link
-from megatron_patches.artefacts.folders import is_replaced, shelved_name
+from megatron_patches.artefacts.folders import is_replaced, is_spoilt, name_before, shelved_name
 from megatron_patches.artefacts.inventory.adoption import shelve
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
@@ -164,7 +165,7 @@ def keep_manifest(folder: Path) -> None:
     manifest = read_manifest(folder / MANIFEST)
     run = RunFolder(folder.parents[1])
     refuse_link(run.elsewhere)
-    shelve(run.elsewhere / shelved_name(folder.name, manifest.id), manifest, None)
+    shelve(run.elsewhere / shelved_name(name_before(folder.name), manifest.id), manifest, None)
 
 
 def _leftovers(shelf: Path) -> list[Removal]:
@@ -178,8 +179,14 @@ def _leftovers(shelf: Path) -> list[Removal]:
         elif kind is not None and _is_old(folder):
             found.append(Removal(folder, folder_size(folder), _LEFT_BY[kind], "leftover"))
         elif is_replaced(folder.name) and _is_old(folder):
-            found.append(Removal(folder, folder_size(folder), "damaged; a later save replaced it", "leftover"))
+            found.append(_replaced(folder))
     return found
+
+
+def _replaced(folder: Path) -> Removal:
+    if is_spoilt(folder):
+        return Removal(folder, folder_size(folder), "damaged; a later save replaced it", "leftover")
+    return Removal(folder, folder_size(folder), "left behind; a later save replaced it", "checkpoint")
 
 
 def _go_through(
@@ -195,10 +202,13 @@ def _go_through(
     gold = read_standing(run.path).gold
     copies = {copy.id for copy in read_copies(run.path) if copy.whole and copy.verified and not copy.problem}
     reasons = reasons_of_run(run, rules)
+    left = abandoned(run, stated_facts(each.folder for each in checkpoints))
     for each in checkpoints:
-        if each.folder.parent != run.checkpoints:
+        if each.folder.parent != run.checkpoints or is_replaced(each.folder.name):
             continue
         why = "a verified copy lies at a location"
+        if each.folder in left:
+            why = f"{why_left(left[each.folder])}; {why}"
         if reason := why_it_stays(each, reasons, gold, copies) or through_link(run.checkpoints):
             kept.append((each.folder, reason))
         elif each.folder.is_symlink():

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.annotations import Standing, scan_annotations, standing_of
+from megatron_patches.artefacts.folders import is_replaced, is_spoilt
 from megatron_patches.artefacts.inventory.artefact import Artefact, read_artefact
 from megatron_patches.artefacts.inventory.copies import read_copies
+from megatron_patches.artefacts.inventory.links import Links
 from megatron_patches.artefacts.inventory.scan import Folder, beneath, list_folder
 from megatron_patches.artefacts.run_folder import COPIES, RECORDS
 from megatron_patches.atomic_files import temporary_path
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable
 
-VERSION = 3
+VERSION = 4
 _STILL_CHANGING_NANOSECONDS = 2_000_000_000
 """a folder that changed so shortly before it was read may change again within one tick of its file system's clock"""
 
@@ -28,14 +30,19 @@ CREATE TABLE folders(path TEXT PRIMARY KEY, kind TEXT, run TEXT, depth INTEGER, 
 CREATE TABLE artefacts(
     number INTEGER PRIMARY KEY, manifest TEXT UNIQUE, folder TEXT, file_size INTEGER, file_time INTEGER,
     id TEXT, kind TEXT, run TEXT, step INTEGER, samples INTEGER, tokens INTEGER, content TEXT, format TEXT, layout TEXT,
-    metrics TEXT, created TEXT, size INTEGER, files INTEGER, state TEXT, reason TEXT, cause TEXT, whereabouts TEXT);
-CREATE TABLE parents(parent TEXT, child INTEGER, PRIMARY KEY(parent, child)) WITHOUT ROWID;
+    metrics TEXT, created TEXT, size INTEGER, files INTEGER, state TEXT, reason TEXT, cause TEXT, whereabouts TEXT,
+    launch INTEGER, run_id TEXT, way INTEGER);
+CREATE TABLE parents(parent TEXT, child INTEGER, told INTEGER, PRIMARY KEY(parent, child)) WITHOUT ROWID;
+CREATE TABLE ways(number INTEGER PRIMARY KEY, text TEXT UNIQUE);
+CREATE TABLE crossings(what TEXT, way INTEGER, PRIMARY KEY(what, way)) WITHOUT ROWID;
 CREATE TABLE copies(run TEXT, id TEXT, of TEXT, name TEXT, location TEXT, size INTEGER, whole INTEGER, verified TEXT,
     how TEXT, problem TEXT, number INTEGER);
 CREATE TABLE annotations(run TEXT, kind TEXT, artefact TEXT, text TEXT, metric TEXT, value REAL);
 CREATE TABLE problems(path TEXT PRIMARY KEY, folder TEXT, text TEXT) WITHOUT ROWID;
 CREATE INDEX artefacts_by_run ON artefacts(run, step);
 CREATE INDEX artefacts_by_id ON artefacts(id);
+CREATE INDEX artefacts_by_run_id ON artefacts(run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX artefacts_by_way ON artefacts(way);
 CREATE INDEX artefacts_by_folder ON artefacts(folder);
 CREATE INDEX artefacts_by_state ON artefacts(state) WHERE state != 'valid';
 CREATE INDEX parents_by_child ON parents(child);
@@ -53,7 +60,7 @@ GOLD_VALUE = f"SELECT value {_GOLD} AND artefact = artefacts.id AND metric = ?"
 """in a query of artefacts: the value of a metric by which it was promoted"""
 COLUMNS = (
     "manifest", "id", "kind", "run", "step", "samples", "tokens", "content", "format", "layout", "metrics", "created",
-    "size", "files", "state", "reason", "cause", "whereabouts",
+    "size", "files", "state", "reason", "cause", "whereabouts", "launch", "run_id",
 )  # fmt: skip
 
 
@@ -129,6 +136,7 @@ class _Writer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._links = Links(connection)
         self._done: set[str] = set()
         self._manifests = 0
 
@@ -139,6 +147,7 @@ class _Writer:
             if folder.path not in self._done:
                 self._done.add(folder.path)
                 waiting += self._renew_folder(folder)
+        self._links.renew()
         return len(self._done), self._manifests
 
     def _renew_folder(self, folder: Folder) -> list[Folder]:
@@ -189,6 +198,7 @@ class _Writer:
 
     def _drop(self, numbers: Iterable[int]) -> None:
         for number in numbers:
+            self._links.changed(number)
             self._connection.execute("DELETE FROM parents WHERE child = ?", [number])
             self._connection.execute("DELETE FROM artefacts WHERE number = ?", [number])
 
@@ -202,7 +212,7 @@ class _Writer:
                 if [status.st_size, status.st_mtime_ns] == stamp:
                     continue
                 self._manifests += 1
-                artefact = read_artefact(Path(manifest), folder.run)
+                artefact = None if _is_spoilt(Path(manifest).parent) else read_artefact(Path(manifest), folder.run)
             except (FileNotFoundError, Missing):
                 artefact = None  # a folder without a manifest is no artefact (yet)
             except (TrainyardError, OSError) as error:
@@ -218,12 +228,14 @@ class _Writer:
         values = {column: getattr(artefact, column) for column in COLUMNS}
         values |= {"manifest": str(artefact.manifest), "metrics": json.dumps(artefact.metrics)}
         values |= {"folder": folder, "file_size": status.st_size, "file_time": status.st_mtime_ns}
+        values["way"] = self._links.way(artefact.way)
         marks = ", ".join("?" for _ in values)
         row = self._connection.execute(
             f"INSERT INTO artefacts({', '.join(values)}) VALUES ({marks})", list(values.values())
         )
         pairs = [(parent, row.lastrowid) for parent in dict.fromkeys(artefact.parents)]
-        self._connection.executemany("INSERT INTO parents VALUES (?, ?)", pairs)
+        self._connection.executemany("INSERT INTO parents VALUES (?, ?, 1)", pairs)
+        self._links.changed(row.lastrowid)
 
     def _read_record(self, folder: Folder) -> None:
         assert folder.run is not None
@@ -252,6 +264,11 @@ class _Writer:
 
     def _note_problem(self, path: str, folder: str, text: str) -> None:
         self._connection.execute("REPLACE INTO problems VALUES (?, ?, ?)", [path, folder, text])
+
+
+def _is_spoilt(folder: Path) -> bool:
+    """A damaged folder whose step was saved again is no artefact; one that was left behind whole is."""
+    return is_replaced(folder.name) and is_spoilt(folder)
 
 
 def _annotation_rows(standing: Standing) -> list[tuple[str, str | None, str, str | None, float | None]]:

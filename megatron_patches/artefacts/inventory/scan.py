@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.run_folder import RECORDS, SHELVES
 from megatron_patches.artefacts.unfinished import unfinished_kind
@@ -91,7 +90,7 @@ def _sort_in(listing: Listing, folder: Folder, name: str, is_folder: bool) -> No
             listing.folders.append(Folder(path, "record", folder.run))
         elif name == MANIFEST:
             listing.manifests.append(path)
-    elif folder.kind == "shelf" and is_folder and is_finished and not is_replaced(name):
+    elif folder.kind == "shelf" and is_folder and is_finished:
         listing.manifests.append(f"{path}/{MANIFEST}")
     elif folder.kind == "data":
         if is_folder and folder.depth < _DATA_DEPTH and is_finished:

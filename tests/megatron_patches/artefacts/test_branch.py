@@ -7,15 +7,11 @@ import pytest
 from megatron_patches.artefacts.branch import (
     BEGAN,
     Beginning,
-    Position,
-    as_fact,
-    branch_of,
-    comes_from,
-    continued,
     left_behind,
     read_beginnings,
     record_beginning,
 )
+from megatron_patches.artefacts.descent import Position
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Damaged
 
@@ -44,25 +40,8 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, content: str) -> None:
 def test_what_was_saved_beyond_a_later_beginning_is_left_behind() -> None:
     saved = [Position(1, 10), Position(1, 20), Position(1, 30), Position(2, 25), Position(3, 12)]
     second, third = Beginning(2, 20, "a"), Beginning(3, 10, "b")
-    assert left_behind(saved, [Beginning(1, 0, None), second, third]) == [None, third, third, third, None]
+    assert left_behind(saved, [Beginning(1, 0, None), second, third]) == [None, third, second, third, None]
     # a launch that has saved nothing leaves nothing behind: what others saved is the furthest that there is
     assert left_behind(saved[:3], [second]) == [None] * 3
     back = Beginning(4, 10, "c", rollback=True)
     assert left_behind(saved[:3], [back]) == [None, back, back]
-
-
-def test_a_checkpoint_comes_from_those_on_its_way() -> None:
-    first = continued((), 1, 0)
-    third = continued(first, 3, 20)
-
-    def facts(branch: tuple[Position, ...], step: int, run: str = "x") -> dict[str, object]:
-        return {"branch": as_fact(branch), "launch": f"{branch[-1].launch:04d}", "step": step, "run_id": run}
-
-    assert branch_of(facts(third, 30)) == third
-    assert comes_from(facts(third, 30), facts(first, 10))
-    assert comes_from(facts(third, 30), facts(first, 20))
-    assert not comes_from(facts(third, 30), facts(first, 25))  # left behind
-    assert not comes_from(facts(third, 30), facts(first, 10, run="y"))
-    assert not comes_from(facts(first, 10), facts(third, 30))
-    assert not comes_from(facts(third, 30), facts(third, 30))
-    assert not comes_from({"step": 30, "run_id": "x"}, facts(first, 10))

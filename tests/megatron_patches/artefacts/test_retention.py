@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron_patches.artefacts.annotations import Annotation, annotate
+from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.manifest import MANIFEST, build_manifest, read_manifest, write_manifest
 from megatron_patches.artefacts.marks import (
@@ -32,6 +33,7 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.unfinished import delete_folder, remove_leftovers
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.errors import TrainyardError
+from tests.small_artefacts import RUN, make_checkpoint
 
 
 def checkpoint(step: int, **facts: object) -> KeptCheckpoint:
@@ -253,6 +255,17 @@ def test_what_the_rules_go_by_is_read_from_the_folders(tmp_path: Path) -> None:
         KeptCheckpoint(second, 20, False, 2.5, pinned=False, verified=True, gold=True),
         KeptCheckpoint(first, 10, True, None, pinned=True, verified=False),
     ]
+
+
+def test_what_was_left_behind_is_neither_counted_nor_deleted(tmp_path: Path) -> None:
+    for step, launch in ((10, "0001"), (20, "0001"), (30, "0001"), (15, "0003")):
+        make_checkpoint(tmp_path, step, launch=launch)
+    run = RunFolder(tmp_path / RUN)
+    (run.launches / "0003").mkdir(parents=True)
+    record_beginning(run.launches / "0003", Beginning(3, 10, None))
+    assert [each.step for each in known_checkpoints(run)] == [15, 10]
+    mark_verified(run.checkpoints / checkpoint_name(15), "a test")
+    assert [each.step for each in superfluous(known_checkpoints(run), CopiedRetention(keep_last=1))] == [10]
 
 
 def test_marks_are_read_and_taken_back(tmp_path: Path) -> None:

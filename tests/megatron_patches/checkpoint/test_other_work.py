@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.artefacts.manifest import MANIFEST, Status, read_manifest, write_manifest
 from megatron_patches.artefacts.marks import mark_damaged
 from megatron_patches.artefacts.run_folder import FOLDERS, RunFolder, folder_problems
@@ -52,6 +53,11 @@ def replaced(run: RunFolder) -> None:
     whole(run).rename(run.checkpoints / "step-0000000003.replaced-1")
 
 
+def spoilt(run: RunFolder) -> None:
+    truncated(run)
+    (run.checkpoints / "step-0000000003").rename(run.checkpoints / "step-0000000003.replaced-1")
+
+
 def pulling(run: RunFolder) -> None:
     (run.checkpoints / "step-0000000003.pulling").mkdir()
 
@@ -82,7 +88,8 @@ WORK: dict[str, tuple[Callable[[RunFolder], None], str]] = {
     "truncated": (truncated, "weights-00000.safetensors has 10 bytes"),
     "marked damaged": (marked_damaged, "it was found damaged when it was read last"),
     "invalid": (invalid, "marks this checkpoint invalid since 2026-01-01: diverged"),
-    "replaced": (replaced, "checkpoints/step-0000000003.replaced-1 (damaged; a later save replaced it)"),
+    "replaced": (replaced, "checkpoints/step-0000000003.replaced-1 (a later save replaced it)"),
+    "damaged and replaced": (spoilt, "checkpoints/step-0000000003.replaced-1 (damaged; a later save replaced it)"),
     "an interrupted pull": (pulling, "a pull that was interrupted; the same pull goes on with it"),
     "elsewhere": (elsewhere, "elsewhere/step-0000000003-0123abcd (its manifest; the files lie elsewhere"),
     "a link to nothing": (dangling, "a link to /nowhere/moved, where no folder lies"),
@@ -104,6 +111,24 @@ def test_work_that_is_not_resumed_from_is_named_and_a_start_beside_it_refused(ki
         assert remedy in problem
     assert list(from_scratch_problems(run, [found], allowed=True)) == []
     assert other_work(run, allow_inherited_fault=False, above=3) == []
+
+
+def test_what_a_launch_left_behind_is_told_so_and_is_no_reason_to_refuse(run: RunFolder) -> None:
+    for step in (3, 6, 9):
+        whole(run, step)
+    (run.checkpoints / "step-0000000009").rename(run.checkpoints / "step-0000000009.replaced-1")
+    weights(run)
+    (run.launches / "0004").mkdir(parents=True)
+    record_beginning(run.launches / "0004", Beginning(4, 2, None, rollback=True))
+    found = other_work(run, allow_inherited_fault=False)
+    why = "left behind: rollback 4 went back to step 2"
+    assert [str(each).removeprefix("checkpoints/") for each in found] == [
+        f"step-0000000009.replaced-1 ({why}; a later save has its name)",
+        f"step-0000000006 ({why})",
+        f"weights-0000000003 ({why})",
+        f"step-0000000003 ({why})",
+    ]
+    assert list(from_scratch_problems(run, found, allowed=False)) == []
 
 
 def test_a_killed_save_is_told_and_asks_for_nothing(run: RunFolder) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from megatron_patches.artefacts.descent import way_of
 from megatron_patches.artefacts.manifest import read_manifest, verify_files
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.run.run_directory import start_launch
@@ -73,6 +74,9 @@ def test_out_and_back_in_bigscience_names(
     assert done.returncode == 0, done.stderr
     assert "from deepspeed universal, step 3, 24 samples, 3 updates in the optimizer" in done.stdout
     back = tmp_path / "runs" / "tr900a-28K-small" / "checkpoints" / "step-0000000003"
+    returned, saved_here = (read_manifest(folder / "manifest.json") for folder in (back, checkpoint))
+    assert returned.parents[0] == manifest.id and manifest.parents == [saved_here.id]
+    assert list(way_of(returned.facts))[:2] == [manifest.id, saved_here.id], "known also when the export is gone"
     found, expected = contents(back), contents(checkpoint)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_patches.artefacts.branch import Beginning, abandoned, stated_facts, why_left
 from megatron_patches.artefacts.folders import Inspection, inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.marks import Mark, damage_of, pin_of, verification_of
@@ -29,12 +30,15 @@ class CheckpointLine:
     pinned: str | None
     """why"""
     problem: str | None
+    left_behind: str | None = None
+    """by which launch or rollback: no launch resumes from it"""
 
 
 def list_run(checkpoints: Path) -> list[CheckpointLine]:
     """Newest step first; full ones before those of weights alone."""
     folders = [*list_checkpoints(checkpoints), *list_checkpoints(checkpoints, "weights")]
-    return [_line(folder) for folder in sorted(folders, key=step_of, reverse=True)]
+    left = abandoned(RunFolder(checkpoints.parent), stated_facts(folders))
+    return [_line(folder, left.get(folder)) for folder in sorted(folders, key=step_of, reverse=True)]
 
 
 HEAD = ["checkpoint", "bytes", "validation loss", "reason", "pinned", "problem", "verified"]
@@ -50,7 +54,7 @@ def rows(lines: Sequence[CheckpointLine]) -> list[list[str]]:
             "" if line.validation_loss is None else f"{line.validation_loss:.4f}",
             line.reason,
             line.pinned or "",
-            line.problem or "",
+            line.problem or line.left_behind or "",
             line.verified or "",
         ]
         for line in lines
@@ -74,7 +78,7 @@ def best_line(run: RunFolder, lines: Sequence[CheckpointLine]) -> tuple[str, lis
     return f"best of the run: {best.sentence}{f'; {where}' if where else ''}", problems
 
 
-def _line(folder: Path) -> CheckpointLine:
+def _line(folder: Path, left_by: Beginning | None) -> CheckpointLine:
     """A checkpoint of which something cannot be read has that as its problem."""
     try:
         inspection = inspect(folder)
@@ -100,4 +104,5 @@ def _line(folder: Path) -> CheckpointLine:
         verified=verified.date if verified else None,
         pinned=pinned.reason if pinned else None,
         problem="; ".join(problems) or (damage.reason if damage else None),
+        left_behind=why_left(left_by) if left_by else None,
     )

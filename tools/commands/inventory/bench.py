@@ -13,6 +13,7 @@ from statistics import median
 
 from pydantic import JsonValue
 
+from megatron_patches.artefacts.descent import descent_of_launch
 from megatron_patches.artefacts.folders import checkpoint_name
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, build_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
@@ -72,6 +73,7 @@ def _make(root: Path, checkpoints: int, runs: int) -> list[str]:
         facts: dict[str, JsonValue] = {
             "run": name, "launch": "0001", "step": step, "samples": 8 * step, "tokens": 128 * step, "layout": layout,
             "validation_loss": 2 + draw.random() * 2,
+            **descent_of_launch(f"{number % runs:064x}", 1, 0, None),
         }  # fmt: skip
         folder = RunFolder(root / name).checkpoints / checkpoint_name(step)
         folder.mkdir(parents=True)

@@ -80,7 +80,14 @@ def find_command(
 ) -> None:  # fmt: skip
     """Runs and artefacts that fit all that is given."""
     from megatron_patches.artefacts.inventory.search import Wanted
-    from tools.commands.inventory.listing import RUN_HEAD, artefact_rows, open_inventory, run_rows, tell_unreadable
+    from tools.commands.inventory.listing import (
+        RUN_HEAD,
+        artefact_rows,
+        left_among,
+        open_inventory,
+        run_rows,
+        tell_unreadable,
+    )
     from tools.commands.inventory.search import SearchQuery, search
     from tools.tables import print_table
 
@@ -103,8 +110,9 @@ def find_command(
         if found.artefacts:
             if found.runs:
                 tell()
+            left = left_among(inventory, found.artefacts)
             head = ["artefact", "kind", "id", "status", "size", "tokens", "metrics", "layout"]
-            print_table(head, artefact_rows(found.artefacts, found.faulty), numbers={4, 5})
+            print_table(head, artefact_rows(found.artefacts, found.faulty, left), numbers={4, 5})
         if found.count > len(found.artefacts):
             remark(f"and {found.count - len(found.artefacts):,} more: --limit shows them")
         if not found.runs and not found.artefacts:

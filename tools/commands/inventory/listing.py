@@ -1,7 +1,8 @@
 """What several commands of `tools/inventory` share: opening everything, and rows of tables."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import typer
 
@@ -9,9 +10,11 @@ from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.invalidation import Marked
 from megatron_patches.artefacts.inventory.names import resolve_artefact
-from megatron_patches.artefacts.run_folder import rehearsal_of
+from megatron_patches.artefacts.run_folder import RunFolder, rehearsal_of
 from megatron_patches.checkout import CHECKOUT, runs_root
+from megatron_patches.errors import TrainyardError
 from megatron_patches.sizes import counted, readable
+from tools.run_views.course import left_behind
 from tools.run_views.views import Inventory, RunRecord
 from tools.terminal import tell, tell_json, tell_passed_over
 
@@ -61,14 +64,28 @@ def run_rows(records: Sequence[RunRecord]) -> list[list[str]]:
     ]
 
 
-def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str]) -> list[list[str]]:
-    """Name, kind, id, status, size, tokens, metrics and layout of each artefact."""
+def left_among(inventory: Inventory, artefacts: Sequence[Artefact]) -> set[Path]:
+    """Manifests of those that a launch or a rollback left behind; of a run whose record is damaged none is known."""
+    left: set[Path] = set()
+    for run in dict.fromkeys(each.run for each in artefacts if each.kind == "checkpoint" and each.run):
+        with suppress(TrainyardError):  # `show` tells it
+            left |= left_behind(inventory.catalogue, RunFolder(inventory.runs / run)).keys()
+    return left
+
+
+def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str], left: set[Path]) -> list[list[str]]:
+    """Name, kind, id, status, size, tokens, metrics and layout of each artefact.
+
+    Args:
+        faulty: ids of what is invalid or came from something invalid.
+        left: manifests of what was left behind.
+    """
     return [
         [
             each.name,
             each.kind,
             each.id[:12],
-            "invalid" if each.state != "valid" else "invalid ancestor" if each.id in faulty else "valid",
+            _status(each, faulty, left),
             readable(each.size),
             f"{each.tokens:,}" if each.tokens is not None else "",
             ", ".join(f"{name} {value:.4g}" for name, value in each.metrics.items()),
@@ -76,6 +93,11 @@ def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str]) -> list[list[
         ]
         for each in artefacts
     ]
+
+
+def _status(artefact: Artefact, faulty: set[str], left: set[Path]) -> str:
+    word = "invalid" if artefact.state != "valid" else "invalid ancestor" if artefact.id in faulty else "valid"
+    return f"{word}, left behind" if artefact.manifest in left else word
 
 
 def tell_unreadable(inventory: Inventory, records: Sequence[RunRecord]) -> None:

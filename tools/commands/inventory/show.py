@@ -6,12 +6,20 @@ from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.lineage import Relative, ancestors, descendants, faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import readable
+from tools.commands.inventory.course_tree import draw
 from tools.commands.inventory.whereabouts import copies_of
+from tools.run_views.course import course_of
 from tools.run_views.views import Inventory
 
 _SHOWN = 12
+_ENDS = 3
+"""checkpoints of one run that are told one by one"""
+_DEEPEST = 4
+"""indentation stops growing there"""
 
 
 def describe(inventory: Inventory, what: str) -> dict[str, Any]:
@@ -35,7 +43,8 @@ def describe(inventory: Inventory, what: str) -> dict[str, Any]:
 def show(inventory: Inventory, what: str) -> str:
     """The same for people."""
     if what in inventory.names():
-        return _show_run(_describe_run(inventory, what))
+        lines = [*_show_run(_describe_run(inventory, what)), *_course(inventory, what, None)]
+        return "\n".join(printable(line) for line in lines)
     artefact = resolve_artefact(what, inventory.catalogue)
     manifest = read_manifest(artefact.manifest)
     lines = [f"{artefact.name}: {artefact.kind} {artefact.id}"]
@@ -58,6 +67,8 @@ def show(inventory: Inventory, what: str) -> str:
     lines += _relatives(ancestors(inventory.catalogue, artefact))
     lines.append("led to")
     lines += _relatives(descendants(inventory.catalogue, artefact))
+    if artefact.kind == "checkpoint" and artefact.run is not None:
+        lines += _course(inventory, artefact.run, artefact.id)
     return "\n".join(printable(line) for line in lines)
 
 
@@ -69,7 +80,16 @@ def _describe_run(inventory: Inventory, name: str) -> dict[str, Any]:
     return record
 
 
-def _show_run(run: dict[str, Any]) -> str:
+def _course(inventory: Inventory, run: str, marked: str | None) -> list[str]:
+    try:
+        course = course_of(inventory.catalogue, RunFolder(inventory.runs / run))
+    except TrainyardError as error:
+        return [f"  passed over: {error}"]
+    drawn = draw(course, faulty_ids(inventory.catalogue), marked)
+    return ["lineage of the run, launch by launch; * lies on the present branch", *drawn] if drawn else []
+
+
+def _show_run(run: dict[str, Any]) -> list[str]:
     state = run["state"]
     detail = f" ({state['detail']})" if state["detail"] else ""
     at = f" at step {run['best_step']:,}" if run["best_step"] is not None else ""
@@ -97,7 +117,7 @@ def _show_run(run: dict[str, Any]) -> str:
         kind = "weights" if artefact.get("content") == "weights" else artefact["kind"]
         counted[kind] = counted.get(kind, 0) + 1
     lines += [f"  {number} x {kind}" for kind, number in sorted(counted.items())]
-    return "\n".join(printable(line) for line in lines)
+    return lines
 
 
 def _aligned(facts: dict[str, str]) -> list[str]:
@@ -111,14 +131,29 @@ def _status(artefact: Artefact, faulty: set[str]) -> str:
 
 
 def _relatives(found: list[Relative]) -> list[str]:
-    lines = []
-    for each in found[:_SHOWN]:
+    """A line each; of a run's checkpoints the nearest and the farthest."""
+    groups: dict[str, list[Relative]] = {}
+    for each in found:
         known = each.artefact
-        what = f"{known.kind} {known.name}{'' if known.state == 'valid' else ' (INVALID)'}" if known else "not here"
-        lines.append(f"  {'  ' * (each.distance - 1)}{each.id[:12]} {what}")
-    if len(found) > _SHOWN:
-        lines.append(f"  and {len(found) - _SHOWN:,} more")
+        same = f"checkpoints of {known.run}" if known and known.kind == "checkpoint" and known.run else each.id
+        groups.setdefault(same, []).append(each)
+    lines = []
+    for same, group in list(groups.items())[:_SHOWN]:
+        ends = group if len(group) <= _ENDS else [group[0], group[-1]]
+        told = [f"  {'  ' * min(each.distance - 1, _DEEPEST)}{each.id[:12]} {_called(each)}" for each in ends]
+        if len(group) > _ENDS:
+            invalid = sum(each.artefact is not None and each.artefact.state != "valid" for each in group[1:-1])
+            marked = f", {invalid:,} of them INVALID" if invalid else ""
+            told.insert(1, f"  {'  ' * min(ends[0].distance, _DEEPEST)}{len(group) - 2:,} more {same}{marked}")
+        lines += told
+    if len(groups) > _SHOWN:
+        lines.append(f"  and {len(groups) - _SHOWN:,} more")
     return lines or ["  nothing that is known"]
+
+
+def _called(each: Relative) -> str:
+    known = each.artefact
+    return f"{known.kind} {known.name}{'' if known.state == 'valid' else ' (INVALID)'}" if known else "not here"
 
 
 def _relative(each: Relative) -> dict[str, Any]:

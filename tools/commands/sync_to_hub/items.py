@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from os.path import lexists
 from pathlib import Path
 
-from megatron_patches.artefacts.folders import weights_name
+from megatron_patches.artefacts.folders import is_replaced, weights_name
 from megatron_patches.artefacts.inside import is_inside, refuse_link_of_others
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
@@ -160,7 +160,8 @@ def _listing(shelf: Path) -> Listing:
 
 
 def _with_manifest(listing: Listing) -> list[Path]:
-    return [Path(manifest).parent for manifest in listing.manifests if is_file(Path(manifest))]
+    folders = [Path(manifest).parent for manifest in listing.manifests if is_file(Path(manifest))]
+    return [folder for folder in folders if not is_replaced(folder.name)]
 
 
 def _item(part: str, folder: Path, choice: Choice) -> Item | None:

@@ -33,9 +33,20 @@ def test_everything_is_found(inventory: SmallInventory) -> None:
     assert checkpoint.size == sum(file.size for file in inventory.checkpoints[1].files)
 
 
-@pytest.mark.parametrize(
-    "suffix", [".partial", ".deleted", ".replaced-1", ".0002.partial", ".0002.saving", ".deleting", ".pulling"]
-)
+def test_what_was_left_behind_whole_is_listed_under_the_name_that_a_later_save_gave_it(
+    inventory: SmallInventory,
+) -> None:
+    for step in (100, 200):
+        inventory.checkpoint(step).rename(inventory.checkpoint(step).with_name(f"step-{step:010d}.replaced-1"))
+    (inventory.checkpoint(100).with_name("step-0000000100.replaced-1") / "weights-00000.safetensors").write_bytes(b"")
+    again = make_checkpoint(inventory.runs, 200, launch="0002")
+    names = {each.name for each in inventory.ask("kind = 'checkpoint'")}
+    assert names == {f"{RUN}@200", f"{RUN}@200/replaced-1", f"{RUN}@300"}
+    assert inventory.find(f"{RUN}@200").id == again.id
+    assert inventory.find(f"{RUN}@200/replaced-1").id == inventory.checkpoints[1].id
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".deleted", ".0002.partial", ".0002.saving", ".deleting", ".pulling"])
 def test_what_is_no_checkpoint_is_not_listed(inventory: SmallInventory, suffix: str) -> None:
     inventory.checkpoint(200).rename(inventory.checkpoint(200).with_name(inventory.checkpoint(200).name + suffix))
     assert [each.step for each in inventory.ask("kind = 'checkpoint'")] == [100, 300]
