@@ -9,7 +9,9 @@ from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
+from megatron_patches.checkpoint.starting_point import INITIAL, InitialWeights
 from megatron_patches.errors import TrainingFailed
+from megatron_patches.foreign.printable import printable
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.progress import Message, Outcome, ValidationRecord
 from megatron_patches.run.reading import to_yaml
@@ -34,6 +36,10 @@ class Checkpointing(Callback):
         self.saver = saver
         self.identity = identity
         self.parents = parents
+        self.came_from: str | None = None
+        """id of the checkpoint that the launch took its weights from"""
+        self.further_facts: dict[str, object] = {}
+        """of every checkpoint's manifest"""
         self._saved_step = -1
         self._validation: ValidationRecord | None = None
         self._pin_next: str | None = None
@@ -157,6 +163,7 @@ class Checkpointing(Callback):
             "seed": config.training.seed,
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
+            **self.further_facts,
         }
         if validation := self._validated(progress.step):
             facts["validation_loss"] = validation.loss
@@ -167,13 +174,18 @@ class Checkpointing(Callback):
             facts=facts,
             trainer={"progress": asdict(progress), "callbacks": states, "engine": counters},
             config=to_yaml(config),
-            parents=self.parents,
+            parents=(*self.parents, self.came_from) if self.came_from else self.parents,
             pin=self._pin_next,
         )
 
     def _validated(self, step: int) -> ValidationRecord | None:
         """What was found of the weights after this step, if they were validated."""
         return self._validation if self._validation is not None and self._validation.step == step else None
+
+    def begin_from(self, start: InitialWeights) -> None:
+        """Put on record what the run's weights were loaded from."""
+        self.came_from = start.id
+        self.further_facts[INITIAL] = start.as_fact()
 
     def resume(self, trainer: TrainingLoop, checkpoint: Resumable) -> None:
         """Take progress and callbacks' states from a checkpoint whose tensors are loaded; randomness follows from the
@@ -186,7 +198,14 @@ class Checkpointing(Callback):
         for callback in trainer.callbacks:
             if callback.state_key in checkpoint.trainer["callbacks"]:
                 callback.load_state(checkpoint.trainer["callbacks"][callback.state_key])
+        if began := checkpoint.manifest.facts.get(INITIAL):
+            self.further_facts[INITIAL] = began
         self._saved_step = trainer.progress.step
+
+
+def describe_start(start: InitialWeights) -> str:
+    """One line that says what is begun from."""
+    return f"beginning at step 0 with the weights of {printable(start.run)}@{start.step} ({start.id[:12]})"
 
 
 def _newest_launch(launch: Launch) -> str | None:

@@ -30,6 +30,7 @@ _EFFECTS: dict[str, Effect] = {
     **{f"training.{key}": "identity" for key in OF_TRAINING},
     "optimizer": "identity",
     "data.split": "identity",
+    "init_from": "identity",  # what it names is compared by id (launch/init_from.py)
     "data.sequence_length": "identity",
     "optimizer.learning_rate": "rate",
     "schedule": "rate",

@@ -18,11 +18,13 @@ from typing import Any, NoReturn
 from data_tools.run_data import DataPlan
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
+from megatron_patches.checkpoint.starting_point import write_initial_weights
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
+from megatron_patches.launch.init_from.resolution import StartingPoint
 from megatron_patches.launch.rehearsal_end import Rehearsed
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
@@ -43,6 +45,8 @@ class Plan:
     layout: Layout
     data: DataPlan
     rehearsed: Rehearsed | None = None
+    start: StartingPoint | None = None
+    """whose weights it begins with, where it has no checkpoint of its own"""
 
 
 def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehearsal_steps: int | None = None) -> Plan:
@@ -60,7 +64,16 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     facts = LaunchFacts(run, machines)
     refuse(launch_problems(facts))
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
-    return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, rehearsed)
+    return Plan(
+        facts.config,
+        facts.directory,
+        facts.nodes,
+        facts.processes_per_node,
+        facts.layout,
+        amounts,
+        rehearsed,
+        facts.starting_point,
+    )
 
 
 def summary(plan: Plan, width: int | None = None) -> str:
@@ -75,6 +88,9 @@ def summary(plan: Plan, width: int | None = None) -> str:
     if plan.config.checkpoint.allow_from_scratch:
         what = "at step 0, beside what cannot be resumed from, where no checkpoint is whole"
         lines.append(("may begin", f"{what} (checkpoint.allow_from_scratch)"))
+    if plan.start:
+        labels = ["begins from"] + [""] * (len(plan.start.lines) - 1)
+        lines += zip(labels, plan.start.lines, strict=True)
     lines += [*plan.data.describe(), ("run directory", str(plan.directory.path))]
     return aligned(lines, width)
 
@@ -84,6 +100,8 @@ def launch(plan: Plan) -> dict[str, Any]:
     if plan.rehearsed:
         claim(plan.directory)
     started = start_launch(plan.config)
+    if plan.start:
+        write_initial_weights(started.directory, plan.start.weights)
     return {
         "afterwards": plan.rehearsed.command(started.directory) if plan.rehearsed else [],
         "run": plan.config.name,
