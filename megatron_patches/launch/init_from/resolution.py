@@ -167,6 +167,6 @@ def without_effect(newest: SavedStep, config: RunConfig, data: RunData) -> Itera
         reason = f" ({error})"
     yield (
         f"init_from is {_shown(now)} now{reason}, which would do nothing: {config.name} began from {_shown(before)} "
-        f"({shortened(str(began.get('id'))[:12], 12)}), and goes on from {newest.folder}. Restore it, or start a new run "
-        "(tools/runs new)"
+        f"({shortened(str(began.get('id'))[:12], 12)}), and goes on from {newest.folder}. Restore it, or start a new "
+        "run (tools/runs new)"
     )
