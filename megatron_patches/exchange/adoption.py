@@ -191,8 +191,8 @@ def _optimizer_steps(config: RunConfig, foreign: ForeignCheckpoint) -> int:
 def _own_tensors(matched: Matched, request: ImportRequest) -> list[StateTensor]:
     """What a checkpoint of the run holds: weights in its precision, masters beside rounded ones, moments.
 
-    Where rounded weights are all there is, they are the masters too. Weights alone are in the most exact type there is,
-    since runs of any precision begin from them.
+    Where rounded weights are all there is, they are the masters too. Weights alone keep their type, since runs of
+    any precision begin from them.
     """
     config = request.config
     if request.weights_only:

@@ -39,8 +39,8 @@ def main(
     the run must be found, and every one of theirs used. RUN may be followed by overrides, --section.key value ..., the
     same as its launches get.
 
-    With --weights-only an artefact of weights alone is made, in fp32 where theirs are. A run begins from it that has
-    init_from: RUN@0/weights, this run or any other.
+    With --weights-only an artefact of weights alone is made, without reading files of an optimizer. A run begins from
+    it that has init_from: RUN@0/weights, this run or any other.
     """
     from megatron_patches.checkout import CHECKOUT
     from megatron_patches.run.reading import load_run

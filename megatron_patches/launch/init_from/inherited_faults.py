@@ -24,6 +24,8 @@ def fault_problems(manifest: Manifest, allow_fault_of_data: bool) -> Iterator[st
         culprits = {each.id: each for start in above for each in _invalid_above(catalogue, start)}
         of_data = {each.id for each in culprits.values() if each.kind in _OF_DATA}
         for culprit in culprits.values():
+            if culprit.cause != culprit.id and culprit.cause in culprits:
+                continue  # told with what it was marked for
             if allow_fault_of_data and (culprit.id in of_data or culprit.cause in of_data):
                 continue
             yield (
