@@ -23,7 +23,8 @@ from megatron_patches.launch.init_from.named_checkpoint import Found, find_check
 from megatron_patches.launch.init_from.token_ids import vocabularies_of
 from megatron_patches.run.config import RunConfig
 
-_PASSED_OVER = 3
+_PASSED_OVER, _MISFITS = 3, 4
+"""of each the first are told"""
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,20 @@ def _fitting(named: str, found: Found, manifest: Manifest, config: RunConfig, da
         raise Damaged(f"{found.folder / MANIFEST} does not say of which run and step it is")
     vocabularies = vocabularies_of(found.folder, manifest, config, data)
     fit = fit_weights(config.parameters, _stored_shapes(found.folder, manifest), vocabularies)
+    settings = _other_settings(manifest, config)
     if fit.problems:
+        more = len(fit.problems) - _MISFITS
+        told = [*fit.problems[:_MISFITS], *([f"and {more} more like these"] if more > 0 else []), *settings]
         raise Refused(
-            f"the weights of {run}@{step} do not fit this model: {'; '.join(fit.problems)}. Make the model's settings "
-            f"theirs ({found.folder / CONFIG}), or name another checkpoint"
+            f"the weights of {run}@{step} do not fit this model: {'; '.join(told)}. Make the model's settings theirs "
+            f"({found.folder / CONFIG}), or name another checkpoint"
         )
     start = InitialWeights(named, run, step, manifest.id, str(found.folder), fit.rows)
     lines = [f"{_title(manifest, run, step)} ({manifest.id[:12]}), {found.why}; {found.folder}"]
     lines += [f"passed over: {each}" for each in found.passed_over[:_PASSED_OVER]]
     if len(found.passed_over) > _PASSED_OVER:
         lines.append(f"passed over: {len(found.passed_over) - _PASSED_OVER} more")
-    return StartingPoint(start, [*lines, *fit.told, *_other_settings(manifest, config)])
+    return StartingPoint(start, [*lines, *fit.told, *settings])
 
 
 def _title(manifest: Manifest, run: str, step: int) -> str:

@@ -280,6 +280,8 @@ class TestShapesAndTokens:
         said = r"layers.0.mlp.up.linear.weight has shape 64 x 32 there and 96 x 32 here.*, or name another"
         with pytest.raises(Refused, match=said):
             runs.find(PARENT, "--model.ffn_size", "96")
+        with pytest.raises(Refused, match=r"more like these; model settings that differ: hidden_size 32 -> 64"):
+            runs.find(PARENT, "--model.hidden_size", "64")
         with pytest.raises(Refused, match=r"the model lacks layers.3.attention.output.linear.bias, .* and 7 more"):
             runs.find(PARENT, "--model.layers", "3")
         with pytest.raises(Refused, match=r"it lacks head.logits.linear.weight"):
