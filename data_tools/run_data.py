@@ -93,6 +93,11 @@ class RunData:
         return [TokenWindows(self._dataset, documents, self._lengths) for documents in self._ranges[:2]]
 
     @property
+    def tokenizer_vocabulary(self) -> int:
+        """Largest id that the tokenizer can give, plus one."""
+        return self._facts.tokenizer.vocab_size
+
+    @property
     def training(self) -> SampleSource:
         """Samples of one epoch."""
         return self._windows[0]

@@ -121,6 +121,7 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "name": Plans("tr900b-28K-other", ["NAME=tr900b-28K-other"]),
     "family": Plans("tr901-others", ["FAMILY=tr901-others"]),
     "why": Plans("to see it", ["--why=to see it"]),
+    "init_from": Plans("there is no run tr900c-28K-other", ["--init_from=tr900c-28K-other@3"]),
     # the model
     "model.name": Refuses(overrides(model__name="gtp"), 'model.name: "gtp" is not known; it is one of gpt'),
     "model.layers": Trains(overrides(model__layers=3)),

@@ -56,6 +56,7 @@ FLOORS = [
     "megatron_patches/callbacks",
     "megatron_patches/training",
     "megatron_patches/estimate",
+    "megatron_patches/launch/init_from",
     "megatron_patches/launch",
     "megatron_patches/benchmark",
     "megatron_patches/exchange",
@@ -81,12 +82,7 @@ WITH_TORCH = {
     "megatron_patches/benchmark": ["comparison", "statistics", "turns", "worker_processes"],
     "megatron_patches/callbacks": [],
     "megatron_patches/checkpoint": [
-        "changed_settings",
-        "identity",
-        "other_work",
-        "recorded_changes",
-        "resume_check",
-        "size",
+        *("changed_settings", "identity", "other_work", "recorded_changes", "resume_check", "size", "starting_point")
     ],
     "megatron_patches/checkpoint/files": ["boxes", "stored_files"],
     "megatron_patches/checkpoint/offline": ["choice"],

@@ -76,6 +76,9 @@ class HuggingFaceTokenizer(Tokenizer):
         with _library_errors(self._path):
             return [each.ids for each in self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def tokens(self) -> dict[int, str]:
+        return {number: token for token, number in self._library.get_vocab(with_added_tokens=True).items()}
+
     def decode(self, ids: Sequence[int]) -> str:
         with _library_errors(self._path):
             return self._library.decode(list(ids), skip_special_tokens=False)

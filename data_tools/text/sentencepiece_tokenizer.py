@@ -52,6 +52,9 @@ class SentencePieceTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
+    def tokens(self) -> dict[int, str]:
+        return {number: self._library.id_to_piece(number) for number in range(self.vocab_size)}
+
     def decode(self, ids: Sequence[int]) -> str:
         return self._library.decode(list(ids))
 

@@ -33,6 +33,10 @@ class Tokenizer(ABC):
         """Token ids of several texts, each as `encode` gives them."""
 
     @abstractmethod
+    def tokens(self) -> dict[int, str]:
+        """What each id stands for, as the tokenizer writes it; ids that stand for nothing are left out."""
+
+    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included."""
 

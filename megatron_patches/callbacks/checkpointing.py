@@ -15,7 +15,9 @@ from megatron_patches.checkpoint.recorded_changes import CHANGES, as_fact
 from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
+from megatron_patches.checkpoint.starting_point import INITIAL, InitialWeights
 from megatron_patches.errors import TrainingFailed
+from megatron_patches.foreign.printable import printable
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.ownership import has_begun, later_launches
 from megatron_patches.run.progress import ChangeRecord, Message, Outcome, ValidationRecord
@@ -47,6 +49,8 @@ class Checkpointing(Callback):
         self.changes: list[ChangeRecord] = []
         """what was set otherwise in the course of the run; set where it is resumed"""
         self.came_from: Manifest | None = None
+        self.further_facts: dict[str, object] = {}
+        """of every checkpoint's manifest"""
         self._parent: str | None = None
         self._descent: dict[str, JsonValue] = {}
         self._saved_step = -1
@@ -202,6 +206,7 @@ class Checkpointing(Callback):
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
             **self._descent,
+            **self.further_facts,
         }
         if self.changes:
             facts[CHANGES] = as_fact(self.changes)
@@ -222,6 +227,11 @@ class Checkpointing(Callback):
         """What was found of the weights after this step, if they were validated."""
         return self._validation if self._validation is not None and self._validation.step == step else None
 
+    def begin_from(self, start: InitialWeights, source: Manifest) -> None:
+        """Put on record what the run's weights were loaded from."""
+        self.came_from = source
+        self.further_facts[INITIAL] = start.as_fact()
+
     def resume(self, trainer: TrainingLoop, checkpoint: Resumable) -> None:
         """Take progress and callbacks' states from a checkpoint whose tensors are loaded; randomness follows from the
         step."""
@@ -233,8 +243,15 @@ class Checkpointing(Callback):
         for callback in trainer.callbacks:
             if callback.state_key in checkpoint.trainer["callbacks"]:
                 callback.load_state(checkpoint.trainer["callbacks"][callback.state_key])
+        if began := checkpoint.manifest.facts.get(INITIAL):
+            self.further_facts[INITIAL] = began
         self._saved_step = trainer.progress.step
         self.came_from = checkpoint.manifest
+
+
+def describe_start(start: InitialWeights) -> str:
+    """One line that says what is begun from."""
+    return f"beginning at step 0 with the weights of {printable(start.run)}@{start.step} ({start.id[:12]})"
 
 
 def _later_owner(launch: Launch) -> tuple[str | None, bool] | None:

@@ -40,6 +40,7 @@ _EFFECTS: dict[str, Effect] = {
     "optimizer": "identity",
     **{f"optimizer.{key}": "applied" for key in OPTIMIZER_NUMBERS},
     "data.split": "identity",
+    "init_from": "identity",  # what it names is compared by id (launch/init_from.py)
     "data.sequence_length": "identity",
     "optimizer.learning_rate": "rate",
     "optimizer.rest.learning_rate": "rate",

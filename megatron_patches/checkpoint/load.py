@@ -7,7 +7,7 @@ each file to the rank that needs most of it. What others need of it they read by
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -21,6 +21,7 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.atomic_files import hash_stream
 from megatron_patches.checkpoint.files.boxes import SubBox, sub_boxes
 from megatron_patches.checkpoint.files.stored_files import StoredPiece, read_header
+from megatron_patches.checkpoint.starting_point import TakenRows
 from megatron_patches.dtypes import BYTES_OF_STORED
 from megatron_patches.errors import Damaged, Refused
 from megatron_patches.foreign.printable import shortened
@@ -45,11 +46,29 @@ class _Target:
     """A live piece as sub-boxes, and how many of its elements have arrived."""
 
     piece: StatePiece
+    rows: TakenRows
     boxes: list[SubBox] = field(init=False)
     copied: int = 0
 
     def __post_init__(self) -> None:
         self.boxes = list(sub_boxes(self.piece.slice, self.piece.start, self.piece.start + self.piece.tensor.numel()))
+
+    @property
+    def wanted(self) -> int:
+        """Elements that are to arrive."""
+        return sum(prod(high - low for low, high in part) for box in self.boxes for part in self.parts(box.slice.box))
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the stored tensor that it takes."""
+        return (self.rows.stored, *self.piece.slice.global_shape[1:])
+
+    def parts(self, box: tuple[Range, ...]) -> Iterator[tuple[Range, ...]]:
+        """What lies of a box in the rows that are taken."""
+        (first, last), *others = box
+        for low, high in self.rows.ranges:
+            if max(first, low) < min(last, high):
+                yield ((max(first, low), min(last, high)), *others)
 
 
 @dataclass(frozen=True)
@@ -78,9 +97,19 @@ class StateLoader:
     """Fills live pieces from the files of one checkpoint; no more than a chunk of a file is in memory at a time.
 
     fp32 training stores no master weights: there they are the weights.
+
+    Args:
+        initial: for weights that a run begins with: tables of which not all rows are taken, by name. Weights too are
+            then filled from the stored masters where there are any, which are not rounded.
     """
 
-    def __init__(self, folder: Path, stored: Iterable[StoredPiece], pieces: Iterable[StatePiece]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stored: Iterable[StoredPiece],
+        pieces: Iterable[StatePiece],
+        initial: Mapping[str, TakenRows] | None = None,
+    ) -> None:
         self._folder = folder
         self._files: dict[str, list[StoredPiece]] = defaultdict(list)
         for source in stored:
@@ -88,8 +117,12 @@ class StateLoader:
         held = {(source.name, source.kind) for sources in self._files.values() for source in sources}
         self._targets: dict[tuple[str, str], list[_Target]] = defaultdict(list)
         for piece in pieces:
-            kind = "weight" if piece.kind == "master" and (piece.name, "master") not in held else piece.kind
-            self._targets[piece.name, kind].append(_Target(piece))
+            kind = "master" if initial is not None else piece.kind
+            if kind == "master" and (piece.name, "master") not in held:
+                kind = "weight"
+            rows = piece.slice.global_shape[0]
+            taken = (initial or {}).get(piece.name, TakenRows(rows, ((0, rows),)))
+            self._targets[piece.name, kind].append(_Target(piece, taken))
 
     def bytes_needed(self) -> dict[str, int]:
         """Of each file, bytes that the live pieces take; files of which they take nothing are left out."""
@@ -135,11 +168,11 @@ class StateLoader:
     def missing(self) -> list[str]:
         """One sentence for each live piece of which the files read so far do not hold every element."""
         return [
-            f"{self._folder} holds {target.copied:,} of {target.piece.tensor.numel():,} elements of "
+            f"{self._folder} holds {target.copied:,} of {target.wanted:,} elements of "
             f"{target.piece.kind} of {target.piece.name}"
             for targets in self._targets.values()
             for target in targets
-            if target.copied != target.piece.tensor.numel()
+            if target.copied != target.wanted
         ]
 
     def _meetings(self, source: StoredPiece, first: int, last: int) -> list[_Meeting]:
@@ -147,17 +180,18 @@ class StateLoader:
         targets = [
             target
             for target in self._targets.get((source.name, source.kind), ())
-            if target.piece.slice.global_shape == source.slice.global_shape
+            if target.stored_shape == source.slice.global_shape
         ]
         if not targets:
             return []
         stretches = list(sub_boxes(source.slice, source.start + first, source.start + last))
         return [
-            _Meeting(target, into, stretch, box)
+            _Meeting(target, into, stretch, part)
             for target in targets
             for into in target.boxes
             for stretch in stretches
             if (box := stretch.slice.intersection(into.slice)) is not None
+            for part in target.parts(box)
         ]
 
 

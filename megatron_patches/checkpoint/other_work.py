@@ -49,16 +49,20 @@ class OtherWork:
         return f"{self.name} ({self.what})"
 
 
-def other_work(run: RunFolder, allow_inherited_fault: bool, above: int = -1) -> list[OtherWork]:
+def other_work(
+    run: RunFolder, allow_inherited_fault: bool, above: int = -1, begins_from: Path | None = None
+) -> list[OtherWork]:
     """Everything of the kind, the newest step first.
 
     Args:
         above: only what is of a later step, or of none that is known.
+        begins_from: folder whose weights the run begins with (`init_from`), which is not left aside then.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    found = [*_of_checkpoints(run, allow_inherited_fault, above), *_elsewhere(run)]
+    used = begins_from.resolve() if begins_from else None
+    found = [*_of_checkpoints(run, allow_inherited_fault, above, used), *_elsewhere(run)]
     found = [each for each in found if each.step is None or each.step > above]
     return sorted(found, key=lambda each: (-1 if each.step is None else each.step, each.name), reverse=True)
 
@@ -72,14 +76,17 @@ def from_scratch_problems(run: RunFolder, found: Sequence[OtherWork], allowed: b
     more = f"; and {counted(len(work) - _TOLD, 'other')}" if len(work) > _TOLD else ""
     yield (
         f"{run.path} holds work and no checkpoint that can be resumed from: {told}{more}. To go on, bring back a whole "
-        f"checkpoint (tools/sync-to-hub pull {run.name} --from ADDRESS --steps N); to leave that run alone, start one "
-        f"under another name (tools/runs new); to begin at step 0 beside this work, add {OPTION}"
+        f"checkpoint (tools/sync-to-hub pull {run.name} --from ADDRESS --steps N); to begin from weights alone, name "
+        f"them (--init_from {run.name}@STEP/weights); to leave that run alone, start one under another name "
+        f"(tools/runs new); to begin at step 0 beside this work, add {OPTION}"
     )
 
 
-def _of_checkpoints(run: RunFolder, allow_inherited_fault: bool, above: int) -> Iterator[OtherWork]:
+def _of_checkpoints(run: RunFolder, allow_inherited_fault: bool, above: int, used: Path | None) -> Iterator[OtherWork]:
     left = {path: why_left(by) for path, by in _left_behind(run).items()}
     for path in _entries(run.checkpoints):
+        if used is not None and path.resolve() == used:
+            continue
         name = parse_checkpoint_name(path.name)
         shown = f"{run.checkpoints.name}/{printable(path.name)}"
         if (kind := unfinished_kind(path.name)) is not None:

@@ -15,6 +15,7 @@ from megatron_patches.artefacts.marks import is_damaged, mark_damaged, mark_veri
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.checkpoint.files.stored_files import StoredPiece, read_header
 from megatron_patches.checkpoint.load import ODD_CONTENT, DamagedCheckpoint, StateLoader, state_files
+from megatron_patches.checkpoint.starting_point import TakenRows
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import parse_object
@@ -64,7 +65,7 @@ def load_newest_whole(
         looked = _look(folder, allow_inherited_fault, allow_from_scratch, demands) if groups.rank == 0 else None
         manifest, trainer, problems = groups.from_rank_0(looked)
         if not problems:
-            problems, began = _load_together(folder, manifest, pieces, groups)
+            problems, began = load_together(folder, manifest, pieces, groups)
             written_over |= began and bool(problems)
         if not problems:
             if groups.rank == 0:
@@ -117,19 +118,33 @@ def _look(
     return manifest, trainer, demands(folder, manifest, trainer)
 
 
-def _load_together(
-    folder: Path, manifest: Manifest, pieces: Sequence[StatePiece], groups: ProcessGroups
+def load_together(
+    folder: Path,
+    manifest: Manifest,
+    pieces: Sequence[StatePiece],
+    groups: ProcessGroups,
+    initial: Mapping[str, TakenRows] | None = None,
 ) -> tuple[list[str], bool]:
     """Problems found by any rank, the same list on all; none when the pieces hold the checkpoint's state. Also whether
-    anything was written to the pieces."""
+    anything was written to the pieces.
+
+    Args:
+        initial: for weights that a run begins with, as `StateLoader` takes it; files of which nothing is needed are
+            not read then.
+
+    Raises:
+        Refused: the checkpoint lacks elements of a piece.
+    """
     stored, problems = _headers(folder, manifest, groups)
     if problems:
         return problems, False
-    loader, needed, problem = _plan(folder, stored, pieces)
+    loader, needed, problem = _plan(folder, stored, pieces, initial)
     if problems := sorted({text for text in _gather(problem, groups) if text}):
         return problems, False
-    readers = choose_readers(_gather(needed, groups), {file.path: file.size for file in manifest.files})
-    mine = [problem for file in manifest.files if (problem := _read(loader, folder, file, readers, groups.rank))]
+    needs = _gather(needed, groups)
+    files = [file for file in manifest.files if initial is None or any(file.path in counts for counts in needs)]
+    readers = choose_readers(needs, {file.path: file.size for file in files})
+    mine = [problem for file in files if (problem := _read(loader, folder, file, readers, groups.rank))]
     problems = sorted({problem for found in _gather(mine, groups) for problem in found})
     missing = [] if problems else [text for found in _gather(loader.missing()[:3], groups) for text in found]
     if missing:
@@ -138,10 +153,10 @@ def _load_together(
 
 
 def _plan(
-    folder: Path, stored: Sequence[StoredPiece], pieces: Sequence[StatePiece]
+    folder: Path, stored: Sequence[StoredPiece], pieces: Sequence[StatePiece], initial: Mapping[str, TakenRows] | None
 ) -> tuple[StateLoader, dict[str, int], str | None]:
     """What this rank needs of which file, or why that cannot be told: a rank that raised would leave others waiting."""
-    loader = StateLoader(folder, stored, pieces)
+    loader = StateLoader(folder, stored, pieces, initial)
     try:
         return loader, loader.bytes_needed(), None
     except ODD_CONTENT as error:

@@ -1,7 +1,8 @@
-"""Another program's checkpoint as one of a run's own: what the ordinary launch then continues from."""
+"""Another program's checkpoint as one of a run's own, which its next launch continues; or its weights alone, which runs
+begin from (`init_from`)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,28 @@ import torch
 
 from data_tools.run_data import RunData
 from megatron_patches.artefacts.descent import ORIGIN, origin_of
-from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints
+from megatron_patches.artefacts.folders import Content, checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.files.state_tensor import StateTensor
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
+from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY
 from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_deepspeed
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, listed
 from megatron_patches.exchange.foreign import ForeignCheckpoint
 from megatron_patches.exchange.known_source import manifest_beside
 from megatron_patches.exchange.matching import Matched, largest_difference, match_tensors
-from megatron_patches.exchange.moments import optimizer_differences, zeros
+from megatron_patches.exchange.moments import optimizer_differences
 from megatron_patches.exchange.naming import found_names, given_names
 from megatron_patches.exchange.universal import is_universal, read_universal
 from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.name_patterns import is_trained
 from megatron_patches.parameters.row import ParameterRow
-from megatron_patches.parameters.torch_dtypes import PRECISIONS
+from megatron_patches.parameters.torch_dtypes import PRECISIONS, STORED_NAMES
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.moment_table import moment_shapes
 from megatron_patches.run.progress import Progress
@@ -50,7 +52,7 @@ class ImportRequest:
     """megatron-deepspeed, trainyard, or the path of a YAML"""
     weights_only: bool = False
     at_step: int | None = None
-    """count it as this step of the run; None: as the step it says, and with weights only as step 0"""
+    """count it as this step of the run; None: as the step it says, and weights alone as step 0"""
     average_replicas: bool = False
     trust_pickle: bool = False
     all_names: bool = False
@@ -73,14 +75,15 @@ class Imported:
 
 
 def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
-    """Put a checkpoint into a run's directory.
+    """Put a checkpoint into a run's directory, or an artefact of its weights alone.
 
     Raises:
-        TrainyardError: it cannot be read exactly, is another model's, or the run has checkpoints already. Nothing is
-            written then.
+        TrainyardError: it cannot be read exactly, is another model's, or the run has checkpoints already (weights alone
+            may lie beside others). Nothing is written then.
     """
     config = request.config
-    _refuse_checkpoints(run)
+    if not request.weights_only:
+        _refuse_checkpoints(run)
     data = RunData(config.data, CHECKOUT, config.lengths)
     folder = find_checkpoint_folder(request.folder)
     known = manifest_beside(request.folder, folder) or request.adopted
@@ -94,19 +97,23 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     progress = _progress(request, foreign)
     tensors = _own_tensors(matched, request)
     steps = 0 if request.weights_only else _optimizer_steps(config, foreign)
-    identity = run_identity(config, data.dataset_id, data.tokenizer_id)
+    trainer = json.dumps({"progress": asdict(progress), "callbacks": {}, "engine": {}}, indent=2) + "\n"
     content = OfflineContent(
-        facts=_facts(request, foreign, names, progress, steps, identity, known),
-        trainer=(json.dumps({"progress": asdict(progress), "callbacks": {}, "engine": {}}, indent=2) + "\n").encode(),
+        facts=_facts(request, foreign, names, progress, steps, data, known),
+        trainer=None if request.weights_only else trainer.encode(),
         config=to_yaml(config).encode(),
         parents=(*([known.id] if known else []), data.dataset_id, data.tokenizer_id),
     )
-    target = run.checkpoints / checkpoint_name(progress.step)
+    target = run.checkpoints / checkpoint_name(progress.step, _content(request))
     whole = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)
     write_offline(target, tensors, max(1, whole // FILE_BYTES), content)
     parameters = sum(tensor.elements for tensor in tensors if tensor.kind == "weight")
     notes = [] if request.weights_only else optimizer_differences(config, foreign.optimizer, progress.step)
     return Imported(target, foreign.format, progress, steps, parameters, notes)
+
+
+def _content(request: ImportRequest) -> Content:
+    return "weights" if request.weights_only else "full"
 
 
 def _read(folder: Path, options: ReadOptions) -> ForeignCheckpoint:
@@ -190,13 +197,15 @@ def _optimizer_steps(config: RunConfig, foreign: ForeignCheckpoint) -> int:
 def _own_tensors(matched: Matched, request: ImportRequest) -> list[StateTensor]:
     """What a checkpoint of the run holds: weights in its precision, masters beside rounded ones, moments.
 
-    Where rounded weights are all there is, they are the masters too.
+    Where rounded weights are all there is, they are the masters too. Weights alone keep their type, since runs of
+    any precision begin from them.
     """
     config = request.config
+    if request.weights_only:
+        return [_exact_weight(matched, row) for row in config.parameters]
     precision = PRECISIONS[config.training.precision]
     rows = config.parameters
-    if not request.weights_only:
-        _check_moments(matched, rows, config)
+    _check_moments(matched, rows, config)
     made: list[StateTensor] = []
     for row in rows:
         exact = matched.get((row.name, "master")) or matched[row.name, "weight"]
@@ -205,10 +214,14 @@ def _own_tensors(matched: Matched, request: ImportRequest) -> list[StateTensor]:
             continue
         if precision != torch.float32 and exact.dtype == torch.float32:
             made.append(replace(exact, kind="master", dtype=torch.float32))
-        for kind, shape in moment_shapes(config, row).items():
-            saved = None if request.weights_only else matched[row.name, kind]
-            made.append(replace(saved, dtype=torch.float32) if saved else zeros(row.name, kind, shape))
+        for kind in moment_shapes(config, row):
+            made.append(replace(matched[row.name, kind], dtype=torch.float32))
     return made
+
+
+def _exact_weight(matched: Matched, row: ParameterRow) -> StateTensor:
+    exact = matched.get((row.name, "master")) or matched[row.name, "weight"]
+    return replace(exact, kind="weight", dtype=exact.dtype if exact.dtype in STORED_NAMES else torch.float32)
 
 
 def _check_moments(matched: Matched, rows: Sequence[ParameterRow], config: RunConfig) -> None:
@@ -241,7 +254,7 @@ def _facts(
     names: NameMap,
     progress: Progress,
     steps: int,
-    identity: Mapping[str, Any],
+    data: RunData,
     known: Manifest | None,
 ) -> dict[str, Any]:
     """As a save of the run writes them, and where it came from."""
@@ -251,13 +264,14 @@ def _facts(
         "launch": "import",
         **asdict(progress),
         "reason": "import",
-        "content": "full",
+        "content": _content(request),
         "learning_rate": config.learning_rate(progress.step),
         "next_learning_rate": config.learning_rate(progress.step + 1),
         "optimizer_steps": steps,
         "seed": config.training.seed,
         "layout": foreign.layout,
-        "identity": identity,
+        "identity": run_identity(config, data.dataset_id, data.tokenizer_id),
+        TOKENIZER_VOCABULARY: data.tokenizer_vocabulary,
         "source": {
             "format": foreign.format,
             "folder": request.folder.resolve().name,

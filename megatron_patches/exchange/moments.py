@@ -1,15 +1,10 @@
-"""How moments begin, and whether they go on as they were."""
+"""Whether moments go on as they were."""
 
 from collections.abc import Mapping
-from math import isclose, prod
+from math import isclose
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from megatron_patches.checkpoint.files.state_tensor import StateTensor, Stretch
 from megatron_patches.optim.optimizer_config import AdamWConfig
-from megatron_patches.parameters.tensor_slice import TensorSlice
 from megatron_patches.run.config import RunConfig
 
 
@@ -29,12 +24,3 @@ def optimizer_differences(config: RunConfig, theirs: Mapping[str, Any], step: in
 def _is_close(theirs: Any, ours: Any) -> bool:
     pairs = zip(theirs, ours, strict=True) if isinstance(ours, tuple) else [(theirs, ours)]
     return all(isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) for one, other in pairs)
-
-
-def zeros(name: str, kind: str, shape: tuple[int, ...]) -> StateTensor:
-    """A moment before the first update, fp32."""
-
-    def read(first: int, last: int) -> Tensor:
-        return torch.zeros(last - first)
-
-    return StateTensor(name, kind, shape, torch.float32, (Stretch(TensorSlice.whole(shape), 0, prod(shape), read),))

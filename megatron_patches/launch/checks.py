@@ -4,6 +4,7 @@ A check is a function of the facts that gives a line for each problem, with its 
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from megatron_patches.artefacts.run_folder import folder_problems
 from megatron_patches.checkpoint.changed_settings import second_rate_problems, without_effect
@@ -14,6 +15,7 @@ from megatron_patches.checkpoint.size import space_problems
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.device_checks import device_problems
 from megatron_patches.launch.facts import LaunchFacts
+from megatron_patches.launch.init_from.resolution import without_effect as init_from_without_effect
 from megatron_patches.run.layout import batch_ramp_problems, global_batch_problems
 
 
@@ -103,7 +105,19 @@ def _run_folder(facts: LaunchFacts) -> Iterator[str]:
 def _from_scratch(facts: LaunchFacts) -> Iterator[str]:
     if all(each.problems for each in facts.saved):
         run, allowed = facts.directory, facts.config.checkpoint.allow_from_scratch
-        yield from from_scratch_problems(run, other_work(run, facts.config.data.allow_invalid), allowed)
+        start = facts.starting_point
+        begins_from = Path(start.weights.folder) if start else None
+        found = other_work(run, facts.config.data.allow_invalid, begins_from=begins_from)
+        yield from from_scratch_problems(run, found, allowed)
+
+
+def _init_from(facts: LaunchFacts) -> Iterator[str]:
+    if facts.resumes:
+        newest = next(each for each in facts.saved if not each.problems)
+        yield from init_from_without_effect(newest, facts.config, facts.data)
+    elif facts.config.init_from is not None:
+        facts.starting_point  # noqa: B018  raises what is wrong with it
+    return
 
 
 def _space(facts: LaunchFacts) -> Iterator[str]:
@@ -121,6 +135,7 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _training_data,
     _validation_data,
     _run_folder,
+    _init_from,
     _from_scratch,
     _identity,
     _length,

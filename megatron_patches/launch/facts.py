@@ -6,12 +6,14 @@ from functools import cached_property
 from importlib.util import find_spec
 
 from data_tools.run_data import RunData
+from megatron_patches.artefacts.marks import is_damaged
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.resume_check import SavedStep, newest_whole, saved_steps
 from megatron_patches.checkpoint.size import free_space
 from megatron_patches.errors import TrainyardError
 from megatron_patches.hardware.accelerator import gpu_models, has_gpu
+from megatron_patches.launch.init_from.resolution import StartingPoint, find_starting_point
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import lay_out
@@ -121,6 +123,32 @@ class LaunchFacts:
     def consumed_samples(self) -> int:
         """What the run has behind it."""
         return self.saved[0].samples if self.saved else 0
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a checkpoint of the run can be gone on from, as far as names, sizes and marks tell."""
+        return any(not each.problems and not is_damaged(each.folder) for each in self.saved)
+
+    @property
+    def starting_point(self) -> StartingPoint | None:
+        """What the run begins from by `init_from`; None where it goes on from its own checkpoint, or draws its weights.
+
+        Raises TrainyardError where it is missing, damaged, or does not fit the run.
+        """
+        if self.config.init_from is None or self.resumes:
+            return None
+        if isinstance(self._starting_point, TrainyardError):
+            raise self._starting_point
+        return self._starting_point
+
+    @cached_property
+    def _starting_point(self) -> StartingPoint | TrainyardError:
+        assert self.config.init_from is not None
+        try:
+            self.require("model", "objective", "data")
+            return find_starting_point(self.config.init_from, self.config, self.data)
+        except TrainyardError as error:
+            return error
 
     @cached_property
     def free_space(self) -> int:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from data_tools.run_data import DataPlan
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
+from megatron_patches.checkpoint.starting_point import write_initial_weights
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.json_text import parse_object
@@ -25,6 +26,7 @@ from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.continuation import Continuation, course, find_continuation
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
+from megatron_patches.launch.init_from.resolution import StartingPoint
 from megatron_patches.launch.rehearsal_end import Rehearsed
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
@@ -50,6 +52,8 @@ class Plan:
     rehearsed: Rehearsed | None = None
     continuation: Continuation | None = None
     """where it goes on; None where it begins at step 0"""
+    start: StartingPoint | None = None
+    """whose weights it begins with, where it has no checkpoint of its own"""
 
 
 def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehearsal_steps: int | None = None) -> Plan:
@@ -70,7 +74,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
     return Plan(
         facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, former, rehearsed,
-        find_continuation(facts, amounts.training_windows),
+        find_continuation(facts, amounts.training_windows), facts.starting_point,
     )  # fmt: skip
 
 
@@ -86,9 +90,15 @@ def summary(plan: Plan, width: int | None = None) -> str:
     if plan.config.checkpoint.allow_from_scratch:
         what = "at step 0, beside what cannot be resumed from, where no checkpoint is whole"
         lines.append(("may begin", f"{what} (checkpoint.allow_from_scratch)"))
+    if plan.start:
+        labels = ["begins from"] + [""] * (len(plan.start.lines) - 1)
+        lines += zip(labels, plan.start.lines, strict=True)
     lines += [*plan.data.describe(), ("run directory", str(plan.directory.path))]
     goes_on = plan.continuation
-    lines += goes_on.describe() if goes_on else [("begins", "at step 0: the run has no checkpoint to resume from")]
+    if goes_on:
+        lines += goes_on.describe()
+    elif not plan.start:
+        lines.append(("begins", "at step 0: the run has no checkpoint to resume from"))
     rates = course(plan.config, goes_on.taken.step if goes_on else None, width or 80)
     return f"{aligned(lines, width)}\n\n{rates}\n"
 
@@ -98,6 +108,8 @@ def launch(plan: Plan, owner: Mapping[str, Any] | None = None) -> dict[str, Any]
     if plan.rehearsed:
         claim(plan.directory)
     started = start_launch(plan.config, owner, plan.former)
+    if plan.start:
+        write_initial_weights(started.directory, plan.start.weights)
     return {
         "afterwards": plan.rehearsed.command(started.directory) if plan.rehearsed else [],
         "run": plan.config.name,

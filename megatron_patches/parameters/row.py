@@ -17,6 +17,7 @@ _BLOCK = re.compile(r"((?:[^.]+\.)*?layers)\.(\d+)(?=\.|$)")
 
 
 Partial = Literal["tokens", "features"]
+Counted = Literal["vocabulary", "positions"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class ParameterRow:
     compute a part of its gradient"""
     looked_up: bool = False
     """whether a token reads one row of it, and is not multiplied with it"""
+    row_for_each: Counted | None = None
+    """what dimension 0 has an entry for, token ids or positions: a run that begins from another run's weights may have
+    more or fewer of them, and of nothing else"""
 
     @property
     def elements(self) -> int:

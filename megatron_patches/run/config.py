@@ -12,7 +12,7 @@ from megatron_patches.callbacks.logging_config import LoggingConfig
 from megatron_patches.callbacks.profiling_config import ProfileConfig
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.configuration.model_section import ModelSection
-from megatron_patches.configuration.section import Section
+from megatron_patches.configuration.section import ExpandsEnvironment, Section
 from megatron_patches.models.interface.architecture import Architecture, Device, FlopsPerToken, Workload
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.models.pipeline_partition import Stage, plan_stages
@@ -50,6 +50,15 @@ class RunConfig(Section):
     logging: LoggingConfig = Field(LoggingConfig(), description="what is shown and recorded")
     evaluation: EvaluationConfig | None = Field(None, description="validation while training; unset means none")
     profile: ProfileConfig | None = Field(None, description="profile of some steps of each launch; unset means none")
+    init_from: Annotated[str | None, ExpandsEnvironment()] = Field(
+        None,
+        min_length=1,
+        description="checkpoint whose weights the run begins with at step 0, where it has no checkpoint of its own: "
+        "RUN@STEP, RUN@STEP/weights, RUN@gold, RUN@best (lowest validation loss), RUN (newest whole one), or a "
+        "checkpoint's folder, relative to the checkout. Weights alone are taken, masters before rounded ones. Of a "
+        "table of positions or token ids the rows are taken that both runs have in use; all others keep the run's own "
+        "draw, padding that becomes a token too. Every other shape must be the same; a tokenizer may only add tokens",
+    )
     storage: StorageConfig = Field(StorageConfig(), description="where copies of the run are kept")
 
     @cached_property

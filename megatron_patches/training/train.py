@@ -13,19 +13,21 @@ from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.windows import TrainingOrder
 from megatron_patches.artefacts.folders import inspect, step_of
 from megatron_patches.artefacts.unfinished import remove_leftovers
-from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume
+from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume, describe_start
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.changed_settings import describe_changes, recorded_changes, second_rate_problems
 from megatron_patches.checkpoint.identity import run_identity
+from megatron_patches.checkpoint.initial_weights import load_initial_weights
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.recorded_changes import changes_of, continued_changes
 from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, state_problems
 from megatron_patches.checkpoint.saver import Saver
+from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY, InitialWeights, read_initial_weights
 from megatron_patches.engine.build import build_engine
-from megatron_patches.errors import TrainingFailed, TrainyardError, refuse
+from megatron_patches.errors import Refused, TrainingFailed, TrainyardError, refuse
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.batches import TrainingBatches
@@ -87,6 +89,7 @@ def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> t
         identity,
         (data.dataset_id, data.tokenizer_id),
     )
+    checkpointing.further_facts[TOKENIZER_VOCABULARY] = data.tokenizer_vocabulary
     trainer = Trainer(
         config=config,
         launch=launch,
@@ -162,13 +165,17 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
         folder, trainer.engine.state(), trainer.groups, skipped, allow_invalid, from_scratch, state_problems
     )
     above = step_of(checkpoint.folder) if checkpoint else -1
-    found = other_work(trainer.launch.run, allow_invalid, above) if trainer.is_first_rank else None
+    start = read_initial_weights(trainer.launch.directory) if checkpoint is None else None
+    begins_from = Path(start.folder) if start else None
+    found = other_work(trainer.launch.run, allow_invalid, above, begins_from) if trainer.is_first_rank else None
     others = trainer.groups.from_rank_0(found)
     if checkpoint is None:
         refuse(from_scratch_problems(trainer.launch.run, others, from_scratch))
     for each in others:
         if Path(each.name).name not in told:
             trainer.emit(Message(f"not resumed from: {each}"))
+    if checkpoint is None and trainer.config.init_from is not None:
+        begin(trainer, checkpointing, start)
     if checkpoint is not None:
         checkpointing.resume(trainer, checkpoint)
         remaining = trainer.config.timetable.steps - trainer.progress.step
@@ -191,6 +198,18 @@ def continue_changes(trainer: Trainer, checkpointing: Checkpointing, taken: Save
     for record in records:
         trainer.emit(record)
     checkpointing.changes = continued_changes(changes_of(taken.manifest.facts), records)
+
+
+def begin(trainer: Trainer, checkpointing: Checkpointing, start: InitialWeights | None) -> None:
+    """Take the weights that the launch found by `init_from`; nothing else of their run."""
+    if start is None:
+        raise Refused(
+            f"this launch expected to resume {trainer.config.name}, and did not look up what init_from "
+            f"({trainer.config.init_from}) names; start the run again: it begins from there"
+        )
+    source = load_initial_weights(start, trainer.config, trainer.engine.state(), trainer.groups)
+    checkpointing.begin_from(start, source)
+    trainer.emit(Message(describe_start(start)))
 
 
 def tidy_up(trainer: Trainer) -> None:

@@ -16,6 +16,7 @@ from megatron_patches.artefacts.inventory.copies import Copy, read_copies
 from megatron_patches.artefacts.manifest import Manifest, parse_manifest
 from megatron_patches.artefacts.marks import verification_of
 from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.checkpoint.starting_point import INITIAL_WEIGHTS, InitialWeights, read_initial_weights
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.foreign.json_text import parse_object
@@ -31,6 +32,10 @@ _EVENTS = [
     {"kind": "validation", "time": "2026-01-01T00:00:02.000+00:00", "step": 1, "loss": 6.25, "tokens": 128},
     {"kind": "failure", "time": "2026-01-01T00:00:03.000+00:00", "step": 1, "text": "RuntimeError: it broke"},
 ]
+_BEGUN = {
+    "named": "r@best", "run": "r", "step": 3, "id": "0" * 64, "folder": "/x",
+    "rows": {"table": {"stored": 5, "ranges": [[0, 2], [3, 5]]}},
+}  # fmt: skip
 
 
 def _manifest() -> bytes:
@@ -168,6 +173,16 @@ def test_a_mark(new_place: NewPlace, content: bytes) -> None:
     folder = place.inside / RUN / "checkpoints" / "step-0000000100"
     (folder / "verified.json").write_bytes(content)
     attempt(lambda: verification_of(folder))
+
+
+@cases(60)
+@given(content=odd_json(_BEGUN))
+def test_what_a_launch_begins_from(new_place: NewPlace, content: bytes) -> None:
+    folder = new_place().inside
+    (folder / INITIAL_WEIGHTS).write_bytes(content)
+    found = attempt(lambda: read_initial_weights(folder))
+    if isinstance(found, InitialWeights):
+        assert all(start < stop <= rows.stored for rows in found.rows.values() for start, stop in rows.ranges)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "weights-00000.safetensors"])

@@ -12,8 +12,10 @@ HEADS, FEATURES = "heads", "features"
 def parameters(model: TwoStacksConfig) -> list[ParameterRow]:
     """First layer to last, each of the two shared tables once."""
     rows = [
-        _matrix("embedding.tokens.table.weight", (model.vocab_size, model.width), "embedding", model,
-                Cut(0, "vocab_size")),
+        ParameterRow(
+            "embedding.tokens.table.weight", (model.vocab_size, model.width), "embedding", matrix=True,
+            initial="normal", deviation=model.deviation, cut=Cut(0, "vocab_size"), row_for_each="vocabulary",
+        ),
         ParameterRow(
             "relative_bias.weight", (model.heads, model.buckets), "relative_bias", matrix=True, initial="normal",
             deviation=model.deviation, cut=Cut(0, HEADS), looked_up=True,

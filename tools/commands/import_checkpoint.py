@@ -20,10 +20,10 @@ def main(
         "megatron-deepspeed", help="Their names: megatron-deepspeed, trainyard, or a YAML that maps them."
     ),
     weights_only: bool = typer.Option(
-        False, "--weights-only", help="Weights alone; the optimizer begins anew, at step 0 unless --at-step says."
+        False, "--weights-only", help="Weights alone, for runs to begin from: init_from: RUN@STEP/weights."
     ),
     at_step: int | None = typer.Option(
-        None, min=0, help=r"Count it as this step of the run \[default: the step it was saved at]."
+        None, min=0, help=r"Count it as this step of the run \[default: the step it was saved at; 0 of weights alone]."
     ),
     average_replicas: bool = typer.Option(
         False, "--average-replicas", help="Take the mean where tensor-parallel ranks' copies drifted apart (BLOOM)."
@@ -38,6 +38,9 @@ def main(
     Weights, fp32 masters, moments, the count of updates and the step go along. Names are strict: every parameter of
     the run must be found, and every one of theirs used. RUN may be followed by overrides, --section.key value ..., the
     same as its launches get.
+
+    With --weights-only an artefact of weights alone is made, without reading files of an optimizer. A run begins from
+    it that has init_from: RUN@0/weights, this run or any other.
     """
     from megatron_patches.artefacts.inventory.catalogue import open_catalogue
     from megatron_patches.checkout import CHECKOUT
@@ -58,6 +61,12 @@ def main(
     done = import_checkpoint(request, run_directory(config))
     for note in done.notes:
         remark(f"note: {note}", layout=True)
+    if weights_only:
+        tell(
+            f"{done.folder}: {done.parameters:,} parameters from {done.format}; a run begins with them by init_from: "
+            f"{config.name}@{done.progress.step}/weights"
+        )
+        return
     tell(
         f"{done.folder}: {done.parameters:,} parameters from {done.format}, step {done.progress.step}, "
         f"{counted(done.progress.samples, 'sample')}, {done.optimizer_steps} updates in the optimizer"

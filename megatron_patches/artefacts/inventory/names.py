@@ -5,11 +5,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from megatron_patches.artefacts.chosen import chosen_folder
 from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.reference import CheckpointReference, parse_reference
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.printable import shortened
@@ -41,8 +43,8 @@ def resolve_run(text: str, known: Sequence[str]) -> str:
 
 
 def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
-    """The one artefact that RUN@STEP, RUN@STEP/weights, RUN@STEP/replaced-N, the beginning of an id, a folder or a
-    dataset's name means.
+    """The one artefact that RUN@STEP, RUN@STEP/weights, RUN@STEP/replaced-N, RUN@gold, RUN@best, the beginning of an
+    id, a folder or a dataset's name means.
 
     Raises:
         Missing: there is none; of a step the nearest are named.
@@ -50,7 +52,7 @@ def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
     """
     found = _by_path(text, catalogue) or _replaced(text, catalogue)
     if not found and (reference := parse_reference(text)):
-        return _of_step(reference, catalogue)
+        return _referred(reference, catalogue)
     if not found and _ID.fullmatch(text):
         found = catalogue.artefacts("id >= ? AND id < ?", [text, text + "g"], "ORDER BY whereabouts DESC, manifest")
     if not found:
@@ -69,19 +71,28 @@ def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
     return found[0]
 
 
-def _of_step(reference: CheckpointReference, catalogue: Catalogue) -> Artefact:
-    run, step = resolve_run(reference.run, catalogue.run_names()), reference.step
+def _referred(reference: CheckpointReference, catalogue: Catalogue) -> Artefact:
+    run = resolve_run(reference.run, catalogue.run_names())
+    if reference.step is not None:
+        return _of_step(run, reference.step, reference.weights_only, catalogue)
+    ((path,), *_) = catalogue.rows("SELECT path FROM folders WHERE kind = 'run' AND run = ?", [run])
+    assert reference.chosen is not None
+    manifest = chosen_folder(RunFolder(Path(path)), reference.chosen) / MANIFEST
+    return catalogue.artefacts("manifest = ?", [str(manifest)])[0]
+
+
+def _of_step(run: str, step: int, weights_only: bool, catalogue: Catalogue) -> Artefact:
     found = catalogue.artefacts("run = ? AND kind = 'checkpoint' AND step = ?", [run, step])
-    if reference.weights_only:
+    if weights_only:
         found = [each for each in found if each.content == "weights"]
     found.sort(key=lambda each: (each.content != "full", is_replaced(each.folder.name), each.whereabouts != "here"))
     if not found:
         rows = catalogue.rows("SELECT DISTINCT step FROM artefacts WHERE run = ? AND kind = 'checkpoint'", [run])
         steps = sorted((each for (each,) in rows if each is not None), key=lambda each: abs(each - step))
         offer = f"nearest: {', '.join(map(str, steps[:5]))}" if steps else "it has none"
-        if reference.weights_only and step in steps:
+        if weights_only and step in steps:
             offer = f"the full one is {run}@{step}"
-        alone = " of weights alone" if reference.weights_only else ""
+        alone = " of weights alone" if weights_only else ""
         raise Missing(f"{run} has no checkpoint{alone} of step {step}; {offer}")
     return found[0]
 

@@ -16,7 +16,7 @@ def gpt_parameters(model: ModelConfig, positions: int) -> list[ParameterRow]:
         rows.append(
             ParameterRow(
                 "positions.weight", (positions, hidden), "positions", matrix=True, initial="normal",
-                deviation=model.deviation, partial="tokens", looked_up=True,
+                deviation=model.deviation, partial="tokens", looked_up=True, row_for_each="positions",
             )
         )  # fmt: skip
     for index in range(model.layers):
@@ -39,6 +39,7 @@ def _vocabulary_table(name: str, part: str, model: ModelConfig, looked_up: bool 
     return ParameterRow(
         name, (model.padded_vocab_size, model.hidden_size), part, matrix=True, initial="normal",
         deviation=model.deviation, cut=Cut(0, "vocab_size", padded_by="vocab_multiple"), looked_up=looked_up,
+        row_for_each="vocabulary",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.artefacts.annotations import Annotation, annotate
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.reference import CheckpointReference, parse_reference
@@ -21,6 +22,8 @@ from tools.run_files.checkpoint_reference import find_checkpoint, find_checkpoin
         ("r@5/weights", CheckpointReference("r", 5, weights_only=True)),
         ("runs/r@5", CheckpointReference("runs/r", 5)),
         ("a@b/r@5", CheckpointReference("a@b/r", 5)),
+        ("r@gold", CheckpointReference("r", None, chosen="gold")),
+        ("runs/r@best", CheckpointReference("runs/r", None, chosen="best")),
         ("r", None),
         ("runs/r", None),
         ("", None),
@@ -33,7 +36,7 @@ def test_references(text: str, found: CheckpointReference | None) -> None:
 ODD = (
     "@", "r@", "@5", "r@x", "r@-1", "r@+1", "r@ 5", "r@5 ", "r@5\n", "r@1e3", "r@1.0", "r@٣", "r@५", "r@²", "r@1_000",
     "r@5/", "r@5/extra", "r@5/weights/", "r@5/weights/x", "r@5//weights", "r@/weights", f"r@{10**10}", f"r@{10**400}",
-    "r@latest", "r@\x1b[31m",
+    "r@latest", "r@\x1b[31m", "@best", "r@best/weights", "r@Gold",
 )  # fmt: skip
 
 
@@ -72,6 +75,18 @@ def open_and_resolve(text: str) -> Path:
 )
 def test_both_doors_find_the_same(runs: Path, text: str, folder: str) -> None:
     assert open_and_resolve(text) == find_checkpoint(text) == runs / RUN / "checkpoints" / folder
+
+
+def test_both_doors_find_what_was_chosen(runs: Path) -> None:
+    for text, said in ((f"{RUN}@best", "has a validation loss on record"), (f"{RUN}@gold", "was promoted")):
+        for find in (find_checkpoint, open_and_resolve):
+            with pytest.raises(Missing, match=said):
+                find(text)
+    for step, loss in ((15, 2.5), (20, 2.75)):
+        manifest = make_checkpoint(runs, step, validation_loss=loss)
+    annotate(runs / RUN, Annotation("gold", "by hand", manifest.id))
+    for text, step in ((f"{RUN}@best", 15), ("tr900a@gold", 20)):
+        assert open_and_resolve(text) == find_checkpoint(text) == runs / RUN / "checkpoints" / f"step-{step:010d}"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.checkpoint.starting_point import write_initial_weights
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.exchange.adoption import Imported, ImportRequest, import_checkpoint
@@ -20,7 +21,7 @@ from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.parameters.name_map import read_name_map
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import ReadRun
-from megatron_patches.run.run_directory import start_launch
+from megatron_patches.run.run_directory import run_directory, start_launch
 from tests.bare_deepspeed import NAMES, load_universal_and_go_on, save_and_go_on, save_each
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
@@ -176,18 +177,31 @@ def test_a_parameter_that_they_froze(name: str, saved: Saved, tmp_path: Path) ->
     assert torch.equal(found["positions.weight", "weight"], other["positions.weight", "weight"])
 
 
-def test_weights_alone_begin_a_run_anew(saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_begins_from_its_own_imported_weights(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path))
+    monkeypatch.setenv("TRAINYARD_CACHE", str(tmp_path / "cache"))
     request = replace(saved.request("TP2 DP2"), weights_only=True)
-    launch = start_launch(request.config)
-    done = adopt(request, launch.run.path)
-    assert (done.folder.name, done.optimizer_steps) == ("step-0000000000", 0)
+    run = run_directory(request.config)
+    done = adopt(request, run.path)
+    assert (done.folder, done.optimizer_steps) == (run.checkpoints / "weights-0000000000", 0)
     whole, alone = contents(adopt(saved.request("TP2 DP2"), tmp_path / "whole").folder), contents(done.folder)
+    assert alone.keys() == {key for key in whole if key[1] == "weight"}
     assert all(torch.equal(alone[key], tensor) for key, tensor in whole.items() if key[1] == "weight")
-    assert not any(tensor.any() for key, tensor in alone.items() if key[1] != "weight")
-    assert resumed_from(request) == 0
+
+    (problem,) = launch_problems(LaunchFacts(ReadRun(request.config), LaunchTarget(nodes=None)))
+    assert f"to begin from weights alone, name them (--init_from {run.name}@STEP/weights)" in problem
+    config = saved.config(f"--init_from={run.name}@0/weights")
+    facts = LaunchFacts(ReadRun(config), LaunchTarget(nodes=None))
+    assert (launch_problems(facts), facts.consumed_samples) == ([], 0)
+    launch = start_launch(config)
+    assert facts.starting_point is not None
+    write_initial_weights(launch.directory, facts.starting_point.weights)
     run_on_ranks(train_launch, 1, str(launch.directory))
     assert len(losses(launch.run)) == 8
+    first = list_checkpoints(launch.run.checkpoints)[-1]
+    assert read_manifest(done.folder / "manifest.json").id in read_manifest(first / "manifest.json").parents
 
 
 @pytest.mark.parametrize("name", ["TP2 DP2", "ZeRO 3"])

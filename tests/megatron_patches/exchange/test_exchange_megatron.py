@@ -113,10 +113,15 @@ def test_weights_alone_need_no_other_files(real: Path, config: RunConfig, tmp_pa
     with pytest.raises(TrainyardError, match="has no state of an optimizer; import it with --weights-only"):
         adopt(copy, config, tmp_path / "run")
     found = contents(adopt(copy, config, tmp_path / "run", weights_only=True))
-    assert {kind for _, kind in found} == {"weight", "exp_avg", "exp_avg_sq"}
+    assert {kind for _, kind in found} == {"weight"}
     name, shape = theirs("layers.2.mlp.down.linear.weight")
     expected = whole(name, "master", shape).bfloat16().flatten()
     assert torch.equal(found["layers.2.mlp.down.linear.weight", "weight"], expected)
+
+
+def test_weights_alone_lie_beside_checkpoints(real: Path, config: RunConfig, tmp_path: Path) -> None:
+    adopt(real, config, tmp_path)
+    assert adopt(real, config, tmp_path, weights_only=True, at_step=2).name == "weights-0000000002"
 
 
 def change(path: Path, edit: Callable[[Any], Any]) -> None:

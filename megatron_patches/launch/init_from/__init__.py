@@ -1,0 +1,1 @@
+"""What a run begins from where it has no checkpoint of its own: the checkpoint that `init_from` names."""
