@@ -9,12 +9,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
+from megatron_patches.artefacts.folders import TRAINER_STATE, inspect
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged, mark_damaged, mark_verified
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.checkpoint.files.stored_files import StoredPiece, read_header
 from megatron_patches.checkpoint.load import ODD_CONTENT, DamagedCheckpoint, StateLoader, state_files
+from megatron_patches.checkpoint.resume_check import on_branch
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import parse_object
@@ -57,7 +58,7 @@ def load_newest_whole(
         Damaged: there are checkpoints, and all of them are damaged: starting over would be silent loss.
         Refused: a whole one lacks elements of a piece.
     """
-    folders = groups.from_rank_0([str(path) for path in list_checkpoints(checkpoints)] if groups.rank == 0 else None)
+    folders = groups.from_rank_0([str(path) for path in on_branch(checkpoints)] if groups.rank == 0 else None)
     written_over = False
     for folder in map(Path, folders):
         looked = _look(folder, allow_inherited_fault, allow_from_scratch, demands) if groups.rank == 0 else None

@@ -6,14 +6,17 @@ from math import inf, isclose
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
+from megatron_patches.artefacts.branch import Position, left_behind, number_of_launch, read_beginnings
+from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.identity import differences
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import Progress
 from megatron_patches.sizes import counted
 
+_UNKNOWN = 10**10  # no rollback leaves it behind
 _PROGRESS = {field.name for field in fields(Progress)}
 
 
@@ -44,12 +47,24 @@ class SavedStep:
 
 def saved_steps(checkpoints: Path, allow_inherited_fault: bool) -> list[SavedStep]:
     """Every checkpoint whose manifest can be read, the newest first: a resume may fall back to any of them."""
-    found = [inspect(folder, allow_inherited_fault) for folder in list_checkpoints(checkpoints)]
+    found = [inspect(folder, allow_inherited_fault) for folder in on_branch(checkpoints)]
     return [
         SavedStep(each.folder, each.manifest, tuple(each.problems))
         for each in found
         if each.manifest is not None and not fact_problems(each.folder, each.manifest)
     ]
+
+
+def on_branch(checkpoints: Path) -> list[Path]:
+    """Stand-in: the folders of checkpoints that no rollback left behind, newest first; another branch has it."""
+    folders = list_checkpoints(checkpoints)
+    manifests = [inspect(folder, True).manifest for folder in folders]
+    saved = [
+        Position(number_of_launch(each.facts.get("launch")) if each else _UNKNOWN, step_of(folder))
+        for each, folder in zip(manifests, folders, strict=True)
+    ]
+    left = left_behind(saved, read_beginnings(RunFolder(checkpoints.parent)))
+    return [folder for folder, beginning in zip(folders, left, strict=True) if beginning is None]
 
 
 def fact_problems(folder: Path, manifest: Manifest) -> list[str]:
