@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from megatron_patches.artefacts.folders import TRAINER_STATE, inspect
+from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged, mark_damaged, mark_verified
 from megatron_patches.atomic_files import hash_file
@@ -58,7 +58,7 @@ def load_newest_whole(
         Damaged: there are checkpoints, and all of them are damaged: starting over would be silent loss.
         Refused: a whole one lacks elements of a piece.
     """
-    folders = groups.from_rank_0([str(path) for path in on_branch(checkpoints)] if groups.rank == 0 else None)
+    folders = groups.from_rank_0(_present(checkpoints) if groups.rank == 0 else None)
     written_over = False
     for folder in map(Path, folders):
         looked = _look(folder, allow_inherited_fault, allow_from_scratch, demands) if groups.rank == 0 else None
@@ -77,6 +77,13 @@ def load_newest_whole(
     if folders and (written_over or not allow_from_scratch):
         raise Damaged(_all_damaged(checkpoints, len(folders), allow_from_scratch))
     return None
+
+
+def _present(checkpoints: Path) -> list[str]:
+    """Stand-in, as `on_branch`."""
+    return [
+        str(each.folder) for each in on_branch(checkpoints, [inspect(f, True) for f in list_checkpoints(checkpoints)])
+    ]
 
 
 def _all_damaged(checkpoints: Path, number: int, allow_from_scratch: bool) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.branch import Position, left_behind, number_of_launch, read_beginnings
-from megatron_patches.artefacts.folders import TRAINER_STATE, inspect, list_checkpoints, step_of
+from megatron_patches.artefacts.folders import TRAINER_STATE, Inspection, inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.identity import differences
@@ -47,7 +47,8 @@ class SavedStep:
 
 def saved_steps(checkpoints: Path, allow_inherited_fault: bool) -> list[SavedStep]:
     """Every checkpoint whose manifest can be read, the newest first: a resume may fall back to any of them."""
-    found = [inspect(folder, allow_inherited_fault) for folder in on_branch(checkpoints)]
+    found = [inspect(folder, allow_inherited_fault) for folder in list_checkpoints(checkpoints)]
+    found = on_branch(checkpoints, found)
     return [
         SavedStep(each.folder, each.manifest, tuple(each.problems))
         for each in found
@@ -55,16 +56,15 @@ def saved_steps(checkpoints: Path, allow_inherited_fault: bool) -> list[SavedSte
     ]
 
 
-def on_branch(checkpoints: Path) -> list[Path]:
-    """Stand-in: the folders of checkpoints that no rollback left behind, newest first; another branch has it."""
-    folders = list_checkpoints(checkpoints)
-    manifests = [inspect(folder, True).manifest for folder in folders]
+def on_branch(checkpoints: Path, found: list[Inspection]) -> list[Inspection]:
+    """Stand-in: those checkpoints that no rollback left behind; another branch has it."""
+    launches = [each.manifest.facts.get("launch") if each.manifest else None for each in found]
     saved = [
-        Position(number_of_launch(each.facts.get("launch")) if each else _UNKNOWN, step_of(folder))
-        for each, folder in zip(manifests, folders, strict=True)
+        Position(number_of_launch(launch) if launch else _UNKNOWN, step_of(each.folder))
+        for launch, each in zip(launches, found, strict=True)
     ]
     left = left_behind(saved, read_beginnings(RunFolder(checkpoints.parent)))
-    return [folder for folder, beginning in zip(folders, left, strict=True) if beginning is None]
+    return [each for each, beginning in zip(found, left, strict=True) if beginning is None]
 
 
 def fact_problems(folder: Path, manifest: Manifest) -> list[str]:
