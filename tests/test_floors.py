@@ -80,7 +80,7 @@ WITH_TORCH = {
     "megatron_patches/batch": ["fields"],
     "megatron_patches/benchmark": ["comparison", "statistics", "turns", "worker_processes"],
     "megatron_patches/callbacks": [],
-    "megatron_patches/checkpoint": ["changed_settings", "identity", "other_work", "resume_check", "size"],
+    "megatron_patches/checkpoint": ["changed_settings", "identity", "other_work", "resume_check", "size", "skipped_data"],
     "megatron_patches/checkpoint/files": ["boxes", "stored_files"],
     "megatron_patches/checkpoint/offline": ["choice"],
     "megatron_patches/deepspeed_patches": [],

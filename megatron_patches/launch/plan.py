@@ -28,6 +28,7 @@ from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import read_run
 from megatron_patches.run.rehearsal import claim, rehearse, whole_steps
+from megatron_patches.run.rollback_record import with_rollback
 from megatron_patches.run.run_directory import start_launch
 from megatron_patches.run.summary import aligned, describe_layout, describe_run
 
@@ -57,7 +58,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     if rehearsal_steps is not None:
         rehearsed = Rehearsed(path, tuple(overrides), run.config.timetable.steps)
         run = rehearse(run, rehearsal_steps, overrides)
-    facts = LaunchFacts(run, machines)
+    facts = LaunchFacts(with_rollback(run), machines)
     refuse(launch_problems(facts))
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
     return Plan(facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, rehearsed)
