@@ -5,22 +5,18 @@ those that were named. So going back before an earlier rollback takes back what 
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from data_tools.samples.skipping import Range, ranges_of, united
 from megatron_patches.artefacts.branch import number_of_launch
-from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.artefacts.run_folder import ROLLBACK, RunFolder
 from megatron_patches.errors import Damaged, Missing, TrainyardError
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of
 from megatron_patches.foreign.printable import printable
-from megatron_patches.run.reading import ReadRun
-from megatron_patches.run.run_directory import run_directory
 
-ROLLBACK = "rollback.json"
-"""in the folder of a launch that is a rollback"""
 _STEPS = 10**10
 _BYTES = 1 << 22
 
@@ -71,16 +67,6 @@ def newest_rollback(run: RunFolder) -> RollbackRecord | None:
         if (record := read_rollback(run.launches / name)) is not None:
             return record
     return None
-
-
-def with_rollback(run: ReadRun) -> ReadRun:
-    """A run that leaves out also what its newest rollback says; raises Damaged where that cannot be read."""
-    record = newest_rollback(run_directory(run.config))
-    if record is None or not record.skip_samples:
-        return run
-    ranges = united([*record.skip_samples, *((first, end) for first, end in run.config.data.skip_samples)])
-    data = run.config.data.model_copy(update={"skip_samples": [list(each) for each in ranges]})
-    return replace(run, config=run.config.model_copy(update={"data": data}))
 
 
 def _parse(facts: dict[str, Any]) -> RollbackRecord:

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from megatron_patches.artefacts.manifest import read_manifest
-from megatron_patches.callbacks import tensorboard_log
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.console_log import ConsoleLog, outlook_line, step_line
 from megatron_patches.callbacks.event_recorder import EventRecorder
@@ -26,6 +25,7 @@ from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.wandb_log import WandbLog, earlier_steps
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainingFailed, TrainyardError
+from megatron_patches.events import tensorboard_files
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.progress import Message, Outcome, Progress, StepRecord
@@ -435,7 +435,7 @@ def test_tensorboard_is_given_up_where_its_disk_is_full(
         "close": log.close,
     }.items():
         if moment == "step":
-            monkeypatch.setattr(tensorboard_log, "_FLUSH_SECONDS", 0.0 if when == "step" else 1e9)
+            monkeypatch.setattr(tensorboard_files, "_FLUSH_SECONDS", 0.0 if when == "step" else 1e9)
         if moment == when:
             if when == "close":
                 log.on_record(loop, RECORD)
@@ -457,7 +457,7 @@ def test_tensorboard_says_nothing_when_its_folder_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The node says it, and ends the run."""
-    monkeypatch.setattr(tensorboard_log, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(tensorboard_files, "_FLUSH_SECONDS", 0.0)
     loop: Any = _Loop()
     log = TensorBoardLog(tmp_path / "board")
     log.on_start(loop)
