@@ -5,6 +5,7 @@ the n-th sample that is trained on is the one at place n.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,13 @@ def united(ranges: Iterable[Range]) -> tuple[Range, ...]:
         else:
             found.append((first, end))
     return tuple(found)
+
+
+def without(ranges: Iterable[Range], others: Iterable[Range]) -> tuple[Range, ...]:
+    """The places of some ranges that others do not hold."""
+    ours, theirs = united(ranges), united(others)
+    edges = sorted({edge for each in (*ours, *theirs) for edge in each})
+    return united((first, end) for first, end in pairwise(edges) if _holds(ours, first) and not _holds(theirs, first))
 
 
 def first_difference(ranges: Iterable[Range], others: Iterable[Range]) -> int | None:
