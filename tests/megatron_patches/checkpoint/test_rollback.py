@@ -1,4 +1,4 @@
-"""A run that went back and left samples out ends as one that was told so from the start; a crash repeats an interval."""
+"""A run that goes back and leaves samples out ends as one told so from the start; a crash repeats an interval."""
 
 import signal
 from pathlib import Path

@@ -111,7 +111,7 @@ def choose(run: RunFolder, found: Sequence[Candidate], wanted: str) -> Candidate
             f"{run.name}@{step}), or go back to another; {_near(usable, step)}"
         )
     if named.problems:
-        raise Damaged(f"{'; '.join(named.problems)}. Restore it from a copy, or name another; {_near(usable, step)}")
+        raise Damaged(f"{'; '.join(named.problems)}. Name another ({_near(usable, step)})")
     return named
 
 
@@ -120,7 +120,10 @@ def require_whole(target: Candidate, usable: Sequence[Candidate]) -> None:
     assert target.manifest is not None
     if problems := verify_and_mark(target.folder, target.manifest, "a rollback"):
         others = [each for each in usable if each is not target]
-        raise Damaged(f"{'; '.join(problems)}. Restore it from a copy, or name another; {_near(others, target.step)}")
+        raise Damaged(
+            f"{'; '.join(problems)}. Name another ({_near(others, target.step)}), or bring a whole copy of this one back "
+            "(tools/sync-to-hub pull)"
+        )
 
 
 def _more_problems(folder: Path, manifest: Manifest | None) -> list[str]:
