@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from data_tools.samples.skipping import SkippedSamples
 from megatron_patches.artefacts.folders import Content, checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.marks import pin
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
@@ -150,6 +151,7 @@ class Checkpointing(Callback):
             "run": config.name,
             "launch": trainer.launch.id,
             **asdict(progress),
+            "skipped_samples": SkippedSamples(config.data.skip_samples).passed(progress.samples),
             "reason": order.reason,
             "learning_rate": config.learning_rate(progress.step),
             "next_learning_rate": config.learning_rate(progress.step + 1),

@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.foreign.files import names_in
 
 _FLUSH_SECONDS = 30.0
+_BEGINNING = "events.out.tfevents."
 _VERSION = "brain.Event:2"
 _OF_A_STEP = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "tflops_per_process", "loss_scale")
 
@@ -44,15 +45,17 @@ class ScalarFile:
     Raises OSError, from each method, where the file cannot be written.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int, after: Sequence[str] | None = None) -> None:
         """
         Args:
-            first_step: what earlier files of the folder have of this step and of later ones is hidden.
+            first_step: what earlier files have of this step and of later ones is hidden.
+            after: the names of the earlier files; None is what is in the folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        # a name as TensorBoard's own writer makes it: readers look for `tfevents`, and take the files in order of time
-        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
-        self.path = folder / name
+        # a name as TensorBoard's own writer makes it: readers look for `tfevents`, and take the files in order of names
+        earlier = [path.name for path in folder.iterdir()] if after is None else after
+        seconds = max([int(time.time()), *(_seconds(name) + 1 for name in earlier)])
+        self.path = folder / f"{_BEGINNING}{seconds:010d}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
         self._file: BinaryIO = self.path.open("xb")
         self._records = RecordWriter(self._file)
         self._flushed = time.monotonic()
@@ -112,7 +115,7 @@ def rebuild_tensorboard(run: RunFolder, until: int) -> bool:
     # beside the folder: of files in it TensorBoard reads the unfinished ones too
     partial = run.tensorboard.with_name(f"{run.tensorboard.name}{TEMPORARY}")
     shutil.rmtree(partial, ignore_errors=True)  # of a rebuilding that was killed
-    written = _written(partial, [*steps.values(), *validations])
+    written = _written(partial, older, [*steps.values(), *validations])
     written.rename(run.tensorboard / written.name)
     fsync_folder(run.tensorboard)
     for name in older:
@@ -121,13 +124,23 @@ def rebuild_tensorboard(run: RunFolder, until: int) -> bool:
     return True
 
 
+def _seconds(name: str) -> int:
+    """The time in a file's name; 0 in another name."""
+    digits = name.removeprefix(_BEGINNING).partition(".")[0]
+    return (
+        int(digits)
+        if name.startswith(_BEGINNING) and len(digits) == 10 and digits.isascii() and digits.isdecimal()
+        else 0
+    )
+
+
 def _files_of(folder: Path) -> list[str]:
     return [name for name in names_in(folder) if "tfevents" in name] if folder.is_dir() else []
 
 
-def _written(folder: Path, events: list[Event]) -> Path:
+def _written(folder: Path, after: Sequence[str], events: list[Event]) -> Path:
     """A file with all of them, whole on the disk; nothing is left of one that could not be written."""
-    file = ScalarFile(folder, 1)
+    file = ScalarFile(folder, 1, after)
     try:
         for event in sorted(events, key=lambda event: int(event.facts["step"])):
             scalars = validation_scalars(event.facts) if event.kind == "validation" else step_scalars(event.facts)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from megatron_patches.artefacts.folders import list_checkpoints
+from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.launch.facts import LaunchTarget
@@ -29,6 +30,12 @@ def train(path: Path, runs: Path, words: list[str], monkeypatch: pytest.MonkeyPa
     folder, ranks, said = planned_launch(path, runs, words, monkeypatch)
     run_on_ranks(train_launch, ranks, folder)
     return RunFolder(Path(folder).parents[1]), said
+
+
+def skipped_before(folder: Path) -> int:
+    skipped = read_manifest(folder / "manifest.json").facts["skipped_samples"]
+    assert isinstance(skipped, int)
+    return skipped
 
 
 def shown_by_tensorboard(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
@@ -74,6 +81,8 @@ def test_a_rollback_that_skips_equals_a_run_told_so_from_the_start(
     assert losses(run) == losses(told)
     for step in ("step-0000000006", "step-0000000008"):
         assert stored_bytes(run.checkpoints / step) == stored_bytes(told.checkpoints / step)
+        assert skipped_before(run.checkpoints / step) == skipped_before(told.checkpoints / step) > 0
+    assert skipped_before(run.checkpoints / "step-0000000003") == 0
     assert shown_by_tensorboard(run) == told_by_events(run)
 
 

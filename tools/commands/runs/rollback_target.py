@@ -121,8 +121,8 @@ def require_whole(target: Candidate, usable: Sequence[Candidate]) -> None:
     if problems := verify_and_mark(target.folder, target.manifest, "a rollback"):
         others = [each for each in usable if each is not target]
         raise Damaged(
-            f"{'; '.join(problems)}. Name another ({_near(others, target.step)}), or bring a whole copy of this one back "
-            "(tools/sync-to-hub pull)"
+            f"{'; '.join(problems)}. Name another ({_near(others, target.step)}), or bring back a whole copy of this "
+            "one (tools/sync-to-hub pull)"
         )
 
 
