@@ -96,7 +96,7 @@ def _learning_rate(facts: LaunchFacts) -> Iterator[str]:
 
 
 def _skipped_data(facts: LaunchFacts) -> Iterator[str]:
-    facts.require("training.samples", "training.tokens", "training.batch_ramp")
+    facts.require("training.samples", "training.tokens", "training.batch_ramp", "data.skip_samples")
     if facts.saved:
         yield from skipped_data_problems(facts.saved[0], facts.config)
 

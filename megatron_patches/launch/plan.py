@@ -24,11 +24,11 @@ from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.rehearsal_end import Rehearsed
+from megatron_patches.launch.rollback_record import with_rollback
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import read_run
 from megatron_patches.run.rehearsal import claim, rehearse, whole_steps
-from megatron_patches.run.rolled_back import with_rollback
 from megatron_patches.run.run_directory import start_launch
 from megatron_patches.run.summary import aligned, describe_layout, describe_run
 

@@ -17,7 +17,7 @@ from megatron_patches.artefacts.marks import verification_of
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
-from megatron_patches.run.rollback_record import newest_rollback
+from megatron_patches.launch.rollback_record import newest_rollback
 from tests.hostile.canary import Place
 from tests.hostile.cases import attempt, cases
 from tests.hostile.oddities import odd_bytes, odd_entries, odd_json, odd_text

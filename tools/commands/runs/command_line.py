@@ -189,8 +189,8 @@ def rollback_command(
 ) -> None:
     """Resume a run from an earlier checkpoint, named or the best one, and leave out samples where asked.
 
-    Later checkpoints are kept and marked abandoned. The run is started as before, and goes on from the checkpoint. What
-    an earlier rollback left out is read again unless the checkpoint was saved after it, or --skip names it again.
+    Later checkpoints are kept and marked abandoned. The run is started as before, and goes on from there. What an
+    earlier rollback left out is read again unless the checkpoint was saved after it, or --skip names it again.
 
     Example: tools/runs rollback tr3d-1B3-more-warmup --to 12000 --skip-steps 12400:12600 --because "loss spike"
     """

@@ -23,10 +23,10 @@ from megatron_patches.events.tensorboard_files import rebuild_tensorboard
 from megatron_patches.foreign.credentials import refuse_credentials
 from megatron_patches.foreign.files import names_in
 from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.launch.rollback_record import RollbackRecord, newest_rollback, read_rollback
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.ownership import claim_launch, refuse_living_owner
 from megatron_patches.run.reading import load_resolved, to_yaml
-from megatron_patches.run.rollback_record import RollbackRecord, newest_rollback, read_rollback
 from megatron_patches.sizes import counted
 from tools.commands.runs.rollback_target import Candidate, candidates, choose, require_whole
 

@@ -5,17 +5,21 @@ those that were named. So going back before an earlier rollback takes back what 
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from data_tools.samples.skipping import Range, ranges_of, united
 from megatron_patches.artefacts.branch import number_of_launch
 from megatron_patches.artefacts.run_folder import ROLLBACK, RunFolder
+from megatron_patches.configuration.problems import Problem
 from megatron_patches.errors import Damaged, Missing, TrainyardError
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.run.reading import ReadRun
+from megatron_patches.run.run_directory import run_directory
 
 _STEPS = 10**10
 _BYTES = 1 << 22
@@ -69,6 +73,19 @@ def newest_rollback(run: RunFolder) -> RollbackRecord | None:
     return None
 
 
+def with_rollback(run: ReadRun) -> ReadRun:
+    """A run that leaves out also what its newest rollback says; it has one more problem where that cannot be read."""
+    try:
+        record = newest_rollback(run_directory(run.config))
+    except TrainyardError as error:
+        return replace(run, problems=(*run.problems, Problem("data.skip_samples", str(error))))
+    if record is None or not record.skip_samples:
+        return run
+    ranges = united([*record.skip_samples, *((first, end) for first, end in run.config.data.skip_samples)])
+    data = run.config.data.model_copy(update={"skip_samples": [list(each) for each in ranges]})
+    return replace(run, config=run.config.model_copy(update={"data": data}))
+
+
 def _parse(facts: dict[str, Any]) -> RollbackRecord:
     steps = [whole_of(facts.get(name), _STEPS) for name in ("from_step", "to_step")]
     texts = [facts.get(name) for name in ("checkpoint", "because", "by", "date")]
@@ -76,5 +93,9 @@ def _parse(facts: dict[str, Any]) -> RollbackRecord:
         raise Damaged("it lacks a step or a text")
     from_step, to_step = (step or 0 for step in steps)
     checkpoint, because, by, date = map(str, texts)
+    try:
+        datetime.fromisoformat(date).timestamp()
+    except (ValueError, OverflowError):
+        raise Damaged(f"'{shortened(date, 40)}' is no time") from None
     skipped = united(ranges_of(facts.get("skip_samples")))
     return RollbackRecord(from_step, to_step, checkpoint, skipped, because, by, date)
