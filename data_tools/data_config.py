@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from data_tools.datasets.split import parse_split
+from data_tools.samples.skipping import ranges_of
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 
@@ -21,6 +22,11 @@ class DataConfig(Section):
     max_epochs: float = Field(
         1.0, gt=0, description="most readings of the training tokens the run may plan, in epochs; more is refused"
     )
+    skip_samples: list[list[int]] = Field(
+        [],
+        description="samples that are left out, as [FROM, TO) places in the run's order of samples, from 0, in "
+        "ascending order: [[8000, 9600]]; a run that has begun can only change what lies ahead (tools/runs rollback)",
+    )
     allow_invalid: bool = Field(
         False, description="train although dataset or tokenizer, and so the run's checkpoints, are marked invalid"
     )
@@ -32,6 +38,12 @@ class DataConfig(Section):
         given = value if isinstance(value, list) else [value]
         numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in given)
         return ",".join(map(str, given)) if numbers else value
+
+    @field_validator("skip_samples")
+    @classmethod
+    def _ranges_are_in_order(cls, ranges: list[list[int]]) -> list[list[int]]:
+        ranges_of(ranges)
+        return ranges
 
     @model_validator(mode="after")
     def _split_is_readable(self) -> "DataConfig":

@@ -12,6 +12,7 @@ from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import read_dataset_manifest
 from data_tools.datasets.split import split_documents
 from data_tools.samples.lengths import SampleLengths
+from data_tools.samples.skipping import SkippedSamples, shown
 from data_tools.samples.source import SampleSource
 from data_tools.samples.windows import TokenWindows
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
@@ -35,7 +36,13 @@ class DataPlan:
     training_windows: int
     """Samples of one epoch."""
     planned_samples: int
+    """Samples that are trained on."""
+    skipped_samples: int
+    """Samples that are left out before the last of them."""
+    skipped: SkippedSamples
+    """All that are to be left out, also beyond the run's end."""
     planned_epochs: float
+    """What is left out counts: another epoch begins when this one has been passed."""
     validation_tokens: int
     validation_windows: int
     validation_samples: int
@@ -52,10 +59,16 @@ class DataPlan:
             f"windows of {self.window} ({self.training_tokens:,} tokens; no overlap, no padding)"
         )
         validation = f"{self.validation_samples:,} of {counted(self.validation_windows, 'window')}"
-        return [
+        lines = [
             ("training data", training),
             ("validation data", f"{validation} ({self.validation_tokens:,} tokens)"),
         ]
+        if self.skipped.count:
+            beyond = self.skipped.count - self.skipped_samples
+            left_out = f"{counted(self.skipped_samples, 'sample')} left out, not counted in the tokens planned"
+            more = f"; {beyond:,} more lie beyond the run's end" if beyond else ""
+            lines.insert(1, ("skipped data", f"{left_out}: {shown(self.skipped.ranges)}{more} (data.skip_samples)"))
+        return lines
 
 
 class RunData:
@@ -169,13 +182,16 @@ class RunData:
     def plan(self, training_samples: int, validation_samples: int) -> DataPlan:
         """How much a run reads of data that is enough for it."""
         training, validation = self._windows
+        skipped = SkippedSamples(self._config.skip_samples)
         return DataPlan(
             window=self._lengths.stride,
             counted=self._lengths.counted,
             training_tokens=training.tokens,
             training_windows=len(training),
             planned_samples=training_samples,
-            planned_epochs=training_samples / len(training),
+            skipped_samples=skipped.passed(training_samples),
+            skipped=skipped,
+            planned_epochs=skipped.reached(training_samples) / len(training),
             validation_tokens=validation.tokens,
             validation_windows=len(validation),
             validation_samples=validation_samples,
@@ -193,18 +209,21 @@ class RunData:
     def training_problems(self, samples: int) -> Iterator[str]:
         """What keeps a run from reading this many training samples."""
         windows = len(self._windows[0])
+        skipped = SkippedSamples(self._config.skip_samples)
+        passed = skipped.reached(samples)
         if windows == 0:
             yield (
                 f"the training split of {self.prefix} (data.split {self._config.split}) has "
                 f"{self._windows[0].tokens} tokens, one sample needs {self._lengths.read}; "
                 "give more data, a larger share, or a smaller data.sequence_length"
             )
-        elif samples > windows * self._config.max_epochs:
+        elif passed > windows * self._config.max_epochs:
+            left_out = f" and leaves out {skipped.passed(samples):,}" if passed > samples else ""
             yield (
-                f"the run reads {counted(samples, 'sample')} = {samples / windows:.3f} epochs of the "
+                f"the run reads {counted(samples, 'sample')}{left_out} = {passed / windows:.3f} epochs of the "
                 f"{counted(windows, 'window')} of {self._lengths.stride} in the training split of {self.prefix}, "
                 f"data.max_epochs allows {self._config.max_epochs:g}; give more data, fewer training.steps, or set "
-                f"data.max_epochs to {-(-samples * 1000 // windows) / 1000:.3f} or more"
+                f"data.max_epochs to {-(-passed * 1000 // windows) / 1000:.3f} or more"
             )
 
     def _documents(self, split: int) -> int:

@@ -176,6 +176,7 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "data.tokenizer": Plans("missing", ["--data.tokenizer=missing"]),
     "data.split": Trains(["--data.split=7,3"]),
     "data.sequence_length": Trains(overrides(data__sequence_length=8)),
+    "data.skip_samples": Trains(["--data.skip_samples=[[0, 8]]"]),
     "data.allow_invalid": Plans("invalid data", overrides(data__allow_invalid="true")),
     "data.max_epochs": Plans("no overlap", overrides(data__max_epochs=99), overrides(training__steps=2000)),
     # what is asked of the model

@@ -1,10 +1,10 @@
 """A run's loss as a picture and as text, from its events."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.errors import Missing
-from megatron_patches.events.reading import Event, effective, read_events
+from megatron_patches.events.reading import Event, effective, read_events, rollbacks
 from megatron_patches.foreign.json_text import number_of
 
 SMOOTHED_STEPS = 10
@@ -19,6 +19,8 @@ class LossCurve:
     validation: list[tuple[int, float]]
     stops: list[int]
     """steps after which the run was stopped, to be continued"""
+    rollbacks: list[int] = field(default_factory=list)
+    """steps that the run went back to on purpose: what follows is trained again, or on other samples"""
 
 
 def read_curve(run: str, events_folder: Path) -> LossCurve:
@@ -28,7 +30,8 @@ def read_curve(run: str, events_folder: Path) -> LossCurve:
         run=run,
         training=_losses(effective(events, "step")),
         validation=_losses(effective(events, "validation")),
-        stops=[event.facts["step"] for event in events if event.kind == "end" and event.facts["outcome"] == "stopped"],
+        stops=[event.facts["step"] for event in effective(events, "end") if event.facts["outcome"] == "stopped"],
+        rollbacks=sorted({event.facts["step"] for event in rollbacks(events)}),
     )
 
 
@@ -60,6 +63,8 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
         axes.annotate(
             f"{step}", (step, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
         )
+    for number, step in enumerate(curve.rollbacks):
+        axes.axvline(step, color="#756bb1", linestyle="--", label=None if number else "rolled back to here")
     if curve.validation:
         last = curve.validation[-1]
         axes.annotate(f"{last[1]:.2f}", last, xytext=(0, -16), textcoords="offset points", ha="center")
@@ -77,7 +82,9 @@ def smoothed(curve: LossCurve) -> list[float]:
 
 
 def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 16) -> str:
-    """The picture for a terminal: `.` training (a column's mean), `o` validation, `|` a stop, `-` the entropy."""
+    """The picture for a terminal: `.` training (a column's mean), `o` validation, `|` a stop, `<` a step that the run
+    was rolled back to, `-` the entropy.
+    """
     if not curve.training:
         raise Missing(f"{curve.run} has recorded no step with a finite loss yet")
     last_step = max(step for step, _ in curve.training)
@@ -94,9 +101,10 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
 
     grid = [[" "] * width for _ in range(height)]
     grid[row(entropy)] = ["-"] * width
-    for step in curve.stops:
-        for line in grid:
-            line[column(step)] = "|"
+    for steps, sign in ((curve.stops, "|"), (curve.rollbacks, "<")):
+        for step in steps:
+            for line in grid:
+                line[min(width - 1, max(0, column(step)))] = sign
     for place, loss in means.items():
         grid[row(loss)][place] = "."
     for step, loss in curve.validation:
@@ -104,7 +112,9 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
     labels = [f"{high - (high - low) * number / (height - 1):6.2f}" for number in range(height)]
     lines = [f"{label} {''.join(line)}".rstrip() for label, line in zip(labels, grid, strict=True)]
     axis = f"{'step':>6} 1{last_step:>{width - 1}}"
-    return "\n".join([*lines, axis, "  nats per token: . training  o validation  | stop  - entropy of single tokens"])
+    back = "< rolled back to here  " if curve.rollbacks else ""
+    legend = f"  nats per token: . training  o validation  | stop  {back}- entropy of single tokens"
+    return "\n".join([*lines, axis, legend])
 
 
 def _column_means(points: list[tuple[int, float]]) -> dict[int, float]:

@@ -57,8 +57,8 @@ class TrainingOrder:
         """Numbers in the source.
 
         Args:
-            sample_indices: samples since the start of the run, [n]; sample i belongs to epoch i // length, and every
-                epoch reads every sample of the source once, in an order of its own.
+            sample_indices: places in the run's order of samples, [n]; place i belongs to epoch i // length, and every
+                epoch has every sample of the source once, in an order of its own.
 
         Returns:
             int64 [n].

@@ -70,7 +70,7 @@ def annotate(run_folder: Path, annotation: Annotation) -> None:
     taken = [int(found[1]) for name in names_in(folder) if (found := _FILE.fullmatch(name))]
     signed = {
         **asdict(annotation),
-        "by": annotation.by or _user(),
+        "by": annotation.by or user_name(),
         "date": annotation.date or datetime.now(UTC).isoformat(timespec="seconds"),
     }
     path = folder / f"{max(taken, default=0) + 1:06d}-{secrets.token_hex(3)}.json"
@@ -168,7 +168,7 @@ def read_standing(run_folder: Path) -> Standing:
     return standing_of(read_annotations(run_folder))
 
 
-def _user() -> str:
+def user_name() -> str:
     """Who runs this process; the number where the name, which the environment may give, cannot be one."""
     try:
         name = getpass.getuser()

@@ -23,6 +23,8 @@ STOPPED = "stopped"
 """in a launch's folder: it saved itself before its end, to be continued"""
 STOP_REQUESTED = "stop-requested"
 """in a launch's folder: asks it to save and stop; `slurm/launch` writes it by this name"""
+ROLLBACK = "rollback.json"
+"""in the folder of a launch that trains nothing: to which step a person took the run back, and why"""
 FAILURE = "failure.json"
 """in a launch's folder: what failed first"""
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from pydantic import JsonValue
 
+from data_tools.samples.skipping import SkippedSamples
 from megatron_patches.artefacts.branch import Beginning, id_of_run, record_beginning
 from megatron_patches.artefacts.descent import descent_of_launch, number_of_launch
 from megatron_patches.artefacts.folders import Content, checkpoint_name, present_checkpoints
@@ -198,6 +199,7 @@ class Checkpointing(Callback):
             "run": config.name,
             "launch": trainer.launch.id,
             **asdict(progress),
+            "skipped_samples": SkippedSamples(config.data.skip_samples).passed(progress.samples),
             "reason": order.reason,
             "learning_rate": config.learning_rate(progress.step),
             "next_learning_rate": config.learning_rate(progress.step + 1),

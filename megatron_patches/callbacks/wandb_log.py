@@ -3,6 +3,10 @@
 Offline, each launch begins a file of its own, to which no other can append. So a launch first
 writes what the run's events say of the steps before it, without those that were rolled back, and then takes away the
 records of earlier launches: there is one folder, it holds the whole run, and uploading it replaces what was there.
+
+Online, launches continue one record, whose steps the service takes in ascending order alone: of a run that was rolled
+back it would leave out all steps up to where the run had been. So each rollback begins a record of its own in the same
+group, with the steps before it; the older one stays there and shows what was left behind.
 """
 
 import shutil
@@ -13,7 +17,9 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
+from megatron_patches.artefacts.branch import Beginning, read_beginnings
 from megatron_patches.artefacts.manifest import read_manifest
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.errors import TrainyardError
@@ -52,10 +58,12 @@ class WandbLog(Callback):
 
     def on_start(self, trainer: TrainingLoop) -> None:
         directory = trainer.launch.run
-        identity = str(read_manifest(directory.manifest).facts["wandb_id"])
         offline = self._config.mode == "offline"
         try:
-            self._begin(trainer, identity, offline)
+            rollback = None if offline else _newest_rollback(directory)
+            identity = str(read_manifest(directory.manifest).facts["wandb_id"])
+            identity += f"-{rollback.launch}" if rollback else ""
+            self._begin(trainer, identity, offline, f" from step {rollback.step}" if rollback else "")
         except (self._wandb.errors.UsageError, self._wandb.errors.AuthenticationError) as error:
             raise TrainyardError(
                 f"Weights & Biases does not begin: {shortened(error, 300)}; `wandb login` on this machine, or write "
@@ -66,18 +74,18 @@ class WandbLog(Callback):
             return
         own = Path(self._run.settings.sync_dir)
         trainer.emit(Message(f"Weights & Biases: {f'wandb sync {own} uploads the run' if offline else self._run.url}"))
-        before = (directory.events, trainer.progress.step) if offline else None
+        before = (directory.events, trainer.progress.step) if offline or not self._run.resumed else None
         self._writer = Thread(target=self._write, args=(own, identity, before), name="wandb", daemon=True)
         self._writer.start()
 
-    def _begin(self, trainer: TrainingLoop, identity: str, offline: bool) -> None:
+    def _begin(self, trainer: TrainingLoop, identity: str, offline: bool, ending: str) -> None:
         # of 25 lines a launch the warnings and errors stay; only these settings, made before `init`, leave out the rest
         self._wandb.setup(self._wandb.Settings(show_info=False))
         self._run = self._wandb.init(
             dir=str(trainer.launch.run.path),
             project=self._config.project,
             group=self._config.group or trainer.config.family,
-            name=trainer.config.name,
+            name=f"{trainer.config.name}{ending}",
             id=identity,
             resume=None if offline else "allow",
             mode=self._config.mode,
@@ -162,6 +170,10 @@ def earlier_steps(events: Path, until: int) -> Iterator[Logged]:
     for event in effective(found, "validation"):
         steps.setdefault(event.facts["step"], {})[f"{event.facts['source']}/loss"] = float(event.facts["loss"])
     yield from sorted((step, numbers) for step, numbers in steps.items() if step <= until)
+
+
+def _newest_rollback(run: RunFolder) -> Beginning | None:
+    return max((each for each in read_beginnings(run) if each.rollback), key=lambda each: each.launch, default=None)
 
 
 def _given_up(error: Exception) -> str:

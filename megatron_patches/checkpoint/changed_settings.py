@@ -48,6 +48,7 @@ _EFFECTS: dict[str, Effect] = {
     # the checkpoint's own scale is continued
     "training.loss_scale.initial": "stored",
     # of datasets and tokenizers the ids are compared: the same one may lie somewhere else
+    "data.skip_samples": "applied",  # where it changes nothing that was read: skipped_data.py
     **dict.fromkeys(("data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
     **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),
     **dict.fromkeys(("training.extend_to", "training.extend_by"), "applied"),

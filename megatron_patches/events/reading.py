@@ -1,7 +1,7 @@
 """Events read: `events/<launch>-<role>.jsonl`, append-only, one file for each writer and launch. Torch-free.
 
 Files are merged on reading. A launch that started at step s owns every step after s; what earlier launches recorded
-of those steps was rolled back.
+of those steps was rolled back. A rollback is a launch too, which starts and trains nothing.
 """
 
 from collections.abc import Collection, Iterator
@@ -145,6 +145,11 @@ def effective(events: list[Event], kind: str) -> list[Event]:
     for event in events:
         if event.kind == "start":
             kept = [other for other in kept if other.facts["step"] <= event.facts["step"]]
-        elif event.kind == kind:
+        if event.kind == kind:
             kept.append(event)
     return kept
+
+
+def rollbacks(events: list[Event]) -> list[Event]:
+    """Where a person took the run back, less what a later launch went back before."""
+    return [event for event in effective(events, "start") if event.facts.get("rollback") is True]

@@ -12,6 +12,7 @@ from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
 from megatron_patches.checkpoint.size import space_problems
+from megatron_patches.checkpoint.skipped_data import skipped_data_problems
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.device_checks import device_problems
 from megatron_patches.launch.facts import LaunchFacts
@@ -98,6 +99,12 @@ def _learning_rate(facts: LaunchFacts) -> Iterator[str]:
         yield from without_effect(facts.taken, facts.config)
 
 
+def _skipped_data(facts: LaunchFacts) -> Iterator[str]:
+    facts.require("training.samples", "training.tokens", "training.batch_ramp", "data.skip_samples")
+    if facts.saved:
+        yield from skipped_data_problems(facts.saved[0], facts.config)
+
+
 def _run_folder(facts: LaunchFacts) -> Iterator[str]:
     yield from folder_problems(facts.directory)
 
@@ -140,5 +147,6 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _identity,
     _length,
     _learning_rate,
+    _skipped_data,
     _space,
 )

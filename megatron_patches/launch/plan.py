@@ -28,6 +28,7 @@ from megatron_patches.launch.continuation import Continuation, course, find_cont
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.init_from.resolution import StartingPoint
 from megatron_patches.launch.rehearsal_end import Rehearsed
+from megatron_patches.launch.rollback_record import with_rollback
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.ownership import Former, refuse_living_owner
@@ -68,7 +69,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     if rehearsal_steps is not None:
         rehearsed = Rehearsed(path, tuple(overrides), run.config.timetable.steps)
         run = rehearse(run, rehearsal_steps, overrides)
-    facts = LaunchFacts(run, machines)
+    facts = LaunchFacts(with_rollback(run), machines)
     former = refuse_living_owner(facts.directory)  # alone: what else is to be said changes while that one trains
     refuse(launch_problems(facts))
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)

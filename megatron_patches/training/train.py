@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
+from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.windows import TrainingOrder
 from megatron_patches.artefacts.folders import inspect, step_of
 from megatron_patches.artefacts.unfinished import remove_leftovers
@@ -136,8 +137,9 @@ def _not_hiding(error: Exception) -> Iterator[None]:
 def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) -> TrainingBatches:
     """What this rank reads, step by step."""
     training = config.training
+    skipped = SkippedSamples(config.data.skip_samples)
     sampler = BatchSampler(
-        config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data
+        config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data, skipped
     )
     order = TrainingOrder(len(data.training), training.seed)
     end_of_document = data.end_of_document(config.objective.reads_document_ends)

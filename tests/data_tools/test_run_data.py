@@ -90,6 +90,21 @@ def test_the_largest_plan_is_allowed_and_one_more_sample_is_not(config: Config) 
         data.check(300, most + 1, 0)
 
 
+def test_what_is_left_out_is_counted_in_epochs_and_not_in_tokens(config: Config) -> None:
+    windows = len(opened(config()).training)
+    data = opened(config(skip_samples=[[2, 6], [windows + 1, windows + 9]], max_epochs=1.0))
+    plan = data.check(300, windows - 4, 0)
+    assert (plan.planned_samples, plan.skipped_samples, plan.planned_epochs) == (windows - 4, 4, 1.0)
+    assert plan.planned_tokens == (windows - 4) * plan.counted
+    assert dict(plan.describe())["skipped data"] == (
+        f"4 samples left out, not counted in the tokens planned: 2:6, {windows + 1}:{windows + 9}; 8 more lie beyond "
+        "the run's end (data.skip_samples)"
+    )
+    message = rf"{windows - 3} samples and leaves out 4 = 1\.\d+ epochs .* set data.max_epochs to 1\.\d+ or more"
+    with pytest.raises(TrainyardError, match=message):
+        data.check(300, windows - 3, 0)
+
+
 def test_missing_data(config: Config, tmp_path: Path) -> None:
     with pytest.raises(TrainyardError, match=r"none.bin does not exist .*tools/preprocess FILES --output .*none"):
         opened(config(path="none"), tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import given
 
+from data_tools.samples.skipping import SkippedSamples
 from megatron_patches.artefacts.annotations import Annotation, annotate, read_standing
 from megatron_patches.artefacts.branch import BEGAN, read_beginnings
 from megatron_patches.artefacts.descent import Stretch, way_of
@@ -20,6 +21,7 @@ from megatron_patches.checkpoint.starting_point import INITIAL_WEIGHTS, InitialW
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.launch.rollback_record import newest_rollback
 from tests.hostile.canary import Place
 from tests.hostile.cases import attempt, cases
 from tests.hostile.oddities import odd_bytes, odd_entries, odd_json, odd_text
@@ -185,6 +187,27 @@ def test_what_a_launch_begins_from(new_place: NewPlace, content: bytes) -> None:
         assert all(start < stop <= rows.stored for rows in found.rows.values() for start, stop in rows.ranges)
 
 
+_ROLLBACK = {
+    "from_step": 8, "to_step": 4, "checkpoint": "1" * 64, "skip_samples": [[8, 16], [40, 48]], "because": "a spike",
+    "by": "someone", "date": "2026-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+@cases(100)
+@given(content=odd_json(_ROLLBACK))
+def test_a_record_of_a_rollback(new_place: NewPlace, content: bytes) -> None:
+    run = RunFolder(new_place().inside)
+    (run.launches / "0002").mkdir(parents=True)
+    (run.launches / "0002" / "rollback.json").write_bytes(content)
+    found = attempt(lambda: newest_rollback(run))
+    if isinstance(found, TrainyardError):
+        assert "0002/rollback.json" in str(found)
+    else:
+        assert found is not None
+        assert all(0 <= first < end for first, end in found.skip_samples)
+        assert found.skip_samples == SkippedSamples(found.skip_samples).ranges
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "weights-00000.safetensors"])
 @cases(30)
 @given(put=odd_entries())
@@ -201,7 +224,9 @@ def test_what_stands_where_a_file_of_a_checkpoint_is_expected(
     place.check()
 
 
-@pytest.mark.parametrize("name", ["events", "events/0001-train.jsonl", "annotations", "copies", "launches"])
+@pytest.mark.parametrize(
+    "name", ["events", "events/0001-train.jsonl", "annotations", "copies", "launches", "launches/0001/rollback.json"]
+)
 @cases(20)
 @given(put=odd_entries())
 def test_what_stands_where_a_record_of_a_run_is_expected(
@@ -215,4 +240,5 @@ def test_what_stands_where_a_record_of_a_run_is_expected(
     attempt(lambda: read_events(place.inside / "run" / "events"))
     attempt(lambda: read_standing(place.inside / "run"))
     attempt(lambda: read_copies(place.inside / "run"))
+    attempt(lambda: newest_rollback(RunFolder(place.inside / "run")))
     place.check()

@@ -50,6 +50,13 @@ def test_the_text_plot() -> None:
     ]
 
 
+def test_a_rollback_in_the_text_plot() -> None:
+    curve = LossCurve("run", [(step, 8.0 - step) for step in range(1, 5)], [], [], rollbacks=[2])
+    lines = text_plot(curve, entropy=6.0, width=4, height=4).splitlines()
+    assert lines[0] == "  7.00 .<"
+    assert lines[-1].endswith("| stop  < rolled back to here  - entropy of single tokens")
+
+
 def test_a_column_shows_the_mean_of_its_steps() -> None:
     """Columns of two and more steps; without the mean a column of spikes would be a bar."""
     curve = LossCurve("run", [(1, 9.0), (2, 1.0), (3, 2.0), (4, 2.0)], [(4, 2.0)], [])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.annotations import Standing
-from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
+from megatron_patches.artefacts.run_folder import CONFIG, ROLLBACK, STOPPED, RunFolder
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.events.failures import first_failure
@@ -111,6 +111,9 @@ def _from_events(launch: Path | None, events: list[Event], now: float, problems:
     if launch is None:
         return "ready", "never launched"
     last = events[-1] if events else None
+    if (launch / ROLLBACK).exists():
+        where = f" to step {last.facts['step']}{_of_steps(launch, problems)}" if last and last.kind == "start" else ""
+        return "stopped", f"rolled back{where}"
     if last is not None and last.kind == "end":
         if last.facts["outcome"] == "finished":
             return "finished", f"step {last.facts['step']}"
@@ -194,7 +197,7 @@ def _tail(path: Path, launch: str, problems: list[str]) -> list[Event]:
 
 def _progress(events: list[Event]) -> tuple[int | None, int | None]:
     for event in reversed(events):
-        if event.kind in ("step", "validation"):
+        if event.kind in ("step", "validation") or event.facts.get("rollback") is True:
             return event.facts["step"], whole_of(event.facts.get("tokens"))
     return None, None
 

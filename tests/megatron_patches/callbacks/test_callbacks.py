@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from megatron_patches.artefacts.manifest import read_manifest
-from megatron_patches.callbacks import tensorboard_log
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.console_log import ConsoleLog, outlook_line, step_line
 from megatron_patches.callbacks.event_recorder import EventRecorder
@@ -26,6 +25,7 @@ from megatron_patches.callbacks.tensorboard_log import TensorBoardLog
 from megatron_patches.callbacks.wandb_log import WandbLog, earlier_steps
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainingFailed, TrainyardError
+from megatron_patches.events import tensorboard_files
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.run.progress import Message, Outcome, Progress, StepRecord
@@ -295,6 +295,39 @@ def test_weights_and_biases_that_cannot_end_does_not_fail_a_run_that_has(
     assert loop.said == ["Weights & Biases gets nothing more in this launch: ServiceGone: the service was killed"]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_online_a_rollback_begins_a_record_of_its_own(
+    small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    """The service takes steps in ascending order alone: those after the rollback would be left out of the older one."""
+    monkeypatch.setenv("TRAINYARD_RUNS", str(tmp_path / "runs"))
+    loop: Any = Loop(small_data, tmp_path)
+    loop.config = small_data.run(tmp_path, ["--logging.wandb", "{project: tests, mode: online}"])
+    loop.progress.step = 3
+    log = WandbLog(loop.config.logging.wandb)
+    events_of(loop.launch.run.path, (0, range(1, 6)))
+    rolled_back = loop.launch.run.launches / "0002"
+    rolled_back.mkdir()
+    (rolled_back / "began.json").write_text('{"step": 3, "checkpoint": null, "rollback": true}')
+    asked: dict[str, Any] = {}
+    logged: list[int] = []
+
+    def init(**arguments: object) -> SimpleNamespace:
+        asked.update(arguments)
+        settings = SimpleNamespace(sync_dir=str(tmp_path / "wandb" / "run-1"))
+        log_step = lambda numbers, step: logged.append(step)  # noqa: E731
+        return SimpleNamespace(settings=settings, url="https://x", resumed=resumed, log=log_step, finish=lambda: None)
+
+    monkeypatch.setattr(log._wandb, "setup", lambda *_: None)
+    monkeypatch.setattr(log._wandb, "teardown", lambda: None)
+    monkeypatch.setattr(log._wandb, "init", init)
+    log.on_start(loop)
+    log.on_end(loop, Outcome.FINISHED)
+    identity = read_manifest(loop.launch.run.manifest).facts["wandb_id"]
+    assert (asked["id"], asked["name"]) == (f"{identity}-2", "tr900a-28K-small from step 3")
+    assert logged == ([] if resumed else [1, 2, 3]), "what that record has already is not written again"
+
+
 def test_weights_and_biases_that_cannot_begin(
     small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,7 +468,7 @@ def test_tensorboard_is_given_up_where_its_disk_is_full(
         "close": log.close,
     }.items():
         if moment == "step":
-            monkeypatch.setattr(tensorboard_log, "_FLUSH_SECONDS", 0.0 if when == "step" else 1e9)
+            monkeypatch.setattr(tensorboard_files, "_FLUSH_SECONDS", 0.0 if when == "step" else 1e9)
         if moment == when:
             if when == "close":
                 log.on_record(loop, RECORD)
@@ -457,7 +490,7 @@ def test_tensorboard_says_nothing_when_its_folder_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The node says it, and ends the run."""
-    monkeypatch.setattr(tensorboard_log, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(tensorboard_files, "_FLUSH_SECONDS", 0.0)
     loop: Any = _Loop()
     log = TensorBoardLog(tmp_path / "board")
     log.on_start(loop)

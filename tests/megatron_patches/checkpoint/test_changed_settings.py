@@ -29,6 +29,7 @@ from megatron_patches.checkpoint.recorded_changes import (
     in_json,
 )
 from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, length_problems, rate_jump
+from megatron_patches.checkpoint.skipped_data import skipped_data_problems
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import ChangeRecord
@@ -305,3 +306,37 @@ def test_a_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (newest.folder / "config.yaml").write_text(odd)
     assert "data null -> " in describe_changes(newest.folder, now)
     assert list(without_effect(newest, now)) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differs_from"),
+    [
+        ("[]", "[[32, 40]]", None),
+        ("[[8, 16]]", "[[8, 16], [40, 48]]", None),
+        ("[[8, 16], [60, 64]]", "[[8, 12], [12, 16]]", None),
+        ("[]", "[[31, 40]]", 31),
+        ("[[8, 16]]", "[]", 8),
+        ("[[8, 16]]", "[[8, 16], [39, 48]]", 39),
+    ],
+)
+def test_samples_left_out_change_ahead_alone(tmp_path: Path, before: str, now: str, differs_from: int | None) -> None:
+    """Of a run that was trained on 32 samples, 8 a step."""
+    newest = saved(tmp_path, 4, f"--data.skip_samples={before}")
+    newest.manifest.facts["samples"] = 32
+    config = run(tmp_path, f"--data.skip_samples={now}")
+    problems = list(skipped_data_problems(newest, config))
+    assert bool(problems) == (differs_from is not None)
+    if problems:
+        step = (differs_from or 0) // 8 - (before != "[]" and (differs_from or 0) > 8)
+        assert f"differs from sample {differs_from} on: the run has passed it" in problems[0]
+        assert f"roll back to a step at or before {step} (tools/runs rollback tr8-1K-base --to STEP" in problems[0]
+
+
+def test_a_checkpoint_of_an_earlier_version_left_nothing_out(tmp_path: Path) -> None:
+    newest = saved(tmp_path, 4)
+    path = newest.folder / "config.yaml"
+    assert "skip_samples: []" in path.read_text()
+    path.write_text(path.read_text().replace("  skip_samples: []\n", ""))
+    newest.manifest.facts["samples"] = 32
+    assert list(skipped_data_problems(newest, run(tmp_path, "--data.skip_samples=[[32, 40]]"))) == []
+    assert len(list(skipped_data_problems(newest, run(tmp_path, "--data.skip_samples=[[24, 40]]")))) == 1

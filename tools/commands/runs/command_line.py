@@ -164,6 +164,55 @@ def new_command(
     )
 
 
+@app.command("rollback")
+def rollback_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run that was launched, or its directory.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="STEP|best",
+            help="The checkpoint that the next launch resumes from: its step, or the one of lowest validation loss.",
+        ),
+    ],
+    because: Annotated[str, typer.Option(help="Why, in a line; it is kept with the run.")] = "",
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FROM:TO",
+            help="Samples to leave out from there on: places in the run's order of samples, from 0, TO not among them. "
+            "May be given several times.",
+        ),
+    ] = None,
+    skip_steps: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FROM:TO", help="The same by steps: the samples that steps FROM to TO - 1 read."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    json_output: AsJson = False,
+) -> None:
+    """Resume a run from an earlier checkpoint, named or the best one, and leave out samples where asked.
+
+    Later checkpoints are kept and marked abandoned. The run is started as before, and goes on from there. What an
+    earlier rollback left out is read again unless the checkpoint was saved after it, or --skip names it again.
+
+    Example: tools/runs rollback tr3d-1B3-more-warmup --to 12000 --skip-steps 12400:12600 --because "loss spike"
+    """
+    from megatron_patches.run.summary import aligned
+    from tools.commands.runs.rollback import headline, perform, plan_rollback, rebuild_pictures
+    from tools.run_files.checkpoint_reference import find_run_directory
+
+    rollback = plan_rollback(find_run_directory(run), to, skip or [], skip_steps or [])
+    launch = None if dry_run else perform(rollback, because)
+    pictures = rebuild_pictures(rollback) if launch else None
+    if json_output:
+        tell_json({**rollback.as_json(), "launch": launch.name if launch else None})
+        return
+    tell(headline(rollback, launch))
+    tell(aligned(rollback.describe(), shutil.get_terminal_size().columns), layout=True)
+    if pictures:
+        remark(pictures)
+
+
 @app.command("lint")
 def lint_command(
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help=r"Only these \[default: all].")] = None,
