@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -268,6 +268,11 @@ def _train(run: RunFolder, journal: Path, number: int) -> None:
     os._exit(0)
 
 
+def _send(pid: int | None, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid or 0, number)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_random_starts_kills_and_pauses(tmp_path: Path, seed: int) -> None:
@@ -284,15 +289,15 @@ def test_random_starts_kills_and_pauses(tmp_path: Path, seed: int) -> None:
                 process.start()
                 processes.append(process)
             case "kill" if living:
-                os.kill(draw.choice(living).pid or 0, signal.SIGKILL)
+                _send(draw.choice(living).pid, signal.SIGKILL)
             case "pause" if living:
                 paused.append(draw.choice(living).pid or 0)
-                os.kill(paused[-1], signal.SIGSTOP)
+                _send(paused[-1], signal.SIGSTOP)
             case "continue" if paused:
-                os.kill(paused.pop(draw.randrange(len(paused))), signal.SIGCONT)
+                _send(paused.pop(draw.randrange(len(paused))), signal.SIGCONT)
         time.sleep(draw.random() * 0.06)
     for pid in paused:
-        os.kill(pid, signal.SIGCONT)
+        _send(pid, signal.SIGCONT)
     for process in processes:
         process.join(30)
         assert not process.is_alive()
