@@ -25,16 +25,20 @@ class Metric:
     column: str | None
     """of the steps; None for the loss of validations"""
     unit: str
+    smooth: bool = True
+    """it scatters from step to step, and is drawn as a mean over many"""
+    from_zero: bool = False
+    """drawn from 0 on: a difference of 1 % is to look like one"""
 
 
 METRICS = (
     Metric("training_loss", "loss", "nats per target"),
-    Metric("validation_loss", None, "nats per target"),
-    Metric("learning_rate", "learning_rate", ""),
-    Metric("tokens_per_second", "tokens_per_second", "tokens/s"),
-    Metric("seconds_per_step", "seconds", "s"),
+    Metric("validation_loss", None, "nats per target", smooth=False),
+    Metric("learning_rate", "learning_rate", "", smooth=False, from_zero=True),
+    Metric("tokens_per_second", "tokens_per_second", "tokens/s", from_zero=True),
+    Metric("seconds_per_step", "seconds", "s", from_zero=True),
     Metric("grad_norm", "grad_norm", "before clipping"),
-    Metric("tflops_per_process", "tflops_per_process", "TFLOP/s"),
+    Metric("tflops_per_process", "tflops_per_process", "TFLOP/s", from_zero=True),
 )
 
 

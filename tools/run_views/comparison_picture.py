@@ -36,10 +36,13 @@ def curve_of(history: History, metric: Metric, axis: Axis, source: str | None) -
 
 
 def smoothed(values: Column, window: int) -> Column:
-    """Mean over each value and the ones before it, up to `window` in all."""
+    """Mean over each value and half a window on either side of it, less at both ends; a mean of what came before
+    would lie above a loss that falls.
+    """
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(0, ends - window)
+    places = np.arange(len(values))
+    begins = np.maximum(0, places - window // 2)
+    ends = np.minimum(len(values), places + window // 2 + 1)
     return (sums[ends] - sums[begins]) / (ends - begins)
 
 
@@ -59,22 +62,28 @@ def draw_comparison(
     rows = -(-len(metrics) // columns)
     figure = Figure(figsize=(6 * columns, 3.6 * rows + 0.3 * -(-len(labels) // 2)), layout="constrained")
     palette = colormaps["tab10" if len(labels) <= 10 else "tab20"]
+    drawn: set[int] = set()
     for number, metric in enumerate(metrics):
         panel = figure.add_subplot(rows, columns, number + 1)
         curves = [curve_of(history, metric, axis, source) for history in histories]
         for place, (where, values) in enumerate(curves):
-            _draw_curve(panel, where, values, palette(place), metric.column is None)
-        _limit(panel, curves)
+            if len(values):
+                drawn.add(place)
+                _draw_curve(panel, where, values, palette(place), metric)
+        _limit(panel, curves, metric)
         title = metric.name.replace("_", " ")
-        panel.set(
-            title=f"{title} ({source})" if metric.column is None and source else title,
-            xlabel=axis, ylabel=metric.unit,
-        )  # fmt: skip
+        panel.set_title(f"{title} ({source})" if metric.column is None and source else title)
+        panel.set(xlabel=axis, ylabel=metric.unit)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(round(value))))
+        panel.yaxis.set_major_formatter(FuncFormatter(_tick))
         panel.grid(alpha=0.3)
-    handles = [_handle(label, palette(place)) for place, label in enumerate(labels)]
+    handles = [_handle(labels[place], palette(place)) for place in sorted(drawn)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
     return figure
+
+
+def _tick(value: float, _: int) -> str:
+    return short(round(value)) if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def as_png(figure: "Figure") -> bytes:
@@ -84,16 +93,22 @@ def as_png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _draw_curve(panel: "Axes", where: Column, values: Column, colour: object, dotted: bool) -> None:
-    if dotted:
+def _draw_curve(panel: "Axes", where: Column, values: Column, colour: object, metric: Metric) -> None:
+    raw = _extremes(values)
+    if metric.column is None:
         panel.plot(where, values, "o-", color=colour, markersize=3, linewidth=1)
         return
-    window = max(1, len(values) // _SMOOTHED_SHARE)
-    raw = _extremes(values)
+    if not metric.smooth:
+        panel.plot(where[raw], values[raw], color=colour, linewidth=1.6)
+        return
     panel.plot(where[raw], values[raw], color=colour, alpha=0.25, linewidth=0.8)
-    line = smoothed(values, window)
+    line = _line(values)
     every = slice(None, None, max(1, len(line) // (4 * _BUCKETS)))
     panel.plot(where[every], line[every], color=colour, linewidth=1.6)
+
+
+def _line(values: Column) -> Column:
+    return smoothed(values, len(values) // _SMOOTHED_SHARE)
 
 
 def _extremes(values: Column) -> "np.typing.NDArray[np.int64]":
@@ -111,7 +126,7 @@ def value_range(curves: Sequence[tuple[Column, Column]]) -> tuple[float, float] 
     """The smallest and the largest smoothed value, those of the first tenth of the axis left out where there are
     others; None without any."""
     end = max((where[-1] for where, _ in curves if len(where)), default=0.0)
-    lines = [(where, smoothed(values, max(1, len(values) // _SMOOTHED_SHARE))) for where, values in curves]
+    lines = [(where, _line(values)) for where, values in curves]
     later = [line[where > end / _BEGINNING] for where, line in lines]
     known = [each for each in later if len(each)]
     if not known:
@@ -119,13 +134,14 @@ def value_range(curves: Sequence[tuple[Column, Column]]) -> tuple[float, float] 
     return min(float(each.min()) for each in known), max(float(each.max()) for each in known)
 
 
-def _limit(panel: "Axes", curves: Sequence[tuple[Column, Column]]) -> None:
-    found = value_range(curves)
-    if found is None or found[0] == found[1]:
-        return
-    low, high = found
-    margin = 0.15 * (high - low)
-    panel.set_ylim(low - margin, high + margin)
+def _limit(panel: "Axes", curves: Sequence[tuple[Column, Column]], metric: Metric) -> None:
+    """Spikes and the fall at the beginning do not decide how high a panel is."""
+    known = [values for _, values in curves if len(values)]
+    if metric.from_zero:
+        panel.set_ylim(0, 1.15 * max((float(np.quantile(each, 0.99)) for each in known), default=1.0) or 1.0)
+    elif (found := value_range(curves)) is not None and found[0] < found[1]:
+        margin = 0.1 * (found[1] - found[0])
+        panel.set_ylim(found[0] - margin, found[1] + margin)
 
 
 def _handle(label: str, colour: object) -> object:

@@ -13,8 +13,7 @@ from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.names import is_name
 from megatron_patches.foreign.printable import printable
-from megatron_patches.run.config import RunConfig
-from megatron_patches.run.reading import load_resolved, load_run
+from megatron_patches.run.reading import from_settings, load_run
 from tools.commands.runs.compare import resolved_values, settings_of
 from tools.run_files.catalogue import run_files
 from tools.run_files.checkpoint_reference import find_run_directory
@@ -114,7 +113,7 @@ def _configuration(folder: RunFolder, problems: list[str]) -> tuple[dict[str, st
         problems.append(f"{error}; its settings are left out")
         return None, None
     try:
-        config: RunConfig = load_resolved(folder.config)
+        config = from_settings(written, str(folder.config))
     except TrainyardError:
         training = written.get("training")
         steps = training.get("steps") if isinstance(training, dict) else None

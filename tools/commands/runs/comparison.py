@@ -113,11 +113,12 @@ def _print(
     print_table(*run_table(runs))
     if comparison.point is not None:
         tell()
-        print_table(*course_table(runs, comparison), numbers=range(1, 6))
+        print_table(*course_table(runs, comparison), numbers=range(1, 7))
         tell()
         head, rows = loss_table(runs, comparison)
         print_table(head, rows, numbers=range(1, len(head)))
-        tell(loss_legend(comparison))
+        for line in loss_legend(comparison):
+            tell(line)
         tell()
         tell(f"{point_title(runs, comparison)}:")
         head, rows = point_table(runs, comparison, metrics)

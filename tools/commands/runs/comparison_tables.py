@@ -12,7 +12,7 @@ from megatron_patches.sizes import counted
 from tools.commands.runs.compare import differing
 from tools.commands.runs.compared_runs import ComparedRun
 from tools.run_files.catalogue import short
-from tools.run_views.comparison import METRICS, Comparison, Measurement, Metric
+from tools.run_views.comparison import METRICS, Comparison, Measurement, Metric, Point
 from tools.run_views.history import History
 
 Table = tuple[list[str], list[list[str]]]
@@ -20,7 +20,7 @@ Table = tuple[list[str], list[list[str]]]
 NOTHING = "-"
 _LONGEST = 40
 """characters of a setting; --json has all of it"""
-_SHORTEST = 12
+_SHORTEST = 8
 _OTHER_TEXTS = ("data.", "evaluation.", "objective.")
 """settings by which losses are of other texts, or of another question"""
 
@@ -43,28 +43,29 @@ def course_table(runs: Sequence[ComparedRun], comparison: Comparison) -> Table:
             _digits(found.hours),
             _digits(found.seconds_per_step),
             short(round(found.tokens_per_second)) if found.tokens_per_second is not None else NOTHING,
+            _digits(found.learning_rate),
         ])  # fmt: skip
-    return ["run", "steps", "tokens", "hours", "s/step", "tokens/s"], rows
+    return ["run", "steps", "tokens", "hours", "s/step", "tokens/s", "lr"], rows
 
 
 def loss_table(runs: Sequence[ComparedRun], comparison: Comparison) -> Table:
     """The losses that each run has reached by itself."""
-    head = ["run", "training", "best val.", "at step", "last val.", "at step", "lr"]
+    head = ["run", "training", "best val.", "at step", "last val.", "at step"]
     odd = any(found.not_finite for found in comparison.reached)
     rows = []
     for run, found in zip(runs, comparison.reached, strict=True):
         best, last = found.best_validation, found.last_validation
         row = [_name(run), _loss(found.training_loss), _loss(best.value), _step(best), _loss(last.value), _step(last)]
-        rows.append([*row, _digits(found.learning_rate), *([f"{found.not_finite:,}"] if odd else [])])
+        rows.append([*row, f"{found.not_finite:,}"] if odd else row)
     return [*head, "not finite"] if odd else head, rows
 
 
-def loss_legend(comparison: Comparison) -> str:
+def loss_legend(comparison: Comparison) -> list[str]:
     """What the numbers of `loss_table` are."""
     averaged = [found.averaged for found in comparison.reached if found.steps is not None]
-    fewer = " (or of all, where there are fewer)" if any(each < comparison.window for each in averaged) else ""
-    mean = f"training: mean loss of the last {counted(comparison.window, 'step')}{fewer}"
-    return f"{mean}; val.: validation on {printable(comparison.source)}" if comparison.source else mean
+    fewer = " (of all, where there are fewer)" if any(each < comparison.window for each in averaged) else ""
+    lines = [f"training: mean loss of the last {counted(comparison.window, 'step')}{fewer}"]
+    return lines + ([f"val.: loss on the source {printable(comparison.source)}"] if comparison.source else [])
 
 
 def point_title(runs: Sequence[ComparedRun], comparison: Comparison) -> str:
@@ -72,9 +73,9 @@ def point_title(runs: Sequence[ComparedRun], comparison: Comparison) -> str:
     point = comparison.point
     if point is None:
         return ""
-    where = f"step {point.at:,}" if point.axis == "steps" else f"{point.at:,} tokens"
+    where = _place(point, point.at)
     if point.limited_by is not None:
-        return f"At {where}, which all runs have reached ({runs[point.limited_by].letter} has come no further)"
+        return f"At {where}, where {runs[point.limited_by].letter} is; all others have come at least so far"
     return f"At {where}"
 
 
@@ -102,18 +103,18 @@ def point_legend(runs: Sequence[ComparedRun], comparison: Comparison, metrics: S
     if "training_loss" in names:
         lines.append(f"training loss: mean of the {counted(comparison.window, 'step')} until there")
     if "validation_loss" in names and comparison.source:
-        unit = "step" if point.axis == "steps" else "tokens"
         at = point.validation_at
-        where = f"at {unit} {at:,}" if at is not None else "the last of each run, at unequal points: no difference"
-        lines.append(f"validation loss: on {printable(comparison.source)}, {where}")
-    short_of = [run.letter for run, found in zip(runs, _first_values(comparison), strict=True) if found.value is None]
-    if short_of and len(short_of) < len(runs):
-        lines.append(f"{NOTHING}: {', '.join(short_of)} has not been there, or recorded nothing")
+        where = "the last of each run, at unequal points: no difference" if at is None else f"at {_place(point, at)}"
+        lines.append(f"validation loss: on the source {printable(comparison.source)}, {where}")
+    values = next(iter(comparison.values.values()))
+    trained = [found.steps is not None for found in comparison.reached]
+    if short_of := [runs[place].letter for place, found in enumerate(values) if found.value is None and trained[place]]:
+        lines.append(f"{NOTHING}: {', '.join(short_of)} did not come so far, or recorded nothing")
     return lines + _cautions(runs, comparison)
 
 
-def _first_values(comparison: Comparison) -> list[Measurement]:
-    return next(iter(comparison.values.values()), [])
+def _place(point: Point, at: int) -> str:
+    return f"step {at:,}" if point.axis == "steps" else f"{at:,} tokens"
 
 
 def _cautions(runs: Sequence[ComparedRun], comparison: Comparison) -> list[str]:
