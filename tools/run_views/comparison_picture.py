@@ -2,16 +2,16 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from megatron_patches.foreign.printable import printable
 from tools.run_files.catalogue import short
 from tools.run_views.comparison import Axis, Column, Metric, positions, validation_positions
 from tools.run_views.history import History
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BUCKETS = 1000
@@ -72,13 +72,16 @@ def draw_comparison(
                 _draw_curve(panel, where, values, palette(place), metric)
         _limit(panel, curves, metric)
         title = metric.name.replace("_", " ")
-        panel.set_title(f"{title} ({source})" if metric.column is None and source else title)
+        named = f"{title} ({printable(source)})" if metric.column is None and source else title
+        panel.set_title(named, parse_math=False)  # what others wrote may have dollar signs
         panel.set(xlabel=axis, ylabel=metric.unit)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(round(value))))
         panel.yaxis.set_major_formatter(FuncFormatter(_tick))
         panel.grid(alpha=0.3)
     handles = [_handle(labels[place], palette(place)) for place in sorted(drawn)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -93,7 +96,7 @@ def as_png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _draw_curve(panel: "Axes", where: Column, values: Column, colour: object, metric: Metric) -> None:
+def _draw_curve(panel: Any, where: Column, values: Column, colour: object, metric: Metric) -> None:
     raw = _extremes(values)
     if metric.column is None:
         panel.plot(where, values, "o-", color=colour, markersize=3, linewidth=1)
@@ -134,7 +137,7 @@ def value_range(curves: Sequence[tuple[Column, Column]]) -> tuple[float, float] 
     return min(float(each.min()) for each in known), max(float(each.max()) for each in known)
 
 
-def _limit(panel: "Axes", curves: Sequence[tuple[Column, Column]], metric: Metric) -> None:
+def _limit(panel: Any, curves: Sequence[tuple[Column, Column]], metric: Metric) -> None:
     """Spikes and the fall at the beginning do not decide how high a panel is."""
     known = [values for _, values in curves if len(values)]
     if metric.from_zero:

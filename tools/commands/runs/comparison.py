@@ -40,7 +40,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 def compare(
-    names: Sequence[str],
+    asked: Sequence[str],
     checkout: Path,
     over: Axis | None,
     at: str | None,
@@ -60,18 +60,19 @@ def compare(
     compared, drawn = chosen_metrics(metrics, _COMPARED), chosen_metrics(metrics, _DRAWN)
     for file in (csv, png):
         _refuse_unwritable(file)
-    runs = find_compared(names, checkout)
+    runs = find_compared(asked, checkout)
     histories = read_histories([run.folder.events if run.folder else None for run in runs])
     axis = over or natural_axis(histories)
     comparison = compare_histories(histories, compared, axis=axis, at=point, source=source, window=window)
     problems = [problem for run, each in zip(runs, histories, strict=True) for problem in run.problems + each.problems]
-    labels = [f"{run.letter} {run.label}" for run in runs]
+    names = [printable(run.label) for run in runs]
+    labels = [f"{run.letter} {name}" for run, name in zip(runs, names, strict=True)]
     if json_output:
         tell_json(as_json(runs, histories, comparison, problems))
     else:
         _print(runs, histories, comparison, compared, axis)
     if csv is not None:
-        write_atomically(csv, as_csv(histories, [run.label for run in runs]).encode())
+        write_atomically(csv, as_csv(histories, names).encode())
         remark(f"written: {csv}")
     if png is not None:
         figure = draw_comparison(histories, labels, drawn, axis, comparison.source)
