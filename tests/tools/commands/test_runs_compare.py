@@ -15,7 +15,7 @@ from tests.tools.recorded_runs import CHECKOUT, make_run, record_launch
 from tools.commands.runs import command_line as runs
 from tools.commands.runs.compared_runs import ComparedRun
 from tools.commands.runs.comparison import parse_point
-from tools.commands.runs.comparison_tables import settings_table
+from tools.commands.runs.comparison_tables import settings_tables
 
 YAML = CHECKOUT / "train" / "tr3-1B3-baseline" / "tr3d-1B3-more-warmup.yaml"
 
@@ -52,9 +52,9 @@ GOLDEN = """\
 a  tr9a-4M-small  finished (step 40)
 b  tr9b-4M-large  stopped (at step 12)
 
-run               steps  tokens   hours  s/step  tokens/s     lr
-a tr9a-4M-small  40/400     40K  0.0281       2       500   0.04
-b tr9b-4M-large  12/300     24K  0.0125       2        1K  0.012
+run               steps  tokens   hours  s/step  tok/s     lr
+a tr9a-4M-small  40/400     40K  0.0281       2    500   0.04
+b tr9b-4M-large  12/300     24K  0.0125       2     1K  0.012
 
 run              training  best val.  at step  last val.  at step
 a tr9a-4M-small    2.0492     2.5404       40     2.5404       40
@@ -68,7 +68,7 @@ a tr9a-4M-small         2.3639                    2.9925
 b tr9b-4M-large         2.4518  +0.0879           2.9925  +0.0000
 training loss: mean of the 4 steps until there
 validation loss: on the source validation, at 20,000 tokens
-seeds differ (a 1234, b 7): so a part of each difference is chance
+seeds differ: a part of each difference is chance
 
 training loss over tokens; values outside the range are left out
 5.212          a
@@ -206,7 +206,18 @@ def test_long_values_are_cut_where_they_are_the_same() -> None:
         ComparedRun(letter, letter, None, None, {"data.path": value}, None)
         for letter, value in zip("ab", values, strict=True)
     ]
-    assert settings_table(compared, None) == (["setting", "a", "b"], [["data.path", "...first", "...second"]])
+    assert settings_tables(compared, None) == [(["setting", "a", "b"], [["data.path", "...first", "...second"]])]
+
+
+def test_settings_of_many_runs_stand_in_several_tables() -> None:
+    compared = [
+        ComparedRun(letter, letter, None, None, {"training.seed": str(10**7 + number)}, None)
+        for number, letter in enumerate("abcdefgh")
+    ]
+    tables = settings_tables(compared, 80)
+    assert [head for head, _ in tables] == [["setting", *"abcdef"], ["setting", "g", "h"]]
+    assert tables[1][1] == [["training.seed", "10000006", "10000007"]]
+    assert len(settings_tables(compared, None)) == 1
 
 
 @pytest.mark.parametrize(

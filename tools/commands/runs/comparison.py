@@ -21,7 +21,7 @@ from tools.commands.runs.comparison_tables import (
     point_table,
     point_title,
     run_table,
-    settings_table,
+    settings_tables,
 )
 from tools.run_views.comparison import Axis, Comparison, Metric, compare_histories, natural_axis
 from tools.run_views.comparison_csv import as_csv
@@ -153,8 +153,10 @@ def _print_settings(runs: Sequence[ComparedRun]) -> None:
     if len(known) < 2:
         tell("settings: those of fewer than two runs are known")
         return
-    head, rows = settings_table(runs, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
-    if not rows:
+    tables = settings_tables(runs, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    if not tables:
         tell(f"settings: the same in {counted(len(known), 'run')}")
-        return
-    print_table(head, rows)
+    for number, (head, rows) in enumerate(tables):
+        if number:
+            tell()
+        print_table(head, rows)

@@ -45,7 +45,7 @@ def course_table(runs: Sequence[ComparedRun], comparison: Comparison) -> Table:
             short(round(found.tokens_per_second)) if found.tokens_per_second is not None else NOTHING,
             _digits(found.learning_rate),
         ])  # fmt: skip
-    return ["run", "steps", "tokens", "hours", "s/step", "tokens/s", "lr"], rows
+    return ["run", "steps", "tokens", "hours", "s/step", "tok/s", "lr"], rows
 
 
 def loss_table(runs: Sequence[ComparedRun], comparison: Comparison) -> Table:
@@ -125,29 +125,45 @@ def _cautions(runs: Sequence[ComparedRun], comparison: Comparison) -> list[str]:
     rows = differing([run.settings for run in known if run.settings is not None])
     lines = []
     if any(key == "training.seed" for key, _ in rows):
-        seeds = ", ".join(f"{run.letter} {(run.settings or {}).get('training.seed', NOTHING)}" for run in known)
-        lines.append(f"seeds differ ({seeds}): so a part of each difference is chance")
+        lines.append("seeds differ: a part of each difference is chance")
     else:
         lines.append("one run of each: how much another seed would change is not known")
-    if others := [key for key, _ in rows if key.startswith(_OTHER_TEXTS)]:
+    others = [key for key, _ in rows if key.startswith(_OTHER_TEXTS) and not key.endswith("every_steps")]
+    if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         lines.append(f"{', '.join(others[:3])}{more} differ: losses may be of other texts")
     return lines
 
 
-def settings_table(runs: Sequence[ComparedRun], width: int | None) -> Table:
-    """The settings that differ, a key a row and a run a column.
+def settings_tables(runs: Sequence[ComparedRun], width: int | None) -> list[Table]:
+    """The settings that differ, a key a row and a run a column; for more runs than a terminal is wide several tables.
 
     Args:
         width: of the terminal, in characters; None where lines may have any length.
     """
     known = [run for run in runs if run.settings is not None]
     rows = differing([run.settings for run in known if run.settings is not None])
-    longest = _LONGEST
-    if width is not None and rows:
-        keys = max(len(key) for key, _ in rows)
-        longest = min(_LONGEST, max(_SHORTEST, (width - keys) // len(known) - 2))
-    return ["setting", *(run.letter for run in known)], [[key, *_cells(values, longest)] for key, values in rows]
+    if not rows:
+        return []
+    keys = max(len(key) for key, _ in rows)
+    longest = _LONGEST if width is None else min(_LONGEST, max(_SHORTEST, (width - keys) // len(known) - 2))
+    columns = list(zip(*(_cells(values, longest) for _, values in rows), strict=True))
+    blocks: list[list[int]] = [[]]
+    taken = keys
+    for place, column in enumerate(columns):
+        wanted = 2 + max(map(len, column))
+        if width is not None and blocks[-1] and taken + wanted > width:
+            blocks.append([])
+            taken = keys
+        blocks[-1].append(place)
+        taken += wanted
+    return [
+        (
+            ["setting", *(known[place].letter for place in block)],
+            [[key, *(columns[place][row] for place in block)] for row, (key, _) in enumerate(rows)],
+        )
+        for block in blocks
+    ]
 
 
 def _cells(values: Sequence[str | None], longest: int) -> list[str]:
