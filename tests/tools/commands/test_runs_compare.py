@@ -66,7 +66,7 @@ At 24,000 tokens, where b is; all others have come at least so far:
 run              training loss     to a  validation loss     to a
 a tr9a-4M-small         2.3639                    2.9925
 b tr9b-4M-large         2.4518  +0.0879           2.9925  +0.0000
-training loss: mean of the 4 steps until there
+training loss: mean of the last 4 steps until there, or of all
 validation loss: on the source validation, at 20,000 tokens
 seeds differ: a part of each difference is chance
 
@@ -161,8 +161,8 @@ def test_a_run_at_work(recorded: Path, call: Call, tmp_path: Path) -> None:
     done = call("compare", "tr9a", tmp_path / "tr9a-4M-small")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert lines[1].split() == ["a", f"{recorded}/tr9a-4M-small", "finished", "(step", "40)"]
-    assert lines[2].split() == ["b", f"{tmp_path}/tr9a-4M-small", "running", "(step", "2)"]
+    assert lines[1].split() == ["a", "tr9a-4M-small", "finished", "(step", "40)", f"{recorded}/tr9a-4M-small"]
+    assert lines[2].split() == ["b", "tr9a-4M-small", "running", "(step", "2)", f"{tmp_path}/tr9a-4M-small"]
     assert "At step 2, where b is; all others have come at least so far:" in lines
 
 
@@ -203,7 +203,7 @@ def test_losses_of_other_texts_are_said_to_be(call: Call, tmp_path: Path) -> Non
 def test_long_values_are_cut_where_they_are_the_same() -> None:
     values = [f"/a/very/long/path/to/the/data/of/all/runs/{name}" for name in ("first", "second")]
     compared = [
-        ComparedRun(letter, letter, None, None, {"data.path": value}, None)
+        ComparedRun(letter, letter, letter, None, None, {"data.path": value}, None)
         for letter, value in zip("ab", values, strict=True)
     ]
     assert settings_tables(compared, None) == [(["setting", "a", "b"], [["data.path", "...first", "...second"]])]
@@ -211,7 +211,7 @@ def test_long_values_are_cut_where_they_are_the_same() -> None:
 
 def test_settings_of_many_runs_stand_in_several_tables() -> None:
     compared = [
-        ComparedRun(letter, letter, None, None, {"training.seed": str(10**7 + number)}, None)
+        ComparedRun(letter, letter, letter, None, None, {"training.seed": str(10**7 + number)}, None)
         for number, letter in enumerate("abcdefgh")
     ]
     tables = settings_tables(compared, 80)

@@ -28,8 +28,9 @@ class ComparedRun:
     """One of the runs that are compared."""
 
     letter: str
+    name: str
     label: str
-    """its name, and where several have that its directory or file"""
+    """its name, or its directory or file where several have that name"""
     folder: RunFolder | None
     """None where only its YAML is known"""
     state: RunState | None
@@ -65,7 +66,9 @@ def find_compared(names: Sequence[str], checkout: Path) -> list[ComparedRun]:
     for number, (place, stem) in enumerate(zip(places, stems, strict=True)):
         label = stem if stems.count(stem) == 1 else str(place)
         letter = chr(ord("a") + number)
-        found.append(_of_yaml(letter, label, place) if _is_yaml(place) else _of_folder(letter, label, place, queue))
+        found.append(
+            _of_yaml(letter, stem, label, place) if _is_yaml(place) else _of_folder(letter, stem, label, place, queue)
+        )
     return found
 
 
@@ -92,17 +95,17 @@ def _find(text: str, checkout: Path) -> Path:
         raise Missing(f"{error}; train/ has no {printable(text)}.yaml either") from None
 
 
-def _of_yaml(letter: str, label: str, path: Path) -> ComparedRun:
+def _of_yaml(letter: str, name: str, label: str, path: Path) -> ComparedRun:
     config = load_run(path)
-    return ComparedRun(letter, label, None, None, resolved_values(config), config.timetable.steps)
+    return ComparedRun(letter, name, label, None, None, resolved_values(config), config.timetable.steps)
 
 
-def _of_folder(letter: str, label: str, path: Path, queue: dict[str, str]) -> ComparedRun:
+def _of_folder(letter: str, name: str, label: str, path: Path, queue: dict[str, str]) -> ComparedRun:
     folder = RunFolder(path)
     annotations, problems = scan_annotations(path)
     state = derive_state(path, standing_of(annotations), queue, problems=problems)
     settings, planned = _configuration(folder, problems)
-    return ComparedRun(letter, label, folder, state, settings, planned, problems)
+    return ComparedRun(letter, name, label, folder, state, settings, planned, problems)
 
 
 def _configuration(folder: RunFolder, problems: list[str]) -> tuple[dict[str, str] | None, int | None]:

@@ -28,7 +28,12 @@ _OTHER_TEXTS = ("data.", "evaluation.", "objective.")
 def run_table(runs: Sequence[ComparedRun]) -> Table:
     """Which letter means which run, and what it is doing."""
     states = [str(run.state) if run.state else "settings of a YAML" for run in runs]
-    return ["", "run", "state"], [[run.letter, run.label, state] for run, state in zip(runs, states, strict=True)]
+    rows = [[run.letter, run.name, state] for run, state in zip(runs, states, strict=True)]
+    if all(run.name == run.label for run in runs):
+        return ["", "run", "state"], rows
+    return ["", "run", "state", "where"], [
+        [*row, run.label if run.label != run.name else ""] for row, run in zip(rows, runs, strict=True)
+    ]
 
 
 def course_table(runs: Sequence[ComparedRun], comparison: Comparison) -> Table:
@@ -101,7 +106,7 @@ def point_legend(runs: Sequence[ComparedRun], comparison: Comparison, metrics: S
     names = {metric.name for metric in metrics}
     lines = []
     if "training_loss" in names:
-        lines.append(f"training loss: mean of the {counted(comparison.window, 'step')} until there")
+        lines.append(f"training loss: mean of the last {counted(comparison.window, 'step')} until there, or of all")
     if "validation_loss" in names and comparison.source:
         at = point.validation_at
         where = "the last of each run, at unequal points: no difference" if at is None else f"at {_place(point, at)}"
@@ -192,7 +197,7 @@ def as_json(
         "runs": [
             {
                 "letter": run.letter,
-                "name": run.label,
+                "name": run.name,
                 "folder": str(run.folder.path) if run.folder else None,
                 "state": run.state.word if run.state else None,
                 "planned_steps": run.planned,
@@ -229,7 +234,7 @@ def chosen_metrics(names: Sequence[str], default: Sequence[str]) -> list[Metric]
 
 
 def _name(run: ComparedRun) -> str:
-    return f"{run.letter} {run.label}"
+    return f"{run.letter} {run.name}"
 
 
 def _step(found: Measurement) -> str:
