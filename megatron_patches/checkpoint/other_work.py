@@ -68,7 +68,7 @@ def other_work(
 
 
 def told_together(found: Sequence[OtherWork]) -> list[str]:
-    """A line for each entry; those that are the same case, if they are many, share one: a rollback may leave hundreds."""
+    """A line for each entry; many that are the same case share one, since a rollback may leave hundreds."""
     alike: dict[str, list[OtherWork]] = {}
     for each in found:
         alike.setdefault(each.what, []).append(each)
