@@ -3,10 +3,14 @@
 `nvidia-smi` is a process of its own that reads the driver's counters: no stream waits for it, and neither does a step.
 """
 
+import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
+
+from slurm.parent import command_ending_with_it
 
 SECONDS_BETWEEN_SAMPLES = 15.0
 LONGEST_ANSWER = 10.0
@@ -36,8 +40,10 @@ def read_samples(visible: Sequence[str] | None, command: Sequence[str] = COMMAND
         OSError: there is no nvidia-smi, or it failed.
         subprocess.TimeoutExpired: it did not answer.
     """
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
     answer = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=LONGEST_ANSWER, check=False,
+        command_ending_with_it(command), capture_output=True, text=True, errors="replace", timeout=LONGEST_ANSWER, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if answer.returncode:

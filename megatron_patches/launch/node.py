@@ -4,7 +4,8 @@
 
 `slurm/launch` starts it once on every node. Each process is `megatron_patches.launch.rank`. A file `stop-requested` in
 the launch's folder asks the run to stop: each process then gets SIGUSR1. It starts with that signal blocked, and
-unblocks it once it has its handler, so that an early request is neither lost nor kills.
+unblocks it once it has its handler, so that an early request is neither lost nor kills. No process outlives the one that
+started it, even one that is killed: the kernel tells its children (`slurm/parent.py`).
 """
 
 import argparse
@@ -23,6 +24,7 @@ from megatron_patches.launch.failure import Failure, record_failure
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.launch.rank_settings import available_cpus
 from megatron_patches.run.ownership import later_launches
+from slurm.parent import ask_for_signal
 
 RANK = "megatron_patches.launch.rank"
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -32,8 +34,8 @@ GRACE_AFTER_FAILURE = 5.0
 """seconds that the other ranks have to put on record what broke for them; none can go on without the one that failed"""
 GRACE_AFTER_SIGNAL = 30.0
 """seconds that ranks have to end their step and save, at a SIGTERM to the node; SLURM's KillWait is often as long"""
-
-
+GRACE_AFTER_PARENT = 5.0
+"""seconds that ranks have to save where the launcher is gone, which may happen without any warning"""
 START_AFTER_REQUEST = 60.0
 """seconds that ranks have to begin to train once they were asked to stop; a step and a save may take longer"""
 LOOKS_AT_NOTHING = 5
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--host", required=True, help="name or address of node 0")
     parser.add_argument("--port", type=int, required=True, help="port on node 0 where the processes meet")
     options = parser.parse_args(arguments)
+    parent = Parent()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # the processes inherit it
     node_ranks = NodeRanks(
         world_size=options.nodes * options.processes,
@@ -69,22 +72,37 @@ def main(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-u", "-m", RANK, str(options.launch_directory)]
     ranks = RankProcesses(command, node_ranks, environment, signals=ENDING_SIGNALS)
     try:
-        return watch(ranks, options.launch_directory, is_first=options.node_rank == 0)
+        return watch(ranks, options.launch_directory, parent, is_first=options.node_rank == 0)
     finally:  # whatever goes wrong here, no rank goes on without its node
         ranks.end(grace=0)
 
 
-def watch(ranks: RankProcesses, launch_directory: Path, is_first: bool = False) -> int:
+class Parent:
+    """The process that started this one: `slurm/launch`, SLURM's own on this node, or a container's."""
+
+    def __init__(self) -> None:
+        """From now on this process gets SIGTERM when that one dies."""
+        ask_for_signal(signal.SIGTERM)
+        self._pid = os.getppid()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is over: then nothing passes requests to stop on, and another launch may take the run over."""
+        return os.getppid() != self._pid
+
+
+def watch(ranks: RankProcesses, launch_directory: Path, parent: Parent, is_first: bool = False) -> int:
     """Waits for the end of all processes; 0, 128 + n where signal n ended this node, or the first failure's code.
 
     Args:
+        parent: who started this node; it does not go on without it.
         is_first: this node also looks whether another launch has taken the run over, and then asks this one to stop.
     """
     folder = LaunchWatch(launch_directory)
     while ranks.running:
         match ranks.next_event(timeout=LOOK_EVERY):
             case signal.Signals() as number:
-                ranks.end(GRACE_AFTER_SIGNAL)
+                end_after_signal(ranks, parent)
                 return 128 + number
             case RankEnded(rank, code) if code:
                 failure = Failure.of_rank(rank, code, launch_directory)
@@ -92,6 +110,9 @@ def watch(ranks: RankProcesses, launch_directory: Path, is_first: bool = False) 
                 ranks.end(GRACE_AFTER_FAILURE)
                 print(failure.text, file=sys.stderr)
                 return failure.exit_code
+        if parent.is_gone:
+            ranks.end(GRACE_AFTER_PARENT)
+            return 1
         if is_first:
             folder.stop_where_taken_over()
         if folder.newly_asked_to_stop():
@@ -114,6 +135,15 @@ def watch(ranks: RankProcesses, launch_directory: Path, is_first: bool = False) 
             ranks.end(GRACE_AFTER_FAILURE)
             return 1
     return 0
+
+
+def end_after_signal(ranks: RankProcesses, parent: Parent) -> None:
+    """Ends the ranks; what they have left to do so is cut short when this node is without its parent, or becomes so."""
+    ranks.send(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_AFTER_SIGNAL
+    while ranks.running and not parent.is_gone and time.monotonic() < deadline:
+        ranks.next_event(timeout=LOOK_EVERY)
+    ranks.end(GRACE_AFTER_PARENT if parent.is_gone else 0)
 
 
 class LaunchWatch:

@@ -16,6 +16,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO
 
+from slurm.parent import ending_with_this_process
+
 
 @dataclass(frozen=True)
 class NodeRanks:
@@ -65,6 +67,7 @@ class RankProcesses:
     ) -> None:
         """Starts them; what they print goes to `output`, else where this process prints.
 
+        The kernel kills them when the thread that calls this is over, and so when this process is, whatever ends it.
         From now on `next_event` tells of these signals, in place of what they would do to this process.
         """
         self._events: SimpleQueue[RankEnded | signal.Signals] = SimpleQueue()
@@ -79,6 +82,7 @@ class RankProcesses:
                     stdout=output,
                     stderr=subprocess.STDOUT if output else None,
                     start_new_session=True,  # a group of its own, so that what a rank started can be ended with it
+                    preexec_fn=ending_with_this_process(),
                 )
             for rank, process in self._running.items():
                 threading.Thread(target=self._report_end, args=(rank, process), daemon=True).start()

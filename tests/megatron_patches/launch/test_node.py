@@ -32,7 +32,7 @@ import sys, time
 from pathlib import Path
 from megatron_patches.launch import node
 
-def watch(ranks, folder, is_first):
+def watch(ranks, folder, parent, is_first):
     while not (folder / "started").exists():
         time.sleep(0.01)
     raise OSError("a file system that fails")
