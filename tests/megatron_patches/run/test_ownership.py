@@ -1,16 +1,13 @@
 """Who owns a run: claims, heartbeats, takeovers."""
 
 import json
-import multiprocessing
 import os
-import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +29,7 @@ from megatron_patches.run.ownership import (
 )
 from slurm import heartbeat
 from slurm.heartbeat import ENDED, HEARTBEAT, Heartbeat, beat_text, started_at, this_process
+from tests.torture.ownership import interleave
 
 DAMAGED = [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff" * 100, b"0" * (1 << 20)]
 ELSEWHERE = {"host": "node7", "boot": "another", "pids": "pid:[1]", "pid": 1, "started": 1, "job": None, "restarts": 0}
@@ -236,88 +234,8 @@ def _beating(launch: Path) -> Iterator[None]:
         thread.join()
 
 
-# What follows is a small run: it "trains" by counting, and "saves" by a file named for its step under the rule of a
-# real one: not where a later launch has begun.
-
-
-def _train(run: RunFolder, journal: Path, number: int) -> None:
-    heartbeat.SECONDS_BETWEEN_BEATS = 0.01
-    os.environ[TIMEOUT] = "0.25"
-    try:
-        launch = claim_launch(run, {}, {**this_process(), "boot": f"machine {number}"})
-    except Refused:
-        os._exit(2)
-    saves = run.path / "saves"
-    saves.mkdir(exist_ok=True)
-    step = max((int(path.name) for path in saves.iterdir()), default=0)
-    record_beginning(launch, Beginning(int(launch.name), step, None))
-    beating, own = Heartbeat(launch), os.open(journal, os.O_WRONLY | os.O_APPEND)
-    for _ in range(400):
-        time.sleep(0.002)
-        beating.beat()
-        later = later_launches(launch)
-        if any(has_begun(each) for each in later):
-            os._exit(3)
-        step += 1
-        os.write(own, f"{launch.name} {step}\n".encode())
-        if step % 5 == 0:
-            (saves / str(step)).touch()
-        if later:
-            os._exit(4)
-    (launch / ENDED).write_text('{"code": 0}\n')
-    os._exit(0)
-
-
-def _send(pid: int | None, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # it has just ended
-        os.kill(pid or 0, number)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_random_starts_kills_and_pauses(tmp_path: Path, seed: int) -> None:
     """Fifty events each: never two owners that train on, never a save that the next one does not see."""
-    draw, run, journal = random.Random(seed), RunFolder(tmp_path / "run"), tmp_path / "journal"
-    journal.touch()
-    processes: list[multiprocessing.process.BaseProcess] = []
-    paused: list[int] = []
-    for number in range(50):
-        living = [each for each in processes if each.is_alive() and each.pid not in paused]
-        match draw.choice(["start", "start", "kill", "pause", "continue"]):
-            case "start":
-                process = multiprocessing.get_context("fork").Process(target=_train, args=(run, journal, number))
-                process.start()
-                processes.append(process)
-            case "kill" if living:
-                _send(draw.choice(living).pid, signal.SIGKILL)
-            case "pause" if living:
-                paused.append(draw.choice(living).pid or 0)
-                _send(paused[-1], signal.SIGSTOP)
-            case "continue" if paused:
-                _send(paused.pop(draw.randrange(len(paused))), signal.SIGCONT)
-        time.sleep(draw.random() * 0.06)
-    for pid in paused:
-        _send(pid, signal.SIGCONT)
-    for process in processes:
-        process.join(30)
-        assert not process.is_alive()
-    lines = [line.split() for line in journal.read_text().splitlines()]
-    launches = [int(launch) for launch, _ in lines]
-    # one that was taken over may count once more before it looks; after that the newer one alone goes on
-    stale: dict[int, int] = {}
-    newest = 0
-    for launch in launches:
-        newest = max(newest, launch)
-        if launch < newest:
-            stale[launch] = stale.get(launch, 0) + 1
-    assert max(stale.values(), default=0) <= 1
-    # each launch goes on from the newest save that there was when it began
-    begun = [each for each in sorted(run.launches.iterdir()) if has_begun(each)]
-    saved = {int(path.name) for path in (run.path / "saves").iterdir()} if (run.path / "saves").exists() else set()
-    reached = 0
-    for launch_folder in begun:
-        step = json.loads((launch_folder / "began.json").read_text())["step"]
-        assert step == 0 or step in saved
-        assert step >= reached - 5, "a save was lost"
-        own = [int(step) for launch, step in lines if int(launch) == int(launch_folder.name)]
-        reached = max([step, *own])
+    interleave(tmp_path, seed, events=50)
