@@ -163,7 +163,7 @@ def test_other_parts_of_a_run(run: Path, bucket: str) -> None:
     copy = Path(bucket.removeprefix("file://")) / RUN
     assert (copy / "tensorboard" / "events.1").read_text() == "tensorboard/events.1"
     assert not (copy / "checkpoints").exists()
-    assert not (copy / "launches/0001/heartbeat").exists(), "it changes in place, and could never be pulled a second time"
+    assert not (copy / "launches/0001/heartbeat").exists(), "it changes in place: pulled twice it would differ"
     assert not (copy / "evals" / "index.json").read_text().count("lambada"), "what has a manifest is not copied twice"
     assert set(sync(RUN, "--to", bucket, "--what", what).values()) == {"present"}
     into = run.parents[1] / "elsewhere"
