@@ -35,6 +35,7 @@ from megatron_patches.parameters.row import ParameterRow
 from megatron_patches.parameters.torch_dtypes import PRECISIONS, STORED_NAMES
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.moment_table import moment_shapes
+from megatron_patches.run.ownership import refuse_living_owner
 from megatron_patches.run.progress import Progress
 from megatron_patches.run.reading import to_yaml
 from megatron_patches.sizes import counted
@@ -78,11 +79,12 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     """Put a checkpoint into a run's directory, or an artefact of its weights alone.
 
     Raises:
-        TrainyardError: it cannot be read exactly, is another model's, or the run has checkpoints already (weights alone
-            may lie beside others). Nothing is written then.
+        TrainyardError: it cannot be read exactly, is another model's, or the run has checkpoints already or a launch at
+            work (weights alone may lie beside them). Nothing is written then.
     """
     config = request.config
     if not request.weights_only:
+        refuse_living_owner(run)
         _refuse_checkpoints(run)
     data = RunData(config.data, CHECKOUT, config.lengths)
     folder = find_checkpoint_folder(request.folder)

@@ -1,16 +1,14 @@
 """Who owns a run: claims, heartbeats, takeovers."""
 
 import json
-import multiprocessing
 import os
-import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,6 +30,7 @@ from megatron_patches.run.ownership import (
 )
 from slurm import heartbeat
 from slurm.heartbeat import ENDED, HEARTBEAT, Heartbeat, beat_text, started_at, this_process
+from tests.torture.owners import torture
 
 DAMAGED = [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff" * 100, b"0" * (1 << 20)]
 ELSEWHERE = {"host": "node7", "boot": "another", "pids": "pid:[1]", "pid": 1, "started": 1, "job": None, "restarts": 0}
@@ -40,6 +39,7 @@ ELSEWHERE = {"host": "node7", "boot": "another", "pids": "pid:[1]", "pid": 1, "s
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv(TIMEOUT, "0.2")
+    monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN_BEATS", 0.05)
     return RunFolder(tmp_path / "run")
 
 
@@ -72,13 +72,28 @@ def test_a_launch_that_beats_is_refused_and_told(run: RunFolder, tmp_path: Path)
     run.events.mkdir()
     (run.events / "0001-trainer.jsonl").write_text(
         '{"kind": "start", "time": "2026-01-01T00:00:00+00:00", "step": 0}\n'
-        '{"kind": "step", "time": "2026-01-01T00:00:00+00:00", "step": 12, "loss": 1.0}\n{"kind": "ste'
+        f'{{"kind": "step", "time": "{_ago(90)}", "step": 12, "loss": 1.0}}\n{{"kind": "ste'
     )
     with _beating(launch), pytest.raises(Refused) as refused:
         claim_launch(run, {}, this_process())
-    for part in ("launch 0001", "job 4711 on node7", "at step 12", "scancel --signal=USR1 --batch 4711"):
+    for part in ("launch 0001", "job 4711 on node7", "at step 12 90 seconds ago", "seen just now", "scancel --signal=USR1 --batch 4711"):
         assert part in str(refused.value)
     assert sorted(path.name for path in run.launches.iterdir()) == ["0001"]
+
+
+def _ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+@pytest.mark.parametrize("beat", [b"", b"5", b"5 yesterday", b"\xff \xff", b"5 2026-01-01T00:00:00", None])
+def test_a_heartbeat_without_a_time_leaves_the_age_out(run: RunFolder, beat: bytes | None) -> None:
+    launch = claim_launch(run, {}, ELSEWHERE)
+    run.events.mkdir()
+    (run.events / "0001-trainer.jsonl").write_text(f'{{"kind": "step", "time": "{_ago(5)}", "step": 12}}\n')
+    assert "at step 12, its heartbeat" in ownership._at_work(launch, Owner({}), beat)
+    (run.events / "0001-trainer.jsonl").unlink()
+    os.mkfifo(run.events / "0001-trainer.jsonl")
+    assert "before its first step" in ownership._at_work(launch, Owner({}), beat)
 
 
 def test_a_launch_without_a_beat_is_taken_over(run: RunFolder) -> None:
@@ -118,7 +133,42 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run: RunFolder) -> None
         os.mkfifo(launch / name)
     assert read_owner(launch) == Owner({})
     assert claim_launch(run, {}, ELSEWHERE).name == "0002"
-    assert Heartbeat(launch).beat() is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "huge", "pipe", "link"])
+def test_a_launch_that_lives_puts_its_heartbeat_right(
+    run: RunFolder, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TIMEOUT, "60")
+    launch = claim_launch(run, {}, ELSEWHERE)
+    path, kept = launch / HEARTBEAT, launch / "kept"
+    kept.write_bytes(b"kept")
+    path.unlink()
+    if damage == "empty":
+        path.touch()
+    elif damage == "huge":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    elif damage == "pipe":
+        os.mkfifo(path)
+    elif damage == "link":
+        path.symlink_to(kept)
+    over = threading.Event()
+    beating = Heartbeat(launch)
+
+    def beat() -> None:
+        while not over.wait(0.02):
+            assert beating.beat() is None
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(Refused, match="is at work"):
+            refuse_living_owner(run)
+    finally:
+        over.set()
+        thread.join()
+    assert kept.read_bytes() == b"kept" and len(path.read_bytes()) == len(beat_text(1))
 
 
 def test_a_launch_of_an_earlier_version_is_over(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,10 +221,25 @@ def test_what_the_queue_says_of_a_job(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
-    assert Owner({**ELSEWHERE, "job": 12, "cluster": "c"}).is_gone() is over
+    owner = {**ELSEWHERE, "job": 12, "cluster": "c", "user": os.getuid()}
+    assert Owner(owner).has_lost_its_job() is over
+    for other in ({"cluster": "d"}, {"user": os.getuid() + 1}, {"job": None}, {"job": "12"}):
+        assert not Owner({**owner, **other}).has_lost_its_job()
 
 
-@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan", "1e9"])
+@pytest.mark.slow
+def test_slurm_is_asked_now_and_then(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(Owner, "has_lost_its_job", lambda _: asked.append(0) is not None)
+    claim_launch(run, {}, ELSEWHERE)
+    refuse_living_owner(run)
+    assert len(asked) == 1
+    monkeypatch.setattr(Owner, "has_lost_its_job", lambda _: True)
+    monkeypatch.setenv(TIMEOUT, "600")
+    assert claim_launch(run, {}, ELSEWHERE).name == "0002"
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan", "1e9", "0.05"])
 def test_the_timeout_is_a_number_of_seconds(run: RunFolder, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     claim_launch(run, {}, ELSEWHERE)
     monkeypatch.setenv(TIMEOUT, text)
@@ -202,14 +267,16 @@ def test_a_beginning_is_seen(run: RunFolder) -> None:
 
 def test_a_heartbeat_that_cannot_be_written_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN_BEATS", 0)
-    beating = Heartbeat(tmp_path)
+    launch = tmp_path / "launch"
+    beating = Heartbeat(launch)
     assert "another launch may take" in str(beating.beat())
     assert beating.beat() is None
-    (tmp_path / HEARTBEAT).write_bytes(beat_text(0))
-    inode = (tmp_path / HEARTBEAT).stat().st_ino
+    launch.mkdir()
+    (launch / HEARTBEAT).write_bytes(beat_text(0))
+    inode = (launch / HEARTBEAT).stat().st_ino
     assert beating.beat() is None
-    assert (tmp_path / HEARTBEAT).read_bytes() == beat_text(3)
-    assert (tmp_path / HEARTBEAT).stat().st_ino == inode
+    assert (launch / HEARTBEAT).read_bytes()[:21] == beat_text(3)[:21]
+    assert (launch / HEARTBEAT).stat().st_ino == inode
     assert started_at(os.getpid()) and started_at(2**22 + 1) is None
 
 
@@ -236,83 +303,9 @@ def _beating(launch: Path) -> Iterator[None]:
         thread.join()
 
 
-# What follows is a small run: it "trains" by counting, and "saves" by a file named for its step under the rule of a
-# real one: not where a later launch has begun.
-
-
-def _train(run: RunFolder, journal: Path, number: int) -> None:
-    heartbeat.SECONDS_BETWEEN_BEATS = 0.01
-    os.environ[TIMEOUT] = "0.25"
-    try:
-        launch = claim_launch(run, {}, {**this_process(), "boot": f"machine {number}"})
-    except Refused:
-        os._exit(2)
-    saves = run.path / "saves"
-    saves.mkdir(exist_ok=True)
-    step = max((int(path.name) for path in saves.iterdir()), default=0)
-    record_beginning(launch, Beginning(int(launch.name), step, None))
-    beating, own = Heartbeat(launch), os.open(journal, os.O_WRONLY | os.O_APPEND)
-    for _ in range(400):
-        time.sleep(0.002)
-        beating.beat()
-        later = later_launches(launch)
-        if any(has_begun(each) for each in later):
-            os._exit(3)
-        step += 1
-        os.write(own, f"{launch.name} {step}\n".encode())
-        if step % 5 == 0:
-            (saves / str(step)).touch()
-        if later:
-            os._exit(4)
-    (launch / ENDED).write_text('{"code": 0}\n')
-    os._exit(0)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_random_starts_kills_and_pauses(tmp_path: Path, seed: int) -> None:
-    """Fifty events each: never two owners that train on, never a save that the next one does not see."""
-    draw, run, journal = random.Random(seed), RunFolder(tmp_path / "run"), tmp_path / "journal"
-    journal.touch()
-    processes: list[multiprocessing.process.BaseProcess] = []
-    paused: list[int] = []
-    for number in range(50):
-        living = [each for each in processes if each.is_alive() and each.pid not in paused]
-        match draw.choice(["start", "start", "kill", "pause", "continue"]):
-            case "start":
-                process = multiprocessing.get_context("fork").Process(target=_train, args=(run, journal, number))
-                process.start()
-                processes.append(process)
-            case "kill" if living:
-                os.kill(draw.choice(living).pid or 0, signal.SIGKILL)
-            case "pause" if living:
-                paused.append(draw.choice(living).pid or 0)
-                os.kill(paused[-1], signal.SIGSTOP)
-            case "continue" if paused:
-                os.kill(paused.pop(draw.randrange(len(paused))), signal.SIGCONT)
-        time.sleep(draw.random() * 0.06)
-    for pid in paused:
-        os.kill(pid, signal.SIGCONT)
-    for process in processes:
-        process.join(30)
-        assert not process.is_alive()
-    lines = [line.split() for line in journal.read_text().splitlines()]
-    launches = [int(launch) for launch, _ in lines]
-    # one that was taken over may count once more before it looks; after that the newer one alone goes on
-    stale: dict[int, int] = {}
-    newest = 0
-    for launch in launches:
-        newest = max(newest, launch)
-        if launch < newest:
-            stale[launch] = stale.get(launch, 0) + 1
-    assert max(stale.values(), default=0) <= 1
-    # each launch goes on from the newest save that there was when it began
-    begun = [each for each in sorted(run.launches.iterdir()) if has_begun(each)]
-    saved = {int(path.name) for path in (run.path / "saves").iterdir()} if (run.path / "saves").exists() else set()
-    reached = 0
-    for launch_folder in begun:
-        step = json.loads((launch_folder / "began.json").read_text())["step"]
-        assert step == 0 or step in saved
-        assert step >= reached - 5, "a save was lost"
-        own = [int(step) for launch, step in lines if int(launch) == int(launch_folder.name)]
-        reached = max([step, *own])
+def test_random_starts_kills_and_pauses() -> None:
+    """The short form of `python -m tests.torture.owners`."""
+    told = torture(rounds=4, seed=0)
+    assert told.problems == []
+    assert told.refused and told.taken_over and told.ended
