@@ -2,7 +2,7 @@
 
 `slurm/launch` writes them on a login node's Python: standard library only, and nothing newer than Python 3.6.
 """
-# ruff: noqa: UP006, UP032, UP035, UP045, DTZ003
+# ruff: noqa: UP006, UP035, UP045
 
 import os
 import socket
@@ -73,7 +73,7 @@ class Heartbeat:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = str(folder / HEARTBEAT)
+        self._path = folder / HEARTBEAT
         self._count = 0
         self._beaten = -SECONDS_BETWEEN_BEATS
         self._failed = False
@@ -98,12 +98,12 @@ class Heartbeat:
     def _write(self, content: bytes) -> None:
         """What took the file's place (a link, a pipe) goes; what was added to it by hand as well."""
         try:
-            if not stat.S_ISREG(os.lstat(self._path).st_mode):
-                os.unlink(self._path)
+            if not stat.S_ISREG(self._path.lstat().st_mode):
+                self._path.unlink()
         except FileNotFoundError:
             pass
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(self._path, flags, 0o666)
+        descriptor = os.open(str(self._path), flags, 0o666)
         try:
             os.pwrite(descriptor, content, 0)
             os.ftruncate(descriptor, len(content))

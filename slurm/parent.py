@@ -2,9 +2,8 @@
 
     python -IS slurm/parent.py PID COMMAND ...   become a command that is killed when process PID, which starts it, dies
 
-A signal reaches the process that it is sent to, and SIGKILL lets that one tell its children nothing; the kernel does, if
-they ask for it. `slurm/launch` uses this on a login node's Python: standard library only, and nothing newer than
-Python 3.6.
+A process that SIGKILL ends can tell its children nothing. The kernel does, if they ask for it. `slurm/launch` uses this
+on a login node's Python: standard library only, and nothing newer than Python 3.6.
 """
 # ruff: noqa: UP006, UP035
 
@@ -12,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Callable, List, Sequence
 
 _PR_SET_PDEATHSIG = 1
@@ -49,7 +49,7 @@ def ending_with_this_process(number: int = signal.SIGKILL) -> Callable[[], None]
 
 def command_ending_with_it(command: Sequence[str]) -> List[str]:
     """The words that start a command so that it is killed when the process (the thread) that starts it dies."""
-    return [sys.executable, "-IS", os.path.abspath(__file__), str(os.getpid()), *command]
+    return [sys.executable, "-IS", str(Path(__file__).resolve()), str(os.getpid()), *command]
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def read_samples(visible: Sequence[str] | None, command: Sequence[str] = COMMAND
     if shutil.which(command[0]) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
     answer = subprocess.run(
-        command_ending_with_it(command), capture_output=True, text=True, errors="replace", timeout=LONGEST_ANSWER, check=False,
-        stdin=subprocess.DEVNULL,
+        command_ending_with_it(command), capture_output=True, text=True, errors="replace", timeout=LONGEST_ANSWER,
+        check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if answer.returncode:
         said = (answer.stderr or answer.stdout).strip().splitlines()[:1]

@@ -4,8 +4,8 @@
 
 `slurm/launch` starts it once on every node. Each process is `megatron_patches.launch.rank`. A file `stop-requested` in
 the launch's folder asks the run to stop: each process then gets SIGUSR1. It starts with that signal blocked, and
-unblocks it once it has its handler, so that an early request is neither lost nor kills. No process outlives the one that
-started it, even one that is killed: the kernel tells its children (`slurm/parent.py`).
+unblocks it once it has its handler, so that an early request is neither lost nor kills. No process outlives the one
+that started it, even where that is killed: the kernel then ends its children (`slurm/parent.py`).
 """
 
 import argparse

@@ -36,7 +36,7 @@ sys.exit(node.main(sys.argv[1:]))
 os.chdir("{{folder}}")
 os.execv(sys.executable, [sys.executable, "-c", program, *sys.argv[1:]])
 '''
-_RANK = '''
+_RANK = """
 import os, signal, subprocess, threading, time
 from slurm.parent import command_ending_with_it
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -45,7 +45,7 @@ def sample():
 threading.Thread(target=sample, daemon=True).start()
 open("started-" + os.environ["RANK"], "w").close()
 time.sleep(300)
-'''
+"""
 
 
 class StubbornCheckout(SmallCheckout):

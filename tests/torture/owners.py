@@ -50,7 +50,7 @@ class Told:
 def train(run: RunFolder, journal: Path, number: int) -> None:
     """One small launch, in a process of its own; each seems to be on another machine, so that the heartbeat decides."""
     heartbeat.SECONDS_BETWEEN_BEATS = 0.01
-    os.environ[TIMEOUT] = "0.25"
+    os.environ[TIMEOUT] = "0.1"  # so short that, on a busy machine, living ones are taken over too
     try:
         launch = claim_launch(run, {}, {**this_process(), "boot": f"machine {number}"})
     except Refused:
@@ -84,7 +84,7 @@ def one_round(folder: Path, draw: random.Random, told: Told) -> None:
     paused: list[int] = []
     for number in range(EVENTS):
         living = [each.pid for each in processes if each.is_alive() and each.pid and each.pid not in paused]
-        match draw.choice(["start", "start", "kill", "pause", "continue"]):
+        match draw.choice(["start", "start", "start", "kill", "pause", "pause", "continue"]):
             case "start":
                 process = multiprocessing.get_context("fork").Process(target=train, args=(run, journal, number))
                 process.start()
@@ -139,7 +139,9 @@ def _problems(run: RunFolder, steps: list[tuple[int, int]]) -> list[str]:
         if step and step not in saved:
             problems.append(f"launch {folder.name} went on from what was never saved")
         if step < reached - SAVE_EVERY:
-            problems.append(f"launch {folder.name} began at {step}, and step {reached} had been trained: a save is lost")
+            problems.append(
+                f"launch {folder.name} began at {step}, and step {reached} had been trained: a save is lost"
+            )
         reached = max([step, *(own for launch, own in steps if launch == int(folder.name))])
     return problems
 

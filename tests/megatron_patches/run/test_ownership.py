@@ -76,7 +76,13 @@ def test_a_launch_that_beats_is_refused_and_told(run: RunFolder, tmp_path: Path)
     )
     with _beating(launch), pytest.raises(Refused) as refused:
         claim_launch(run, {}, this_process())
-    for part in ("launch 0001", "job 4711 on node7", "at step 12 90 seconds ago", "seen just now", "scancel --signal=USR1 --batch 4711"):
+    for part in (
+        "launch 0001",
+        "job 4711 on node7",
+        "at step 12 90 seconds ago",
+        "seen just now",
+        "scancel --signal=USR1 --batch 4711",
+    ):
         assert part in str(refused.value)
     assert sorted(path.name for path in run.launches.iterdir()) == ["0001"]
 
