@@ -6,12 +6,14 @@
 
 import os
 import socket
+import stat
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any, Dict, Optional
 
 HEARTBEAT = "heartbeat"
-"""file in a launch's folder: one number, rewritten in place"""
+"""file in a launch's folder: a number and the time, rewritten in place"""
 ENDED = "ended.json"
 """file in a launch's folder, written by its launcher as the last thing"""
 SECONDS_BETWEEN_BEATS = 2.0
@@ -28,6 +30,7 @@ def this_process() -> Dict[str, Any]:
         "host": socket.gethostname(),
         "boot": _text("/proc/sys/kernel/random/boot_id"),
         "pids": _link("/proc/self/ns/pid"),
+        "user": os.getuid(),
         "pid": pid,
         "started": started_at(pid),
         "job": _number("SLURM_JOB_ID"),
@@ -72,7 +75,7 @@ class Heartbeat:
     def __init__(self, folder: Path) -> None:
         self._path = folder / HEARTBEAT
         self._count = 0
-        self._beaten = monotonic()
+        self._beaten = -SECONDS_BETWEEN_BEATS
         self._failed = False
 
     def beat(self) -> Optional[str]:
@@ -85,19 +88,30 @@ class Heartbeat:
         self._beaten = monotonic()
         self._count += 1
         try:
-            descriptor = os.open(str(self._path), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                os.pwrite(descriptor, beat_text(self._count), 0)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._write(beat_text(self._count))
         except OSError as error:
             first, self._failed = not self._failed, True
             return f"{self._path}: {error}; another launch may take this one for dead" if first else None
         self._failed = False
         return None
 
+    def _write(self, content: bytes) -> None:
+        """What took the file's place (a link, a pipe) goes; what was added to it by hand as well."""
+        try:
+            if not stat.S_ISREG(self._path.lstat().st_mode):
+                self._path.unlink()
+        except FileNotFoundError:
+            pass
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(str(self._path), flags, 0o666)
+        try:
+            os.pwrite(descriptor, content, 0)
+            os.ftruncate(descriptor, len(content))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
 
 def beat_text(count: int) -> bytes:
-    """The file's content."""
-    return f"{count:020d}\n".encode()
+    """The file's content, of one length: the number by which a launch lives, and for people when it was."""
+    return "{:020d} {}+00:00\n".format(count, datetime.utcnow().isoformat(timespec="seconds")).encode()

@@ -2,9 +2,8 @@
 
     python -IS slurm/parent.py PID COMMAND ...   become a command that is killed when process PID, which starts it, dies
 
-A signal reaches the process that it is sent to, and SIGKILL lets that one tell its children nothing; the kernel does,
-if they ask for it. `slurm/launch` uses this on a login node's Python: standard library only, and nothing newer than
-Python 3.6.
+A process that SIGKILL ends can tell its children nothing. The kernel does, if they ask for it. `slurm/launch` uses this
+on a login node's Python: standard library only, and nothing newer than Python 3.6.
 """
 # ruff: noqa: UP006, UP035
 

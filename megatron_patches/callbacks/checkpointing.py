@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pydantic import JsonValue
 
 from data_tools.samples.skipping import SkippedSamples
-from megatron_patches.artefacts.branch import Beginning, id_of_run, record_beginning
+from megatron_patches.artefacts.branch import Beginning, id_of_run, read_beginnings, record_beginning
 from megatron_patches.artefacts.descent import descent_of_launch, number_of_launch
 from megatron_patches.artefacts.folders import Content, checkpoint_name, present_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
@@ -17,7 +17,7 @@ from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
 from megatron_patches.checkpoint.starting_point import INITIAL, InitialWeights
-from megatron_patches.errors import TrainingFailed
+from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.ownership import has_begun, later_launches
@@ -175,7 +175,7 @@ class Checkpointing(Callback):
         found = trainer.groups.from_rank_0(_later_owner(trainer.launch) if trainer.is_first_rank else None)
         if found is None:
             return None
-        later, ends = found
+        later, trains_from = found
         if later is None:
             raise TrainingFailed(
                 f"{trainer.launch.run.path} was deleted or moved while the run was at work; this launch ends at step "
@@ -186,9 +186,10 @@ class Checkpointing(Callback):
             f"launch {later} of {trainer.config.name} has taken the run over from {trainer.launch.id}, this one, which "
             "gave no sign of life for a while"
         )
-        if ends:
+        if trains_from is not None:
             raise TrainingFailed(
-                f"{taken}, and trains already; this one ends at step {trainer.progress.step} without saving"
+                f"{taken}, and trains already{trains_from}; this one ends at step {trainer.progress.step} without "
+                "saving, and what it trained since its last save is trained again by the other"
             )
         return f"{taken}; this one has saved step {trainer.progress.step} and ends"
 
@@ -256,16 +257,28 @@ def describe_start(start: InitialWeights) -> str:
     return f"beginning at step 0 with the weights of {printable(start.run)}@{start.step} ({start.id[:12]})"
 
 
-def _later_owner(launch: Launch) -> tuple[str | None, bool] | None:
-    """The launch that took the run over, and whether it has begun; None where none did. It has no name where the run's
-    folder is gone."""
+def _later_owner(launch: Launch) -> tuple[str | None, str | None] | None:
+    """The launch that took the run over, and from where it trains, None before it does; None where none took it over.
+    It has no name where the run's folder is gone."""
     try:
         if not launch.directory.is_dir():
-            return None, True
+            return None, None
         later = later_launches(launch.directory)
+        begun = [each for each in later if has_begun(each)]
     except OSError:
-        return None, True
-    return (later[-1].name, any(has_begun(each) for each in later)) if later else None
+        return None, None
+    if not later:
+        return None
+    return later[-1].name, _where_it_began(launch, begun[-1].name) if begun else None
+
+
+def _where_it_began(launch: Launch, later: str) -> str:
+    """In words; empty where the record cannot be read."""
+    try:
+        steps = {each.launch: each.step for each in read_beginnings(launch.run)}
+    except TrainyardError:
+        return ""
+    return f" from step {steps[int(later)]} on" if int(later) in steps else ""
 
 
 def describe_resume(checkpoint: Resumable, remaining: int) -> str:

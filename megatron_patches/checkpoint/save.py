@@ -177,12 +177,28 @@ def _complete(
     if content.pin and kind == "full":
         pin(partial, content.pin)
     write_manifest(partial / MANIFEST, manifest)
-    refuse_where_taken_over(final, content.launch)
-    if lexists(final):  # of this step, and the run did not resume from it: damaged, or left behind
-        final.rename(replaced_path(final))
-    partial.rename(final)
-    fsync_folder(final.parent)
+    put_in_place(partial, final, content.launch)
     return manifest.id, files
+
+
+def put_in_place(partial: Path, final: Path, launch: str) -> None:
+    """Give a save that is whole its name; this process may have stood still between any two of these lines.
+
+    Raises:
+        Refused: a later launch has begun. Nothing of its own is moved then.
+        OSError: it saved this very step at this very moment, or the folder cannot be written to.
+    """
+    refuse_where_taken_over(final, launch)
+    if lexists(final):  # of this step, and the run did not resume from it: damaged, or left behind
+        aside = replaced_path(final)
+        final.rename(aside)
+        try:
+            refuse_where_taken_over(final, launch)
+        except Refused:
+            aside.rename(final)  # it may be the later launch's own
+            raise
+    partial.rename(final)  # fails where a later launch has put its own there
+    fsync_folder(final.parent)
 
 
 def refuse_where_taken_over(final: Path, launch: str) -> None:

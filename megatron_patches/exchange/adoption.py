@@ -79,12 +79,12 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     """Put a checkpoint into a run's directory, or an artefact of its weights alone.
 
     Raises:
-        TrainyardError: a launch of the run is at work; the checkpoint cannot be read exactly, or is another model's; or
-            the run has checkpoints already (weights alone may lie beside others). Nothing is written then.
+        TrainyardError: it cannot be read exactly, is another model's, or the run has checkpoints already or a launch at
+            work (weights alone may lie beside them). Nothing is written then.
     """
     config = request.config
-    refuse_living_owner(run)
     if not request.weights_only:
+        refuse_living_owner(run)
         _refuse_checkpoints(run)
     data = RunData(config.data, CHECKOUT, config.lengths)
     folder = find_checkpoint_folder(request.folder)

@@ -5,7 +5,7 @@
 `slurm/launch` starts it once on every node. Each process is `megatron_patches.launch.rank`. A file `stop-requested` in
 the launch's folder asks the run to stop: each process then gets SIGUSR1. It starts with that signal blocked, and
 unblocks it once it has its handler, so that an early request is neither lost nor kills. No process outlives the one
-that started it, even one that is killed: the kernel tells its children (`slurm/parent.py`).
+that started it, even where that is killed: the kernel then ends its children (`slurm/parent.py`).
 """
 
 import argparse
@@ -23,7 +23,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.failure import Failure, record_failure
 from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
 from megatron_patches.launch.rank_settings import available_cpus
-from megatron_patches.run.ownership import later_launches
+from megatron_patches.run.ownership import has_begun, later_launches
 from slurm.parent import ask_for_signal
 
 RANK = "megatron_patches.launch.rank"
@@ -113,8 +113,9 @@ def watch(ranks: RankProcesses, launch_directory: Path, parent: Parent, is_first
         if parent.is_gone:
             ranks.end(GRACE_AFTER_PARENT)
             return 1
-        if is_first:
-            folder.stop_where_taken_over()
+        if is_first and folder.yields():
+            ranks.end(GRACE_AFTER_FAILURE)
+            return 1
         if folder.newly_asked_to_stop():
             ranks.send(signal.SIGUSR1)
         if folder.seconds_since_request() > START_AFTER_REQUEST and (waiting := ranks.not_taking(signal.SIGUSR1)):
@@ -124,6 +125,8 @@ def watch(ranks: RankProcesses, launch_directory: Path, parent: Parent, is_first
                 file=sys.stderr,
             )
             ranks.end(GRACE_AFTER_FAILURE)
+            if folder.taken_over:  # it is the later launch that goes on
+                return 1
             folder.record_stop()
             return 0
         if folder.is_deleted():
@@ -153,6 +156,8 @@ class LaunchWatch:
         self._folder = launch_directory
         self._asked_at: float | None = None
         self._misses = 0
+        self.taken_over = False
+        """whether a later launch was seen"""
 
     def newly_asked_to_stop(self) -> bool:
         """True once, when the request is there."""
@@ -162,14 +167,20 @@ class LaunchWatch:
         self._asked_at = time.monotonic()
         return True
 
-    def stop_where_taken_over(self) -> None:
-        """Ask the launch to stop if the run has a newer one: this one was taken for dead while it stood still."""
-        if self._asked_at is not None:
-            return
+    def yields(self) -> bool:
+        """Whether a later launch owns the run and trains already: then there is nothing left to save.
+
+        One that has not begun yet waits for nothing: this launch, which was taken for dead while it stood still, is
+        asked to stop, and saves itself as it does so.
+        """
         with suppress(OSError):  # a file system that fails for a moment: the next look, or the next save, finds it
             if later := later_launches(self._folder):
-                print(f"launch {later[-1].name} has taken the run over: this one stops", file=sys.stderr)
-                (self._folder / STOP_REQUESTED).touch()
+                if not self.taken_over:
+                    self.taken_over = True
+                    print(f"launch {later[-1].name} has taken the run over: this one stops", file=sys.stderr)
+                    (self._folder / STOP_REQUESTED).touch()
+                return any(has_begun(each) for each in later)
+        return False
 
     def seconds_since_request(self) -> float:
         """0 while nobody asked."""

@@ -25,10 +25,11 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import fsync_folder, temporary_path, write_atomically
 from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.events.reading import event_files, parse_event
-from megatron_patches.foreign.files import names_in, read_bounded
+from megatron_patches.foreign.files import names_in, open_plain, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
+from slurm import heartbeat
 from slurm.heartbeat import ENDED, HEARTBEAT, beat_text, started_at, this_process
 
 OWNER = "owner.json"
@@ -37,6 +38,8 @@ TIMEOUT = "TRAINYARD_OWNER_TIMEOUT"
 """variable: seconds without a heartbeat after which a launch counts as dead"""
 USUAL_TIMEOUT = 30.0
 _LOOK_EVERY = 0.5
+_ASK_EVERY = 10.0
+"""seconds between questions to SLURM, whose controller answers everybody"""
 _BYTES = 1 << 16
 _TAIL_BYTES = 1 << 16
 
@@ -61,7 +64,7 @@ class Owner:
         return " ".join(parts) or "started by an unknown process"
 
     def is_gone(self) -> bool:
-        """Whether it is certain that the process that launched it is no more; False where that is not known."""
+        """Whether it is certain, by this machine alone, that the process that launched it is no more."""
         here = this_process()
         if self._same(here, "job", "cluster") and self.facts.get("job") is not None:
             restarts = self.facts.get("restarts")
@@ -70,7 +73,15 @@ class Owner:
         if self._same(here, "host", "boot", "pids") and None not in (here["boot"], here["pids"]):
             pid, started = self.facts.get("pid"), self.facts.get("started")
             return type(pid) is int and type(started) is int and started_at(pid) != started
-        return self._same(here, "cluster") and here["job"] is not None and _is_over(self.facts.get("job"))
+        return False
+
+    def has_lost_its_job(self) -> bool:
+        """Whether SLURM says for certain that the job of a launch is over; asked from a job of the same cluster."""
+        here = this_process()
+        # SLURM may be set up to show nobody the jobs of others, which would then look like over ones
+        if not self._same(here, "cluster", "user") or here["job"] is None or self._same(here, "job"):
+            return False
+        return _is_over(self.facts.get("job"))
 
     def _same(self, here: Mapping[str, Any], *keys: str) -> bool:
         return all(self.facts.get(key) == here[key] for key in keys)
@@ -153,12 +164,16 @@ def refuse_living_owner(run: RunFolder, tell: Callable[[str], None] | None = Non
 
 def _refuse_living(launch: Path, tell: Callable[[str], None]) -> Former:
     timeout, owner = owner_timeout(), read_owner(launch)
-    before, began, told = _beat_of(launch), time.monotonic(), False
-    while not (_is_surely_over(launch) or owner.is_gone()) and time.monotonic() - began < timeout:
+    before, began, told, asked = _beat_of(launch), time.monotonic(), False, -_ASK_EVERY
+    while not (_is_surely_over(launch) or owner.is_gone()) and (waited := time.monotonic() - began) < timeout:
+        if waited - asked >= _ASK_EVERY:
+            asked = waited
+            if owner.has_lost_its_job():
+                break
         time.sleep(min(_LOOK_EVERY, timeout / 4))
-        if _beat_of(launch) != before:
-            raise Refused(_at_work(launch, owner))
-        if not told and time.monotonic() - began > 5:
+        if (beat := _beat_of(launch)) != before:
+            raise Refused(_at_work(launch, owner, beat))
+        if not told and waited > 5:
             told = True
             tell(
                 f"launch {launch.name} ({owner.describe()}) has not ended and shows no sign of life; it is taken over "
@@ -177,7 +192,11 @@ def _is_surely_over(launch: Path) -> bool:
 
 
 def owner_timeout() -> float:
-    """Seconds without a heartbeat after which a launch counts as dead; raises TrainyardError where it is no number."""
+    """Seconds without a heartbeat after which a launch counts as dead.
+
+    Raises:
+        TrainyardError: it is no number, or a launch that is at work lets as much time pass between two beats.
+    """
     text = os.environ.get(TIMEOUT)
     if not text:
         return USUAL_TIMEOUT
@@ -185,8 +204,12 @@ def owner_timeout() -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds < 86400:
-        raise TrainyardError(f"{TIMEOUT}={text!r} is no number of seconds above 0; correct it, or unset it (30)")
+    least = heartbeat.SECONDS_BETWEEN_BEATS
+    if not least < seconds < 86400:
+        raise TrainyardError(
+            f"{TIMEOUT}={text!r} is no number of seconds above {least:g}, the time between two heartbeats of a launch "
+            "that is at work; correct it, or unset it (30)"
+        )
     return seconds
 
 
@@ -205,26 +228,26 @@ def _beat_of(launch: Path) -> bytes | None:
         return None
 
 
-def _at_work(launch: Path, owner: Owner) -> str:
+def _at_work(launch: Path, owner: Owner, beat: bytes | None) -> str:
     run, job = launch.parents[1], owner.facts.get("job")
     stop = f"scancel --signal=USR1 --batch {job}" if job is not None else f"touch {launch / 'stop-requested'}"
     return (
-        f"launch {launch.name} of {run.name} is at work ({owner.describe()}, {_newest_step(run, launch.name)}): a run "
-        f"has one launch at a time. Wait for its end, or stop it ({stop}): it saves itself, and the same command then "
-        "goes on from there"
+        f"launch {launch.name} of {run.name} is at work ({owner.describe()}, {_newest_step(run, launch.name, beat)}, "
+        f"its heartbeat seen just now): a run has one launch at a time. Wait for its end, or stop it ({stop}): it "
+        "saves itself, and the same command then goes on from there"
     )
 
 
-def _newest_step(run: Path, launch: str) -> str:
-    """How far a launch has come, by the last lines of its events."""
+def _newest_step(run: Path, launch: str, beat: bytes | None) -> str:
+    """How far a launch has come, by the last lines of its events, and how long ago, by its own clock alone."""
     for path in event_files(RunFolder(run).events, [], launch):
         if not path.name.endswith("-trainer.jsonl"):
             continue
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                lines = file.read().splitlines()
-        except OSError:
+                lines = file.read(_TAIL_BYTES).splitlines()
+        except (TrainyardError, OSError):
             continue
         for line in reversed(lines):
             if line.startswith((b'{"kind": "step"', b'{"kind": "start"')):
@@ -232,9 +255,18 @@ def _newest_step(run: Path, launch: str) -> str:
                     event = parse_event(line, launch, printable(path))
                 except TrainyardError:
                     continue
-                age = datetime.now(UTC) - datetime.fromisoformat(event.time)
-                return f"at step {event.facts['step']} {counted(max(0, round(age.total_seconds())), 'second')} ago"
+                return f"at step {event.facts['step']}{_age(event.time, beat)}"
     return "before its first step"
+
+
+def _age(time_of_step: str, beat: bytes | None) -> str:
+    """How long a step had been over at the time of a heartbeat; empty where that does not say its time."""
+    try:
+        now = datetime.fromisoformat((beat or b"").split()[1].decode())
+        seconds = (now - datetime.fromisoformat(time_of_step)).total_seconds()
+    except (IndexError, ValueError, TypeError, OverflowError):  # what is there was damaged by hand, or has no zone
+        return ""
+    return f" {counted(max(0, round(seconds)), 'second')} ago"
 
 
 def claim_launch(

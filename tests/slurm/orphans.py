@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from megatron_patches.checkout import CHECKOUT
@@ -116,14 +116,17 @@ def is_node(line: str) -> bool:
     return " -c " in line and "launch import node" in line
 
 
-def start_launch(
-    checkout: StubbornCheckout, marked: Marked, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def is_real_node(line: str) -> bool:
+    """The process of a node, of the checkout that is tested."""
+    return "-m megatron_patches.launch.node" in line
+
+
+def start_launch(checkout: StubbornCheckout, marked: Marked) -> subprocess.Popen[bytes]:
     """Start the launch of a small checkout on this machine."""
     return subprocess.Popen(
         [sys.executable, str(checkout.launch), RUN],
         cwd=checkout.root,
-        env={**environment_without_settings(), **marked.environment, **(env or {})},
+        env={**environment_without_settings(), **marked.environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -190,11 +190,9 @@ class TestSite:
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == path.stem
 
 
-@pytest.mark.parametrize(
-    "file", ["slurm/launch", "slurm/heartbeat.py", "slurm/job.py", "slurm/parent.py", "slurm/__init__.py"]
-)
+@pytest.mark.parametrize("file", ["launch", "heartbeat.py", "job.py", "parent.py", "__init__.py"])
 def test_launch_needs_no_newer_python_than_a_login_node_has(file: str) -> None:
-    ast.parse((CHECKOUT / file).read_text(), feature_version=(3, 6))
+    ast.parse((CHECKOUT / "slurm" / file).read_text(), feature_version=(3, 6))
 
 
 def test_launch_without_a_run_tells_its_usage() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.artefacts.folders import inspect, list_checkpoints
+from megatron_patches.artefacts.run_folder import RunFolder
 from slurm.parent import command_ending_with_it, ending_with_this_process
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.orphans import (
@@ -18,8 +20,11 @@ from tests.slurm.orphans import (
     StubbornCheckout,
     is_launcher,
     is_node,
+    is_real_node,
     left_after_kill,
 )
+from tests.slurm.test_two_launches import RUN, arguments, family, launched, says
+from tests.small_training import SmallData
 
 INSTANTS = [*(("launcher", 0.15 * number) for number in range(12)), *(("node", 0.08 * number) for number in range(8))]
 
@@ -95,12 +100,12 @@ class TestOnACluster:
         environment = {"TRAINYARD_VENV": "", **marked.environment}
         return cluster.sbatch(job, cwd=checkout.root, env=environment, options=["--nodes=2", "--output=%j.log"])
 
-    def ends(self, marked: Marked) -> None:
+    def ends(self, marked: Marked, seconds: float = GONE_SECONDS) -> None:
         def none_left() -> bool:
             lines = marked.processes().values()
             return not any(is_node(line) or "stubborn" in line or "srun" in line for line in lines)
 
-        wait_until(none_left, GONE_SECONDS, f"the end of {marked.processes()}")
+        wait_until(none_left, seconds, f"the end of {marked.processes()}")
 
     @pytest.mark.slurm
     @pytest.mark.parametrize("when", ["srun starts", "tasks start", "ranks run"])
@@ -126,11 +131,32 @@ class TestOnACluster:
 
     @pytest.mark.slurm
     def test_one_node_is_killed(self, cluster: Cluster, checkout: StubbornCheckout, marked: Marked) -> None:
+        """Its ranks end at once; the other node's, which end by srun, have SLURM's KillWait to save."""
         job = self.start(cluster, checkout, marked)
         try:
             wait_until(lambda: checkout.ranks_started() == 6, 60, "six ranks")
-            os.kill(marked.find(is_node), signal.SIGKILL)
-            self.ends(marked)
+            node = marked.find(is_node)
+            ranks = family(node)
+            assert len(ranks) > 3, ranks
+            os.kill(node, signal.SIGKILL)
+            wait_until(lambda: not set(ranks) & marked.processes().keys(), GONE_SECONDS, "the end of its ranks")
+            self.ends(marked, 3 * GONE_SECONDS)
         finally:
             cluster.cancel(job)
             marked.kill()
+
+
+@pytest.mark.slow
+def test_ranks_that_train_save_themselves_when_the_launcher_is_killed(small_data: SmallData, tmp_path: Path) -> None:
+    words, runs = [*arguments(small_data, 100_000, 100_000), "--parallel.tensor", "2"], tmp_path / "runs"
+    marked, run = Marked(), RunFolder(runs / RUN)
+    with launched(words, runs, tmp_path / "1.log", marked.environment):
+        says(tmp_path / "1.log", " 3/100000 loss ")
+        os.kill(marked.find(is_launcher), signal.SIGKILL)
+        wait_until(lambda: not marked.processes(), GONE_SECONDS, f"the end of {marked.processes()}")
+    (saved,) = list_checkpoints(run.checkpoints)
+    assert not inspect(saved).problems
+    with launched(words, runs, tmp_path / "2.log", marked.environment):  # and nothing is waited for
+        says(tmp_path / "2.log", f"resuming from {saved.name}")
+        os.kill(marked.find(is_real_node), signal.SIGKILL)
+        wait_until(lambda: not marked.processes(), GONE_SECONDS, f"the end of {marked.processes()}")

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,8 +32,11 @@ def arguments(small_data: SmallData, steps: int, every: int) -> list[str]:
 
 
 @contextmanager
-def launched(words: list[str], runs: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**environment_without_settings(), "TRAINYARD_RUNS": str(runs), "TRAINYARD_OWNER_TIMEOUT": "3"}
+def launched(
+    words: list[str], runs: Path, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    settings = {"TRAINYARD_RUNS": str(runs), "TRAINYARD_OWNER_TIMEOUT": "3", **(env or {})}
+    environment = {**environment_without_settings(), **settings}
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["bash", str(SCRIPT), *words], cwd=CHECKOUT, env=environment, stdout=output, stderr=subprocess.STDOUT,
@@ -48,13 +51,13 @@ def launched(words: list[str], runs: Path, log: Path) -> Iterator[subprocess.Pop
 
 
 def family(pid: int) -> list[int]:
-    """A process that still lives, and all that came from it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
+    """A process that still lives, and all that came from it, from any of its threads."""
     try:
-        found = [int(child) for child in children.read_text().split()]
+        files = list(Path(f"/proc/{pid}/task").glob("*/children"))
+        found = [int(child) for file in files for child in file.read_text().split()]
     except OSError:
         return []
-    return [pid, *(each for child in found for each in family(child))]
+    return [pid, *(each for child in found for each in family(child))] if files else []
 
 
 def says(log: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
-from megatron_patches.checkpoint.save import refuse_where_taken_over
+from megatron_patches.checkpoint.save import put_in_place, refuse_where_taken_over
 from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.config import RunConfig
@@ -270,6 +270,30 @@ def test_a_save_is_left_out_where_the_other_begins_while_it_is_written(tmp_path:
     refuse_where_taken_over(run.checkpoints / "step-0000000010", "0002")
     with pytest.raises(Refused, match="launch 0002"):
         refuse_where_taken_over(run.checkpoints / "step-0000000010", "0001")
+
+
+def test_a_save_that_stood_still_replaces_nothing_of_a_later_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    final, partial = run.checkpoints / "step-0000000010", run.checkpoints / "step-0000000010.0001.saving"
+    for folder in (run.launches / "0001", run.launches / "0002", final, partial):
+        folder.mkdir(parents=True)
+        (folder / "of").write_text(folder.name)
+    rename = Path.rename
+
+    def stand_still(self: Path, target: Path) -> Path:
+        """Between the look and the rename the later launch begins, trains and saves this step."""
+        if self == final:
+            record_beginning(run.launches / "0002", Beginning(2, 0, None))
+            (final / "of").write_text("the later launch")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stand_still)
+    with pytest.raises(Refused, match="launch 0002"):
+        put_in_place(partial, final, "0001")
+    assert (final / "of").read_text() == "the later launch"
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == [final.name, partial.name]
 
 
 def train_with_full_disk(launch_directory: str, on_rank: int) -> None:

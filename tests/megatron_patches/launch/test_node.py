@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.failure import Failure, record_failure
@@ -243,6 +244,35 @@ def test_a_run_whose_folder_is_deleted_ends(tmp_path: Path) -> None:
     said = node.communicate(timeout=120)[1]
     assert node.returncode == 1
     assert f"{tmp_path / 'launch'} was deleted while its run went on" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(("begins", "code", "said"), [(False, 0, ["asked"]), (True, 1, [])])
+def test_a_launch_that_was_taken_over_is_asked_to_save_unless_the_other_trains(
+    tmp_path: Path, begins: bool, code: int, said: list[str]
+) -> None:
+    own, later = (tmp_path / "launches" / name for name in ("0001", "0002"))
+    own.mkdir(parents=True)
+    node = start_node(own, ASKED)
+    for rank in (0, 1):
+        wait_for(own / f"started-{rank}")
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    if begins:
+        record_beginning(prepared, Beginning(2, 0, None))
+    prepared.rename(later)
+    told = node.communicate(timeout=120)
+    assert (node.returncode, sorted(set(told[0].split()))) == (code, said)
+    assert "launch 0002 has taken the run over: this one stops" in told[1]
+
+
+ASKED = """
+import os, signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGUSR1, lambda *_: (print("asked", flush=True), sys.exit(0)))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+Path(sys.argv[1], f"started-{os.environ['RANK']}").touch()
+time.sleep(600)
+"""
 
 
 def test_cpus_are_those_that_slurm_gave(monkeypatch: pytest.MonkeyPatch) -> None:
