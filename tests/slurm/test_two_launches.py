@@ -110,10 +110,12 @@ def test_of_three_at_once_one_trains(small_data: SmallData, tmp_path: Path) -> N
 
 
 @pytest.mark.slurm
-def test_a_job_whose_node_was_cut_off_takes_its_run_over_from_itself(small_data: SmallData, tmp_path: Path) -> None:
+def test_a_job_whose_node_was_cut_off_takes_its_run_over_from_itself(
+    small_data: SmallData, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     if reason := reason_not_to_start():
         pytest.skip(reason)
-    cluster = Cluster(tmp_path / "cluster")
+    cluster = Cluster(tmp_path_factory.mktemp("cut"))  # a short path: sockets lie in it
     try:
         job = cluster.sbatch(
             SCRIPT, *arguments(small_data, 400, 10), cwd=CHECKOUT, env={"TRAINYARD_RUNS": str(tmp_path / "runs")},

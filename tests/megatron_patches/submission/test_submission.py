@@ -237,11 +237,11 @@ def _tell(script: Path, key: str, told: Path) -> None:
 
 
 @pytest.mark.slurm
-def test_on_a_cluster(tmp_path: Path) -> None:
+def test_on_a_cluster(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A killed sender, and a double that is put into the queue by hand; `tools/submit` as people call it."""
     if reason := reason_not_to_start():
         pytest.skip(reason)
-    cluster = Cluster(tmp_path / "cluster", nodes=1)
+    cluster = Cluster(tmp_path_factory.mktemp("one"), nodes=1)  # a short path: sockets lie in it
     try:
         call = _caller(cluster, tmp_path)
         options = f"#SBATCH --job-name=mine --output={tmp_path}/%j.log"
