@@ -53,6 +53,8 @@ test-fast: install-dev  ## those that start no process and no server: 1,700 test
 torture: install-dev  ## hundreds of random kills and full disks, thousands of hostile inputs (ROUNDS=1000, TIMES=50 for more)
 	$(bin)/python -m tests.torture.checkpoints --rounds $(or $(ROUNDS),300)
 	$(bin)/python -m tests.torture.sync --rounds $(or $(ROUNDS),200)
+	$(bin)/python -m tests.torture.owners --rounds $(or $(ROUNDS),200)
+	$(bin)/python -m tests.torture.orphans --rounds $(or $(ROUNDS),60)
 	$(bin)/python -m tests.hostile --times $(or $(TIMES),20)
 
 lint: install-dev  ## style, types, dead code, and what documents say of files and figures

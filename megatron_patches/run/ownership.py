@@ -233,8 +233,8 @@ def _at_work(launch: Path, owner: Owner, beat: bytes | None) -> str:
     stop = f"scancel --signal=USR1 --batch {job}" if job is not None else f"touch {launch / 'stop-requested'}"
     return (
         f"launch {launch.name} of {run.name} is at work ({owner.describe()}, {_newest_step(run, launch.name, beat)}, "
-        f"its heartbeat seen just now): a run has one launch at a time. Wait for its end, or stop it ({stop}): it saves "
-        "itself, and the same command then goes on from there"
+        f"its heartbeat seen just now): a run has one launch at a time. Wait for its end, or stop it ({stop}): it "
+        "saves itself, and the same command then goes on from there"
     )
 
 
