@@ -54,7 +54,7 @@ torture: install-dev  ## hundreds of random kills and full disks, thousands of h
 	$(bin)/python -m tests.torture.checkpoints --rounds $(or $(ROUNDS),300)
 	$(bin)/python -m tests.torture.sync --rounds $(or $(ROUNDS),200)
 	$(bin)/python -m tests.torture.owners --rounds $(or $(ROUNDS),200)
-	$(bin)/python -m tests.torture.orphans --rounds $(or $(ROUNDS),60)
+	$(bin)/python -m tests.torture.orphans --rounds $(or $(ROUNDS),100)
 	$(bin)/python -m tests.hostile --times $(or $(TIMES),20)
 
 lint: install-dev  ## style, types, dead code, and what documents say of files and figures

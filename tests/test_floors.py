@@ -22,6 +22,7 @@ FLOORS = [
     "slurm",
     "megatron_patches",
     "megatron_patches/foreign",
+    "megatron_patches/submission",
     "megatron_patches/artefacts",
     "megatron_patches/events",
     "data_tools/text",

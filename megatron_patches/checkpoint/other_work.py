@@ -67,6 +67,20 @@ def other_work(
     return sorted(found, key=lambda each: (-1 if each.step is None else each.step, each.name), reverse=True)
 
 
+def told_together(found: Sequence[OtherWork]) -> list[str]:
+    """A line for each entry; many that are the same case share one, since a rollback may leave hundreds."""
+    alike: dict[str, list[OtherWork]] = {}
+    for each in found:
+        alike.setdefault(each.what, []).append(each)
+    lines = []
+    for what, group in alike.items():
+        if len(group) <= _TOLD:
+            lines += [str(each) for each in group]
+        else:
+            lines.append(f"{counted(len(group), 'entry', 'entries')}, {group[0].name} to {group[-1].name} ({what})")
+    return lines
+
+
 def from_scratch_problems(run: RunFolder, found: Sequence[OtherWork], allowed: bool) -> Iterator[str]:
     """A start at step 0 beside work that cannot be continued, where nobody asked for it."""
     work = [each for each in found if each.is_work]

@@ -21,13 +21,15 @@ _LINE_BYTES = 1 << 22
 """longest line that is read; a profile of 1,000 kinds of work has 100 kB"""
 _SKIPPED_BYTES = 1 << 26
 """most that is skipped of a longer one: a sparse file may go on for terabytes"""
-_TOLD_PER_FILE = 3
+TOLD_PER_FILE = 3
+"""lines of a file that are no events and are told one by one"""
 _AT_A_STEP = {"start", "step", "validation", "checkpoint", "change", "end"}
 _TEXTS = {"change": ("key",), "end": ("outcome",), "message": ("text",), "failure": ("text",)}
 _MEASURED = {"step", "validation"}
 _NUMBERS = {"loss", "seconds", "tokens", "samples"}
 """what views compute with, of events that measure; a profile's `seconds` are a table"""
-_NOT_FINITE = ("nan", "inf", "-inf")
+NOT_FINITE = ("nan", "inf", "-inf")
+"""names of numbers that JSON lacks, as EventWriter writes them"""
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,36 @@ def parse_event(line: bytes, launch: str, origin: str) -> Event:
         if not isinstance(facts.get(name), str):
             raise Damaged(f"{origin} is not an event: {name} is no text")
     for name in _NUMBERS & facts.keys() if kind in _MEASURED else ():
-        if number_of(facts[name]) is None and facts[name] not in _NOT_FINITE:
+        if number_of(facts[name]) is None and facts[name] not in NOT_FINITE:
             raise Damaged(f"{origin} is not an event: {name} is no number")
     return Event(launch, kind, time, facts)
 
 
 def _events_in(file: BinaryIO, path: Path, kinds: Collection[str] | None, problems: list[str]) -> Iterator[Event]:
     launch = path.stem.split("-", 1)[0]
+    bad = 0
+    for number, line in lines_in(file, path, kinds, problems):
+        try:
+            yield parse_event(line, launch, f"{printable(path)}:{number}")
+        except Damaged as error:
+            bad += 1
+            if bad <= TOLD_PER_FILE:
+                problems.append(str(error))
+    if bad > TOLD_PER_FILE:
+        problems.append(f"{printable(path)} has {bad - TOLD_PER_FILE:,} more lines that are no events")
+
+
+def lines_in(
+    file: BinaryIO, path: Path, kinds: Collection[str] | None, problems: list[str]
+) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of an event file with their numbers, each with its end; those of other kinds are passed over.
+
+    Args:
+        problems: gets a sentence for each line that is too long to be an event.
+    """
     # as EventWriter begins a line
     beginnings = (b"",) if kinds is None else tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
-    number = bad = 0
+    number = 0
     while line := file.readline(_LINE_BYTES):
         number += 1
         if not line.endswith(b"\n"):
@@ -127,16 +149,8 @@ def _events_in(file: BinaryIO, path: Path, kinds: Collection[str] | None, proble
                 continue
             problems.append(f"{long}; what follows it is not read")
             return
-        if not line.startswith(beginnings):
-            continue
-        try:
-            yield parse_event(line, launch, f"{printable(path)}:{number}")
-        except Damaged as error:
-            bad += 1
-            if bad <= _TOLD_PER_FILE:
-                problems.append(str(error))
-    if bad > _TOLD_PER_FILE:
-        problems.append(f"{printable(path)} has {bad - _TOLD_PER_FILE:,} more lines that are no events")
+        if line.startswith(beginnings):
+            yield number, line
 
 
 def effective(events: list[Event], kind: str) -> list[Event]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from megatron_patches.checkpoint.changed_settings import describe_changes
-from megatron_patches.checkpoint.other_work import OtherWork, other_work
+from megatron_patches.checkpoint.other_work import OtherWork, other_work, told_together
 from megatron_patches.checkpoint.resume_check import SavedStep, rate_jump
 from megatron_patches.launch.facts import LaunchFacts
 from megatron_patches.run.config import RunConfig
@@ -37,10 +37,11 @@ class Continuation:
         saved = f", saved by launch {facts['launch']}" if isinstance(facts.get("launch"), str) else ""
         beside = f"; {counted(self.older, 'older one')} beside it" if self.older else ""
         yield "resumes from", f"{self.taken.folder.name}, {why}{saved}, step {step:,} of {end.step:,}{beside}"
-        for each in self.others[:_TOLD]:
-            yield "not taken", str(each)
-        if len(self.others) > _TOLD:
-            yield "not taken", f"{counted(len(self.others) - _TOLD, 'other')}"
+        lines = told_together(self.others)
+        for line in lines[:_TOLD]:
+            yield "not taken", line
+        if len(lines) > _TOLD:
+            yield "not taken", f"{counted(len(lines) - _TOLD, 'other')}"
         if changed := describe_changes(self.taken.folder, config):
             yield "settings", changed
         yield "boundary", describe_boundary(self.taken, config)

@@ -21,7 +21,7 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.changed_settings import describe_changes, recorded_changes, second_rate_problems
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.initial_weights import load_initial_weights
-from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
+from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work, told_together
 from megatron_patches.checkpoint.recorded_changes import changes_of, continued_changes
 from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, state_problems
@@ -173,9 +173,8 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     others = trainer.groups.from_rank_0(found)
     if checkpoint is None:
         refuse(from_scratch_problems(trainer.launch.run, others, from_scratch))
-    for each in others:
-        if Path(each.name).name not in told:
-            trainer.emit(Message(f"not resumed from: {each}"))
+    for line in told_together([each for each in others if Path(each.name).name not in told]):
+        trainer.emit(Message(f"not resumed from: {line}"))
     if checkpoint is None and trainer.config.init_from is not None:
         begin(trainer, checkpointing, start)
     if checkpoint is not None:

@@ -19,7 +19,8 @@ from megatron_patches.artefacts.marks import verification_of
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.starting_point import INITIAL_WEIGHTS, InitialWeights, read_initial_weights
 from megatron_patches.errors import TrainyardError
-from megatron_patches.events.reading import effective, read_events
+from megatron_patches.events.columns import scan_steps
+from megatron_patches.events.reading import effective, read_events, scan_events
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.launch.rollback_record import newest_rollback
 from tests.hostile.canary import Place
@@ -130,6 +131,19 @@ def test_events(new_place: NewPlace, content: bytes) -> None:
         assert "0001-train.jsonl:" in str(found), found
     else:
         assert all(type(event.facts["step"]) is int for event in found)
+
+
+@cases(150)
+@given(content=odd_text("".join(json.dumps(event) + "\n" for event in _EVENTS)))
+def test_columns_of_events(new_place: NewPlace, content: bytes) -> None:
+    """They and the events are damaged alike, and have the same steps."""
+    events = new_place().inside / "events"
+    events.mkdir()
+    (events / "0001-train.jsonl").write_bytes(content)
+    columns, problems = scan_steps(events, ("loss",), ("tokens", "loss", "seconds"))
+    read, unread = scan_events(events, ("start", "step"))
+    assert columns.steps.tolist() == sorted({event.facts["step"] for event in effective(read, "step")})
+    assert problems == unread
 
 
 _NOTE = asdict(Annotation("note", "looks good", by="someone", date="2026-01-01T00:00:00+00:00"))

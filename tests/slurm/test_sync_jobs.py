@@ -1,4 +1,4 @@
-"""The jobs that come back by themselves: with stand-ins for sbatch and for the sync, and on a real cluster."""
+"""The jobs that come back by themselves: with stand-ins for the submission and the sync, and on a real cluster."""
 
 import os
 import shutil
@@ -22,11 +22,12 @@ def yard(tmp_path: Path) -> Path:
     for name in ("checkpoints", "logs"):
         shutil.copy(CHECKOUT / "slurm" / f"sync-{name}.slurm", tmp_path / "yard" / "slurm")
     (tmp_path / "bin").mkdir()
-    for path in (tmp_path / "yard/tools/sync-to-hub", tmp_path / "bin/sbatch", tmp_path / "bin/scancel"):
+    tools = tmp_path / "yard" / "tools"
+    for path in (tools / "sync-to-hub", tools / "submit", tmp_path / "bin/scancel"):
         path.write_text(f'#!/bin/sh\necho "{path.name} $*" >> {tmp_path}/calls\n')
         path.chmod(0o755)
-    with (tmp_path / "bin" / "sbatch").open("a") as script:
-        script.write("echo Submitted batch job 8\n")
+    with (tools / "submit").open("a") as script:
+        script.write("echo job 8 is submitted: a key 999\n")
     return tmp_path / "yard"
 
 
@@ -45,17 +46,27 @@ def submit(yard: Path, name: str, **more: str) -> tuple[int, list[str]]:
 
 
 def test_checkpoints(yard: Path) -> None:
-    again = "sbatch --dependency=singleton --begin=now+60minutes slurm/sync-checkpoints.slurm"
-    assert submit(yard, "checkpoints") == (0, [again, "sync-to-hub --all"])
+    again = "--dependency=singleton --begin=now+60minutes slurm/sync-checkpoints.slurm"
+    key = "submit --key sync-checkpoints-after-7"
+    assert submit(yard, "checkpoints", SLURM_JOB_ID="7") == (0, [f"{key} {again}", "sync-to-hub --all"])
 
 
 def test_logs(yard: Path) -> None:
-    code, calls = submit(yard, "logs", TRAINYARD_LOGS_TO="hf://org/{run}", TRAINYARD_SYNC_MINUTES="5")
+    addresses = {"TRAINYARD_LOGS_TO": "hf://org/{run}", "TRAINYARD_SYNC_MINUTES": "5"}
+    code, calls = submit(yard, "logs", SLURM_JOB_ID="7", **addresses)
     assert code == 0
     assert calls == [
-        "sbatch --dependency=singleton --begin=now+5minutes slurm/sync-logs.slurm",
+        "submit --key sync-logs-after-7 --dependency=singleton --begin=now+5minutes slurm/sync-logs.slurm",
         "sync-to-hub tr1 --to hf://org/{run} --what logs,tensorboard",
     ]
+
+
+def test_what_submitted_them_is_cleared_away(yard: Path) -> None:
+    """Else a folder stayed for every hour."""
+    own = yard / "slurm" / "submissions" / "sync-checkpoints-after-6"
+    own.mkdir(parents=True)
+    assert submit(yard, "checkpoints", SLURM_JOB_ID="7", trainyard_submission=str(own))[0] == 0
+    assert not own.exists()
 
 
 def test_they_end_when_asked_to(yard: Path) -> None:
@@ -92,7 +103,7 @@ def test_without_runs_there_is_nothing_to_do(yard: Path) -> None:
 def test_what_would_be_refused_again_does_not_come_back(yard: Path, name: str) -> None:
     let_the_sync_end_with(yard, 2)
     code, calls = submit(yard, name, TRAINYARD_LOGS_TO="file:///logs", SLURM_JOB_ID="7")
-    assert (code, calls[-1]) == (2, "scancel 8")
+    assert (code, calls[-1]) == (2, f"submit --withdraw sync-{name}-after-7")
     assert not (yard / "slurm" / f"sync-{name}.next").exists()
 
 
@@ -102,9 +113,9 @@ def test_what_fails_comes_back_a_number_of_times(yard: Path, name: str) -> None:
     let_the_sync_end_with(yard, 1)
     for _ in range(23):
         code, calls = submit(yard, name, TRAINYARD_LOGS_TO="file:///logs", SLURM_JOB_ID="8")
-        assert (code, "scancel 8" in calls) == (1, False)
+        assert (code, any("--withdraw" in call for call in calls)) == (1, False)
     code, calls = submit(yard, name, TRAINYARD_LOGS_TO="file:///logs", SLURM_JOB_ID="8")
-    assert (code, calls[-1]) == (1, "scancel 8")
+    assert (code, calls[-1]) == (1, f"submit --withdraw sync-{name}-after-8")
 
 
 def test_syncs_that_are_killed_count_as_failed(yard: Path) -> None:

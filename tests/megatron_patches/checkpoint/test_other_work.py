@@ -10,7 +10,7 @@ from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.artefacts.manifest import MANIFEST, Status, read_manifest, write_manifest
 from megatron_patches.artefacts.marks import mark_damaged
 from megatron_patches.artefacts.run_folder import FOLDERS, RunFolder, folder_problems
-from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
+from megatron_patches.checkpoint.other_work import OtherWork, from_scratch_problems, other_work, told_together
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 
 RATES = {"learning_rate": 0.1, "next_learning_rate": 0.1, "optimizer_steps": 3}
@@ -172,3 +172,15 @@ def test_odd_files_of_a_run_are_told(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("a file")
     (alone,) = folder_problems(RunFolder(tmp_path / "other"))
     assert alone == f"{tmp_path / 'other'} is a file, where a folder is expected; move it away"
+
+
+def test_many_of_one_kind_are_told_in_one_line() -> None:
+    left = [
+        OtherWork(f"checkpoints/step-{step:010d}", step, "left behind", is_work=False) for step in range(90, 0, -10)
+    ]
+    other = OtherWork("checkpoints/weights-0000000095", 95, "weights alone")
+    assert told_together([other, *left]) == [
+        "checkpoints/weights-0000000095 (weights alone)",
+        "9 entries, checkpoints/step-0000000090 to checkpoints/step-0000000010 (left behind)",
+    ]
+    assert told_together(left[:2]) == [str(each) for each in left[:2]]

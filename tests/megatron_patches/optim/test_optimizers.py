@@ -106,7 +106,7 @@ def test_adafactor_by_relative_steps_is_a_schedule() -> None:
             for state in reference.state.values():
                 state["step"] = step - 1
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(schedule, 1e-2, step, 100_000)
+            group["lr"] = learning_rate(schedule, 1e-2, step, [100_000])
         before = {name: parameter.detach().clone() for name, parameter in ours.items()}
         optimizer.step()
         reference.step()

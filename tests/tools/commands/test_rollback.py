@@ -104,6 +104,7 @@ def test_going_back(trained: Trained, call: Call) -> None:
     assert all(path.startswith("tensorboard/") for path in gone), "nothing else is deleted"
     assert {path.split("tfevents")[0] for path in after.keys() - before.keys()} == {
         "launches/0002/began.json", "launches/0002/config.yaml", "launches/0002/rollback.json",
+        "launches/0002/owner.json", "launches/0002/ended.json",
         "events/0002-rollback.jsonl", "tensorboard/events.out.", "checkpoints/step-0000000004/verified.json",
     }  # fmt: skip
     [beginning] = read_beginnings(trained.run)

@@ -151,7 +151,7 @@ def test_weights_that_the_run_saved_by_themselves_are_what_is_copied(
 
 def test_other_parts_of_a_run(run: Path, bucket: str) -> None:
     for name in ("logs/0001.log", "events/0001-trainer.jsonl", "launches/0001/config.yaml", "tensorboard/events.1",
-                 "evals/table.json"):  # fmt: skip
+                 "evals/table.json", "launches/0001/heartbeat"):  # fmt: skip
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(name)
     make_artefact(run / "evals" / "lambada", "evaluation", {"results.json": b"{}"}, {"run": RUN})
@@ -163,6 +163,7 @@ def test_other_parts_of_a_run(run: Path, bucket: str) -> None:
     copy = Path(bucket.removeprefix("file://")) / RUN
     assert (copy / "tensorboard" / "events.1").read_text() == "tensorboard/events.1"
     assert not (copy / "checkpoints").exists()
+    assert not (copy / "launches/0001/heartbeat").exists(), "it changes in place: pulled twice it would differ"
     assert not (copy / "evals" / "index.json").read_text().count("lambada"), "what has a manifest is not copied twice"
     assert set(sync(RUN, "--to", bucket, "--what", what).values()) == {"present"}
     into = run.parents[1] / "elsewhere"

@@ -1,6 +1,6 @@
-"""Two runs beside each other, key by key as they were resolved."""
+"""Runs beside each other, key by key as they were resolved."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,25 @@ class Difference:
 
 def compare_runs(first: RunConfig, second: RunConfig) -> list[Difference]:
     """The differences between two runs, in the order of their keys; name, family and why are no settings."""
-    left, right = resolved_values(first), resolved_values(second)
-    keys = [*left, *(key for key in right if key not in left)]
-    return [
-        Difference(key, left.get(key, ABSENT), right.get(key, ABSENT))
-        for key in keys
-        if key not in {*NEVER_WRITTEN, "why"} and left.get(key) != right.get(key)
-    ]
+    rows = differing([resolved_values(first), resolved_values(second)])
+    return [Difference(key, *(ABSENT if value is None else value for value in values)) for key, values in rows]
+
+
+def differing(settings: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str | None]]]:
+    """The keys whose values several runs do not share, each with every run's value; None where a run lacks the key."""
+    keys = dict.fromkeys(key for each in settings for key in each if key not in {*NEVER_WRITTEN, "why"})
+    rows = [(key, [each.get(key) for each in settings]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
 def resolved_values(config: RunConfig) -> dict[str, str]:
     """Every dotted key of a run with its value as YAML writes it."""
-    return {key: as_text(value) for key, value in _leaves(config.model_dump())}
+    return settings_of(config.model_dump())
+
+
+def settings_of(resolved: Mapping[str, Any]) -> dict[str, str]:
+    """The same of a configuration as it is written down."""
+    return {key: as_text(value) for key, value in _leaves(resolved)}
 
 
 def as_text(value: object) -> str:

@@ -19,6 +19,7 @@ from megatron_patches.atomic_files import TEMPORARY
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.files import everything_beneath, is_file, is_folder
 from megatron_patches.run.storage_config import LocationConfig
+from slurm.heartbeat import HEARTBEAT
 
 PARTS = ("checkpoints", "logs", "tensorboard", "evals", "exports")
 LOOSE = {"logs": ("logs", "events", "launches"), "tensorboard": ("tensorboard",), "evals": ("evals",)}
@@ -132,6 +133,7 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
                 path
                 for path in everything_beneath(root)
                 if not path.name.endswith(TEMPORARY)
+                and path.name != HEARTBEAT  # rewritten in place: it says something here and now alone
                 and not artefacts & {path, *path.parents}
                 and _fits(choice.pattern, path.relative_to(run_folder).as_posix())
             ]

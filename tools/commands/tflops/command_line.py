@@ -126,6 +126,7 @@ def tune_command(
         Path | None, typer.Option(help="Learn from this record too, and append what is measured.")
     ] = None,
     slurm: Annotated[Path | None, typer.Option(help="Write a job array that measures those shown.")] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="Submit that array, as tools/submit does.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write the chosen layout into the run's YAML.")] = False,
 ) -> None:
     """The fastest layout: tensor, pipeline, sequence parallel, ZeRO, micro-batch, recomputation.
@@ -134,7 +135,9 @@ def tune_command(
     """
     from tools.commands.tflops.tune import TuneRequest, tune
 
-    asked = TuneRequest(run, context.args, nodes, gpus_per_node, gpu, show, measure, spread, record, slurm, write)
+    asked = TuneRequest(
+        run, context.args, nodes, gpus_per_node, gpu, show, measure, spread, record, slurm, submit, write
+    )
     for paragraph in tune(asked):
         print(paragraph, end="\n\n")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from megatron_patches.benchmark.comparison import measure_run
 from megatron_patches.benchmark.turns import Turns
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import TrainyardError
 from megatron_patches.estimate.report import Machines
 from megatron_patches.estimate.step_time import Speeds
 from megatron_patches.launch.rank_settings import available_cpus
@@ -15,6 +16,7 @@ from megatron_patches.report.record import append, measured, read_rows, record_f
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_run
 from megatron_patches.sizes import counted, readable
+from megatron_patches.submission.submit import submit
 from megatron_patches.tuning.calibration import Measured, Trust, calibrate, trust
 from megatron_patches.tuning.ranking import Ranked, apart, explain, rank
 from megatron_patches.tuning.run_file import section_text, write_layout
@@ -40,11 +42,14 @@ class TuneRequest:
     spread: int
     record: Path | None
     slurm: Path | None
+    submit: bool
     write: bool
 
 
 def tune(asked: TuneRequest) -> Iterator[str]:
     """Do it, and say what was found, paragraph by paragraph."""
+    if asked.submit and asked.slurm is None:
+        raise TrainyardError("--submit submits what --slurm FILE writes; name the file")
     path = find_run(asked.run, CHECKOUT)
     config = load_run(path, asked.overrides)
     machines = machines_of(config, asked.nodes, asked.gpus_per_node, None if asked.gpu.lower() == CPU else asked.gpu)
@@ -75,7 +80,12 @@ def tune(asked: TuneRequest) -> Iterator[str]:
             config, asked.run, asked.overrides, ranked[: asked.show], asked.nodes, asked.gpus_per_node, record
         )
         asked.slurm.write_text(text, encoding="utf-8")
-        yield f"wrote {asked.slurm}: sbatch {asked.slurm}"
+        if asked.submit:
+            done = submit(asked.slurm)
+            there = "was submitted already" if done.was_there else "is submitted"
+            yield f"wrote {asked.slurm}: job {done.job} {there} ({done.key})"
+        else:
+            yield f"wrote {asked.slurm}: tools/submit {asked.slurm}"
     if asked.write:
         write_layout(path, chosen.candidate)
         yield f"wrote the layout into {path}"
