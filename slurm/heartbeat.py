@@ -114,4 +114,4 @@ class Heartbeat:
 
 def beat_text(count: int) -> bytes:
     """The file's content, of one length: the number by which a launch lives, and for people when it was."""
-    return "{:020d} {}+00:00\n".format(count, datetime.utcnow().isoformat(timespec="seconds")).encode()
+    return "{:020d} {}+00:00\n".format(count, datetime.utcnow().isoformat(timespec="milliseconds")).encode()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -79,11 +80,11 @@ def test_a_launch_that_beats_is_refused_and_told(run: RunFolder, tmp_path: Path)
     for part in (
         "launch 0001",
         "job 4711 on node7",
-        "at step 12 90 seconds ago",
         "seen just now",
         "scancel --signal=USR1 --batch 4711",
     ):
         assert part in str(refused.value)
+    assert re.search(r"at step 12 9\d seconds ago", str(refused.value))
     assert sorted(path.name for path in run.launches.iterdir()) == ["0001"]
 
 
