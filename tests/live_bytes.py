@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def watch() -> Any:
 
         def without(self, tensors: list[torch.Tensor]) -> int:
             known = _addresses(tensors)
+            gc.collect()  # what only a cycle of dead objects holds is not kept
+            time.sleep(0.02)  # nor is what gloo's thread has sent, and lets go a moment after the wait for it
             self.live()
             return sum(size for key, (_, size) in self.storages.items() if key not in known)
 
