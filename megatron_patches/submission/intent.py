@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def begin_intent(root: Path, key: str, command: Command) -> tuple[Intent, bool]:
         fsync_folder(draft)
         draft.rename(target)  # fails where another one has the number: a folder is replaced only while it is empty
     except OSError:
-        shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)
         found = current_intent(root, key)
         if found is None or found.folder != target:
             raise
@@ -165,18 +166,31 @@ def begin_intent(root: Path, key: str, command: Command) -> tuple[Intent, bool]:
     return intent, True
 
 
-def forget(root: Path, key: str) -> None:
-    """Removes a key with all that it holds; jobs of it that have not started do nothing."""
+def forget(intent: Intent) -> None:
+    """Removes an intent; jobs of it that have not started do nothing. The key's folder goes by `clear`."""
+    intent.folder.rename(intent.folder.with_name(f"forgotten-{intent.token}"))
+
+
+def clear(root: Path, key: str) -> bool:
+    """Removes a key that has no intent, with what killed calls left there; whether there was one.
+
+    An intent that another process has begun in the meantime stays.
+    """
     folder = key_folder(root, key)
-    away = root / f"{folder.name}.{secrets.token_hex(8)}.forgotten"
-    folder.rename(away)
-    shutil.rmtree(away)
+    if not is_folder(folder):
+        return False
+    for name in names_in(folder):
+        if not _NUMBER.fullmatch(name):
+            shutil.rmtree(folder / name)
+    with suppress(OSError):  # an intent is there
+        folder.rmdir()
+    return True
 
 
 def all_intents(root: Path) -> Iterator[Intent | Damaged]:
     """The intent that counts of each key, by name; what cannot be read comes as its error."""
     for key in names_in(root):
-        if is_name(key) and not key.endswith(".forgotten") and is_folder(root / key):
+        if is_name(key) and is_folder(root / key):
             try:
                 found = current_intent(root, key)
                 if found is not None:

@@ -14,7 +14,15 @@ from pathlib import Path
 from megatron_patches.errors import Missing, Refused, TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.submission.fence import read_script
-from megatron_patches.submission.intent import Command, Intent, begin_intent, current_intent, forget, submissions_root
+from megatron_patches.submission.intent import (
+    Command,
+    Intent,
+    begin_intent,
+    clear,
+    current_intent,
+    forget,
+    submissions_root,
+)
 from megatron_patches.submission.queue import (
     PENDING,
     Answer,
@@ -81,12 +89,12 @@ def submit(
     _check_options(options)
     here = (folder or Path.cwd()).absolute()
     command = Command(str(here / script), tuple(arguments), tuple(options), str(here))
+    require_slurm()
     root = submissions_root()
     key = usual_key(command) if key is None else key
     intent, new = _intent(root, key, command)
     if job := intent.job():
         return Submission(key, job, True, intent.time)
-    require_slurm()
     if not new:
         try:
             found = jobs_in_queue(intent.token)
@@ -97,7 +105,7 @@ def submit(
     answer = sbatch(intent)
     if answer.job is not None:
         return _settled(intent, {answer.job: ""}, False, answer.said)
-    return _without_answer(root, intent, answer)
+    return _without_answer(intent, answer)
 
 
 def usual_key(command: Command) -> str:
@@ -127,6 +135,8 @@ def withdraw(key: str) -> int | None:
     root = submissions_root()
     intent = current_intent(root, key)
     if intent is None:
+        if clear(root, key):  # a withdrawal was cut
+            return None
         raise Missing(f"there is no submission {printable(key)} in {printable(root)}; tools/submit --list shows all")
     intent.close()
     try:
@@ -135,7 +145,8 @@ def withdraw(key: str) -> int | None:
         raise QueueUnknown(f"{error}: {key} stays until it does; withdraw it again") from None
     cancel_pending([job for job, state in found.items() if state == PENDING])
     job = intent.job()
-    forget(root, key)
+    forget(intent)
+    clear(root, key)
     return job
 
 
@@ -153,23 +164,26 @@ def _intent(root: Path, key: str, command: Command) -> tuple[Intent, bool]:
 
 
 def _settled(intent: Intent, found: dict[int, str], was_there: bool, said: str = "") -> Submission:
-    """Records one of the jobs that were found, unless one is recorded; cancels the others where they wait."""
+    """Records one of the jobs that were found, unless one is recorded; a double of this call's own is cancelled.
+
+    Others that were found are left to the fence: the parts of a heterogeneous job have several ids too.
+    """
     if found:
         intent.record(min(found, key=lambda job: (found[job] in _GONE, job)))
     job = intent.job()
     if job is None:
         raise Refused(f"the submission {intent.key} was withdrawn in the meantime; its job does nothing")
     try:
-        cancel_pending([other for other in found if other != job])
+        cancel_pending([] if was_there else [other for other in found if other != job])
     except TrainyardError as error:  # it does nothing when it starts
         said = f"{said}\n{error}".strip()
-    return Submission(intent.key, job, was_there, intent.time, said)
+    return Submission(intent.key, job, was_there or job not in found, intent.time, said)
 
 
 _GONE = {"CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "PREEMPTED"}
 
 
-def _without_answer(root: Path, intent: Intent, answer: Answer) -> Submission:
+def _without_answer(intent: Intent, answer: Answer) -> Submission:
     """sbatch named no job: the queue says whether it took one all the same, as after an answer that came too late."""
     said = answer.said or "no message"
     try:
@@ -183,7 +197,6 @@ def _without_answer(root: Path, intent: Intent, answer: Answer) -> Submission:
         return _settled(intent, found, False, said)
     if not answer.code:
         raise QueueUnknown(f"sbatch says that it went well and names no job: {said}; {_LATER}")
-    forget(root, intent.key)
     raise Refused(f"sbatch does not take {printable(intent.command.script)}: {said}")
 
 

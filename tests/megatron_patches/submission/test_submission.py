@@ -118,7 +118,8 @@ class TestSubmit:
         controller.mood("refused")
         with pytest.raises(Refused, match="Invalid partition name"):
             submit(script, key="mine")
-        assert current_intent(submissions_root(), "mine") is None
+        closed = current_intent(submissions_root(), "mine")
+        assert closed is not None and closed.is_withdrawn()
         controller.mood("at-once")
         assert not submit(script, key="mine").was_there
 
