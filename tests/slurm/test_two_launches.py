@@ -110,24 +110,33 @@ def test_of_three_at_once_one_trains(small_data: SmallData, tmp_path: Path) -> N
 
 
 @pytest.mark.slurm
-def test_a_job_whose_node_was_cut_off_takes_its_run_over_from_itself(
+def test_a_second_job_is_refused_and_one_whose_node_was_cut_off_takes_its_run_over_from_itself(
     small_data: SmallData, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if reason := reason_not_to_start():
         pytest.skip(reason)
     cluster = Cluster(tmp_path_factory.mktemp("cut"))  # a short path: sockets lie in it
     try:
-        job = cluster.sbatch(
-            SCRIPT, *arguments(small_data, 400, 10), cwd=CHECKOUT, env={"TRAINYARD_RUNS": str(tmp_path / "runs")},
-            options=("--nodes=1", "--nodelist=node1", f"--output={tmp_path}/%j.log"),
+        words = [*arguments(small_data, 100_000, 50), "--checkpoint.keep_last", "2"]  # no machine comes to its end here
+        job, double = (
+            cluster.sbatch(
+                SCRIPT, *words, cwd=CHECKOUT, env={"TRAINYARD_RUNS": str(tmp_path / "runs")},
+                options=("--nodes=1", f"--nodelist={node}", f"--output={tmp_path}/%j.log", *options),
+            )
+            for node, options in (("node1", ()), ("node2", ("--hold",)))
         )  # fmt: skip
-        cluster.wait_for_log(job, "saved step-0000000010", timeout=END_SECONDS)
+        cluster.wait_for_log(job, "saved step-0000000050", timeout=END_SECONDS)
+        cluster.run("scontrol", "release", str(double))
+        assert cluster.wait(double, timeout=END_SECONDS) == ("FAILED", 2), cluster.log(double)
+        assert f"launch 0001 of {RUN} is at work (job {job} on node1" in cluster.log(double)
         cluster.cut("node1")
         cluster.run("scontrol", "update", f"JobId={job}", "NodeList=", "StartTime=now")
         cluster.wait_for_log(job, "launch 0002", timeout=END_SECONDS)
         assert "shows no sign of life" not in cluster.log(job)  # SLURM started the same job once more: no wait
-        assert cluster.wait(job, timeout=END_SECONDS) == ("COMPLETED", 0), cluster.log(job)
+        cluster.wait_for_log(job, "resuming from step-", timeout=END_SECONDS)
+        cluster.cancel(job, "--batch", "--signal=USR1")
+        assert cluster.wait(job, timeout=END_SECONDS) == ("FAILED", 75), cluster.log(job)
     finally:
         cluster.stop()
     first, second = read_beginnings(RunFolder(tmp_path / "runs" / RUN))
-    assert (first.launch, first.step, second.launch) == (1, 0, 2) and second.step >= 10
+    assert (first.launch, first.step, second.launch) == (1, 0, 2) and second.step >= 50

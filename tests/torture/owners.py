@@ -142,7 +142,8 @@ def _problems(run: RunFolder, steps: list[tuple[int, int]]) -> list[str]:
             problems.append(
                 f"launch {folder.name} began at {step}, and step {reached} had been trained: a save is lost"
             )
-        reached = max([step, *(own for launch, own in steps if launch == int(folder.name))])
+        # one that stood still before it wrote down where it begins may do so late, and then trains nothing
+        reached = max((own for launch, own in steps if launch == int(folder.name)), default=reached)
     return problems
 
 
