@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def arguments(small_data: SmallData, steps: int, every: int) -> list[str]:
 def launched(
     words: list[str], runs: Path, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    settings = {"TRAINYARD_RUNS": str(runs), "TRAINYARD_OWNER_TIMEOUT": "3", **(env or {})}
+    settings = {"TRAINYARD_RUNS": str(runs), "TRAINYARD_OWNER_TIMEOUT": "3", "TRAINYARD_VENV": sys.prefix, **(env or {})}
     environment = {**environment_without_settings(), **settings}
     with log.open("wb") as output:
         process = subprocess.Popen(
