@@ -1,22 +1,28 @@
 """What must stay the same for a checkpoint to be continued. Torch-free."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from data_tools.data_config import DataConfig
 from megatron_patches.configuration.section import Section
 from megatron_patches.optim.optimizer_config import SGDConfig
 from megatron_patches.run.config import RunConfig
 
 OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps", "update_scale")
 """what an update is; how strong its parts are (betas, decays, clips) may change in a resume"""
+OF_DATA = ("split_by",)
+"""keys of a run's data that did not always exist"""
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
-def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[str, Any]:
+def run_identity(
+    config: RunConfig, dataset_id: str, tokenizer_id: str, sources: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The settings that decide the weights' shapes, the order of samples and the meaning of the optimizer's state.
 
     Layout, micro-batch, logging, lengths and the optimizer's numbers are not among them: a resume may change them.
-    Learning rates are compared as such (resume_check.py).
+    Learning rates are compared as such (resume_check.py). `sources` are those of a blend (RunData.source_identities).
     """
     training = config.training.model_dump(include=set(OF_TRAINING))
     optimizer = config.optimizer.model_dump(include=set(OF_OPTIMIZER))
@@ -30,8 +36,10 @@ def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[
         **_prefixed("optimizer", optimizer),
         "data.sequence_length": config.data.sequence_length,
         "data.split": config.data.split,
+        "data.split_by": config.data.split_by,
         "dataset": dataset_id,
         "tokenizer": tokenizer_id,
+        **(sources or {}),
     }
 
 
@@ -59,6 +67,7 @@ def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
         **_prefixed("objective", objective),
         **_prefixed("training", training),
         **_prefixed("optimizer", optimizer),
+        **{f"data.{key}": value for key, value in _defaults(DataConfig).items() if key in OF_DATA},
     }
 
 

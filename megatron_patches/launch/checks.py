@@ -80,7 +80,9 @@ def _validation_data(facts: LaunchFacts) -> Iterator[str]:
 
 def _identity(facts: LaunchFacts) -> Iterator[str]:
     if facts.saved:
-        wanted = run_identity(facts.config, facts.data.dataset_id, facts.data.tokenizer_id)
+        wanted = run_identity(
+            facts.config, facts.data.dataset_id, facts.data.tokenizer_id, facts.data.source_identities
+        )
         yield from identity_problems(facts.saved, wanted, facts.config)
 
 

@@ -63,7 +63,7 @@ class Runs:
     def save(self, run: str, step: int, *settings: str, content: str = "full", **changes: JsonValue) -> Manifest:
         """A checkpoint as the run would save it, its weights zeros."""
         config = self.config(run, *settings)
-        data = RunData(config.data, CHECKOUT, config.lengths)
+        data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
         changes = {"run" if key == "named_run" else key: value for key, value in changes.items()}
         parents = changes.pop("parents", (data.dataset_id, data.tokenizer_id))
         facts: dict[str, JsonValue] = {
@@ -77,7 +77,7 @@ class Runs:
 
     def find(self, named: str, *settings: str) -> StartingPoint:
         config = self.config(CHILD, *settings)
-        return find_starting_point(named, config, RunData(config.data, CHECKOUT, config.lengths))
+        return find_starting_point(named, config, RunData(config.data, CHECKOUT, config.lengths, config.place_after))
 
     def problems(self, *settings: str) -> list[str]:
         return launch_problems(LaunchFacts(read_run(self.data.write(self.yaml, CHILD), settings), HERE))
