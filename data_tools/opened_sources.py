@@ -1,10 +1,12 @@
 """The datasets of a run's sources, opened once each, and the samples that are cut from them."""
 
 import glob
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from data_tools.data_config import DataConfig
 from data_tools.datasets.indexed_dataset import IndexedDataset
@@ -98,6 +100,12 @@ class OpenedSource:
     def dataset_ids(self) -> list[str]:
         """Ids of its datasets, in the order in which they are read."""
         return [shard.id for shard in self.shards]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Which documents it reads: a hash of the datasets' ids, and the range of them."""
+        datasets = hashlib.sha256(" ".join(self.dataset_ids).encode()).hexdigest()
+        return {"datasets": datasets, "range": self.source.range}
 
     @cached_property
     def training(self) -> "Part":

@@ -1,7 +1,5 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -96,14 +94,6 @@ class RunData:
         return self.sources[0].shards[0].facts.tokenizer
 
     @property
-    def dataset_id(self) -> str:
-        """Id of the run's dataset; where there are several, a hash of their ids and of how they are read at first."""
-        if self._is_one:
-            return self.sources[0].shards[0].id
-        told = json.dumps(self.source_identities, sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()
-
-    @property
     def dataset_ids(self) -> list[str]:
         """Ids of all datasets that the run is trained on, each once."""
         return list(dict.fromkeys(each for source in self.sources for each in source.dataset_ids))
@@ -116,19 +106,20 @@ class RunData:
         return usual and not others and len(self.sources[0].shards) == 1
 
     @property
-    def source_identities(self) -> dict[str, Any]:
-        """What decides the order of samples, of each source that the run begins with; empty for one whole dataset."""
+    def identity(self) -> dict[str, Any]:
+        """What of the datasets decides the order of samples, for the run's identity.
+
+        `dataset` is the id of one whole dataset; else `blend` has the weights at the beginning, `source NAME` the
+        documents of each source that is read at any time, and `datasets` all ids.
+        """
+        read_later = self.sources[1:] if self._is_one else self.sources
+        found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
         if self._is_one:
-            return {}
-        weights = whole_weights([each.weight for each in self._config.first_sources])
-        return {
-            f"source {each.name}": {
-                "weight": f"{weight}/{PERIOD}",
-                "range": each.range,
-                "datasets": hashlib.sha256(" ".join(opened.dataset_ids).encode()).hexdigest(),
-            }
-            for each, opened, weight in zip(self._config.first_sources, self.sources, weights, strict=False)
-        }
+            return {"dataset": self.sources[0].shards[0].id, **found}
+        first = self._config.first_sources
+        weights = whole_weights([each.weight for each in first])
+        blend = {each.name: weight for each, weight in zip(first, weights, strict=True)}
+        return {**found, "blend": blend, "datasets": self.dataset_ids}
 
     def training(self, seed: int) -> TrainingSamples:
         """The samples of the run by their place in its order."""

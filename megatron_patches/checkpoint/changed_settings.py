@@ -48,8 +48,8 @@ _EFFECTS: dict[str, Effect] = {
     # the checkpoint's own scale is continued
     "training.loss_scale.initial": "stored",
     # of datasets and tokenizers the ids are compared: the same one may lie somewhere else
-    "data.skip_samples": "applied",  # where it changes nothing that was read: skipped_data.py
-    "data.changes": "applied",  # where they change nothing that was read: changed_sources.py
+    "data.skip_samples": "applied",  # where it changes nothing that was read: changed_data.py
+    "data.changes": "applied",  # where they change nothing that was read: changed_data.py
     "data.validation": "applied",
     **dict.fromkeys(("data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
     **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),

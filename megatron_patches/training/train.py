@@ -78,7 +78,7 @@ def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> t
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
     data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    identity = run_identity(config, data.dataset_id, data.tokenizer_id, data.source_identities)
+    identity = run_identity(config, data.identity, data.tokenizer_id)
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
     engine = build_engine(config, groups, randomness)
     votes = StepVotes(groups.control_group)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from megatron_patches.artefacts.manifest import build_manifest
 from megatron_patches.artefacts.marks import mark_damaged
+from megatron_patches.checkpoint.changed_data import skipped_data_problems
 from megatron_patches.checkpoint.changed_settings import (
     changes,
     describe_changes,
@@ -29,7 +30,6 @@ from megatron_patches.checkpoint.recorded_changes import (
     in_json,
 )
 from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, length_problems, rate_jump
-from megatron_patches.checkpoint.skipped_data import skipped_data_problems
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import ChangeRecord
@@ -85,7 +85,7 @@ def test_of_every_key_it_is_said_what_a_change_does() -> None:
 
 def test_what_is_identity_is_compared_as_such(tmp_path: Path) -> None:
     config = run(tmp_path)
-    identity = run_identity(config, "data", "tokenizer")
+    identity = run_identity(config, {"dataset": "data"}, "tokenizer")
     for key in fields(RunConfig):
         if effect_of(key) != "identity" and key.split(".")[0] != "model":
             assert key not in identity, key
