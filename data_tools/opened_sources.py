@@ -128,7 +128,7 @@ class OpenedSource:
         )
         pairs = zip(self.shards, selections, strict=True)
         sources = [TokenWindows(shard.dataset, documents, self._lengths) for shard, documents in pairs]
-        return Part(sources, sum(last - first for first, last in selections))
+        return Part(sources, selections)
 
 
 def _file_order(part: int, split: str, range_: tuple[float, float], documents: Sequence[int]) -> list[tuple[int, int]]:
@@ -148,7 +148,13 @@ class Part:
 
     pieces: Sequence[TokenWindows]
     """of each dataset"""
-    documents: int
+    selections: Sequence[tuple[int, int]]
+    """documents [first, last) of each"""
+
+    @property
+    def documents(self) -> int:
+        """How many documents it has."""
+        return sum(last - first for first, last in self.selections)
 
     @cached_property
     def samples(self) -> SampleSource:

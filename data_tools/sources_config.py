@@ -9,7 +9,7 @@ from data_tools.samples.blend import whole_weights
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
-_OF_A_SOURCE = ("path", "weight", "range", "shards")
+_OF_ONE_SOURCE = ("path", "range", "shards")
 
 
 class SourceConfig(Section):
@@ -72,7 +72,7 @@ class ValidationGroupConfig(Section):
     def _of_one_source(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "sources" in values or "path" not in values:
             return values
-        source = {key: values[key] for key in _OF_A_SOURCE if key in values}
+        source = {key: values[key] for key in _OF_ONE_SOURCE if key in values}
         rest = {key: value for key, value in values.items() if key not in source}
         return {**rest, "sources": [{"name": values.get("name"), **source}]}
 
