@@ -56,11 +56,13 @@ class TrainingBatches:
         self._reader.shutdown(cancel_futures=True)
 
     def _read(self, consumed_samples: int) -> list[MicroBatch]:
-        micro_batches = []
-        for places in self._sampler.micro_batches(consumed_samples):
-            located = self._samples.locate(places)
-            items = stacked(self._samples.read(located), located.number, self._vocab_size)
-            micro_batches.append(self.objective(items, places))
+        places = self._sampler.micro_batches(consumed_samples)
+        located = self._samples.locate(np.concatenate(places))
+        read, micro_batches = self._samples.read(located), []
+        for first, of_batch in zip(range(0, len(read), len(places[0])), places, strict=True):
+            part = slice(first, first + len(of_batch))
+            items = stacked(read[part], located.number[part], self._vocab_size)
+            micro_batches.append(self.objective(items, of_batch))
         return micro_batches
 
 
