@@ -151,6 +151,7 @@ def test_the_section_of_a_run_makes_the_same_weights(dataset: Call, arguments: l
     for source, other in zip(sources, described["sources"], strict=True):
         limit = {"max_epochs": 2} if "--max-epochs" in arguments else {}
         assert source == {"name": other["name"], "weight": source["weight"], "path": other["path"], **limit}
+        assert len(str(source["weight"])) <= 10, "as few digits as make the same weights"
     assert section["data"].get("split") == described["split"]
 
 
