@@ -83,7 +83,7 @@ WITH_TORCH = {
     "megatron_patches/benchmark": ["comparison", "statistics", "turns", "worker_processes"],
     "megatron_patches/callbacks": [],
     "megatron_patches/checkpoint": [
-        *("changed_settings", "identity", "other_work", "recorded_changes", "resume_check", "size", "skipped_data"),
+        *("changed_data", "changed_settings", "identity", "other_work", "recorded_changes", "resume_check", "size"),
         "starting_point",
     ],
     "megatron_patches/checkpoint/files": ["boxes", "stored_files"],
