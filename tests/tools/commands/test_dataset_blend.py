@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_tools.data_config import DataConfig
 from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts, manifest_path
@@ -147,6 +148,7 @@ def test_training_documents_alone(dataset: Call) -> None:
 def test_the_section_of_a_run_makes_the_same_weights(dataset: Call, arguments: list[Any]) -> None:
     section = parse_yaml(dataset("blend", *arguments, "--yaml").stdout, "here")
     described = json.loads(dataset("blend", *arguments, "--json").stdout)
+    DataConfig.model_validate({**section["data"], "tokenizer": "data/bpe", "sequence_length": 8})
     sources = section["data"]["sources"]
     whole = whole_weights([each["weight"] for each in sources])
     assert list(whole) == [each["whole_weight"] for each in described["sources"]]
