@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_tools.data_config import DataConfig
 from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts, manifest_path
@@ -130,8 +131,10 @@ def test_epochs_are_limited_and_the_others_get_the_rest(dataset: Call) -> None:
 
 
 def test_training_documents_alone(dataset: Call) -> None:
-    done = dataset("blend", "data/en", "data/fr", "--equal", "--split", "8,1,1", "--json")
-    assert [each["tokens"] for each in json.loads(done.stdout)["sources"]] == [1280, 720]
+    """Of a source of several datasets, as a run cuts it: over all of them."""
+    done = dataset("blend", "data/en", "data/fr", "data/code-*", "--equal", "--split", "8,1,1", "--json")
+    # 16 of 20 documents: 10 of 30 tokens and 6 of 10
+    assert [each["tokens"] for each in json.loads(done.stdout)["sources"]] == [1280, 720, 360]
 
 
 @pytest.mark.parametrize(
@@ -145,12 +148,14 @@ def test_training_documents_alone(dataset: Call) -> None:
 def test_the_section_of_a_run_makes_the_same_weights(dataset: Call, arguments: list[Any]) -> None:
     section = parse_yaml(dataset("blend", *arguments, "--yaml").stdout, "here")
     described = json.loads(dataset("blend", *arguments, "--json").stdout)
+    DataConfig.model_validate({**section["data"], "tokenizer": "data/bpe", "sequence_length": 8})
     sources = section["data"]["sources"]
     whole = whole_weights([each["weight"] for each in sources])
     assert list(whole) == [each["whole_weight"] for each in described["sources"]]
     for source, other in zip(sources, described["sources"], strict=True):
         limit = {"max_epochs": 2} if "--max-epochs" in arguments else {}
         assert source == {"name": other["name"], "weight": source["weight"], "path": other["path"], **limit}
+        assert len(str(source["weight"])) <= 10, "as few digits as make the same weights"
     assert section["data"].get("split") == described["split"]
 
 
@@ -216,12 +221,14 @@ def test_ratios_that_do_not_fit(dataset: Call, tmp_path: Path, content: str, tol
         (["data/en", "--equal", "--tokens", 5000, "--max-epochs", 3], "5,000 tokens cannot be read"),
         (["data/en", "--equal", "--split", "a"], "split 'a' is not a list of numbers"),
         (["data/en", "--equal", "--split", "0,1"], "source en (data/en) holds no tokens in the training documents"),
-        (["data/x*", "--equal"], "data/x*: no dataset matches"),
+        (["data/x*", "--equal"], "source x: no dataset fits data/x* (looked for .idx files)"),
         (["data/x", "--equal"], "data/x.bin does not exist"),
         (["data/en", "data/en.idx", "--equal"], "two sources are called en"),
         (["en=data/fr", "data/en", "--equal"], "two sources are called en"),
         (["-x=data/fr", "--equal"], "No such option"),
-        (["a\x1bb=data/fr", "--equal"], r"'a\x1bb' cannot be the name of a source"),
+        (["a\x1bb=data/fr", "--equal"], r"'a\x1bb' is no name: use letters, digits"),
+        ([f"{'a' * 81}=data/fr", "--equal"], "at most 80 characters"),
+        (["é=data/fr", "--equal"], "NAME=PATH gives a source another name"),
         (["", "--equal"], "'' names no dataset"),
         (["data/en", "--ratios", "none.json"], "none.json does not exist"),
     ],

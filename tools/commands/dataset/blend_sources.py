@@ -8,14 +8,17 @@ from glob import has_magic
 from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic import ValidationError
+
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import bin_path, check_files_exist, idx_path
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.datasets.split import split_documents
-from megatron_patches.errors import Damaged, Missing, TrainyardError, listed
+from data_tools.opened_sources import prefixes_of
+from data_tools.sources_config import SourceConfig, plain_name
+from megatron_patches.errors import Damaged, TrainyardError, listed
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import number_of, parse_json
-from megatron_patches.foreign.names import check_name, is_name
 from megatron_patches.foreign.printable import printable, shortened
 
 _NAMED = re.compile(r"([^/=]+)=(.+)", re.DOTALL)
@@ -53,16 +56,26 @@ def blend_sources(arguments: Sequence[str], split: str) -> list[BlendSource]:
     names = [name or next(named) for name, _ in given]
     _refuse_doubles(names, "give each a name of its own, NAME=PATH; of a dataset's files name one, as in data/*.idx")
     sources = []
-    made_with: dict[str, Path] = {}
     for name, (_, path) in zip(names, given, strict=True):
-        check_name(name, f"a source ({shortened(path)}); name it with NAME=PATH")
-        datasets = _datasets(path)
-        tokens = sum(_tokens(prefix, split, made_with) for prefix in datasets)
+        datasets = tuple(prefixes_of(_as_in_a_run(name, path), Path()))
+        tokens = _tokens(datasets, split)
         if not tokens:
             where = f" in the training documents of {shortened(split)}" if split else ""
             raise TrainyardError(f"source {name} ({printable(path)}) holds no tokens{where}; leave it out")
         sources.append(BlendSource(name, path, datasets, tokens))
+    _check_tokenizers(sources)
     return sources
+
+
+def _as_in_a_run(name: str, path: str) -> SourceConfig:
+    try:
+        return SourceConfig(name=name, path=path)
+    except ValidationError as error:
+        problems = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+        raise TrainyardError(
+            f"source {shortened(name)} ({shortened(path)}): {shortened(problems)}. "
+            "NAME=PATH gives a source another name"
+        ) from None
 
 
 def names_from(paths: Sequence[str]) -> list[str]:
@@ -73,7 +86,7 @@ def names_from(paths: Sequence[str]) -> list[str]:
     parts = [[each for each in map(_without_pattern, PurePath(path).parts) if each] or [path] for path in paths]
     for back in range(1, min(map(len, parts), default=0) + 1):
         names = [each[-back] for each in parts]
-        if len(set(names)) == len(names) and all(map(is_name, names)):
+        if len(set(names)) == len(names) and all(map(_is_plain, names)):
             return names
     return [each[-1] for each in parts]
 
@@ -147,47 +160,50 @@ def _name_and_path(argument: str) -> tuple[str, str]:
     return name, path
 
 
+def _is_plain(name: str) -> bool:
+    try:
+        return plain_name(name) == name
+    except ValueError:
+        return False
+
+
 def _without_pattern(part: str) -> str:
     return _PATTERN.sub("", part).strip("._-/") if has_magic(part) else part.strip("/")
 
 
-def _datasets(path: str) -> tuple[Path, ...]:
-    """The prefixes that a path stands for: those of the `.idx` files that match, where it is a pattern."""
-    prefix = Path(path)
-    if not has_magic(path) or idx_path(prefix).is_file():
-        return (prefix,)
-    start = Path(prefix.anchor)
-    found = sorted(start.glob(f"{prefix.relative_to(start)}.idx"))
-    # what begins with a dot is a file that is being written, or was left behind so
-    found = [each for each in found if not each.name.startswith(".")]
-    if not found:
-        raise Missing(f"{printable(path)}: no dataset matches (no file {printable(path)}.idx); correct the pattern")
-    return tuple(each.with_name(each.name.removesuffix(".idx")) for each in found)
+def _tokens(datasets: Sequence[Path], split: str) -> int:
+    """Tokens of a source, or those of its training documents: a split cuts all its datasets as one, as in a run."""
+    if not split:
+        return sum(_tokens_of(prefix) for prefix in datasets)
+    opened = [IndexedDataset(prefix) for prefix in datasets]
+    first, last = split_documents(split, sum(each.number_of_documents for each in opened))[0]
+    tokens = before = 0
+    for each in opened:
+        begin, end = (min(max(place - before, 0), each.number_of_documents) for place in (first, last))
+        tokens += each.document_token_offset(end) - each.document_token_offset(begin)
+        before += each.number_of_documents
+    return tokens
 
 
-def _tokens(prefix: Path, split: str, made_with: dict[str, Path]) -> int:
-    """Tokens of a dataset, from its manifest or else its index; those of its training documents where it is split.
-
-    Args:
-        made_with: a dataset for each tokenizer so far, to which this one is added.
-    """
+def _tokens_of(prefix: Path) -> int:
+    """Tokens of a dataset, from its manifest or else its index."""
     check_files_exist(bin_path(prefix), idx_path(prefix))
     if manifest_path(prefix).is_file():
-        _, facts = read_dataset_manifest(prefix)
-        made_with.setdefault(facts.tokenizer.id, prefix)
-        if len(made_with) > 1:
-            first, second = made_with.values()
-            raise TrainyardError(
-                f"{printable(first)} and {printable(second)} were made with different tokenizers, so that their tokens "
-                "cannot be compared, nor read by one run; make them with one tokenizer"
-            )
-        if not split:
-            return facts.tokens
-    dataset = IndexedDataset(prefix)
-    if not split:
-        return len(dataset.tokens)
-    first_document, end = split_documents(split, dataset.number_of_documents)[0]
-    return dataset.document_token_offset(end) - dataset.document_token_offset(first_document)
+        return read_dataset_manifest(prefix)[1].tokens
+    return len(IndexedDataset(prefix).tokens)
+
+
+def _check_tokenizers(sources: Sequence[BlendSource]) -> None:
+    """Refuses datasets that were made with different tokenizers, where manifests know theirs."""
+    made_with: dict[str, Path] = {}
+    for prefix in (prefix for source in sources for prefix in source.datasets if manifest_path(prefix).is_file()):
+        made_with.setdefault(read_dataset_manifest(prefix)[1].tokenizer.id, prefix)
+    if len(made_with) > 1:
+        first, second, *_ = made_with.values()
+        raise TrainyardError(
+            f"{printable(first)} and {printable(second)} were made with different tokenizers, so that their tokens "
+            "cannot be compared, nor read by one run; make them with one tokenizer"
+        )
 
 
 def _refuse_doubles(names: Sequence[str], remedy: str) -> None:
