@@ -24,7 +24,6 @@ Part = Literal["training", "validation", "test"]
 SplitBy = Literal["file_order", "document_hash"]
 Shares = tuple[float, float]
 """[start, end) of a source's documents, 0 <= start < end <= 1"""
-WHOLE: Shares = (0.0, 1.0)
 
 
 def parse_range(given: object) -> Shares:
