@@ -127,6 +127,20 @@ def test_a_full_disk_leaves_none_or_the_old_ones(prefix: Path, monkeypatch: pyte
     assert opened(prefix) == list(map(checksum, DOCUMENTS))
 
 
+def test_what_is_cut_between_the_files_is_never_taken_for_an_earlier_dataset(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(prefix, "b" * 64)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(document_hashes, "write_manifest", fail)
+    with pytest.raises(OSError, match="No space"):
+        make(prefix)
+    assert opened(prefix) is None and opened(prefix, "b" * 64) is None
+
+
 def test_those_of_an_earlier_dataset_of_this_name_count_as_none(prefix: Path) -> None:
     make(prefix, "b" * 64)
     assert opened(prefix) is None
