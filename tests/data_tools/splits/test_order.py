@@ -64,7 +64,7 @@ def test_code_then_docs_is_warned_of(shard: Shard) -> None:
     said = order_warning([shard(code + docs, "9,1", [("code\x1b.jsonl", 270), ("docs\x1b.jsonl", 60)])])
     assert said is not None and "another kind of text" in said
     assert r"; docs\x1b.jsonl is 100% of validation and 9% of training." in said
-    assert "split by document_hash, or shuffle the documents" in said
+    assert "set data.split_by to document_hash, or shuffle the documents" in said
     assert said == order_warning([shard(code + docs, "9,1", [("code\x1b.jsonl", 270), ("docs\x1b.jsonl", 60)])])
 
 

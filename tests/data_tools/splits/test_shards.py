@@ -16,6 +16,7 @@ FILES = ["a", "b", "c", "d"]
         ("0", "a"),
         (3, "d"),
         ("0:", "abcd"),
+        (":", "abcd"),
     ],
 )
 def test_shards(given: object, chosen: str) -> None:
@@ -25,7 +26,7 @@ def test_shards(given: object, chosen: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        *((each, "is no range of shards") for each in ("", ":", "a", "-1:", "1:2:3", "1 2", "0.5", "²:", "9" * 20)),
+        *((each, "is no range of shards") for each in ("", "a", "-1:", "1:2:3", "1 2", "0.5", "²:", "9" * 20)),
         *((each, "is no range of shards") for each in (None, True, 0.5, [], [0, 1], -1)),
         *((each, "has no shard in it") for each in ("1:1", "3:2", ":0")),
     ],

@@ -150,6 +150,7 @@ def test_blocks_are_ascending_and_no_larger_than_asked() -> None:
     [
         ("0.5:0.95", (0.5, 0.95)),
         (" 0 : 1 ", (0, 1)),
+        (":", (0, 1)),
         (":0.95", (0, 0.95)),
         ("0.95:", (0.95, 1)),
         ("5e-1:1", (0.5, 1)),
@@ -165,7 +166,7 @@ def test_ranges(given_: object, expected: Shares) -> None:
 @pytest.mark.parametrize(
     ("given_", "said"),
     [
-        *((each, "not two shares") for each in ("", ":", "0.5", "a:b", "0.1:0.2:0.3", "nan:1", "0.5-0.9")),
+        *((each, "not two shares") for each in ("", "0.5", "a:b", "0.1:0.2:0.3", "nan:1", "0.5-0.9")),
         *((each, "not two shares") for each in (0.5, None, [], [0.5], [0, 0.5, 1], {}, [True, 1], [None, 1])),
         *((each, "beyond 0 to 1") for each in ("-0.1:1", "0:1.1", "0:inf", [0, 100], [0.5, 95])),
         *((each, "nothing between") for each in ("0.5:0.5", "0.95:0.5", "1:", [1, 0])),
