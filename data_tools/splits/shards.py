@@ -13,7 +13,7 @@ _RANGE = re.compile(r"\s*([0-9]{0,9})\s*(:?)\s*([0-9]{0,9})\s*")
 
 
 def parse_shards(given: object) -> slice:
-    """Reads which shards are meant: `1:` all but the first, `:2` the first two, `2:5` three, `0` the first alone, `:` all.
+    """Reads which shards are meant: `1:` all but the first, `:2` the first two, `2:5` three, `0` the first, `:` all.
 
     Raises:
         TrainyardError: not such a range, or one without a shard in it.

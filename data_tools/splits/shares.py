@@ -27,7 +27,7 @@ Shares = tuple[float, float]
 
 
 def parse_range(given: object) -> Shares:
-    """Reads a stretch of shares: `0.5:0.95`, or `[0.5, 0.95]` as YAML has it; `:0.95` and `0.5:` leave out an end, `:` both.
+    """Reads a stretch of shares: `0.5:0.95`, or `[0.5, 0.95]` as YAML has it; `:0.95`, `0.5:` and `:` leave out an end.
 
     Raises:
         TrainyardError: not two numbers, one beyond 0 to 1, or nothing between them.
