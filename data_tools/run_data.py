@@ -205,6 +205,12 @@ class RunData:
                 f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
                 f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
             )
+        elif self._facts.injection is not None and (whole := self._facts.tokenizer.vocab_size) > vocab_size:
+            # the rarest tokens may be in no document, but the model is asked for them
+            yield (
+                f"dataset {self.prefix} has tokens injected that end the {whole} ids of its tokenizer, "
+                f"model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to {whole} or more"
+            )
 
     def training_problems(self, samples: int) -> Iterator[str]:
         """What keeps a run from reading this many training samples."""
