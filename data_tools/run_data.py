@@ -205,10 +205,10 @@ class RunData:
                 f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
                 f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
             )
-        elif self._facts.injection is not None and (whole := self._facts.tokenizer.vocab_size) > vocab_size:
-            # the rarest tokens may be in no document, but the model is asked for them
+        elif self._facts.tokenizer.as_ids_alone and (whole := self._facts.tokenizer.vocab_size) > vocab_size:
+            # No text shows such tokens, so a dataset may be without them; whoever added them wants a model with them.
             yield (
-                f"dataset {self.prefix} has tokens injected that end the {whole} ids of its tokenizer, "
+                f"tokenizer {self._facts.tokenizer.name} of dataset {self.prefix} was extended to {whole} ids, "
                 f"model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to {whole} or more"
             )
 

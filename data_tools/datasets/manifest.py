@@ -26,6 +26,12 @@ class TokenizerFacts(_Facts):
     name: str
     vocab_size: int
     end_of_document: int | None
+    as_ids_alone: int = 0
+    """Tokens that text never becomes, so that a dataset may be without them; not written where there are none."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_it_has_not(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, write(self), ("as_ids_alone",))
 
 
 class SourceFacts(_Facts):
@@ -101,6 +107,7 @@ def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
         name=tokenizer.name,
         vocab_size=tokenizer.vocab_size,
         end_of_document=tokenizer.end_of_document,
+        as_ids_alone=tokenizer.as_ids_alone,
     )
 
 

@@ -12,7 +12,7 @@ _LOOK = 32
 """characters that are looked at before an expression"""
 _OPENING = frozenset("([{=|<>\"'`,;:¿¡“‘«„（「『【，。：；、")
 _CLOSING = frozenset(")]}=|<>\"'`,;:.?”’»…）」』】，。：；、？！")
-_AFTER_A_NUMBER = frozenset(",:'\"`|>;")
+_AFTER_A_NUMBER = frozenset(",:'\"`")
 """what begins an expression, but goes on a number that stands before it: 1,3*4 and 6:3*4 and 1'3*4"""
 _FACTOR = r"*∗⋅·∙•×✕✖⨯/÷∕^%\\"
 _OPERATOR_BEFORE = re.compile(

@@ -51,7 +51,9 @@ class HuggingFaceTokenizer(Tokenizer):
         self.end_of_document = None if ending is None else vocabulary[ending]
         tokens = set() if parse_special else control_tokens(described, config, ending)
         if files.config is not None:
-            tokens |= tokens_as_ids_alone(config, vocabulary, files.config)
+            alone = tokens_as_ids_alone(config, vocabulary, files.config)
+            self.as_ids_alone = len(alone)
+            tokens |= alone
         self._encoder = self._without(described, tokens, vocabulary) if tokens else self._library
 
     def _load(self, text: str) -> Any:

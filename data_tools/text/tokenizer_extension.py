@@ -76,8 +76,9 @@ def extend_tokenizer(
         )
     old = load_tokenizer(source, allow_invalid)
     start = old.vocab_size if first_id is None else first_id
-    unused = [f"<UNUSED_{number}>" for number in range(old.vocab_size, min(start, MOST_IDS))]
-    _check(old, tokens, unused, start)
+    _check_ids(old, start, len(tokens))
+    unused = [f"<UNUSED_{number}>" for number in range(old.vocab_size, start)]
+    _check_tokens(old, tokens, unused)
     config = {} if files.config is None else read_config(files.config)
     entries = [
         *(_entry(old.vocab_size + number, token, special=True) for number, token in enumerate(unused)),
@@ -105,17 +106,21 @@ def extend_tokenizer(
     return write_tokenizer(output, contents, facts, shlex.join(command), [old.id], check)
 
 
-def _check(old: Tokenizer, tokens: Sequence[str], unused: Sequence[str], start: int) -> None:
-    """Raises TrainyardError if the tokens cannot be added."""
-    if not tokens:
+def _check_ids(old: Tokenizer, start: int, number: int) -> None:
+    """Raises TrainyardError if this many tokens cannot have ids from this one on."""
+    if not number:
         raise TrainyardError("no tokens to add; name some with --add, --add-file or --multiplication")
     if start < old.vocab_size:
         raise TrainyardError(
             f"--first-id {start:,} is taken: tokenizer {printable(old.name)} has ids up to {old.vocab_size - 1:,}; "
             f"give {old.vocab_size:,} or more, or leave it out"
         )
-    if start + len(tokens) > MOST_IDS:
-        raise TrainyardError(f"{start + len(tokens):,} ids are more than {MOST_IDS:,}; choose a smaller --first-id")
+    if start + number > MOST_IDS:
+        raise TrainyardError(f"{start + number:,} ids are more than {MOST_IDS:,}; choose a smaller --first-id")
+
+
+def _check_tokens(old: Tokenizer, tokens: Sequence[str], unused: Sequence[str]) -> None:
+    """Raises TrainyardError if the tokens cannot be added."""
     known, seen = set(old.tokens().values()), set[str]()
     for token in tokens:
         shown = f"token '{shortened(token, 60)}'"
