@@ -51,7 +51,12 @@ def read_tokens(path: Path) -> list[str]:
 
 
 def extend_tokenizer(
-    source: Path, output: Path, tokens: Sequence[str], first_id: int | None = None, allow_invalid: bool = False
+    source: Path,
+    output: Path,
+    tokens: Sequence[str],
+    first_id: int | None = None,
+    allow_invalid: bool = False,
+    asked: Sequence[str] = (),
 ) -> Manifest:
     """Writes a tokenizer with more tokens, whose manifest names the old one as its parent.
 
@@ -60,6 +65,7 @@ def extend_tokenizer(
         output: folder to make; it appears when it is complete.
         tokens: in the order of their ids.
         first_id: id of the first of them; None takes the one behind the vocabulary.
+        asked: words of the command line that named the tokens, for the manifest.
 
     Raises:
         TrainyardError: the folder exists, a token is none or is there already, an id is taken, or the tokenizers
@@ -97,7 +103,7 @@ def extend_tokenizer(
         "tokenizer.json": json.dumps(_with_tokens(files, entries), ensure_ascii=False, indent=2) + "\n",
         "tokenizer_config.json": json.dumps(_configured(config, entries, tokens), ensure_ascii=False, indent=2) + "\n",
     }
-    command = ["tools/tokenizer", "extend", old.name, "--output", output.name]
+    command = ["tools/tokenizer", "extend", old.name, "--output", output.name, *asked]
     command += [] if first_id is None else ["--first-id", str(first_id)]
 
     def check(folder: Path) -> None:

@@ -139,6 +139,8 @@ def test_arithmetic_from_an_extended_tokenizer_to_a_report(tmp_path: Path, token
         *("--add", "<C>", "--multiplication", "--first-id", "310"),
     ).output
     assert "bpe: tokenizer of 358 ids, 48 of them added from id 310, id " in made
+    command = read_manifest(tmp_path / "bpe" / "manifest.json").by.command
+    assert command.endswith("bpe --output bpe --add-file tokens.txt --add '<C>' --multiplication --first-id 310")
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{number}: 3 * 4 = 12, 5*5"}}\n' for number in range(30)))
     words = [tmp_path / "a.jsonl", "--output", tmp_path / "d", "--tokenizer", tmp_path / "bpe", "--append-eod"]
     told = run(preprocess, *words, "--inject", "weak", "--synthetic-arithmetic", "10", "--seed", "3").output

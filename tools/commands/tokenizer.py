@@ -59,7 +59,9 @@ def extend(
 
     tokens = [token for file in add_file for token in read_tokens(file)]
     tokens += [*add, *(multiplication_tokens() if multiplication else [])]
-    manifest = extend_tokenizer(path, output, tokens, first_id, allow_invalid)
+    asked = [word for file in add_file for word in ("--add-file", file.name)]
+    asked += [*(word for token in add for word in ("--add", token)), *(["--multiplication"] if multiplication else [])]
+    manifest = extend_tokenizer(path, output, tokens, first_id, allow_invalid, asked)
     facts = manifest.facts
     print(
         f"{printable(output)}: tokenizer of {facts['vocab_size']:,} ids, {len(tokens):,} of them added from id "
