@@ -241,11 +241,18 @@ class RunData:
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
         """Token ids of the datasets that a vocabulary of this size lacks."""
         for shard in self._shards.all():
-            largest = shard.facts.largest_token_id
+            largest, tokenizer = shard.facts.largest_token_id, shard.facts.tokenizer
             if largest >= vocab_size:
                 yield (
                     f"dataset {shard.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
-                    f"{vocab_size - 1}; set model.vocab_size to {shard.facts.tokenizer.vocab_size} or more"
+                    f"{vocab_size - 1}; set model.vocab_size to {tokenizer.vocab_size} or more"
+                )
+            elif tokenizer.as_ids_alone and tokenizer.vocab_size > vocab_size:
+                # No text shows such tokens, so a dataset may be without them; whoever added them wants them in a model.
+                yield (
+                    f"tokenizer {tokenizer.name} of dataset {shard.prefix} was extended to {tokenizer.vocab_size} "
+                    f"ids, model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to "
+                    f"{tokenizer.vocab_size} or more"
                 )
 
     def training_problems(self, samples: int) -> Iterator[str]:

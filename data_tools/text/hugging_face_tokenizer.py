@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.text.control_tokens import control_tokens, eos_token, read_config, without_tokens
+from data_tools.text.control_tokens import (
+    control_tokens,
+    eos_token,
+    read_config,
+    tokens_as_ids_alone,
+    without_tokens,
+)
 from data_tools.text.tokenizer import END_OF_DOCUMENT_CANDIDATES, Tokenizer, TokenizerFiles
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.foreign.files import read_bounded
@@ -44,6 +50,10 @@ class HuggingFaceTokenizer(Tokenizer):
         ending = _end_of_document(files, config, vocabulary)
         self.end_of_document = None if ending is None else vocabulary[ending]
         tokens = set() if parse_special else control_tokens(described, config, ending)
+        if files.config is not None:
+            alone = tokens_as_ids_alone(config, vocabulary, files.config)
+            self.as_ids_alone = len(alone)
+            tokens |= alone
         self._encoder = self._without(described, tokens, vocabulary) if tokens else self._library
 
     def _load(self, text: str) -> Any:

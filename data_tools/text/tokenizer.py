@@ -23,6 +23,8 @@ class Tokenizer(ABC):
     """Largest id it can give, plus one."""
     end_of_document: int | None
     """Id that ends a document; None if it has none."""
+    as_ids_alone: int = 0
+    """Tokens of its vocabulary that are no control tokens and still never made of text."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

@@ -121,7 +121,9 @@ def _tokenizer_files(folder: Path) -> tuple[bytes, bytes]:
     folder.mkdir()
     library = Tokenizer(WordLevel({"<|endoftext|>": 0, "a": 1, "b": 2}, unk_token="a"))
     library.add_special_tokens(["<|endoftext|>"])
-    return library.to_str().encode(), json.dumps({"eos_token": "<|endoftext|>", "model_max_length": 5}).encode()
+    library.add_tokens(["<A>"])
+    config = {"eos_token": "<|endoftext|>", "model_max_length": 5, "trainyard_as_ids_alone": ["<A>"]}
+    return library.to_str().encode(), json.dumps(config).encode()
 
 
 @cases(200)

@@ -8,9 +8,8 @@ import typer
 from megatron_patches.sizes import counted
 from tools.commands.dataset.blend import blend
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check, adopt and blend datasets.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check, adopt, hash and blend datasets.")
 app.command()(blend)
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check, adopt and hash datasets.")
 
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
