@@ -152,7 +152,7 @@ class PlanWriter:
                 shutil.copyfileobj(file, writer, 1 << 20)
         try:
             writer.path.replace(self._path)
-        except OSError:
+        except BaseException:
             writer.discard()
             raise
         fsync_folder(self._path.parent)

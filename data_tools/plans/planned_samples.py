@@ -124,21 +124,26 @@ class SelectedStream(PlannedSamples):
         super().__init__(path, facts, dataset)
         self._starts, self._ends = arrays["starts"], arrays["ends"]
         self._stride = stride
-        if int(self._ends[-1] if len(self._ends) else 0) != facts.selected_tokens:
+        chosen = _spread(len(self._ends))
+        total = int(self._ends[-1]) if len(self._ends) else 0
+        if total != facts.selected_tokens or (self._ends[chosen] <= self._begins(chosen)).any():
             raise Damaged(f"{printable(path)}: its runs do not have the tokens of the stream; {make_again(path)}")
+
+    def _begins(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the stream before each of these runs."""
+        return np.where(runs > 0, self._ends[runs - 1], 0)
 
     def _read(self, number: int) -> Sample:
         begin = number * self._stride
         end = begin + self.facts.read
         first = int(np.searchsorted(self._ends, begin, "right"))
         last = int(np.searchsorted(self._ends, end, "left")) + 1
-        ends = self._ends[first:last].astype(np.int64)
-        begins = np.append(self._ends[first - 1] if first else 0, ends[:-1])
+        runs = np.arange(first, min(last, len(self._ends)))
+        starts, begins, ends = self._starts[runs], self._begins(runs), self._ends[runs]
         # of the first and the last run, the part that lies in the sample
-        starts = self._starts[first:last] + np.maximum(begin - begins, 0)
         lengths = np.minimum(ends, end) - np.maximum(begins, begin)
-        self._check(starts, lengths, int(lengths.sum()) == self.facts.read, f"sample {number}")
-        return {"tokens": self._gather(starts, lengths)}
+        self._check(starts, ends - begins, int(lengths.sum()) == self.facts.read, f"sample {number}")
+        return {"tokens": self._gather(starts + np.maximum(begin - begins, 0), lengths)}
 
 
 def _spread(count: int) -> NDArray[np.int64]:

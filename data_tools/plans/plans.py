@@ -29,7 +29,7 @@ from megatron_patches.artefacts.manifest import (
     write_manifest,
 )
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError, refuse
-from megatron_patches.foreign.files import is_file
+from megatron_patches.foreign.files import is_file, is_folder
 from megatron_patches.foreign.printable import printable
 
 
@@ -86,6 +86,11 @@ def make_plan(
     """
     identity = _Identity(request, answers is not None)
     path = place_to_write(request.prefix, request.dataset_id, identity.ending)
+    refuse(
+        f"{printable(place)} is a folder, where a file of a plan goes; move it away"
+        for place in (path, manifest_path(path))
+        if is_folder(place)
+    )
     with PlanWriter(path, identity.kind, request.lengths.read) as writer:
         maker = _maker(request, dataset, writer, answers)
         maker.make(request.documents, dataset, on_progress)

@@ -30,7 +30,10 @@ def sums(stretches: Stretches, values: Values, features: int, at_once: int = TOK
     if stretches.lengths.max() > at_once:
         pieces = cut(stretches, at_once, at_once, balance_last=False)
         firsts = np.searchsorted(np.cumsum(pieces.lengths), np.cumsum(stretches.lengths) - stretches.lengths, "right")
-        return np.add.reduceat(sums(pieces, values, features, at_once), firsts, axis=1)
+        order = np.argsort(pieces.starts, kind="stable")  # pieces of stretches that overlap lie among each other
+        of_pieces = np.empty((features, len(order)), dtype=np.int64)
+        of_pieces[:, order] = sums(Stretches(pieces.starts[order], pieces.lengths[order]), values, features, at_once)
+        return np.add.reduceat(of_pieces, firsts, axis=1)
     found = np.empty((features, count), dtype=np.int64)
     read = np.cumsum(stretches.lengths)
     first = 0
