@@ -33,6 +33,7 @@ FLOORS = [
     "megatron_patches/batch",
     "megatron_patches/configuration",
     SECTIONS,
+    "data_tools/plans",
     "data_tools",
     "megatron_patches/artefacts/storage",
     "megatron_patches/artefacts/foreign_formats",

@@ -39,6 +39,16 @@ class Tokenizer(ABC):
         """What each id stands for, as the tokenizer writes it; ids that stand for nothing are left out."""
 
     @abstractmethod
+    def token_bytes(self) -> dict[int, bytes]:
+        """The bytes of UTF-8 that each id stands for within a text; none for control tokens, which are no text.
+
+        The space that some tokenizers put before a text, and take away again, counts as one.
+
+        Raises:
+            TrainyardError: which bytes a token stands for depends on its neighbours, or is not known.
+        """
+
+    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included."""
 
