@@ -72,7 +72,7 @@ class LengthHistogram:
         return int(documents.sum()), int((self.lengths[first:] * documents).sum())
 
     def bins(self, most: int) -> list["LengthBin"]:
-        """Bins from the shortest to the longest document, on a logarithmic scale; empty documents have one of their own.
+        """Bins from the shortest to the longest document, on a logarithmic scale; empty ones have a bin of their own.
 
         Each edge is 2^(1/n) times the one before it, for the largest n of 8, 4, 2 and 1 that makes at most `most` bins;
         with 65 there always is one.

@@ -1,4 +1,4 @@
-"""`tools/dataset`: look at, check and adopt datasets."""
+"""`tools/dataset`: look at, check, adopt, merge and split datasets."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,11 @@ from pathlib import Path
 import typer
 
 from megatron_patches.sizes import counted
+from tools.commands.dataset.lengths import lengths
+from tools.commands.dataset.shards import merge, split
+from tools.commands.dataset.text import text
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check and adopt datasets.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check, adopt, merge and split datasets.")
 
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
@@ -63,3 +66,7 @@ def adopt(
 
     manifest = adopt_dataset(prefix, tokenizer)
     print(f"{prefix}: adopted with id {manifest.id[:12]}")
+
+
+for command in (merge, split, lengths, text):
+    app.command()(command)
