@@ -81,7 +81,7 @@ class LengthHistogram:
         bins = [] if len(filled) == len(self.lengths) else [LengthBin(0, 1, int(self.documents[0]), 0)]
         if not len(filled):
             return bins
-        edges = next(found for parts in (8, 4, 2, 1) if len(found := _edges(filled, parts)) <= most or parts == 1)
+        edges = next(found for parts in (8, 4, 2, 1) if len(found := _edges(filled, parts)) <= most + 1 or parts == 1)
         cuts = np.searchsorted(self.lengths, np.asarray(edges, dtype=np.int64))
         for number, (first, end) in enumerate(pairwise(edges)):
             inside = slice(cuts[number], cuts[number + 1])

@@ -14,7 +14,7 @@ from data_tools.datasets.lengths import length_blocks
 from data_tools.datasets.manifest import DatasetFacts, SourceFacts, manifest_path
 from data_tools.datasets.stretches import Stretch, StretchWriter, check_output, stretch_of
 from data_tools.datasets.verified_input import VerifiedInput, open_input
-from megatron_patches.artefacts.manifest import Manifest, build_manifest
+from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, content_id
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import storable
 from megatron_patches.sizes import counted
@@ -86,14 +86,22 @@ def split_dataset(
             writer.finish()
             writers.append(writer)
         opened.check_tokens()
-        shards = []
-        for writer, part in zip(writers, parts, strict=True):
-            facts = _facts(opened, writer, part)
-            parents = [opened.id, facts.tokenizer.id]
-            manifest = build_manifest("dataset", writer.files(), facts.model_dump(), parents, command)
-            shards.append(Shard(writer.prefix, manifest, facts))
+        facts = [_facts(opened, writer, part) for writer, part in zip(writers, parts, strict=True)]
+        parents = [opened.id, opened.facts.tokenizer.id]
+        first = build_manifest("dataset", writers[0].files(), facts[0].model_dump(), parents, command)
+        shards = [
+            Shard(writer.prefix, _like(first, writer.files(), each), each)
+            for writer, each in zip(writers, facts, strict=True)
+        ]
         _publish(writers, shards)
     return shards
+
+
+def _like(manifest: Manifest, files: list[FileRecord], facts: DatasetFacts) -> Manifest:
+    """The manifest of another shard of the same split; git, which takes longer than a shard, is asked once for all."""
+    stated = facts.model_dump()
+    identity = content_id(manifest.kind, manifest.parents, files, stated)
+    return manifest.model_copy(update={"id": identity, "files": files, "facts": stated})
 
 
 def _publish(writers: Sequence[StretchWriter], shards: Sequence[Shard]) -> None:
