@@ -103,7 +103,7 @@ def whole_number(text: str, option: str) -> int:
         number = 0
     if not 1 <= number < 2**63 or number != int(number):
         raise TrainyardError(
-            f"{option} takes a whole number of 1 or more, such as 1000 or 100e6, not {shortened(text)}"
+            f"{option} takes a whole number of 1 or more, such as 1000 or 100e6, not {shortened(text, 40)}"
         )
     return int(number)
 
