@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.datasets import stretches
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.lengths import LengthHistogram
+from data_tools.datasets.regrouping import stretches
 from data_tools.text.tokenizers import load_tokenizer
 from tests.command_line import Call, verb
 from tests.data_tools.conftest import TEXTS

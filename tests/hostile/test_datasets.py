@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.datasets.lengths import read_histogram
-from data_tools.datasets.merge import merge_datasets
+from data_tools.datasets.regrouping.merge import merge_datasets
+from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.scan import scan
-from data_tools.datasets.shards import Cut, split_dataset
 from data_tools.datasets.verification import verify_dataset
 from data_tools.text.sources import find_sources, read_documents
 from data_tools.text.tokenizers import load_tokenizer

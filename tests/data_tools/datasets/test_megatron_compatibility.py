@@ -16,8 +16,8 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset as MegatronDat
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import DTYPES
-from data_tools.datasets.merge import merge_datasets
-from data_tools.datasets.shards import Cut, split_dataset
+from data_tools.datasets.regrouping.merge import merge_datasets
+from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.split import split_documents
 from tests.data_tools.datasets.hand_written import (
     contents,
