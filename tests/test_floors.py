@@ -28,6 +28,7 @@ FLOORS = [
     "data_tools/text",
     "data_tools/domain_tokens",
     "data_tools/datasets",
+    "data_tools/datasets/regrouping",
     "data_tools/splits",
     "data_tools/samples",
     "megatron_patches/batch",

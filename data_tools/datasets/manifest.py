@@ -48,7 +48,7 @@ class SettingsFacts(_Facts):
     """How the documents were read."""
 
     json_key: str
-    """Key of this dataset's texts."""
+    """Key of this dataset's texts; of a merged one all their keys, separated by commas."""
     json_keys: list[str]
     """All keys of the same reading: their datasets have as many documents, in the same order."""
     append_eod: bool
@@ -80,6 +80,7 @@ class DatasetFacts(_Facts):
     settings: SettingsFacts | None = None
     """None for an adopted dataset, of which only the files are known."""
     sources: list[SourceFacts] = []
+    """In the order of the documents; of a merged dataset the first 10,000, its parents name the rest."""
     number_not_read: int = 0
     """Files of the given folders that were left out."""
     not_read: list[str] = []

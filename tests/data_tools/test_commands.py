@@ -101,6 +101,7 @@ def test_answers_as_json(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -
         (OF_PREPROCESS, ["--input", "a", "--output-prefix=b"], ["files or folders without a flag", "--output PREFIX"]),
         (OF_PREPROCESS, ["--tokenizer-type", "GPT2BPETokenizer", "--vocab-file", "v"], ["--tokenizer PATH"] * 2),
         (OF_A_DATASET, ["info", "--data-path", "x"], ["prefix without a flag"]),
+        (OF_A_DATASET, ["merge", "--input", "d", "--output-prefix", "x"], ["merge OUTPUT PREFIX..."] * 2),
         (OF_A_TOKENIZER, ["train", "--json-keys", "text"], ["--json-key KEY"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""`tools/dataset`: look at, check, adopt and hash datasets."""
+"""`tools/dataset`: look at, check, adopt, merge, split, hash and blend datasets."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,13 @@ import typer
 
 from megatron_patches.sizes import counted
 from tools.commands.dataset.blend import blend
+from tools.commands.dataset.lengths import lengths
+from tools.commands.dataset.shards import merge, split
+from tools.commands.dataset.text import text
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check, adopt, hash and blend datasets.")
-app.command()(blend)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Look at, check, adopt, merge, split, hash and blend datasets."
+)
 
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
@@ -79,3 +83,7 @@ def hash_documents(
     from tools.commands.dataset.hashing import hash_datasets
 
     hash_datasets(prefixes)
+
+
+for command in (merge, split, lengths, text, blend):
+    app.command()(command)
