@@ -101,10 +101,8 @@ class DataPlan:
             yield "", f"and {counted(len(rest), 'source')} more, read {epochs:.3f} times at most (tools/dataset plan)"
 
     def _of(self, source: SourcePlan) -> str:
-        return (
-            f"{source.planned_epochs:.3f} epochs of {source.samples:,} {source.described} ({source.tokens:,} tokens"
-            f"{'' if 'padding' in source.described else '; no overlap, no padding'})"
-        )
+        cut, _, how = source.described.partition(", ")
+        return f"{source.planned_epochs:.3f} epochs of {source.samples:,} {cut} ({source.tokens:,} tokens; {how})"
 
     def _skipped(self) -> Iterator[tuple[str, str]]:
         if not self.skipped.count:

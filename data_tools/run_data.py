@@ -10,12 +10,13 @@ import numpy as np
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
 from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan
 from data_tools.datasets.manifest import TokenizerFacts
-from data_tools.opened_sources import OpenedSource, Part, Shard, Shards, prefixes_of
+from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
 from data_tools.samples.blend import PERIOD, whole_weights
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples, ValidationSamples
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
+from data_tools.source_parts import SourcePart
 from data_tools.sources_config import SourceConfig
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from megatron_patches.errors import TrainyardError, refuse
@@ -32,6 +33,7 @@ class RunData:
         lengths: of the samples that the run's objective reads.
         place_after: the place in the run's order of samples that is reached after a step; needed where `data.changes`
             has any.
+        prepare: told of what is made first where it is not there yet, such as plans of samples; None makes nothing.
 
     Raises:
         TrainyardError: datasets or the tokenizer are missing, damaged, marked invalid, or do not belong together.
@@ -43,10 +45,12 @@ class RunData:
         checkout: Path,
         lengths: SampleLengths,
         place_after: Callable[[int], int] | None = None,
+        prepare: OnPreparation | None = in_silence,
     ) -> None:
         self._config = config
         self._lengths = lengths
         self._checkout = checkout
+        self._prepare = prepare
         self._shards = Shards(config.allow_invalid)
         self.sources = [self._open(source) for source in config.all_sources]
         self._groups = {
@@ -59,7 +63,8 @@ class RunData:
 
     def _open(self, source: SourceConfig) -> OpenedSource:
         shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout)]
-        return OpenedSource(source, shards, self._config, self._lengths)
+        tokenizer = self._checkout / self._config.tokenizer
+        return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare)
 
     def _check_tokenizer(self, shard: Shard) -> None:
         theirs = shard.facts.tokenizer
@@ -133,7 +138,7 @@ class RunData:
         return {name: _blended(sources, parts) for name, sources, parts in self._validated}
 
     @cached_property
-    def _validated(self) -> list[tuple[str, Sequence[SourceConfig], Sequence[Part]]]:
+    def _validated(self) -> list[tuple[str, Sequence[SourceConfig], Sequence[SourcePart]]]:
         """Name, sources and documents of each group."""
         if not self._groups:
             first = self._config.first_sources
@@ -231,12 +236,20 @@ class RunData:
                 samples=len(each.training.samples),
                 planned_samples=planned,
                 max_epochs=each.source.max_epochs or self._config.max_epochs,
-                described=f"windows of {self._lengths.stride}",
+                described=self._described(each.training),
             )
             for number, (each, planned) in enumerate(
                 zip(self.sources, self.stages.counts(places).tolist(), strict=True)
             )
         ]
+
+    def _described(self, part: SourcePart) -> str:
+        """How the documents of a source are cut."""
+        if part.cutting is None:
+            return f"windows of {self._lengths.stride}, no overlap, no padding"
+        kind = "windows" if self._config.samples.name == "stream" else self._config.samples.name
+        size = self._lengths.stride if self._config.samples.name == "stream" else self._lengths.read
+        return f"{kind} of {size}, {part.cutting.describe()}"
 
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
         """Token ids of the datasets that a vocabulary of this size lacks."""
@@ -316,7 +329,7 @@ class RunData:
                 )
 
 
-def _blended(sources: Sequence[SourceConfig], parts: Sequence[Part]) -> SampleSource:
+def _blended(sources: Sequence[SourceConfig], parts: Sequence[SourcePart]) -> SampleSource:
     """The samples of a group."""
     if len(parts) == 1:
         return parts[0].samples

@@ -39,7 +39,7 @@ _EFFECTS: dict[str, Effect] = {
     # of the optimizer what an update is; what else it has may change
     "optimizer": "identity",
     **{f"optimizer.{key}": "applied" for key in OPTIMIZER_NUMBERS},
-    **dict.fromkeys(("data.split", "data.split_by", "data.sources"), "identity"),
+    **dict.fromkeys(("data.split", "data.split_by", "data.samples", "data.sources"), "identity"),
     "init_from": "identity",  # what it names is compared by id (launch/init_from.py)
     "data.sequence_length": "identity",
     "optimizer.learning_rate": "rate",

@@ -11,8 +11,6 @@ from megatron_patches.run.config import RunConfig
 
 OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps", "update_scale")
 """what an update is; how strong its parts are (betas, decays, clips) may change in a resume"""
-OF_DATA = ("split_by",)
-"""keys of a run's data that did not always exist"""
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
@@ -35,6 +33,7 @@ def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: s
         "data.sequence_length": config.data.sequence_length,
         "data.split": config.data.split,
         "data.split_by": config.data.split_by,
+        **_prefixed("data.samples", config.data.samples.model_dump()),
         **datasets,
         "tokenizer": tokenizer_id,
     }
@@ -73,7 +72,8 @@ def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
         **_prefixed("objective", objective),
         **_prefixed("training", training),
         **_prefixed("optimizer", optimizer),
-        **{f"data.{key}": value for key, value in _defaults(DataConfig).items() if key in OF_DATA},
+        "data.split_by": DataConfig.model_fields["split_by"].default,
+        **_prefixed("data.samples", {**_defaults(type(config.data.samples)), "name": "stream"}),
     }
 
 

@@ -76,7 +76,9 @@ def train(launch: Launch) -> Outcome:
 def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
     """Data, engine and callbacks of this rank."""
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
-    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
+    data = RunData(
+        config.data, CHECKOUT, config.lengths, config.place_after, prepare=None
+    )  # the launch made what it needs
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.identity, data.tokenizer_id)
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None

@@ -342,17 +342,23 @@ def test_a_checkpoint_of_an_earlier_version_left_nothing_out(tmp_path: Path) -> 
     assert len(list(skipped_data_problems(newest, run(tmp_path, "--data.skip_samples=[[24, 40]]")))) == 1
 
 
+def source_from(step: int, name: str = "b", more: str = "") -> str:
+    """One change of sources, as YAML."""
+    return f"[{{from_step: {step}, sources: [{{name: {name}, path: somewhere/{name}{more}}}]}}]"
+
+
 @pytest.mark.parametrize(
     ("before", "now", "differs_from"),
     [
-        ("[]", "[{from_step: 4, sources: [{name: b, path: b}]}]", None),
-        ("[{from_step: 2, sources: [{name: b, path: b}]}]", "[{from_step: 2, sources: [{name: b, path: moved/b}]}]", None),
-        ("[{from_step: 6, sources: [{name: b, path: b}]}]", "[{from_step: 5, sources: [{name: c, path: c}]}]", None),
-        ("[]", "[{from_step: 3, sources: [{name: b, path: b}]}]", 3),
-        ("[{from_step: 3, sources: [{name: b, path: b}]}]", "[]", 3),
-        ("[{from_step: 2, sources: [{name: b, path: b}]}]", "[{from_step: 2, sources: [{name: b, path: b, range: '0:0.5'}]}]", 2),
+        ("[]", source_from(4), None),
+        (source_from(2), source_from(2).replace("somewhere", "moved"), None),
+        (source_from(6), source_from(5, "c"), None),
+        ("[]", source_from(3), 3),
+        (source_from(3), "[]", 3),
+        (source_from(2), source_from(2, more=", range: '0:0.5'"), 2),
+        (source_from(2), source_from(2, more=", weight: 2"), 2),
     ],
-)  # fmt: skip
+)
 def test_sources_change_ahead_alone(tmp_path: Path, before: str, now: str, differs_from: int | None) -> None:
     """Of a run that was saved at step 4 of 8."""
     newest = saved(tmp_path, 4, f"--data.changes={before}")
