@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
-from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan
+from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
 from data_tools.datasets.manifest import TokenizerFacts
 from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
 from data_tools.samples.blend import PERIOD, whole_weights
@@ -265,6 +265,7 @@ class RunData:
             skipped_samples=skipped.passed(training_samples),
             skipped=skipped,
             sources=self._source_plans(skipped.reached(training_samples)),
+            changes=[describe_change(change) for change in self._config.changes],
             groups=[
                 GroupPlan(group.name, group.tokens, len(group.samples), validation_samples) for group in self.groups
             ],
