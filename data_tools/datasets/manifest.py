@@ -1,8 +1,17 @@
 """The manifest of a dataset: `PREFIX.manifest.json` beside `PREFIX.bin` and `PREFIX.idx`."""
 
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from data_tools.datasets.indexed_dataset_format import bin_path
 from data_tools.text.tokenizer import Tokenizer
@@ -13,6 +22,21 @@ from megatron_patches.foreign.printable import shortened
 
 class _Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_does_not_apply(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Facts that came later are written only where they say something, so that ids of datasets do not change."""
+        written: dict[str, Any] = write(self)
+        return {
+            name: value
+            for name, value in written.items()
+            if type(self).model_fields[name].json_schema_extra != _LATER
+            or value != type(self).model_fields[name].default
+        }
+
+
+_LATER: dict[str, JsonValue] = {"written": "where it says something"}
+"""mark of a field that datasets without such facts do not have"""
 
 
 class TokenizerFacts(_Facts):
@@ -38,12 +62,31 @@ class SettingsFacts(_Facts):
     """How the documents were read."""
 
     json_key: str
-    """Key of this dataset's texts."""
+    """Key of this dataset's texts; of pairs both keys, separated by a comma."""
     json_keys: list[str]
     """All keys of the same reading: their datasets have as many documents, in the same order."""
     append_eod: bool
     parse_special: bool = True
     """Whether text that spells a control token became it; datasets without this fact were made so."""
+    records: Literal["text", "pairs", "chat"] = Field("text", json_schema_extra=_LATER)
+    """What a document was: a text, or a record with answers, whose odd-numbered sequences are the answers."""
+    template: Literal["plain", "tokenizer"] | None = Field(None, json_schema_extra=_LATER)
+    """What was written around messages; None: texts as they are."""
+    template_sha256: str | None = Field(None, json_schema_extra=_LATER)
+    """Hash of what the template writes, or of the pairs' separator."""
+    separator: str | None = Field(None, json_schema_extra=_LATER)
+    """What the answers of pairs without a template begin with."""
+    tokens_asked: int | None = Field(None, json_schema_extra=_LATER)
+    """Reading stopped after the document with which the first key's dataset had so many tokens; None: all was read.
+    The sources are those that were read, and the last one's documents those of it that were."""
+
+
+class AnswerFacts(_Facts):
+    """The answers of a dataset of records."""
+
+    answers: int
+    tokens: int
+    """Their tokens, those included with which they end."""
 
 
 class DatasetFacts(_Facts):
@@ -64,6 +107,8 @@ class DatasetFacts(_Facts):
     """Files of the given folders that were left out."""
     not_read: list[str] = []
     """Names of the first hundred of them."""
+    answers: AnswerFacts | None = Field(None, json_schema_extra=_LATER)
+    """None for texts, and for adopted datasets, of which it is not known what their sequences are."""
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:

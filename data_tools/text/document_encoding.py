@@ -2,13 +2,13 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ CHUNK_DOCUMENTS = 4096
 # Chunks read ahead for each process: enough that none waits, few enough that memory does not grow with the source.
 CHUNKS_AHEAD = 3
 
-Chunk = list[tuple[str, ...]]
+Item = TypeVar("Item")
+Texts = tuple[str, ...]
+"""the texts of one document, one for each key"""
 
 
 class TokenizerSource(NamedTuple):
@@ -39,18 +41,41 @@ class EncodedTexts(NamedTuple):
     tokens: NDArray[np.int32]
     """All tokens end to end."""
     lengths: list[int]
-    """Tokens of each document, its end-of-document token included."""
-    empty: int
-    """Documents whose text gave no token."""
+    """Tokens of each sequence, its end-of-document token included."""
+    empty: list[int]
+    """Numbers, within the chunk, of the documents whose text gave no token."""
+    sequences: list[int] | None = None
+    """Sequences of each document; None: one each."""
+
+    def document_ends(self) -> NDArray[np.int64]:
+        """Tokens up to the end of each document, int64 [documents]."""
+        ends = np.cumsum([0, *self.lengths], dtype=np.int64)
+        return ends[1:] if self.sequences is None else ends[np.cumsum(self.sequences, dtype=np.int64)]
+
+    def first(self, documents: int) -> "EncodedTexts":
+        """The first documents alone."""
+        sequences = None if self.sequences is None else self.sequences[:documents]
+        lengths = self.lengths[: documents if sequences is None else sum(sequences)]
+        empty = [number for number in self.empty if number < documents]
+        return EncodedTexts(self.tokens[: sum(lengths)], lengths, empty, sequences)
 
 
-def chunks_of(documents: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
-    """Groups documents so that a chunk is worth sending to a process."""
-    chunk: Chunk = []
+def characters_of(texts: Texts) -> int:
+    """Characters of all texts of a document."""
+    return sum(map(len, texts))
+
+
+def chunks_of(documents: Iterable[Item], characters_in: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Groups documents so that a chunk is worth sending to a process.
+
+    Args:
+        characters_in: how many a document has.
+    """
+    chunk: list[Item] = []
     characters = 0
-    for texts in documents:
-        chunk.append(texts)
-        characters += sum(map(len, texts))
+    for document in documents:
+        chunk.append(document)
+        characters += characters_in(document)
         if characters >= CHUNK_CHARACTERS or len(chunk) >= CHUNK_DOCUMENTS:
             yield chunk
             chunk, characters = [], 0
@@ -58,8 +83,8 @@ def chunks_of(documents: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
         yield chunk
 
 
-def encode_chunk(tokenizer: Tokenizer, append_eod: bool, chunk: Chunk) -> list[EncodedTexts]:
-    """Tokenizes a chunk.
+def encode_chunk(tokenizer: Tokenizer, chunk: Sequence[Texts], append_eod: bool) -> list[EncodedTexts]:
+    """Tokenizes a chunk of documents of one sequence each.
 
     Returns:
         One entry for each key.
@@ -68,7 +93,7 @@ def encode_chunk(tokenizer: Tokenizer, append_eod: bool, chunk: Chunk) -> list[E
     encoded = []
     for texts in zip(*chunk, strict=True):
         documents = tokenizer.encode_batch(texts)
-        empty = sum(not tokens for tokens in documents)
+        empty = [number for number, tokens in enumerate(documents) if not tokens]
         ids = [token for tokens in documents for token in (*tokens, *ending)]
         lengths = [len(tokens) + len(ending) for tokens in documents]
         encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty))
@@ -76,12 +101,17 @@ def encode_chunk(tokenizer: Tokenizer, append_eod: bool, chunk: Chunk) -> list[E
 
 
 def encode_in_order(
-    chunks: Iterable[Chunk], tokenizer: Tokenizer, source: TokenizerSource, append_eod: bool, workers: int
-) -> Iterator[list[EncodedTexts]]:
+    chunks: Iterable[Sequence[Item]],
+    tokenizer: Tokenizer,
+    source: TokenizerSource,
+    encode: Callable[[Tokenizer, Sequence[Item]], list[EncodedTexts]],
+    workers: int,
+) -> Generator[list[EncodedTexts], None, None]:
     """Tokenizes chunks; what comes out and in which order does not depend on the number of workers.
 
     Args:
         source: where other processes load the tokenizer from.
+        encode: makes of a chunk an entry for each key; it is sent to the processes.
         workers: processes; 1 tokenizes in this one, with the tokenizer library's own threads.
 
     Raises:
@@ -89,14 +119,14 @@ def encode_in_order(
     """
     if workers == 1:
         for chunk in chunks:
-            yield encode_chunk(tokenizer, append_eod, chunk)
+            yield encode(tokenizer, chunk)
         return
     # spawn: a fork copies the locks of this process's threads, and the tokenizer library has threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_use_one_thread) as pool:
         pending: deque[Future[list[EncodedTexts]]] = deque()
         try:
             for chunk in chunks:
-                pending.append(pool.submit(_encode_in_worker, source, append_eod, chunk))
+                pending.append(pool.submit(_encode_in_worker, source, encode, chunk))
                 if len(pending) >= CHUNKS_AHEAD * workers:
                     yield pending.popleft().result()
             while pending:
@@ -119,5 +149,7 @@ def _tokenizer_of_worker(source: TokenizerSource) -> Tokenizer:
     return load_tokenizer(source.path, allow_invalid=True, parse_special=source.parse_special)
 
 
-def _encode_in_worker(source: TokenizerSource, append_eod: bool, chunk: Chunk) -> list[EncodedTexts]:
-    return encode_chunk(_tokenizer_of_worker(source), append_eod, chunk)
+def _encode_in_worker(
+    source: TokenizerSource, encode: Callable[[Tokenizer, Sequence[Item]], list[EncodedTexts]], chunk: Sequence[Item]
+) -> list[EncodedTexts]:
+    return encode(_tokenizer_of_worker(source), chunk)

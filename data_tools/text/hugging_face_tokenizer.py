@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.text.control_tokens import control_tokens, eos_token, read_config, without_tokens
+from data_tools.text.control_tokens import control_tokens, eos_token, read_config, secret_names, without_tokens
 from data_tools.text.tokenizer import END_OF_DOCUMENT_CANDIDATES, Tokenizer, TokenizerFiles
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.foreign.files import read_bounded
@@ -43,8 +43,14 @@ class HuggingFaceTokenizer(Tokenizer):
             raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
         ending = _end_of_document(files, config, vocabulary)
         self.end_of_document = None if ending is None else vocabulary[ending]
-        tokens = set() if parse_special else control_tokens(described, config, ending)
-        self._encoder = self._without(described, tokens, vocabulary) if tokens else self._library
+        tokens = control_tokens(described, config, ending) & vocabulary.keys()
+        self.control_tokens = {token: vocabulary[token] for token in sorted(tokens)}
+        if parse_special or not tokens:
+            self.control_spellings = {token: token for token in self.control_tokens}
+            self._encoder = self._library
+        else:
+            self.control_spellings = secret_names(self.control_tokens)
+            self._encoder = self._without(described, vocabulary)
 
     def _load(self, text: str) -> Any:
         from tokenizers import Tokenizer as Library
@@ -56,12 +62,22 @@ class HuggingFaceTokenizer(Tokenizer):
             library.no_padding()
         return library
 
-    def _without(self, described: dict[str, Any], tokens: set[str], vocabulary: dict[str, int]) -> Any:
-        """The library's tokenizer that finds none of these tokens in a text, and gives all others their ids."""
-        encoder = self._load(json.dumps(without_tokens(described, tokens), ensure_ascii=False))
+    def _without(self, described: dict[str, Any], vocabulary: dict[str, int]) -> Any:
+        """The library's tokenizer that finds no control token in a text but by its secret name, and gives all others
+        their ids.
+        """
+        tokens, names = set(self.control_tokens), self.control_spellings
+        encoder = self._load(json.dumps(without_tokens(described, names), ensure_ascii=False))
+        added = {each["content"] for each in described.get("added_tokens") or ()}
+        with _library_errors(self._path):  # those that the model alone has would not be found by their names
+            encoder.add_special_tokens([names[token] for token in self.control_tokens if token not in added])
         ids: dict[str, int] = encoder.get_vocab(with_added_tokens=True)
         others = vocabulary.keys() - tokens
-        if others != ids.keys() & others or any(ids[token] != vocabulary[token] for token in others):
+        if (
+            any(ids.get(names[token]) != vocabulary[token] for token in tokens)
+            or others != ids.keys() & others
+            or any(ids[token] != vocabulary[token] for token in others)
+        ):
             raise Refused(
                 f"{printable(self._path)} cannot be read without its control tokens: others would get other ids. Take "
                 "--parse-special if no text holds them"

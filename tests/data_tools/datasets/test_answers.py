@@ -1,5 +1,6 @@
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_what_is_read_is_what_was_written(
     for number, document in enumerate(documents):
         boundaries = dataset.document_boundaries(number).tolist()
         assert len(boundaries) == len(document) + 1
-        read = [dataset.tokens[start:end].tolist() for start, end in zip(boundaries, boundaries[1:], strict=False)]
+        read = [dataset.tokens[start:end].tolist() for start, end in pairwise(boundaries)]
         assert read == document
     assert scan(dataset).empty_documents == sum(not any(document) for document in documents)
 

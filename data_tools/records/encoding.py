@@ -1,0 +1,113 @@
+"""Records to sequences of token ids: context and answer in turn.
+
+Every sequence is encoded by itself. So a token never holds the end of a context and the beginning of an answer, and the
+context has the tokens that a prompt of the same text has when a model is used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.records.record import Record, RecordForm
+from data_tools.records.templates import BarePair, PlainTemplate, Template
+from data_tools.records.tokenizer_template import TemplateText, TokenizerTemplate, read_template
+from data_tools.text.document_encoding import EncodedTexts
+from data_tools.text.tokenizer import Tokenizer
+from megatron_patches.errors import TrainyardError
+
+_SPACES = ("\u2581", "\u0120")
+"""how SentencePiece and byte-level BPE write the space in front of a word"""
+
+
+@dataclass(frozen=True)
+class RecordEncoding:
+    """How records become tokens; a process can be sent it.
+
+    Args:
+        source: the tokenizer's own template; None where another one is used.
+        append_eod: of the tokenizer's own template alone: whether a record ends with the end-of-document token. Other
+            answers always do.
+    """
+
+    form: RecordForm
+    source: TemplateText | None
+    append_eod: bool
+
+    @classmethod
+    def of(cls, form: RecordForm, folder: Path, append_eod: bool) -> "RecordEncoding":
+        """Reads what is needed of the tokenizer's folder.
+
+        Raises:
+            TrainyardError: the template is not to be had.
+        """
+        return cls(form, read_template(folder) if form.template == "tokenizer" else None, append_eod)
+
+    def template(self, tokenizer: Tokenizer) -> Template:
+        """What is written around messages.
+
+        Raises:
+            TrainyardError: the template is damaged.
+        """
+        if self.source is not None:
+            return TokenizerTemplate(self.source, tokenizer, self.append_eod)
+        return PlainTemplate() if self.form.template == "plain" else BarePair(self.form.separator)
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Raises TrainyardError where answers could not end, or the template is damaged."""
+        if tokenizer.end_of_document is None and (self.source is None or self.append_eod):
+            raise TrainyardError(
+                f"tokenizer {tokenizer.name} has no end-of-document token, with which an answer must end, so that a "
+                "model learns to stop; set eos_token in its tokenizer_config.json"
+            )
+        if self.source is None and self.append_eod:
+            raise TrainyardError(
+                "--append-eod would do nothing: the answers of pairs and of plain chats always end with the "
+                "end-of-document token; leave it out"
+            )
+        self.template(tokenizer)
+
+    def __call__(self, tokenizer: Tokenizer, chunk: Sequence[Record]) -> list[EncodedTexts]:
+        """Tokenizes a chunk of records: one entry, whose documents are the records.
+
+        Raises:
+            TrainyardError: the template cannot write a record, or an answer gives no token.
+        """
+        template = _template_of(self, tokenizer)
+        records = [template.segments(record.messages, record.where) for record in chunk]
+        puts_space = _puts_space(tokenizer)
+        texts = [
+            segment.text.removeprefix(" ") if puts_space and number else segment.text
+            for segments in records
+            for number, segment in enumerate(segments)
+        ]
+        encoded = iter(tokenizer.encode_batch(texts))
+        ending = [] if tokenizer.end_of_document is None else [tokenizer.end_of_document]
+        ids: list[int] = []
+        lengths = []
+        for record, segments in zip(chunk, records, strict=True):
+            for number, segment in enumerate(segments):
+                tokens = next(encoded)
+                if number % 2 and not tokens:
+                    raise TrainyardError(f"{record.where}: an answer gives no token; correct or remove the record")
+                ids += tokens
+                ids += ending if segment.ended else []
+                lengths.append(len(tokens) + len(ending) * segment.ended)
+        return [EncodedTexts(np.array(ids, dtype=np.int32), lengths, [], [len(each) for each in records])]
+
+
+@lru_cache(maxsize=1)
+def _template_of(encoding: RecordEncoding, tokenizer: Tokenizer) -> Template:
+    return encoding.template(tokenizer)
+
+
+@lru_cache(maxsize=1)
+def _puts_space(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer puts a space in front of what it is given, as many SentencePiece models do.
+
+    Then the one that a sequence begins with is taken away where the sequence continues another: two would be written.
+    """
+    first = tokenizer.encode("x")[:1]
+    return bool(first) and tokenizer.tokens()[first[0]].startswith(_SPACES)
