@@ -26,6 +26,7 @@ FLOORS = [
     "megatron_patches/artefacts",
     "megatron_patches/events",
     "data_tools/text",
+    "data_tools/records",
     "data_tools/datasets",
     "data_tools/samples",
     "megatron_patches/batch",

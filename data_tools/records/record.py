@@ -10,6 +10,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable, shortened, storable
 
 Role = Literal["system", "user", "assistant"]
+TemplateName = Literal["plain", "tokenizer"]
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _CALLS = ("tool_calls", "function_call")
 """what a message may say beside its content; an answer without it would not be what was said"""
@@ -50,7 +51,7 @@ class RecordForm:
     kind: Literal["pairs", "chat"]
     keys: tuple[str, ...]
     """Of a pair, those of its inputs and targets; of a chat, that of its messages."""
-    template: Literal["plain", "tokenizer"] | None
+    template: TemplateName | None
     """What is written around messages; None: inputs and targets as they are, the separator between them."""
     separator: str = ""
     """What the answer begins with where there is no template."""

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
-from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_dataset_manifest
+from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.split import SPLITS, split_documents
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.sizes import counted
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -82,6 +83,7 @@ def _of_manifest(prefix: Path) -> list[tuple[str, str]]:
         ("largest token id", f"{facts.largest_token_id:,}"),
         ("tokenizer", f"{facts.tokenizer.name} of {facts.tokenizer.vocab_size:,} ids, {facts.tokenizer.id}"),
         ("settings", _settings(facts)),
+        *_answers(facts),
         *(("sources" if number == 0 else "", line) for number, line in enumerate(sources)),
     ]
     if facts.number_not_read:
@@ -97,7 +99,27 @@ def _settings(facts: DatasetFacts) -> str:
     ending = "end-of-document appended" if facts.settings.append_eod else "no end-of-document appended"
     if facts.settings.parse_special:
         ending += ", text that spells control tokens parsed"
-    return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
+    if facts.settings.tokens_asked is not None:
+        ending += f", reading stopped at {facts.settings.tokens_asked:,} tokens"
+    if facts.settings.records == "text":
+        return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
+    what = "pairs of keys" if facts.settings.records == "pairs" else "chats of key"
+    return f"{what} {facts.settings.json_key}, {_written_around(facts.settings)}, {ending}"
+
+
+def _written_around(settings: SettingsFacts) -> str:
+    digest = (settings.template_sha256 or "")[:12]
+    if settings.template is None:
+        return f"answers begin with '{shortened(settings.separator or '')}'"
+    return {"plain": "the plain template", "tokenizer": "the tokenizer's template"}[settings.template] + f" ({digest})"
+
+
+def _answers(facts: DatasetFacts) -> list[tuple[str, str]]:
+    if facts.answers is None:
+        return []
+    share = f"{facts.answers.tokens / facts.tokens:.1%} of all"
+    held = f"{counted(facts.answers.answers, 'answer')} of {counted(facts.answers.tokens, 'token')}, {share}"
+    return [("answers", f"{held}: the odd-numbered sequences of each document")]
 
 
 SPLIT_HEAD = ["split", "documents", "from", "to", "tokens"]
