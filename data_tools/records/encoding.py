@@ -109,5 +109,6 @@ def _puts_space(tokenizer: Tokenizer) -> bool:
 
     Then the one that a sequence begins with is taken away where the sequence continues another: two would be written.
     """
-    first = tokenizer.encode("x")[:1]
-    return bool(first) and tokenizer.tokens()[first[0]].startswith(_SPACES)
+    tokens = tokenizer.tokens()
+    word = next((each[1:] for each in tokens.values() if each.startswith(_SPACES) and each[1:].isalpha()), None)
+    return word is not None and tokens[tokenizer.encode(word)[0]].startswith(_SPACES)
