@@ -143,8 +143,20 @@ class RunData:
                 "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
                 "--append-eod, or leave the setting at its default"
             )
+        elif self._ends_within_chats:
+            yield (
+                f"{need}, and in the chats of dataset {self.prefix} the token that ends documents may end each answer, "
+                "so that a chat would be cut apart; leave the setting at its default"
+            )
         elif (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
             yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
+
+    @property
+    def _ends_within_chats(self) -> bool:
+        settings, answers = self._facts.settings, self._facts.answers
+        if settings is None or answers is None or settings.records != "chat":
+            return False
+        return settings.template != "plain" or answers.answers > self._facts.documents
 
     def _without_end_of_document(self, token: int) -> str | None:
         """What is wrong if the documents do not end with the token. How an adopted dataset was made is not known:

@@ -1,10 +1,10 @@
 """Records to sequences of token ids: context and answer in turn.
 
-Every sequence is encoded by itself. So a token never holds the end of a context and the beginning of an answer, and the
-context has the tokens that a prompt of the same text has when a model is used.
+An answer is encoded by itself. So no token holds the end of a context and the beginning of an answer, and the context
+has the tokens that a prompt of the same text has when a model is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.records.record import Record, RecordForm
-from data_tools.records.templates import BarePair, PlainTemplate, Template
+from data_tools.records.templates import BarePair, PlainTemplate, Segment, Template
 from data_tools.records.tokenizer_template import TemplateText, TokenizerTemplate, read_template
 from data_tools.text.document_encoding import EncodedTexts
 from data_tools.text.tokenizer import Tokenizer
@@ -78,24 +78,54 @@ class RecordEncoding:
         template = _template_of(self, tokenizer)
         records = [template.segments(record.messages, record.where) for record in chunk]
         puts_space = _puts_space(tokenizer)
-        texts = [
-            segment.text.removeprefix(" ") if puts_space and number else segment.text
-            for segments in records
-            for number, segment in enumerate(segments)
-        ]
-        encoded = iter(tokenizer.encode_batch(texts))
+        pieces = [list(_pieces(segments, puts_space)) for segments in records]
+        encoded = iter(tokenizer.encode_batch([piece for each in pieces for piece in each]))
         ending = [] if tokenizer.end_of_document is None else [tokenizer.end_of_document]
+        control = set(tokenizer.control_tokens.values())
         ids: list[int] = []
         lengths = []
-        for record, segments in zip(chunk, records, strict=True):
-            for number, segment in enumerate(segments):
-                tokens = next(encoded)
+        for record, segments, texts in zip(chunk, records, pieces, strict=True):
+            sequences = _sequences(segments, [next(encoded) for _ in texts], control, record.where)
+            for number, (segment, tokens) in enumerate(zip(segments, sequences, strict=True)):
                 if number % 2 and not tokens:
                     raise TrainyardError(f"{record.where}: an answer gives no token; correct or remove the record")
                 ids += tokens
                 ids += ending if segment.ended else []
                 lengths.append(len(tokens) + len(ending) * segment.ended)
         return [EncodedTexts(np.array(ids, dtype=np.int32), lengths, [], [len(each) for each in records])]
+
+
+def _pieces(segments: Sequence[Segment], puts_space: bool) -> Iterator[str]:
+    """The texts of a record that are encoded by themselves: those of one segment, or of an answer and what follows."""
+    text = ""
+    for number, segment in enumerate(segments):
+        continues = number > 0 and segments[number - 1].control_tokens is not None
+        if number and not continues:
+            yield text
+            text = ""
+        text += segment.text.removeprefix(" ") if puts_space and number and not continues else segment.text
+    yield text
+
+
+def _sequences(
+    segments: Sequence[Segment], pieces: Sequence[list[int]], control: Collection[int], where: str
+) -> Iterator[list[int]]:
+    """The tokens of each segment of a record, of those of its pieces."""
+    encoded = iter(pieces)
+    rest: list[int] | None = None
+    for segment in segments:
+        tokens = next(encoded) if rest is None else rest
+        rest = None
+        if segment.control_tokens is not None:
+            ends = [place + 1 for place, token in enumerate(tokens) if token in control]
+            if len(ends) < segment.control_tokens:
+                raise TrainyardError(
+                    f"{where}: the tokenizer does not find the control tokens that its chat template writes behind "
+                    "texts (their flag single_word?); take --chat-template plain"
+                )
+            end = ends[segment.control_tokens - 1]
+            tokens, rest = tokens[:end], tokens[end:]
+        yield tokens
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,11 @@ class Segment(NamedTuple):
     text: str
     ended: bool = False
     """Whether the end-of-document token follows the text in the same sequence."""
+    control_tokens: int | None = None
+    """Of an answer that ends with a control token of a template: how many it has. What follows is encoded together with
+    it, since such a token may take the white space behind it, and cut off behind the last of them; None: encoded by
+    itself.
+    """
 
 
 class Template(Protocol):

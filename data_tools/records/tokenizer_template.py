@@ -97,6 +97,7 @@ class TokenizerTemplate:
         self._ends = {text for text, number in tokenizer.control_tokens.items() if number == tokenizer.end_of_document}
         self._append_eod = append_eod
         self._control = _any_of(self._spellings)
+        self._spelled_control = _any_of(self._spellings.values())
         try:
             self._template = _environment().from_string(source.text)
         except Exception as error:
@@ -129,7 +130,10 @@ class TokenizerTemplate:
         ended = self._append_eod and not any("".join(texts).endswith(end) for end in self._ends)
         if not texts[-1] and not ended:
             texts.pop()
-        segments = [Segment(self._spelled(text, hidden)) for text in texts]
+        segments = []
+        for number, text in enumerate(self._spelled(each, hidden) for each in texts):
+            found = len(self._spelled_control.findall(text)) if number % 2 else None
+            segments.append(Segment(text, control_tokens=found))
         return [*segments[:-1], segments[-1]._replace(ended=ended)]
 
     def _render(self, hidden: "_Hidden", count: int, where: str, prompt: bool = False) -> str:

@@ -149,7 +149,10 @@ def test_tokens_take_the_white_space_that_their_flags_say(with_template: WithTem
         ("{{ ''.__class__.__mro__ }}", "cannot write .*SecurityError"),
         ("{{ messages.append(1) }}", "cannot write .*SecurityError"),
         ("{% for a in range(90000) %}{{ 'x' * 100 }}{% endfor %}", r"writes more than 1,048,\d+ characters"),
-        ("{% for m in messages %}{{ m.content }}\n{% endfor %}", r"ends an answer with 'So\.\\x0a' and no control token"),
+        (
+            "{% for m in messages %}{{ m.content }}\n{% endfor %}",
+            r"ends an answer with 'So\.\\x0a' and no control token",
+        ),
         (
             "{% for m in messages %}{{ m.content if loop.last else 'x' }}<|im_end|>{% endfor %}",
             r"line 7: the chat template of .* writes messages otherwise when others follow: 'Why\?",
