@@ -10,7 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
+
+from jinja2 import Environment, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from data_tools.records.record import Message
 from data_tools.records.templates import Segment
@@ -19,10 +24,6 @@ from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.printable import printable, shortened
-
-if TYPE_CHECKING:
-    from jinja2 import Environment, nodes
-    from jinja2.parser import Parser
 
 LARGEST_TEMPLATE = 1 << 20
 """bytes; the longest in use have 20 kB"""
@@ -228,30 +229,29 @@ def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(each) for each in sorted(tokens, key=len, reverse=True)) or r"(?!)")
 
 
-def _environment() -> "Environment":
+class _Generation(Extension):
+    """`{% generation %}`, by which some templates mark answers; they are found without it."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's own name
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> Environment:
     """Jinja as transformers sets it up for chat templates (5.x, utils/chat_template_utils.py), without the date."""
-    from jinja2 import TemplateError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}`, by which some templates mark answers; they are found without it."""
-
-        tags = {"generation"}  # noqa: RUF012 - Jinja's own name
-
-        def parse(self, parser: "Parser") -> "list[nodes.Node]":
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def raise_exception(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    def to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent, **options)
-
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = raise_exception
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
     return environment
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, **options)

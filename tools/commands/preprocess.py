@@ -125,9 +125,8 @@ def _record_form(
         raise TrainyardError("--chat-template is for --chat and --pairs; leave it out, or add one of them")
     if separator is not None and (pairs is None or template is not None):
         raise TrainyardError("--pair-separator is for --pairs without --chat-template; leave it out")
-    chosen: TemplateName | None = None
-    if template is not None:
-        chosen = "plain" if template is ChatTemplate.PLAIN else "tokenizer"
+    names: dict[ChatTemplate, TemplateName] = {ChatTemplate.PLAIN: "plain", ChatTemplate.TOKENIZER: "tokenizer"}
+    chosen = None if template is None else names[template]
     if chat is not None:
         return RecordForm("chat", (chat.strip(),), chosen or "plain")
     if pairs is None:

@@ -138,6 +138,25 @@ def test_tokens_take_the_white_space_that_their_flags_say(with_template: WithTem
     assert found[0] == joint
 
 
+def test_a_control_token_that_the_model_alone_has(tmp_path: Path) -> None:
+    """Of no mark as an added token, so that the library finds it by its name in no text by itself."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    library = Tokenizer(models.WordLevel({"<|endoftext|>": 0, "a": 1, "b": 2, "?": 3}, "?"))
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "words").mkdir()
+    library.save(str(tmp_path / "words" / "tokenizer.json"))
+    template = "{% for m in messages %}{{ m.content ~ '<|endoftext|>' }}{% endfor %}"
+    (tmp_path / "words" / "chat_template.jinja").write_text(template)
+    tokenizer = load_tokenizer(tmp_path / "words")
+    odd = Message("user", "a<|endoftext|>")
+    [found] = sequences(
+        RecordEncoding.of(CHAT, tmp_path / "words", False), tokenizer, record(odd, Message("assistant", "b"))
+    )
+    assert found[0][0] == 1 and found[0].count(0) == 1 and found[0][-1] == 0
+    assert found[1:] == [[2, 0]]
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
