@@ -29,6 +29,8 @@ LARGEST_TEMPLATE = 1 << 20
 """bytes; the longest in use have 20 kB"""
 GROWTH = 1 << 20
 """characters that a rendering may have beside ten times those of its messages"""
+MOST_MESSAGES = 4096
+"""of one chat: as each answer is found by rendering what comes before it, time grows with the square of their number"""
 _MARKS = [chr(code) for code in range(0xFDD2, 0xFDF0)]
 """characters that Unicode gives to no text, for a program's own use (the tokenizer's secret names have U+FDD0)"""
 
@@ -112,6 +114,11 @@ class TokenizerTemplate:
 
     def segments(self, messages: Sequence[Message], where: str) -> list[Segment]:
         """See `Template`."""
+        if len(messages) > MOST_MESSAGES:
+            raise TrainyardError(
+                f"{where} has {len(messages):,} messages; a tokenizer's template is given at most {MOST_MESSAGES:,}: "
+                "divide the record, or take --chat-template plain"
+            )
         hidden = _Hidden(messages, self._control, where)
         texts: list[str] = []
         written = context = ""

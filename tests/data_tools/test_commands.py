@@ -133,6 +133,10 @@ def test_records_with_answers(tmp_path: Path, corpus: Path, tokenizer_folder: Pa
     assert f"{documents} answers of " in shown and "the odd-numbered sequences of each document" in shown
     assert "pairs of keys text,n, the plain template (" in shown and "reading stopped at 100 tokens" in shown
     assert "are what the manifest says" in run(dataset, "verify", prefix).output
+    shown = run(dataset, "info", prefix, "--show", "60", "--tokenizer", tokenizer_folder).output
+    assert (
+        "0 context: User: Line 0 of a small corpus.\n\nAssistant:\n0 answer:  0<|endoftext|>\n1 context: User:" in shown
+    )
     run(preprocess, *arguments, "--overwrite", "--pair-separator", "\n")
     assert (
         r"pairs of keys text,n, answers begin with '\x0a', end-of-document appended"

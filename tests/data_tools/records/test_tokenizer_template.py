@@ -226,6 +226,13 @@ def test_the_hash_is_that_of_text_and_tokens(with_template: WithTemplate) -> Non
     assert len(hashes) == 3
 
 
+def test_a_chat_of_very_many_messages_is_refused(with_template: WithTemplate) -> None:
+    folder = with_template(CHATML)
+    template = TokenizerTemplate(read_template(folder), load_tokenizer(folder), False)
+    with pytest.raises(TrainyardError, match=r"line 1 has 4,098 messages; .* at most 4,096"):
+        template.segments([WHY, SO] * 2049, "line 1")
+
+
 def test_a_message_of_all_marks_is_refused(with_template: WithTemplate) -> None:
     folder = with_template(CHATML)
     template = TokenizerTemplate(read_template(folder), load_tokenizer(folder), False)

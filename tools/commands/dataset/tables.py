@@ -1,5 +1,7 @@
 """What `tools/dataset info` shows."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.split import SPLITS, split_documents
+from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import shortened
@@ -136,13 +139,14 @@ def split_rows(prefix: Path, split: str) -> list[list[str]]:
 
 
 def beginning(prefix: Path, tokens: int, tokenizer_path: Path) -> str:
-    """The text of the first tokens.
+    """The text of the first tokens; of records each context and each answer on a line of its own, behind its name.
 
     Raises:
         TrainyardError: the tokenizer is not the dataset's, or lacks one of the tokens.
     """
     dataset = IndexedDataset(prefix)
     tokenizer = load_tokenizer(tokenizer_path)
+    facts = None
     if manifest_path(prefix).is_file():
         _, facts = read_dataset_manifest(prefix)
         if facts.tokenizer.id != tokenizer.id:
@@ -153,4 +157,16 @@ def beginning(prefix: Path, tokens: int, tokenizer_path: Path) -> str:
     ids = dataset.tokens[:tokens].tolist()
     if ids and max(ids) >= tokenizer.vocab_size:
         raise TrainyardError(f"dataset {prefix} holds token id {max(ids)}, {tokenizer_path} does not; give its own")
-    return tokenizer.decode(ids)
+    if facts is None or facts.answers is None:
+        return tokenizer.decode(ids)
+    return "\n".join(_first_sequences(dataset, len(ids), tokenizer))
+
+
+def _first_sequences(dataset: IndexedDataset, tokens: int, tokenizer: Tokenizer) -> Iterator[str]:
+    """The sequences of the first records, up to a number of tokens."""
+    for document in range(dataset.number_of_documents):
+        for number, (start, end) in enumerate(pairwise(dataset.document_boundaries(document).tolist())):
+            if start >= tokens:
+                return
+            text = tokenizer.decode(dataset.tokens[start : min(end, tokens)].tolist())
+            yield f"{document} {'answer' if number % 2 else 'context'}: {text}"
