@@ -56,7 +56,7 @@ class RecordEncoding:
         return PlainTemplate() if self.form.template == "plain" else BarePair(self.form.separator)
 
     def check(self, tokenizer: Tokenizer) -> None:
-        """Raises TrainyardError where answers could not end, or the template is damaged."""
+        """Raises TrainyardError where answers could not end, an option would do nothing, or the template is damaged."""
         if tokenizer.end_of_document is None and (self.source is None or self.append_eod):
             raise TrainyardError(
                 f"tokenizer {tokenizer.name} has no end-of-document token, with which an answer must end, so that a "
@@ -66,6 +66,11 @@ class RecordEncoding:
             raise TrainyardError(
                 "--append-eod would do nothing: the answers of pairs and of plain chats always end with the "
                 "end-of-document token; leave it out"
+            )
+        if self.source is not None and not tokenizer.control_tokens:
+            raise TrainyardError(
+                f"tokenizer {tokenizer.name} has no control tokens that a chat template could write (they are those of a "
+                "tokenizer.json); take --chat-template plain"
             )
         self.template(tokenizer)
 

@@ -53,7 +53,7 @@ def test_answers_of_documents_of_all_shapes(tmp_path: Path) -> None:
     assert dataset.document_lengths(0, 7).tolist() == [3, 0, 4, 1, 0, 4, 0]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=records, pieces=st.integers(1, 4), at_once=st.integers(1, 5), data=st.data())
 def test_what_is_read_is_what_was_written(
     tmp_path: Path, documents: Records, pieces: int, at_once: int, data: st.DataObject

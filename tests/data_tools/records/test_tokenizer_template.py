@@ -204,6 +204,13 @@ def test_a_tokenizer_without_a_template(with_template: WithTemplate, given: obje
         read_template(folder)
 
 
+def test_a_template_beside_a_sentencepiece_model(tmp_path: Path, sentencepiece_model: Path) -> None:
+    (tmp_path / "small.model").write_bytes(sentencepiece_model.read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(INST)
+    with pytest.raises(TrainyardError, match=r"has no control tokens that a chat template could write"):
+        RecordEncoding.of(CHAT, tmp_path, False).check(load_tokenizer(tmp_path))
+
+
 def test_where_templates_are_found(with_template: WithTemplate) -> None:
     folder = with_template(None, chat_template=[{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}])
     assert read_template(folder).text == "d"
