@@ -69,8 +69,8 @@ class RecordEncoding:
             )
         if self.source is not None and not tokenizer.control_tokens:
             raise TrainyardError(
-                f"tokenizer {tokenizer.name} has no control tokens that a chat template could write (they are those of a "
-                "tokenizer.json); take --chat-template plain"
+                f"tokenizer {tokenizer.name} has no control tokens that a chat template could write (they are those of "
+                "a tokenizer.json); take --chat-template plain"
             )
         self.template(tokenizer)
 

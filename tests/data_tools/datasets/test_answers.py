@@ -107,6 +107,17 @@ def test_memory_does_not_grow_with_the_index(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+def test_memory_does_not_grow_with_empty_documents(tmp_path: Path) -> None:
+    """Between two tokens lie 400,000 of them, of which the index has 3 MB."""
+    with IndexedDatasetWriter(tmp_path / "d", "u2") as writer:
+        writer.add_documents([1, 2, 3, 4], [1] * 4, [2, *[0] * 400_000, 2])
+    dataset = IndexedDataset(tmp_path / "d")
+    tracemalloc.start()
+    assert dataset.answers(0, 4).tolist() == [False, True, False, True]
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
 # RECORDS as uint16: 13 sequences, header 34, lengths 34..86, pointers 86..190, document indices 190..254.
 @pytest.mark.parametrize(
     "read", [lambda dataset: dataset.answers(0, 12), lambda dataset: [dataset.document_boundaries(k) for k in range(7)]]

@@ -192,6 +192,16 @@ def test_templates_that_are_refused(with_template: WithTemplate, template: str, 
         texts(with_template(template), WHY, SO, AND, THEN)
 
 
+def test_what_follows_the_last_answer_must_not_change_it(with_template: WithTemplate) -> None:
+    template = (
+        "{% for m in messages %}{{ m.content if messages[-1].role != 'user' or loop.last else 'x' }}<|end|>{% endfor %}"
+    )
+    folder = with_template(template)
+    assert texts(folder, SO) == ["", "So.<|end|>"]
+    with pytest.raises(TrainyardError, match=r"otherwise when others follow: 'So\.<\|end\|>' becomes 'x<\|end\|>"):
+        texts(folder, SO, AND)
+
+
 def test_a_record_that_the_template_refuses(with_template: WithTemplate) -> None:
     with pytest.raises(TrainyardError, match=r"a\.jsonl, line 7: .*no system message here\); correct the template or"):
         texts(with_template(INST), SYSTEM, WHY, SO)
