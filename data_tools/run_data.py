@@ -1,124 +1,151 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_tools.data_config import DataConfig
-from data_tools.datasets.indexed_dataset import IndexedDataset
-from data_tools.datasets.manifest import read_dataset_manifest
-from data_tools.datasets.split import split_documents
+from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
+from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan
+from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts
+from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
+from data_tools.samples.blend import PERIOD, whole_weights
+from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples, ValidationSamples
 from data_tools.samples.lengths import SampleLengths
-from data_tools.samples.skipping import SkippedSamples, shown
+from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
-from data_tools.samples.windows import TokenWindows
+from data_tools.source_parts import SourcePart
+from data_tools.sources_config import SourceConfig
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
-from megatron_patches.artefacts.manifest import verify_files
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.sizes import counted
 
 ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
 
 
-@dataclass(frozen=True)
-class DataPlan:
-    """How much a run reads of what there is."""
-
-    window: int
-    """Tokens from one sample to the next."""
-    counted: int
-    """Tokens of a sample that count."""
-    training_tokens: int
-    """Tokens of the training split."""
-    training_windows: int
-    """Samples of one epoch."""
-    planned_samples: int
-    """Samples that are trained on."""
-    skipped_samples: int
-    """Samples that are left out before the last of them."""
-    skipped: SkippedSamples
-    """All that are to be left out, also beyond the run's end."""
-    planned_epochs: float
-    """What is left out counts: another epoch begins when this one has been passed."""
-    validation_tokens: int
-    validation_windows: int
-    validation_samples: int
-
-    @property
-    def planned_tokens(self) -> int:
-        """Tokens that count of all training samples, those read again included."""
-        return self.planned_samples * self.counted
-
-    def describe(self) -> list[tuple[str, str]]:
-        """Pairs of a label and its text."""
-        training = (
-            f"{self.planned_tokens:,} tokens planned = {self.planned_epochs:.3f} epochs of {self.training_windows:,} "
-            f"windows of {self.window} ({self.training_tokens:,} tokens; no overlap, no padding)"
-        )
-        validation = f"{self.validation_samples:,} of {counted(self.validation_windows, 'window')}"
-        lines = [
-            ("training data", training),
-            ("validation data", f"{validation} ({self.validation_tokens:,} tokens)"),
-        ]
-        if self.skipped.count:
-            beyond = self.skipped.count - self.skipped_samples
-            left_out = f"{counted(self.skipped_samples, 'sample')} left out, not counted in the tokens planned"
-            more = f"; {beyond:,} more lie beyond the run's end" if beyond else ""
-            lines.insert(1, ("skipped data", f"{left_out}: {shown(self.skipped.ranges)}{more} (data.skip_samples)"))
-        return lines
-
-
 class RunData:
-    """Opens what the `data:` section names: the dataset, its manifest, and the windows of each split.
+    """Opens what the `data:` section names: the datasets, their manifests, and the samples of each source.
 
     Args:
         checkout: folder that relative paths start from.
         lengths: of the samples that the run's objective reads.
+        place_after: the place in the run's order of samples that is reached after a step; needed where `data.changes`
+            has any.
+        prepare: told of what is made first where it is not there yet, such as plans of samples; None makes nothing.
 
     Raises:
-        TrainyardError: dataset or tokenizer are missing, damaged, marked invalid, or do not belong together.
+        TrainyardError: datasets or the tokenizer are missing, damaged, marked invalid, or do not belong together.
     """
 
-    def __init__(self, config: DataConfig, checkout: Path, lengths: SampleLengths) -> None:
-        self.prefix = checkout / config.path
+    def __init__(
+        self,
+        config: DataConfig,
+        checkout: Path,
+        lengths: SampleLengths,
+        place_after: Callable[[int], int] | None = None,
+        prepare: OnPreparation | None = in_silence,
+    ) -> None:
         self._config = config
         self._lengths = lengths
-        self._dataset = IndexedDataset(self.prefix)
-        manifest, self._facts = read_dataset_manifest(self.prefix, config.allow_invalid)
-        if problems := verify_files(manifest, self.prefix.parent, hashes=False):
-            raise TrainyardError(f"{'; '.join(problems)}. Copy the dataset again, or run tools/preprocess again")
-        self.dataset_id = manifest.id
+        self._checkout = checkout
+        self._prepare = prepare
+        self._shards = Shards(config.allow_invalid)
+        self.sources = [self._open(source) for source in config.all_sources]
+        self._groups = {
+            group.name: (group, [self._open(source) for source in group.sources]) for group in config.validation
+        }
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
-        if self.tokenizer_id != self._facts.tokenizer.id:
-            raise TrainyardError(
-                f"dataset {self.prefix} was made with tokenizer {self._facts.tokenizer.name} "
-                f"({self._facts.tokenizer.id[:12]}), data.tokenizer {config.tokenizer} is another one "
-                f"({self.tokenizer_id[:12]}); name the dataset's own, or run tools/preprocess with this one"
-            )
-        self._ranges = split_documents(config.split, self._dataset.number_of_documents)
+        for shard in self._shards.all():
+            self._check_tokenizer(shard)
+        self.stages = self._stages(place_after)
 
-    @cached_property
-    def _windows(self) -> list[TokenWindows]:
-        """Of training and validation, in file order."""
-        return [TokenWindows(self._dataset, documents, self._lengths) for documents in self._ranges[:2]]
+    def _open(self, source: SourceConfig) -> OpenedSource:
+        shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout)]
+        tokenizer = self._checkout / self._config.tokenizer
+        return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare)
+
+    def _check_tokenizer(self, shard: Shard) -> None:
+        theirs = shard.facts.tokenizer
+        if self.tokenizer_id != theirs.id:
+            raise TrainyardError(
+                f"dataset {shard.prefix} was made with tokenizer {theirs.name} ({theirs.id[:12]}), data.tokenizer "
+                f"{self._config.tokenizer} is another one ({self.tokenizer_id[:12]}); name the dataset's own, or run "
+                "tools/preprocess with this one"
+            )
+
+    def _stages(self, place_after: Callable[[int], int] | None) -> BlendStages:
+        config, position = self._config, {each.name: number for number, each in enumerate(self.sources)}
+        stages = [(0, config.first_sources)]
+        for change in config.changes:
+            assert place_after is not None, "data.changes are at steps: how many samples lie before them is needed"
+            stages.append((place_after(change.from_step), change.sources))
+        return BlendStages(
+            [
+                Stage(first, tuple(position[each.name] for each in sources), whole_weights([s.weight for s in sources]))
+                for first, sources in stages
+            ],
+            len(self.sources),
+        )
 
     @property
     def tokenizer_vocabulary(self) -> int:
         """Largest id that the tokenizer can give, plus one."""
-        return self._facts.tokenizer.vocab_size
+        return self._tokenizer.vocab_size
 
     @property
-    def training(self) -> SampleSource:
-        """Samples of one epoch."""
-        return self._windows[0]
+    def _tokenizer(self) -> TokenizerFacts:
+        return self.sources[0].shards[0].facts.tokenizer
+
+    @property
+    def dataset_ids(self) -> list[str]:
+        """Ids of all datasets that the run is trained on, each once."""
+        return list(dict.fromkeys(each for source in self.sources for each in source.dataset_ids))
+
+    @property
+    def _is_one(self) -> bool:
+        """Whether the run begins with one whole dataset, as `data.path` names it."""
+        (first, *others) = self._config.first_sources
+        usual = first.name == ONLY_SOURCE and first.range == "0:1"
+        return usual and not others and len(self.sources[0].shards) == 1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the datasets decides the order of samples, for the run's identity.
+
+        `dataset` is the id of one whole dataset; else `blend` has the weights at the beginning, `source NAME` the
+        documents of each source that is read at any time, and `datasets` all ids.
+        """
+        read_later = self.sources[1:] if self._is_one else self.sources
+        found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
+        if self._is_one:
+            return {"dataset": self.sources[0].shards[0].id, **found}
+        first = self._config.first_sources
+        weights = whole_weights([each.weight for each in first])
+        blend = {each.name: weight for each, weight in zip(first, weights, strict=True)}
+        return {**found, "blend": blend, "datasets": self.dataset_ids}
+
+    def training(self, seed: int) -> TrainingSamples:
+        """The samples of the run by their place in its order."""
+        return TrainingSamples(
+            [NamedSource(each.name, each.training.samples) for each in self.sources], self.stages, seed
+        )
 
     @property
     def validation(self) -> Mapping[str, SampleSource]:
-        """Sources that the run is validated on, by name; what is kept as the best goes by the first."""
-        return {"validation": self._windows[1]}
+        """Sources that the run is validated on, by name."""
+        return {name: _blended(sources, parts) for name, sources, parts in self._validated}
+
+    @cached_property
+    def _validated(self) -> list[tuple[str, Sequence[SourceConfig], Sequence[SourcePart]]]:
+        """Name, sources and documents of each group."""
+        if not self._groups:
+            first = self._config.first_sources
+            return [(ONLY_GROUP, first, [each.validation for each in self.sources[: len(first)]])]
+        return [
+            (name, group.sources, [each.whole for each in opened]) for name, (group, opened) in self._groups.items()
+        ]
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:
         """Id of the token that ends every document; None if nothing needs it.
@@ -130,45 +157,42 @@ class RunData:
             TrainyardError: the tokenizer has no such token, or the documents do not end with it.
         """
         refuse(self.end_of_document_problems(needed_by))
-        return self._facts.tokenizer.end_of_document if needed_by else None
+        return self._tokenizer.end_of_document if needed_by else None
 
     def end_of_document_problems(self, needed_by: Sequence[str]) -> Iterator[str]:
         """Why the settings of a run that must see where documents end cannot."""
         if not needed_by:
             return
-        need, tokenizer = f"{' and '.join(needed_by)} must see where documents end", self._facts.tokenizer
+        need, tokenizer = f"{' and '.join(needed_by)} must see where documents end", self._tokenizer
         if tokenizer.end_of_document is None:
             yield (
                 f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
                 "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
                 "--append-eod, or leave the setting at its default"
             )
-        elif self._ends_within_chats:
+        elif chats := [shard.prefix for shard in self._shards.all() if _ends_within_chats(shard.facts)]:
             yield (
-                f"{need}, and in the chats of dataset {self.prefix} the token that ends documents may end each answer, "
+                f"{need}, and in the chats of dataset {chats[0]} the token that ends documents may end each answer, "
                 "so that a chat would be cut apart; leave the setting at its default"
             )
         elif (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
             yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
 
-    @property
-    def _ends_within_chats(self) -> bool:
-        settings, answers = self._facts.settings, self._facts.answers
-        if settings is None or answers is None or settings.records != "chat":
-            return False
-        return settings.template != "plain" or answers.answers > self._facts.documents
-
     def _without_end_of_document(self, token: int) -> str | None:
         """What is wrong if the documents do not end with the token. How an adopted dataset was made is not known:
         then some of its documents are looked at.
         """
-        if self._facts.settings is not None:
-            return None if self._facts.settings.append_eod else f"dataset {self.prefix} was made without --append-eod"
-        documents = self._dataset.number_of_documents
+        found = (self._lacks_end_of_document(shard, token) for shard in self._shards.all())
+        return next((each for each in found if each is not None), None)
+
+    def _lacks_end_of_document(self, shard: Shard, token: int) -> str | None:
+        if shard.facts.settings is not None:
+            return None if shard.facts.settings.append_eod else f"dataset {shard.prefix} was made without --append-eod"
+        documents = shard.dataset.number_of_documents
         for document in np.unique(np.linspace(0, documents - 1, ADOPTED_DOCUMENTS_LOOKED_AT).astype(np.int64)).tolist():
-            start, end = (self._dataset.document_token_offset(document + after) for after in (0, 1))
-            if end > start and self._dataset.tokens[end - 1] != token:
-                return f"document {document} of dataset {self.prefix} does not end with token {token}"
+            start, end = (shard.dataset.document_token_offset(document + after) for after in (0, 1))
+            if end > start and shard.dataset.tokens[end - 1] != token:
+                return f"document {document} of dataset {shard.prefix} does not end with token {token}"
         return None
 
     def check(self, vocab_size: int, training_samples: int, validation_samples: int) -> DataPlan:
@@ -193,63 +217,133 @@ class RunData:
 
     def plan(self, training_samples: int, validation_samples: int) -> DataPlan:
         """How much a run reads of data that is enough for it."""
-        training, validation = self._windows
         skipped = SkippedSamples(self._config.skip_samples)
         return DataPlan(
             window=self._lengths.stride,
             counted=self._lengths.counted,
-            training_tokens=training.tokens,
-            training_windows=len(training),
             planned_samples=training_samples,
             skipped_samples=skipped.passed(training_samples),
             skipped=skipped,
-            planned_epochs=skipped.reached(training_samples) / len(training),
-            validation_tokens=validation.tokens,
-            validation_windows=len(validation),
-            validation_samples=validation_samples,
+            sources=self._source_plans(skipped.reached(training_samples)),
+            groups=[
+                GroupPlan(name, sum(part.tokens for part in parts), len(_blended(sources, parts)), validation_samples)
+                for name, sources, parts in self._validated
+            ],
         )
 
-    def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
-        """Token ids of the dataset that a vocabulary of this size lacks."""
-        largest = self._facts.largest_token_id
-        if largest >= vocab_size:
-            yield (
-                f"dataset {self.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
-                f"{vocab_size - 1}; set model.vocab_size to {self._facts.tokenizer.vocab_size} or more"
+    def _source_plans(self, places: int) -> list[SourcePlan]:
+        shares = dict(zip(self.stages.stages[0].sources, self.stages.stages[0].weights, strict=True))
+        return [
+            SourcePlan(
+                name=each.name,
+                weight=shares.get(number, 0) / PERIOD,
+                tokens=each.training.tokens,
+                samples=len(each.training.samples),
+                planned_samples=planned,
+                max_epochs=each.source.max_epochs or self._config.max_epochs,
+                described=self._described(each.training),
             )
+            for number, (each, planned) in enumerate(
+                zip(self.sources, self.stages.counts(places).tolist(), strict=True)
+            )
+        ]
+
+    def _described(self, part: SourcePart) -> str:
+        """How the documents of a source are cut."""
+        if part.cutting is None:
+            return f"windows of {self._lengths.stride}, no overlap, no padding"
+        kind = "windows" if self._config.samples.name == "stream" else self._config.samples.name
+        size = self._lengths.stride if self._config.samples.name == "stream" else self._lengths.read
+        return f"{kind} of {size}, {part.cutting.describe()}"
+
+    def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
+        """Token ids of the datasets that a vocabulary of this size lacks."""
+        for shard in self._shards.all():
+            largest, tokenizer = shard.facts.largest_token_id, shard.facts.tokenizer
+            if largest >= vocab_size:
+                yield (
+                    f"dataset {shard.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
+                    f"{vocab_size - 1}; set model.vocab_size to {tokenizer.vocab_size} or more"
+                )
+            elif tokenizer.as_ids_alone and tokenizer.vocab_size > vocab_size:
+                # No text shows such tokens, so a dataset may be without them; whoever added them wants them in a model.
+                yield (
+                    f"tokenizer {tokenizer.name} of dataset {shard.prefix} was extended to {tokenizer.vocab_size} "
+                    f"ids, model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to "
+                    f"{tokenizer.vocab_size} or more"
+                )
 
     def training_problems(self, samples: int) -> Iterator[str]:
         """What keeps a run from reading this many training samples."""
-        windows = len(self._windows[0])
         skipped = SkippedSamples(self._config.skip_samples)
-        passed = skipped.reached(samples)
-        if windows == 0:
-            yield (
-                f"the training split of {self.prefix} (data.split {self._config.split}) has "
-                f"{self._windows[0].tokens} tokens, one sample needs {self._lengths.read}; "
-                "give more data, a larger share, or a smaller data.sequence_length"
-            )
-        elif passed > windows * self._config.max_epochs:
-            left_out = f" and leaves out {skipped.passed(samples):,}" if passed > samples else ""
-            yield (
-                f"the run reads {counted(samples, 'sample')}{left_out} = {passed / windows:.3f} epochs of the "
-                f"{counted(windows, 'window')} of {self._lengths.stride} in the training split of {self.prefix}, "
-                f"data.max_epochs allows {self._config.max_epochs:g}; give more data, fewer training.steps, or set "
-                f"data.max_epochs to {-(-passed * 1000 // windows) / 1000:.3f} or more"
-            )
+        for opened, plan in zip(self.sources, self._source_plans(skipped.reached(samples)), strict=True):
+            if plan.samples == 0:
+                yield (
+                    f"{self._told(opened, 'training')} has {plan.tokens} tokens, one sample needs "
+                    f"{self._lengths.read}; give more data, a larger share, or a smaller data.sequence_length"
+                )
+            elif plan.planned_samples > plan.samples * plan.max_epochs:
+                yield self._too_many_epochs(opened, plan, samples, skipped)
 
-    def _documents(self, split: int) -> int:
-        first, last = self._ranges[split]
-        return last - first
+    def _too_many_epochs(self, opened: OpenedSource, plan: SourcePlan, samples: int, skipped: SkippedSamples) -> str:
+        passed = plan.planned_samples
+        if len(self.sources) == 1:
+            left_out = f" and leaves out {skipped.passed(samples):,}" if passed > samples else ""
+            reads = f"the run reads {counted(samples, 'sample')}{left_out}"
+        else:
+            reads = f"the run reads {counted(passed, 'sample')} of source {plan.name}"
+        key = "data.max_epochs" if opened.source.max_epochs is None else f"max_epochs of source {plan.name}"
+        return (
+            f"{reads} = {plan.planned_epochs:.3f} epochs of the {counted(plan.samples, 'window')} of "
+            f"{self._lengths.stride} in {self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
+            f"data, fewer training.steps, {'' if len(self.sources) == 1 else 'a smaller weight, '}or set {key} to "
+            f"{-(-passed * 1000 // plan.samples) / 1000:.3f} or more"
+        )
+
+    def _told(self, opened: OpenedSource, part: str) -> str:
+        """The part of a source, for people."""
+        source = opened.source
+        which = str(self._checkout / source.path)
+        named = "" if source.name == ONLY_SOURCE else f"source {source.name}, "
+        details = "" if source.told() == source.path else f", {source.told().removeprefix(source.path).strip()}"
+        return f"the {part} split of {named}{which} (data.split {self._config.split}{details})"
 
     def validation_problems(self, samples: int) -> Iterator[str]:
-        """What keeps a run from reading this many validation samples."""
-        windows = len(self._windows[1])
-        if samples > windows:
-            yield (
-                f"evaluation.samples is {samples:,}, the validation split of {self.prefix} (data.split "
-                f"{self._config.split}) has {counted(windows, 'window')} of {self._lengths.stride} "
-                f"({self._windows[1].tokens:,} tokens, {self._documents(1)} of "
-                f"{counted(self._dataset.number_of_documents, 'document')}: splits are by document); lower it, raise "
-                "the validation share of data.split, or set evaluation to null"
-            )
+        """What keeps a run from reading this many validation samples of each group."""
+        if not samples:
+            return
+        for name, sources, parts in self._validated:
+            windows, tokens = len(_blended(sources, parts)), sum(part.tokens for part in parts)
+            if samples <= windows:
+                continue
+            documents = sum(part.documents for part in parts)
+            if name == ONLY_GROUP and not self._groups:
+                told = self._told(self.sources[0], "validation")
+                all_documents = sum(s.dataset.number_of_documents for each in self.sources for s in each.shards)
+                yield (
+                    f"evaluation.samples is {samples:,}, {told} has {counted(windows, 'window')} of "
+                    f"{self._lengths.stride} ({tokens:,} tokens, {documents} of {counted(all_documents, 'document')}: "
+                    "splits are by document); lower it, raise the validation share of data.split, or set evaluation "
+                    "to null"
+                )
+            else:
+                yield (
+                    f"evaluation.samples is {samples:,}, validation group {name} has {counted(windows, 'window')} of "
+                    f"{self._lengths.stride} in proportion to its weights ({tokens:,} tokens in "
+                    f"{counted(documents, 'document')}); lower it, or give the group more documents"
+                )
+
+
+def _ends_within_chats(facts: DatasetFacts) -> bool:
+    """Whether the token that ends documents may stand within one, behind each answer of a chat."""
+    settings, answers = facts.settings, facts.answers
+    if settings is None or answers is None or settings.records != "chat":
+        return False
+    return settings.template != "plain" or answers.answers > facts.documents
+
+
+def _blended(sources: Sequence[SourceConfig], parts: Sequence[SourcePart]) -> SampleSource:
+    """The samples of a group."""
+    if len(parts) == 1:
+        return parts[0].samples
+    return ValidationSamples([part.samples for part in parts], whole_weights([each.weight for each in sources]))

@@ -155,7 +155,7 @@ class BareScript:
         import torch
 
         from data_tools.run_data import RunData
-        from data_tools.samples.windows import TrainingOrder
+        from data_tools.samples.order import TrainingOrder
         from megatron_patches.checkout import CHECKOUT
         from megatron_patches.deepspeed_patches.no_shared_memory_op import skip_shared_memory_op
         from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
@@ -168,7 +168,7 @@ class BareScript:
         model = build_model(config, self.peers, seed=3)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name != frozen)
-        self.source = RunData(config.data, CHECKOUT, config.lengths).training
+        self.source = RunData(config.data, CHECKOUT, config.lengths).sources[0].training.samples
         self.order = TrainingOrder(len(self.source), config.training.seed)
         self.engine, *_ = deepspeed.initialize(
             model=model,

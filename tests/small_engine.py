@@ -38,7 +38,9 @@ class SmallEngine:
         self.groups = groups
         self.randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
         self.engine = build_engine(config, groups, self.randomness)
-        self.batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups)
+        self.batches = training_batches(
+            config, RunData(config.data, CHECKOUT, config.lengths, config.place_after), groups
+        )
         self.step = 0
 
     def train(self, steps: int) -> Steps:

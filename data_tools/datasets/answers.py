@@ -113,15 +113,15 @@ class AnswerIndex:
             f"{self._origin}: its sequences do not cover the tokens from {first:,} to {first + count:,}. {MAKE_AGAIN}"
         )
 
-    def counts(self) -> AnswerCounts:
-        """Counts all answers, in pieces.
+    def counts(self, start: int, stop: int) -> AnswerCounts:
+        """Counts the answers among the sequences [start, stop), in pieces.
 
         Raises:
             Damaged: the document index runs backwards, or out of the sequences.
         """
         answers = tokens = 0
-        for first in range(0, len(self._lengths), MOST_AT_ONCE):
-            end = min(first + MOST_AT_ONCE, len(self._lengths))
+        for first in range(start, stop, MOST_AT_ONCE):
+            end = min(first + MOST_AT_ONCE, stop)
             odd = self._odd(first, end)
             answers += int(odd.sum())
             tokens += int(self._lengths[first:end][odd].sum(dtype=np.int64))

@@ -11,6 +11,7 @@ from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import Record, RecordForm
 from data_tools.text.document_encoding import (
     EncodedTexts,
+    TextEncoder,
     Texts,
     TokenizerSource,
     characters_of,
@@ -51,6 +52,11 @@ class Reading:
         read = partial(read_documents, json_keys=self._request.json_keys, largest=self._request.largest_document)
         return (document.texts for document in self._counted(read))
 
+    def count(self) -> int:
+        """Reads all sources once for the number of their texts."""
+        keys, largest = self._request.json_keys, self._request.largest_document
+        return sum(1 for source in self._sources for _ in read_documents(source.path, keys, largest))
+
     def records(self, form: RecordForm) -> Iterator[Record]:
         """Documents that are records."""
         return self._counted(partial(form.read, largest=self._request.largest_document))
@@ -82,12 +88,21 @@ class Reading:
 
 
 def encoded_chunks(
-    request: PreprocessRequest, tokenizer: Tokenizer, encoding: RecordEncoding | None, reading: Reading
+    request: PreprocessRequest,
+    tokenizer: Tokenizer,
+    encoding: RecordEncoding | None,
+    encoder: TextEncoder | None,
+    reading: Reading,
 ) -> Generator[list[EncodedTexts], None, None]:
+    """Documents, or with an encoding records, in chunks.
+
+    Args:
+        encoder: what makes ids of texts; records have the encoding's own.
+    """
     source = TokenizerSource(request.tokenizer, request.parse_special)
     if encoding is not None:
         records = chunks_of(reading.records(encoding.form), lambda record: record.characters)
         return encode_in_order(records, tokenizer, source, encoding, request.workers)
-    texts = chunks_of(reading.texts(), characters_of)
-    encode = partial(encode_chunk, append_eod=request.append_eod)
+    texts = chunks_of(request.arithmetic.with_synthetic(reading.texts(), reading.count), characters_of)
+    encode = partial(encode_chunk, append_eod=request.append_eod, encoder=encoder)
     return encode_in_order(texts, tokenizer, source, encode, request.workers)

@@ -192,9 +192,9 @@ class IndexedDataset:
             raise IndexError(f"tokens {first_token} to {first_token + count} of {len(self.tokens)}")
         return self._answer_index.mask(first_token, count)
 
-    def count_answers(self) -> AnswerCounts:
-        """Answers and their tokens; it reads the whole index."""
-        return self._answer_index.counts()
+    def count_answers(self, first: int = 0, end: int | None = None) -> AnswerCounts:
+        """Answers among the sequences [first, end), by default among all, and their tokens; it reads their index."""
+        return self._answer_index.counts(first, len(self) if end is None else end)
 
     @property
     def _answer_index(self) -> AnswerIndex:

@@ -14,6 +14,8 @@ from pydantic import (
 )
 
 from data_tools.datasets.indexed_dataset_format import bin_path
+from data_tools.domain_tokens.expressions import Mode
+from data_tools.domain_tokens.report import InjectionFacts
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest, refuse_invalid
 from megatron_patches.errors import TrainyardError
@@ -46,6 +48,8 @@ class TokenizerFacts(_Facts):
     name: str
     vocab_size: int
     end_of_document: int | None
+    as_ids_alone: int = Field(0, json_schema_extra=_LATER)
+    """Tokens that text never becomes, so that a dataset may be without them."""
 
 
 class SourceFacts(_Facts):
@@ -62,7 +66,7 @@ class SettingsFacts(_Facts):
     """How the documents were read."""
 
     json_key: str
-    """Key of this dataset's texts; of pairs both keys, separated by a comma."""
+    """Key of this dataset's texts; of pairs both keys, of a merged one all keys, separated by commas."""
     json_keys: list[str]
     """All keys of the same reading: their datasets have as many documents, in the same order."""
     append_eod: bool
@@ -77,8 +81,16 @@ class SettingsFacts(_Facts):
     separator: str | None = Field(None, json_schema_extra=_LATER)
     """What the answers of pairs without a template begin with."""
     tokens_asked: int | None = Field(None, json_schema_extra=_LATER)
-    """Reading stopped after the document with which the first key's dataset had so many tokens; None: all was read.
-    The sources are those that were read, and the last one's documents those of it that were."""
+    """Reading stopped after the document with which the first key's dataset had so many tokens; None: all was read, or
+    the dataset was merged or split. The sources are those that were read, and the last one's documents those of it that
+    were."""
+    inject: Mode | None = Field(None, json_schema_extra=_LATER)
+    """Which expressions became tokens of the multiplication table; None: none did."""
+    synthetic_documents: int | None = Field(0, json_schema_extra=_LATER)
+    """Made-up documents of multiplication facts among those of the sources; None: there may be some, and how many is
+    not known, as in a part of a dataset."""
+    synthetic_seed: int | None = Field(None, json_schema_extra=_LATER)
+    """What they follow from; None: there are none, or they follow from several."""
 
 
 class AnswerFacts(_Facts):
@@ -103,12 +115,15 @@ class DatasetFacts(_Facts):
     settings: SettingsFacts | None = None
     """None for an adopted dataset, of which only the files are known."""
     sources: list[SourceFacts] = []
+    """In the order of the documents; of a merged dataset the first 10,000, its parents name the rest."""
     number_not_read: int = 0
     """Files of the given folders that were left out."""
     not_read: list[str] = []
     """Names of the first hundred of them."""
     answers: AnswerFacts | None = Field(None, json_schema_extra=_LATER)
     """None for texts, and for adopted datasets, of which it is not known what their sequences are."""
+    injection: InjectionFacts | None = Field(None, json_schema_extra=_LATER)
+    """What injection did; None: there was none, or what it did to this part of a dataset is not known."""
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
@@ -118,6 +133,7 @@ def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
         name=tokenizer.name,
         vocab_size=tokenizer.vocab_size,
         end_of_document=tokenizer.end_of_document,
+        as_ids_alone=tokenizer.as_ids_alone,
     )
 
 

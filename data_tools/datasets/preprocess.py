@@ -1,9 +1,9 @@
 """From files of text to a dataset: `PREFIX.bin`, `PREFIX.idx`, `PREFIX.manifest.json`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,9 @@ from data_tools.datasets.preprocess_request import (
     settings_facts,
     sources_of,
 )
+from data_tools.domain_tokens.report import InjectionCounts
 from data_tools.records.encoding import RecordEncoding
-from data_tools.text.document_encoding import (
-    EncodedTexts,
-)
+from data_tools.text.document_encoding import EncodedTexts
 from data_tools.text.sources import NOT_READ_NAMED, FoundSources, NotRead
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
@@ -82,16 +81,19 @@ def preprocess(
     found = sources_of(request)
     tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid, request.parse_special)
     check_request(request, tokenizer)
+    form = request.records
+    injection = request.arithmetic.injection(tokenizer, form is not None and form.template == "tokenizer")
     encoding = None
-    if request.records is not None:
-        encoding = RecordEncoding.of(request.records, request.tokenizer, request.append_eod)
+    if form is not None:
+        encoding = RecordEncoding.of(form, request.tokenizer, request.append_eod, injection)
         encoding.check(tokenizer)
     request.output.parent.mkdir(parents=True, exist_ok=True)
     reading = Reading(found.sources, request)
     with ExitStack() as stack:
         dtype = best_dtype(tokenizer.vocab_size)
         writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
-        written = _write(request, tokenizer, encoding, reading, writers, on_progress)
+        chunks = encoded_chunks(request, tokenizer, encoding, injection, reading)
+        written = _write(request, chunks, reading, writers, on_progress)
         settings = settings_facts(request, encoding, tokenizer)
         facts = _facts(settings, tokenizer, found, reading.source_facts(writers[0].documents), writers, written)
         # The old manifest goes first: data without a manifest is refused, data under another one's goes unnoticed.
@@ -108,9 +110,12 @@ class _Written:
     empty_documents: int = 0
     answers: int = 0
     answer_tokens: int = 0
+    injected: InjectionCounts = field(default_factory=InjectionCounts)
 
     def add(self, texts: EncodedTexts) -> None:
         self.empty_documents += len(texts.empty)
+        for notes in texts.notes or ():
+            self.injected.add(notes)
         if texts.sequences is not None:
             answers = counts_of(np.array(texts.lengths, dtype=np.int64), np.array(texts.sequences, dtype=np.int64))
             self.answers += answers.answers
@@ -119,8 +124,7 @@ class _Written:
 
 def _write(
     request: PreprocessRequest,
-    tokenizer: Tokenizer,
-    encoding: RecordEncoding | None,
+    chunks: Generator[list[EncodedTexts], None, None],
     reading: Reading,
     writers: Sequence[IndexedDatasetWriter],
     on_progress: Callable[[EncodingProgress], None],
@@ -131,7 +135,7 @@ def _write(
         TrainyardError: the sources have fewer tokens than were asked for.
     """
     written = [_Written() for _ in writers]
-    with closing(encoded_chunks(request, tokenizer, encoding, reading)) as chunks:
+    with closing(chunks):
         for chunk in chunks:
             wanted = None if request.tokens is None else request.tokens - writers[0].tokens
             documents = len(chunk[0].document_ends())
@@ -189,6 +193,7 @@ def _facts(
                 number_not_read=len(found.not_read),
                 not_read=[each.name for each in found.not_read[:NOT_READ_NAMED]],
                 answers=answers if setting.records != "text" else None,
+                injection=None if setting.inject is None else counts.injected.facts(setting.inject),
             )
         )
     return facts

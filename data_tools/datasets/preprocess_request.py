@@ -2,12 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import SettingsFacts, check_name_of, manifest_path
+from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import RecordForm
 from data_tools.text.documents import LARGEST_DOCUMENT
@@ -42,6 +43,8 @@ class PreprocessRequest:
     overwrite: bool = False
     allow_invalid: bool = False
     """Whether the tokenizer may be one that was marked invalid."""
+    arithmetic: ArithmeticRequest = field(default_factory=ArithmeticRequest)
+    """Tokens for products, and made-up documents."""
 
     def prefixes(self) -> dict[str, Path]:
         """The dataset of each key; records make one dataset."""
@@ -71,6 +74,8 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is part of a file name, without slashes")
     if any(storable(key) != key for key in request.json_keys):
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is text in UTF-8; set your terminal to it")
+    kind = None if request.records is None else request.records.kind
+    request.arithmetic.check(request.json_keys, kind, request.tokens)
     for prefix in request.prefixes().values():
         check_name_of(prefix)
     if request.append_eod and request.records is None and tokenizer.end_of_document is None:
@@ -90,7 +95,14 @@ def settings_facts(
     request: PreprocessRequest, encoding: RecordEncoding | None, tokenizer: Tokenizer
 ) -> dict[str, SettingsFacts]:
     """How the documents of each dataset were read, by its keys."""
-    shared: dict[str, Any] = {"parse_special": request.parse_special, "tokens_asked": request.tokens}
+    asked = request.arithmetic
+    shared: dict[str, Any] = {
+        "parse_special": request.parse_special,
+        "tokens_asked": request.tokens,
+        "inject": asked.inject,
+        "synthetic_documents": asked.synthetic_documents,
+        "synthetic_seed": asked.drawn_from if asked.synthetic_documents else None,
+    }
     if encoding is None:
         shared |= {"json_keys": list(request.json_keys), "append_eod": request.append_eod}
         return {key: SettingsFacts(json_key=key, **shared) for key in request.json_keys}
@@ -124,4 +136,4 @@ def command_of(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
     arguments += ["--append-eod"] if request.append_eod else []
     arguments += ["--parse-special"] if request.parse_special else []
     arguments += ["--tokens", str(request.tokens)] if request.tokens is not None else []
-    return shlex.join(arguments)
+    return shlex.join([*arguments, *request.arithmetic.arguments()])

@@ -5,7 +5,7 @@ has the tokens that a prompt of the same text has when a model is used.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from data_tools.records.record import Record, RecordForm
 from data_tools.records.templates import BarePair, PlainTemplate, Segment, Template
 from data_tools.records.tokenizer_template import TemplateText, TokenizerTemplate, read_template
-from data_tools.text.document_encoding import EncodedTexts
+from data_tools.text.document_encoding import EncodedTexts, TextEncoder, encode_texts
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
 
@@ -30,20 +30,26 @@ class RecordEncoding:
         source: the tokenizer's own template; None where another one is used.
         append_eod: of the tokenizer's own template alone: whether a record ends with the end-of-document token. Other
             answers always do.
+        encoder: what makes ids of texts, none of them those of control tokens; None leaves it to the tokenizer. It is
+            given what is encoded by itself: a context, or an answer, or an answer and the context that follows it,
+            with the control tokens of the tokenizer's template in their spellings.
     """
 
     form: RecordForm
     source: TemplateText | None
     append_eod: bool
+    encoder: TextEncoder | None = field(default=None, compare=False)  # which need not be hashable
 
     @classmethod
-    def of(cls, form: RecordForm, folder: Path, append_eod: bool) -> "RecordEncoding":
+    def of(
+        cls, form: RecordForm, folder: Path, append_eod: bool, encoder: TextEncoder | None = None
+    ) -> "RecordEncoding":
         """Reads what is needed of the tokenizer's folder.
 
         Raises:
             TrainyardError: the template is not to be had.
         """
-        return cls(form, read_template(folder) if form.template == "tokenizer" else None, append_eod)
+        return cls(form, read_template(folder) if form.template == "tokenizer" else None, append_eod, encoder)
 
     def template(self, tokenizer: Tokenizer) -> Template:
         """What is written around messages.
@@ -84,7 +90,8 @@ class RecordEncoding:
         records = [template.segments(record.messages, record.where) for record in chunk]
         puts_space = _puts_space(tokenizer)
         pieces = [list(_pieces(segments, puts_space)) for segments in records]
-        encoded = iter(tokenizer.encode_batch([piece for each in pieces for piece in each]))
+        ids_of_pieces, notes = encode_texts(tokenizer, [piece for each in pieces for piece in each], self.encoder)
+        encoded, noted = iter(ids_of_pieces), iter(notes or ())
         ending = [] if tokenizer.end_of_document is None else [tokenizer.end_of_document]
         control = set(tokenizer.control_tokens.values())
         ids: list[int] = []
@@ -97,7 +104,8 @@ class RecordEncoding:
                 ids += tokens
                 ids += ending if segment.ended else []
                 lengths.append(len(tokens) + len(ending) * segment.ended)
-        return [EncodedTexts(np.array(ids, dtype=np.int32), lengths, [], [len(each) for each in records])]
+        of_records = None if notes is None else [[next(noted) for _ in each] for each in pieces]
+        return [EncodedTexts(np.array(ids, dtype=np.int32), lengths, [], [len(each) for each in records], of_records)]
 
 
 def _pieces(segments: Sequence[Segment], puts_space: bool) -> Iterator[str]:

@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sample = Mapping[str, NDArray[np.int64]]
-"""arrays by name, of the same shapes for each sample of a source; `tokens` are ids of the tokenizer"""
+"""arrays by name, of the same shapes for each sample of a source, int64 [read]:
+`tokens` are ids of the tokenizer;
+`segments`, where a sample is made of several texts or is not full: number of each token's text, -1 for padding;
+`answers`, where only a part of the tokens is to be predicted: 1 for those"""
 
 
 class SampleSource(Protocol):

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,13 @@ class TokenizerSource(NamedTuple):
     parse_special: bool
 
 
+class TextEncoder(Protocol):
+    """How texts become ids where that is more than the tokenizer alone does. Processes get it by pickle."""
+
+    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], Sequence[Any]]:
+        """Ids of each text, and what there is to note of each."""
+
+
 class EncodedTexts(NamedTuple):
     """The texts of one key in one chunk of documents."""
 
@@ -46,6 +53,8 @@ class EncodedTexts(NamedTuple):
     """Numbers, within the chunk, of the documents whose text gave no token."""
     sequences: list[int] | None = None
     """Sequences of each document; None: one each."""
+    notes: list[list[Any]] | None = None
+    """What a `TextEncoder` noted of the texts of each document; None: there was none."""
 
     def document_ends(self) -> NDArray[np.int64]:
         """Tokens up to the end of each document, int64 [documents]."""
@@ -57,7 +66,8 @@ class EncodedTexts(NamedTuple):
         sequences = None if self.sequences is None else self.sequences[:documents]
         lengths = self.lengths[: documents if sequences is None else sum(sequences)]
         empty = [number for number in self.empty if number < documents]
-        return EncodedTexts(self.tokens[: sum(lengths)], lengths, empty, sequences)
+        notes = None if self.notes is None else self.notes[:documents]
+        return EncodedTexts(self.tokens[: sum(lengths)], lengths, empty, sequences, notes)
 
 
 def characters_of(texts: Texts) -> int:
@@ -83,8 +93,20 @@ def chunks_of(documents: Iterable[Item], characters_in: Callable[[Item], int]) -
         yield chunk
 
 
-def encode_chunk(tokenizer: Tokenizer, chunk: Sequence[Texts], append_eod: bool) -> list[EncodedTexts]:
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str], encoder: TextEncoder | None
+) -> tuple[list[list[int]], Sequence[Any] | None]:
+    """Ids of each text, and what the encoder noted of each; without an encoder, the tokenizer's ids and None."""
+    return (tokenizer.encode_batch(texts), None) if encoder is None else encoder.encode(tokenizer, texts)
+
+
+def encode_chunk(
+    tokenizer: Tokenizer, chunk: Sequence[Texts], append_eod: bool, encoder: TextEncoder | None = None
+) -> list[EncodedTexts]:
     """Tokenizes a chunk of documents of one sequence each.
+
+    Args:
+        encoder: what makes ids of texts; None leaves it to the tokenizer.
 
     Returns:
         One entry for each key.
@@ -92,11 +114,12 @@ def encode_chunk(tokenizer: Tokenizer, chunk: Sequence[Texts], append_eod: bool)
     ending = [tokenizer.end_of_document] if append_eod else []
     encoded = []
     for texts in zip(*chunk, strict=True):
-        documents = tokenizer.encode_batch(texts)
+        documents, notes = encode_texts(tokenizer, texts, encoder)
         empty = [number for number, tokens in enumerate(documents) if not tokens]
         ids = [token for tokens in documents for token in (*tokens, *ending)]
         lengths = [len(tokens) + len(ending) for tokens in documents]
-        encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty))
+        noted = None if notes is None else [[note] for note in notes]
+        encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty, notes=noted))
     return encoded
 
 

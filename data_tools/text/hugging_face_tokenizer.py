@@ -1,12 +1,20 @@
 """A `tokenizer.json`, through the tokenizers library."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.text.control_tokens import control_tokens, eos_token, read_config, secret_names, without_tokens
+from data_tools.text.control_tokens import (
+    control_tokens,
+    eos_token,
+    read_config,
+    secret_names,
+    tokens_as_ids_alone,
+    without_tokens,
+)
+from data_tools.text.spelling import spelling_of
 from data_tools.text.tokenizer import END_OF_DOCUMENT_CANDIDATES, Tokenizer, TokenizerFiles
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.foreign.files import read_bounded
@@ -43,14 +51,15 @@ class HuggingFaceTokenizer(Tokenizer):
             raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
         ending = _end_of_document(files, config, vocabulary)
         self.end_of_document = None if ending is None else vocabulary[ending]
-        tokens = control_tokens(described, config, ending) & vocabulary.keys()
-        self.control_tokens = {token: vocabulary[token] for token in sorted(tokens)}
-        if parse_special or not tokens:
-            self.control_spellings = {token: token for token in self.control_tokens}
-            self._encoder = self._library
-        else:
-            self.control_spellings = secret_names(self.control_tokens)
-            self._encoder = self._without(described, vocabulary)
+        control = control_tokens(described, config, ending) & vocabulary.keys()
+        self.control_tokens = {token: vocabulary[token] for token in sorted(control)}
+        self._spelling = spelling_of(described.get("decoder"))
+        self._added = {each["content"] for each in described.get("added_tokens") or ()}
+        alone = set() if files.config is None else tokens_as_ids_alone(config, vocabulary, files.config)
+        self.as_ids_alone = len(alone)
+        names = secret_names(alone if parse_special else alone | control)
+        self.control_spellings = {token: names.get(token, token) for token in self.control_tokens}
+        self._encoder = self._renamed(described, names, vocabulary) if names else self._library
 
     def _load(self, text: str) -> Any:
         from tokenizers import Tokenizer as Library
@@ -62,22 +71,15 @@ class HuggingFaceTokenizer(Tokenizer):
             library.no_padding()
         return library
 
-    def _without(self, described: dict[str, Any], vocabulary: dict[str, int]) -> Any:
-        """The library's tokenizer that finds no control token in a text but by its secret name, and gives all others
+    def _renamed(self, described: dict[str, Any], names: Mapping[str, str], vocabulary: dict[str, int]) -> Any:
+        """The library's tokenizer that finds these tokens in a text by their secret names alone, and gives all others
         their ids.
         """
-        tokens, names = set(self.control_tokens), self.control_spellings
         encoder = self._load(json.dumps(without_tokens(described, names), ensure_ascii=False))
-        added = {each["content"] for each in described.get("added_tokens") or ()}
         with _library_errors(self._path):  # those that the model alone has would not be found by their names
-            encoder.add_special_tokens([names[token] for token in self.control_tokens if token not in added])
+            encoder.add_special_tokens([name for token, name in names.items() if token not in self._added])
         ids: dict[str, int] = encoder.get_vocab(with_added_tokens=True)
-        others = vocabulary.keys() - tokens
-        if (
-            any(ids.get(names[token]) != vocabulary[token] for token in tokens)
-            or others != ids.keys() & others
-            or any(ids[token] != vocabulary[token] for token in others)
-        ):
+        if any(ids.get(names.get(token, token)) != number for token, number in vocabulary.items()):
             raise Refused(
                 f"{printable(self._path)} cannot be read without its control tokens: others would get other ids. Take "
                 "--parse-special if no text holds them"
@@ -94,6 +96,20 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def tokens(self) -> dict[int, str]:
         return {number: token for token, number in self._library.get_vocab(with_added_tokens=True).items()}
+
+    def token_bytes(self) -> dict[int, bytes]:
+        if self._spelling is None:
+            raise Refused(
+                f"{printable(self._path)}: its decoder does not say which bytes a token stands for (those of "
+                "byte-level vocabularies and of SentencePiece do); leave out filters of characters"
+            )
+        return {number: self._spelled(token) for number, token in self.tokens().items()}
+
+    def _spelled(self, token: str) -> bytes:
+        assert self._spelling is not None
+        if token in self.control_tokens:
+            return b""
+        return token.encode("utf-8") if token in self._added else self._spelling(token)
 
     def decode(self, ids: Sequence[int]) -> str:
         with _library_errors(self._path):

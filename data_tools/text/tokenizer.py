@@ -28,6 +28,8 @@ class Tokenizer(ABC):
     control_spellings: Mapping[str, str] = {}
     """What in a text becomes each of them all the same: a secret, for texts that a program has put together. It differs
     from one loading of a tokenizer to the next."""
+    as_ids_alone: int = 0
+    """Tokens of its vocabulary that are no control tokens and still never made of text."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -40,6 +42,16 @@ class Tokenizer(ABC):
     @abstractmethod
     def tokens(self) -> dict[int, str]:
         """What each id stands for, as the tokenizer writes it; ids that stand for nothing are left out."""
+
+    @abstractmethod
+    def token_bytes(self) -> dict[int, bytes]:
+        """The bytes of UTF-8 that each id stands for within a text; none for control tokens, which are no text.
+
+        The space that some tokenizers put before a text, and take away again, counts as one.
+
+        Raises:
+            TrainyardError: which bytes a token stands for depends on its neighbours, or is not known.
+        """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

@@ -142,7 +142,8 @@ def measure_run(
     plan_layout(config, world)
     check_device(config, has_gpu(), gpu_models())
     samples = measured_steps * config.training.global_batch_size
-    RunData(config.data, CHECKOUT, config.lengths).check(config.model.vocabulary, samples, validation_samples=0)
+    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
+    data.check(config.model.vocabulary, samples, validation_samples=0)
     load = os.getloadavg()[0]
     shared = runs_root() if job_nodes() > 1 else None  # of several nodes all must see it
     if shared is not None:

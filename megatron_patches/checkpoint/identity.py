@@ -1,8 +1,10 @@
 """What must stay the same for a checkpoint to be continued. Torch-free."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from data_tools.data_config import DataConfig
 from megatron_patches.configuration.section import Section
 from megatron_patches.optim.optimizer_config import SGDConfig
 from megatron_patches.run.config import RunConfig
@@ -12,11 +14,11 @@ OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps",
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
-def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[str, Any]:
+def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: str) -> dict[str, Any]:
     """The settings that decide the weights' shapes, the order of samples and the meaning of the optimizer's state.
 
     Layout, micro-batch, logging, lengths and the optimizer's numbers are not among them: a resume may change them.
-    Learning rates are compared as such (resume_check.py).
+    Learning rates are compared as such (resume_check.py). `datasets` is RunData.identity.
     """
     training = config.training.model_dump(include=set(OF_TRAINING))
     optimizer = config.optimizer.model_dump(include=set(OF_OPTIMIZER))
@@ -30,7 +32,9 @@ def run_identity(config: RunConfig, dataset_id: str, tokenizer_id: str) -> dict[
         **_prefixed("optimizer", optimizer),
         "data.sequence_length": config.data.sequence_length,
         "data.split": config.data.split,
-        "dataset": dataset_id,
+        "data.split_by": config.data.split_by,
+        **_prefixed("data.samples", config.data.samples.model_dump()),
+        **datasets,
         "tokenizer": tokenizer_id,
     }
 
@@ -44,8 +48,17 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
     return [
         f"{key} is {_shown(saved.get(key))} in the checkpoint and {_shown(wanted.get(key))} now"
         for key in sorted(saved.keys() | wanted.keys())
-        if saved.get(key) != wanted.get(key)
+        if saved.get(key) != wanted.get(key) and not _is_told_elsewhere(key, saved, wanted)
     ]
+
+
+def _is_told_elsewhere(key: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """A source that is only read at one time (`blend` has those of the beginning, changed_data.py those of changes),
+    and the list of all datasets, whose sources have a key each.
+    """
+    if key.startswith("source "):
+        return key not in saved or key not in wanted
+    return key == "datasets"
 
 
 def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
@@ -59,6 +72,8 @@ def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
         **_prefixed("objective", objective),
         **_prefixed("training", training),
         **_prefixed("optimizer", optimizer),
+        "data.split_by": DataConfig.model_fields["split_by"].default,
+        **_prefixed("data.samples", {**_defaults(type(config.data.samples)), "name": "stream"}),
     }
 
 

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -28,7 +28,7 @@ def section_models(field: FieldInfo) -> list[type[BaseModel]]:
     for mark in field.metadata:
         if isinstance(mark, Kinds):
             return mark.models()
-    candidates = [field.annotation, *get_args(field.annotation)]
+    candidates = [field.annotation, *get_args(field.annotation)]  # `Section | None`, `list[Section]`
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
@@ -68,19 +68,31 @@ def expand_environment(
     complaints: dict[str, str] = {}
     for key, field in known_fields(model):
         *sections, name = key.split(".")
-        inner: Any = expanded
-        for section in sections:
-            inner = inner.get(section) if isinstance(inner, Mapping) else None
-        if not _expands(field) or not isinstance(inner, dict) or not isinstance(inner.get(name), str):
+        if not _expands(field):
             continue
-        inner[name], complaint = _expand(inner[name], environment)
-        if complaint:
-            complaints[key] = f"{key}: {complaint}"
+        for inner in _sections_at(expanded, sections):
+            if isinstance(inner.get(name), str):
+                inner[name], complaint = _expand(inner[name], environment)
+                if complaint:
+                    complaints[key] = f"{key}: {complaint}"
     return expanded, complaints
 
 
+def _sections_at(settings: Any, path: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The settings of every section at a path of keys: several where one on the way is a list of sections."""
+    if isinstance(settings, list):
+        for each in settings:
+            yield from _sections_at(each, path)
+    elif isinstance(settings, dict):
+        if path:
+            yield from _sections_at(settings.get(path[0]), path[1:])
+        else:
+            yield settings
+
+
 def _expands(field: FieldInfo) -> bool:
-    return any(isinstance(mark, ExpandsEnvironment) for mark in field.metadata)
+    of_parts = (mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ()))
+    return any(isinstance(mark, ExpandsEnvironment) for mark in (*field.metadata, *of_parts))
 
 
 def _expand(text: str, environment: Mapping[str, str]) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def _inherited(key: str, origins: Mapping[str, str]) -> str:
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:
     while key not in origins:
-        key = key.rpartition(".")[0]
+        key = key[: key.rindex("[")] if key.endswith("]") else key.rpartition(".")[0]
     return origins[key]
 
 
@@ -111,13 +111,18 @@ def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[st
     """Dotted key, field (None where the key is unknown) and owning model of pydantic's location.
 
     In a section with several models pydantic puts the chosen one's name behind the section's: `optimizer`, `adamw`;
-    behind a value that may be of several types it puts the type: `init_std`, `float`.
+    behind a value that may be of several types it puts the type: `init_std`, `float`; behind a list the number of the
+    one that is meant.
     """
     keys: list[str] = []
     field: FieldInfo | None = None
     owner = model
     choices: list[type[BaseModel]] = [model]
-    for word in map(str, location):
+    for part in location:
+        if isinstance(part, int) and keys:  # one section of a list
+            keys[-1] += f"[{part}]"
+            continue
+        word = str(part)
         named = [choice for choice in choices if len(choices) > 1 and kind_name(choice) == word]
         if named:
             choices = named

@@ -86,7 +86,7 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     if not request.weights_only:
         refuse_living_owner(run)
         _refuse_checkpoints(run)
-    data = RunData(config.data, CHECKOUT, config.lengths)
+    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
     folder = find_checkpoint_folder(request.folder)
     known = manifest_beside(request.folder, folder) or request.adopted
     names = given_names(request.names)
@@ -104,7 +104,7 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
         facts=_facts(request, foreign, names, progress, steps, data, known),
         trainer=None if request.weights_only else trainer.encode(),
         config=to_yaml(config).encode(),
-        parents=(*([known.id] if known else []), data.dataset_id, data.tokenizer_id),
+        parents=(*([known.id] if known else []), *data.dataset_ids, data.tokenizer_id),
     )
     target = run.checkpoints / checkpoint_name(progress.step, _content(request))
     whole = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)
@@ -272,7 +272,7 @@ def _facts(
         "optimizer_steps": steps,
         "seed": config.training.seed,
         "layout": foreign.layout,
-        "identity": run_identity(config, data.dataset_id, data.tokenizer_id),
+        "identity": run_identity(config, data.identity, data.tokenizer_id),
         TOKENIZER_VOCABULARY: data.tokenizer_vocabulary,
         "source": {
             "format": foreign.format,

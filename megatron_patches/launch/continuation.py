@@ -25,8 +25,8 @@ class Continuation:
     """checkpoints of earlier steps that lie beside it"""
     others: Sequence[OtherWork]
     """what is of a later step and is not taken"""
-    training_windows: int
-    """samples of an epoch"""
+    epoch: int | None
+    """samples of an epoch; None where several sources have each their own"""
 
     def describe(self) -> Iterator[tuple[str, str]]:
         """Labels and texts."""
@@ -46,18 +46,18 @@ class Continuation:
             yield "settings", changed
         yield "boundary", describe_boundary(self.taken, config)
         samples = end.samples - self.taken.samples
-        epochs = samples / self.training_windows
-        yield "remaining", f"{counted(end.step - step, 'step')}, {counted(samples, 'sample')}, {epochs:.4g} epochs"
+        epochs = f", {samples / self.epoch:.4g} epochs" if self.epoch else ""
+        yield "remaining", f"{counted(end.step - step, 'step')}, {counted(samples, 'sample')}{epochs}"
 
 
-def find_continuation(facts: LaunchFacts, training_windows: int) -> Continuation | None:
+def find_continuation(facts: LaunchFacts, epoch: int | None) -> Continuation | None:
     """Where a launch that has no problems goes on; None where it begins at step 0."""
     taken = facts.taken
     if taken is None:
         return None
     others = other_work(facts.directory, facts.config.data.allow_invalid, taken.step)
     older = sum(each.step < taken.step for each in facts.saved)
-    return Continuation(facts.config, taken, older, others, training_windows)
+    return Continuation(facts.config, taken, older, others, epoch)
 
 
 def describe_boundary(taken: SavedStep, config: RunConfig) -> str:

@@ -89,8 +89,10 @@ class LaunchFacts:
     @cached_property
     def _opened_data(self) -> RunData | TrainyardError:
         try:
-            self.require("data.path", "data.tokenizer")
-            return RunData(self.config.data, CHECKOUT, self.config.lengths)
+            self.require("data.path", "data.sources", "data.changes", "data.validation", "data.tokenizer")
+            if self.config.data.changes:
+                self.require("training", "data.skip_samples")
+            return RunData(self.config.data, CHECKOUT, self.config.lengths, self.config.place_after)
         except TrainyardError as error:
             return error
 

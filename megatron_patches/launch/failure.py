@@ -81,11 +81,12 @@ def _shortened_data(launch_directory: Path) -> str:
     """Which files of the run's dataset are shorter than they were: reading a missing page ends a process by SIGBUS."""
     # only here: a node's process is to start its ranks at once, and these import numpy and every section
     from data_tools.datasets.indexed_dataset_format import shortened_files
+    from data_tools.opened_sources import all_prefixes
     from megatron_patches.run.reading import load_resolved
 
     try:
-        data = load_resolved(launch_directory / CONFIG).data
+        prefixes = all_prefixes(load_resolved(launch_directory / CONFIG).data, CHECKOUT)
     except (TrainyardError, OSError) as error:
         return f"a file that it reads as memory was cut off or cannot be read, perhaps one of its dataset ({error})"
-    problems = shortened_files(CHECKOUT / data.path)
+    problems = [problem for prefix in prefixes for problem in shortened_files(prefix)]
     return f"{'; '.join(problems)}, then launch the run again: training reads them as memory" if problems else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data_tools.run_data import DataPlan
+from data_tools.data_plan import DataPlan
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.checkpoint.starting_point import write_initial_weights
@@ -75,7 +75,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
     return Plan(
         facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, former, rehearsed,
-        find_continuation(facts, amounts.training_windows), facts.starting_point,
+        find_continuation(facts, amounts.epoch), facts.starting_point,
     )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from data_tools.samples.batch_sampler import BatchSampler
-from data_tools.samples.source import SampleSource
-from data_tools.samples.windows import TrainingOrder
+from data_tools.samples.blended import TrainingSamples
+from data_tools.samples.source import Sample, SampleSource
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
 from megatron_patches.objectives.build import Objective
@@ -27,16 +27,14 @@ class TrainingBatches:
 
     def __init__(
         self,
-        source: SampleSource,
-        order: TrainingOrder,
+        samples: TrainingSamples,
         sampler: BatchSampler,
         objective: Objective,
         vocab_size: int,
         groups: ProcessGroups,
     ) -> None:
         self.objective = objective
-        self._source = source
-        self._order = order
+        self._samples = samples
         self._sampler = sampler
         self._vocab_size = vocab_size
         self._groups = groups
@@ -58,10 +56,13 @@ class TrainingBatches:
         self._reader.shutdown(cancel_futures=True)
 
     def _read(self, consumed_samples: int) -> list[MicroBatch]:
-        micro_batches = []
-        for samples in self._sampler.micro_batches(consumed_samples):
-            items = read_samples(self._source, self._order.numbers(samples), self._vocab_size)
-            micro_batches.append(self.objective(items, samples))
+        places = self._sampler.micro_batches(consumed_samples)
+        located = self._samples.locate(np.concatenate(places))
+        read, micro_batches = self._samples.read(located), []
+        for first, of_batch in zip(range(0, len(read), len(places[0])), places, strict=True):
+            part = slice(first, first + len(of_batch))
+            items = stacked(read[part], located.number[part], self._vocab_size)
+            micro_batches.append(self.objective(items, of_batch))
         return micro_batches
 
 
@@ -84,17 +85,23 @@ def validation_micro_batches(
         first = (number * data_parallel + groups.coordinates.data) * micro_batch_size
         wanted = np.arange(first, first + micro_batch_size)
         numbers = np.minimum(wanted, samples - 1)
-        batch = objective(read_samples(source, numbers, vocab_size), numbers)
+        items = [source[number] for number in numbers.tolist()]
+        batch = objective(stacked(items, numbers, vocab_size), numbers)
         real = torch.from_numpy(wanted < samples).unsqueeze(1)
         micro_batches.append(replace(batch, weights=batch.weights * real))
     return share_targets(micro_batches, groups)
 
 
-def read_samples(source: SampleSource, numbers: NDArray[np.int64], vocab_size: int) -> dict[str, torch.Tensor]:
-    """Samples stacked, each array by its name; raises TrainyardError at an id beyond the vocabulary."""
-    items = [source[int(number)] for number in numbers]
-    stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
-    rows = stacked["tokens"]
+def stacked(items: Sequence[Sample], numbers: NDArray[np.int64], vocab_size: int) -> dict[str, torch.Tensor]:
+    """Samples stacked, each array by its name; a sample that lacks one has what that means (`_array`).
+
+    Raises:
+        TrainyardError: an id beyond the vocabulary; the sample is named by its number.
+    """
+    together = {
+        name: np.stack([_array(item, name) for item in items]) for name in {key for each in items for key in each}
+    }
+    rows = together["tokens"]
     largest = int(rows.max())
     if largest >= vocab_size or int(rows.min()) < 0:
         row = int(np.argmax(rows.max(axis=1)))
@@ -102,7 +109,15 @@ def read_samples(source: SampleSource, numbers: NDArray[np.int64], vocab_size: i
             f"sample {numbers[row]} of the dataset holds token id {largest}, the model's vocabulary has {vocab_size}; "
             "verify the dataset with tools/dataset verify"
         )
-    return {name: torch.from_numpy(values) for name, values in stacked.items()}
+    return {name: torch.from_numpy(values) for name, values in together.items()}
+
+
+def _array(item: Sample, name: str) -> NDArray[np.int64]:
+    """An array of a sample; where it has none, what that means: one text, all of it to be predicted."""
+    found = item.get(name)
+    if found is not None:
+        return found
+    return np.full_like(item["tokens"], {"segments": 0, "answers": 1}[name])
 
 
 def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) -> list[MicroBatch]:

@@ -39,14 +39,27 @@ def find_documents(tokens: Tensor, end_of_document: int) -> DocumentSpans:
     """Documents of int64 `[batch, sequence]`; the token that ends a document belongs to it."""
     begins = np.ones(tokens.shape, dtype=bool)
     begins[:, 1:] = tokens.numpy()[:, :-1] == end_of_document
+    return _spans(begins)
+
+
+def segment_spans(segments: Tensor) -> DocumentSpans:
+    """Stretches of one number in int64 `[batch, sequence]`; padding at the end is a document of its own."""
+    numbers = segments.numpy()
+    begins = np.ones(numbers.shape, dtype=bool)
+    begins[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
+    return _spans(begins)
+
+
+def _spans(begins: NDArray[np.bool_]) -> DocumentSpans:
+    """Documents that begin where bool `[batch, sequence]` says; each row's first position is one of them."""
     row, start = np.nonzero(begins)
     first_of_row = np.flatnonzero(start == 0)
     return DocumentSpans(
-        shape=(tokens.shape[0], tokens.shape[1]),
+        shape=(begins.shape[0], begins.shape[1]),
         row=row,
         number=np.arange(len(row)) - first_of_row[row],
         start=start,
-        length=np.diff(row * tokens.shape[1] + start, append=tokens.numel()),
+        length=np.diff(row * begins.shape[1] + start, append=begins.size),
     )
 
 

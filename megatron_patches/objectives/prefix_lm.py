@@ -14,8 +14,8 @@ from torch import Tensor
 
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.bit_mixing import mix
-from megatron_patches.objectives.causal import plain_weights
-from megatron_patches.objectives.documents import DocumentSpans, find_documents, whole_samples
+from megatron_patches.objectives.causal import documents_of, next_token_weights
+from megatron_patches.objectives.documents import DocumentSpans, whole_samples
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 
 
@@ -30,27 +30,24 @@ class PrefixLM:
     def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
         """See `objectives.build.Objective`."""
         config, tokens = self._config, items["tokens"][:, :-1].contiguous()
-        with_prefix = self._documents(tokens) if config.reset_attention else whole_samples(tokens)
+        with_prefix = documents_of(items, self._end_of_document) if config.reset_attention else whole_samples(tokens)
         starts = with_prefix.at_places(with_prefix.start)
         prefix_ends = with_prefix.at_places(with_prefix.start + prefix_lengths(with_prefix, samples, self._seed))
         inputs = {"tokens": tokens}
         if config.reset_positions:
-            inputs["positions"] = self._documents(tokens).positions()
+            inputs["positions"] = documents_of(items, self._end_of_document).positions()
         inputs["visible"] = torch.stack((starts, prefix_ends.maximum(torch.arange(1, tokens.shape[1] + 1))), dim=-1)
-        labels, weights = items["tokens"][:, 1:].contiguous(), self._weights(tokens, prefix_ends)
+        labels, weights = items["tokens"][:, 1:].contiguous(), self._weights(items, prefix_ends)
         return MicroBatch(inputs, labels, weights)
 
-    def _documents(self, tokens: Tensor) -> DocumentSpans:
-        assert self._end_of_document is not None
-        return find_documents(tokens, self._end_of_document)
-
-    def _weights(self, tokens: Tensor, prefix_ends: Tensor) -> Tensor:
-        weights = plain_weights(tokens, self._config, self._end_of_document)
+    def _weights(self, items: Mapping[str, Tensor], prefix_ends: Tensor) -> Tensor:
+        weights = next_token_weights(items, self._config, self._end_of_document)
+        length = weights.shape[1]
         if self._config.loss_on_targets_only:
             # the last token of the prefix counts: what it predicts is the first one it does not see
-            weights *= torch.arange(tokens.shape[1]) >= prefix_ends - 1
+            weights *= torch.arange(length) >= prefix_ends - 1
         if self._config.reweight_by_position:
-            weights *= position_weights(tokens.shape[1])
+            weights *= position_weights(length)
         return weights
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from data_tools.datasets.split import parse_split
 from megatron_patches.configuration.fields import kind_name
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.parallel.layout import Layout
@@ -18,7 +17,7 @@ def check_run(config: RunConfig) -> list[Problem]:
 
     Of a model that cannot read the objective's samples nothing more is asked: its parameters may depend on them.
     """
-    of_sections = (check_length, _compile, _validation, _profile)
+    of_sections = (check_length, _compile, _validation, _data_changes, _profile)
     found = [problem for check in of_sections for problem in check(config)]
     if unread := list(_inputs(config)):
         return [*found, *unread]
@@ -36,11 +35,29 @@ def _compile(config: RunConfig) -> Iterator[Problem]:
 
 
 def _validation(config: RunConfig) -> Iterator[Problem]:
-    if config.evaluation and parse_split(config.data.split)[1] == 0:
+    if config.evaluation is None and config.data.validation:
+        yield Problem(
+            "data.validation",
+            "data.validation has no effect without evaluation: set evaluation.every_steps and evaluation.samples, or "
+            "remove data.validation",
+        )
+    if config.evaluation and not config.data.validates:
         yield Problem(
             "data.split",
             f"data.split {config.data.split} gives validation no documents but evaluation asks for "
-            f"{counted(config.evaluation.samples, 'sample')}; use a split such as 949,50,1, or evaluation: null",
+            f"{counted(config.evaluation.samples, 'sample')}; use a split such as 949,50,1, name groups "
+            "in data.validation, or set evaluation to null",
+        )
+
+
+def _data_changes(config: RunConfig) -> Iterator[Problem]:
+    """Changes that the run does not come to."""
+    late = [each.from_step for each in config.data.changes if each.from_step >= config.timetable.steps > 0]
+    if late:
+        yield Problem(
+            "data.changes",
+            f"data.changes from step {late[0]} on has no effect: the run ends with step {config.timetable.steps}; "
+            "remove it, or give an earlier step",
         )
 
 

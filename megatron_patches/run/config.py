@@ -7,6 +7,7 @@ from pydantic import Field
 
 from data_tools.data_config import DataConfig
 from data_tools.samples.lengths import SampleLengths
+from data_tools.samples.skipping import SkippedSamples
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.callbacks.logging_config import LoggingConfig
 from megatron_patches.callbacks.profiling_config import ProfileConfig
@@ -65,6 +66,10 @@ class RunConfig(Section):
     def timetable(self) -> Timetable:
         """What is consumed after each step; how many steps there are."""
         return Timetable(self.training, self.lengths.counted)
+
+    def place_after(self, step: int) -> int:
+        """The place in the order of samples that is reached after a step; what is left out before it counts."""
+        return SkippedSamples(self.data.skip_samples).reached(self.timetable.after(step).samples)
 
     @property
     def lengths(self) -> SampleLengths:

@@ -104,6 +104,8 @@ def scaled(config: RunConfig, steps: int) -> dict[str, Any]:
         saved = settings["checkpoint"]["every_steps"]
         # the best are told by a validation of the very step that is saved
         settings["evaluation"]["every_steps"] = saved if config.checkpoint.keep_best else every
+    for change, place in zip(settings["data"]["changes"], _changes(config, share, steps), strict=True):
+        change["from_step"] = place
     if config.profile is not None:
         profiled = min(config.profile.steps, steps)
         after = min(config.profile.after_step, steps - profiled)
@@ -117,6 +119,25 @@ def _ends(config: RunConfig, steps: int) -> list[int]:
     for left, end in zip(range(len(ends) - 1, -1, -1), ends, strict=True):
         drawn.append(min(max(drawn[-1] + 1, round(end * steps / ends[-1])), steps - left))
     return drawn[1:]
+
+
+def _changes(config: RunConfig, share: float, steps: int) -> list[int]:
+    """Steps of the changes of data, in proportion; each stretch between them has a step.
+
+    Raises:
+        TrainyardError: there are too many of them.
+    """
+    changes = config.data.changes
+    if changes and len(changes) >= steps:
+        raise TrainyardError(
+            f"--rehearse {steps}: the data of {config.name} changes {counted(len(changes), 'time')}; rehearse "
+            f"{len(changes) + 1} steps or more"
+        )
+    places: list[int] = []
+    for left, change in zip(range(len(changes), 0, -1), changes, strict=True):
+        lowest = places[-1] + 1 if places else 1
+        places.append(min(max(lowest, round(change.from_step * share)), steps - left))
+    return places
 
 
 def _interval(every: int, share: float) -> int:

@@ -11,7 +11,6 @@ import torch.distributed as dist
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.skipping import SkippedSamples
-from data_tools.samples.windows import TrainingOrder
 from megatron_patches.artefacts.folders import inspect, step_of
 from megatron_patches.artefacts.unfinished import remove_leftovers
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume, describe_start
@@ -77,9 +76,11 @@ def train(launch: Launch) -> Outcome:
 def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
     """Data, engine and callbacks of this rank."""
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
-    data = RunData(config.data, CHECKOUT, config.lengths)
+    data = RunData(
+        config.data, CHECKOUT, config.lengths, config.place_after, prepare=None
+    )  # the launch made what it needs
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    identity = run_identity(config, data.dataset_id, data.tokenizer_id)
+    identity = run_identity(config, data.identity, data.tokenizer_id)
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
     engine = build_engine(config, groups, randomness)
     votes = StepVotes(groups.control_group)
@@ -88,7 +89,7 @@ def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> t
         SaveRequest(launch.run.save_requested, groups.rank == 0, votes.ask()),
         votes.ask(),
         identity,
-        (data.dataset_id, data.tokenizer_id),
+        (*data.dataset_ids, data.tokenizer_id),
     )
     checkpointing.further_facts[TOKENIZER_VOCABULARY] = data.tokenizer_vocabulary
     trainer = Trainer(
@@ -141,10 +142,9 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     sampler = BatchSampler(
         config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data, skipped
     )
-    order = TrainingOrder(len(data.training), training.seed)
     end_of_document = data.end_of_document(config.objective.reads_document_ends)
     objective = build_objective(config.objective, training.seed, end_of_document)
-    return TrainingBatches(data.training, order, sampler, objective, config.model.vocabulary, groups)
+    return TrainingBatches(data.training(training.seed), sampler, objective, config.model.vocabulary, groups)
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:

@@ -43,18 +43,24 @@ def opened(config: DataConfig, checkout: Path = Path("/nowhere")) -> RunData:
     return RunData(config, checkout, SampleLengths(length + 1, length, (("tokens", length),), length))
 
 
+def windows_of(data: RunData) -> int:
+    """Of an epoch of the run's first source."""
+    return len(data.sources[0].training.samples)
+
+
 def test_what_a_run_reads(config: Config, text_dataset: Path) -> None:
     data = opened(config())
     dataset = IndexedDataset(text_dataset)
     boundary = dataset.document_token_offset(15)
     training = (boundary - 1) // 8
     plan = data.check(vocab_size=300, training_samples=training, validation_samples=2)
-    assert (plan.training_windows, plan.training_tokens, plan.planned_epochs) == (training, boundary, 1.0)
+    (source,), (group,) = plan.sources, plan.groups
+    assert (source.samples, source.tokens, source.planned_epochs) == (training, boundary, 1.0)
     assert plan.planned_tokens == training * 8
-    assert (len(data.training), len(data.validation["validation"])) == (training, plan.validation_windows)
-    assert plan.validation_tokens == len(dataset.tokens) - boundary
+    assert (windows_of(data), len(data.validation["validation"])) == (training, group.samples)
+    assert group.tokens == len(dataset.tokens) - boundary
     assert np.array_equal(data.validation["validation"][0]["tokens"], dataset.tokens[boundary : boundary + 9])
-    assert data.dataset_id == read_manifest(manifest_path(text_dataset)).id
+    assert data.identity == {"dataset": read_manifest(manifest_path(text_dataset)).id}
     assert data.tokenizer_id == read_manifest(manifest_path(text_dataset)).parents[0]
     assert f"{training * 8:,} tokens planned = 1.000 epochs of {training:,} windows of 8" in plan.describe()[0][1]
 
@@ -85,17 +91,17 @@ def test_data_that_is_not_enough(
 
 def test_the_largest_plan_is_allowed_and_one_more_sample_is_not(config: Config) -> None:
     data = opened(config(max_epochs=1.5))
-    most = int(len(data.training) * 1.5)
-    assert data.check(300, most, 0).planned_epochs == pytest.approx(most / len(data.training))
+    most = int(windows_of(data) * 1.5)
+    assert data.check(300, most, 0).sources[0].planned_epochs == pytest.approx(most / windows_of(data))
     with pytest.raises(TrainyardError, match="max_epochs"):
         data.check(300, most + 1, 0)
 
 
 def test_what_is_left_out_is_counted_in_epochs_and_not_in_tokens(config: Config) -> None:
-    windows = len(opened(config()).training)
+    windows = windows_of(opened(config()))
     data = opened(config(skip_samples=[[2, 6], [windows + 1, windows + 9]], max_epochs=1.0))
     plan = data.check(300, windows - 4, 0)
-    assert (plan.planned_samples, plan.skipped_samples, plan.planned_epochs) == (windows - 4, 4, 1.0)
+    assert (plan.planned_samples, plan.skipped_samples, plan.sources[0].planned_epochs) == (windows - 4, 4, 1.0)
     assert plan.planned_tokens == (windows - 4) * plan.counted
     assert dict(plan.describe())["skipped data"] == (
         f"4 samples left out, not counted in the tokens planned: 2:6, {windows + 1}:{windows + 9}; 8 more lie beyond "
@@ -128,7 +134,7 @@ def test_data_marked_invalid(config: Config, text_dataset: Path) -> None:
     write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
     with pytest.raises(TrainyardError, match=r"invalid since 2026-01-01: duplicated.*data.allow_invalid"):
         opened(config())
-    assert opened(config(allow_invalid=True)).dataset_id
+    assert opened(config(allow_invalid=True)).dataset_ids
 
 
 def test_another_dataset_under_the_same_manifest(config: Config, text_dataset: Path) -> None:

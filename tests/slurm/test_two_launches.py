@@ -36,8 +36,13 @@ def arguments(small_data: SmallData, steps: int, every: int) -> list[str]:
 def launched(
     words: list[str], runs: Path, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    settings = {"TRAINYARD_RUNS": str(runs), "TRAINYARD_OWNER_TIMEOUT": "3", "TRAINYARD_VENV": sys.prefix, **(env or {})}
-    environment = {**environment_without_settings(), **settings}
+    settings = {
+        "TRAINYARD_RUNS": str(runs),
+        "TRAINYARD_OWNER_TIMEOUT": "3",
+        "TRAINYARD_VENV": sys.prefix,
+        **(env or {}),
+    }
+    environment = {**environment_without_settings(), **settings, **(env or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["bash", str(SCRIPT), *words], cwd=CHECKOUT, env=environment, stdout=output, stderr=subprocess.STDOUT,

@@ -75,7 +75,7 @@ class Demo:
 
     def make_data(self) -> None:
         """Corpus, tokenizer and dataset, each unless it is there already."""
-        tokenizer, dataset = self.config.data.tokenizer, Path(self.config.data.path)
+        tokenizer, dataset = self.config.data.tokenizer, Path(self.config.data.first_sources[0].path)
         corpus = str(dataset.with_name("corpus.jsonl"))
         vocabulary, workers = str(self.config.model.vocabulary), str(len(os.sched_getaffinity(0)))
         self.make("Text: the Python standard library", corpus, ["tools/stdlib-corpus", "--output", corpus])
@@ -188,7 +188,7 @@ def held_out_tokens(config: "RunConfig") -> "NDArray[np.integer]":
     from data_tools.datasets.indexed_dataset import IndexedDataset
     from data_tools.datasets.split import split_documents
 
-    dataset = IndexedDataset(CHECKOUT / config.data.path)
+    dataset = IndexedDataset(CHECKOUT / config.data.first_sources[0].path)
     first, last = split_documents(config.data.split, dataset.number_of_documents)[1]
     return dataset.tokens[dataset.document_token_offset(first) : dataset.document_token_offset(last)]
 

@@ -6,7 +6,8 @@ import pytest
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.samples.lengths import SampleLengths
-from data_tools.samples.windows import TokenWindows, TrainingOrder
+from data_tools.samples.order import TrainingOrder
+from data_tools.samples.windows import TokenWindows
 from megatron_patches.errors import TrainyardError
 
 MakeDataset = Callable[..., Path]

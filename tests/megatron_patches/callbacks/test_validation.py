@@ -37,9 +37,9 @@ def train_and_measure(launch_directory: str) -> dict[str, Any]:
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     groups = start_process_groups(layout, PRECISIONS[config.training.precision])
     trainer, _ = build_trainer(config, launch, groups)
-    data = RunData(config.data, CHECKOUT, config.lengths)
+    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
     [validation] = [callback for callback in trainer.callbacks if isinstance(callback, Validation)]
-    validation.sources = {**validation.sources, "seen": data.training}
+    validation.sources = {**validation.sources, "seen": data.sources[0].training.samples}
     trainer.fit()
 
     engine: Any = trainer.engine

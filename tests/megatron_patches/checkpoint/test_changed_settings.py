@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from megatron_patches.artefacts.manifest import build_manifest
 from megatron_patches.artefacts.marks import mark_damaged
+from megatron_patches.checkpoint.changed_data import changed_sources_problems, skipped_data_problems
 from megatron_patches.checkpoint.changed_settings import (
     changes,
     describe_changes,
@@ -29,7 +30,6 @@ from megatron_patches.checkpoint.recorded_changes import (
     in_json,
 )
 from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, length_problems, rate_jump
-from megatron_patches.checkpoint.skipped_data import skipped_data_problems
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import ChangeRecord
@@ -85,7 +85,7 @@ def test_of_every_key_it_is_said_what_a_change_does() -> None:
 
 def test_what_is_identity_is_compared_as_such(tmp_path: Path) -> None:
     config = run(tmp_path)
-    identity = run_identity(config, "data", "tokenizer")
+    identity = run_identity(config, {"dataset": "data"}, "tokenizer")
     for key in fields(RunConfig):
         if effect_of(key) != "identity" and key.split(".")[0] != "model":
             assert key not in identity, key
@@ -340,3 +340,30 @@ def test_a_checkpoint_of_an_earlier_version_left_nothing_out(tmp_path: Path) -> 
     newest.manifest.facts["samples"] = 32
     assert list(skipped_data_problems(newest, run(tmp_path, "--data.skip_samples=[[32, 40]]"))) == []
     assert len(list(skipped_data_problems(newest, run(tmp_path, "--data.skip_samples=[[24, 40]]")))) == 1
+
+
+def source_from(step: int, name: str = "b", more: str = "") -> str:
+    """One change of sources, as YAML."""
+    return f"[{{from_step: {step}, sources: [{{name: {name}, path: somewhere/{name}{more}}}]}}]"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differs_from"),
+    [
+        ("[]", source_from(4), None),
+        (source_from(2), source_from(2).replace("somewhere", "moved"), None),
+        (source_from(6), source_from(5, "c"), None),
+        ("[]", source_from(3), 3),
+        (source_from(3), "[]", 3),
+        (source_from(2), source_from(2, more=", range: '0:0.5'"), 2),
+        (source_from(2), source_from(2, more=", weight: 2"), 2),
+    ],
+)
+def test_sources_change_ahead_alone(tmp_path: Path, before: str, now: str, differs_from: int | None) -> None:
+    """Of a run that was saved at step 4 of 8."""
+    newest = saved(tmp_path, 4, f"--data.changes={before}")
+    problems = list(changed_sources_problems(newest, run(tmp_path, f"--data.changes={now}")))
+    assert bool(problems) == (differs_from is not None)
+    if problems:
+        assert f"data.changes from step {differs_from} on is another than in" in problems[0]
+        assert "from step 4 on may be added" in problems[0]

@@ -172,7 +172,7 @@ def loaded(
             for name, case in CASES.items():
                 data = extended if case.extended else small_data
                 config = data.run(folder, [*SHORT, *case.settings, *arguments], "tr900c-28K-child")
-                opened = RunData(config.data, CHECKOUT, config.lengths)
+                opened = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
                 jobs[name] = (config, find_starting_point(case.parent, config, opened).weights)
             found[layout] = run_on_ranks(load_each, ranks, jobs, timeout=60)
         yield found

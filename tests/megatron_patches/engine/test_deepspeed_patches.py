@@ -26,7 +26,9 @@ def engine_and_batch(config: RunConfig):  # type: ignore[no-untyped-def]
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     groups = start_process_groups(layout, PRECISIONS[config.training.precision])
     engine = build_engine(config, groups, StepRandomness(1, groups.coordinates, groups.device))
-    return engine, training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups).at(0)
+    return engine, training_batches(
+        config, RunData(config.data, CHECKOUT, config.lengths, config.place_after), groups
+    ).at(0)
 
 
 def tied_gradient_norms(config: RunConfig, patched: bool) -> float:

@@ -70,7 +70,7 @@ def weights_before_and_after(config: RunConfig) -> dict[str, tuple[float, float]
         plan_layout(config, int(os.environ["WORLD_SIZE"])), PRECISIONS[config.training.precision]
     )
     engine = build_engine(config, groups, StepRandomness(1, groups.coordinates, groups.device))
-    batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths), groups)
+    batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths, config.place_after), groups)
 
     def sums() -> dict[str, float]:
         pieces = [piece for piece in engine.state() if piece.kind == "weight"]

@@ -63,13 +63,13 @@ class Runs:
     def save(self, run: str, step: int, *settings: str, content: str = "full", **changes: JsonValue) -> Manifest:
         """A checkpoint as the run would save it, its weights zeros."""
         config = self.config(run, *settings)
-        data = RunData(config.data, CHECKOUT, config.lengths)
+        data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
         changes = {"run" if key == "named_run" else key: value for key, value in changes.items()}
-        parents = changes.pop("parents", (data.dataset_id, data.tokenizer_id))
+        parents = changes.pop("parents", (*data.dataset_ids, data.tokenizer_id))
         facts: dict[str, JsonValue] = {
             "run": run, "launch": "0001", "step": step, "samples": 8 * step, "tokens": 128 * step, "content": content,
             "learning_rate": config.learning_rate(step), "next_learning_rate": config.learning_rate(step + 1),
-            "identity": run_identity(config, data.dataset_id, data.tokenizer_id),
+            "identity": run_identity(config, data.identity, data.tokenizer_id),
         }  # fmt: skip
         files = {"weights-00000.safetensors": weights_file(config), "config.yaml": to_yaml(config).encode()}
         folder = self.folder(step, run, "step" if content == "full" else "weights")
@@ -77,7 +77,7 @@ class Runs:
 
     def find(self, named: str, *settings: str) -> StartingPoint:
         config = self.config(CHILD, *settings)
-        return find_starting_point(named, config, RunData(config.data, CHECKOUT, config.lengths))
+        return find_starting_point(named, config, RunData(config.data, CHECKOUT, config.lengths, config.place_after))
 
     def problems(self, *settings: str) -> list[str]:
         return launch_problems(LaunchFacts(read_run(self.data.write(self.yaml, CHILD), settings), HERE))

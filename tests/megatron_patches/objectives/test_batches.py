@@ -12,10 +12,12 @@ import torch
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.samples.batch_sampler import BatchSampler
-from data_tools.samples.windows import TokenWindows, TrainingOrder
+from data_tools.samples.blend import PERIOD
+from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
+from data_tools.samples.windows import TokenWindows
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
-from megatron_patches.objectives.batches import TrainingBatches, read_samples, share_targets, validation_micro_batches
+from megatron_patches.objectives.batches import TrainingBatches, share_targets, stacked, validation_micro_batches
 from megatron_patches.objectives.build import Objective, build_objective
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 from tests.small_model import causal_lengths
@@ -38,7 +40,9 @@ def windows(tmp_path: Path) -> TokenWindows:
 
 def batches(windows: TokenWindows, objective: Objective = CAUSAL, micro_batch_size: int = 2) -> TrainingBatches:
     sampler = BatchSampler(lambda _: 4, micro_batch_size, 0, 1)
-    return TrainingBatches(windows, TrainingOrder(len(windows), 3), sampler, objective, 100, ALONE)
+    stages = BlendStages([Stage(0, (0,), (PERIOD,))], 1)
+    samples = TrainingSamples([NamedSource("data", windows)], stages, seed=3)
+    return TrainingBatches(samples, sampler, objective, 100, ALONE)
 
 
 def test_reading_ahead_changes_nothing(windows: TokenWindows) -> None:
@@ -108,7 +112,7 @@ def test_a_micro_batch_may_be_without_targets(windows: TokenWindows) -> None:
 
 def test_an_id_beyond_the_vocabulary_is_named(windows: TokenWindows) -> None:
     with pytest.raises(TrainyardError, match=r"sample 19 .* token id 80, .*vocabulary has 80; .*tools/dataset verify"):
-        read_samples(windows, np.array([3, 19]), 80)
+        stacked([windows[3], windows[19]], np.array([3, 19]), 80)
 
 
 def test_a_batch_without_targets_is_refused() -> None:
@@ -130,7 +134,7 @@ def test_batches_for_a_gpu_lie_where_it_copies_from(
     groups: Any = SimpleNamespace(**{**vars(ALONE), "device": torch.device(device)})
     resetting = CausalConfig(name="causal", reset_attention=True, reset_positions=True)
     objective = build_objective(resetting, seed=3, end_of_document=7)
-    rows = read_samples(windows, np.arange(2), 100)
+    rows = stacked([windows[0], windows[1]], np.arange(2), 100)
     shared = share_targets([objective(rows, np.arange(2))], groups)[0]
     everything = [*shared.inputs.values(), shared.labels, shared.weights]
     assert len(everything) == 5

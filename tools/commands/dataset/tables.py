@@ -10,11 +10,12 @@ import numpy as np
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.split import SPLITS, split_documents
+from data_tools.domain_tokens.report import describe_injection
 from data_tools.text.tokenizer import Tokenizer
-from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.sizes import counted
+from tools.commands.dataset.decoded import own_tokenizer
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -89,6 +90,8 @@ def _of_manifest(prefix: Path) -> list[tuple[str, str]]:
         *_answers(facts),
         *(("sources" if number == 0 else "", line) for number, line in enumerate(sources)),
     ]
+    if facts.injection is not None:
+        told += describe_injection(facts.injection)
     if facts.number_not_read:
         named = facts.not_read[:5]
         rest = f" and {more:,} more" if (more := facts.number_not_read - len(named)) else ""
@@ -104,10 +107,19 @@ def _settings(facts: DatasetFacts) -> str:
         ending += ", text that spells control tokens parsed"
     if facts.settings.tokens_asked is not None:
         ending += f", reading stopped at {facts.settings.tokens_asked:,} tokens"
+    if facts.settings.synthetic_documents != 0:
+        ending += f", {_made_up(facts.settings)}"
     if facts.settings.records == "text":
         return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
     what = "pairs of keys" if facts.settings.records == "pairs" else "chats of key"
     return f"{what} {facts.settings.json_key}, {_written_around(facts.settings)}, {ending}"
+
+
+def _made_up(settings: SettingsFacts) -> str:
+    made = settings.synthetic_documents
+    number = "an unknown number of documents" if made is None else counted(made, "document")
+    seed = "several seeds" if settings.synthetic_seed is None else f"seed {settings.synthetic_seed}"
+    return f"{number} of multiplication facts made up from {seed}"
 
 
 def _written_around(settings: SettingsFacts) -> str:
@@ -145,15 +157,8 @@ def beginning(prefix: Path, tokens: int, tokenizer_path: Path) -> str:
         TrainyardError: the tokenizer is not the dataset's, or lacks one of the tokens.
     """
     dataset = IndexedDataset(prefix)
-    tokenizer = load_tokenizer(tokenizer_path)
-    facts = None
-    if manifest_path(prefix).is_file():
-        _, facts = read_dataset_manifest(prefix)
-        if facts.tokenizer.id != tokenizer.id:
-            raise TrainyardError(
-                f"dataset {prefix} was made with tokenizer {facts.tokenizer.name} ({facts.tokenizer.id[:12]}), "
-                f"{tokenizer_path} is another one ({tokenizer.id[:12]}); give the dataset's own"
-            )
+    tokenizer = own_tokenizer(prefix, tokenizer_path)
+    facts = read_dataset_manifest(prefix, allow_invalid=True)[1] if manifest_path(prefix).is_file() else None
     ids = dataset.tokens[:tokens].tolist()
     if ids and max(ids) >= tokenizer.vocab_size:
         raise TrainyardError(f"dataset {prefix} holds token id {max(ids)}, {tokenizer_path} does not; give its own")

@@ -1,0 +1,100 @@
+"""Where samples come from: the sources of a blend, and the groups that a run is validated on."""
+
+import re
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from data_tools.samples.blend import whole_weights
+from data_tools.splits.shards import parse_shards
+from data_tools.splits.shares import parse_range
+from megatron_patches.configuration.section import PathText, Section, path_field
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
+_OF_ONE_SOURCE = ("path", "range", "shards")
+
+
+class SourceConfig(Section):
+    """Documents that are read together."""
+
+    name: str = Field(max_length=80, description="what people, records and curves call it: letters, digits, _ . + -")
+    weight: float = Field(1.0, gt=0, description="share of samples, in proportion to the other sources' weights")
+    path: PathText = path_field(
+        "prefix of a dataset, or a pattern such as data/en-* whose datasets are read one after the other, sorted"
+    )
+    range: str = Field(
+        "0:1",
+        description="which of the documents, START:END as shares of all of them: 0:0.95 leaves out the last 5 %; split "
+        "cuts what is left",
+    )
+    shards: str = Field(
+        ":",
+        description="which of the datasets that path matches, START:END counted from 0 after sorting: 1: leaves out "
+        "the first",
+    )
+    max_epochs: float | None = Field(
+        None, gt=0, description="most readings that the run may plan, in epochs; unset means data.max_epochs"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_plain(cls, name: str) -> str:
+        return plain_name(name)
+
+    @field_validator("range")
+    @classmethod
+    def _range_is_readable(cls, text: str) -> str:
+        parse_range(text)
+        return text
+
+    @field_validator("shards")
+    @classmethod
+    def _shards_are_readable(cls, text: str) -> str:
+        parse_shards(text)
+        return text
+
+    def told(self) -> str:
+        """What it reads, in a few words."""
+        shards = "" if self.shards == ":" else f" shards {self.shards}"
+        return f"{self.path}{shards}" + ("" if self.range == "0:1" else f" range {self.range}")
+
+
+class ValidationGroupConfig(Section):
+    """What is validated on together, with one loss."""
+
+    name: str = Field(max_length=80, description="name of its loss in records and curves: letters, digits, _ . + -")
+    sources: list[SourceConfig] = Field(
+        min_length=1,
+        description="datasets that are read in proportion to their weights; the keys of a single one may stand in the "
+        "group itself: {name: en, path: data/en-valid}",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_source(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "sources" in values or "path" not in values:
+            return values
+        source = {key: values[key] for key in _OF_ONE_SOURCE if key in values}
+        rest = {key: value for key, value in values.items() if key not in source}
+        return {**rest, "sources": [{"name": values.get("name"), **source}]}
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_plain(cls, name: str) -> str:
+        return plain_name(name)
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_make_a_blend(cls, sources: list[SourceConfig]) -> list[SourceConfig]:
+        whole_weights([each.weight for each in sources])
+        capped = next((each for each in sources if each.max_epochs is not None), None)
+        if capped:
+            raise ValueError(f"max_epochs of {capped.name} has no effect: validation reads nothing twice; remove it")
+        return sources
+
+
+def plain_name(name: str) -> str:
+    """The name; raises ValueError where it could not stand in records, curves and file names."""
+    if not _NAME.match(name):
+        raise ValueError(f"{name!r} is no name: use letters, digits and _ . + -, a letter or digit first")
+    return name
