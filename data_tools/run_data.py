@@ -1,6 +1,7 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
-from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan
+from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
 from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts
 from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
 from data_tools.samples.blend import PERIOD, whole_weights
@@ -23,6 +24,34 @@ from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.sizes import counted
 
 ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
+
+
+@dataclass(frozen=True)
+class ValidationGroup:
+    """What is validated on together."""
+
+    name: str
+    weights: Sequence[float]
+    sources: Sequence[OpenedSource]
+    parts: Sequence[SourcePart]
+    """documents of each source"""
+
+    @cached_property
+    def samples(self) -> SampleSource:
+        """Of all sources, in proportion to their weights."""
+        if len(self.parts) == 1:
+            return self.parts[0].samples
+        return ValidationSamples([part.samples for part in self.parts], whole_weights(self.weights))
+
+    @property
+    def tokens(self) -> int:
+        """Of its documents."""
+        return sum(part.tokens for part in self.parts)
+
+    @property
+    def documents(self) -> int:
+        """How many it has."""
+        return sum(part.documents for part in self.parts)
 
 
 class RunData:
@@ -53,9 +82,7 @@ class RunData:
         self._prepare = prepare
         self._shards = Shards(config.allow_invalid)
         self.sources = [self._open(source) for source in config.all_sources]
-        self._groups = {
-            group.name: (group, [self._open(source) for source in group.sources]) for group in config.validation
-        }
+        self._opened_groups = [[self._open(source) for source in group.sources] for group in config.validation]
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
         for shard in self._shards.all():
             self._check_tokenizer(shard)
@@ -135,16 +162,34 @@ class RunData:
     @property
     def validation(self) -> Mapping[str, SampleSource]:
         """Sources that the run is validated on, by name."""
-        return {name: _blended(sources, parts) for name, sources, parts in self._validated}
+        return {group.name: group.samples for group in self.groups}
+
+    @property
+    def groups_are_named(self) -> bool:
+        """Whether the run names what it is validated on; otherwise it is what `split` leaves."""
+        return bool(self._config.validation)
+
+    @property
+    def splits_by_hash(self) -> bool:
+        """Whether documents that are the same are on the same side of a split."""
+        return self._config.split_by == "document_hash"
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """Every dataset, for training or validation, once."""
+        return self._shards.all()
 
     @cached_property
-    def _validated(self) -> list[tuple[str, Sequence[SourceConfig], Sequence[SourcePart]]]:
-        """Name, sources and documents of each group."""
-        if not self._groups:
+    def groups(self) -> list[ValidationGroup]:
+        """What the run is validated on."""
+        if not self.groups_are_named:
             first = self._config.first_sources
-            return [(ONLY_GROUP, first, [each.validation for each in self.sources[: len(first)]])]
+            opened = self.sources[: len(first)]
+            weights = [each.weight for each in first]
+            return [ValidationGroup(ONLY_GROUP, weights, opened, [each.validation for each in opened])]
         return [
-            (name, group.sources, [each.whole for each in opened]) for name, (group, opened) in self._groups.items()
+            ValidationGroup(group.name, [e.weight for e in group.sources], opened, [each.whole for each in opened])
+            for group, opened in zip(self._config.validation, self._opened_groups, strict=True)
         ]
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:
@@ -225,9 +270,9 @@ class RunData:
             skipped_samples=skipped.passed(training_samples),
             skipped=skipped,
             sources=self._source_plans(skipped.reached(training_samples)),
+            changes=[describe_change(change) for change in self._config.changes],
             groups=[
-                GroupPlan(name, sum(part.tokens for part in parts), len(_blended(sources, parts)), validation_samples)
-                for name, sources, parts in self._validated
+                GroupPlan(group.name, group.tokens, len(group.samples), validation_samples) for group in self.groups
             ],
         )
 
@@ -312,12 +357,11 @@ class RunData:
         """What keeps a run from reading this many validation samples of each group."""
         if not samples:
             return
-        for name, sources, parts in self._validated:
-            windows, tokens = len(_blended(sources, parts)), sum(part.tokens for part in parts)
+        for group in self.groups:
+            windows, tokens, documents = len(group.samples), group.tokens, group.documents
             if samples <= windows:
                 continue
-            documents = sum(part.documents for part in parts)
-            if name == ONLY_GROUP and not self._groups:
+            if not self.groups_are_named:
                 told = self._told(self.sources[0], "validation")
                 all_documents = sum(s.dataset.number_of_documents for each in self.sources for s in each.shards)
                 yield (
@@ -328,9 +372,9 @@ class RunData:
                 )
             else:
                 yield (
-                    f"evaluation.samples is {samples:,}, validation group {name} has {counted(windows, 'window')} of "
-                    f"{self._lengths.stride} in proportion to its weights ({tokens:,} tokens in "
-                    f"{counted(documents, 'document')}); lower it, or give the group more documents"
+                    f"evaluation.samples is {samples:,}, validation group {group.name} has "
+                    f"{counted(windows, 'window')} of {self._lengths.stride} in proportion to its weights ({tokens:,} "
+                    f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
                 )
 
 
@@ -340,10 +384,3 @@ def _ends_within_chats(facts: DatasetFacts) -> bool:
     if settings is None or answers is None or settings.records != "chat":
         return False
     return settings.template != "plain" or answers.answers > facts.documents
-
-
-def _blended(sources: Sequence[SourceConfig], parts: Sequence[SourcePart]) -> SampleSource:
-    """The samples of a group."""
-    if len(parts) == 1:
-        return parts[0].samples
-    return ValidationSamples([part.samples for part in parts], whole_weights([each.weight for each in sources]))

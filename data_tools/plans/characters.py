@@ -47,7 +47,7 @@ class CharacterCounts:
     def __init__(self, tokenizer: Path, dataset: IndexedDataset) -> None:
         # whoever opened the dataset has decided whether to use what is marked invalid
         spelled = load_tokenizer(tokenizer, allow_invalid=True).token_bytes()
-        table = np.zeros((len(COUNTED), max(spelled) + 1), dtype=np.int32)
+        table = np.zeros((len(COUNTED), max(spelled) + 1), dtype=np.int64)
         for token, text in spelled.items():
             table[:, token] = count_characters(text)
         self._table = table
@@ -62,7 +62,7 @@ class CharacterCounts:
         """
         return sums(stretches, self._look_up, len(COUNTED))
 
-    def _look_up(self, runs: Stretches) -> NDArray[np.int32]:
+    def _look_up(self, runs: Stretches) -> NDArray[np.int64]:
         tokens = self._dataset.tokens
         pieces = zip(runs.starts.tolist(), runs.ends.tolist(), strict=True)
         together = np.concatenate([tokens[start:end] for start, end in pieces])
@@ -73,4 +73,4 @@ class CharacterCounts:
                 f"{printable(self._tokenizer)} has {self._table.shape[1]:,}: the dataset is damaged, or was made with "
                 "another tokenizer; copy it again, or run tools/preprocess again"
             )
-        return self._table[:, together]
+        return self._table.take(together, axis=1)  # twice as fast as an index in brackets

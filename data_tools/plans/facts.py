@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from data_tools.plans.extents import Stretches
 from data_tools.plans.plan_file import PlanKind
+from megatron_patches.sizes import counted
 
 
 class PlanFacts(BaseModel):
@@ -51,6 +52,25 @@ class PlanFacts(BaseModel):
     def fill(self) -> float:
         """Share of the samples' places that tokens take."""
         return 1.0 - self.padding_share
+
+    def describe(self) -> str:
+        """The plan in a line: what is read, how often, and what is not."""
+        unit = "window" if self.plan == "windows" else "document"
+        less = [
+            (self.cut, f"{counted(self.cut, 'longer document')} cut"),
+            (self.dropped, f"{counted(self.dropped, 'longer document')} dropped"),
+            (self.without_answers, f"{counted(self.without_answers, 'segment')} without an answer left out"),
+            *((count, f"{counted(count, unit)} removed by {name}") for name, count in self.removed.items()),
+        ]
+        return "; ".join(
+            [
+                f"{counted(self.samples, 'sample')} of {self.read:,} places, {self.fill:.2%} of them filled",
+                f"{counted(self.tokens, 'token')}: {self.distinct_tokens:,} of {self.selected_tokens:,} in "
+                f"{counted(self.documents, 'document')}, {self.multiplicity:.3f} times in the mean and at most "
+                f"{self.largest_multiplicity}",
+                *(text for count, text in less if count),
+            ]
+        )
 
 
 class Coverage:

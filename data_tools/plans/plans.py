@@ -72,7 +72,7 @@ def make_plan(
 ) -> PlannedSamples:
     """Makes a plan, in place of one that there may be, and opens it.
 
-    Processes that make one at the same time do not disturb each other: they write the same bytes.
+    Processes that make or read one at the same time do not disturb each other: all write the same bytes.
 
     Args:
         on_progress: is told after each block of documents how many are passed, of how many.
@@ -103,7 +103,6 @@ def make_plan(
             read=request.lengths.read,
             **maker.counts(),
         )
-        manifest_path(path).unlink(missing_ok=True)
         file = writer.publish(facts.segments, facts.samples)
     write_manifest(manifest_path(path), build_manifest("plan", [file], facts.model_dump(), identity.parents))
     return _open(path, identity, dataset, answers)

@@ -75,6 +75,11 @@ class SamplesSection(Section):
 
     name: str
 
+    @property
+    def knows_texts(self) -> bool:
+        """Whether a sample says which of its tokens are one text, so that nothing else must tell where texts end."""
+        return False
+
     def problems(self, read: int) -> Iterator[str]:
         """Why it cannot be used where a sample reads `read` tokens, as sentences with their remedies."""
         yield from ()
@@ -99,6 +104,11 @@ class FilteredSection(SamplesSection):
     """A kind that chooses texts."""
 
     filters: FiltersConfig = Field(FiltersConfig(), description="what a text must be to be read")
+
+    @property
+    def knows_texts(self) -> bool:
+        """See `SamplesSection`."""
+        return True
 
 
 @SAMPLES.register

@@ -62,7 +62,7 @@ def _batch_ramp(facts: LaunchFacts) -> Iterator[str]:
 
 
 def _document_ends(facts: LaunchFacts) -> Iterator[str]:
-    yield from facts.data.end_of_document_problems(facts.config.objective.reads_document_ends)
+    yield from facts.data.end_of_document_problems(facts.config.document_ends_needed_by)
 
 
 def _vocabulary(facts: LaunchFacts) -> Iterator[str]:

@@ -142,7 +142,7 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     sampler = BatchSampler(
         config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data, skipped
     )
-    end_of_document = data.end_of_document(config.objective.reads_document_ends)
+    end_of_document = data.end_of_document(config.document_ends_needed_by)
     objective = build_objective(config.objective, training.seed, end_of_document)
     return TrainingBatches(data.training(training.seed), sampler, objective, config.model.vocabulary, groups)
 

@@ -254,6 +254,22 @@ def test_a_fault_while_it_is_made_leaves_nothing(
     assert open_plan(request, dataset) is None
 
 
+def test_a_plan_that_is_made_again_is_there_all_the_while(packs: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rank may open it at any time, and a fault leaves the old one."""
+    seen: list[Any] = []
+
+    def look(*arguments: Any, **options: Any) -> None:
+        seen.append(read_all(packs.open()))
+        if len(seen) > 1:
+            raise Fault
+
+    monkeypatch.setattr("data_tools.plans.plans.write_manifest", look)
+    with pytest.raises(Fault):
+        make_plan(packs.request, packs.dataset, look)
+    assert len(seen) == 2
+    assert read_all(packs.open()) == seen[0] == seen[1]
+
+
 KILLED = """\
 import os, signal, sys
 from pathlib import Path

@@ -71,6 +71,10 @@ def test_packs_by_hand(make_dataset: MakeDataset) -> None:
     assert (plan.facts.cut, plan.facts.dropped, plan.facts.fill, plan.facts.segments) == (2, 0, 1.0, 10)
     item = plan[4]
     assert item["segments"].tolist() == [0] * 5 + [1] * 3
+    assert plan.facts.describe() == (
+        "7 samples of 8 places, 100.00% of them filled; 56 tokens: 56 of 56 in 6 documents, 1.000 times in the mean "
+        "and at most 1; 2 longer documents cut"
+    )
 
 
 def test_longer_documents_may_be_dropped(three: Path) -> None:
@@ -147,7 +151,7 @@ def test_what_decides_a_plan_is_in_its_name(three: Path) -> None:
         *(request_of(three, samples) for samples in ("windows", "packs", {"name": "windows", "stride": 7})),
         *(request_of(three, {"name": "windows", "balance_last": False}),),
         *(request_of(three, {"name": "packs", **more}) for more in ({"longer": "drop"}, {"block_documents": 9})),
-        *(request_of(three, {"name": "packs", "filters": {"minimum_tokens": 2}}), request_of(three, "windows", 9)),
+        *(request_of(three, {"name": "packs", "filters": {"minimum_tokens": 2}}), request_of(three, "packs", 9)),
         request_of(three, "windows", documents=DocumentRange(0, 2)),
         request_of(three, "windows", dataset_id="e" * 64),
     ]
@@ -306,8 +310,8 @@ def test_filters_of_windows(tmp_path: Path, tokenizer_folder: Path) -> None:
 
 
 def test_filters_of_packs_look_at_documents(three: Path) -> None:
-    """The one of 12 tokens is in between: no piece of it is read, and pieces of the long one are."""
-    section = {"name": "packs", "filters": {"minimum_tokens": 6, "maximum_tokens": 29}}
+    """Only the one of 12 tokens stays, though its pieces are shorter."""
+    section = {"name": "packs", "filters": {"minimum_tokens": 12, "maximum_tokens": 12}}
     plan = plan_of(three, section)
     assert texts_of(plan) == [[TWELVE[:8]], [TWELVE[8:]]]
     assert (plan.facts.removed, plan.facts.cut) == ({"minimum_tokens": 1, "maximum_tokens": 1}, 1)

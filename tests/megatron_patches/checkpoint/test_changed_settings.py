@@ -20,7 +20,7 @@ from megatron_patches.checkpoint.changed_settings import (
     sorted_in,
     without_effect,
 )
-from megatron_patches.checkpoint.identity import OF_OPTIMIZER, run_identity
+from megatron_patches.checkpoint.identity import OF_OPTIMIZER, differences, run_identity
 from megatron_patches.checkpoint.recorded_changes import (
     CHANGES,
     MOST,
@@ -91,6 +91,21 @@ def test_what_is_identity_is_compared_as_such(tmp_path: Path) -> None:
             assert key not in identity, key
     assert {effect_of(key) for key in identity if key not in ("dataset", "tokenizer")} == {"identity"}
     assert {effect_of(f"optimizer.{key}") for key in OF_OPTIMIZER} == {"identity"}
+
+
+def test_what_data_meant_before_it_could_be_split_by_hash_and_cut_into_windows(tmp_path: Path) -> None:
+    """A checkpoint without these keys was trained in file order on a stream."""
+    datasets = {"dataset": "data"}
+    now = run_identity(run(tmp_path), datasets, "tokenizer")
+    saved = {key: value for key, value in now.items() if key != "data.split_by" and not key.startswith("data.samples")}
+    assert len(now) == len(saved) + 2
+    assert differences(saved, now, run(tmp_path)) == []
+    for setting, told in (
+        ("--data.split_by=document_hash", "data.split_by is file_order in the checkpoint and document_hash now"),
+        ("--data.samples={name: windows}", "data.samples.name is stream in the checkpoint and windows now"),
+    ):
+        config = run(tmp_path, setting)
+        assert differences(saved, run_identity(config, datasets, "tokenizer"), config) == [told]
 
 
 def test_an_unchanged_run_has_no_changes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 from megatron_patches.sizes import counted
 from tools.commands.dataset.blend import blend
 from tools.commands.dataset.lengths import lengths
+from tools.commands.dataset.plan import OVERRIDES, overlap, plan
 from tools.commands.dataset.shards import merge, split
 from tools.commands.dataset.text import text
 
@@ -87,3 +88,5 @@ def hash_documents(
 
 for command in (merge, split, lengths, text, blend):
     app.command()(command)
+for of_a_run in (plan, overlap):
+    app.command(context_settings=OVERRIDES)(of_a_run)
