@@ -151,6 +151,12 @@ class RunData:
             (name, group.sources, [each.whole for each in opened]) for name, (group, opened) in self._groups.items()
         ]
 
+    @property
+    def groups(self) -> Mapping[str, Sequence[OpenedSource]]:
+        """The sources of each validation group; where none is named, the one group's are the run's own."""
+        own = {ONLY_GROUP: self.sources[: len(self._config.first_sources)]}
+        return {name: opened for name, (_, opened) in self._groups.items()} or own
+
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:
         """Id of the token that ends every document; None if nothing needs it.
 

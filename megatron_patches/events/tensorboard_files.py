@@ -32,8 +32,13 @@ def step_scalars(facts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def validation_scalars(facts: Mapping[str, Any]) -> dict[str, float]:
-    """What is shown of a validation on one source."""
-    return {f"{facts['source']}/loss": float(facts["loss"])}
+    """What is shown of a validation on one group."""
+    return {loss_name(facts["source"]): float(facts["loss"])}
+
+
+def loss_name(group: str) -> str:
+    """The curve of a validation group's loss: beside each other under `validation`, whatever people call the groups."""
+    return "validation/loss" if group == "validation" else f"validation/{group} loss"
 
 
 class ScalarFile:

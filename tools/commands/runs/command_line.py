@@ -180,7 +180,9 @@ def compare_command(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help=r"Whose validation loss is compared \[default: the first source of the first run]."),
+        typer.Option(
+            help=r"Whose validation loss is compared \[default: the group by which the first run tells its best]."
+        ),
     ] = None,
     window: Annotated[int, typer.Option(min=1, help="Steps over which training losses are averaged.")] = 100,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every step: a row a run and step.")] = None,
