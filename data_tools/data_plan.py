@@ -7,8 +7,9 @@ from typing import Any
 from data_tools.samples.skipping import SkippedSamples, shown
 from megatron_patches.sizes import counted
 
-SOURCES_TOLD = 12
-"""sources that are told one by one; of more, those that are read most"""
+TOLD = 12
+"""sources, and validation groups, that are told one by one; of more sources, those that are read most"""
+_WHOLE = "no overlap, no padding"
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,24 @@ class DataPlan:
 
     def _training(self) -> Iterator[tuple[str, str]]:
         planned = f"{self.planned_tokens:,} tokens planned = "
+        whole = "" if any("padding" in each.described for each in self.sources) else f"; {_WHOLE}"
         if len(self.sources) == 1:
-            yield "training data", planned + self._of(self.sources[0])
+            yield "training data", planned + self._of(self.sources[0], whole)
             return
-        yield "training data", f"{planned}{counted(self.planned_samples, 'sample')} of {len(self.sources)} sources"
+        read = f"{counted(self.planned_samples, 'sample')} of {counted(len(self.sources), 'source')}"
+        yield "training data", f"{planned}{read}{whole}"
         most = sorted(self.sources, key=lambda each: -each.planned_samples)
-        for each in most[:SOURCES_TOLD]:
-            yield f"  {each.name}", f"{each.weight:.4g} of the samples: {self._of(each)}"
-        if rest := most[SOURCES_TOLD:]:
+        for each in most[:TOLD]:
+            share = f"{100 * each.weight:.4g} %" if each.weight else "later"
+            yield "", f"{each.name}: {share}, {self._of(each)}"
+        if rest := most[TOLD:]:
             epochs = max(each.planned_epochs for each in rest)
-            yield "", f"and {counted(len(rest), 'source')} more, read {epochs:.3f} times at most (tools/dataset plan)"
+            yield "", f"and {counted(len(rest), 'source')} more, read {epochs:.3f} times at most"
 
-    def _of(self, source: SourcePlan) -> str:
+    def _of(self, source: SourcePlan, whole: str = "") -> str:
         return (
             f"{source.planned_epochs:.3f} epochs of {source.samples:,} {source.described} ({source.tokens:,} tokens"
-            f"{'' if 'padding' in source.described else '; no overlap, no padding'})"
+            f"{whole})"
         )
 
     def _skipped(self) -> Iterator[tuple[str, str]]:
@@ -115,7 +119,9 @@ class DataPlan:
         yield "skipped data", f"{left_out}: {shown(self.skipped.ranges)}{more} (data.skip_samples)"
 
     def _validation(self) -> Iterator[tuple[str, str]]:
-        for number, group in enumerate(self.groups):
+        for number, group in enumerate(self.groups[:TOLD]):
             name = f"{group.name}: " if len(self.groups) > 1 or group.name != "validation" else ""
             text = f"{name}{group.read:,} of {counted(group.samples, 'window')} ({group.tokens:,} tokens)"
             yield "" if number else "validation data", text
+        if rest := self.groups[TOLD:]:
+            yield "", f"and {counted(len(rest), 'group')} more, {rest[0].read:,} windows of each"

@@ -94,6 +94,8 @@ class Comparison:
 
     source: str | None
     """whose validation losses are compared"""
+    other_sources: list[str]
+    """on which any of the runs was validated too"""
     window: int
     """steps over which training losses are averaged"""
     reached: list[Reached]
@@ -131,7 +133,8 @@ def compare_histories(
     values = {} if point is None else {
         metric.name: values_at(histories, metric, point, source, window) for metric in metrics
     }  # fmt: skip
-    return Comparison(source, window, [reached(each, source, window) for each in histories], point, values)
+    others = [each for each in sources if each != source]
+    return Comparison(source, others, window, [reached(each, source, window) for each in histories], point, values)
 
 
 def reached(history: History, source: str | None, window: int) -> Reached:

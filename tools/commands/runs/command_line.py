@@ -73,6 +73,8 @@ def show_command(
     from tools.run_files.catalogue import find_run
 
     view = view_run(load_run(find_run(run, CHECKOUT), context.args), processes)
+    for problem in view.problems:
+        remark(f"passed over: {problem}")
     if json_output:
         tell_json(view.as_json())
         return
