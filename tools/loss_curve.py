@@ -140,7 +140,8 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
     legend = f"  nats per token: . training  o {main}  | stop  {back}- entropy of single tokens"
     more = [f"{sign} {name}" for name, sign in signs.items() if name != curve.group]
     left_out = [f"and {len(curve.others) - len(more)} more"] if len(more) < len(curve.others) else []
-    groups = fill(f"validation on {'  '.join([*more, *left_out])}", width, initial_indent="  ", subsequent_indent="  ")
+    told = f"validation on further groups: {'  '.join([*more, *left_out])}"
+    groups = fill(told, max(width, 60), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join([*lines, axis, legend, *([groups] if more else [])])
 
 

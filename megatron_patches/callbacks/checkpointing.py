@@ -1,6 +1,7 @@
 """Saves the run every N steps, at its end, when it is asked to stop, and when somebody asks for it; resumes it."""
 
 from dataclasses import asdict
+from math import isfinite
 
 from pydantic import JsonValue
 
@@ -228,12 +229,13 @@ class Checkpointing(Callback):
     def _validation_facts(self, trainer: TrainingLoop) -> dict[str, object]:
         """By which group the best is told; and what was found of the weights after this step, if they were validated.
 
-        The group is named in every checkpoint: after a resume that goes by another one, the next save says so.
+        The group is named in every checkpoint: after a resume that goes by another one, the next save says so. A loss
+        that is not finite is in the events alone: no manifest holds one.
         """
         group = trainer.config.best_group
         facts: dict[str, object] = {} if group is None else {BEST_BY: group}
         if self._validated is not None and self._validated.step == trainer.progress.step:
-            losses = {each.source: each.loss for each in self._validated.groups}
+            losses = {each.source: each.loss for each in self._validated.groups if isfinite(each.loss)}
             facts[VALIDATION_LOSSES] = losses
             if group in losses:
                 facts[VALIDATION_LOSS] = losses[group]

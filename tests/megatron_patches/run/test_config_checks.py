@@ -206,6 +206,18 @@ CASES = [
         "nesterov has no effect with momentum 0",
         "set nesterov: false",
     ),
+    ("--checkpoint.best_by validation", "checkpoint.best_by validation has no effect without evaluation", "remove"),
+    (
+        "--checkpoint.best_by englsh --data.split 100 --evaluation '{every_steps: 5, samples: 1}' --data.validation "
+        "'[{name: code, path: a}, {name: english, path: b}, {name: web, path: c}]'",
+        "checkpoint.best_by englsh is no validation group",
+        "nearest english",
+    ),
+    (
+        "--checkpoint.best_by other --evaluation '{every_steps: 5, samples: 1}'",
+        "checkpoint.best_by other is no validation group",
+        "there is validation",
+    ),
     ("--schedule '{name: cosine, unit: samples, warmup: 80}'", "leaves nothing of the 80 samples", "use at most 79"),
 ]
 
