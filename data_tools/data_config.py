@@ -10,11 +10,12 @@ from data_tools.datasets.split import parse_split
 from data_tools.samples.blend import whole_weights
 from data_tools.samples.skipping import ranges_of
 from data_tools.sources_config import SourceConfig, ValidationGroupConfig
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 ONLY_SOURCE = "data"
 """name of the source that `data.path` stands for"""
-ONLY_GROUP = "validation"
+ONLY_GROUP = UNNAMED_GROUP
 """name of the group that validates the run's own sources, where `data.validation` names none"""
 _USUAL_SPLIT = "949,50,1"
 _ALL_FOR_TRAINING = "100"

@@ -60,6 +60,8 @@ class SourceConfig(Section):
 class ValidationGroupConfig(Section):
     """What is validated on together, with one loss."""
 
+    short_paths = ("path",)
+
     name: str = Field(max_length=80, description="name of its loss in records and curves: letters, digits, _ . + -")
     sources: list[SourceConfig] = Field(
         min_length=1,

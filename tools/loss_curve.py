@@ -5,11 +5,11 @@ from pathlib import Path
 from string import ascii_lowercase
 from textwrap import fill
 
-from data_tools.data_config import ONLY_GROUP
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.errors import Missing
+from megatron_patches.events.group_losses import group_of_validation, recorded_group
 from megatron_patches.events.reading import Event, effective, read_events, rollbacks
 from megatron_patches.foreign.json_text import number_of
-from tools.run_views.group_losses import group_of_validation, recorded_group
 
 SMOOTHED_STEPS = 10
 _SIGNS = f"o{ascii_lowercase.replace('o', '')}"
@@ -28,7 +28,7 @@ class LossCurve:
     """steps after which the run was stopped, to be continued"""
     rollbacks: list[int] = field(default_factory=list)
     """steps that the run went back to on purpose: what follows is trained again, or on other samples"""
-    group: str = ONLY_GROUP
+    group: str = UNNAMED_GROUP
     """name of that group"""
     others: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     """on further groups, by name"""
@@ -47,7 +47,7 @@ def read_curve(run: str, events_folder: Path) -> LossCurve:
         validated.setdefault(group_of_validation(event), []).append(event)
     group = recorded_group(events)
     if group not in validated:
-        group = next(iter(validated), ONLY_GROUP)
+        group = next(iter(validated), UNNAMED_GROUP)
     return LossCurve(
         run=run,
         training=_losses(effective(events, "step")),
@@ -76,7 +76,7 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
     axes.plot(steps, smoothed(curve), color="#08519c", linewidth=2, label=f"training, mean of {SMOOTHED_STEPS} steps")
     for number, (name, losses) in enumerate(curve.validations.items()):
         colour = f"C{(number + 1) % 10}" if number else "#d94801"  # C1 on: C0 is close to that of training
-        label = name if name == ONLY_GROUP else f"validation, {name}"
+        label = name if name == UNNAMED_GROUP else f"validation, {name}"
         axes.plot([step for step, _ in losses], [loss for _, loss in losses], "o--", color=colour, label=label)
     axes.axhline(entropy, color="#555555", linestyle=":", label=f"entropy of single held-out tokens, {entropy:.2f}")
     for number, step in enumerate(curve.stops):
@@ -136,7 +136,7 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
     lines = [f"{label} {''.join(line)}".rstrip() for label, line in zip(labels, grid, strict=True)]
     axis = f"{'step':>6} 1{last_step:>{width - 1}}"
     back = "< rolled back to here  " if curve.rollbacks else ""
-    main = "validation" if curve.group == ONLY_GROUP else f"validation on {curve.group}"
+    main = "validation" if curve.group == UNNAMED_GROUP else f"validation on {curve.group}"
     legend = f"  nats per token: . training  o {main}  | stop  {back}- entropy of single tokens"
     more = [f"{sign} {name}" for name, sign in signs.items() if name != curve.group]
     left_out = [f"and {len(curve.others) - len(more)} more"] if len(more) < len(curve.others) else []

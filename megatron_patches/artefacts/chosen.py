@@ -23,14 +23,14 @@ VALIDATION_LOSSES = "validation_losses"
 """the loss of each validation group, by its name"""
 BEST_BY = "best_by"
 """name of the group whose loss `validation_loss` is"""
-_EARLIER = "validation"
-"""the one group that there was before groups had names"""
+UNNAMED_GROUP = "validation"
+"""name of the one group of a run that names none"""
 
 
 def group_of(facts: Mapping[str, Any]) -> str:
     """The validation group whose loss a checkpoint's `validation_loss` is."""
     name = facts.get(BEST_BY)
-    return name if isinstance(name, str) else _EARLIER
+    return name if isinstance(name, str) else UNNAMED_GROUP
 
 
 def newest_group(newest_first: Iterable[Mapping[str, Any]]) -> str:
@@ -144,7 +144,7 @@ def best(run: RunFolder, allow_inherited_fault: bool = False) -> Best:
 
 def named_loss(group: str) -> str:
     """What the loss of a group is called where it stands for the run's."""
-    return "validation loss" if group == _EARLIER else f"validation loss on {printable(group)}"
+    return "validation loss" if group == UNNAMED_GROUP else f"validation loss on {printable(group)}"
 
 
 def _gold(run: RunFolder) -> Path:

@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from data_tools.data_config import ONLY_GROUP
-from megatron_patches.artefacts.chosen import VALIDATION_LOSS
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP, VALIDATION_LOSS
 
 _PREFERRED = (VALIDATION_LOSS, "val_ppl", "perplexity")
 _LOWER_IS_BETTER = ("loss", "ppl", "perplexity", "bits")
@@ -50,7 +49,7 @@ def best_metric(found: Iterable[tuple[str, float, int | None]], group: str | Non
     sign = 1 if _lower_is_better(name) else -1
     # of equal values the one whose step is known, and of these the first
     best = min(by_name[name], key=lambda each: (sign * each.value, each.step is None, each.step or 0))
-    named = group if name == VALIDATION_LOSS and group != ONLY_GROUP else None
+    named = group if name == VALIDATION_LOSS and group != UNNAMED_GROUP else None
     return replace(best, group=named)
 
 

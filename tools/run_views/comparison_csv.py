@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_tools.data_config import ONLY_GROUP
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from tools.run_views.comparison import METRICS
 from tools.run_views.history import History
 
@@ -19,7 +19,7 @@ def as_csv(histories: Sequence[History], labels: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     # validation_loss where the source has its usual name; one named training is no other column
-    losses = ["validation_loss" if source == ONLY_GROUP else f"validation_loss.{source}" for source in sources]
+    losses = ["validation_loss" if source == UNNAMED_GROUP else f"validation_loss.{source}" for source in sources]
     writer.writerow(["run", "step", "tokens", *(name for name, _ in _MEASURED), *losses])
     for history, label in zip(histories, labels, strict=True):
         writer.writerows([label, *row] for row in _rows(history, sources))

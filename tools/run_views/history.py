@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.columns import StepColumns, empty_columns, measured, scan_steps
+from megatron_patches.events.group_losses import group_of_validation, recorded_group
 from megatron_patches.events.reading import Event, effective, event_files, scan_events
 from megatron_patches.run.progress import StepRecord
-from tools.run_views.group_losses import group_of_validation, recorded_group
 
 COLUMNS = ("tokens", "loss", "learning_rate", "grad_norm", "seconds", "tokens_per_second", "tflops_per_process")
 """what is read of each step"""

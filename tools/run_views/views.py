@@ -17,10 +17,10 @@ from megatron_patches.artefacts.inventory.renewal import GOLD_METRICS_OF_RUN
 from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder, rehearsal_of
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.group_losses import read_group_losses
 from megatron_patches.foreign.names import is_name
 from tools.run_files.name import order
 from tools.run_views.best_metric import BestMetric, best_metric
-from tools.run_views.group_losses import read_group_losses
 from tools.run_views.published import PublishedGroup, PublishedRun, scan_published
 from tools.run_views.state import RunState, derive_state, read_queue
 

@@ -8,8 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_tools.data_config import ONLY_GROUP
-from megatron_patches.artefacts.chosen import group_of
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP, group_of
 from megatron_patches.artefacts.marks import pin_of, verification_of
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
@@ -32,7 +31,7 @@ def describe(view: CheckpointView) -> list[tuple[str, str]]:
     manifest, facts = view.manifest, view.manifest.facts
     pinned, verified = pin_of(view.folder), verification_of(view.folder)
     lines = [("checkpoint", str(view.folder)), ("id", manifest.id), ("made", manifest.created)]
-    hidden = _OF_GROUPS if group_of(facts) == ONLY_GROUP else ()  # of a single group without a name
+    hidden = _OF_GROUPS if group_of(facts) == UNNAMED_GROUP else ()  # of a single group without a name
     lines += [(fact.replace("_", " "), _text(facts[fact])) for fact in FACTS if fact in facts and fact not in hidden]
     lines.append(("content", str(facts.get("content", "full"))))
     lines.append(

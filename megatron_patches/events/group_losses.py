@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.data_config import ONLY_GROUP
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.events.reading import Event, effective, scan_events
 from megatron_patches.foreign.json_text import number_of
 
@@ -30,7 +30,7 @@ def recorded_group(events: Iterable[Event]) -> str | None:
 def group_of_validation(event: Event) -> str:
     """The group that a validation was of; one that names none is of the only one that there was."""
     name = event.facts.get("source")
-    return name if isinstance(name, str) else ONLY_GROUP
+    return name if isinstance(name, str) else UNNAMED_GROUP
 
 
 def read_group_losses(events: Path, problems: list[str]) -> GroupLosses:
