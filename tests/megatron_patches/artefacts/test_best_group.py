@@ -19,7 +19,7 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.errors import Missing
 from tests.small_artefacts import RUN, make_checkpoint
-from tools.commands.checkpoint.listing import best_line, list_run
+from tools.commands.checkpoint.listing import best_line, groups_line, list_run
 from tools.commands.runs.rollback_target import candidates, choose
 
 RATES = {"learning_rate": 0.0, "next_learning_rate": 0.0}
@@ -90,6 +90,8 @@ def test_the_list_and_the_inventory_tell_losses_of_one_group(
     told, problems = best_line(run, lines)
     assert told.startswith("best of the run: validation loss on code 2 at step 30; saved in step-0000000030")
     assert problems == []
+    assert groups_line(lines) == "validated on 2 groups (en, code); --json has the losses of all"
+    assert groups_line(lines[-1:]) == ""
 
 
 def test_checkpoints_are_found_by_a_groups_loss(run: RunFolder, tmp_path: Path) -> None:

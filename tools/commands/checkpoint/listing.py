@@ -52,6 +52,7 @@ def list_run(checkpoints: Path) -> list[CheckpointLine]:
     return [_line(folder, left.get(folder), group) for folder in ordered]
 
 
+_GROUPS_TOLD = 8
 HEAD = ["checkpoint", "bytes", "validation loss", "reason", "pinned", "problem", "verified"]
 """the least important behind: a narrow terminal has those beneath their row"""
 
@@ -87,6 +88,15 @@ def best_line(run: RunFolder, lines: Sequence[CheckpointLine]) -> tuple[str, lis
     here = [line.name for line in lines if best.step is not None and line.step == best.step]
     where = f"saved in {here[0]}" if here else "no checkpoint of that step is here" if best.step is not None else ""
     return f"best of the run: {best.sentence}{f'; {where}' if where else ''}", problems
+
+
+def groups_line(lines: Sequence[CheckpointLine]) -> str:
+    """Of several validation groups, where the losses of all are; empty where there is one."""
+    names = list(dict.fromkeys(name for line in lines for name in line.validation_losses))
+    if len(names) < 2:
+        return ""
+    told = ", ".join([*names[:_GROUPS_TOLD], *(["..."] if len(names) > _GROUPS_TOLD else [])])
+    return f"validated on {len(names)} groups ({told}); --json has the losses of all"
 
 
 def _line(folder: Path, left_by: Beginning | None, group: str) -> CheckpointLine:
