@@ -27,8 +27,8 @@ class SourceConfig(Section):
     )
     shards: str = Field(
         ":",
-        description="which of the datasets that path matches, START:END counted from 0 after sorting: 1: leaves out "
-        "the first",
+        description="which of the datasets that path matches, START:END counted from 0 after sorting: '1:', in "
+        "quotes, leaves out the first",
     )
     max_epochs: float | None = Field(
         None, gt=0, description="most readings that the run may plan, in epochs; unset means data.max_epochs"

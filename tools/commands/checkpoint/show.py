@@ -23,6 +23,7 @@ FACTS = (
     *("run", "step", "samples", "tokens", "validation_loss", "validation_losses", "best_by", "learning_rate"),
     *("reason", "launch", "layout"),
 )
+_LABELS = {"validation_losses": "of each group"}
 _OF_GROUPS = ("validation_losses", "best_by")
 
 
@@ -32,7 +33,8 @@ def describe(view: CheckpointView) -> list[tuple[str, str]]:
     pinned, verified = pin_of(view.folder), verification_of(view.folder)
     lines = [("checkpoint", str(view.folder)), ("id", manifest.id), ("made", manifest.created)]
     hidden = _OF_GROUPS if group_of(facts) == UNNAMED_GROUP else ()  # of a single group without a name
-    lines += [(fact.replace("_", " "), _text(facts[fact])) for fact in FACTS if fact in facts and fact not in hidden]
+    shown = [fact for fact in FACTS if fact in facts and fact not in hidden]
+    lines += [(_LABELS.get(fact, fact.replace("_", " ")), _text(facts[fact])) for fact in shown]
     lines.append(("content", str(facts.get("content", "full"))))
     lines.append(
         ("size", f"{readable(sum(file.size for file in manifest.files))} in {counted(len(manifest.files), 'file')}")
