@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from data_tools.datasets.split import parse_split
-from data_tools.plans.samples_config import SAMPLES, SamplesSection, StreamConfig
+from data_tools.plans.samples_config import SAMPLES, FilteredSection, SamplesSection, StreamConfig
 from data_tools.samples.blend import whole_weights
 from data_tools.samples.skipping import ranges_of
 from data_tools.sources_config import SourceConfig, ValidationGroupConfig
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 ONLY_SOURCE = "data"
 """name of the source that `data.path` stands for"""
-ONLY_GROUP = "validation"
+ONLY_GROUP = UNNAMED_GROUP
 """name of the group that validates the run's own sources, where `data.validation` names none"""
 _USUAL_SPLIT = "949,50,1"
 _ALL_FOR_TRAINING = "100"
@@ -100,6 +101,11 @@ class DataConfig(Section):
         """Every source that is read for training at any time, once, in the order in which it comes."""
         every = [*self.first_sources, *(source for change in self.changes for source in change.sources)]
         return list({source.name: source for source in every}.values())
+
+    @property
+    def answers_only(self) -> bool:
+        """Whether of pairs and chats the answers alone are to be predicted."""
+        return isinstance(self.samples, FilteredSection) and self.samples.answers_only
 
     @property
     def group_names(self) -> tuple[str, ...]:

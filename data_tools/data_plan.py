@@ -8,8 +8,8 @@ from data_tools.data_config import SourceChangeConfig
 from data_tools.samples.skipping import SkippedSamples, shown
 from megatron_patches.sizes import counted
 
-SOURCES_TOLD = 12
-"""sources that are told one by one; of more, those that are read most"""
+TOLD = 12
+"""sources, and validation groups, that are told one by one; of more sources, those that are read most"""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class SourcePlan:
     planned_samples: int
     """What is left out counts: another epoch begins when this one has been passed."""
     max_epochs: float
-    described: str
-    """how its documents are cut"""
+    cut_into: str
+    """what its documents are cut into: windows of 2048"""
+    how_cut: str
+    """how often tokens are read, what is padding, what is left out"""
 
     @property
     def planned_epochs(self) -> float:
@@ -96,17 +98,21 @@ class DataPlan:
         if len(self.sources) == 1:
             yield "training data", planned + self._of(self.sources[0])
             return
-        yield "training data", f"{planned}{counted(self.planned_samples, 'sample')} of {len(self.sources)} sources"
+        read = f"{counted(self.planned_samples, 'sample')} of {counted(len(self.sources), 'source')}"
+        alike = len({each.how_cut for each in self.sources}) == 1  # then it is said once
+        yield "training data", f"{planned}{read}" + (f"; {self.sources[0].how_cut}" if alike else "")
         most = sorted(self.sources, key=lambda each: -each.planned_samples)
-        for each in most[:SOURCES_TOLD]:
-            yield f"  {each.name}", f"{each.weight:.4g} of the samples: {self._of(each)}"
-        if rest := most[SOURCES_TOLD:]:
+        for each in most[:TOLD]:
+            share = f"{100 * each.weight:.4g} %" if each.weight else "later"
+            yield "", f"{each.name}: {share}, {self._of(each, says_how=not alike)}"
+        if rest := most[TOLD:]:
             epochs = max(each.planned_epochs for each in rest)
-            yield "", f"and {counted(len(rest), 'source')} more, read {epochs:.3f} times at most (tools/dataset plan)"
+            yield "", f"and {counted(len(rest), 'source')} more, read {epochs:.3f} times at most"
 
-    def _of(self, source: SourcePlan) -> str:
-        cut, _, how = source.described.partition(", ")
-        return f"{source.planned_epochs:.3f} epochs of {source.samples:,} {cut} ({source.tokens:,} tokens; {how})"
+    def _of(self, source: SourcePlan, says_how: bool = True) -> str:
+        how = f"; {source.how_cut}" if says_how else ""
+        epochs = f"{source.planned_epochs:.3f} epochs of {source.samples:,} {source.cut_into}"
+        return f"{epochs} ({source.tokens:,} tokens{how})"
 
     def _skipped(self) -> Iterator[tuple[str, str]]:
         if not self.skipped.count:
@@ -117,16 +123,18 @@ class DataPlan:
         yield "skipped data", f"{left_out}: {shown(self.skipped.ranges)}{more} (data.skip_samples)"
 
     def _validation(self) -> Iterator[tuple[str, str]]:
-        for number, group in enumerate(self.groups):
+        for number, group in enumerate(self.groups[:TOLD]):
             name = f"{group.name}: " if len(self.groups) > 1 or group.name != "validation" else ""
             text = f"{name}{group.read:,} of {counted(group.samples, 'window')} ({group.tokens:,} tokens)"
             yield "" if number else "validation data", text
+        if rest := self.groups[TOLD:]:
+            yield "", f"and {counted(len(rest), 'group')} more, {rest[0].read:,} windows of each"
 
 
 def describe_change(change: SourceChangeConfig) -> str:
     """Sources from a step on, those of the largest weights first."""
     total = sum(each.weight for each in change.sources)
     largest = sorted(change.sources, key=lambda each: -each.weight)
-    told = [f"{each.name} {each.weight / total:.4g}" for each in largest[:SOURCES_TOLD]]
-    more = [f"{len(largest) - SOURCES_TOLD} more"] if len(largest) > SOURCES_TOLD else []
+    told = [f"{each.name} {each.weight / total:.4g}" for each in largest[:TOLD]]
+    more = [f"{len(largest) - TOLD} more"] if len(largest) > TOLD else []
     return f"after step {change.from_step:,}: {', '.join(told + more)}"

@@ -47,6 +47,11 @@ class Shard:
     facts: DatasetFacts
     dataset: IndexedDataset
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether its documents are pairs or chats."""
+        return self.facts.settings is not None and self.facts.settings.records != "text"
+
 
 class Shards:
     """Datasets by their prefix; each is opened once, whatever sources read it."""
@@ -180,7 +185,8 @@ class OpenedSource:
         if isinstance(samples, StreamConfig) and isinstance(selection, DocumentRange):
             return TokenWindows(shard.dataset, (selection.first, selection.end), self._lengths)
         request = PlanRequest(shard.prefix, shard.id, selection, samples, self._lengths, self._tokenizer)
-        planned = open_plan(request, shard.dataset)
+        answers = shard.dataset.answers if shard.has_answers and self._config.answers_only else None
+        planned = open_plan(request, shard.dataset, answers)
         if planned is not None:
             return planned
         if self._prepare is None:
@@ -189,4 +195,4 @@ class OpenedSource:
                 "start the launch again"
             )
         tell, what = self._prepare, f"plan of {samples.name} over {shard.prefix.name}"
-        return make_plan(request, shard.dataset, lambda done, of: tell(what, done, of))
+        return make_plan(request, shard.dataset, lambda done, of: tell(what, done, of), answers)

@@ -12,6 +12,7 @@ from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
 from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
 from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts
 from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
+from data_tools.plans.samples_config import FilteredSection
 from data_tools.samples.blend import PERIOD, whole_weights
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples, ValidationSamples
 from data_tools.samples.lengths import SampleLengths
@@ -254,6 +255,7 @@ class RunData:
         refuse(
             [
                 *self.vocabulary_problems(vocab_size),
+                *self.answer_problems(),
                 *self.training_problems(training_samples),
                 *self.validation_problems(validation_samples),
             ]
@@ -286,20 +288,21 @@ class RunData:
                 samples=len(each.training.samples),
                 planned_samples=planned,
                 max_epochs=each.source.max_epochs or self._config.max_epochs,
-                described=self._described(each.training),
+                cut_into=self._cut_into,
+                how_cut=cutting.describe() if (cutting := each.training.cutting) else "no overlap, no padding",
             )
             for number, (each, planned) in enumerate(
                 zip(self.sources, self.stages.counts(places).tolist(), strict=True)
             )
         ]
 
-    def _described(self, part: SourcePart) -> str:
-        """How the documents of a source are cut."""
-        if part.cutting is None:
-            return f"windows of {self._lengths.stride}, no overlap, no padding"
-        kind = "windows" if self._config.samples.name == "stream" else self._config.samples.name
-        size = self._lengths.stride if self._config.samples.name == "stream" else self._lengths.read
-        return f"{kind} of {size}, {part.cutting.describe()}"
+    @property
+    def _cut_into(self) -> str:
+        """What documents are cut into."""
+        name = self._config.samples.name
+        if name == "stream":
+            return f"windows of {self._lengths.stride}"
+        return f"{name} of {self._lengths.read}"
 
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
         """Token ids of the datasets that a vocabulary of this size lacks."""
@@ -317,6 +320,19 @@ class RunData:
                     f"ids, model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to "
                     f"{tokenizer.vocab_size} or more"
                 )
+
+    def answer_problems(self) -> Iterator[str]:
+        """Pairs and chats that would be cut as if they were text, and a choice about answers where there are none."""
+        samples, records = self._config.samples, [shard for shard in self.shards if shard.has_answers]
+        if records and not isinstance(samples, FilteredSection):
+            yield (
+                f"dataset {records[0].prefix} holds records with answers, and data.samples {samples.name} would cut "
+                "them apart and predict the questions too; set data.samples to packs"
+            )
+        elif not records and isinstance(samples, FilteredSection) and not samples.answers_only:
+            yield (
+                "data.samples.answers_only: false has no effect: no dataset of the run holds pairs or chats; remove it"
+            )
 
     def training_problems(self, samples: int) -> Iterator[str]:
         """What keeps a run from reading this many training samples."""

@@ -29,8 +29,8 @@ class SourceConfig(Section):
     )
     shards: str = Field(
         ":",
-        description="which of the datasets that path matches, START:END counted from 0 after sorting: 1: leaves out "
-        "the first",
+        description="which of the datasets that path matches, START:END counted from 0 after sorting: '1:', in "
+        "quotes, leaves out the first",
     )
     max_epochs: float | None = Field(
         None, gt=0, description="most readings that the run may plan, in epochs; unset means data.max_epochs"
@@ -61,6 +61,8 @@ class SourceConfig(Section):
 
 class ValidationGroupConfig(Section):
     """What is validated on together, with one loss."""
+
+    short_paths = ("path",)
 
     name: str = Field(max_length=80, description="name of its loss in records and curves: letters, digits, _ . + -")
     sources: list[SourceConfig] = Field(

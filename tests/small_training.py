@@ -25,7 +25,7 @@ evaluation: {{every_steps: 4, samples: 10}}
 
 @dataclass(frozen=True)
 class SmallData:
-    """A folder with `text.bin`, `text.idx`, a manifest and `tokenizer/`."""
+    """A folder with the datasets `text` and `more`, and `tokenizer/`."""
 
     folder: Path
 
@@ -42,7 +42,8 @@ class SmallData:
 
 
 def make_small_data(folder: Path) -> SmallData:
-    """200 documents of 40 words, a BPE of 384 tokens, about 16,000 tokens; a second of work."""
+    """200 documents of 40 words, a BPE of 384 tokens, about 16,000 tokens, and the longer half of them once more, in
+    another order; a second of work."""
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 6))) for _ in range(150)]
     documents = folder / "documents"
@@ -51,7 +52,11 @@ def make_small_data(folder: Path) -> SmallData:
         (documents / f"{number:03d}.txt").write_text(" ".join(draw.choices(words, k=40)))
     files = sorted(documents.iterdir())
     train_bpe(files, folder / "tokenizer", vocab_size=384)
-    preprocess(PreprocessRequest(inputs=files, output=folder / "text", tokenizer=folder / "tokenizer", append_eod=True))
+    longer = sorted(files, key=lambda file: (-file.stat().st_size, file))[:100]
+    for name, inputs in (("text", files), ("more", longer)):
+        preprocess(
+            PreprocessRequest(inputs=inputs, output=folder / name, tokenizer=folder / "tokenizer", append_eod=True)
+        )
     return SmallData(folder)
 
 

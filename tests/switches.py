@@ -48,7 +48,7 @@ class Plans:
 class Writes:
     """A launch leaves other files or events."""
 
-    what: Literal["files", "saves", "messages", "validations", "log", "wandb", "profiles"]
+    what: Literal["files", "saves", "messages", "validations", "losses", "best", "data", "log", "wandb", "profiles"]
     change: list[str]
     base: list[str] = field(default_factory=list)
 
@@ -114,6 +114,44 @@ SPIKES = [
     *overrides(training__steps=22, checkpoint__every_steps=1, checkpoint__keep_last=1, optimizer__learning_rate=5.0),
     *kind("schedule", "linear", warmup=21),
 ]
+HALF: dict[str, object] = {"name": "half", "path": "$DATA/text", "range": "0:0.5"}
+MORE: dict[str, object] = {"name": "more", "path": "$DATA/more"}
+EVERY: dict[str, object] = {"name": "every", "path": "$DATA/[mt]*", "shards": "0:2"}
+MANY_STEPS = overrides(training__steps=2000)
+
+
+def blend(*sources: dict[str, object]) -> list[str]:
+    """Sources in place of the small run's one dataset; `$DATA` is the folder of the small data."""
+    return ["--data.path=null", f"--data.sources={json.dumps(sources)}"]
+
+
+def changed(step: int, *sources: dict[str, object]) -> list[str]:
+    """Other sources from a step on."""
+    return [f"--data.changes={json.dumps([{'from_step': step, 'sources': sources}])}"]
+
+
+def validated(*groups: dict[str, object]) -> list[str]:
+    """Validation on groups, at the last step."""
+    return [
+        "--data.split=100",
+        f"--data.validation={json.dumps(groups)}",
+        *overrides(evaluation=f"{{every_steps: {STEPS}, samples: 10}}"),
+    ]
+
+
+def of_source(key: str, value: object, **source: object) -> dict[str, object]:
+    """A source with a key changed."""
+    return {**HALF, **source, key: value}
+
+
+# what a key of a source changes, beside the second source `MORE`
+OF_A_SOURCE: dict[str, dict[str, object]] = {
+    "name": of_source("name", "other"),
+    "weight": of_source("weight", 3),
+    "path": of_source("path", "$DATA/more"),
+    "range": of_source("range", "0.5:1"),
+}
+ONE_GROUP: dict[str, object] = {"name": "held", "sources": [HALF, MORE]}
 PROFILED = overrides(profile="{steps: 1, after_step: 2}")
 WANDB = overrides(logging__wandb="{project: one}")
 
@@ -173,6 +211,43 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "model.init_residual_scaling": Trains(overrides(model__init_residual_scaling="false")),
     # the data
     "data.path": Plans("missing", ["--data.path=missing"]),
+    **{f"data.sources.{key}": Trains(blend(source, MORE), blend(HALF, MORE)) for key, source in OF_A_SOURCE.items()},
+    "data.sources.shards": Trains(blend({**EVERY, "shards": "1:"}), blend(EVERY)),
+    "data.sources.max_epochs": Plans("no overlap", blend({**HALF, "max_epochs": 99}), [*MANY_STEPS, *blend(HALF)]),
+    "data.changes.from_step": Trains(changed(1, MORE), [*blend(HALF), *changed(2, MORE)]),
+    **{
+        f"data.changes.sources.{key}": Trains(
+            changed(2, {**source, "name": f"later-{source['name']}"}, MORE),
+            [*blend(MORE), *changed(2, {**HALF, "name": "later-half"}, MORE)],
+        )
+        for key, source in OF_A_SOURCE.items()
+    },
+    "data.changes.sources.shards": Trains(
+        changed(2, {**EVERY, "shards": "1:"}), [*blend(HALF), *changed(2, EVERY)]
+    ),
+    "data.changes.sources.max_epochs": Plans(
+        "half", changed(2, {**MORE, "max_epochs": 99}), [*MANY_STEPS, *blend(HALF), *changed(2, MORE)]
+    ),
+    "data.validation.name": Writes("losses", validated({**ONE_GROUP, "name": "other"}), validated(ONE_GROUP)),
+    # what a source is called decides the order of training alone: here it is in the record
+    "data.validation.sources.name": Writes(
+        "data", validated({**ONE_GROUP, "sources": [OF_A_SOURCE["name"], MORE]}), validated(ONE_GROUP)
+    ),
+    **{
+        f"data.validation.sources.{key}": Writes(
+            "losses", validated({**ONE_GROUP, "sources": [OF_A_SOURCE[key], MORE]}), validated(ONE_GROUP)
+        )
+        for key in ("weight", "path", "range")
+    },
+    "data.validation.sources.shards": Writes(
+        "losses", validated({"name": "held", "sources": [{**EVERY, "shards": "1:"}]}),
+        validated({"name": "held", "sources": [EVERY]}),
+    ),
+    "data.validation.sources.max_epochs": Refuses(
+        validated({"name": "held", "sources": [{**HALF, "max_epochs": 2}]}),
+        "max_epochs of half has no effect: validation reads nothing twice",
+    ),
+    "data.split_by": Trains(["--data.split_by=document_hash"]),
     "data.tokenizer": Plans("missing", ["--data.tokenizer=missing"]),
     "data.split": Trains(["--data.split=7,3"]),
     "data.sequence_length": Trains(overrides(data__sequence_length=8)),
@@ -379,6 +454,9 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "checkpoint.keep_last": Writes("files", overrides(checkpoint__keep_last=2), EACH_STEP),
     "checkpoint.keep_every_steps": Writes("files", overrides(checkpoint__keep_every_steps=2), LAST_ONE),
     "checkpoint.keep_best": Writes("files", overrides(checkpoint__keep_best=2), [*LAST_ONE, *WORSENS]),
+    "checkpoint.best_by": Writes(
+        "best", overrides(checkpoint__best_by="more"), validated({**HALF, "name": "half"}, {**MORE, "name": "more"})
+    ),
     "checkpoint.pin_spikes_above": Writes("files", overrides(checkpoint__pin_spikes_above=1.01), SPIKES),
     "checkpoint.allow_from_scratch": Plans("may begin", overrides(checkpoint__allow_from_scratch="true")),
     "checkpoint.allow_rate_jump_at": Resumes(

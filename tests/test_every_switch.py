@@ -14,10 +14,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from megatron_patches.artefacts.chosen import best
+from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.storage.transfer import Options
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.configuration.fields import kind_name, section_models
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.plan import plan_run, summary
@@ -38,7 +40,7 @@ from tools.commands.sync_to_hub.items import items_of, loose_files
 def run_file(small_data: SmallData, folder: Path, given: list[str]) -> tuple[Path, list[str]]:
     """The small run's file and its overrides; `NAME=` and `FAMILY=` say where the file lies."""
     place = dict(word.split("=", 1) for word in given if not word.startswith("--"))
-    settings = [word for word in given if word.startswith("--")]
+    settings = [word.replace("$DATA", str(small_data.folder)) for word in given if word.startswith("--")]
     path = small_data.write(folder / place.get("FAMILY", "tr900-tests"), place.get("NAME", "tr900a-28K-small"))
     return path, [*BASE, *settings]
 
@@ -235,9 +237,21 @@ def launch_and_look(small_data: SmallData, folder: Path, given: list[str]) -> di
         "validations": [
             (event.facts["step"], event.facts["validation_samples"]) for event in effective(events, "validation")
         ],
+        "losses": [(event.facts["source"], event.facts["loss"]) for event in effective(events, "validation")],
+        "best": _best(launch.run),
+        "data": [event.facts["validation"] for event in events if event.kind == "data"],
         "profiles": [(event.facts["first_step"], event.facts["step"]) for event in events if event.kind == "profile"],
         "wandb": asked,
     }
+
+
+def _best(run: RunFolder) -> tuple[str, float] | None:
+    """Group and loss of the best checkpoint; None where none was validated."""
+    try:
+        found = best(run)
+    except Missing:
+        return None
+    return found.group, found.loss
 
 
 def train_and_tell_wandb(launch_directory: str) -> list[dict[str, Any]]:

@@ -2,12 +2,18 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_lowercase
+from textwrap import fill
 
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.errors import Missing
+from megatron_patches.events.group_losses import group_of_validation, recorded_group
 from megatron_patches.events.reading import Event, effective, read_events, rollbacks
 from megatron_patches.foreign.json_text import number_of
 
 SMOOTHED_STEPS = 10
+_SIGNS = f"o{ascii_lowercase.replace('o', '')}"
+"""of validation groups in a terminal; of more there is no telling them apart"""
 
 
 @dataclass(frozen=True)
@@ -17,21 +23,39 @@ class LossCurve:
     run: str
     training: list[tuple[int, float]]
     validation: list[tuple[int, float]]
+    """on the group by which the best checkpoint is told"""
     stops: list[int]
     """steps after which the run was stopped, to be continued"""
     rollbacks: list[int] = field(default_factory=list)
     """steps that the run went back to on purpose: what follows is trained again, or on other samples"""
+    group: str = UNNAMED_GROUP
+    """name of that group"""
+    others: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """on further groups, by name"""
+
+    @property
+    def validations(self) -> dict[str, list[tuple[int, float]]]:
+        """On every group, the main one first."""
+        return {self.group: self.validation, **self.others}
 
 
 def read_curve(run: str, events_folder: Path) -> LossCurve:
     """What the run's launches recorded, without the steps that were rolled back."""
     events = read_events(events_folder)
+    validated: dict[str, list[Event]] = {}
+    for event in effective(events, "validation"):
+        validated.setdefault(group_of_validation(event), []).append(event)
+    group = recorded_group(events)
+    if group not in validated:
+        group = next(iter(validated), UNNAMED_GROUP)
     return LossCurve(
         run=run,
         training=_losses(effective(events, "step")),
-        validation=_losses(effective(events, "validation")),
+        validation=_losses(validated.pop(group, [])),
         stops=[event.facts["step"] for event in effective(events, "end") if event.facts["outcome"] == "stopped"],
         rollbacks=sorted({event.facts["step"] for event in rollbacks(events)}),
+        group=group,
+        others={name: _losses(found) for name, found in validated.items()},
     )
 
 
@@ -50,13 +74,10 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
     steps = [step for step, _ in curve.training]
     axes.plot(steps, [loss for _, loss in curve.training], color="#9ecae1", linewidth=1, label="training, each step")
     axes.plot(steps, smoothed(curve), color="#08519c", linewidth=2, label=f"training, mean of {SMOOTHED_STEPS} steps")
-    axes.plot(
-        [step for step, _ in curve.validation],
-        [loss for _, loss in curve.validation],
-        "o--",
-        color="#d94801",
-        label="validation",
-    )
+    for number, (name, losses) in enumerate(curve.validations.items()):
+        colour = f"C{(number + 1) % 10}" if number else "#d94801"  # C1 on: C0 is close to that of training
+        label = name if name == UNNAMED_GROUP else f"validation, {name}"
+        axes.plot([step for step, _ in losses], [loss for _, loss in losses], "o--", color=colour, label=label)
     axes.axhline(entropy, color="#555555", linestyle=":", label=f"entropy of single held-out tokens, {entropy:.2f}")
     for number, step in enumerate(curve.stops):
         axes.axvline(step, color="#31a354", label=None if number else "stopped and resumed")
@@ -82,8 +103,8 @@ def smoothed(curve: LossCurve) -> list[float]:
 
 
 def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 16) -> str:
-    """The picture for a terminal: `.` training (a column's mean), `o` validation, `|` a stop, `<` a step that the run
-    was rolled back to, `-` the entropy.
+    """The picture for a terminal: `.` training (a column's mean), `o` validation, `a`, `b` ... validation on further
+    groups, `|` a stop, `<` a step that the run was rolled back to, `-` the entropy.
     """
     if not curve.training:
         raise Missing(f"{curve.run} has recorded no step with a finite loss yet")
@@ -93,7 +114,7 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
         return round((step - 1) / max(1, last_step - 1) * (width - 1))
 
     means = _column_means([(column(step), loss) for step, loss in curve.training])
-    values = [*means.values(), *(loss for _, loss in curve.validation), entropy]
+    values = [*means.values(), *(loss for losses in curve.validations.values() for _, loss in losses), entropy]
     low, high = min(values), max(values)
 
     def row(loss: float) -> int:
@@ -107,14 +128,21 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
                 line[min(width - 1, max(0, column(step)))] = sign
     for place, loss in means.items():
         grid[row(loss)][place] = "."
-    for step, loss in curve.validation:
-        grid[row(loss)][column(step)] = "o"
+    signs = dict(zip(curve.validations, _SIGNS, strict=False))
+    for name, sign in reversed(signs.items()):  # the main group's last, over the others
+        for step, loss in curve.validations[name]:
+            grid[row(loss)][column(step)] = sign
     labels = [f"{high - (high - low) * number / (height - 1):6.2f}" for number in range(height)]
     lines = [f"{label} {''.join(line)}".rstrip() for label, line in zip(labels, grid, strict=True)]
     axis = f"{'step':>6} 1{last_step:>{width - 1}}"
     back = "< rolled back to here  " if curve.rollbacks else ""
-    legend = f"  nats per token: . training  o validation  | stop  {back}- entropy of single tokens"
-    return "\n".join([*lines, axis, legend])
+    main = "validation" if curve.group == UNNAMED_GROUP else f"validation on {curve.group}"
+    legend = f"  nats per token: . training  o {main}  | stop  {back}- entropy of single tokens"
+    more = [f"{sign} {name}" for name, sign in signs.items() if name != curve.group]
+    left_out = [f"and {len(curve.others) - len(more)} more"] if len(more) < len(curve.others) else []
+    told = f"validation on further groups: {'  '.join([*more, *left_out])}"
+    groups = fill(told, max(width, 60), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join([*lines, axis, legend, *([groups] if more else [])])
 
 
 def _column_means(points: list[tuple[int, float]]) -> dict[int, float]:

@@ -104,6 +104,9 @@ class FilteredSection(SamplesSection):
     """A kind that chooses texts."""
 
     filters: FiltersConfig = Field(FiltersConfig(), description="what a text must be to be read")
+    answers_only: bool = Field(
+        True, description="whether of pairs and chats the answers alone are to be predicted; otherwise all tokens are"
+    )
 
     @property
     def knows_texts(self) -> bool:

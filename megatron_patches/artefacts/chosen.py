@@ -1,7 +1,7 @@
 """Which checkpoint of a run is meant where nobody names a step: the newest whole one, the best one, the gold one.
 Torch-free."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,37 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.json_text import number_of
 from megatron_patches.foreign.printable import printable, shortened
+
+VALIDATION_LOSS = "validation_loss"
+"""fact of a checkpoint that was validated at its step: the loss that the best goes by, nats per target"""
+VALIDATION_LOSSES = "validation_losses"
+"""the loss of each validation group, by its name"""
+BEST_BY = "best_by"
+"""name of the group whose loss `validation_loss` is"""
+UNNAMED_GROUP = "validation"
+"""name of the one group of a run that names none"""
+
+
+def group_of(facts: Mapping[str, Any]) -> str:
+    """The validation group whose loss a checkpoint's `validation_loss` is."""
+    name = facts.get(BEST_BY)
+    return name if isinstance(name, str) else UNNAMED_GROUP
+
+
+def newest_group(newest_first: Iterable[Mapping[str, Any]]) -> str:
+    """The group by whose loss the best of a run's checkpoints is told: the newest that names one says it, since a run
+    that is resumed may go by another.
+    """
+    stated = (facts for facts in newest_first if BEST_BY in facts or VALIDATION_LOSS in facts)
+    return group_of(next(stated, {}))
+
+
+def loss_of(facts: Mapping[str, Any], group: str) -> float | None:
+    """A checkpoint's validation loss on a group; None where it was not measured, or is no number."""
+    losses = facts.get(VALIDATION_LOSSES)
+    if isinstance(losses, Mapping):
+        return number_of(losses.get(group))
+    return number_of(facts.get(VALIDATION_LOSS)) if group_of(facts) == group else None
 
 
 @dataclass(frozen=True)
@@ -32,10 +63,24 @@ class Candidate:
         """The step in its name."""
         return step_of(self.folder)
 
+    def loss(self, group: str) -> float | None:
+        """Its loss on a validation group, where it was validated at its step."""
+        return None if self.manifest is None else loss_of(self.manifest.facts, group)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best checkpoint of a run."""
+
+    candidate: Candidate
+    loss: float
+    group: str
+    """the validation group that the loss is of"""
+
     @property
-    def loss(self) -> float | None:
-        """Its validation loss, where it was validated at its step."""
-        return None if self.manifest is None else number_of(self.manifest.facts.get("validation_loss"))
+    def folder(self) -> Path:
+        """Of the checkpoint."""
+        return self.candidate.folder
 
 
 def candidates(run: RunFolder, allow_inherited_fault: bool = False) -> list[Candidate]:
@@ -76,22 +121,30 @@ def chosen_folder(run: RunFolder, chosen: Chosen, allow_inherited_fault: bool = 
     return _gold(run) if chosen == "gold" else best(run, allow_inherited_fault).folder
 
 
-def best(run: RunFolder, allow_inherited_fault: bool = False) -> Candidate:
-    """The whole checkpoint with the lowest validation loss on record, of equal ones the newest.
+def best(run: RunFolder, allow_inherited_fault: bool = False) -> Best:
+    """The whole checkpoint with the lowest validation loss on record, of equal ones the newest; the loss is of the
+    group that the newest of them goes by.
 
     Raises:
         Missing: none has one.
     """
-    found = [(each.loss, each) for each in candidates(run, allow_inherited_fault) if not each.why_not]
-    validated = [(loss, each) for loss, each in found if loss is not None]
+    usable = [each for each in candidates(run, allow_inherited_fault) if not each.why_not]
+    group = newest_group(each.manifest.facts for each in usable if each.manifest)
+    found = [(each.loss(group), each) for each in usable]
+    validated = [Best(each, loss, group) for loss, each in found if loss is not None]
     if not validated:
         steps = ", ".join(str(each.step) for _, each in found[:5])
         whole = f"its whole ones are of steps {steps}" if steps else "it has none that is whole"
         raise Missing(
-            f"no whole checkpoint of {printable(run.path)} has a validation loss on record; {whole}: name a step "
+            f"no whole checkpoint of {printable(run.path)} has a {named_loss(group)} on record; {whole}: name a step "
             f"({run.name}@STEP), or validate at steps that are saved (evaluation.every_steps)"
         )
-    return min(validated, key=lambda each: each[0])[1]
+    return min(validated, key=lambda each: each.loss)
+
+
+def named_loss(group: str) -> str:
+    """What the loss of a group is called where it stands for the run's."""
+    return "validation loss" if group == UNNAMED_GROUP else f"validation loss on {printable(group)}"
 
 
 def _gold(run: RunFolder) -> Path:

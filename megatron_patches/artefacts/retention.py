@@ -13,6 +13,7 @@ from typing import Protocol
 
 from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.branch import abandoned, stated_facts
+from megatron_patches.artefacts.chosen import loss_of, newest_group
 from megatron_patches.artefacts.folders import Content, inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged, is_pinned, is_verified
@@ -53,6 +54,7 @@ class KeptCheckpoint:
     ephemeral: bool
     """it goes as soon as a newer one is verified"""
     validation_loss: float | None
+    """on the group that the best goes by"""
     pinned: bool
     verified: bool
     gold: bool = False
@@ -74,6 +76,7 @@ def known_checkpoints(
     """The checkpoints of a run's present branch that are in order, newest first.
 
     Those that are damaged, as far as it was seen, or were left behind are left out: they take no good one's place.
+    Their losses are of one validation group, the one that the newest goes by.
 
     Args:
         allow_inherited_fault: also those that are invalid because of their data: a run that goes on with them needs
@@ -88,26 +91,27 @@ def known_checkpoints(
     if content == "weights":
         saved |= stated_facts(list_checkpoints(run.checkpoints))
     left = abandoned(run, saved)
-    found = []
-    for inspection in inspections:
-        folder, manifest = inspection.folder, inspection.manifest
-        if manifest is not None and folder not in left and not inspection.problems and not is_damaged(folder):
-            loss = manifest.facts.get("validation_loss")
-            found.append(
-                KeptCheckpoint(
-                    folder,
-                    step_of(folder),
-                    ephemeral=manifest.facts.get("reason") == "ephemeral",
-                    validation_loss=loss if isinstance(loss, float) else None,
-                    pinned=is_pinned(folder),
-                    verified=is_verified(folder),
-                    gold=manifest.id in gold,
-                    content=content,
-                    at_stop=_was_a_stop(run, manifest),
-                    asked_for=str(manifest.facts.get("reason")).startswith(ASKED_FOR),
-                )
-            )
-    return found
+    good = [
+        (each.folder, each.manifest)
+        for each in inspections
+        if each.manifest is not None and each.folder not in left and not each.problems and not is_damaged(each.folder)
+    ]
+    group = newest_group(manifest.facts for _, manifest in good)
+    return [
+        KeptCheckpoint(
+            folder,
+            step_of(folder),
+            ephemeral=manifest.facts.get("reason") == "ephemeral",
+            validation_loss=loss_of(manifest.facts, group),
+            pinned=is_pinned(folder),
+            verified=is_verified(folder),
+            gold=manifest.id in gold,
+            content=content,
+            at_stop=_was_a_stop(run, manifest),
+            asked_for=str(manifest.facts.get("reason")).startswith(ASKED_FOR),
+        )
+        for folder, manifest in good
+    ]
 
 
 def _was_a_stop(run: RunFolder, manifest: Manifest) -> bool:

@@ -16,16 +16,20 @@ from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import (
     ChangeRecord,
+    DataRecord,
     Message,
     Outcome,
     ProfileRecord,
     Progress,
     StepRecord,
+    ValidatedRecord,
     ValidationRecord,
 )
 from megatron_patches.run.run_directory import Launch
 
-Record = StepRecord | ValidationRecord | ProfileRecord | SaveRecord | ChangeRecord | Message
+Record = (
+    StepRecord | ValidationRecord | ValidatedRecord | ProfileRecord | SaveRecord | ChangeRecord | DataRecord | Message
+)
 """what callbacks tell each other, and the trainer them; a callback passes over kinds that it does not know"""
 
 
@@ -78,7 +82,7 @@ class Callback:
         """Something happened that people or other callbacks should know of.
 
         A step's numbers are known one step later on a GPU, and before `after_update` on a CPU. Before `on_start` there
-        may be messages, and nothing else.
+        may be messages, changes and the launch's data, and nothing else.
         """
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:

@@ -1,11 +1,13 @@
 """Saves the run every N steps, at its end, when it is asked to stop, and when somebody asks for it; resumes it."""
 
 from dataclasses import asdict
+from math import isfinite
 
 from pydantic import JsonValue
 
 from data_tools.samples.skipping import SkippedSamples
 from megatron_patches.artefacts.branch import Beginning, id_of_run, read_beginnings, record_beginning
+from megatron_patches.artefacts.chosen import BEST_BY, VALIDATION_LOSS, VALIDATION_LOSSES
 from megatron_patches.artefacts.descent import descent_of_launch, number_of_launch
 from megatron_patches.artefacts.folders import Content, checkpoint_name, present_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
@@ -21,7 +23,7 @@ from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.parallel.votes import Question
 from megatron_patches.run.ownership import has_begun, later_launches
-from megatron_patches.run.progress import ChangeRecord, Message, Outcome, ValidationRecord
+from megatron_patches.run.progress import ChangeRecord, Message, Outcome, ValidatedRecord
 from megatron_patches.run.reading import to_yaml
 from megatron_patches.run.run_directory import Launch
 from megatron_patches.sizes import counted, readable
@@ -55,7 +57,7 @@ class Checkpointing(Callback):
         self._parent: str | None = None
         self._descent: dict[str, JsonValue] = {}
         self._saved_step = -1
-        self._validation: ValidationRecord | None = None
+        self._validated: ValidatedRecord | None = None
         self._pin_next: str | None = None
         self._request = request
         self._done = done
@@ -91,9 +93,8 @@ class Checkpointing(Callback):
         self._done.vote = int(trainer.is_first_rank and self.saver.done)
 
     def on_record(self, trainer: TrainingLoop, record: Record) -> None:
-        # of several sources' at one step the first one's is the run's
-        if isinstance(record, ValidationRecord) and not self._validated(record.step):
-            self._validation = record
+        if isinstance(record, ValidatedRecord):
+            self._validated = record
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         if trainer.progress.step != self._saved_step:
@@ -213,8 +214,7 @@ class Checkpointing(Callback):
         }
         if self.changes:
             facts[CHANGES] = as_fact(self.changes)
-        if validation := self._validated(progress.step):
-            facts["validation_loss"] = validation.loss
+        facts |= self._validation_facts(trainer)
         states = {callback.state_key: callback.state() for callback in trainer.callbacks if callback.state_key}
         return CheckpointContent(
             step=progress.step,
@@ -226,9 +226,20 @@ class Checkpointing(Callback):
             pin=self._pin_next,
         )
 
-    def _validated(self, step: int) -> ValidationRecord | None:
-        """What was found of the weights after this step, if they were validated."""
-        return self._validation if self._validation is not None and self._validation.step == step else None
+    def _validation_facts(self, trainer: TrainingLoop) -> dict[str, object]:
+        """By which group the best is told; and what was found of the weights after this step, if they were validated.
+
+        The group is named in every checkpoint: after a resume that goes by another one, the next save says so. A loss
+        that is not finite is in the events alone: no manifest holds one.
+        """
+        group = trainer.config.best_group
+        facts: dict[str, object] = {} if group is None else {BEST_BY: group}
+        if self._validated is not None and self._validated.step == trainer.progress.step:
+            losses = {each.source: each.loss for each in self._validated.groups if isfinite(each.loss)}
+            facts[VALIDATION_LOSSES] = losses
+            if group in losses:
+                facts[VALIDATION_LOSS] = losses[group]
+        return facts
 
     def begin_from(self, start: InitialWeights, source: Manifest) -> None:
         """Put on record what the run's weights were loaded from."""

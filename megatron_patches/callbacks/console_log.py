@@ -18,7 +18,7 @@ from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.errors import TrainingFailed
 from megatron_patches.profiling.time_breakdown import describe_breakdown
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.run.progress import Message, Outcome, ProfileRecord, StepRecord, ValidatedRecord
 from megatron_patches.sizes import counted, readable
 
 COLUMNS = "s a step, t/s tokens, TF TFLOP/s a process"
@@ -73,7 +73,9 @@ class ConsoleLog(Callback):
 
     def _show(self, text: str) -> None:
         line = _timed(text)
-        folded = fill(line, self._console.width, subsequent_indent=" " * 9) if self._console.is_terminal else line
+        terminal, width = self._console.is_terminal, self._console.width
+        # names have hyphens, and are looked for as a whole
+        folded = fill(line, width, subsequent_indent=" " * 9, break_on_hyphens=False) if terminal else line
         try:
             self._console.print(folded, markup=False, soft_wrap=True)
         except OSError as error:
@@ -102,7 +104,7 @@ class ConsoleLog(Callback):
         match record:
             case StepRecord():
                 self._show_step(record)
-            case ValidationRecord():
+            case ValidatedRecord():
                 self.print_line(validation_line(record))
             case ProfileRecord():
                 self.print_line(profile_line(record))
@@ -196,10 +198,13 @@ def outlook_line(record: StepRecord, total_steps: int, seconds_per_step: float, 
     return f"{share}, MFU {record.tflops_per_process / peak:.1%}" if peak else share
 
 
-def validation_line(record: ValidationRecord) -> str:
-    """The loss of one source."""
-    samples = counted(record.validation_samples, "sample")
-    return f"{record.source} after step {record.step}: loss {record.loss:.4f} ({samples})"
+def validation_line(record: ValidatedRecord) -> str:
+    """The loss of each group; of several a word each, which a terminal does not break."""
+    samples = counted(record.groups[0].validation_samples, "sample")
+    if len(record.groups) == 1:
+        return f"{record.groups[0].source} after step {record.step}: loss {record.groups[0].loss:.4f} ({samples})"
+    losses = " ".join(f"{each.source}={each.loss:.4f}" for each in record.groups)
+    return f"validation after step {record.step}: loss {losses} ({samples} each)"
 
 
 def profile_line(record: ProfileRecord) -> str:

@@ -10,7 +10,15 @@ from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.hardware.gpu_samples import GpuSampler
-from megatron_patches.run.progress import ChangeRecord, Message, Outcome, ProfileRecord, StepRecord, ValidationRecord
+from megatron_patches.run.progress import (
+    ChangeRecord,
+    DataRecord,
+    Message,
+    Outcome,
+    ProfileRecord,
+    StepRecord,
+    ValidationRecord,
+)
 
 
 class EventRecorder(Callback):
@@ -45,6 +53,8 @@ class EventRecorder(Callback):
                     reason=record.reason, bytes=record.written.bytes, stall_seconds=record.stall_seconds,
                     write_seconds=record.write_seconds, removed=record.written.removed,
                 )  # fmt: skip
+            case DataRecord():
+                self.writer.write("data", step=record.step, best_by=record.best_by, **record.facts)
             case ChangeRecord():
                 self.writer.write("change", **asdict(record))
             case Message(text):

@@ -1,4 +1,4 @@
-"""Validation loss on the same samples every N steps and at the end."""
+"""Validation loss of each group, on the same samples every N steps and at the end."""
 
 from collections.abc import Mapping
 from time import perf_counter
@@ -7,18 +7,19 @@ from data_tools.samples.source import SampleSource
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.objectives.batches import validation_micro_batches
-from megatron_patches.run.progress import ValidationRecord
+from megatron_patches.run.progress import ValidatedRecord, ValidationRecord
 
 
 class Validation(Callback):
-    """Every rank computes its part; all get the same loss.
+    """Every rank computes its part; all get the same losses.
 
-    `sources` are named; each is validated for itself, and the first one's loss is what checkpoints go by.
+    Args:
+        groups: the samples of each group, by its name; each group is validated for itself.
     """
 
-    def __init__(self, config: EvaluationConfig, sources: Mapping[str, SampleSource]) -> None:
+    def __init__(self, config: EvaluationConfig, groups: Mapping[str, SampleSource]) -> None:
         self.config = config
-        self.sources = sources
+        self.groups = groups
 
     def after_update(self, trainer: TrainingLoop) -> None:
         step = trainer.progress.step
@@ -26,16 +27,19 @@ class Validation(Callback):
             self.validate(trainer)
 
     def validate(self, trainer: TrainingLoop) -> None:
-        """Validate the current weights on every source."""
+        """Validate the current weights on every group."""
         trainer.read_numbers()
-        for name, source in self.sources.items():
-            trainer.emit(self._measure(trainer, name, source))
+        found = []
+        for name, samples in self.groups.items():
+            found.append(self._measure(trainer, name, samples))
+            trainer.emit(found[-1])
+        trainer.emit(ValidatedRecord(trainer.progress.step, tuple(found)))
 
-    def _measure(self, trainer: TrainingLoop, name: str, source: SampleSource) -> ValidationRecord:
+    def _measure(self, trainer: TrainingLoop, name: str, samples: SampleSource) -> ValidationRecord:
         started = perf_counter()
         with trainer.outside_steps():
             micro_batches = validation_micro_batches(
-                source,
+                samples,
                 trainer.batches.objective,
                 self.config.samples,
                 trainer.config.training.micro_batch_size,

@@ -24,6 +24,7 @@ from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
+from megatron_patches.events.tensorboard_files import loss_name
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.progress import Message, Outcome, StepRecord, ValidationRecord
 
@@ -100,7 +101,7 @@ class WandbLog(Callback):
             case StepRecord():
                 self._pending.put((record.step, _numbers({name: getattr(record, name) for name in STEP_NUMBERS})))
             case ValidationRecord():
-                self._pending.put((record.step, {f"{record.source}/loss": record.loss}))
+                self._pending.put((record.step, {loss_name(record.source): record.loss}))
 
     def on_end(self, trainer: TrainingLoop, outcome: Outcome) -> None:
         self._finish(None if outcome is Outcome.FINISHED else LONGEST_WAIT)
@@ -168,7 +169,7 @@ def earlier_steps(events: Path, until: int) -> Iterator[Logged]:
     for event in effective(found, "step"):
         steps[event.facts["step"]] = _numbers({name: event.facts.get(name) for name in STEP_NUMBERS})
     for event in effective(found, "validation"):
-        steps.setdefault(event.facts["step"], {})[f"{event.facts['source']}/loss"] = float(event.facts["loss"])
+        steps.setdefault(event.facts["step"], {})[loss_name(event.facts["source"])] = float(event.facts["loss"])
     yield from sorted((step, numbers) for step, numbers in steps.items() if step <= until)
 
 

@@ -29,6 +29,11 @@ class CheckpointConfig(Section):
     )
     keep_every_steps: int | None = Field(None, gt=0, description="checkpoints of multiples of so many steps stay")
     keep_best: int = Field(0, ge=0, description="checkpoints of lowest validation loss that stay")
+    best_by: str | None = Field(
+        None,
+        description="validation group by whose loss the best checkpoint is told, for keep_best, RUN@best and tables; "
+        "unset means the first of data.validation",
+    )
     pin_spikes_above: float | None = Field(
         None,
         gt=1,

@@ -79,7 +79,8 @@ def describe_checkpoints(config: RunConfig, layout: Layout) -> str:
     else:
         stay = [f"the last {rules.keep_last}"]
         stay += [f"those of every {counted(rules.keep_every_steps, 'step')}"] if rules.keep_every_steps else []
-        stay += [f"the {rules.keep_best} of lowest validation loss"] if rules.keep_best else []
+        lowest = f"lowest validation loss{f' on {rules.best_by}' if rules.best_by else ''}"
+        stay += [f"the {rules.keep_best} of {lowest}"] if rules.keep_best else []
         parts.append(f"{', '.join(stay)} stay")
     if copy := host_bytes(config, layout):
         parts.append(f"written from a copy of about {readable(copy)} on each process's host")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from megatron_patches.configuration.kinds import Kinds
-from megatron_patches.configuration.section import ExpandsEnvironment
+from megatron_patches.configuration.section import ExpandsEnvironment, Section
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^${}]*))?\}")
 
@@ -66,16 +66,25 @@ def expand_environment(
     """The settings with `${NAME}` and `${NAME:-default}` replaced in fields that are paths, and what failed by key."""
     expanded = copy.deepcopy(dict(settings))
     complaints: dict[str, str] = {}
-    for key, field in known_fields(model):
+    for key in _paths(model):
         *sections, name = key.split(".")
-        if not _expands(field):
-            continue
         for inner in _sections_at(expanded, sections):
             if isinstance(inner.get(name), str):
                 inner[name], complaint = _expand(inner[name], environment)
                 if complaint:
                     complaints[key] = f"{key}: {complaint}"
     return expanded, complaints
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted keys in which variables are replaced, also those of a shorthand that is no field."""
+    for name, field in model.model_fields.items():
+        if _expands(field):
+            yield prefix + name
+        for section in section_models(field):
+            yield from _paths(section, f"{prefix}{name}.")
+    if issubclass(model, Section):
+        yield from (prefix + name for name in model.short_paths)
 
 
 def _sections_at(settings: Any, path: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ It lives on the lowest floor because `data_config.py` needs it. Strict: a string
 error; but 300e9, which YAML has as a float, is a whole number. Frozen: a configuration that was checked stays checked.
 """
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,9 @@ class Section(BaseModel):
     """One section of a run's YAML; every field has a description that names its unit."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+    short_paths: ClassVar[tuple[str, ...]] = ()
+    """keys of a path that are no fields: they are short for a section within, and variables are replaced in them too"""
 
     @model_validator(mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import TEMPORARY, fsync_folder
 from megatron_patches.events.reading import Event, effective, read_events
@@ -32,8 +33,13 @@ def step_scalars(facts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def validation_scalars(facts: Mapping[str, Any]) -> dict[str, float]:
-    """What is shown of a validation on one source."""
-    return {f"{facts['source']}/loss": float(facts["loss"])}
+    """What is shown of a validation on one group."""
+    return {loss_name(facts["source"]): float(facts["loss"])}
+
+
+def loss_name(group: str) -> str:
+    """The curve of a validation group's loss: beside each other under `validation`, whatever people call the groups."""
+    return "validation/loss" if group == UNNAMED_GROUP else f"validation/{group} loss"
 
 
 class ScalarFile:

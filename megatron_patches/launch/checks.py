@@ -69,6 +69,10 @@ def _vocabulary(facts: LaunchFacts) -> Iterator[str]:
     yield from facts.data.vocabulary_problems(facts.config.model.vocabulary)
 
 
+def _answers(facts: LaunchFacts) -> Iterator[str]:
+    yield from facts.data.answer_problems()
+
+
 def _training_data(facts: LaunchFacts) -> Iterator[str]:
     yield from facts.data.training_problems(facts.training_samples)
 
@@ -140,6 +144,7 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _batch_ramp,
     _document_ends,
     _vocabulary,
+    _answers,
     _training_data,
     _validation_data,
     _run_folder,

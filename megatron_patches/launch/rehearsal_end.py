@@ -68,7 +68,8 @@ def _ending(events: Sequence[Event]) -> str:
 
 
 def _did(events: Sequence[Event], steps: int) -> str:
-    saves, validations = (len(effective(list(events), kind)) for kind in ("checkpoint", "validation"))
+    saves = len(effective(list(events), "checkpoint"))
+    validations = len({event.facts["step"] for event in effective(list(events), "validation")})  # one a group
     return ", ".join((counted(steps, "step"), counted(saves, "save"), counted(validations, "validation")))
 
 

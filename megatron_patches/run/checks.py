@@ -1,9 +1,11 @@
 """What must hold between the sections of a run; each message names the nearest values that work."""
 
+import difflib
 from collections.abc import Iterator
 
 from megatron_patches.configuration.fields import kind_name
 from megatron_patches.configuration.problems import Problem
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout_checks import check_layout
@@ -17,7 +19,7 @@ def check_run(config: RunConfig) -> list[Problem]:
 
     Of a model that cannot read the objective's samples nothing more is asked: its parameters may depend on them.
     """
-    of_sections = (check_length, _compile, _validation, _samples, _data_changes, _profile)
+    of_sections = (check_length, _compile, _validation, _best_by, _samples, _data_changes, _profile)
     found = [problem for check in of_sections for problem in check(config)]
     if unread := list(_inputs(config)):
         return [*found, *unread]
@@ -61,6 +63,21 @@ def _samples(config: RunConfig) -> Iterator[Problem]:
             f"objective.loss_after_end_of_document: false has no effect: in samples of {samples.name} no token "
             "predicts one of another document; remove it",
         )
+
+
+def _best_by(config: RunConfig) -> Iterator[Problem]:
+    """Whether the best checkpoint is told by a group that there is."""
+    key, name, known = "checkpoint.best_by", config.checkpoint.best_by, config.data.group_names
+    if name is None:
+        return
+    if config.evaluation is None:
+        yield Problem(
+            key, f"{key} {shortened(name, 40)} has no effect without evaluation; set evaluation, or remove it"
+        )
+    elif name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+        told = "nearest" if len(near) < len(known) else "there are" if len(known) > 1 else "there is"
+        yield Problem(key, f"{key} {shortened(name, 40)} is no validation group; {told} {', '.join(near)}")
 
 
 def _data_changes(config: RunConfig) -> Iterator[Problem]:

@@ -79,6 +79,11 @@ class RunConfig(Section):
         return SkippedSamples(self.data.skip_samples).reached(self.timetable.after(step).samples)
 
     @property
+    def best_group(self) -> str | None:
+        """The validation group by whose loss the best checkpoint is told; None for a run that is not validated."""
+        return None if self.evaluation is None else self.checkpoint.best_by or self.data.group_names[0]
+
+    @property
     def lengths(self) -> SampleLengths:
         """How long samples are: the objective says it."""
         return self.objective.lengths(self.data.sequence_length)

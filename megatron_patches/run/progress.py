@@ -46,19 +46,39 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class ValidationRecord:
-    """One validation on one source of samples."""
+    """One validation on one group of samples."""
 
     step: int
     samples: int
     tokens: int
     source: str
-    """of the samples, and the name of their curve"""
+    """name of the group"""
     loss: float
     """nats per target, over `validation_samples`"""
     validation_samples: int
     targets: float
     """of these samples; their weights added up, so not always a whole number"""
     seconds: float
+
+
+@dataclass(frozen=True)
+class ValidatedRecord:
+    """A validation is over: what it found on each of its groups, in their order."""
+
+    step: int
+    groups: tuple[ValidationRecord, ...]
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a launch reads."""
+
+    step: int
+    """after which it begins"""
+    best_by: str | None
+    """the validation group by whose loss the best checkpoint is told; None for a run that is not validated"""
+    facts: dict[str, Any]
+    """JSON, see `data_tools/data_record.py`"""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from data_tools.data_record import record_of
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.skipping import SkippedSamples
@@ -40,9 +41,10 @@ from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout, require_whole_batches
 from megatron_patches.run.parameter_count import count_parameters
-from megatron_patches.run.progress import ChangeRecord, Message, Outcome
+from megatron_patches.run.progress import ChangeRecord, DataRecord, Message, Outcome
 from megatron_patches.run.reading import load_resolved
 from megatron_patches.run.run_directory import Launch
+from megatron_patches.run.summary import training_samples
 from megatron_patches.training.build_callbacks import build_callbacks
 from megatron_patches.training.trainer import Trainer
 
@@ -53,7 +55,8 @@ def train(launch: Launch) -> Outcome:
     layout = plan_layout(config, int(os.environ["WORLD_SIZE"]))
     groups = start_process_groups(layout, PRECISIONS[config.training.precision], kernels=kernels_of(config.training))
     with ExitStack() as closing:  # closes everything, also where closing one thing fails
-        trainer, checkpointing = build_trainer(config, launch, groups)
+        data = open_data(config)
+        trainer, checkpointing = build_trainer(config, launch, groups, data)
         closing.callback(trainer.batches.close)
         for callback in trainer.callbacks:
             closing.callback(callback.close)
@@ -61,6 +64,7 @@ def train(launch: Launch) -> Outcome:
             check_size(trainer)
             resume(trainer, checkpointing)
             require_whole_batches(config, layout, trainer.progress.samples)  # it may have fallen back
+            record_data(trainer, data)
             checkpointing.begin(trainer)
             outcome = trainer.fit()
         except Exception as error:
@@ -73,12 +77,17 @@ def train(launch: Launch) -> Outcome:
     return outcome
 
 
-def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
-    """Data, engine and callbacks of this rank."""
+def open_data(config: RunConfig) -> RunData:
+    """The data of a run; raises TrainyardError where it is not what it was when the launch was planned."""
+    return RunData(config.data, CHECKOUT, config.lengths, config.place_after, prepare=None)
+
+
+def build_trainer(
+    config: RunConfig, launch: Launch, groups: ProcessGroups, data: RunData | None = None
+) -> tuple[Trainer, Checkpointing]:
+    """Engine and callbacks of this rank, on data that is opened already or, by None, opened here."""
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
-    data = RunData(
-        config.data, CHECKOUT, config.lengths, config.place_after, prepare=None
-    )  # the launch made what it needs
+    data = data or open_data(config)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.identity, data.tokenizer_id)
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
@@ -111,6 +120,15 @@ def check_size(trainer: Trainer) -> None:
     built = trainer.engine.parameter_count()
     expected = count_parameters(config.model, config.lengths).total
     assert built == expected, f"the engine has {built:,} parameters, the configuration {expected:,}"
+
+
+def record_data(trainer: Trainer, data: RunData) -> None:
+    """Put on record what the launch reads."""
+    if trainer.is_first_rank:  # which alone records
+        config = trainer.config
+        validated = config.evaluation.samples if config.evaluation else 0
+        plan = data.plan(training_samples(config), validated)
+        trainer.emit(DataRecord(trainer.progress.step, config.best_group, record_of(data, plan)))
 
 
 def record_failure(trainer: Trainer, error: Exception) -> None:

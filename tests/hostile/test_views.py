@@ -57,6 +57,7 @@ def _root(place: Place) -> Path:
         events.write("start", step=0)
         events.write("step", step=1, tokens=128, loss=6.5, seconds=0.1)
         events.write("validation", step=1, loss=6.25, tokens=128)
+        events.write("data", step=0, best_by="validation", sources=[{"name": "data", "datasets": {"count": 1}}])
         events.close()
         annotate(runs / name, Annotation("note", "looks good", by="someone"))
     return runs

@@ -94,6 +94,8 @@ class Comparison:
 
     source: str | None
     """whose validation losses are compared"""
+    other_sources: list[str]
+    """on which any of the runs was validated too"""
     window: int
     """steps over which training losses are averaged"""
     reached: list[Reached]
@@ -117,7 +119,7 @@ def compare_histories(
     Args:
         axis: None is `natural_axis`.
         at: the point, in steps or tokens; None is the last that all runs with steps have reached.
-        source: of the validations; None is the first one of the first run that was validated.
+        source: of the validations; None is the one by which the first run that was validated tells its best.
 
     Raises:
         TrainyardError: no run was validated on the source.
@@ -126,12 +128,13 @@ def compare_histories(
     if source is not None and source not in sources:
         known = f"known here: {', '.join(map(printable, sources))}" if sources else "none of the runs was validated"
         raise TrainyardError(f"no run was validated on a source {shortened(source)}; {known}")
-    source = source or next(iter(sources), None)
+    source = source or next((each.main_source for each in histories if each.validations), None)
     point = common_point(histories, axis or natural_axis(histories), source, at)
     values = {} if point is None else {
         metric.name: values_at(histories, metric, point, source, window) for metric in metrics
     }  # fmt: skip
-    return Comparison(source, window, [reached(each, source, window) for each in histories], point, values)
+    others = [each for each in sources if each != source]
+    return Comparison(source, others, window, [reached(each, source, window) for each in histories], point, values)
 
 
 def reached(history: History, source: str | None, window: int) -> Reached:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from tools.run_views.comparison import METRICS
 from tools.run_views.history import History
 
@@ -17,7 +18,8 @@ def as_csv(histories: Sequence[History], labels: Sequence[str]) -> str:
     sources = list(dict.fromkeys(source for history in histories for source in history.validations))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    losses = [f"{source}_loss" for source in sources]  # validation_loss where the source has its usual name
+    # validation_loss where the source has its usual name; one named training is no other column
+    losses = ["validation_loss" if source == UNNAMED_GROUP else f"validation_loss.{source}" for source in sources]
     writer.writerow(["run", "step", "tokens", *(name for name, _ in _MEASURED), *losses])
     for history, label in zip(histories, labels, strict=True):
         writer.writerows([label, *row] for row in _rows(history, sources))

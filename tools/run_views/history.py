@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.columns import StepColumns, empty_columns, measured, scan_steps
+from megatron_patches.events.group_losses import group_of_validation, recorded_group
 from megatron_patches.events.reading import Event, effective, event_files, scan_events
 from megatron_patches.run.progress import StepRecord
 
@@ -42,6 +43,13 @@ class History:
     """by source, the run's first source first"""
     problems: list[str]
     """what could not be read, and why"""
+    best_by: str | None = None
+    """the source by which the newest launch tells the best checkpoint; None where that is not recorded"""
+
+    @property
+    def main_source(self) -> str | None:
+        """Whose losses are the run's: that source, where it was validated on, else the first; None without any."""
+        return self.best_by if self.best_by in self.validations else next(iter(self.validations), None)
 
 
 def read_history(events: Path | None) -> History:
@@ -49,13 +57,12 @@ def read_history(events: Path | None) -> History:
     if events is None:
         return History(empty_columns(COLUMNS), {}, [])
     steps, problems = scan_steps(events, COLUMNS, _WRITTEN)
-    found, unread = scan_events(events, ("start", "validation"))
+    found, unread = scan_events(events, ("start", "validation", "data"))
     by_source: dict[str, dict[int, Event]] = {}
     for event in effective(found, "validation"):
-        source = event.facts.get("source")
-        by_source.setdefault(source if isinstance(source, str) else "validation", {})[event.facts["step"]] = event
+        by_source.setdefault(group_of_validation(event), {})[event.facts["step"]] = event
     validations = {source: _validations(list(events.values())) for source, events in by_source.items()}
-    return History(steps, validations, list(dict.fromkeys([*problems, *unread])))
+    return History(steps, validations, list(dict.fromkeys([*problems, *unread])), recorded_group(found))
 
 
 def read_histories(folders: Sequence[Path | None]) -> list[History]:

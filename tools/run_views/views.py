@@ -1,20 +1,23 @@
 """What there is to say of each run: from train/, from its directory, from what people said, from what was published."""
 
+import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.annotations import Standing, scan_annotations, standing_of
+from megatron_patches.artefacts.chosen import BEST_BY, VALIDATION_LOSS, group_of
+from megatron_patches.artefacts.inventory.artefact import group_metric
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.renewal import GOLD_METRICS_OF_RUN
 from megatron_patches.artefacts.run_folder import TENSORBOARD, RunFolder, rehearsal_of
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
-from megatron_patches.events.reading import effective, scan_events
-from megatron_patches.foreign.json_text import number_of
+from megatron_patches.events.group_losses import read_group_losses
 from megatron_patches.foreign.names import is_name
 from tools.run_files.name import order
 from tools.run_views.best_metric import BestMetric, best_metric
@@ -47,7 +50,11 @@ class RunRecord:
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
         best = {self.best.name: self.best.value} if self.best else {}
-        return asdict(self) | {"best": best, "best_step": self.best.step if self.best else None}
+        return asdict(self) | {
+            "best": best,
+            "best_step": self.best.step if self.best else None,
+            "best_group": self.best.group if self.best else None,
+        }
 
 
 class Inventory:
@@ -175,11 +182,20 @@ class Inventory:
     def best(self, folder: RunFolder, problems: list[str]) -> BestMetric | None:
         """The best of a run wherever it is said: from its validations, what its manifests say, and what its gold was
         chosen by."""
-        found = [("validation_loss", loss, step) for step, loss in _validations(folder.events, problems)]
-        query = "SELECT key, value, step FROM artefacts, json_each(metrics) WHERE run = ? AND state = 'valid'"
-        rows = self.catalogue.rows(query, [folder.name])
-        rows += [(name, value, None) for name, value in self.catalogue.rows(GOLD_METRICS_OF_RUN, [folder.name])]
-        return best_metric([*found, *rows])
+        validated = read_group_losses(folder.events, problems)
+        group = validated.group or self._newest_group(folder.name)
+        found: list[tuple[str, float, int | None]] = [(VALIDATION_LOSS, loss, step) for step, loss in validated.losses]
+        query = "SELECT metrics, best_by, step FROM artefacts WHERE run = ? AND state = 'valid' AND metrics != '{}'"
+        for metrics, best_by, step in self.catalogue.rows(query, [folder.name]):
+            found += [(*each, step) for each in _metrics_of_run(json.loads(metrics), best_by, group)]
+        found += [(name, value, None) for name, value in self.catalogue.rows(GOLD_METRICS_OF_RUN, [folder.name])]
+        return best_metric(found, group)
+
+    def _newest_group(self, run: str) -> str:
+        """As the newest checkpoint says where no events do, such as of a run that was pulled without them."""
+        query = "SELECT best_by FROM artefacts WHERE run = ? AND kind = 'checkpoint' AND best_by IS NOT NULL"
+        newest = self.catalogue.rows(f"{query} ORDER BY step DESC LIMIT 1", [run])
+        return group_of({BEST_BY: newest[0][0] if newest else None})
 
     def _gold(self, standing: Standing) -> list[str]:
         found = []
@@ -229,13 +245,14 @@ def _start_of(file: Path | None, checkout: Path) -> str:
     return f"{'sbatch' if shutil.which('sbatch') else 'bash'} {script.relative_to(checkout)}"
 
 
-def _validations(events: Path, problems: list[str]) -> list[tuple[int, float]]:
-    read, unread = scan_events(events, ("start", "validation"))
-    problems += unread
-    first: dict[int, object] = {}  # a run's loss is that of its first source
-    for event in effective(read, "validation"):
-        first.setdefault(event.facts["step"], event.facts.get("loss"))
-    return [(step, number) for step, loss in first.items() if (number := number_of(loss)) is not None]
+def _metrics_of_run(metrics: dict[str, float], best_by: str | None, group: str) -> Iterator[tuple[str, float]]:
+    """An artefact's metrics as those of its run, whose validation loss is that of one group."""
+    own = {name: value for name, value in metrics.items() if not name.startswith(group_metric(""))}
+    if group_of({BEST_BY: best_by}) != group:
+        own.pop(VALIDATION_LOSS, None)
+    if group_metric(group) in metrics:
+        own[VALIDATION_LOSS] = metrics[group_metric(group)]
+    yield from own.items()
 
 
 def _trackers(folder: RunFolder, problems: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from megatron_patches.artefacts.chosen import BEST_BY, VALIDATION_LOSS, VALIDATION_LOSSES
 from megatron_patches.artefacts.descent import RUN_ID, branch_of, number_of_launch, way_of
 from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.manifest import MANIFEST
@@ -20,7 +21,7 @@ _LAYOUT_LETTERS = (("tensor", "tp"), ("pipeline", "pp"), ("data", "dp"), ("zero_
 _PLACE_BYTES = 1 << 16
 _SHAPES: dict[type, str] = {dict: "object", list: "list", str: "text"}
 _Kind = TypeVar("_Kind")
-_METRICS = ("validation_loss", "val_ppl", "perplexity", "loss")
+_METRICS = (VALIDATION_LOSS, "val_ppl", "perplexity", "loss")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Artefact:
     layout: str | None = None
     """tp2 pp1 dp4 zero1"""
     metrics: dict[str, float] = field(default_factory=dict)
+    best_by: str | None = None
+    """validation group whose loss its `validation_loss` is; None where it names none"""
     created: str = ""
     size: int = 0
     """bytes of all its files"""
@@ -154,6 +157,7 @@ def _from_content(manifest: Path, content: dict[str, Any], run: str | None) -> A
         format=_text(facts, "format"),
         layout=_layout(facts.get("layout")),
         metrics=_metrics(facts),
+        best_by=_text(facts, BEST_BY),
         created=_part(content, "created", str),
         size=size,
         files=len(sizes),
@@ -204,6 +208,11 @@ def _way(facts: dict[str, Any]) -> dict[str, Any]:
     return {"way": json.dumps(way)}
 
 
+def group_metric(group: str) -> str:
+    """The metric that a validation group's loss is, by which a checkpoint can be found."""
+    return f"{VALIDATION_LOSS}.{group}"
+
+
 def _layout(layout: Any) -> str | None:
     if not isinstance(layout, dict):
         return None
@@ -212,8 +221,13 @@ def _layout(layout: Any) -> str | None:
 
 
 def _metrics(facts: dict[str, Any]) -> dict[str, float]:
-    """Numbers by name: those of `metrics`, those that every checkpoint may have, and `results` of an evaluation."""
+    """Numbers by name: those of `metrics`, those that every checkpoint may have, the validation loss of each group
+    where groups have names (`validation_loss.GROUP`), and `results` of an evaluation.
+    """
     found = {name: number_of(facts.get(name)) for name in _METRICS}
+    losses = facts.get(VALIDATION_LOSSES)
+    if isinstance(losses, dict) and len(losses) > 1:  # that of a single one is there already
+        found |= {group_metric(group): number_of(loss) for group, loss in losses.items()}
     for group in ("metrics", "results"):
         named = facts.get(group)
         for name, value in named.items() if isinstance(named, dict) else ():

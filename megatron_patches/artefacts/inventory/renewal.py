@@ -21,7 +21,7 @@ from megatron_patches.atomic_files import temporary_path
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable
 
-VERSION = 4
+VERSION = 5
 _STILL_CHANGING_NANOSECONDS = 2_000_000_000
 """a folder that changed so shortly before it was read may change again within one tick of its file system's clock"""
 
@@ -30,8 +30,8 @@ CREATE TABLE folders(path TEXT PRIMARY KEY, kind TEXT, run TEXT, depth INTEGER, 
 CREATE TABLE artefacts(
     number INTEGER PRIMARY KEY, manifest TEXT UNIQUE, folder TEXT, file_size INTEGER, file_time INTEGER,
     id TEXT, kind TEXT, run TEXT, step INTEGER, samples INTEGER, tokens INTEGER, content TEXT, format TEXT, layout TEXT,
-    metrics TEXT, created TEXT, size INTEGER, files INTEGER, state TEXT, reason TEXT, cause TEXT, whereabouts TEXT,
-    launch INTEGER, run_id TEXT, way INTEGER);
+    metrics TEXT, best_by TEXT, created TEXT, size INTEGER, files INTEGER, state TEXT, reason TEXT, cause TEXT,
+    whereabouts TEXT, launch INTEGER, run_id TEXT, way INTEGER);
 CREATE TABLE parents(parent TEXT, child INTEGER, told INTEGER, PRIMARY KEY(parent, child)) WITHOUT ROWID;
 CREATE TABLE ways(number INTEGER PRIMARY KEY, text TEXT UNIQUE);
 CREATE TABLE crossings(what TEXT, way INTEGER, PRIMARY KEY(what, way)) WITHOUT ROWID;
@@ -59,8 +59,8 @@ GOLD_METRICS_OF_ARTEFACT = f"SELECT metric, value {_GOLD} AND artefact = ?"
 GOLD_VALUE = f"SELECT value {_GOLD} AND artefact = artefacts.id AND metric = ?"
 """in a query of artefacts: the value of a metric by which it was promoted"""
 COLUMNS = (
-    "manifest", "id", "kind", "run", "step", "samples", "tokens", "content", "format", "layout", "metrics", "created",
-    "size", "files", "state", "reason", "cause", "whereabouts", "launch", "run_id",
+    "manifest", "id", "kind", "run", "step", "samples", "tokens", "content", "format", "layout", "metrics", "best_by",
+    "created", "size", "files", "state", "reason", "cause", "whereabouts", "launch", "run_id",
 )  # fmt: skip
 
 

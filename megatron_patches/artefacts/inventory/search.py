@@ -10,7 +10,7 @@ from megatron_patches.artefacts.inventory.lineage import FAULTY
 from megatron_patches.artefacts.inventory.renewal import GOLD_VALUE, TAGGED
 from megatron_patches.errors import TrainyardError
 
-_METRIC = re.compile(r"([\w./-]+?)\s*(<=|>=|<|>|=)\s*(-?\d[\d.eE+-]*)")
+_METRIC = re.compile(r"([\w./+-]+?)\s*(<=|>=|<|>|=)\s*(-?\d[\d.eE+-]*)")
 _RANGE = re.compile(r"(\d*)(:?)(\d*)")
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -28,7 +28,7 @@ class Wanted:
     tokens: str = ""
     """the same with K, M, B or T behind a number: 1B:2B"""
     metrics: list[str] = field(default_factory=list)
-    """validation_loss<3.2"""
+    """validation_loss<3.2, or of one validation group validation_loss.GROUP<3.2"""
     layout: str = ""
     """part of it: tp2, or pp1 dp4"""
     location: str = ""

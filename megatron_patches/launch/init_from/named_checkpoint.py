@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.chosen import best, candidates, chosen_folder
+from megatron_patches.artefacts.chosen import best, candidates, chosen_folder, named_loss
 from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints, parse_checkpoint_name, step_of
 from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.reference import CheckpointReference, parse_reference
@@ -94,8 +94,9 @@ def _newest(run: RunFolder, config: RunConfig) -> Found:
 
 def _referred(run: RunFolder, reference: CheckpointReference, config: RunConfig) -> Found:
     if reference.chosen == "best":
-        candidate = best(run, config.data.allow_invalid)
-        return Found(candidate.folder, f"the best of {run.name} on record: validation loss {candidate.loss:.6g}")
+        found = best(run, config.data.allow_invalid)
+        told = f"the best of {run.name} on record: {named_loss(found.group)} {found.loss:.6g}"
+        return Found(found.folder, told)
     if reference.chosen is not None:
         return Found(chosen_folder(run, reference.chosen), f"the gold checkpoint of {run.name}")
     assert reference.step is not None

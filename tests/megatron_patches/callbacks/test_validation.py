@@ -1,4 +1,4 @@
-"""Validation on several sources, and of several measures: each is what it would be alone, on every layout."""
+"""Validation on several groups, and of several measures: each is what it would be alone, on every layout."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LAYOUTS = {
 
 
 def train_and_measure(launch_directory: str) -> dict[str, Any]:
-    """Train with two sources in place of one; then measure parts of the first one and the whole, by two measures."""
+    """Train with two groups in place of one; then measure parts of the first one and the whole, by two measures."""
     from data_tools.run_data import RunData
     from megatron_patches.callbacks.validation import Validation
     from megatron_patches.checkout import CHECKOUT
@@ -39,7 +39,7 @@ def train_and_measure(launch_directory: str) -> dict[str, Any]:
     trainer, _ = build_trainer(config, launch, groups)
     data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
     [validation] = [callback for callback in trainer.callbacks if isinstance(callback, Validation)]
-    validation.sources = {**validation.sources, "seen": data.sources[0].training.samples}
+    validation.groups = {**validation.groups, "seen": data.sources[0].training.samples}
     trainer.fit()
 
     engine: Any = trainer.engine
@@ -73,7 +73,7 @@ def trained(
         return launch, run_on_ranks(train_and_measure, ranks, str(launch.directory))
 
 
-def test_each_source_has_its_record_and_the_first_one_is_the_checkpoints(
+def test_each_group_has_its_record_and_the_first_one_is_the_checkpoints(
     trained: tuple[Launch, list[dict[str, Any]]],
 ) -> None:
     launch, _ = trained
@@ -85,10 +85,10 @@ def test_each_source_has_its_record_and_the_first_one_is_the_checkpoints(
     first, second = (each["loss"] for each in found)
     saved = read_manifest(launch.run.checkpoints / "step-0000000004" / "manifest.json")
     assert saved.facts["validation_loss"] == first != second
+    assert saved.facts["validation_losses"] == {"validation": first, "seen": second}
     lines = (launch.run.logs / "0001.log").read_text().splitlines()
     assert [line.partition(" ")[2] for line in lines if " after step " in line] == [
-        f"validation after step 4: loss {first:.4f} (10 samples)",
-        f"seen after step 4: loss {second:.4f} (10 samples)",
+        f"validation after step 4: loss validation={first:.4f} seen={second:.4f} (10 samples each)"
     ]
 
 

@@ -268,6 +268,21 @@ def test_variables_in_paths(base: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert load_run(base, arguments).data.path == "data/text"
 
 
+def test_variables_in_paths_of_sources_and_groups(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the path of a group that is short for its one source."""
+    monkeypatch.setenv("CORPUS", "/corpora")
+    groups = "[{name: short, path: '${CORPUS}/a'}, {name: long, sources: [{name: b, path: '${CORPUS}/b'}]}]"
+    sources = ["--data.path", "null", "--data.sources", "[{name: c, path: '${CORPUS}/c'}]", "--data.split", "100"]
+    evaluation = ["--evaluation", "{every_steps: 5, samples: 1}"]
+    data = load_run(base, [*sources, "--data.validation", groups, *evaluation]).data
+    assert [each.path for each in (*data.sources, *(s for group in data.validation for s in group.sources))] == [
+        "/corpora/c", "/corpora/a", "/corpora/b",
+    ]  # fmt: skip
+    monkeypatch.delenv("CORPUS")
+    message = complaint(base, *sources, "--data.validation", groups, *evaluation)
+    assert "data.validation.path: ${CORPUS}/a: the variable CORPUS is not set" in message
+
+
 def test_a_variable_that_is_not_set(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CORPUS", raising=False)
     message = complaint(base, "--data.path", "${CORPUS}/text")

@@ -206,6 +206,12 @@ CASES = [
         "nesterov has no effect with momentum 0",
         "set nesterov: false",
     ),
+    ("--checkpoint.best_by validation", "checkpoint.best_by validation has no effect without evaluation", "remove"),
+    (
+        "--checkpoint.best_by other --evaluation '{every_steps: 5, samples: 1}'",
+        "checkpoint.best_by other is no validation group",
+        "there is validation",
+    ),
     ("--schedule '{name: cosine, unit: samples, warmup: 80}'", "leaves nothing of the 80 samples", "use at most 79"),
 ]
 
@@ -217,6 +223,16 @@ def test_what_cannot_be(tmp_path: Path, arguments: str, problem: str, remedy: st
     matching = [line for line in str(caught.value).splitlines() if problem in line]
     assert len(matching) == 1
     assert remedy in matching[0]
+
+
+def test_the_nearest_validation_groups_are_offered(tmp_path: Path) -> None:
+    groups = "[{name: code, path: a}, {name: english, path: b}, {name: web, path: c}]"
+    given = ["--data.split", "100", "--data.validation", groups, "--evaluation", "{every_steps: 5, samples: 1}"]
+    with pytest.raises(TrainyardError, match=r"checkpoint.best_by englsh is no validation group; nearest english "):
+        load_run(write_run(tmp_path / "run.yaml"), [*given, "--checkpoint.best_by", "englsh"])
+    assert load_run(tmp_path / "run.yaml", [*given, "--checkpoint.best_by", "web"]).best_group == "web"
+    assert load_run(tmp_path / "run.yaml", given).best_group == "code"
+    assert load_run(tmp_path / "run.yaml", []).best_group is None
 
 
 def test_a_run_without_a_step_is_told_nothing_else_of_its_length(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_what_a_key_can_be() -> None:
     assert not [text for text in can_be.values() if "class" in text]
     assert can_be["training.batch_ramp"] == "a section, or null"
     assert can_be["objective"] == "a section, with name: causal, prefix_lm"
-    assert can_be["data.path"] == "text that is not empty"
+    assert can_be["data.path"] == "text that is not empty, or null"
 
 
 def test_the_name_that_may_be_left_out() -> None:

@@ -148,9 +148,9 @@ def test_the_csv_is_read_back(long: History, wide: History) -> None:
     assert rows[5] == {
         "run": "first", "step": "6", "tokens": "6000", "training_loss": "4.0", "learning_rate": "0.006",
         "tokens_per_second": str(1000 / 9), "seconds_per_step": "9.0", "grad_norm": "0.5", "tflops_per_process": "1.5",
-        "validation_loss": "4.0", "code_loss": "",
+        "validation_loss": "4.0", "validation_loss.code": "",
     }  # fmt: skip
-    assert [row["code_loss"] for row in rows if row["code_loss"]] == ["2.0"]
+    assert [row["validation_loss.code"] for row in rows if row["validation_loss.code"]] == ["2.0"]
     assert [(row["step"], row["validation_loss"]) for row in rows[10:]] == [
         ("1", ""), ("2", "4.5"), ("3", "4.25"), ("4", ""),
     ]  # fmt: skip

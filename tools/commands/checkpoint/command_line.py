@@ -19,7 +19,7 @@ AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are ex
 @app.command("list")
 def list_command(run: str = typer.Argument(help="A run's name, or its directory."), as_json: bool = AS_JSON) -> None:
     """The checkpoints of a run: how large, how good, pinned, read back, or visibly damaged. No tensor is read."""
-    from tools.commands.checkpoint.listing import HEAD, best_line, list_run, rows
+    from tools.commands.checkpoint.listing import HEAD, best_line, groups_line, list_run, rows
     from tools.tables import print_table
 
     directory = find_run_directory(run)
@@ -31,6 +31,8 @@ def list_command(run: str = typer.Argument(help="A run's name, or its directory.
     best, problems = best_line(directory, lines)
     if best:
         remark(best)
+    if groups := groups_line(lines):
+        remark(groups)
     tell_passed_over(problems, "tools/inventory verify")
 
 

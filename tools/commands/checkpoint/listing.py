@@ -1,10 +1,11 @@
 """A run's checkpoints in a line each, from their manifests."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_patches.artefacts.branch import Beginning, abandoned, stated_facts, why_left
+from megatron_patches.artefacts.chosen import BEST_BY, VALIDATION_LOSSES, loss_of, newest_group
 from megatron_patches.artefacts.folders import Inspection, inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.marks import Mark, damage_of, pin_of, verification_of
@@ -24,6 +25,7 @@ class CheckpointLine:
     bytes: int
     """0 where the manifest cannot be read"""
     validation_loss: float | None
+    """on the group by which the best of the run is told"""
     reason: str
     verified: str | None
     """when it was read back last"""
@@ -32,15 +34,25 @@ class CheckpointLine:
     problem: str | None
     left_behind: str | None = None
     """by which launch or rollback: no launch resumes from it"""
+    best_by: str | None = None
+    """name of the group by which the best was told when it was saved; None where it names none"""
+    validation_losses: dict[str, float] = field(default_factory=dict)
+    """by group; empty where it was not validated, or says of no group"""
 
 
 def list_run(checkpoints: Path) -> list[CheckpointLine]:
-    """Newest step first; full ones before those of weights alone."""
+    """Newest step first; full ones before those of weights alone. Their losses are of one validation group, the one by
+    which the newest on the run's present branch tells the best.
+    """
     folders = [*list_checkpoints(checkpoints), *list_checkpoints(checkpoints, "weights")]
-    left = abandoned(RunFolder(checkpoints.parent), stated_facts(folders))
-    return [_line(folder, left.get(folder)) for folder in sorted(folders, key=step_of, reverse=True)]
+    facts = stated_facts(folders)
+    left = abandoned(RunFolder(checkpoints.parent), facts)
+    ordered = sorted(folders, key=step_of, reverse=True)
+    group = newest_group(facts[folder] for folder in ordered if folder in facts and folder not in left)
+    return [_line(folder, left.get(folder), group) for folder in ordered]
 
 
+_GROUPS_TOLD = 8
 HEAD = ["checkpoint", "bytes", "validation loss", "reason", "pinned", "problem", "verified"]
 """the least important behind: a narrow terminal has those beneath their row"""
 
@@ -78,7 +90,16 @@ def best_line(run: RunFolder, lines: Sequence[CheckpointLine]) -> tuple[str, lis
     return f"best of the run: {best.sentence}{f'; {where}' if where else ''}", problems
 
 
-def _line(folder: Path, left_by: Beginning | None) -> CheckpointLine:
+def groups_line(lines: Sequence[CheckpointLine]) -> str:
+    """Of several validation groups, where the losses of all are; empty where there is one."""
+    names = list(dict.fromkeys(name for line in lines for name in line.validation_losses))
+    if len(names) < 2:
+        return ""
+    told = ", ".join([*names[:_GROUPS_TOLD], *(["..."] if len(names) > _GROUPS_TOLD else [])])
+    return f"validated on {len(names)} groups ({told}); --json has the losses of all"
+
+
+def _line(folder: Path, left_by: Beginning | None, group: str) -> CheckpointLine:
     """A checkpoint of which something cannot be read has that as its problem."""
     try:
         inspection = inspect(folder)
@@ -99,10 +120,17 @@ def _line(folder: Path, left_by: Beginning | None) -> CheckpointLine:
         name=folder.name,
         step=step_of(folder),
         bytes=sum(file.size for file in inspection.manifest.files) if inspection.manifest else 0,
-        validation_loss=number_of(facts.get("validation_loss")),
+        validation_loss=loss_of(facts, group),
         reason=str(facts.get("reason", "")),
         verified=verified.date if verified else None,
         pinned=pinned.reason if pinned else None,
         problem="; ".join(problems) or (damage.reason if damage else None),
         left_behind=why_left(left_by) if left_by else None,
+        best_by=best_by if isinstance(best_by := facts.get(BEST_BY), str) else None,
+        validation_losses=_losses(facts.get(VALIDATION_LOSSES)),
     )
+
+
+def _losses(stated: object) -> dict[str, float]:
+    found = {name: number_of(loss) for name, loss in stated.items()} if isinstance(stated, Mapping) else {}
+    return {name: loss for name, loss in found.items() if loss is not None}

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megatron_patches.artefacts.chosen import UNNAMED_GROUP, group_of
 from megatron_patches.artefacts.marks import pin_of, verification_of
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
@@ -18,7 +19,12 @@ from megatron_patches.sizes import counted, readable
 if TYPE_CHECKING:
     from megatron_patches.checkpoint.offline.view import CheckpointView, TensorLine
 
-FACTS = ("run", "step", "samples", "tokens", "validation_loss", "learning_rate", "reason", "launch", "layout")
+FACTS = (
+    *("run", "step", "samples", "tokens", "validation_loss", "validation_losses", "best_by", "learning_rate"),
+    *("reason", "launch", "layout"),
+)
+_LABELS = {"validation_losses": "of each group"}
+_OF_GROUPS = ("validation_losses", "best_by")
 
 
 def describe(view: CheckpointView) -> list[tuple[str, str]]:
@@ -26,7 +32,9 @@ def describe(view: CheckpointView) -> list[tuple[str, str]]:
     manifest, facts = view.manifest, view.manifest.facts
     pinned, verified = pin_of(view.folder), verification_of(view.folder)
     lines = [("checkpoint", str(view.folder)), ("id", manifest.id), ("made", manifest.created)]
-    lines += [(fact.replace("_", " "), _text(facts[fact])) for fact in FACTS if fact in facts]
+    hidden = _OF_GROUPS if group_of(facts) == UNNAMED_GROUP else ()  # of a single group without a name
+    shown = [fact for fact in FACTS if fact in facts and fact not in hidden]
+    lines += [(_LABELS.get(fact, fact.replace("_", " ")), _text(facts[fact])) for fact in shown]
     lines.append(("content", str(facts.get("content", "full"))))
     lines.append(
         ("size", f"{readable(sum(file.size for file in manifest.files))} in {counted(len(manifest.files), 'file')}")

@@ -44,7 +44,7 @@ def plan(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
             f"{each.samples:,}",
             f"{each.planned_samples:,}",
             f"{each.planned_epochs:.3f}",
-            each.described,
+            f"{each.cut_into}; {each.how_cut}",
         )
         for each in found.sources
     ]

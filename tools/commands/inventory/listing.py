@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.inventory.artefact import Artefact, group_metric
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.inventory.invalidation import Marked
 from megatron_patches.artefacts.inventory.names import resolve_artefact
@@ -88,7 +88,10 @@ def artefact_rows(artefacts: Sequence[Artefact], faulty: set[str], left: set[Pat
             _status(each, faulty, left),
             readable(each.size),
             f"{each.tokens:,}" if each.tokens is not None else "",
-            ", ".join(f"{name} {value:.4g}" for name, value in each.metrics.items()),
+            # of groups the one that the best goes by: a dozen would leave no room for the rest
+            ", ".join(
+                f"{name} {value:.4g}" for name, value in each.metrics.items() if not name.startswith(group_metric(""))
+            ),
             each.layout or "",
         ]
         for each in artefacts

@@ -93,7 +93,8 @@ def _show_run(run: dict[str, Any]) -> list[str]:
     state = run["state"]
     detail = f" ({state['detail']})" if state["detail"] else ""
     at = f" at step {run['best_step']:,}" if run["best_step"] is not None else ""
-    best = ", ".join(f"{name} {value:.4g}{at}" for name, value in run["best"].items())
+    on = f" on {run['best_group']}" if run["best_group"] else ""
+    best = ", ".join(f"{name} {value:.4g}{on}{at}" for name, value in run["best"].items())
     lines = [run["name"]]
     lines += _aligned(
         {

@@ -47,7 +47,8 @@ def _type(annotation: Any) -> str:
     if origin is Literal:
         return ("one of: " if len(inner) > 1 else "") + ", ".join(as_text(value) for value in inner)
     if origin is Annotated:
-        return _limited(inner[0], [mark for field in inner[1:] for mark in field.metadata])
+        marks = ([*each.metadata] if isinstance(each, FieldInfo) else [each] for each in inner[1:])
+        return _limited(inner[0], [mark for several in marks for mark in several])
     if origin is list:
         return f"a list, each entry {_type(inner[0])}"
     if origin is dict:

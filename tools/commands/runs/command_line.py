@@ -73,6 +73,8 @@ def show_command(
     from tools.run_files.catalogue import find_run
 
     view = view_run(load_run(find_run(run, CHECKOUT), context.args), processes)
+    for problem in view.problems:
+        remark(f"passed over: {problem}")
     if json_output:
         tell_json(view.as_json())
         return
@@ -180,7 +182,9 @@ def compare_command(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help=r"Whose validation loss is compared \[default: the first source of the first run]."),
+        typer.Option(
+            help=r"Whose validation loss is compared \[default: the group by which the first run tells its best]."
+        ),
     ] = None,
     window: Annotated[int, typer.Option(min=1, help="Steps over which training losses are averaged.")] = 100,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every step: a row a run and step.")] = None,

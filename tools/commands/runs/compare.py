@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from megatron_patches.configuration.problems import NEVER_WRITTEN
 from megatron_patches.run.config import RunConfig
 
@@ -48,7 +50,16 @@ def as_text(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list) and any(isinstance(each, BaseModel | dict) for each in value):
+        return f"[{', '.join(map(_section_as_text, value))}]"
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def _section_as_text(section: object) -> str:
+    settings = section.model_dump() if isinstance(section, BaseModel) else section
+    if not isinstance(settings, dict):
+        return as_text(settings)
+    return f"{{{', '.join(f'{key}: {as_text(each)}' for key, each in settings.items())}}}"
 
 
 def name_first(keys: Iterable[str]) -> list[str]:

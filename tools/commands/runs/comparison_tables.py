@@ -18,6 +18,8 @@ from tools.run_views.history import History
 Table = tuple[list[str], list[list[str]]]
 """head and rows"""
 NOTHING = "-"
+_SOURCES_TOLD = 8
+"""further validation groups that are named"""
 _LONGEST = 40
 """characters of a setting; --json has all of it"""
 _SHORTEST = 8
@@ -110,7 +112,10 @@ def point_legend(runs: Sequence[ComparedRun], comparison: Comparison, metrics: S
     if "validation_loss" in names and comparison.source:
         at = point.validation_at
         where = "the last of each run, at unequal points: no difference" if at is None else f"at {_place(point, at)}"
-        lines.append(f"validation loss: on the source {printable(comparison.source)}, {where}")
+        others = [printable(each) for each in comparison.other_sources]
+        more = f", and {len(others) - _SOURCES_TOLD} more" if len(others) > _SOURCES_TOLD else ""
+        also = f"; --source compares another: {', '.join(others[:_SOURCES_TOLD])}{more}" if others else ""
+        lines.append(f"validation loss: on the source {printable(comparison.source)}, {where}{also}")
     values = next(iter(comparison.values.values()))
     trained = [found.steps is not None for found in comparison.reached]
     if short_of := [runs[place].letter for place, found in enumerate(values) if found.value is None and trained[place]]:

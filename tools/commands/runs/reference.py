@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -85,7 +85,8 @@ def _sections(
     fields = {
         name: model.model_fields[name] for name in name_first(model.model_fields) if prefix or name not in NEVER_WRITTEN
     }
-    kind = kind_name(model) if "name" in fields else None
+    # the name of a source is anything, and decides nothing
+    kind = kind_name(model) if "name" in fields and get_origin(fields["name"].annotation) is Literal else None
     keys = [_key(prefix + name, field) for name, field in fields.items()]
     if kind is not None and kind == if_left_out:
         keys[0] = replace(keys[0], required=False, default=kind)

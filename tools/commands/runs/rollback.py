@@ -60,9 +60,8 @@ class Rollback:
     def describe(self) -> list[tuple[str, str]]:
         """Labels and texts."""
         step, facts = self.target.step, self.target.manifest.facts if self.target.manifest else {}
-        loss = self.target.validation_loss
         told = f"{self.target.folder.name}, after {counted(self.target.samples, 'sample')}"
-        lines = [("goes back to", told + (f", validation loss {loss:.4f}" if loss is not None else ""))]
+        lines = [("goes back to", f"{told}, {self.target.told_loss}".removesuffix(", "))]
         behind = ", ".join(map(str, self.abandoned[:_TOLD])) + (" ..." if len(self.abandoned) > _TOLD else "")
         what = f"{counted(len(self.abandoned), 'checkpoint')} (step {behind}): kept, and marked abandoned"
         lines.append(("leaves behind", what if self.abandoned else "no checkpoint"))

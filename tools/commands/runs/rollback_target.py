@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
 from megatron_patches.artefacts.branch import Beginning, abandoned
+from megatron_patches.artefacts.chosen import group_of, loss_of, named_loss, newest_group
 from megatron_patches.artefacts.folders import inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import damage_of, verify_and_mark
@@ -14,7 +14,7 @@ from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.checkpoint.resume_check import fact_problems
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
-from megatron_patches.foreign.json_text import number_of, whole_of
+from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.foreign.printable import printable, shortened
 
 BEST = "best"
@@ -48,10 +48,11 @@ class Candidate:
         return whole_of(self.manifest.facts.get("samples") if self.manifest else None) or 0
 
     @property
-    def validation_loss(self) -> float | None:
-        """Of the weights, where they were validated."""
-        loss = number_of(self.manifest.facts.get("validation_loss")) if self.manifest else None
-        return loss if loss is not None and isfinite(loss) else None
+    def told_loss(self) -> str:
+        """Of the weights, on the group that they went by; empty where they were not validated."""
+        facts = self.manifest.facts if self.manifest else {}
+        loss = loss_of(facts, group := group_of(facts))
+        return "" if loss is None else f"{named_loss(group)} {loss:.4f}"
 
 
 def candidates(run: RunFolder, launch: Path | None) -> list[Candidate]:
@@ -90,12 +91,7 @@ def choose(run: RunFolder, found: Sequence[Candidate], wanted: str) -> Candidate
             f"{printable(run.path)} has no checkpoint that it could go back to; tools/checkpoint list says why"
         )
     if wanted == BEST:
-        validated = [(each.validation_loss, -each.step, each) for each in usable if each.validation_loss is not None]
-        if not validated:
-            raise Missing(
-                f"no checkpoint of {run.name} was validated, so none is the best: name a step; {_near(usable)}"
-            )
-        return min(validated, key=lambda each: each[:2])[2]
+        return _best(run, usable)
     if not _STEP.fullmatch(wanted):
         raise TrainyardError(
             f"--to takes the step of a checkpoint, or {BEST}, not {shortened(wanted, 40)}; {_near(usable)}"
@@ -113,6 +109,20 @@ def choose(run: RunFolder, found: Sequence[Candidate], wanted: str) -> Candidate
     if named.problems:
         raise Damaged(f"{'; '.join(named.problems)}. Name another ({_near(usable, step)})")
     return named
+
+
+def _best(run: RunFolder, usable: Sequence[Candidate]) -> Candidate:
+    """That of the lowest loss on the group that the newest goes by, of equal ones the newest."""
+    stated = [(each.manifest.facts, each) for each in usable if each.manifest]
+    group = newest_group(facts for facts, _ in stated)
+    losses = [(loss_of(facts, group), each) for facts, each in stated]
+    validated = [(loss, -each.step, each) for loss, each in losses if loss is not None]
+    if not validated:
+        raise Missing(
+            f"no checkpoint of {run.name} was validated{named_loss(group).removeprefix('validation loss')}, so none is "
+            f"the best: name a step; {_near(usable)}"
+        )
+    return min(validated, key=lambda each: each[:2])[2]
 
 
 def require_whole(target: Candidate, usable: Sequence[Candidate]) -> None:

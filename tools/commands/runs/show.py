@@ -21,6 +21,7 @@ from megatron_patches.run.summary import (
     tokens_per_step,
     training_samples,
 )
+from tools.run_views.recorded_data import RecordedData, read_recorded_data
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class RunView:
     """step of the checkpoint that the next launch takes; None where the run has none"""
     changes: list[ChangeRecord]
     """what was set otherwise on the way to that checkpoint"""
+    data: RecordedData | None = None
+    """what the newest launch read; None where none recorded it"""
+    problems: tuple[str, ...] = ()
+    """what of the record could not be read"""
 
     def headlines(self) -> list[tuple[str, str]]:
         """Labels and texts of the lines above the tables."""
@@ -43,6 +48,7 @@ class RunView:
             *describe_run(self.config),
             *describe_layout(self.config, self.layout),
             ("checkpoints", describe_checkpoints(self.config, self.layout)),
+            *(self.data.describe() if self.data else ()),
         ]
 
     def parts(self) -> list[tuple[str, int, str]]:
@@ -95,6 +101,7 @@ class RunView:
             "ends": config.timetable.ends,
             "resumed_at": self.resumed_at,
             "changes": as_fact(self.changes),
+            "data_read": {"launch": self.data.launch, **self.data.facts} if self.data else None,
             "learning_rates": [{"step": step, "learning_rate": rate} for step, rate in self.learning_rates],
         }
 
@@ -108,7 +115,9 @@ def view_run(config: RunConfig, processes: int | None) -> RunView:
     parallel = config.parallel
     layout = plan_layout(config, processes or parallel.tensor * parallel.pipeline)
     require_whole_batches(config, layout, consumed_samples=0)
-    taken = newest_whole(saved_steps(run_directory(config).checkpoints, config.data.allow_invalid))
+    directory, problems = run_directory(config), list[str]()
+    taken = newest_whole(saved_steps(directory.checkpoints, config.data.allow_invalid))
+    read = read_recorded_data(directory.events, problems)
     return RunView(
         config=config,
         parameters=count_parameters(config.model, config.lengths),
@@ -116,6 +125,8 @@ def view_run(config: RunConfig, processes: int | None) -> RunView:
         learning_rates=learning_rate_plan(config),
         resumed_at=taken.step if taken else None,
         changes=changes_of(taken.manifest.facts) if taken else [],
+        data=read,
+        problems=tuple(problems),
     )
 
 

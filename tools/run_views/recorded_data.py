@@ -1,0 +1,62 @@
+"""What the newest launch of a run read: from its record, for people."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron_patches.events.reading import scan_events
+from megatron_patches.foreign.json_text import number_of, whole_of
+from megatron_patches.foreign.printable import shortened
+from megatron_patches.sizes import counted
+
+_TOLD = 12
+"""sources and groups that are named"""
+
+
+@dataclass(frozen=True)
+class RecordedData:
+    """The record of a launch's data, see `data_tools/data_record.py`."""
+
+    launch: str
+    facts: dict[str, Any]
+
+    def describe(self) -> Iterator[tuple[str, str]]:
+        """Labels and texts."""
+        sources, groups = self._list("sources"), self._list("validation")
+        more = whole_of(self.facts.get("further_sources")) or 0
+        found = [each for each in (_datasets(source) for source in sources) if each is not None]
+        step = whole_of(self.facts.get("step")) or 0
+        told = f"{counted(len(sources) + more, 'source')} of {counted(sum(found), 'dataset')}" if found else "no source"
+        yield "data read", f"{told}, recorded by launch {self.launch} after step {step:,}: {_named(sources, more)}"
+        best = self.facts.get("best_by")
+        if isinstance(best, str) and groups:
+            by = f"; the best checkpoint by {shortened(best, 80)}" if len(groups) > 1 else ""
+            yield "validated on", f"{_named(groups, whole_of(self.facts.get('further_groups')) or 0)}{by}"
+
+    def _list(self, key: str) -> list[Mapping[str, Any]]:
+        found = self.facts.get(key)
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def read_recorded_data(events: Path, problems: list[str]) -> RecordedData | None:
+    """The newest launch's; None where none recorded it. What cannot be read is added to the problems."""
+    found, unread = scan_events(events, ("data",))
+    problems += unread
+    return RecordedData(found[-1].launch, found[-1].facts) if found else None
+
+
+def _datasets(source: Mapping[str, Any]) -> int | None:
+    datasets = source.get("datasets")
+    return whole_of(datasets.get("count")) if isinstance(datasets, dict) else None
+
+
+def _named(entries: list[Mapping[str, Any]], more: int) -> str:
+    names = [shortened(each.get("name"), 80) + _share(each, len(entries)) for each in entries[:_TOLD]]
+    more += len(entries) - len(names)
+    return ", ".join([*names, *([f"and {more:,} more"] if more else [])])
+
+
+def _share(entry: Mapping[str, Any], entries: int) -> str:
+    share = number_of(entry.get("weight"))
+    return f" {share:.1%}" if share is not None and entries > 1 else ""
