@@ -11,6 +11,7 @@ from data_tools.data_config import DataConfig
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.regrouping.shards import Cut, shard_prefix, split_dataset
 from data_tools.domain_tokens.arithmetic_documents import arithmetic_document
 from data_tools.domain_tokens.expressions import Mode
 from data_tools.domain_tokens.request import ArithmeticRequest
@@ -22,6 +23,7 @@ from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import content_id, read_manifest
 from megatron_patches.errors import TrainyardError
 from tests.data_tools.domain_tokens.conftest import FIRST_ID
+from tools.commands.dataset.tables import contents
 
 Make = Callable[..., Path]
 PAIRS = RecordForm("pairs", ("text", "n"), None, " ")
@@ -152,6 +154,17 @@ def test_what_is_not_written_is_not_counted(make: Make, tokens: int) -> None:
     assert facts is not None and len(counts) < len(TEXTS)
     assert (facts.injected, sum(facts.tenths), facts.documents) == (sum(counts), sum(counts), sum(map(bool, counts)))
     assert facts.left_alone == (len(counts) + 1) // 2
+
+
+def test_what_is_told_of_a_part(make: Make, tmp_path: Path) -> None:
+    prefix = make("data", "weak", 10, 7)
+    split_dataset(prefix, tmp_path / "part", Cut("shards", 2))
+    whole, part = (
+        " ".join(value for _, value in contents(each)) for each in (prefix, shard_prefix(tmp_path / "part", 0))
+    )
+    assert "10 documents of multiplication facts made up from seed 7" in whole and "(weak), how many" not in whole
+    assert "an unknown number of documents of multiplication facts made up from seed 7" in part
+    assert "tokens of the multiplication table put in (weak), how many is not known" in part
 
 
 def test_a_model_that_is_too_small_for_the_tokens_is_refused(make: Make, extended_folder: Path) -> None:

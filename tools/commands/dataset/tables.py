@@ -109,6 +109,8 @@ def _settings(facts: DatasetFacts) -> str:
         ending += f", reading stopped at {facts.settings.tokens_asked:,} tokens"
     if facts.settings.synthetic_documents != 0:
         ending += f", {_made_up(facts.settings)}"
+    if facts.settings.inject is not None and facts.injection is None:
+        ending += f", tokens of the multiplication table put in ({facts.settings.inject}), how many is not known"
     if facts.settings.records == "text":
         return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
     what = "pairs of keys" if facts.settings.records == "pairs" else "chats of key"
