@@ -27,6 +27,7 @@ FLOORS = [
     "megatron_patches/events",
     "data_tools/text",
     "data_tools/datasets",
+    "data_tools/splits",
     "data_tools/samples",
     "megatron_patches/batch",
     "megatron_patches/configuration",

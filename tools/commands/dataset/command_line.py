@@ -1,4 +1,4 @@
-"""`tools/dataset`: look at, check and adopt datasets."""
+"""`tools/dataset`: look at, check, adopt and hash datasets."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import typer
 
 from megatron_patches.sizes import counted
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check and adopt datasets.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check, adopt and hash datasets.")
 
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
@@ -63,3 +63,17 @@ def adopt(
 
     manifest = adopt_dataset(prefix, tokenizer)
     print(f"{prefix}: adopted with id {manifest.id[:12]}")
+
+
+@app.command("hash")
+def hash_documents(
+    prefixes: list[Path] = typer.Argument(help="Datasets' paths without .bin or .idx: data/web-0 data/web-1."),
+) -> None:
+    """Write the hashes of a dataset's documents, PREFIX.hashes, which a split by document_hash reads.
+
+    Where the dataset's folder is read-only, they go to the folder that TRAINYARD_PLANS names. Those of the dataset as
+    it is now are kept; damaged ones, and those of an earlier dataset of this name, are replaced.
+    """
+    from tools.commands.dataset.hashing import hash_datasets
+
+    hash_datasets(prefixes)
