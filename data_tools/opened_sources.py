@@ -104,6 +104,16 @@ class OpenedSource:
         """What is trained on."""
         return self._part(0, self._config.split)
 
+    def find(self, number: int) -> tuple[Shard, list[tuple[int, int]]]:
+        """The dataset of a training sample, and the stretches of its tokens, [first, end), that it is made of.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
+        pieces = self.training.pieces
+        piece, inside = Concatenation(pieces).find(number)
+        return self.shards[piece], pieces[piece].stretches(inside)
+
     @cached_property
     def validation(self) -> "Part":
         """What `split` leaves for validation."""
