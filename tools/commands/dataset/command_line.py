@@ -1,4 +1,4 @@
-"""`tools/dataset`: look at, check, adopt and hash datasets."""
+"""`tools/dataset`: look at, check, adopt, hash, merge and split datasets, and what runs read of them."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,15 @@ from pathlib import Path
 import typer
 
 from megatron_patches.sizes import counted
+from tools.commands.dataset.lengths import lengths
+from tools.commands.dataset.shards import merge, split
+from tools.commands.dataset.text import text
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at, check, adopt and hash datasets.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Look at, check, adopt, hash, merge and split datasets, and look at what runs read of them.",
+)
 
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
 PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
@@ -77,3 +84,7 @@ def hash_documents(
     from tools.commands.dataset.hashing import hash_datasets
 
     hash_datasets(prefixes)
+
+
+for command in (merge, split, lengths, text):
+    app.command()(command)

@@ -8,9 +8,9 @@ import numpy as np
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.split import SPLITS, split_documents
-from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.sizes import counted
+from tools.commands.dataset.decoded import own_tokenizer
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -120,14 +120,7 @@ def beginning(prefix: Path, tokens: int, tokenizer_path: Path) -> str:
         TrainyardError: the tokenizer is not the dataset's, or lacks one of the tokens.
     """
     dataset = IndexedDataset(prefix)
-    tokenizer = load_tokenizer(tokenizer_path)
-    if manifest_path(prefix).is_file():
-        _, facts = read_dataset_manifest(prefix)
-        if facts.tokenizer.id != tokenizer.id:
-            raise TrainyardError(
-                f"dataset {prefix} was made with tokenizer {facts.tokenizer.name} ({facts.tokenizer.id[:12]}), "
-                f"{tokenizer_path} is another one ({tokenizer.id[:12]}); give the dataset's own"
-            )
+    tokenizer = own_tokenizer(prefix, tokenizer_path)
     ids = dataset.tokens[:tokens].tolist()
     if ids and max(ids) >= tokenizer.vocab_size:
         raise TrainyardError(f"dataset {prefix} holds token id {max(ids)}, {tokenizer_path} does not; give its own")

@@ -1,0 +1,113 @@
+"""`tools/dataset text`: what a dataset holds, as text."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:  # numpy would double the time that --help takes
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from data_tools.datasets.indexed_dataset import IndexedDataset
+
+    Sample = tuple[int, str, NDArray[Any], NDArray[np.bool_] | None]
+    """Number, what it is, tokens [n], which of them belong to answers [n]."""
+
+_RANGE = re.compile(r"([0-9]{1,18})(?::([0-9]{1,18}))?")
+
+
+def text(
+    prefix: Annotated[Path, typer.Argument(help="The dataset's path without .bin or .idx.")],
+    documents: Annotated[
+        str, typer.Option(metavar="FROM:TO", help="Documents by number, from 0, TO not among them; or one number.")
+    ] = "",
+    tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first so many tokens of each document.")
+    ] = None,
+    samples: Annotated[
+        str,
+        typer.Option(
+            metavar="FROM:TO",
+            help="In place of documents, samples as a run cuts them from the stream of tokens, in file order.",
+        ),
+    ] = "",
+    sequence_length: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tokens of a sample; it has one more, as a target.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset's tokenizer.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with the token ids.")] = False,
+) -> None:
+    """Show documents or samples of a dataset as text. Lines of text begin with |, those of answers with >.
+
+    Answers are every second sequence of a document, where its documents have several.
+
+    Example: tools/dataset text data/mine/text --documents 10:20 --tokens 100 --tokenizer data/mine/tokenizer
+    """
+    from data_tools.datasets.indexed_dataset import IndexedDataset
+    from megatron_patches.errors import TrainyardError
+    from tools.commands.dataset.decoded import own_tokenizer, print_sample, sample_record
+
+    if bool(documents) == bool(samples):
+        raise TrainyardError("give --documents FROM:TO, or --samples FROM:TO with --sequence-length N")
+    if bool(samples) != (sequence_length is not None):
+        raise TrainyardError("--samples FROM:TO and --sequence-length N belong together; give both, or neither")
+    if samples and tokens is not None:
+        raise TrainyardError("--tokens shortens documents; samples have --sequence-length, leave out --tokens")
+    dataset = IndexedDataset(prefix)
+    if dataset.dtype.kind not in "iu":
+        raise TrainyardError(f"{dataset.bin_path} holds {dataset.dtype.name}, expected integer token ids")
+    if sequence_length is None:
+        chosen = _documents(dataset, *_range("--documents", documents, dataset.number_of_documents), tokens)
+    else:
+        there = (len(dataset.tokens) - 1) // sequence_length
+        chosen = _samples(dataset, *_range("--samples", samples, there), sequence_length)
+    own = own_tokenizer(prefix, tokenizer)
+    for each in chosen:
+        if as_json:
+            print(json.dumps(sample_record(*each, own)))
+        else:
+            print_sample(*each, own)
+
+
+def _range(option: str, text: str, there: int) -> tuple[int, int]:
+    """`FROM:TO`, or one number, taken apart; raises TrainyardError where it is none, or not all of it is there."""
+    from megatron_patches.errors import TrainyardError
+    from megatron_patches.foreign.printable import shortened
+
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        raise TrainyardError(f"{option} takes FROM:TO or a number, counted from 0, not {shortened(text, 40)}")
+    first = int(found[1])
+    end = first + 1 if found[2] is None else int(found[2])
+    if not first < end <= there:
+        held = f"from 0 to {there - 1:,}" if there else "none of them"
+        raise TrainyardError(f"{option} {text}: FROM must lie below TO, and the dataset has {held}")
+    return first, end
+
+
+def _documents(dataset: "IndexedDataset", first: int, end: int, most: int | None) -> Iterator["Sample"]:
+    from megatron_patches.sizes import counted
+    from tools.commands.dataset.decoded import answer_marks
+
+    for number in range(first, end):
+        start, stop = (dataset.document_token_offset(number + after) for after in (0, 1))
+        shown = stop if most is None else min(stop, start + most)
+        where = f"document of {counted(stop - start, 'token')}"
+        sequences = int(dataset.document_indices[number + 1] - dataset.document_indices[number])
+        where += f" in {sequences:,} sequences" if sequences > 1 else ""
+        where += f", the first {shown - start:,}" if shown < stop else ""
+        yield number, where, dataset.tokens[start:shown], answer_marks(dataset, start, shown)
+
+
+def _samples(dataset: "IndexedDataset", first: int, end: int, length: int) -> Iterator["Sample"]:
+    from tools.commands.dataset.decoded import answer_marks
+
+    for number in range(first, end):
+        start = number * length
+        stop = start + length + 1
+        where = f"sample of the tokens {start:,} to {stop - 1:,}"
+        yield number, where, dataset.tokens[start:stop], answer_marks(dataset, start, stop)
