@@ -7,6 +7,7 @@ import typer
 
 from megatron_patches.sizes import counted
 from tools.commands.dataset.lengths import lengths
+from tools.commands.dataset.proof import proof
 from tools.commands.dataset.shards import merge, split
 from tools.commands.dataset.text import text
 
@@ -86,5 +87,5 @@ def hash_documents(
     hash_datasets(prefixes)
 
 
-for command in (merge, split, lengths, text):
+for command in (merge, split, lengths, text, proof):
     app.command()(command)
