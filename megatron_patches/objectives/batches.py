@@ -61,7 +61,7 @@ class TrainingBatches:
             read = self._read(consumed_samples)
         following = consumed_samples + self._sampler.batch_size_at(consumed_samples)
         self._ahead = (following, self._reader.submit(self._read, following))
-        targets, self.delivered = _of_all_ranks(_targets(read.micro_batches), read.hash, self._groups)
+        targets, self.delivered = of_all_ranks(_targets(read.micro_batches), read.hash, self._groups)
         return _shared(read.micro_batches, targets, self._groups)
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) ->
 
     So the loss is a mean over targets whatever the layout, also where ranks have different numbers of them.
     """
-    targets, _ = _of_all_ranks(_targets(micro_batches), 0, groups)
+    targets, _ = of_all_ranks(_targets(micro_batches), 0, groups)
     return _shared(micro_batches, targets, groups)
 
 
@@ -146,7 +146,7 @@ def _targets(micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
     return torch.stack([batch.weights.double().sum() for batch in micro_batches]).sum()
 
 
-def _of_all_ranks(targets: torch.Tensor, delivered: int, groups: ProcessGroups) -> tuple[torch.Tensor, int]:
+def of_all_ranks(targets: torch.Tensor, delivered: int, groups: ProcessGroups) -> tuple[torch.Tensor, int]:
     """Sums over data-parallel ranks, in one message: of targets, and of hashes modulo 2**64.
 
     Targets come first: gloo adds up each element in an order that follows from its position, so their sum is the double
