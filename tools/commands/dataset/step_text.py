@@ -27,7 +27,8 @@ def show_step(run: str, step: int, rank: int | None, tokens: int | None, as_json
         TrainyardError: the step is not on record, or its data is missing or damaged.
     """
     found = ReadStep(find_run_directory(run), step)
-    tokenizer = load_tokenizer(found.tokenizer, allow_invalid=True)
+    # to decode is all that is needed: what keeps control tokens out of encoded text would take as long to load again
+    tokenizer = load_tokenizer(found.tokenizer, allow_invalid=True, parse_special=True)
     if not found.is_present:
         remark(f"step {step:,} of launch {found.launch.launch}, which was rolled back since")
     if not as_json:
