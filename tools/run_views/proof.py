@@ -127,6 +127,7 @@ def prove(run: RunFolder, within: tuple[int, int] | None, say: Callable[[str], N
         TrainyardError: events or data cannot be read.
     """
     recorded = [each for each in recorded_launches(run) if len(each.steps)]
+    reached = {each.launch: int((each.firsts + each.sizes).max()) for each in recorded}
     if within is not None:
         recorded = [_cut(each, *within) for each in recorded]
         recorded = [each for each in recorded if len(each.steps)]
@@ -135,7 +136,7 @@ def prove(run: RunFolder, within: tuple[int, int] | None, say: Callable[[str], N
     opened: dict[str, ReadOrder] = {}
     for steps in recorded:
         try:
-            order = orders.open(config_of(run, steps.launch))
+            order = orders.open(config_of(run, steps))
         except TrainyardError as error:
             launches.append(_unopened(steps, str(error)))
             continue
@@ -143,7 +144,7 @@ def prove(run: RunFolder, within: tuple[int, int] | None, say: Callable[[str], N
         launches.append(_compare(steps, order, known, progress))
     whole = within is None or within[0] == 1
     last = None if within is None else within[1] - 1
-    checkpoints = list(_checkpoints(run, opened, known, last)) if whole else []
+    checkpoints = list(_checkpoints(run, opened, known, reached, last)) if whole else []
     return Proof(run.name, launches, checkpoints, _strangers(run, opened))
 
 
@@ -200,9 +201,17 @@ def _describe(step: RecordedStep, found: int, order: ReadOrder) -> Difference:
 
 
 def _checkpoints(
-    run: RunFolder, opened: Mapping[str, ReadOrder], known: RunningHashes, last: int | None
+    run: RunFolder,
+    opened: Mapping[str, ReadOrder],
+    known: RunningHashes,
+    reached: Mapping[str, int],
+    last: int | None,
 ) -> Iterator[CheckpointProof]:
-    """Those that there are, by step."""
+    """Those that there are, by step.
+
+    Args:
+        reached: samples that each launch came to; a checkpoint that says more of itself is not computed.
+    """
     folders = [*list_checkpoints(run.checkpoints), *list_checkpoints(run.checkpoints, "weights")]
     for folder in sorted(folders, key=lambda each: (each.name.rpartition("-")[2], each.name)):
         facts = inspect(folder, True).facts or {}
@@ -213,7 +222,9 @@ def _checkpoints(
             continue
         delivered = delivered_of(facts)
         order = opened.get(launch)
-        found = known.at(order, samples) if order is not None and delivered is not None else None
+        found = None
+        if order is not None and delivered is not None and samples <= reached[launch]:
+            found = known.at(order, samples)
         yield CheckpointProof(folder.name, launch, samples, delivered.hash if delivered else None, found)
 
 

@@ -60,7 +60,7 @@ class ReadStep:
         recorded = self.launch.at(step)
         assert recorded is not None
         self.recorded: RecordedStep = recorded
-        self.config: RunConfig = config_of(run, self.launch.launch)
+        self.config: RunConfig = config_of(run, self.launch)
         self.order = ReadOrder(self.config)
         self.layout = _layout(self.launch)
 

@@ -64,9 +64,22 @@ class LaunchSteps:
         return RecordedStep(step, int(self.firsts[row]), int(self.sizes[row]), value)
 
 
-def config_of(run: RunFolder, launch: str) -> RunConfig:
-    """What a launch was trained with; raises TrainyardError where that cannot be read."""
-    return load_resolved(run.launches / launch / CONFIG)
+def config_of(run: RunFolder, steps: LaunchSteps) -> RunConfig:
+    """What a launch was trained with.
+
+    Raises:
+        TrainyardError: that cannot be read, or its steps are of more samples than it says.
+    """
+    path = run.launches / steps.launch / CONFIG
+    config = load_resolved(path)
+    largest, last = int(steps.sizes.max(initial=0)), int((steps.firsts + steps.sizes).max(initial=0))
+    if largest > config.training.global_batch_size or last > config.timetable.end.samples:
+        raise Damaged(
+            f"{printable(run.events)}: launch {steps.launch} has a step of {largest:,} samples, or one that ends at "
+            f"sample {last:,}; {printable(path)} has {config.training.global_batch_size:,} in a step and "
+            f"{config.timetable.end.samples:,} in all at most. Restore both files"
+        )
+    return config
 
 
 def recorded_launches(run: RunFolder, only_step: int | None = None) -> list[LaunchSteps]:

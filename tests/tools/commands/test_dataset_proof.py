@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.samples.delivered import FACT, Delivered
 from data_tools.text.tokenizers import load_tokenizer
+from megatron_patches.artefacts.manifest import build_manifest, read_manifest, write_manifest
 from megatron_patches.events.writing import EventWriter
 from megatron_patches.parallel.layout import Layout
 from tests.command_line import Call, verb
@@ -181,8 +183,29 @@ def test_data_and_records_that_are_gone(run: PretendedRun, call: Call, tmp_path:
     (tmp_path / "b.bin").unlink()
     assert call("proof", NAME).returncode == 2
     events = run.run.events / "0001-trainer.jsonl"
-    events.write_text(events.read_text().replace('"batch_size": 8', '"batch_size": 800', 1))
+    events.write_text(events.read_text().replace('"batch_size": 8', '"batch_size": 9', 1))
     assert "step 1 of launch 0001 does not say how many samples it is of" in call("proof", NAME).stderr
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(2**52, 8), (2**52, 2**52), (800, 800)])
+def test_more_samples_than_a_launch_can_have_read(run: PretendedRun, call: Call, samples: int, batch: int) -> None:
+    """Nothing is read for them, and no memory is asked for."""
+    run.train(0, 2)
+    events = run.run.events / "0001-trainer.jsonl"
+    changed = rf'"samples": {samples}\1"batch_size": {batch}'
+    events.write_text(re.sub(r'"samples": 16(.*)"batch_size": 8', changed, events.read_text()))
+    done = call("proof", NAME)
+    assert done.returncode == 2 and "launch 0001 has a step of " in done.stdout
+    assert "in all at most. Restore both files" in call("text", NAME, "--step", 2).stderr
+
+
+def test_a_checkpoint_that_says_more_of_itself_than_its_launch_read(run: PretendedRun, call: Call) -> None:
+    run.train(0, 2, save=(2,))
+    folder = run.run.checkpoints / "step-0000000002"
+    old = read_manifest(folder / "manifest.json")
+    facts = {**old.facts, "samples": 2**52, FACT: Delivered(1, 2**52).as_fact()}
+    write_manifest(folder / "manifest.json", build_manifest(old.kind, old.files, facts, old.parents, "by a test"))
+    assert re.search("step-0000000002 +4,503,599,627,370,496 +not computed", call("proof", NAME).stdout)
 
 
 def test_the_text_of_a_step(run: PretendedRun, call: Call, tmp_path: Path) -> None:
