@@ -1,5 +1,6 @@
 """What the launches of a run recorded of the samples that they read: of each step, those of abandoned branches too."""
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -96,46 +97,57 @@ def recorded_launches(run: RunFolder, only_step: int | None = None) -> list[Laun
     files = event_files(run.events, problems)
     if problems:
         raise Missing(f"{problems[0]}; name a run that was trained")
-    gathered: dict[str, list[Event]] = {}
+    wanted = None if only_step is None else f'"step": {only_step},'.encode()
+    gathered: dict[str, _Gathered] = {}
     for path in files:
         launch = path.stem.split("-", 1)[0]
-        wanted = None if only_step is None else f'"step": {only_step},'.encode()
         with open_plain(path) as file:
             for number, line in lines_in(file, path, ("start", "step"), problems):
                 if wanted is None or wanted in line or line.startswith(b'{"kind": "start"'):
-                    gathered.setdefault(launch, []).append(parse_event(line, launch, f"{printable(path)}:{number}"))
+                    origin = f"{printable(path)}:{number}"
+                    gathered.setdefault(launch, _Gathered()).add(parse_event(line, launch, origin), origin)
     if problems:
         raise Damaged(f"{problems[0]}; restore the file or move it away")
     names = sorted((each for each in gathered if number_of_launch(each)), key=lambda name: (len(name), name))
-    return [_launch(run, name, gathered[name]) for name in names]
+    return [gathered[name].launch(run, name) for name in names]
 
 
-def _launch(run: RunFolder, launch: str, events: list[Event]) -> LaunchSteps:
-    starts = [event for event in events if event.kind == "start"]
-    if not starts:
-        raise Damaged(f"{printable(run.events)}: launch {launch} has steps and no start; restore its file of events")
-    layout, version = starts[-1].facts.get("layout"), whole_of(starts[-1].facts.get("delivered_version"))
-    rows = np.array([_row(run, event, version) for event in events if event.kind == "step"], dtype=np.uint64).reshape(
-        -1, 5
-    )
-    signed = rows[:, :3].astype(np.int64)
-    return LaunchSteps(
-        launch, starts[-1].facts["step"], layout if isinstance(layout, dict) else {}, version,
-        signed[:, 0], signed[:, 1], signed[:, 2], rows[:, 3], rows[:, 4].astype(bool),
-    )  # fmt: skip
+class _Gathered:
+    """Events of one launch, as they are read: a long run has a million, so no object is kept for each."""
 
+    def __init__(self) -> None:
+        self._start: dict[str, Any] | None = None
+        self._rows = array("Q")
+        """of each step its number, samples before it, its samples, its hash, and whether there is one"""
 
-def _row(run: RunFolder, event: Event, version: int | None) -> tuple[int, int, int, int, int]:
-    """Step, samples before it, its samples, its hash, and whether there is one."""
-    facts = event.facts
-    samples, size = (whole_of(facts.get(name), _SAMPLES) for name in ("samples", "batch_size"))
-    if samples is None or size is None or not 0 < size <= samples:
-        raise Damaged(
-            f"{printable(run.events)}: step {facts['step']} of launch {event.launch} does not say how many samples it "
-            "is of; restore its file of events"
-        )
-    value = hash_of(facts.get("delivered")) if version == VERSION else None
-    return facts["step"], samples - size, size, value or 0, value is not None
+    def add(self, event: Event, origin: str) -> None:
+        """Raises Damaged where a step does not say which samples it is of; `origin` is where it stands."""
+        facts = event.facts
+        if event.kind == "start":
+            self._start = facts
+            return
+        samples, size = (whole_of(facts.get(name), _SAMPLES) for name in ("samples", "batch_size"))
+        if samples is None or size is None or not 0 < size <= samples:
+            raise Damaged(
+                f"{origin}: step {facts['step']} of launch {event.launch} does not say how many samples it is of; "
+                "restore the file"
+            )
+        value = hash_of(facts.get("delivered"))
+        self._rows.extend((facts["step"], samples - size, size, value or 0, value is not None))
+
+    def launch(self, run: RunFolder, launch: str) -> LaunchSteps:
+        """What was gathered; raises Damaged where the launch has no start."""
+        if self._start is None:
+            raise Damaged(
+                f"{printable(run.events)}: launch {launch} has steps and no start; restore its file of events"
+            )
+        layout, version = self._start.get("layout"), whole_of(self._start.get("delivered_version"))
+        rows = np.array(self._rows, dtype=np.uint64).reshape(-1, 5)
+        signed = rows[:, :3].astype(np.int64)
+        return LaunchSteps(
+            launch, self._start["step"], layout if isinstance(layout, dict) else {}, version,
+            signed[:, 0], signed[:, 1], signed[:, 2], rows[:, 3], rows[:, 4].astype(bool) & (version == VERSION),
+        )  # fmt: skip
 
 
 def owners(launches: list[LaunchSteps], step: int) -> Iterator[tuple[LaunchSteps, bool]]:
