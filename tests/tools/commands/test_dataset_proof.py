@@ -17,6 +17,7 @@ from tests.command_line import Call, verb
 from tests.small_training import SmallData
 from tests.tools.pretended_training import PretendedRun, two_sources, write_dataset
 from tools.commands.dataset import command_line as dataset
+from tools.run_views import proof, read_order
 
 NAME = "tr900a-1K-proof"
 
@@ -61,6 +62,32 @@ def test_all_launches_layouts_and_checkpoints_are_equal(run: PretendedRun, call:
         ["step-0000000012", "96", "equal"],
         [f"{NAME}: 22 steps delivered what the files hold, in this order"],
     ]
+
+
+def test_pieces_and_progress(run: PretendedRun, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read three samples at once, of one step at a time, and a word after each."""
+    run.train(0, 4, save=(4,))
+    monkeypatch.setattr(proof, "SAMPLES_AT_ONCE", 8)
+    monkeypatch.setattr(proof, "_SECONDS", 0)
+    monkeypatch.setattr(read_order, "TOKENS_AT_ONCE", 3 * 17)
+    done = call("proof", NAME)
+    assert done.returncode == 0
+    assert re.fullmatch(
+        r"step 1 of launch 0001: 25% of the samples, about \d+ s to go\n.*\nstep 3 of launch 0001: 75% .*\n",
+        done.stderr,
+    )
+
+
+def test_running_hashes_where_records_are_missing(run: PretendedRun, call: Call) -> None:
+    """A checkpoint's is computed from the files where the steps before it are not all on record."""
+    run.train(0, 6, save=(3, 6))
+    run.train(6, 8, save=(8,))
+    events = run.run.events / "0001-trainer.jsonl"
+    lines = events.read_text().splitlines(keepends=True)
+    events.write_text("".join(line for line in lines if '"step": 2,' not in line))
+    found = json.loads(call("proof", NAME, "--json").stdout)
+    assert found["equal"] and [each["compared"] for each in found["launches"]] == [5, 2]
+    assert [each["equal"] for each in found["checkpoints"]] == [True, True, True]
 
 
 def test_other_sources_from_a_step_on(run: PretendedRun, call: Call, tmp_path: Path, small_data: SmallData) -> None:

@@ -31,7 +31,7 @@ def proof(
     Each step recorded a hash of what was read for it, and each checkpoint the sum over all steps before it. Both are
     computed again from the datasets. Exit code 0: all are equal; 1: something differs; 2: it cannot be looked at.
 
-    Example: tools/dataset proof tr1a-100M-base --steps 1:1000
+    Example: tools/dataset proof tr3d-1B3-more-warmup --steps 1:1000
     """
     from megatron_patches.sizes import counted
     from tools.run_files.checkpoint_reference import find_run_directory

@@ -66,7 +66,7 @@ def text(
 
     Example: tools/dataset text data/mine/text --documents 10:20 --tokens 100 --tokenizer data/mine/tokenizer
 
-    Example: tools/dataset text tr1a-100M-base --step 1200 --tokens 50
+    Example: tools/dataset text tr3d-1B3-more-warmup --step 1200 --tokens 50
     """
     from data_tools.datasets.indexed_dataset import IndexedDataset
     from megatron_patches.errors import TrainyardError
