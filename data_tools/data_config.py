@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from data_tools.datasets.split import parse_split
+from data_tools.plans.samples_config import SAMPLES, SamplesSection, StreamConfig
 from data_tools.samples.blend import whole_weights
 from data_tools.samples.skipping import ranges_of
 from data_tools.sources_config import SourceConfig, ValidationGroupConfig
@@ -68,6 +69,11 @@ class DataConfig(Section):
         "file_order",
         description="what split and ranges cut: documents as they lie in the files, or by a hash of their tokens, "
         "which mixes ordered files and keeps documents that are the same on one side",
+    )
+    samples: Annotated[SamplesSection, SAMPLES] = Field(
+        StreamConfig(name="stream"),
+        description="how documents become samples: a stream that is cut at equal distances, windows within documents, "
+        "or packs of whole ones; {name: windows, overlap: 0.5}",
     )
     sequence_length: int = Field(gt=0, description="tokens the model sees in one sample")
     max_epochs: float = Field(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from data_tools.data_config import SourceChangeConfig
 from data_tools.samples.skipping import SkippedSamples, shown
 from megatron_patches.sizes import counted
 
@@ -62,6 +63,8 @@ class DataPlan:
     """All that are to be left out, also beyond the run's end."""
     sources: Sequence[SourcePlan]
     groups: Sequence[GroupPlan]
+    changes: Sequence[str] = ()
+    """sources from a step on, a line for each change"""
 
     @property
     def planned_tokens(self) -> int:
@@ -75,7 +78,8 @@ class DataPlan:
 
     def describe(self) -> list[tuple[str, str]]:
         """Pairs of a label and its text."""
-        return [*self._training(), *self._skipped(), *self._validation()]
+        changes = [("" if number else "data changes", text) for number, text in enumerate(self.changes)]
+        return [*self._training(), *changes, *self._skipped(), *self._validation()]
 
     def facts(self) -> dict[str, Any]:
         """For the record."""
@@ -101,10 +105,8 @@ class DataPlan:
             yield "", f"and {counted(len(rest), 'source')} more, read {epochs:.3f} times at most (tools/dataset plan)"
 
     def _of(self, source: SourcePlan) -> str:
-        return (
-            f"{source.planned_epochs:.3f} epochs of {source.samples:,} {source.described} ({source.tokens:,} tokens"
-            f"{'' if 'padding' in source.described else '; no overlap, no padding'})"
-        )
+        cut, _, how = source.described.partition(", ")
+        return f"{source.planned_epochs:.3f} epochs of {source.samples:,} {cut} ({source.tokens:,} tokens; {how})"
 
     def _skipped(self) -> Iterator[tuple[str, str]]:
         if not self.skipped.count:
@@ -119,3 +121,12 @@ class DataPlan:
             name = f"{group.name}: " if len(self.groups) > 1 or group.name != "validation" else ""
             text = f"{name}{group.read:,} of {counted(group.samples, 'window')} ({group.tokens:,} tokens)"
             yield "" if number else "validation data", text
+
+
+def describe_change(change: SourceChangeConfig) -> str:
+    """Sources from a step on, those of the largest weights first."""
+    total = sum(each.weight for each in change.sources)
+    largest = sorted(change.sources, key=lambda each: -each.weight)
+    told = [f"{each.name} {each.weight / total:.4g}" for each in largest[:SOURCES_TOLD]]
+    more = [f"{len(largest) - SOURCES_TOLD} more"] if len(largest) > SOURCES_TOLD else []
+    return f"after step {change.from_step:,}: {', '.join(told + more)}"

@@ -1,23 +1,42 @@
 """The datasets of a run's sources, opened once each, and the samples that are cut from them."""
 
 import glob
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from data_tools.data_config import DataConfig
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, read_dataset_manifest
-from data_tools.datasets.split import split_documents
+from data_tools.datasets.selection import DocumentRange, Selection
+from data_tools.plans.planned_samples import PlannedSamples
+from data_tools.plans.plans import PlanRequest, make_plan, open_plan
+from data_tools.plans.samples_config import StreamConfig
 from data_tools.samples.concatenation import Concatenation
 from data_tools.samples.lengths import SampleLengths
-from data_tools.samples.source import SampleSource
 from data_tools.samples.windows import TokenWindows
-from data_tools.sources_config import SourceConfig, parse_range, parse_shards
+from data_tools.source_parts import SourcePart
+from data_tools.sources_config import SourceConfig
+from data_tools.splits.document_hashes import make_hashes, open_hashes
+from data_tools.splits.shards import choose_shards, parse_shards
+from data_tools.splits.shares import Part as PartName
+from data_tools.splits.shares import parse_range, select
 from megatron_patches.artefacts.manifest import verify_files
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable
+
+OnPreparation = Callable[[str, int, int], None]
+"""is told what is made, how many documents are done, and of how many"""
+
+
+def in_silence(what: str, done: int, of: int) -> None:
+    """For callers that tell nobody what is made."""
 
 
 @dataclass(frozen=True)
@@ -73,91 +92,113 @@ def prefixes_of(source: SourceConfig, checkout: Path) -> list[Path]:
             raise Missing(
                 f"source {source.name}: no dataset fits {printable(pattern)} (looked for .idx files); correct its path"
             )
-    chosen = found[parse_shards(source.shards)]
-    if not chosen:
-        raise Missing(
-            f"source {source.name}: {printable(pattern)} fits {len(found)} of which shards {source.shards} leaves "
-            "none; correct shards"
-        )
-    return [Path(each) for each in chosen]
+    try:
+        return [Path(each) for each in choose_shards(found, parse_shards(source.shards))]
+    except TrainyardError as error:
+        raise Missing(f"source {source.name}, {printable(pattern)}: {error}") from None
 
 
 class OpenedSource:
-    """One source of a run: its datasets, and the samples of each part of its documents."""
+    """One source of a run: its datasets, and the samples of each part of its documents.
+
+    Args:
+        prepare: told of what is made first, where it is not there yet: hashes of documents, plans of samples. None
+            makes nothing: what is missing is an error.
+    """
 
     def __init__(
-        self, source: SourceConfig, shards: Sequence[Shard], config: DataConfig, lengths: SampleLengths
+        self,
+        source: SourceConfig,
+        shards: Sequence[Shard],
+        config: DataConfig,
+        lengths: SampleLengths,
+        tokenizer: Path,
+        prepare: OnPreparation | None,
     ) -> None:
         self.name = source.name
         self.source = source
         self.shards = shards
         self._config = config
         self._lengths = lengths
+        self._tokenizer = tokenizer
+        self._prepare = prepare
 
     @property
     def dataset_ids(self) -> list[str]:
         """Ids of its datasets, in the order in which they are read."""
         return [shard.id for shard in self.shards]
 
-    @cached_property
-    def training(self) -> "Part":
-        """What is trained on."""
-        return self._part(0, self._config.split)
-
     def find(self, number: int) -> tuple[Shard, list[tuple[int, int]]]:
         """The dataset of a training sample, and the stretches of its tokens, [first, end), that it is made of.
 
         Raises:
             IndexError: there is no such sample.
+            Damaged: its plan names tokens that the dataset does not have.
         """
         pieces = self.training.pieces
         piece, inside = Concatenation(pieces).find(number)
         return self.shards[piece], pieces[piece].stretches(inside)
 
-    @cached_property
-    def validation(self) -> "Part":
-        """What `split` leaves for validation."""
-        return self._part(1, self._config.split)
-
-    @cached_property
-    def whole(self) -> "Part":
-        """All of its range."""
-        return self._part(0, "1")
-
-    def _part(self, part: int, split: str) -> "Part":
-        selections = _file_order(
-            part, split, parse_range(self.source.range), [s.dataset.number_of_documents for s in self.shards]
-        )
-        pairs = zip(self.shards, selections, strict=True)
-        sources = [TokenWindows(shard.dataset, documents, self._lengths) for shard, documents in pairs]
-        return Part(sources, sum(last - first for first, last in selections))
-
-
-def _file_order(part: int, split: str, range_: tuple[float, float], documents: Sequence[int]) -> list[tuple[int, int]]:
-    total = sum(documents)
-    low, high = round(range_[0] * total), round(range_[1] * total)
-    first, last = split_documents(split, high - low)[part]
-    first, last, before, found = first + low, last + low, 0, []
-    for count in documents:
-        found.append((min(max(first - before, 0), count), min(max(last - before, 0), count)))
-        before += count
-    return found
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of a source's documents, cut into samples."""
-
-    pieces: Sequence[TokenWindows]
-    """of each dataset"""
-    documents: int
-
-    @cached_property
-    def samples(self) -> SampleSource:
-        """The samples of all pieces, one piece after the other."""
-        return self.pieces[0] if len(self.pieces) == 1 else Concatenation(self.pieces)
-
     @property
-    def tokens(self) -> int:
-        """Tokens of its documents."""
-        return sum(piece.tokens for piece in self.pieces)
+    def identity(self) -> dict[str, Any]:
+        """Which documents it reads: a hash of the datasets' ids, and the range of them."""
+        datasets = hashlib.sha256(" ".join(self.dataset_ids).encode()).hexdigest()
+        return {"datasets": datasets, "range": self.source.range}
+
+    @cached_property
+    def training(self) -> SourcePart:
+        """What is trained on."""
+        return self._part("training", self._config.split)
+
+    @cached_property
+    def validation(self) -> SourcePart:
+        """What `split` leaves for validation."""
+        return self._part("validation", self._config.split)
+
+    @cached_property
+    def whole(self) -> SourcePart:
+        """All of its range."""
+        return self._part("training", "1")
+
+    def hashes(self, shard: Shard) -> NDArray[np.uint64]:
+        """Of all documents of one of its datasets, uint64 [documents].
+
+        Raises:
+            Missing: they are not there, and nothing is to be made.
+        """
+        documents = shard.dataset.number_of_documents
+        found = open_hashes(shard.prefix, shard.id, documents)
+        if found is None:
+            if self._prepare is None:
+                raise Missing(
+                    f"the hashes of {printable(shard.prefix)} are not there, though the launch made or found them; "
+                    "start the launch again, or run tools/dataset hash"
+                )
+            tell, what = self._prepare, f"hashes of the documents of {shard.prefix.name}"
+            make_hashes(shard.prefix, shard.dataset, shard.id, lambda at: tell(what, at.tokens, at.total_tokens))
+            found = open_hashes(shard.prefix, shard.id, documents)
+            assert found is not None
+        return found
+
+    def _part(self, part: PartName, split: str) -> SourcePart:
+        documents = [shard.dataset.number_of_documents for shard in self.shards]
+        shares, by = parse_range(self.source.range), self._config.split_by
+        selections = select(part, split, shares, by, documents, lambda number: self.hashes(self.shards[number]))
+        pairs = zip(self.shards, selections, strict=True)
+        return SourcePart(selections, [self._cut(shard, selection) for shard, selection in pairs])
+
+    def _cut(self, shard: Shard, selection: Selection) -> TokenWindows | PlannedSamples:
+        samples = self._config.samples
+        if isinstance(samples, StreamConfig) and isinstance(selection, DocumentRange):
+            return TokenWindows(shard.dataset, (selection.first, selection.end), self._lengths)
+        request = PlanRequest(shard.prefix, shard.id, selection, samples, self._lengths, self._tokenizer)
+        planned = open_plan(request, shard.dataset)
+        if planned is not None:
+            return planned
+        if self._prepare is None:
+            raise Missing(
+                f"the plan of samples of {printable(shard.prefix)} is not there, though the launch made or found it; "
+                "start the launch again"
+            )
+        tell, what = self._prepare, f"plan of {samples.name} over {shard.prefix.name}"
+        return make_plan(request, shard.dataset, lambda done, of: tell(what, done, of))

@@ -1,8 +1,7 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,49 @@ from typing import Any
 import numpy as np
 
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
-from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan
+from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
 from data_tools.datasets.manifest import TokenizerFacts
-from data_tools.opened_sources import OpenedSource, Part, Shard, Shards, prefixes_of
+from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
 from data_tools.samples.blend import PERIOD, whole_weights
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples, ValidationSamples
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
+from data_tools.source_parts import SourcePart
 from data_tools.sources_config import SourceConfig
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.sizes import counted
 
 ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
+
+
+@dataclass(frozen=True)
+class ValidationGroup:
+    """What is validated on together."""
+
+    name: str
+    weights: Sequence[float]
+    sources: Sequence[OpenedSource]
+    parts: Sequence[SourcePart]
+    """documents of each source"""
+
+    @cached_property
+    def samples(self) -> SampleSource:
+        """Of all sources, in proportion to their weights."""
+        if len(self.parts) == 1:
+            return self.parts[0].samples
+        return ValidationSamples([part.samples for part in self.parts], whole_weights(self.weights))
+
+    @property
+    def tokens(self) -> int:
+        """Of its documents."""
+        return sum(part.tokens for part in self.parts)
+
+    @property
+    def documents(self) -> int:
+        """How many it has."""
+        return sum(part.documents for part in self.parts)
 
 
 class RunData:
@@ -34,6 +62,7 @@ class RunData:
         lengths: of the samples that the run's objective reads.
         place_after: the place in the run's order of samples that is reached after a step; needed where `data.changes`
             has any.
+        prepare: told of what is made first where it is not there yet, such as plans of samples; None makes nothing.
 
     Raises:
         TrainyardError: datasets or the tokenizer are missing, damaged, marked invalid, or do not belong together.
@@ -45,15 +74,15 @@ class RunData:
         checkout: Path,
         lengths: SampleLengths,
         place_after: Callable[[int], int] | None = None,
+        prepare: OnPreparation | None = in_silence,
     ) -> None:
         self._config = config
         self._lengths = lengths
         self._checkout = checkout
+        self._prepare = prepare
         self._shards = Shards(config.allow_invalid)
         self.sources = [self._open(source) for source in config.all_sources]
-        self._groups = {
-            group.name: (group, [self._open(source) for source in group.sources]) for group in config.validation
-        }
+        self._opened_groups = [[self._open(source) for source in group.sources] for group in config.validation]
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
         for shard in self._shards.all():
             self._check_tokenizer(shard)
@@ -61,7 +90,8 @@ class RunData:
 
     def _open(self, source: SourceConfig) -> OpenedSource:
         shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout)]
-        return OpenedSource(source, shards, self._config, self._lengths)
+        tokenizer = self._checkout / self._config.tokenizer
+        return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare)
 
     def _check_tokenizer(self, shard: Shard) -> None:
         theirs = shard.facts.tokenizer
@@ -96,14 +126,6 @@ class RunData:
         return self.sources[0].shards[0].facts.tokenizer
 
     @property
-    def dataset_id(self) -> str:
-        """Id of the run's dataset; where there are several, a hash of their ids and of how they are read at first."""
-        if self._is_one:
-            return self.sources[0].shards[0].id
-        told = json.dumps(self.source_identities, sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()
-
-    @property
     def dataset_ids(self) -> list[str]:
         """Ids of all datasets that the run is trained on, each once."""
         return list(dict.fromkeys(each for source in self.sources for each in source.dataset_ids))
@@ -116,19 +138,20 @@ class RunData:
         return usual and not others and len(self.sources[0].shards) == 1
 
     @property
-    def source_identities(self) -> dict[str, Any]:
-        """What decides the order of samples, of each source that the run begins with; empty for one whole dataset."""
+    def identity(self) -> dict[str, Any]:
+        """What of the datasets decides the order of samples, for the run's identity.
+
+        `dataset` is the id of one whole dataset; else `blend` has the weights at the beginning, `source NAME` the
+        documents of each source that is read at any time, and `datasets` all ids.
+        """
+        read_later = self.sources[1:] if self._is_one else self.sources
+        found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
         if self._is_one:
-            return {}
-        weights = whole_weights([each.weight for each in self._config.first_sources])
-        return {
-            f"source {each.name}": {
-                "weight": f"{weight}/{PERIOD}",
-                "range": each.range,
-                "datasets": hashlib.sha256(" ".join(opened.dataset_ids).encode()).hexdigest(),
-            }
-            for each, opened, weight in zip(self._config.first_sources, self.sources, weights, strict=False)
-        }
+            return {"dataset": self.sources[0].shards[0].id, **found}
+        first = self._config.first_sources
+        weights = whole_weights([each.weight for each in first])
+        blend = {each.name: weight for each, weight in zip(first, weights, strict=True)}
+        return {**found, "blend": blend, "datasets": self.dataset_ids}
 
     def training(self, seed: int) -> TrainingSamples:
         """The samples of the run by their place in its order."""
@@ -141,16 +164,34 @@ class RunData:
     @property
     def validation(self) -> Mapping[str, SampleSource]:
         """Sources that the run is validated on, by name."""
-        return {name: _blended(sources, parts) for name, sources, parts in self._validated}
+        return {group.name: group.samples for group in self.groups}
+
+    @property
+    def groups_are_named(self) -> bool:
+        """Whether the run names what it is validated on; otherwise it is what `split` leaves."""
+        return bool(self._config.validation)
+
+    @property
+    def splits_by_hash(self) -> bool:
+        """Whether documents that are the same are on the same side of a split."""
+        return self._config.split_by == "document_hash"
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """Every dataset, for training or validation, once."""
+        return self._shards.all()
 
     @cached_property
-    def _validated(self) -> list[tuple[str, Sequence[SourceConfig], Sequence[Part]]]:
-        """Name, sources and documents of each group."""
-        if not self._groups:
+    def groups(self) -> list[ValidationGroup]:
+        """What the run is validated on."""
+        if not self.groups_are_named:
             first = self._config.first_sources
-            return [(ONLY_GROUP, first, [each.validation for each in self.sources[: len(first)]])]
+            opened = self.sources[: len(first)]
+            weights = [each.weight for each in first]
+            return [ValidationGroup(ONLY_GROUP, weights, opened, [each.validation for each in opened])]
         return [
-            (name, group.sources, [each.whole for each in opened]) for name, (group, opened) in self._groups.items()
+            ValidationGroup(group.name, [e.weight for e in group.sources], opened, [each.whole for each in opened])
+            for group, opened in zip(self._config.validation, self._opened_groups, strict=True)
         ]
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:
@@ -226,9 +267,9 @@ class RunData:
             skipped_samples=skipped.passed(training_samples),
             skipped=skipped,
             sources=self._source_plans(skipped.reached(training_samples)),
+            changes=[describe_change(change) for change in self._config.changes],
             groups=[
-                GroupPlan(name, sum(part.tokens for part in parts), len(_blended(sources, parts)), validation_samples)
-                for name, sources, parts in self._validated
+                GroupPlan(group.name, group.tokens, len(group.samples), validation_samples) for group in self.groups
             ],
         )
 
@@ -242,21 +283,36 @@ class RunData:
                 samples=len(each.training.samples),
                 planned_samples=planned,
                 max_epochs=each.source.max_epochs or self._config.max_epochs,
-                described=f"windows of {self._lengths.stride}",
+                described=self._described(each.training),
             )
             for number, (each, planned) in enumerate(
                 zip(self.sources, self.stages.counts(places).tolist(), strict=True)
             )
         ]
 
+    def _described(self, part: SourcePart) -> str:
+        """How the documents of a source are cut."""
+        if part.cutting is None:
+            return f"windows of {self._lengths.stride}, no overlap, no padding"
+        kind = "windows" if self._config.samples.name == "stream" else self._config.samples.name
+        size = self._lengths.stride if self._config.samples.name == "stream" else self._lengths.read
+        return f"{kind} of {size}, {part.cutting.describe()}"
+
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
         """Token ids of the datasets that a vocabulary of this size lacks."""
         for shard in self._shards.all():
-            largest = shard.facts.largest_token_id
+            largest, tokenizer = shard.facts.largest_token_id, shard.facts.tokenizer
             if largest >= vocab_size:
                 yield (
                     f"dataset {shard.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
-                    f"{vocab_size - 1}; set model.vocab_size to {shard.facts.tokenizer.vocab_size} or more"
+                    f"{vocab_size - 1}; set model.vocab_size to {tokenizer.vocab_size} or more"
+                )
+            elif tokenizer.as_ids_alone and tokenizer.vocab_size > vocab_size:
+                # No text shows such tokens, so a dataset may be without them; whoever added them wants them in a model.
+                yield (
+                    f"tokenizer {tokenizer.name} of dataset {shard.prefix} was extended to {tokenizer.vocab_size} "
+                    f"ids, model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to "
+                    f"{tokenizer.vocab_size} or more"
                 )
 
     def training_problems(self, samples: int) -> Iterator[str]:
@@ -298,12 +354,11 @@ class RunData:
         """What keeps a run from reading this many validation samples of each group."""
         if not samples:
             return
-        for name, sources, parts in self._validated:
-            windows, tokens = len(_blended(sources, parts)), sum(part.tokens for part in parts)
+        for group in self.groups:
+            windows, tokens, documents = len(group.samples), group.tokens, group.documents
             if samples <= windows:
                 continue
-            documents = sum(part.documents for part in parts)
-            if name == ONLY_GROUP and not self._groups:
+            if not self.groups_are_named:
                 told = self._told(self.sources[0], "validation")
                 all_documents = sum(s.dataset.number_of_documents for each in self.sources for s in each.shards)
                 yield (
@@ -314,14 +369,7 @@ class RunData:
                 )
             else:
                 yield (
-                    f"evaluation.samples is {samples:,}, validation group {name} has {counted(windows, 'window')} of "
-                    f"{self._lengths.stride} in proportion to its weights ({tokens:,} tokens in "
-                    f"{counted(documents, 'document')}); lower it, or give the group more documents"
+                    f"evaluation.samples is {samples:,}, validation group {group.name} has "
+                    f"{counted(windows, 'window')} of {self._lengths.stride} in proportion to its weights ({tokens:,} "
+                    f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
                 )
-
-
-def _blended(sources: Sequence[SourceConfig], parts: Sequence[Part]) -> SampleSource:
-    """The samples of a group."""
-    if len(parts) == 1:
-        return parts[0].samples
-    return ValidationSamples([part.samples for part in parts], whole_weights([each.weight for each in sources]))

@@ -6,10 +6,12 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from data_tools.samples.blend import whole_weights
+from data_tools.splits.shards import parse_shards
+from data_tools.splits.shares import parse_range
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
-_OF_A_SOURCE = ("path", "weight", "range", "shards")
+_OF_ONE_SOURCE = ("path", "range", "shards")
 
 
 class SourceConfig(Section):
@@ -72,7 +74,7 @@ class ValidationGroupConfig(Section):
     def _of_one_source(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "sources" in values or "path" not in values:
             return values
-        source = {key: values[key] for key in _OF_A_SOURCE if key in values}
+        source = {key: values[key] for key in _OF_ONE_SOURCE if key in values}
         rest = {key: value for key, value in values.items() if key not in source}
         return {**rest, "sources": [{"name": values.get("name"), **source}]}
 
@@ -96,28 +98,3 @@ def plain_name(name: str) -> str:
     if not _NAME.match(name):
         raise ValueError(f"{name!r} is no name: use letters, digits and _ . + -, a letter or digit first")
     return name
-
-
-def parse_range(text: str) -> tuple[float, float]:
-    """The shares of `START:END`; raises ValueError where they are none, or not in order within 0 and 1."""
-    match = re.fullmatch(r"\s*([0-9.]*)\s*:\s*([0-9.]*)\s*", text)
-    try:
-        start, end = (float(part) if part else usual for part, usual in zip(match.groups(), (0.0, 1.0), strict=True))  # type: ignore[union-attr]
-    except (AttributeError, ValueError):
-        start, end = 1.0, 0.0
-    if not 0 <= start < end <= 1:
-        raise ValueError(
-            f"{text!r} is no range of documents: write START:END with 0 <= START < END <= 1, such as 0:0.95"
-        )
-    return start, end
-
-
-def parse_shards(text: str) -> slice:
-    """The slice of `START:END`, whole numbers of which either may be left out; raises ValueError where it is none."""
-    match = re.fullmatch(r"\s*([0-9]{0,9})\s*:\s*([0-9]{0,9})\s*", text)
-    if match is None:
-        raise ValueError(f"{text!r} is no range of datasets: write START:END, counted from 0, such as 1: or 0:1")
-    start, end = (int(part) if part else None for part in match.groups())
-    if end is not None and (start or 0) >= end:
-        raise ValueError(f"{text!r} holds no dataset: START is not below END")
-    return slice(start, end)

@@ -45,6 +45,8 @@ OF_PREPROCESS = {
 OF_A_DATASET = {
     "--data-path": "give the dataset's prefix without a flag",
     "--path-to-folder": "give the dataset's prefix without a flag",
+    "--input": "give the prefixes to merge without a flag, tools/dataset merge OUTPUT PREFIX...",
+    "--output-prefix": "give it without a flag, tools/dataset merge OUTPUT PREFIX...",
     **{flag: OF_PREPROCESS[flag] for flag in ("--tokenizer-type", "--tokenizer-model", "--vocab-file", "--merge-file")},
 }
 OF_A_TOKENIZER = {

@@ -1,10 +1,14 @@
 """The manifest of a dataset: `PREFIX.manifest.json` beside `PREFIX.bin` and `PREFIX.idx`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from data_tools.datasets.indexed_dataset_format import bin_path
+from data_tools.domain_tokens.expressions import Mode
+from data_tools.domain_tokens.report import InjectionFacts
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest, refuse_invalid
 from megatron_patches.errors import TrainyardError
@@ -22,6 +26,12 @@ class TokenizerFacts(_Facts):
     name: str
     vocab_size: int
     end_of_document: int | None
+    as_ids_alone: int = 0
+    """Tokens that text never becomes, so that a dataset may be without them; not written where there are none."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_it_has_not(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, write(self), ("as_ids_alone",))
 
 
 class SourceFacts(_Facts):
@@ -38,12 +48,22 @@ class SettingsFacts(_Facts):
     """How the documents were read."""
 
     json_key: str
-    """Key of this dataset's texts."""
+    """Key of this dataset's texts; of a merged one all their keys, separated by commas."""
     json_keys: list[str]
     """All keys of the same reading: their datasets have as many documents, in the same order."""
     append_eod: bool
     parse_special: bool = True
     """Whether text that spells a control token became it; datasets without this fact were made so."""
+    inject: Mode | None = None
+    """Which expressions became tokens of the multiplication table; not written where none did."""
+    synthetic_documents: int = 0
+    """Made-up documents of multiplication facts among those of the sources; not written where there are none."""
+    synthetic_seed: int | None = None
+    """What they follow from; not written where there are none."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_was_not_asked(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, write(self), ("inject", "synthetic_documents", "synthetic_seed"))
 
 
 class DatasetFacts(_Facts):
@@ -60,10 +80,25 @@ class DatasetFacts(_Facts):
     settings: SettingsFacts | None = None
     """None for an adopted dataset, of which only the files are known."""
     sources: list[SourceFacts] = []
+    """In the order of the documents; of a merged dataset the first 10,000, its parents name the rest."""
     number_not_read: int = 0
     """Files of the given folders that were left out."""
     not_read: list[str] = []
     """Names of the first hundred of them."""
+    injection: InjectionFacts | None = None
+    """What injection did; not written where there was none."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_was_not_done(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, write(self), ("injection",))
+
+
+def _without_defaults(facts: BaseModel, written: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What is written of facts without those of these that have their default: ids of datasets stay what they were."""
+    fields = type(facts).model_fields
+    return {
+        key: value for key, value in written.items() if key not in names or getattr(facts, key) != fields[key].default
+    }
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
@@ -73,6 +108,7 @@ def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
         name=tokenizer.name,
         vocab_size=tokenizer.vocab_size,
         end_of_document=tokenizer.end_of_document,
+        as_ids_alone=tokenizer.as_ids_alone,
     )
 
 

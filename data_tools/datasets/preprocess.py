@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ from data_tools.datasets.manifest import (
     describe_tokenizer,
     manifest_path,
 )
+from data_tools.domain_tokens.injection import Injection
+from data_tools.domain_tokens.report import InjectionCounts
+from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.text.document_encoding import TokenizerSource, chunks_of, encode_in_order
 from data_tools.text.documents import LARGEST_DOCUMENT, read_documents
 from data_tools.text.sources import NOT_READ_NAMED, FoundSources, NotRead, Source, find_sources
@@ -50,6 +53,8 @@ class PreprocessRequest:
     overwrite: bool = False
     allow_invalid: bool = False
     """Whether the tokenizer may be one that was marked invalid."""
+    arithmetic: ArithmeticRequest = field(default_factory=ArithmeticRequest)
+    """Tokens for products, and made-up documents."""
 
     def prefixes(self) -> dict[str, Path]:
         """The dataset of each key."""
@@ -109,13 +114,15 @@ def preprocess(
     found = find_sources(request.inputs, request.json_keys)
     tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid, request.parse_special)
     _check(request, tokenizer)
+    injection = request.arithmetic.injection(tokenizer)
+    injected = [InjectionCounts() for _ in request.json_keys]
     request.output.parent.mkdir(parents=True, exist_ok=True)
     reading = _Reading(found.sources, request)
     with ExitStack() as stack:
         dtype = best_dtype(tokenizer.vocab_size)
         writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
-        empty = _write(request, tokenizer, reading, writers, on_progress)
-        facts = _facts(request, tokenizer, found, reading.source_facts(), writers, empty)
+        empty = _write(request, tokenizer, reading, writers, on_progress, injection, injected)
+        facts = _facts(request, tokenizer, found, reading.source_facts(), writers, empty, injected)
         # The old manifest goes first: data without a manifest is refused, data under another one's goes unnoticed.
         for path in request.prefixes().values():
             manifest_path(path).unlink(missing_ok=True)
@@ -134,6 +141,7 @@ def _check(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is part of a file name, without slashes")
     if any(storable(key) != key for key in request.json_keys):
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is text in UTF-8; set your terminal to it")
+    request.arithmetic.check(request.json_keys)
     for prefix in request.prefixes().values():
         check_name_of(prefix)
     if request.append_eod and tokenizer.end_of_document is None:
@@ -172,6 +180,12 @@ class _Reading:
                 yield document.texts
             finished_source_bytes += source.path.stat().st_size
 
+    def count(self) -> int:
+        """Reads all sources once for the number of their documents."""
+        request = self._request
+        documents = (read_documents(each.path, request.json_keys, request.largest_document) for each in self._sources)
+        return sum(1 for source in documents for _ in source)
+
     def source_facts(self) -> list[SourceFacts]:
         """Hashes the sources; only for a reading that is complete."""
         facts = []
@@ -187,15 +201,24 @@ def _write(
     reading: _Reading,
     writers: Sequence[IndexedDatasetWriter],
     on_progress: Callable[[EncodingProgress], None],
+    injection: Injection | None,
+    injected: Sequence[InjectionCounts],
 ) -> list[int]:
-    """Completes every writer's files, and counts for each the documents whose text gave no token."""
+    """Completes every writer's files, and counts for each the documents whose text gave no token.
+
+    Args:
+        injected: gets for each writer what injection put in.
+    """
     empty = [0] * len(writers)
     source = TokenizerSource(request.tokenizer, request.parse_special)
-    encoded = encode_in_order(chunks_of(reading), tokenizer, source, request.append_eod, request.workers)
+    documents = request.arithmetic.with_synthetic(reading)
+    encoded = encode_in_order(chunks_of(documents), tokenizer, source, request.append_eod, request.workers, injection)
     for chunk in encoded:
         for number, (writer, texts) in enumerate(zip(writers, chunk, strict=True)):
             writer.add_documents(texts.tokens, texts.lengths)
             empty[number] += texts.empty
+            if injection is not None:
+                injected[number].add(texts.notes)
         on_progress(reading.progress)
     for writer in writers:
         writer.finish()
@@ -209,6 +232,7 @@ def _facts(
     sources: list[SourceFacts],
     writers: Sequence[IndexedDatasetWriter],
     empty: Sequence[int],
+    injected: Sequence[InjectionCounts],
 ) -> list[DatasetFacts]:
     """The facts of each dataset.
 
@@ -216,7 +240,8 @@ def _facts(
         TrainyardError: a dataset would hold no text.
     """
     facts = []
-    for key, writer, empty_documents in zip(request.json_keys, writers, empty, strict=True):
+    asked = request.arithmetic
+    for key, writer, empty_documents, counts in zip(request.json_keys, writers, empty, injected, strict=True):
         if empty_documents == writer.documents or writer.largest_token is None:
             raise TrainyardError(
                 f"the sources hold no text under {key!r}: {counted(writer.documents, 'document')}, all of them empty; "
@@ -236,10 +261,14 @@ def _facts(
                     json_keys=list(request.json_keys),
                     append_eod=request.append_eod,
                     parse_special=request.parse_special,
+                    inject=asked.inject,
+                    synthetic_documents=asked.synthetic_documents,
+                    synthetic_seed=asked.drawn_from if asked.synthetic_documents else None,
                 ),
                 sources=sources,
                 number_not_read=len(found.not_read),
                 not_read=[each.name for each in found.not_read[:NOT_READ_NAMED]],
+                injection=None if asked.inject is None else counts.facts(asked.inject),
             )
         )
     return facts
@@ -264,4 +293,4 @@ def _command(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
     arguments += ["--output", request.output.name, "--tokenizer", tokenizer.name]
     arguments += ["--json-keys", ",".join(request.json_keys), *(["--append-eod"] if request.append_eod else [])]
     arguments += ["--parse-special"] if request.parse_special else []
-    return shlex.join(arguments)
+    return shlex.join([*arguments, *request.arithmetic.arguments()])

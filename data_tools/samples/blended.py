@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data_tools.samples.blend import BlendPattern
 from data_tools.samples.delivered import sample_hashes, source_key
-from data_tools.samples.order import TrainingOrder
+from data_tools.samples.order import TrainingOrder, numbers_of_each
 from data_tools.samples.source import Sample, SampleSource
 from megatron_patches.errors import TrainyardError
 
@@ -108,11 +108,7 @@ class TrainingSamples:
     def locate(self, places: NDArray[np.int64]) -> Located:
         """Where the samples at these places lie; int64 [n]."""
         source, index = self.stages.indices(places)
-        number = np.empty_like(index)
-        for each in np.unique(source).tolist():
-            here = source == each
-            number[here] = self._orders[each].numbers(index[here])
-        return Located(source, number)
+        return Located(source, numbers_of_each(self._orders, source, index))
 
     def read(self, located: Located) -> list[Sample]:
         """The samples, in order."""

@@ -1,11 +1,12 @@
 """Which of a source's samples is read when: a pure function of (seed, epoch, index), the same on every layout."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.samples.permutation import permute
+from data_tools.samples.permutation import Permutation, permute_each
 from megatron_patches.errors import TrainyardError
 
 ONLY_SOURCE = "data"
@@ -23,9 +24,10 @@ class TrainingOrder:
     def __init__(self, source_length: int, seed: int, name: str = ONLY_SOURCE) -> None:
         if source_length < 1:
             raise TrainyardError("there are no samples to order; the training split is shorter than one sample")
-        self._length = source_length
+        self.length = source_length
         named = () if name == ONLY_SOURCE else (int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"),)
         self._seed, self._named = seed, named
+        self._epochs: dict[int, Permutation] = {}
 
     def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers in the source.
@@ -37,9 +39,21 @@ class TrainingOrder:
         Returns:
             int64 [n].
         """
-        epochs, positions = np.divmod(np.asarray(indices, dtype=np.int64), self._length)
-        order = np.empty_like(positions)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            order[here] = permute(positions[here], self._length, key=(self._seed, epoch, *self._named))
-        return order
+        return numbers_of_each([self], np.zeros(len(indices), dtype=np.int64), np.asarray(indices, dtype=np.int64))
+
+    def epoch(self, number: int) -> Permutation:
+        """The order of one epoch."""
+        if number not in self._epochs:
+            self._epochs[number] = Permutation(self.length, (self._seed, number, *self._named))
+        return self._epochs[number]
+
+
+def numbers_of_each(
+    orders: Sequence[TrainingOrder], which: NDArray[np.int64], indices: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Numbers in the sources of several orders at once: `which` order, int64 [n], and the places in it, int64 [n]."""
+    lengths = np.array([order.length for order in orders], dtype=np.int64)[which]
+    epochs, positions = np.divmod(indices, lengths)
+    pairs, of_pair = np.unique(np.stack([which, epochs]), axis=1, return_inverse=True)
+    permutations = [orders[order].epoch(epoch) for order, epoch in pairs.T.tolist()]
+    return permute_each(positions, permutations, of_pair.reshape(-1))

@@ -63,7 +63,11 @@ class DocumentHasher:
         self._path = path
         _refuse_other_artefact(path)
         self._writer = HashingWriter(temporary_path(path))
-        self._writer.write(HEADER.pack(MAGIC, VERSION))
+        try:
+            self._writer.write(HEADER.pack(MAGIC, VERSION))
+        except BaseException:
+            self._writer.discard()
+            raise
 
     def add(self, tokens: NDArray[Any], lengths: Sequence[int] | NDArray[np.integer[Any]]) -> None:
         """Takes the next documents, whose tokens lie end to end.

@@ -80,7 +80,7 @@ def order_warning(shards: Sequence[SplitShard]) -> str | None:
         "the documents for validation are another kind of text than those for training: in the frequent tokens they "
         f"differ by {difference.found:.3f} bits, in random order by {difference.by_chance:.3f} (Jensen-Shannon "
         f"divergence){_sources_said(shards)}. The split is in file order, so a validation loss says little of the text "
-        "that is trained on; split by document_hash, or shuffle the documents before tools/preprocess"
+        "that is trained on; set data.split_by to document_hash, or shuffle the documents before tools/preprocess"
     )
 
 

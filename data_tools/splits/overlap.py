@@ -12,6 +12,7 @@ from data_tools.datasets.selection import Selection
 
 EXAMPLES = 5
 BLOCK = 1 << 20
+SLOTS_PER_HASH = 8
 _EMPTY = checksum([])
 
 
@@ -46,21 +47,20 @@ class Overlap:
 def overlapping_documents(training: Iterable[SelectedHashes], validation: Iterable[SelectedHashes]) -> Overlap:
     """Counts the validation documents of which training has a copy, token for token (`data_tools.datasets.checksums`).
 
-    Empty documents do not count. Memory is about 60 bytes for each validation document, whatever the size of training,
-    which passes in blocks of 2**20 documents.
+    Empty documents do not count. Memory is about 100 bytes for each validation document, whatever the size of
+    training, which passes in blocks of 2**20 documents: about 10 million a second.
     """
     held = _Validation(validation)
     seen = np.zeros(len(held.hashes), dtype=bool)
     examples: list[tuple[Place, Place]] = []
     for shard, documents, hashes in _blocks(training):
-        nearest = np.minimum(np.searchsorted(held.hashes, hashes), max(0, len(held.hashes) - 1))
-        hits = np.flatnonzero(held.hashes[nearest] == hashes) if len(held.hashes) else np.empty(0, np.int64)
+        hits, numbers = held.find(hashes)
         if missing := EXAMPLES - len(examples):
-            unseen = hits[~seen[nearest[hits]]]
-            _, first_of_each = np.unique(nearest[unseen], return_index=True)
-            for number in unseen[np.sort(first_of_each)[:missing]].tolist():
-                examples.append((held.place(int(nearest[number])), Place(shard, int(documents[number]))))
-        seen[nearest[hits]] = True
+            unseen = np.flatnonzero(~seen[numbers])
+            _, first_of_each = np.unique(numbers[unseen], return_index=True)
+            for hit in unseen[np.sort(first_of_each)[:missing]].tolist():
+                examples.append((held.place(int(numbers[hit])), Place(shard, int(documents[hits[hit]]))))
+        seen[numbers] = True
     return Overlap(int(held.counts.sum()), int(held.counts[seen].sum()), tuple(examples))
 
 
@@ -74,6 +74,18 @@ class _Validation:
         self._starts = np.cumsum([0, *map(len, self._documents)])
         together = np.concatenate([np.empty(0, np.uint64), *(hashes for _, _, hashes in blocks)])
         self.hashes, self._first, self.counts = np.unique(together, return_index=True, return_counts=True)
+        bits = (SLOTS_PER_HASH * len(self.hashes) + 1).bit_length()
+        self._shift = np.uint64(64 - bits)
+        self._slots = np.zeros(1 << bits, dtype=bool)
+        """whether a hash begins with these bits: most of training's need not be searched"""
+        self._slots[self.hashes >> self._shift] = True
+
+    def find(self, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of the hashes are here: their places among those that were given, and their numbers here."""
+        candidates = np.flatnonzero(self._slots[hashes >> self._shift])
+        nearest = np.minimum(np.searchsorted(self.hashes, hashes[candidates]), len(self.hashes) - 1)
+        same = self.hashes[nearest] == hashes[candidates]
+        return candidates[same], nearest[same]
 
     def place(self, number: int) -> Place:
         """Where the hash of a number first lies."""

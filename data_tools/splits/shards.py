@@ -13,7 +13,7 @@ _RANGE = re.compile(r"\s*([0-9]{0,9})\s*(:?)\s*([0-9]{0,9})\s*")
 
 
 def parse_shards(given: object) -> slice:
-    """Reads which shards are meant: `1:` all but the first, `:2` the first two, `2:5` three, `0` the first alone.
+    """Reads which shards are meant: `1:` all but the first, `:2` the first two, `2:5` three, `0` the first, `:` all.
 
     Raises:
         TrainyardError: not such a range, or one without a shard in it.
@@ -22,7 +22,7 @@ def parse_shards(given: object) -> slice:
     text = str(given) if isinstance(given, int | str) and not isinstance(given, bool) else ""
     matched = _RANGE.fullmatch(text)
     first, colon, last = matched.groups() if matched else ("", "", "")
-    if not (first or last) or (last and not colon):
+    if not (first or colon) or (last and not colon):
         raise TrainyardError(f"shards '{shortened(given)}' is no range of shards. {remedy}")
     start = int(first or 0)
     stop = (int(last) if last else None) if colon else start + 1

@@ -24,11 +24,10 @@ Part = Literal["training", "validation", "test"]
 SplitBy = Literal["file_order", "document_hash"]
 Shares = tuple[float, float]
 """[start, end) of a source's documents, 0 <= start < end <= 1"""
-WHOLE: Shares = (0.0, 1.0)
 
 
 def parse_range(given: object) -> Shares:
-    """Reads a stretch of shares: `0.5:0.95`, or `[0.5, 0.95]` as YAML has it; `:0.95` and `0.5:` leave out an end.
+    """Reads a stretch of shares: `0.5:0.95`, or `[0.5, 0.95]` as YAML has it; `:0.95`, `0.5:` and `:` leave out an end.
 
     Raises:
         TrainyardError: not two numbers, one beyond 0 to 1, or nothing between them.
@@ -48,7 +47,7 @@ def parse_range(given: object) -> Shares:
 def _two_numbers(given: object) -> Shares | None:
     if isinstance(given, str):
         first, colon, last = (each.strip() for each in given.partition(":"))
-        words: Sequence[Any] = (first or "0", last or "1") if colon and (first or last) else ()
+        words: Sequence[Any] = (first or "0", last or "1") if colon else ()
     else:
         words = given if isinstance(given, list | tuple) else ()
     if len(words) != 2 or any(isinstance(word, bool) or not isinstance(word, str | int | float) for word in words):

@@ -1,4 +1,4 @@
-"""Which tokens of a `tokenizer.json` steer, and the same tokenizer without them.
+"""Which tokens of a `tokenizer.json` steer or enter as ids alone, and the same tokenizer without them.
 
 The tokenizers library has a switch for this (`encode_special_tokens`), which is not enough: it leaves tokens that were
 added without the mark `special`, and those that the model itself finds, as Unigram does where `</s>` is a piece of its
@@ -16,6 +16,8 @@ from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+AS_IDS_ALONE = "trainyard_as_ids_alone"
+"""key of a `tokenizer_config.json`: added tokens that are ordinary and still never made of text"""
 _LISTS = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder")
 
 
@@ -42,6 +44,26 @@ def eos_token(config: Mapping[str, Any], origin: Path) -> str | None:
             '"<|endoftext|>", an object {"content": "<|endoftext|>"}, or null; write the one token that ends a document'
         )
     return token
+
+
+def tokens_as_ids_alone(config: Mapping[str, Any], vocabulary: Mapping[str, int], origin: Path) -> set[str]:
+    """Ordinary tokens that text must not become, whatever is asked for: they are put in as ids.
+
+    Raises:
+        Damaged: the list is none, or names what the vocabulary lacks.
+    """
+    given = config.get(AS_IDS_ALONE, [])
+    wrong = next((each for each in given if each not in vocabulary), None) if _is_list_of_texts(given) else given
+    if wrong is not None:
+        raise Damaged(
+            f"{printable(origin)}: {AS_IDS_ALONE} has {shortened(repr(wrong), 60)}, expected tokens of the vocabulary; "
+            "copy the folder again, or make it again with tools/tokenizer extend"
+        )
+    return set(given)
+
+
+def _is_list_of_texts(given: Any) -> bool:
+    return isinstance(given, list) and all(isinstance(each, str) for each in given)
 
 
 def control_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any], end_of_document: str | None) -> set[str]:

@@ -2,13 +2,13 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,13 @@ class TokenizerSource(NamedTuple):
     parse_special: bool
 
 
+class TextEncoder(Protocol):
+    """How texts become ids where that is more than the tokenizer alone does. Processes get it by pickle."""
+
+    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], Any]:
+        """Ids of each text, and what there is to note of all of them."""
+
+
 class EncodedTexts(NamedTuple):
     """The texts of one key in one chunk of documents."""
 
@@ -42,6 +49,8 @@ class EncodedTexts(NamedTuple):
     """Tokens of each document, its end-of-document token included."""
     empty: int
     """Documents whose text gave no token."""
+    notes: Any = None
+    """What a `TextEncoder` noted."""
 
 
 def chunks_of(documents: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
@@ -58,8 +67,13 @@ def chunks_of(documents: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
         yield chunk
 
 
-def encode_chunk(tokenizer: Tokenizer, append_eod: bool, chunk: Chunk) -> list[EncodedTexts]:
+def encode_chunk(
+    tokenizer: Tokenizer, append_eod: bool, chunk: Chunk, encoder: TextEncoder | None = None
+) -> list[EncodedTexts]:
     """Tokenizes a chunk.
+
+    Args:
+        encoder: what makes ids of texts; None leaves it to the tokenizer.
 
     Returns:
         One entry for each key.
@@ -67,36 +81,42 @@ def encode_chunk(tokenizer: Tokenizer, append_eod: bool, chunk: Chunk) -> list[E
     ending = [tokenizer.end_of_document] if append_eod else []
     encoded = []
     for texts in zip(*chunk, strict=True):
-        documents = tokenizer.encode_batch(texts)
+        documents, notes = encoder.encode(tokenizer, texts) if encoder else (tokenizer.encode_batch(texts), None)
         empty = sum(not tokens for tokens in documents)
         ids = [token for tokens in documents for token in (*tokens, *ending)]
         lengths = [len(tokens) + len(ending) for tokens in documents]
-        encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty))
+        encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty, notes))
     return encoded
 
 
 def encode_in_order(
-    chunks: Iterable[Chunk], tokenizer: Tokenizer, source: TokenizerSource, append_eod: bool, workers: int
+    chunks: Iterable[Chunk],
+    tokenizer: Tokenizer,
+    source: TokenizerSource,
+    append_eod: bool,
+    workers: int,
+    encoder: TextEncoder | None = None,
 ) -> Iterator[list[EncodedTexts]]:
     """Tokenizes chunks; what comes out and in which order does not depend on the number of workers.
 
     Args:
         source: where other processes load the tokenizer from.
         workers: processes; 1 tokenizes in this one, with the tokenizer library's own threads.
+        encoder: see `encode_chunk`.
 
     Raises:
         TrainyardError: a process died.
     """
     if workers == 1:
         for chunk in chunks:
-            yield encode_chunk(tokenizer, append_eod, chunk)
+            yield encode_chunk(tokenizer, append_eod, chunk, encoder)
         return
     # spawn: a fork copies the locks of this process's threads, and the tokenizer library has threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_use_one_thread) as pool:
         pending: deque[Future[list[EncodedTexts]]] = deque()
         try:
             for chunk in chunks:
-                pending.append(pool.submit(_encode_in_worker, source, append_eod, chunk))
+                pending.append(pool.submit(_encode_in_worker, source, append_eod, chunk, encoder))
                 if len(pending) >= CHUNKS_AHEAD * workers:
                     yield pending.popleft().result()
             while pending:
@@ -119,5 +139,7 @@ def _tokenizer_of_worker(source: TokenizerSource) -> Tokenizer:
     return load_tokenizer(source.path, allow_invalid=True, parse_special=source.parse_special)
 
 
-def _encode_in_worker(source: TokenizerSource, append_eod: bool, chunk: Chunk) -> list[EncodedTexts]:
-    return encode_chunk(_tokenizer_of_worker(source), append_eod, chunk)
+def _encode_in_worker(
+    source: TokenizerSource, append_eod: bool, chunk: Chunk, encoder: TextEncoder | None
+) -> list[EncodedTexts]:
+    return encode_chunk(_tokenizer_of_worker(source), append_eod, chunk, encoder)

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.text.control_tokens import control_tokens, eos_token, read_config, without_tokens
+from data_tools.text.control_tokens import (
+    control_tokens,
+    eos_token,
+    read_config,
+    tokens_as_ids_alone,
+    without_tokens,
+)
+from data_tools.text.spelling import spelling_of
 from data_tools.text.tokenizer import END_OF_DOCUMENT_CANDIDATES, Tokenizer, TokenizerFiles
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.foreign.files import read_bounded
@@ -43,7 +50,14 @@ class HuggingFaceTokenizer(Tokenizer):
             raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
         ending = _end_of_document(files, config, vocabulary)
         self.end_of_document = None if ending is None else vocabulary[ending]
-        tokens = set() if parse_special else control_tokens(described, config, ending)
+        self._control = control_tokens(described, config, ending)
+        self._spelling = spelling_of(described.get("decoder"))
+        self._added = {each["content"] for each in described.get("added_tokens") or ()}
+        tokens = set() if parse_special else set(self._control)
+        if files.config is not None:
+            alone = tokens_as_ids_alone(config, vocabulary, files.config)
+            self.as_ids_alone = len(alone)
+            tokens |= alone
         self._encoder = self._without(described, tokens, vocabulary) if tokens else self._library
 
     def _load(self, text: str) -> Any:
@@ -78,6 +92,20 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def tokens(self) -> dict[int, str]:
         return {number: token for token, number in self._library.get_vocab(with_added_tokens=True).items()}
+
+    def token_bytes(self) -> dict[int, bytes]:
+        if self._spelling is None:
+            raise Refused(
+                f"{printable(self._path)}: its decoder does not say which bytes a token stands for (those of "
+                "byte-level vocabularies and of SentencePiece do); leave out filters of characters"
+            )
+        return {number: self._spelled(token) for number, token in self.tokens().items()}
+
+    def _spelled(self, token: str) -> bytes:
+        assert self._spelling is not None
+        if token in self._control:
+            return b""
+        return token.encode("utf-8") if token in self._added else self._spelling(token)
 
     def decode(self, ids: Sequence[int]) -> str:
         with _library_errors(self._path):

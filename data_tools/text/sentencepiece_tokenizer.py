@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_tools.text.spelling import spaced
 from data_tools.text.tokenizer import END_OF_DOCUMENT_CANDIDATES, Tokenizer, TokenizerFiles
 from megatron_patches.errors import Damaged
 from megatron_patches.foreign.files import read_bounded
@@ -54,6 +55,16 @@ class SentencePieceTokenizer(Tokenizer):
 
     def tokens(self) -> dict[int, str]:
         return {number: self._library.id_to_piece(number) for number in range(self.vocab_size)}
+
+    def token_bytes(self) -> dict[int, bytes]:
+        return {number: self._spelled(number) for number in range(self.vocab_size)}
+
+    def _spelled(self, number: int) -> bytes:
+        if self._library.is_control(number) or number == self.end_of_document:
+            return b""
+        if self._library.is_unknown(number):
+            return self._library.decode([number]).encode("utf-8")
+        return spaced(self._library.id_to_piece(number), with_bytes=self._library.is_byte(number))
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._library.decode(list(ids))

@@ -23,6 +23,8 @@ class Tokenizer(ABC):
     """Largest id it can give, plus one."""
     end_of_document: int | None
     """Id that ends a document; None if it has none."""
+    as_ids_alone: int = 0
+    """Tokens of its vocabulary that are no control tokens and still never made of text."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -35,6 +37,16 @@ class Tokenizer(ABC):
     @abstractmethod
     def tokens(self) -> dict[int, str]:
         """What each id stands for, as the tokenizer writes it; ids that stand for nothing are left out."""
+
+    @abstractmethod
+    def token_bytes(self) -> dict[int, bytes]:
+        """The bytes of UTF-8 that each id stands for within a text; none for control tokens, which are no text.
+
+        The space that some tokenizers put before a text, and take away again, counts as one.
+
+        Raises:
+            TrainyardError: which bytes a token stands for depends on its neighbours, or is not known.
+        """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

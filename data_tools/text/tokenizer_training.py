@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from pydantic import JsonValue
 
 from data_tools.text.documents import LARGEST_DOCUMENT, read_documents
 from data_tools.text.sources import NOT_READ_NAMED, FoundSources, Source, find_sources
-from megatron_patches.artefacts.manifest import MANIFEST, Manifest, build_manifest, record_file, write_manifest
-from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path, write_atomically
+from data_tools.text.tokenizer_folder import write_tokenizer
+from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import TrainyardError
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -81,7 +81,7 @@ def train_bpe(
     }
     names = [path.name for path in files]
     command = shlex.join(["tools/tokenizer", "train", *names, "--output", output.name, "--vocab-size", str(vocab_size)])
-    return _write_folder(output, contents, facts, command)
+    return write_tokenizer(output, contents, facts, command)
 
 
 def _train(texts: Iterator[str], vocab_size: int, special_tokens: Sequence[str]) -> Any:
@@ -109,22 +109,3 @@ def _texts(sources: Sequence[Source], json_key: str, largest: int) -> Iterator[s
 def _describe(source: Source) -> JsonValue:
     sha256, size = hash_file(source.path)
     return {"name": source.name, "size": size, "sha256": sha256}
-
-
-def _write_folder(output: Path, contents: dict[str, str], facts: dict[str, JsonValue], command: str) -> Manifest:
-    """Writes the files and their manifest into a folder of a temporary name, then renames the folder."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = temporary_path(output)
-    folder.mkdir()
-    try:
-        for name, content in contents.items():
-            write_atomically(folder / name, content.encode())
-        files = [record_file(folder / name, folder) for name in contents]
-        manifest = build_manifest("tokenizer", files, facts, command=command)
-        write_manifest(folder / MANIFEST, manifest)
-        folder.rename(output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    fsync_folder(output.parent)
-    return manifest

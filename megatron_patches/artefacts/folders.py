@@ -181,5 +181,8 @@ def next_start(checkpoints: Path) -> str:
 def _is_of_its_data(manifest: Manifest) -> bool:
     """Whether the fault that a checkpoint is marked with is that of its dataset or tokenizer."""
     identity = manifest.facts.get("identity")
-    data = [identity.get("dataset"), identity.get("tokenizer")] if isinstance(identity, dict) else []
-    return manifest.status.cause is not None and manifest.status.cause in data
+    if not isinstance(identity, dict) or manifest.status.cause is None:
+        return False
+    datasets = identity.get("datasets")  # of a blend
+    data = [identity.get("dataset"), identity.get("tokenizer"), *(datasets if isinstance(datasets, list) else [])]
+    return manifest.status.cause in data

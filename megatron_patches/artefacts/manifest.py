@@ -33,7 +33,7 @@ from megatron_patches.foreign.printable import printable, shortened, storable
 MANIFEST = "manifest.json"
 """name of the file in an artefact's folder"""
 
-Kind = Literal["dataset", "document-hashes", "tokenizer", "checkpoint", "export", "evaluation", "run"]
+Kind = Literal["dataset", "document-hashes", "plan", "tokenizer", "checkpoint", "export", "evaluation", "run"]
 
 
 _PART_BYTES = 255

@@ -39,7 +39,7 @@ _EFFECTS: dict[str, Effect] = {
     # of the optimizer what an update is; what else it has may change
     "optimizer": "identity",
     **{f"optimizer.{key}": "applied" for key in OPTIMIZER_NUMBERS},
-    **dict.fromkeys(("data.split", "data.split_by", "data.sources"), "identity"),
+    **dict.fromkeys(("data.split", "data.split_by", "data.samples", "data.sources"), "identity"),
     "init_from": "identity",  # what it names is compared by id (launch/init_from.py)
     "data.sequence_length": "identity",
     "optimizer.learning_rate": "rate",
@@ -48,8 +48,8 @@ _EFFECTS: dict[str, Effect] = {
     # the checkpoint's own scale is continued
     "training.loss_scale.initial": "stored",
     # of datasets and tokenizers the ids are compared: the same one may lie somewhere else
-    "data.skip_samples": "applied",  # where it changes nothing that was read: skipped_data.py
-    "data.changes": "applied",  # where they change nothing that was read: changed_sources.py
+    "data.skip_samples": "applied",  # where it changes nothing that was read: changed_data.py
+    "data.changes": "applied",  # where they change nothing that was read: changed_data.py
     "data.validation": "applied",
     **dict.fromkeys(("data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
     **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),

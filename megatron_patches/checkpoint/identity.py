@@ -11,18 +11,14 @@ from megatron_patches.run.config import RunConfig
 
 OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps", "update_scale")
 """what an update is; how strong its parts are (betas, decays, clips) may change in a resume"""
-OF_DATA = ("split_by",)
-"""keys of a run's data that did not always exist"""
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
-def run_identity(
-    config: RunConfig, dataset_id: str, tokenizer_id: str, sources: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: str) -> dict[str, Any]:
     """The settings that decide the weights' shapes, the order of samples and the meaning of the optimizer's state.
 
     Layout, micro-batch, logging, lengths and the optimizer's numbers are not among them: a resume may change them.
-    Learning rates are compared as such (resume_check.py). `sources` are those of a blend (RunData.source_identities).
+    Learning rates are compared as such (resume_check.py). `datasets` is RunData.identity.
     """
     training = config.training.model_dump(include=set(OF_TRAINING))
     optimizer = config.optimizer.model_dump(include=set(OF_OPTIMIZER))
@@ -37,9 +33,9 @@ def run_identity(
         "data.sequence_length": config.data.sequence_length,
         "data.split": config.data.split,
         "data.split_by": config.data.split_by,
-        "dataset": dataset_id,
+        **_prefixed("data.samples", config.data.samples.model_dump()),
+        **datasets,
         "tokenizer": tokenizer_id,
-        **(sources or {}),
     }
 
 
@@ -52,8 +48,17 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
     return [
         f"{key} is {_shown(saved.get(key))} in the checkpoint and {_shown(wanted.get(key))} now"
         for key in sorted(saved.keys() | wanted.keys())
-        if saved.get(key) != wanted.get(key)
+        if saved.get(key) != wanted.get(key) and not _is_told_elsewhere(key, saved, wanted)
     ]
+
+
+def _is_told_elsewhere(key: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """A source that is only read at one time (`blend` has those of the beginning, changed_data.py those of changes),
+    and the list of all datasets, whose sources have a key each.
+    """
+    if key.startswith("source "):
+        return key not in saved or key not in wanted
+    return key == "datasets"
 
 
 def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
@@ -67,7 +72,8 @@ def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
         **_prefixed("objective", objective),
         **_prefixed("training", training),
         **_prefixed("optimizer", optimizer),
-        **{f"data.{key}": value for key, value in _defaults(DataConfig).items() if key in OF_DATA},
+        "data.split_by": DataConfig.model_fields["split_by"].default,
+        **_prefixed("data.samples", {**_defaults(type(config.data.samples)), "name": "stream"}),
     }
 
 

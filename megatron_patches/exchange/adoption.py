@@ -272,7 +272,7 @@ def _facts(
         "optimizer_steps": steps,
         "seed": config.training.seed,
         "layout": foreign.layout,
-        "identity": run_identity(config, data.dataset_id, data.tokenizer_id, data.source_identities),
+        "identity": run_identity(config, data.identity, data.tokenizer_id),
         TOKENIZER_VOCABULARY: data.tokenizer_vocabulary,
         "source": {
             "format": foreign.format,

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from megatron_patches.artefacts.run_folder import folder_problems
+from megatron_patches.checkpoint.changed_data import changed_sources_problems, skipped_data_problems
 from megatron_patches.checkpoint.changed_settings import second_rate_problems, without_effect
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
 from megatron_patches.checkpoint.size import space_problems
-from megatron_patches.checkpoint.skipped_data import skipped_data_problems
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.device_checks import device_problems
 from megatron_patches.launch.facts import LaunchFacts
@@ -62,7 +62,7 @@ def _batch_ramp(facts: LaunchFacts) -> Iterator[str]:
 
 
 def _document_ends(facts: LaunchFacts) -> Iterator[str]:
-    yield from facts.data.end_of_document_problems(facts.config.objective.reads_document_ends)
+    yield from facts.data.end_of_document_problems(facts.config.document_ends_needed_by)
 
 
 def _vocabulary(facts: LaunchFacts) -> Iterator[str]:
@@ -80,9 +80,7 @@ def _validation_data(facts: LaunchFacts) -> Iterator[str]:
 
 def _identity(facts: LaunchFacts) -> Iterator[str]:
     if facts.saved:
-        wanted = run_identity(
-            facts.config, facts.data.dataset_id, facts.data.tokenizer_id, facts.data.source_identities
-        )
+        wanted = run_identity(facts.config, facts.data.identity, facts.data.tokenizer_id)
         yield from identity_problems(facts.saved, wanted, facts.config)
 
 
@@ -101,10 +99,11 @@ def _learning_rate(facts: LaunchFacts) -> Iterator[str]:
         yield from without_effect(facts.taken, facts.config)
 
 
-def _skipped_data(facts: LaunchFacts) -> Iterator[str]:
+def _data_behind(facts: LaunchFacts) -> Iterator[str]:
     facts.require("training.samples", "training.tokens", "training.batch_ramp", "data.skip_samples")
     if facts.saved:
         yield from skipped_data_problems(facts.saved[0], facts.config)
+        yield from changed_sources_problems(facts.saved[0], facts.config)
 
 
 def _run_folder(facts: LaunchFacts) -> Iterator[str]:
@@ -149,6 +148,6 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _identity,
     _length,
     _learning_rate,
-    _skipped_data,
+    _data_behind,
     _space,
 )

@@ -14,6 +14,7 @@ from megatron_patches.checkpoint.size import free_space
 from megatron_patches.errors import TrainyardError
 from megatron_patches.hardware.accelerator import gpu_models, has_gpu
 from megatron_patches.launch.init_from.resolution import StartingPoint, find_starting_point
+from megatron_patches.launch.preparation import PreparationProgress
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import lay_out
@@ -89,10 +90,14 @@ class LaunchFacts:
     @cached_property
     def _opened_data(self) -> RunData | TrainyardError:
         try:
-            self.require("data.path", "data.sources", "data.changes", "data.validation", "data.tokenizer")
+            self.require(
+                "data.path", "data.sources", "data.changes", "data.validation", "data.samples", "data.tokenizer"
+            )
             if self.config.data.changes:
                 self.require("training", "data.skip_samples")
-            return RunData(self.config.data, CHECKOUT, self.config.lengths, self.config.place_after)
+            return RunData(
+                self.config.data, CHECKOUT, self.config.lengths, self.config.place_after, PreparationProgress()
+            )
         except TrainyardError as error:
             return error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data_tools.data_plan import DataPlan
+from data_tools.data_warnings import data_warnings
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.checkpoint.starting_point import write_initial_weights
@@ -48,6 +49,8 @@ class Plan:
     processes_per_node: int
     layout: Layout
     data: DataPlan
+    warnings: Sequence[str]
+    """of its data"""
     former: Former | None
     """the newest launch so far, which is over or dead"""
     rehearsed: Rehearsed | None = None
@@ -74,8 +77,9 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     refuse(launch_problems(facts))
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
     return Plan(
-        facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts, former, rehearsed,
-        find_continuation(facts, amounts.epoch), facts.starting_point,
+        facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts,
+        list(data_warnings(facts.data)), former, rehearsed, find_continuation(facts, amounts.epoch),
+        facts.starting_point,
     )  # fmt: skip
 
 
@@ -94,7 +98,8 @@ def summary(plan: Plan, width: int | None = None) -> str:
     if plan.start:
         labels = ["begins from"] + [""] * (len(plan.start.lines) - 1)
         lines += zip(labels, plan.start.lines, strict=True)
-    lines += [*plan.data.describe(), ("run directory", str(plan.directory.path))]
+    lines += [*plan.data.describe(), *(("warning", text) for text in plan.warnings)]
+    lines.append(("run directory", str(plan.directory.path)))
     goes_on = plan.continuation
     if goes_on:
         lines += goes_on.describe()

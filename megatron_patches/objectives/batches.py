@@ -69,13 +69,16 @@ class TrainingBatches:
         self._reader.shutdown(cancel_futures=True)
 
     def _read(self, consumed_samples: int) -> _Read:
-        micro_batches, delivered = [], 0
-        for places in self._sampler.micro_batches(consumed_samples):
-            located = self._samples.locate(places)
-            samples = self._samples.read(located)
-            delivered += summed(self._samples.hashes(places, located, samples))
-            micro_batches.append(self.objective(stacked(samples, located.number, self._vocab_size), places))
-        return _Read(micro_batches, delivered % (1 << 64))
+        by_batch = self._sampler.micro_batches(consumed_samples)
+        places = np.concatenate(by_batch)
+        located = self._samples.locate(places)
+        read, micro_batches = self._samples.read(located), []
+        delivered = summed(self._samples.hashes(places, located, read))
+        for first, of_batch in zip(range(0, len(read), len(by_batch[0])), by_batch, strict=True):
+            part = slice(first, first + len(of_batch))
+            items = stacked(read[part], located.number[part], self._vocab_size)
+            micro_batches.append(self.objective(items, of_batch))
+        return _Read(micro_batches, delivered)
 
 
 def validation_micro_batches(

@@ -38,8 +38,9 @@ def register_objective(section: type[ObjectiveSection], builder: Builder) -> Non
 
 
 def build_objective(section: ObjectiveSection, seed: int, end_of_document: int | None) -> Objective:
-    """`end_of_document` is the token that ends documents: None where the section does not read it."""
-    assert end_of_document is not None or not section.reads_document_ends
+    """`end_of_document` is the token that ends documents: None where the section does not read it, or samples say which
+    of their tokens are one text.
+    """
     return _BUILDERS[type(section)](section, seed, end_of_document)
 
 

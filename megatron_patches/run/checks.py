@@ -17,7 +17,7 @@ def check_run(config: RunConfig) -> list[Problem]:
 
     Of a model that cannot read the objective's samples nothing more is asked: its parameters may depend on them.
     """
-    of_sections = (check_length, _compile, _validation, _data_changes, _profile)
+    of_sections = (check_length, _compile, _validation, _samples, _data_changes, _profile)
     found = [problem for check in of_sections for problem in check(config)]
     if unread := list(_inputs(config)):
         return [*found, *unread]
@@ -47,6 +47,19 @@ def _validation(config: RunConfig) -> Iterator[Problem]:
             f"data.split {config.data.split} gives validation no documents but evaluation asks for "
             f"{counted(config.evaluation.samples, 'sample')}; use a split such as 949,50,1, name groups "
             "in data.validation, or set evaluation to null",
+        )
+
+
+def _samples(config: RunConfig) -> Iterator[Problem]:
+    """Whether documents can be cut as `data.samples` says, and what that leaves without effect."""
+    samples = config.data.samples
+    for problem in samples.problems(config.lengths.read):
+        yield Problem("data.samples", problem)
+    if samples.knows_texts and not getattr(config.objective, "loss_after_end_of_document", True):
+        yield Problem(
+            "objective.loss_after_end_of_document",
+            f"objective.loss_after_end_of_document: false has no effect: in samples of {samples.name} no token "
+            "predicts one of another document; remove it",
         )
 
 

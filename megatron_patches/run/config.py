@@ -67,6 +67,13 @@ class RunConfig(Section):
         """What is consumed after each step; how many steps there are."""
         return Timetable(self.training, self.lengths.counted)
 
+    @property
+    def document_ends_needed_by(self) -> list[str]:
+        """The settings that must see where documents end in a sample, as people write them; none where samples say
+        which of their tokens are one text.
+        """
+        return [] if self.data.samples.knows_texts else self.objective.reads_document_ends
+
     def place_after(self, step: int) -> int:
         """The place in the order of samples that is reached after a step; what is left out before it counts."""
         return SkippedSamples(self.data.skip_samples).reached(self.timetable.after(step).samples)

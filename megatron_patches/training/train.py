@@ -76,9 +76,11 @@ def train(launch: Launch) -> Outcome:
 def build_trainer(config: RunConfig, launch: Launch, groups: ProcessGroups) -> tuple[Trainer, Checkpointing]:
     """Data, engine and callbacks of this rank."""
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
-    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
+    data = RunData(
+        config.data, CHECKOUT, config.lengths, config.place_after, prepare=None
+    )  # the launch made what it needs
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    identity = run_identity(config, data.dataset_id, data.tokenizer_id, data.source_identities)
+    identity = run_identity(config, data.identity, data.tokenizer_id)
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
     engine = build_engine(config, groups, randomness)
     votes = StepVotes(groups.control_group)
@@ -140,7 +142,7 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     sampler = BatchSampler(
         config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data, skipped
     )
-    end_of_document = data.end_of_document(config.objective.reads_document_ends)
+    end_of_document = data.end_of_document(config.document_ends_needed_by)
     objective = build_objective(config.objective, training.seed, end_of_document)
     return TrainingBatches(data.training(training.seed), sampler, objective, config.model.vocabulary, groups)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,7 @@ def test_answers_as_json(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -
         (OF_PREPROCESS, ["--input", "a", "--output-prefix=b"], ["files or folders without a flag", "--output PREFIX"]),
         (OF_PREPROCESS, ["--tokenizer-type", "GPT2BPETokenizer", "--vocab-file", "v"], ["--tokenizer PATH"] * 2),
         (OF_A_DATASET, ["info", "--data-path", "x"], ["prefix without a flag"]),
+        (OF_A_DATASET, ["merge", "--input", "d", "--output-prefix", "x"], ["merge OUTPUT PREFIX..."] * 2),
         (OF_A_TOKENIZER, ["train", "--json-keys", "text"], ["--json-key KEY"]),
     ],
 )
@@ -131,6 +133,32 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, corpus: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
 
 
+def test_arithmetic_from_an_extended_tokenizer_to_a_report(tmp_path: Path, tokenizer_folder: Path) -> None:
+    (tmp_path / "tokens.txt").write_text("<A>\n<B>\n")
+    made = run(
+        *(tokenizer, "extend", tokenizer_folder, "--output", tmp_path / "bpe", "--add-file", tmp_path / "tokens.txt"),
+        *("--add", "<C>", "--multiplication", "--first-id", "310"),
+    ).output
+    assert "bpe: tokenizer of 358 ids, 48 of them added from id 310, id " in made
+    command = read_manifest(tmp_path / "bpe" / "manifest.json").by.command
+    assert command.endswith("bpe --output bpe --add-file tokens.txt --add '<C>' --multiplication --first-id 310")
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{number}: 3 * 4 = 12, 5*5"}}\n' for number in range(30)))
+    words = [tmp_path / "a.jsonl", "--output", tmp_path / "d", "--tokenizer", tmp_path / "bpe", "--append-eod"]
+    told = run(preprocess, *words, "--inject", "weak", "--synthetic-arithmetic", "10", "--seed", "3").output
+    assert "d: 40 documents" in told and "made up: 10 documents of multiplication facts among them\n" in told
+    shown = run(dataset, "info", tmp_path / "d").output
+    facts = json.loads(run(dataset, "info", tmp_path / "d", "--json").output)["manifest"]["facts"]
+    for name, told_as in (
+        (r"injected: (.*)\n", r"injected +(.*)\n"),
+        ("by tenth of documents: (.*)", "tenth of documents +(.*)"),
+    ):
+        assert re.findall(name, told) == re.findall(told_as, shown) != []
+    assert facts["injection"]["with_product"]["<MUL_3_4_12>"] >= 30 and min(facts["injection"]["tenths"]) > 0
+    assert "10 documents of multiplication facts made up from seed 3" in shown
+    refused = execute("preprocess", *words[:-1], "--overwrite", "--seed", "3")
+    assert refused.returncode == 2 and "--seed 3 has no effect without --synthetic-arithmetic" in refused.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -140,6 +168,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, corpus: Path, 
         ("dataset", "adopt", "none", "--tokenizer", "none"),
         ("tokenizer", "info", "none"),
         ("tokenizer", "train", "none.txt", "--output", "new", "--vocab-size", "300"),
+        ("tokenizer", "extend", "none", "--output", "new", "--multiplication"),
     ],
 )
 def test_every_command_reports_its_mistakes(

@@ -59,7 +59,7 @@ def test_what_a_run_reads(config: Config, text_dataset: Path) -> None:
     assert (windows_of(data), len(data.validation["validation"])) == (training, group.samples)
     assert group.tokens == len(dataset.tokens) - boundary
     assert np.array_equal(data.validation["validation"][0]["tokens"], dataset.tokens[boundary : boundary + 9])
-    assert data.dataset_id == read_manifest(manifest_path(text_dataset)).id
+    assert data.identity == {"dataset": read_manifest(manifest_path(text_dataset)).id}
     assert data.tokenizer_id == read_manifest(manifest_path(text_dataset)).parents[0]
     assert f"{training * 8:,} tokens planned = 1.000 epochs of {training:,} windows of 8" in plan.describe()[0][1]
 
@@ -133,7 +133,7 @@ def test_data_marked_invalid(config: Config, text_dataset: Path) -> None:
     write_manifest(path, read_manifest(path).model_copy(update={"status": status}))
     with pytest.raises(TrainyardError, match=r"invalid since 2026-01-01: duplicated.*data.allow_invalid"):
         opened(config())
-    assert opened(config(allow_invalid=True)).dataset_id
+    assert opened(config(allow_invalid=True)).dataset_ids
 
 
 def test_another_dataset_under_the_same_manifest(config: Config, text_dataset: Path) -> None:

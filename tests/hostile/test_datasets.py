@@ -10,13 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.lengths import read_histogram
+from data_tools.datasets.regrouping.merge import merge_datasets
+from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.scan import scan
+from data_tools.datasets.verification import verify_dataset
 from data_tools.text.sources import find_sources, read_documents
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
+from tests.data_tools.datasets.hand_written import state_manifest
 from tests.hostile.canary import Place
 from tests.hostile.cases import attempt, cases
 from tests.hostile.oddities import odd_bytes, odd_entries, odd_json, odd_text
+from tools.commands.dataset.decoded import answer_marks
 
 NewPlace = Callable[[], Place]
 TOKENS = [[1, 2, 3], [], [4], [5, 6, 7, 8]]
@@ -46,6 +52,31 @@ def test_an_index(new_place: NewPlace, data: st.DataObject) -> None:
         assert "data.idx" in str(found) or "data.bin" in str(found)
     else:
         assert sum(map(len, found)) <= len(tokens)
+
+
+@cases(40)
+@given(data=st.data())
+def test_an_index_whose_own_manifest_vouches_for_it(new_place: NewPlace, data: st.DataObject) -> None:
+    """Its hashes fit, so that only what reads it stands between it and what is made from it."""
+    place = new_place()
+    prefix = place.inside / "data"
+    index, _ = _write(prefix)
+    prefix.with_name("data.idx").write_bytes(data.draw(odd_bytes(index)))
+    documents = [[each] for each in TOKENS]
+    state_manifest(prefix, documents, 8, "t", None)
+    cut = Cut("documents", data.draw(st.integers(1, 4)))
+    for made in (
+        attempt(lambda: merge_datasets([prefix], place.inside / "merged")),
+        attempt(lambda: split_dataset(prefix, place.inside / "part", cut)),
+        attempt(lambda: read_histogram(prefix)),
+        attempt(lambda: answer_marks(IndexedDataset(prefix), 1, 7)),
+    ):
+        if isinstance(made, TrainyardError):
+            assert "data" in str(made)
+    for made in place.inside.glob("*.idx"):
+        if made.stem != "data":
+            verify_dataset(made.with_suffix(""))
+    place.check()
 
 
 @cases(50)
@@ -121,7 +152,9 @@ def _tokenizer_files(folder: Path) -> tuple[bytes, bytes]:
     folder.mkdir()
     library = Tokenizer(WordLevel({"<|endoftext|>": 0, "a": 1, "b": 2}, unk_token="a"))
     library.add_special_tokens(["<|endoftext|>"])
-    return library.to_str().encode(), json.dumps({"eos_token": "<|endoftext|>", "model_max_length": 5}).encode()
+    library.add_tokens(["<A>"])
+    config = {"eos_token": "<|endoftext|>", "model_max_length": 5, "trainyard_as_ids_alone": ["<A>"]}
+    return library.to_str().encode(), json.dumps(config).encode()
 
 
 @cases(200)

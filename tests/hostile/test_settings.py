@@ -13,8 +13,9 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.run.reading import load_run
 from tests.hostile.canary import Place
 from tests.hostile.cases import attempt, cases
-from tests.hostile.oddities import ODD_TEXTS, odd_entries, odd_text
+from tests.hostile.oddities import ODD_TEXTS, odd_entries, odd_json, odd_text
 from tests.small_run import SMALL_RUN
+from tools.commands.dataset.blend_sources import ratios_in
 
 NewPlace = Callable[[], Place]
 
@@ -28,6 +29,23 @@ def test_a_runs_file(new_place: NewPlace, data: st.DataObject) -> None:
     found = attempt(lambda: load_run(path))
     if isinstance(found, TrainyardError):
         assert path.name in str(found) or "training" in str(found), found
+    place.check()
+
+
+_RATIOS = ({"en": 0.75, "fr": 0.25}, [{"ratio": 0.75, "dataset_path": "a/en"}, {"weight": 0.25, "path": "a/fr"}])
+
+
+@cases(60)
+@given(content=st.sampled_from(_RATIOS).flatmap(odd_json))
+def test_ratios_of_a_blend(new_place: NewPlace, content: bytes) -> None:
+    place = new_place()
+    path = place.inside / "ratios.json"
+    path.write_bytes(content)
+    found = attempt(lambda: ratios_in(path, ["en", "fr"]))
+    if isinstance(found, TrainyardError):
+        assert path.name in str(found), found
+    else:
+        assert len(found) == 2 and all(0 < each < float("inf") for each in found)
     place.check()
 
 

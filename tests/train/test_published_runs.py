@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.samples.blend import whole_weights
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.optim.schedule_config import CosineScheduleConfig
@@ -175,6 +176,20 @@ def test_tr11_is_the_published_run() -> None:
     assert config.parallel.pipeline_partition == "transformer|embedding"
 
 
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("tr11")])
+def test_tr11_reads_the_published_mix(name: str) -> None:
+    """Shares of the public README, in percent: the sum of the ratios of each language's datasets."""
+    data = load(name).data
+    weights = {source.name: source.weight for source in data.sources}
+    assert len(weights) == 28 and sum(weights.values()) == pytest.approx(1, abs=1e-12)
+    assert all(source.path.endswith(f"/roots/{source.name}") for source in data.sources)
+    english, chinese = weights["en"] + weights["oscar-en"], weights["zhs"] + weights["zht"] + weights["oscar-zh"]
+    indic = sum(weight for source, weight in weights.items() if source.startswith("indic-"))
+    found = [english, chinese, weights["fr"], weights["code"], weights["es"], indic, weights["nigercongo-all"]]
+    assert [round(100 * share, 2) for share in found] == [30.2, 17.67, 13.04, 12.97, 10.69, 2.25, 0.03]
+    assert min(whole_weights([source.weight for source in data.sources])) == 7
+
+
 def test_tr3d_is_the_published_baseline() -> None:
     config = load("tr3d-1B3-more-warmup")
     model, training = config.model, config.training
@@ -231,8 +246,8 @@ def test_a_second_stage_is_all_that_differs() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_run_is_its_difference(name: str) -> None:
-    """Small files; only the two that are no one's variant are whole."""
-    lines = find_run(name, CHECKOUT).read_text().splitlines()
+    """Small files; only the two that are no one's variant are whole, and one names 28 sources, a line each."""
+    lines = [line for line in find_run(name, CHECKOUT).read_text().splitlines() if not line.startswith("    - {name: ")]
     assert len(lines) <= (55 if name in ("tr3d-1B3-more-warmup", "tr11-176B-ml") else 32)
     script = find_run(name, CHECKOUT).with_suffix(".slurm").read_text().splitlines()
     assert len([line for line in script if line.startswith(("#!", "#SBATCH", "run="))]) == 10

@@ -1,7 +1,7 @@
 """`tools/preprocess`: text to a dataset."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -10,6 +10,7 @@ from tools.command_line import run_app
 from tools.megatron_flags import OF_PREPROCESS
 
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
+    from data_tools.datasets.manifest import DatasetFacts
     from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
 
 FEW_DOCUMENTS = 20  # a split of 949,50,1 leaves no document for validation
@@ -35,6 +36,21 @@ def main(
         help="Let text that spells a control token, such as <|endoftext|>, become that token. Only for the same bytes "
         "as Megatron-LM writes: whoever wrote the text then decides where documents end.",
     ),
+    inject: Literal["weak", "strict"] | None = typer.Option(
+        None,
+        help="Let a product of two digits become one token of the multiplication table: with weak 3*4, 3 × 4 and "
+        "3 x 4 = 12, with strict those with their product alone. Needs a tokenizer of tools/tokenizer extend "
+        "--multiplication. For example: --inject strict",
+    ),
+    synthetic_arithmetic: int = typer.Option(
+        0,
+        min=0,
+        help="Made-up documents of multiplication facts to spread evenly over the others, for example 20000; the "
+        "sources are read twice then.",
+    ),
+    seed: int | None = typer.Option(
+        None, help="What the made-up documents follow from; 0 if it is not given. The same seed makes the same ones."
+    ),
     max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
     workers: int = typer.Option(1, help="Processes that tokenize; the result does not depend on it."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset of the same name."),
@@ -42,6 +58,7 @@ def main(
 ) -> None:
     """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines."""
     from data_tools.datasets.preprocess import PreprocessRequest
+    from data_tools.domain_tokens.request import ArithmeticRequest
 
     request = PreprocessRequest(
         inputs=inputs,
@@ -54,6 +71,7 @@ def main(
         workers=workers,
         overwrite=overwrite,
         allow_invalid=allow_invalid,
+        arithmetic=ArithmeticRequest(inject, synthetic_arithmetic, seed),
     )
     _print(_with_progress_bar(request))
 
@@ -94,12 +112,22 @@ def _print(summary: "PreprocessSummary") -> None:
         )
         if facts.documents < FEW_DOCUMENTS:
             print(f"note: a run's split is by document (a .txt file is one): {counted(facts.documents, 'document')}")
+        _print_arithmetic(facts)
     if summary.not_read:
         print(f"note: of the folders' files, {describe_not_read(summary.not_read)}")
     print(
         f"{summary.text_bytes / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s: "
         f"{summary.megabytes_per_second:,.2f} MB/s, {summary.tokens_per_second:,.0f} tokens/s"
     )
+
+
+def _print_arithmetic(facts: "DatasetFacts") -> None:
+    from data_tools.domain_tokens.report import describe_injection
+
+    if facts.settings is not None and (made := facts.settings.synthetic_documents):
+        print(f"made up: {counted(made, 'document')} of multiplication facts among them")
+    for name, told in describe_injection(facts.injection) if facts.injection is not None else ():
+        print(f"{name}: {told}")
 
 
 if __name__ == "__main__":

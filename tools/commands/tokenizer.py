@@ -1,4 +1,4 @@
-"""`tools/tokenizer`: train and look at tokenizers."""
+"""`tools/tokenizer`: train, extend and look at tokenizers."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import typer
 from tools.command_line import run_app
 from tools.megatron_flags import OF_A_TOKENIZER
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and look at tokenizers.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, extend and look at tokenizers.")
 
 
 @app.command()
@@ -31,6 +31,42 @@ def train(
         files, output, vocab_size, json_key=json_key, largest_document=max_document_mib << 20, on_found=tell
     )
     print(f"{printable(output)}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
+
+
+@app.command()
+def extend(
+    path: Path = typer.Argument(help="Folder with a tokenizer.json, which stays as it is."),
+    output: Path = typer.Option(help="Folder to make for the extended tokenizer."),
+    add: list[str] = typer.Option([], help="A token to add; may be given several times: --add '<A>' --add '<B>'."),
+    add_file: list[Path] = typer.Option(
+        [], help="File of tokens to add, one on each line; may be given several times."
+    ),
+    multiplication: bool = typer.Option(
+        False, "--multiplication", help="Add the 45 tokens of the multiplication table, <MUL_1_1_1> to <MUL_9_9_81>."
+    ),
+    first_id: int | None = typer.Option(
+        None,
+        help="Id of the first added token; ids before it that are free stand for <UNUSED_id>. For GPT-2, whose 50,257 "
+        "ids are often padded: --first-id 50304",
+    ),
+    allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
+) -> None:
+    """Add tokens behind a tokenizer's vocabulary; its own ids stay. Text that spells an added token stays text: it
+    enters as an id alone, as tools/preprocess --inject has it."""
+    from data_tools.domain_tokens.multiplication import multiplication_tokens
+    from data_tools.text.tokenizer_extension import extend_tokenizer, read_tokens
+    from megatron_patches.foreign.printable import printable
+
+    tokens = [token for file in add_file for token in read_tokens(file)]
+    tokens += [*add, *(multiplication_tokens() if multiplication else [])]
+    asked = [word for file in add_file for word in ("--add-file", file.name)]
+    asked += [*(word for token in add for word in ("--add", token)), *(["--multiplication"] if multiplication else [])]
+    manifest = extend_tokenizer(path, output, tokens, first_id, allow_invalid, asked)
+    facts = manifest.facts
+    print(
+        f"{printable(output)}: tokenizer of {facts['vocab_size']:,} ids, {len(tokens):,} of them added from id "
+        f"{facts['first_added_id']:,}, id {manifest.id[:12]}"
+    )
 
 
 @app.command()

@@ -10,6 +10,7 @@ from data_tools.samples.blended import Located
 from data_tools.samples.skipping import SkippedSamples, first_difference
 from data_tools.samples.source import Sample
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.launch.preparation import PreparationProgress
 from megatron_patches.run.config import RunConfig
 
 TOKENS_AT_ONCE = 1 << 20
@@ -26,7 +27,7 @@ class ReadOrder:
     def __init__(self, config: RunConfig) -> None:
         # what was marked invalid since can be looked at too
         section = config.data.model_copy(update={"allow_invalid": True})
-        self.data = RunData(section, CHECKOUT, config.lengths, config.place_after)
+        self.data = RunData(section, CHECKOUT, config.lengths, config.place_after, PreparationProgress())
         self.samples = self.data.training(config.training.seed)
         self.skipped = SkippedSamples(section.skip_samples)
         self.seed = config.training.seed

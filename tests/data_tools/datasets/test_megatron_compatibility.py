@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from megatron.core.datasets.blended_megatron_dataset_config import (
     convert_split_vector_to_split_matrix,
     parse_and_normalize_split,
@@ -14,7 +16,16 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset as MegatronDat
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import DTYPES
+from data_tools.datasets.regrouping.merge import merge_datasets
+from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.split import split_documents
+from tests.data_tools.datasets.hand_written import (
+    contents,
+    quick_folder,
+    some_documents,
+    with_manifest,
+    write_sequences,
+)
 
 DOCUMENTS = [[5, 6, 7], [], [1], list(range(100)), []]
 
@@ -68,3 +79,31 @@ def test_splits_are_cut_at_the_same_documents(split: str) -> None:
             else:
                 # As _build_megatron_dataset_splits rounds them.
                 assert (first, last) == tuple(round(bound * float(documents)) for bound in bounds)
+
+
+@settings(max_examples=40)
+@given(documents=some_documents(), code=st.sampled_from(sorted(DTYPES)))
+def test_any_documents_are_the_same_in_both_directions(documents: list[list[list[int]]], code: int) -> None:
+    dtype = DType.dtype_from_code(code)
+    with quick_folder() as place:
+        builder = IndexedDatasetBuilder(str(place / "theirs.bin"), dtype=dtype)
+        for document in documents:
+            tokens = [token for sequence in document for token in sequence]
+            builder.add_document(torch.tensor(tokens), [len(sequence) for sequence in document])
+        builder.finalize(str(place / "theirs.idx"))
+        assert contents(place / "theirs") == contents(write_sequences(place / "ours", documents, code))
+        theirs = MegatronDataset(str(place / "ours"))
+        sequences = [sequence for document in documents for sequence in document]
+        assert [theirs[number].tolist() for number in range(len(theirs))] == sequences
+        assert theirs.document_indices.tolist() == IndexedDataset(place / "ours").document_indices.tolist()
+
+
+def test_what_merging_and_splitting_make_is_read_by_megatron(tmp_path: Path) -> None:
+    documents = [[[1, 2], [3]], [], [[4], [], [5, 6]], [[7]]]
+    prefix = with_manifest(tmp_path / "d", documents)
+    shards = [each.prefix for each in split_dataset(prefix, tmp_path / "s", Cut("shards", 2))]
+    merge_datasets([*shards, with_manifest(tmp_path / "wide", documents, 4)], tmp_path / "m")
+    theirs = MegatronDataset(str(tmp_path / "m"))
+    assert [theirs[number].tolist() for number in range(len(theirs))] == [each for one in documents * 2 for each in one]
+    assert theirs.document_indices.tolist() == [0, 2, 2, 5, 6, 8, 8, 11, 12]
+    assert theirs.index.dtype == np.int32

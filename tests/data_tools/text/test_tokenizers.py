@@ -181,7 +181,7 @@ def test_a_crash_while_writing_leaves_nothing(
     def fail(*arguments: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("data_tools.text.tokenizer_training.write_manifest", fail)
+    monkeypatch.setattr("data_tools.text.tokenizer_folder.write_manifest", fail)
     with pytest.raises(OSError, match="no space"):
         train_bpe([tokenizer_folder.parent / "text.jsonl"], tmp_path / "new", 300)
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from megatron_patches.artefacts.manifest import build_manifest
 from megatron_patches.artefacts.marks import mark_damaged
+from megatron_patches.checkpoint.changed_data import changed_sources_problems, skipped_data_problems
 from megatron_patches.checkpoint.changed_settings import (
     changes,
     describe_changes,
@@ -19,7 +20,7 @@ from megatron_patches.checkpoint.changed_settings import (
     sorted_in,
     without_effect,
 )
-from megatron_patches.checkpoint.identity import OF_OPTIMIZER, run_identity
+from megatron_patches.checkpoint.identity import OF_OPTIMIZER, differences, run_identity
 from megatron_patches.checkpoint.recorded_changes import (
     CHANGES,
     MOST,
@@ -29,7 +30,6 @@ from megatron_patches.checkpoint.recorded_changes import (
     in_json,
 )
 from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, length_problems, rate_jump
-from megatron_patches.checkpoint.skipped_data import skipped_data_problems
 from megatron_patches.configuration.yaml_text import dump_yaml, read_yaml
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import ChangeRecord
@@ -85,12 +85,27 @@ def test_of_every_key_it_is_said_what_a_change_does() -> None:
 
 def test_what_is_identity_is_compared_as_such(tmp_path: Path) -> None:
     config = run(tmp_path)
-    identity = run_identity(config, "data", "tokenizer")
+    identity = run_identity(config, {"dataset": "data"}, "tokenizer")
     for key in fields(RunConfig):
         if effect_of(key) != "identity" and key.split(".")[0] != "model":
             assert key not in identity, key
     assert {effect_of(key) for key in identity if key not in ("dataset", "tokenizer")} == {"identity"}
     assert {effect_of(f"optimizer.{key}") for key in OF_OPTIMIZER} == {"identity"}
+
+
+def test_what_data_meant_before_it_could_be_split_by_hash_and_cut_into_windows(tmp_path: Path) -> None:
+    """A checkpoint without these keys was trained in file order on a stream."""
+    datasets = {"dataset": "data"}
+    now = run_identity(run(tmp_path), datasets, "tokenizer")
+    saved = {key: value for key, value in now.items() if key != "data.split_by" and not key.startswith("data.samples")}
+    assert len(now) == len(saved) + 2
+    assert differences(saved, now, run(tmp_path)) == []
+    for setting, told in (
+        ("--data.split_by=document_hash", "data.split_by is file_order in the checkpoint and document_hash now"),
+        ("--data.samples={name: windows}", "data.samples.name is stream in the checkpoint and windows now"),
+    ):
+        config = run(tmp_path, setting)
+        assert differences(saved, run_identity(config, datasets, "tokenizer"), config) == [told]
 
 
 def test_an_unchanged_run_has_no_changes(tmp_path: Path) -> None:
@@ -340,3 +355,30 @@ def test_a_checkpoint_of_an_earlier_version_left_nothing_out(tmp_path: Path) -> 
     newest.manifest.facts["samples"] = 32
     assert list(skipped_data_problems(newest, run(tmp_path, "--data.skip_samples=[[32, 40]]"))) == []
     assert len(list(skipped_data_problems(newest, run(tmp_path, "--data.skip_samples=[[24, 40]]")))) == 1
+
+
+def source_from(step: int, name: str = "b", more: str = "") -> str:
+    """One change of sources, as YAML."""
+    return f"[{{from_step: {step}, sources: [{{name: {name}, path: somewhere/{name}{more}}}]}}]"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differs_from"),
+    [
+        ("[]", source_from(4), None),
+        (source_from(2), source_from(2).replace("somewhere", "moved"), None),
+        (source_from(6), source_from(5, "c"), None),
+        ("[]", source_from(3), 3),
+        (source_from(3), "[]", 3),
+        (source_from(2), source_from(2, more=", range: '0:0.5'"), 2),
+        (source_from(2), source_from(2, more=", weight: 2"), 2),
+    ],
+)
+def test_sources_change_ahead_alone(tmp_path: Path, before: str, now: str, differs_from: int | None) -> None:
+    """Of a run that was saved at step 4 of 8."""
+    newest = saved(tmp_path, 4, f"--data.changes={before}")
+    problems = list(changed_sources_problems(newest, run(tmp_path, f"--data.changes={now}")))
+    assert bool(problems) == (differs_from is not None)
+    if problems:
+        assert f"data.changes from step {differs_from} on is another than in" in problems[0]
+        assert "from step 4 on may be added" in problems[0]

@@ -65,11 +65,11 @@ class Runs:
         config = self.config(run, *settings)
         data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
         changes = {"run" if key == "named_run" else key: value for key, value in changes.items()}
-        parents = changes.pop("parents", (data.dataset_id, data.tokenizer_id))
+        parents = changes.pop("parents", (*data.dataset_ids, data.tokenizer_id))
         facts: dict[str, JsonValue] = {
             "run": run, "launch": "0001", "step": step, "samples": 8 * step, "tokens": 128 * step, "content": content,
             "learning_rate": config.learning_rate(step), "next_learning_rate": config.learning_rate(step + 1),
-            "identity": run_identity(config, data.dataset_id, data.tokenizer_id),
+            "identity": run_identity(config, data.identity, data.tokenizer_id),
         }  # fmt: skip
         files = {"weights-00000.safetensors": weights_file(config), "config.yaml": to_yaml(config).encode()}
         folder = self.folder(step, run, "step" if content == "full" else "weights")

@@ -333,7 +333,8 @@ def test_a_new_family(checkout: Path) -> None:
     ]
     config = load_run(family / "tr21a-1B3-no-positions.yaml")
     assert config.why == "rotary: against learned, all else equal"
-    assert compare_runs(load_run(base), config) == []
+    assert [each.key for each in compare_runs(load_run(base), config)] == ["data.split_by"]
+    assert config.data.split_by == "document_hash"
     assert os.access(family / "tr21a-1B3-no-positions.slurm", os.X_OK)
     assert not any("{{" in path.read_text() for path in created)
     assert lint_runs([family / "tr21a-1B3-no-positions.yaml"], checkout) == []

@@ -44,9 +44,9 @@ def _with_bar(prefix: Path, dataset: IndexedDataset, dataset_id: str) -> Path:
 
     console = Console(stderr=True)
     with Bar(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("hashing", total=len(dataset.tokens))
+        task = bar.add_task("hashing", total=None)
 
         def show(progress: HashingProgress) -> None:
-            bar.update(task, completed=progress.tokens)
+            bar.update(task, total=progress.total_tokens, completed=progress.tokens)
 
         return make_hashes(prefix, dataset, dataset_id, show)

@@ -31,7 +31,7 @@ def merge(
 
     Example: tools/dataset merge data/mine/text data/mine/part-*.idx
     """
-    from data_tools.datasets.merge import merge_datasets
+    from data_tools.datasets.regrouping.merge import merge_datasets
     from tools.terminal import tell, tell_json
 
     prefixes = [each.with_suffix("") if each.suffix == ".idx" and each.is_file() else each for each in prefixes]
@@ -61,7 +61,7 @@ def split(
 
     Example: tools/dataset split data/mine/text data/mine/part --tokens 100e6
     """
-    from data_tools.datasets.shards import Cut, split_dataset
+    from data_tools.datasets.regrouping.shards import Cut, split_dataset
     from megatron_patches.errors import TrainyardError
     from tools.tables import print_table
     from tools.terminal import tell_json
@@ -103,7 +103,7 @@ def whole_number(text: str, option: str) -> int:
         number = 0
     if not 1 <= number < 2**63 or number != int(number):
         raise TrainyardError(
-            f"{option} takes a whole number of 1 or more, such as 1000 or 100e6, not {shortened(text)}"
+            f"{option} takes a whole number of 1 or more, such as 1000 or 100e6, not {shortened(text, 40)}"
         )
     return int(number)
 

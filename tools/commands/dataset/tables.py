@@ -8,6 +8,7 @@ import numpy as np
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.split import SPLITS, split_documents
+from data_tools.domain_tokens.report import describe_injection
 from megatron_patches.errors import TrainyardError
 from megatron_patches.sizes import counted
 from tools.commands.dataset.decoded import own_tokenizer
@@ -84,6 +85,8 @@ def _of_manifest(prefix: Path) -> list[tuple[str, str]]:
         ("settings", _settings(facts)),
         *(("sources" if number == 0 else "", line) for number, line in enumerate(sources)),
     ]
+    if facts.injection is not None:
+        told += describe_injection(facts.injection)
     if facts.number_not_read:
         named = facts.not_read[:5]
         rest = f" and {more:,} more" if (more := facts.number_not_read - len(named)) else ""
@@ -97,6 +100,11 @@ def _settings(facts: DatasetFacts) -> str:
     ending = "end-of-document appended" if facts.settings.append_eod else "no end-of-document appended"
     if facts.settings.parse_special:
         ending += ", text that spells control tokens parsed"
+    if facts.settings.synthetic_documents:
+        ending += (
+            f", {counted(facts.settings.synthetic_documents, 'document')} of multiplication facts made up from seed "
+            f"{facts.settings.synthetic_seed}"
+        )
     return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
 
 

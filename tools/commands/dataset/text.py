@@ -128,7 +128,8 @@ def _documents(dataset: "IndexedDataset", first: int, end: int, most: int | None
     from tools.commands.dataset.decoded import answer_marks
 
     for number in range(first, end):
-        start, stop = (dataset.document_token_offset(number + after) for after in (0, 1))
+        start = dataset.document_token_offset(number)
+        stop = start + int(dataset.document_lengths(number, number + 1)[0])
         shown = stop if most is None else min(stop, start + most)
         where = f"document of {counted(stop - start, 'token')}"
         sequences = int(dataset.document_indices[number + 1] - dataset.document_indices[number])

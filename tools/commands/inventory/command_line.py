@@ -66,7 +66,8 @@ def find_command(
     run: Annotated[str, typer.Option(help="Only of this run.")] = "",
     family: Annotated[str, typer.Option(help="Only of runs of this folder of train/, for example tr6.")] = "",
     baseline: Annotated[str, typer.Option(help="Only of runs that differ from this one.")] = "",
-    kind: Annotated[list[str] | None, typer.Option(help="checkpoint, export, evaluation, dataset, document-hashes, tokenizer.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="checkpoint, export, evaluation, dataset, "
+        "document-hashes, plan, tokenizer.")] = None,
     steps: Annotated[str, typer.Option(help="1000, 1000:5000, 1000: or :5000.")] = "",
     tokens: Annotated[str, typer.Option(help="The same, with K, M, B or T: 1B:2B.")] = "",
     metric: Annotated[list[str] | None, typer.Option(help="'validation_loss<3.2'.")] = None,

@@ -18,7 +18,7 @@ from megatron_patches.artefacts.branch import BEGAN
 from megatron_patches.artefacts.descent import number_of_launch
 from megatron_patches.artefacts.run_folder import CONFIG, ROLLBACK, RunFolder
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.checkpoint.skipped_data import last_step_before, skipped_in
+from megatron_patches.checkpoint.changed_data import last_step_before, skipped_in
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.events.tensorboard_files import rebuild_tensorboard
 from megatron_patches.foreign.credentials import refuse_credentials

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_dataset_manifest
-from data_tools.datasets.stretches import Stretch, stretch_of
+from data_tools.datasets.regrouping.stretches import Stretch, stretch_of
 from megatron_patches.artefacts.manifest import FileRecord, Manifest, refuse_invalid
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import Damaged, TrainyardError

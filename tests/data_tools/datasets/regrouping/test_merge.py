@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.datasets import merge as module
-from data_tools.datasets import stretches
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES, bin_path, idx_path
 from data_tools.datasets.manifest import SettingsFacts, SourceFacts, manifest_path, read_dataset_manifest
-from data_tools.datasets.merge import merge_datasets
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.regrouping import merge as module
+from data_tools.datasets.regrouping import stretches
+from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.verification import verify_dataset
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.datasets import lengths, shards, stretches
+from data_tools.datasets import lengths
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import bin_path
 from data_tools.datasets.manifest import SettingsFacts, SourceFacts, manifest_path, read_dataset_manifest
-from data_tools.datasets.merge import merge_datasets
-from data_tools.datasets.shards import Cut, boundaries, split_dataset
+from data_tools.datasets.regrouping import shards, stretches
+from data_tools.datasets.regrouping.merge import merge_datasets
+from data_tools.datasets.regrouping.shards import Cut, boundaries, split_dataset
 from data_tools.datasets.verification import verify_dataset
 from megatron_patches.errors import Damaged, TrainyardError
 from tests.data_tools.datasets.hand_written import (

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, SourceFacts
-from data_tools.datasets.stretches import StretchWriter, check_output
-from data_tools.datasets.verified_input import VerifiedInput, open_input
+from data_tools.datasets.regrouping.stretches import StretchWriter, check_output
+from data_tools.datasets.regrouping.verified_input import VerifiedInput, open_input
 from data_tools.text.sources import NOT_READ_NAMED
 from megatron_patches.artefacts.manifest import Manifest, build_manifest
 from megatron_patches.errors import refuse

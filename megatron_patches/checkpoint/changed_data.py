@@ -1,4 +1,4 @@
-"""Whether a run that goes on leaves out of its data what it left out so far. Torch-free."""
+"""Whether a run that goes on has read what its data section says of the samples behind it. Torch-free."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -43,6 +43,34 @@ def skipped_data_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]
         f"sample {changed:,} on: the run has passed it. Restore the key; to leave out other samples, roll back to a "
         f"step at or before {step:,} (tools/runs rollback {config.name} --to STEP --skip FROM:TO)"
     )
+
+
+def changed_sources_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
+    """Changes of sources that were added, removed or altered where the run has been."""
+    try:
+        saved = read_yaml(newest.folder / CONFIG).get("data")
+    except TrainyardError:
+        return  # as in `skipped_data_problems`
+    before = _changes_by_step(saved.get("changes", []) if isinstance(saved, dict) else [])
+    now = _changes_by_step([each.model_dump() for each in config.data.changes])
+    differ = [step for step in sorted(before.keys() | now.keys()) if before.get(step) != now.get(step)]
+    if differ and differ[0] < newest.step:
+        yield (
+            f"data.changes from step {differ[0]:,} on is another than in {newest.folder}, and the run has passed that "
+            f"step: what it was trained on would not be what it says. Restore the key; a change from step "
+            f"{newest.step:,} on may be added (data.changes), or roll back first (tools/runs rollback)"
+        )
+
+
+def _changes_by_step(changes: object) -> dict[int, list[tuple[object, ...]]]:
+    """What each change reads, by its step; paths are left out, since the same dataset may lie somewhere else."""
+    found: dict[int, list[tuple[object, ...]]] = {}
+    for change in changes if isinstance(changes, list) else []:
+        step, sources = change.get("from_step"), change.get("sources")
+        if isinstance(step, int) and isinstance(sources, list):
+            keys = ("name", "weight", "range", "shards")
+            found[step] = [tuple(source.get(key) for key in keys) for source in sources if isinstance(source, dict)]
+    return found
 
 
 def last_step_before(place: int, skipped: SkippedSamples, config: RunConfig) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.lengths import length_blocks
 from data_tools.datasets.manifest import DatasetFacts, SourceFacts, manifest_path
-from data_tools.datasets.stretches import Stretch, StretchWriter, check_output, stretch_of
-from data_tools.datasets.verified_input import VerifiedInput, open_input
+from data_tools.datasets.regrouping.stretches import Stretch, StretchWriter, check_output, stretch_of
+from data_tools.datasets.regrouping.verified_input import VerifiedInput, open_input
 from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, content_id
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import storable

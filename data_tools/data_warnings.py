@@ -1,0 +1,105 @@
+"""What people should know of a run's data before it trains, though nothing keeps it from training."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.datasets.checksums import token_checksums
+from data_tools.datasets.selection import DocumentRange
+from data_tools.opened_sources import OpenedSource, Shard
+from data_tools.run_data import RunData, ValidationGroup
+from data_tools.source_parts import SourcePart
+from data_tools.splits.document_hashes import open_hashes
+from data_tools.splits.order import SplitShard, order_warning
+from data_tools.splits.overlap import Overlap, SelectedHashes, overlapping_documents
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import printable
+from megatron_patches.sizes import counted
+
+TOKENS_HASHED_UNASKED = 50_000_000
+"""of datasets without hashes: half a second of a launch; of more people ask for the hashes (tools/dataset overlap)"""
+
+Hashes = Callable[[Shard], NDArray[np.uint64] | None]
+
+
+def data_warnings(data: RunData) -> Iterator[str]:
+    """Splits that hold out another kind of text, and documents of validation that are trained on."""
+    if not data.groups_are_named:
+        for source in data.sources:
+            yield from _order_warnings(source)
+    small = sum(len(shard.dataset.tokens) for shard in data.shards) <= TOKENS_HASHED_UNASKED
+    for group, found in overlaps(data, lambda shard: hashes_of(shard, make=small)):
+        if found is None:
+            yield (
+                f"whether documents of validation ({group.name}) are trained on was not looked for: the datasets are "
+                "large and have no hashes; run tools/dataset overlap RUN"
+            )
+        elif found.repeated:
+            yield f"{describe_overlap(group, found)}; their loss says how well they were learned by heart"
+
+
+def _order_warnings(source: OpenedSource) -> Iterator[str]:
+    shards = [
+        SplitShard(shard.dataset, shard.facts, training, validation)
+        for shard, training, validation in zip(
+            source.shards, source.training.selections, source.validation.selections, strict=True
+        )
+        if isinstance(training, DocumentRange) and isinstance(validation, DocumentRange)
+    ]
+    if warning := order_warning(shards):
+        yield warning if len(source.shards) == 1 else f"source {source.name}: {warning}"
+
+
+def overlaps(data: RunData, hashes: Hashes) -> Iterator[tuple[ValidationGroup, Overlap | None]]:
+    """What each validation group has in common with training; None where hashes are missing.
+
+    Documents of one source that is split by hash are not compared: none can be on both sides.
+
+    Args:
+        hashes: of all documents of a dataset, uint64 [documents]; None where there are none.
+    """
+    for group in data.groups:
+        if data.splits_by_hash and not data.groups_are_named and len(data.sources) == 1:
+            continue
+        training = _selected([(each, each.training) for each in data.sources], hashes)
+        validation = _selected(list(zip(group.sources, group.parts, strict=True)), hashes)
+        both = training is not None and validation is not None
+        yield group, overlapping_documents(training or [], validation or []) if both else None
+
+
+def _selected(parts: Sequence[tuple[OpenedSource, SourcePart]], hashes: Hashes) -> list[SelectedHashes] | None:
+    found = []
+    for source, part in parts:
+        for shard, selection in zip(source.shards, part.selections, strict=True):
+            of_shard = hashes(shard)
+            if of_shard is None:
+                return None
+            found.append(SelectedHashes(selection, of_shard))
+    return found
+
+
+def hashes_of(shard: Shard, make: bool) -> NDArray[np.uint64] | None:
+    """The hashes that lie beside a dataset, or those that are computed now, in memory.
+
+    Damaged ones count as none: whoever needs them for a split is told.
+    """
+    documents = shard.dataset.number_of_documents
+    try:
+        found = open_hashes(shard.prefix, shard.id, documents)
+    except TrainyardError:
+        found = None
+    if found is None and make:
+        return token_checksums(shard.dataset.tokens, shard.dataset.document_lengths(0, documents))
+    return found
+
+
+def describe_overlap(group: ValidationGroup, found: Overlap) -> str:
+    """How many documents are on both sides, and one of them."""
+    texts = f"{found.repeated:,} of {counted(found.documents, 'document')} of validation group {group.name}"
+    if not found.examples:
+        return f"{texts} are trained on too"
+    place, _ = found.examples[0]
+    prefixes = [shard.prefix for source in group.sources for shard in source.shards]
+    where = f"document {place.document} of {printable(prefixes[place.shard])}"
+    return f"{texts} {'is' if found.repeated == 1 else 'are'} trained on too, such as {where}"

@@ -1,0 +1,1 @@
+"""Datasets made of the documents of others, in constant memory: merged, split."""

@@ -1,0 +1,107 @@
+"""What injection did to a dataset: how many tokens it put in, which, and where in the documents they fall."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from pydantic import BaseModel, ConfigDict
+
+from data_tools.domain_tokens.expressions import Mode
+from megatron_patches.sizes import counted
+
+PARTS = 10
+_NAMED = 5
+"""tokens that are told by name for people; the manifest has all of them"""
+
+
+class InjectionFacts(BaseModel):
+    """What a dataset's manifest says of the tokens that were put into its texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    mode: Mode
+    bare: dict[str, int]
+    """Expressions without a product that a token replaced, by token; tokens that replaced none are left out."""
+    with_product: dict[str, int]
+    """Those with their product."""
+    tenths: list[int]
+    """Tokens put into the first tenth of the documents, the second, and so on to the last."""
+    documents: int
+    """Documents with at least one of them."""
+    left_alone: int
+    """Equations that stayed text, since another number than the product, or more than it, is on their other side."""
+    literal: int
+    """Places where a text spells such a token; they stayed text."""
+
+    @property
+    def injected(self) -> int:
+        """Tokens put in."""
+        return sum(self.tenths)
+
+
+@dataclass
+class InjectionCounts:
+    """What was counted in some documents, in their order."""
+
+    bare: Counter[str] = field(default_factory=Counter)
+    with_product: Counter[str] = field(default_factory=Counter)
+    of_documents: "array[int]" = field(default_factory=lambda: array("I"))
+    """Tokens put into each document; 4 bytes for each document of a dataset."""
+    left_alone: int = 0
+    literal: int = 0
+
+    def add(self, later: "InjectionCounts") -> None:
+        """Adds what was counted in the documents that follow."""
+        self.bare.update(later.bare)
+        self.with_product.update(later.with_product)
+        self.of_documents.extend(later.of_documents)
+        self.left_alone += later.left_alone
+        self.literal += later.literal
+
+    def facts(self, mode: Mode) -> InjectionFacts:
+        """The facts of all documents together; tenth t of n documents is [n t // 10, n (t + 1) // 10)."""
+        number = len(self.of_documents)
+        ends = [number * part // PARTS for part in range(PARTS + 1)]
+        return InjectionFacts(
+            mode=mode,
+            bare=dict(sorted(self.bare.items())),
+            with_product=dict(sorted(self.with_product.items())),
+            tenths=[sum(self.of_documents[first:end]) for first, end in pairwise(ends)],
+            documents=sum(1 for count in self.of_documents if count),
+            left_alone=self.left_alone,
+            literal=self.literal,
+        )
+
+
+def describe_injection(facts: InjectionFacts) -> list[tuple[str, str]]:
+    """The same for people, a name and what it is a line."""
+    bare, stated = sum(facts.bare.values()), sum(facts.with_product.values())
+    return [
+        (
+            "injected",
+            f"{counted(facts.injected, 'token')} in {counted(facts.documents, 'document')} ({facts.mode}): "
+            f"{bare:,} bare, {stated:,} with the product",
+        ),
+        ("most frequent", _most_frequent(facts)),
+        ("by tenth of documents", ", ".join(f"{each:,}" for each in facts.tenths)),
+        (
+            "left as text",
+            f"{facts.left_alone:,} equations that do not plainly state the product, "
+            f"{facts.literal:,} literal spellings of a token",
+        ),
+    ]
+
+
+def _most_frequent(facts: InjectionFacts) -> str:
+    together: Counter[str] = Counter()
+    for counts in (facts.bare, facts.with_product):
+        together.update(counts)
+    return _listed(sorted(together.items(), key=lambda each: (-each[1], each[0])))
+
+
+def _listed(tokens: Iterable[tuple[str, int]]) -> str:
+    each = [f"{token} {count:,}" for token, count in tokens]
+    more = f" and {len(each) - _NAMED} more kinds" if len(each) > _NAMED else ""
+    return (", ".join(each[:_NAMED]) + more) if each else "none"

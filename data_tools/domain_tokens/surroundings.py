@@ -1,0 +1,98 @@
+"""What may stand around an expression of two one-digit operands, so that it is a product and no part of something else.
+
+Every question looks at a bounded piece of the text, or at white space that lies between two expressions and so is asked
+about once: all of a text takes time in proportion to its length.
+"""
+
+import re
+
+GAP = r"[ \t\u00a0\u2009\u202f\u3000]"
+"""a space within a line, as a class of regular expressions"""
+_LOOK = 32
+"""characters that are looked at before an expression"""
+_OPENING = frozenset("([{=|<>\"'`,;:¿¡“‘«„（「『【，。：；、")
+_CLOSING = frozenset(")]}=|<>\"'`,;:.?”’»…）」』】，。：；、？！")
+_AFTER_A_NUMBER = frozenset(",:'\"`")
+"""what begins an expression, but goes on a number that stands before it: 1,3*4 and 6:3*4 and 1'3*4"""
+_FACTOR = r"*∗⋅·∙•×✕✖⨯/÷∕^%\\"
+_OPERATOR_BEFORE = re.compile(
+    rf"(?:[^\W_]|[)\]}}²³%]){GAP}*(?:[{re.escape(_FACTOR)}]|(?<=[\d)\] ])[xX])\ufe0f?{GAP}+\Z"
+)
+_CLAIM_BEFORE = re.compile(rf"(?<![\w.,*∗⋅·×✕✖/÷^+−-])(?<![*∗⋅·×✕✖xX/÷^+−-]{GAP})([0-9]+){GAP}*={GAP}*\Z")
+_SUM_BEFORE = re.compile(rf"(?:\w{GAP}*\+|[\d)\]}}%]{GAP}*[-−–]){GAP}*\Z")
+_DIMENSION_BEFORE = re.compile(
+    rf"(?<![^\W_])(?:an?|sizes?|sized|dimensions?|measur(?:es|ed|ing))(?:{GAP}of)?:?{GAP}+\Z", re.IGNORECASE
+)
+_TAIL = (
+    rf"{GAP}*+(?:[{re.escape(_FACTOR)}≠≈≟≡≅≃∼~＝]|!=|==|=[>=/]|=<(?!<)|:=|[.,]\d|[¼-¾⅐-⅞]|[xX]{GAP}*+[\d($])"
+    rf"|{GAP}(?:\d{{3}}(?!\d)|\d+/\d)"
+)
+_GOES_ON = re.compile(rf"{_TAIL}|{GAP}*+[<>]{GAP}?[\d=<>.+−-]")
+_GOES_ON_BEHIND_A_PRODUCT = re.compile(rf"{_TAIL}|{GAP}*+(?:[-−–]{GAP}*+[\d.(]|\+)")
+_WORD_BEHIND = re.compile(rf"{GAP}++([^\W\d_]{{1,12}})")
+_WORDS = frozenset(
+    [
+        *("and", "are", "as", "be", "because", "but", "can", "does", "equal", "equals", "give", "gives", "has", "have"),
+        *("if", "is", "make", "makes", "minus", "must", "or", "plus", "should", "so", "than", "that", "then", "was"),
+        *("were", "when", "which", "will", "would", "yield", "yields"),
+    ]
+)
+"""English words behind which a bare expression is still a product; any other may be what a dimension measures"""
+
+
+def begins_well(text: str, start: int) -> bool:
+    """Whether what stands before an expression is no part of it: neither of its number, nor an operand."""
+    if start == 0:
+        return True
+    touching = text[start - 1]
+    if touching.isspace():
+        return _OPERATOR_BEFORE.search(text[max(0, start - _LOOK) : start]) is None
+    if touching not in _OPENING:
+        return False
+    return touching not in _AFTER_A_NUMBER or start < 2 or not text[start - 2].isnumeric()
+
+
+def equals_another_number(text: str, start: int, product: int) -> bool:
+    """Whether another number and an equals sign stand before an expression, as in 13 = 3*4."""
+    claimed = _CLAIM_BEFORE.search(text[max(0, start - _LOOK) : start])
+    return claimed is not None and claimed[1] != str(product)
+
+
+def ends_a_sum(text: str, start: int) -> bool:
+    """Whether something is added before an expression, so that an equals sign behind it is not about it alone."""
+    return _SUM_BEFORE.search(text[max(0, start - _LOOK) : start]) is not None
+
+
+def is_a_dimension(text: str, start: int, end: int) -> bool:
+    """Whether a bare expression may be the size of something: a 3 × 4 ..., size 3 × 4, 3 × 4 board."""
+    if _DIMENSION_BEFORE.search(text[max(0, start - _LOOK) : start]) is not None:
+        return True
+    word = _WORD_BEHIND.match(text, end)
+    return word is not None and word[1].lower() not in _WORDS
+
+
+def ends_well(text: str, start: int, end: int) -> bool:
+    """Whether what follows a bare expression is no part of it."""
+    if not _touches_well(text, end) or _GOES_ON.match(text, end) is not None:
+        return False
+    quote = text[end : end + 1]
+    # 3*4" is a size in inches, unless "3*4" is a quotation
+    return quote not in tuple("\"'`") or (start > 0 and text[start - 1] == quote)
+
+
+def product_ends_well(text: str, end: int) -> bool:
+    """Whether what follows the product of an expression is no part of it."""
+    if text[end : end + 1] == "!" and text[end + 1 : end + 2] != "=":  # 3*4=12! is no factorial: that would be wrong
+        return True
+    return _touches_well(text, end) and _GOES_ON_BEHIND_A_PRODUCT.match(text, end) is None
+
+
+def _touches_well(text: str, end: int) -> bool:
+    if end == len(text) or text[end].isspace():
+        return True
+    touching, behind = text[end], text[end + 1 : end + 2]
+    if touching == ".":
+        return not behind.isalnum()
+    if touching in ",:'":
+        return not behind.isnumeric()
+    return touching in _CLOSING

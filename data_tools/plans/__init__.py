@@ -1,0 +1,1 @@
+"""Plans of samples: which tokens of a dataset make which sample, computed once and mapped."""

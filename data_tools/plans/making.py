@@ -1,0 +1,223 @@
+"""From the documents of a selection to the arrays of a plan, in blocks of documents."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.selection import DocumentRange, Selection
+from data_tools.plans.cutting import cut
+from data_tools.plans.extents import Stretches, equal_blocks, extents
+from data_tools.plans.facts import Coverage
+from data_tools.plans.filters import Filters
+from data_tools.plans.packing import pack
+from data_tools.plans.plan_file import PlanWriter
+from data_tools.plans.planned_samples import Answers
+from data_tools.plans.samples_config import PacksConfig, WindowsConfig
+from data_tools.plans.sums import merged, sums
+from data_tools.samples.lengths import SampleLengths
+
+DOCUMENTS_AT_ONCE = 4096
+"""where a plan does not depend on it; with a stride of one token, windows of a block take some GB"""
+
+OnProgress = Callable[[int, int], None]
+"""(documents passed, of all)"""
+
+
+class Maker(ABC):
+    """Makes the plans of one kind."""
+
+    block_documents = DOCUMENTS_AT_ONCE
+
+    def __init__(self, read: int, writer: PlanWriter) -> None:
+        self._read = read
+        self._writer = writer
+        self._coverage = Coverage()
+        self.documents = 0
+        self.selected_tokens = 0
+        self.segments = 0
+        self.samples = 0
+
+    def make(self, documents: Selection, dataset: IndexedDataset, on_progress: OnProgress) -> None:
+        """Writes the arrays.
+
+        Raises:
+            Damaged: the dataset is.
+        """
+        first, end = 0, dataset.number_of_documents
+        if isinstance(documents, DocumentRange):
+            first, end = documents.first, documents.end
+        for block in equal_blocks(documents, self.block_documents):
+            found = extents(dataset, block)
+            self.documents += len(block)
+            self.selected_tokens += int(found.lengths.sum())
+            self.add(found.where(found.lengths > 0))
+            on_progress(int(block[-1]) + 1 - first, end - first)
+        self.finish()
+
+    @abstractmethod
+    def add(self, documents: Stretches) -> None:
+        """Takes the next documents, none of them empty."""
+
+    def finish(self) -> None:  # noqa: B027  most have nothing to do
+        """Writes what was still waiting for more."""
+
+    def counts(self) -> dict[str, Any]:
+        """What `PlanFacts` has of this; what is a share of nothing is 0."""
+        counts, places = self._counts(), self.samples * self._read
+        tokens, distinct = counts["tokens"], counts["distinct_tokens"]
+        return {
+            **counts,
+            "multiplicity": tokens / distinct if distinct else 0.0,
+            "padding_share": 1.0 - tokens / places if places else 0.0,
+        }
+
+    def _counts(self) -> dict[str, Any]:
+        """What `PlanFacts` has of this but for what follows from it."""
+        return {
+            "documents": self.documents,
+            "selected_tokens": self.selected_tokens,
+            "segments": self.segments,
+            "samples": self.samples,
+            "tokens": self._coverage.tokens,
+            "distinct_tokens": self._coverage.distinct,
+            "largest_multiplicity": self._coverage.largest,
+            "removed": {},
+            "cut": 0,
+            "dropped": 0,
+            "without_answers": 0,
+        }
+
+
+class SegmentMaker(Maker):
+    """What `windows` and `packs` have in common.
+
+    Args:
+        answers: None where all tokens are to be predicted.
+    """
+
+    def __init__(self, read: int, writer: PlanWriter, filters: Filters, answers: Answers | None) -> None:
+        super().__init__(read, writer)
+        self._filters = filters
+        self._answers = answers
+        self._without_answers = 0
+
+    def _with_answers(self, segments: Stretches) -> Stretches:
+        """Those in which something is to be predicted: an answer's token that is not the segment's first."""
+        if self._answers is None:
+            return segments
+        answers = self._answers
+        has = segments.lengths > 1
+        behind = Stretches(segments.starts[has] + 1, segments.lengths[has] - 1)
+
+        def look(runs: Stretches) -> Any:
+            each = zip(runs.starts.tolist(), runs.lengths.tolist(), strict=True)
+            return np.concatenate([answers(start, count) for start, count in each])[np.newaxis]
+
+        has[has] = sums(behind, look, 1)[0] > 0
+        self._without_answers += int(np.count_nonzero(~has))
+        return segments.where(has)
+
+    def _counts(self) -> dict[str, Any]:
+        """See `Maker`."""
+        return {**super()._counts(), "removed": self._filters.removed, "without_answers": self._without_answers}
+
+
+class WindowMaker(SegmentMaker):
+    """Windows within documents."""
+
+    def __init__(
+        self, section: WindowsConfig, read: int, writer: PlanWriter, filters: Filters, answers: Answers | None
+    ) -> None:
+        super().__init__(read, writer, filters, answers)
+        self._section = section
+
+    def add(self, documents: Stretches) -> None:
+        """See `Maker`."""
+        windows = cut(documents, self._read, self._section.stride_of(self._read), self._section.balance_last)
+        windows = self._with_answers(self._filters.keep(windows))
+        self._coverage.add(windows)
+        self._writer.add(starts=windows.starts, lengths=windows.lengths)
+        self.segments += len(windows.starts)
+        self.samples = self.segments
+
+
+class PackMaker(SegmentMaker):
+    """Several documents a sample."""
+
+    def __init__(
+        self, section: PacksConfig, read: int, writer: PlanWriter, filters: Filters, answers: Answers | None
+    ) -> None:
+        super().__init__(read, writer, filters, answers)
+        self.block_documents = section.block_documents
+        self._drops = section.longer == "drop"
+        self._longer = 0
+        writer.add(first_segments=np.zeros(1, dtype=np.int64))
+
+    def add(self, documents: Stretches) -> None:
+        """See `Maker`."""
+        kept = self._filters.keep(documents)
+        longer = kept.lengths > self._read
+        self._longer += int(np.count_nonzero(longer))
+        if self._drops:
+            kept = kept.where(~longer)
+        segments = self._with_answers(cut(kept, self._read, self._read, balance_last=False))
+        self._coverage.add(segments)
+        packs = pack(segments.lengths, self._read)
+        order = np.argsort(packs, kind="stable")
+        self._writer.add(
+            starts=segments.starts[order],
+            lengths=segments.lengths[order],
+            first_segments=np.cumsum(np.bincount(packs)) + self.segments,
+        )
+        self.segments += len(packs)
+        self.samples += int(packs.max() + 1) if len(packs) else 0
+
+    def _counts(self) -> dict[str, Any]:
+        """See `Maker`."""
+        return {**super()._counts(), "dropped" if self._drops else "cut": self._longer}
+
+
+class StreamMaker(Maker):
+    """Runs of adjacent documents."""
+
+    def __init__(self, lengths: SampleLengths, writer: PlanWriter) -> None:
+        super().__init__(lengths.read, writer)
+        self._stride = lengths.stride
+        self._waiting = Stretches(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        """the last run, which the next documents may be adjacent to"""
+        self._ends = 0
+        """tokens of the runs that are written"""
+
+    def add(self, documents: Stretches) -> None:
+        """See `Maker`."""
+        if not len(documents.starts):
+            return
+        together = (np.append(before, here) for before, here in zip(self._waiting, documents, strict=True))
+        _, runs = merged(Stretches(*together))
+        self._write(Stretches(runs.starts[:-1], runs.lengths[:-1]))
+        self._waiting = Stretches(runs.starts[-1:], runs.lengths[-1:])
+
+    def _write(self, runs: Stretches) -> None:
+        if len(runs.starts):
+            ends = np.cumsum(runs.lengths) + self._ends
+            self._writer.add(starts=runs.starts, ends=ends)
+            self._ends = int(ends[-1])
+            self.segments += len(runs.starts)
+
+    def finish(self) -> None:
+        """See `Maker`."""
+        self._write(self._waiting)
+        self.samples = max(0, self.selected_tokens - self._read + self._stride) // self._stride
+
+    def _counts(self) -> dict[str, Any]:
+        """See `Maker`. Sample w is the tokens [w * stride, w * stride + read) of the stream."""
+        shared = min(self._stride, self._read)
+        return {
+            **super()._counts(),
+            "tokens": self.samples * self._read,
+            "distinct_tokens": (self.samples - 1) * shared + self._read if self.samples else 0,
+            "largest_multiplicity": min(self.samples, -(-self._read // self._stride)),
+        }

@@ -1,0 +1,203 @@
+"""Sources of a run: which datasets and documents they read, and what is wrong with them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from data_tools.data_config import DataConfig
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.opened_sources import prefixes_of
+from data_tools.run_data import RunData
+from data_tools.samples.lengths import SampleLengths
+from data_tools.sources_config import SourceConfig
+from megatron_patches.errors import Missing, TrainyardError
+from tests.data_tools.conftest import TEXTS
+
+Config = Callable[..., DataConfig]
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    """A folder with `part-0`, `part-1` and `part-2` of 20 documents each, and `other` of 30."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number, name in enumerate(["part-0", "part-1", "part-2", "other"]):
+        texts = [f"{number}: {text}" for text in (TEXTS + TEXTS[:10] if name == "other" else TEXTS)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        preprocess(PreprocessRequest([folder / f"{name}.jsonl"], folder / name, tokenizer_folder, append_eod=True))
+    return folder
+
+
+@pytest.fixture
+def config(shards: Path, tokenizer_folder: Path) -> Config:
+    def make(**changes: object) -> DataConfig:
+        settings = {"tokenizer": str(tokenizer_folder), "sequence_length": 8, "max_epochs": 9}
+        usual = {} if "validation" in changes else {"split": "3,1"}
+        return DataConfig.model_validate({**settings, **usual, **changes})
+
+    return make
+
+
+def opened(config: DataConfig, place_after: Callable[[int], int] | None = None) -> RunData:
+    length = config.sequence_length
+    return RunData(
+        config, Path("/nowhere"), SampleLengths(length + 1, length, (("tokens", length),), length), place_after
+    )
+
+
+def source(folder: Path, name: str, **changes: object) -> dict[str, Any]:
+    return {"name": name, "path": str(folder / name), **changes}
+
+
+def test_a_pattern_reads_its_datasets_one_after_the_other(config: Config, shards: Path) -> None:
+    """Range and split cut all documents together: of 60 documents the first 45 are 2.25 datasets."""
+    data = opened(config(sources=[source(shards, "parts", path=str(shards / "part-*"))]))
+    datasets = [IndexedDataset(shards / f"part-{number}") for number in range(3)]
+    assert [shard.prefix.name for shard in data.sources[0].shards] == ["part-0", "part-1", "part-2"]
+    training, validation = data.sources[0].training, data.sources[0].validation
+    assert (training.documents, validation.documents) == (45, 15)
+    boundary = datasets[2].document_token_offset(5)
+    assert training.tokens == len(datasets[0].tokens) + len(datasets[1].tokens) + boundary
+    assert validation.tokens == len(datasets[2].tokens) - boundary
+    in_first = (len(datasets[0].tokens) - 1) // 8
+    assert np.array_equal(training.samples[in_first]["tokens"], datasets[1].tokens[:9])
+    assert np.array_equal(validation.samples[0]["tokens"], datasets[2].tokens[boundary : boundary + 9])
+
+
+@pytest.mark.parametrize(
+    ("changes", "documents"),
+    [
+        ({}, [20, 20, 20]),
+        ({"shards": "1:"}, [20, 20]),
+        ({"shards": ":1"}, [20]),
+        ({"range": "0.5:1"}, [0, 10, 20]),
+        ({"range": "0:0.25"}, [15, 0, 0]),
+        ({"shards": "1:3", "range": "0.25:0.75"}, [10, 10]),
+        ({"range": "0.999226:1"}, [0, 0, 0]),
+    ],
+)
+def test_ranges_and_shards(config: Config, shards: Path, changes: dict[str, str], documents: list[int]) -> None:
+    data = opened(config(sources=[source(shards, "parts", path=str(shards / "part-*"), **changes)], split="100"))
+    assert [
+        len(np.concatenate([*each.blocks(100), np.empty(0)])) for each in data.sources[0].training.selections
+    ] == documents
+
+
+def test_a_prefix_with_the_characters_of_patterns(shards: Path, tmp_path: Path) -> None:
+    for file in shards.glob("part-0.*"):
+        shutil.copy(file, tmp_path / file.name.replace("part-0", "a[1]*"))
+    assert prefixes_of(SourceConfig(name="a", path=str(tmp_path / "a[1]*")), Path()) == [tmp_path / "a[1]*"]
+
+
+def test_identity(config: Config, shards: Path) -> None:
+    """It changes with weights, documents and datasets, and not with where these lie or what comes later."""
+    two = [source(shards, "part-0", weight=3), source(shards, "other")]
+    identity = opened(config(sources=two)).identity
+    assert identity["blend"] == {"part-0": 49152, "other": 16384} and len(identity["datasets"]) == 2
+    for changed in (
+        [source(shards, "part-0", weight=2), two[1]],
+        [source(shards, "part-0", weight=3, range="0:0.5"), two[1]],
+        [source(shards, "part-0", weight=3, path=str(shards / "part-1")), two[1]],
+        [source(shards, "renamed", weight=3, path=str(shards / "part-0")), two[1]],
+        [*two[::-1], source(shards, "part-1")],
+    ):
+        assert opened(config(sources=changed)).identity != identity
+    one = opened(config(path=str(shards / "part-0")))
+    assert one.identity == {"dataset": one.dataset_ids[0]}
+    assert opened(config(sources=[source(shards, "data", path=str(shards / "part-0"))])).identity == one.identity
+
+
+def test_groups_have_their_own_documents(config: Config, shards: Path) -> None:
+    groups = [
+        source(shards, "tail", path=str(shards / "part-0"), range="0.75:1"),
+        {"name": "mix", "sources": [source(shards, "part-1"), source(shards, "other", weight=2)]},
+    ]
+    settings = config(path=str(shards / "part-0"), validation=groups)
+    assert settings.split == "100" and settings.group_names == ("tail", "mix")
+    data = opened(settings)
+    dataset = IndexedDataset(shards / "part-0")
+    boundary = dataset.document_token_offset(15)
+    assert list(data.validation) == ["tail", "mix"]
+    assert np.array_equal(data.validation["tail"][0]["tokens"], dataset.tokens[boundary : boundary + 9])
+    plan = data.check(300, 10, 5)
+    assert [(each.name, each.read) for each in plan.groups] == [("tail", 5), ("mix", 5)]
+    with pytest.raises(TrainyardError, match=r"evaluation.samples is 1,000, validation group tail has \d+ windows"):
+        data.check(300, 10, 1000)
+
+
+def test_what_each_source_gives_is_planned_and_bounded(config: Config, shards: Path) -> None:
+    two = [source(shards, "part-0", weight=3), source(shards, "other", max_epochs=0.2)]
+    data = opened(config(sources=two))
+    plan = data.plan(40, 0)
+    assert [each.planned_samples for each in plan.sources] == [30, 10]
+    assert [label for label, _ in plan.describe()][:3] == ["training data", "  part-0", "  other"]
+    with pytest.raises(TrainyardError, match=r"10 samples of source other = .* max_epochs of source other allows 0.2"):
+        data.check(300, 40, 0)
+
+
+def test_a_change_brings_other_sources_from_a_place_on(config: Config, shards: Path) -> None:
+    changes = [
+        {"from_step": 5, "sources": [source(shards, "other"), source(shards, "data", path=str(shards / "part-0"))]}
+    ]
+    data = opened(config(path=str(shards / "part-0"), changes=changes), lambda step: step * 4)
+    samples = data.training(seed=1)
+    located = samples.locate(np.arange(40))
+    assert [each.name for each in data.sources] == ["data", "other"]
+    assert set(located.source[:20].tolist()) == {0} and sorted(located.source[20:22].tolist()) == [0, 1]
+    alone = opened(config(path=str(shards / "part-0"))).training(seed=1)
+    of_first = located.number[located.source == 0]
+    assert np.array_equal(of_first, alone.locate(np.arange(len(of_first))).number)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "give either path, for one dataset, or sources"),
+        ({"path": "a", "sources": [{"name": "a", "path": "a"}]}, "give either path, for one dataset, or sources"),
+        ({"sources": [{"name": "a", "path": "a"}, {"name": "a", "path": "b"}]}, "two have the name a"),
+        ({"sources": [{"name": "a", "path": "a", "weight": 0}]}, "greater than 0"),
+        ({"sources": [{"name": "a", "path": "a", "weight": "much"}]}, "valid number"),
+        ({"sources": [{"name": "a", "path": "a", "weight": float("inf")}]}, "positive, finite"),
+        ({"sources": [{"name": "a/b", "path": "a"}]}, "'a/b' is no name"),
+        ({"sources": [{"name": "a", "path": "a", "range": "0.5"}]}, "is not two shares"),
+        ({"sources": [{"name": "a", "path": "a", "range": "0.5:0.5"}]}, "has nothing between"),
+        ({"sources": [{"name": "a", "path": "a", "range": "nan:1"}]}, "is not two shares"),
+        ({"sources": [{"name": "a", "path": "a", "shards": "2:1"}]}, "has no shard in it"),
+        ({"sources": [{"name": "a", "path": "a", "shards": "x"}]}, "is no range of shards"),
+        ({"path": "a", "validation": [{"name": "v", "path": "b"}, {"name": "v", "path": "c"}]}, "two have the name v"),
+        ({"path": "a", "split": "9,1", "validation": [{"name": "v", "path": "b"}]}, "split 9,1 leaves documents"),
+        (
+            {"path": "a", "validation": [{"name": "v", "sources": [{"name": "b", "path": "b", "max_epochs": 2.0}]}]},
+            "validation reads nothing twice",
+        ),
+        ({"path": "a", "changes": [{"from_step": 5, "sources": [{"name": "data", "path": "b"}]}]}, "a name of its own"),
+        (
+            {"path": "a", "changes": [{"from_step": at, "sources": [{"name": "b", "path": "b"}]} for at in (5, 5)]},
+            "put them in order, each step once",
+        ),
+    ],
+)
+def test_sections_that_cannot_be(config: Config, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)
+
+
+def test_patterns_that_fit_nothing(config: Config, shards: Path) -> None:
+    with pytest.raises(Missing, match=r"source none: no dataset fits .*none-\* \(looked for .idx files\)"):
+        opened(config(sources=[source(shards, "none", path=str(shards / "none-*"))]))
+    with pytest.raises(Missing, match="shards 3: reaches beyond the 3 shards"):
+        opened(config(sources=[source(shards, "parts", path=str(shards / "part-*"), shards="3:")]))
+    with pytest.raises(TrainyardError, match=r"gone.bin does not exist"):
+        opened(config(sources=[source(shards, "gone")]))
+
+
+def test_a_source_shorter_than_a_window_is_named(config: Config, shards: Path) -> None:
+    two = [source(shards, "part-0"), source(shards, "other", range="0:0.03")]
+    with pytest.raises(TrainyardError, match=r"the training split of source other, .* one sample needs 65; give more"):
+        opened(config(sources=two, sequence_length=64)).check(300, 2, 0)
