@@ -260,6 +260,39 @@ def test_the_text_of_a_step(run: PretendedRun, call: Call, tmp_path: Path) -> No
     assert all(line.startswith("  | ") or ": sample of source" in line for line in shown[1:])
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"samples": {"name": "packs", "longer": "drop"}},
+        {"samples": {"name": "windows"}},
+        {"split": "3,1", "split_by": "document_hash"},
+    ],
+    ids=str,
+)
+def test_samples_of_plans(run: PretendedRun, call: Call, tmp_path: Path, data: dict[str, object]) -> None:
+    """The tokens that are shown lie in the documents that are named, and the proof knows how they are cut."""
+    section = type(run.config.data).model_validate({**run.config.data.model_dump(), **data})
+    changed = {name: getattr(section, name) for name in data}
+    run.train(0, 3, save=(3,), **changed)
+    assert json.loads(call("proof", NAME, "--json").stdout)["equal"]
+    several = 0
+    for step in (1, 2, 3):
+        for line in call("text", NAME, "--step", step, "--json").stdout.splitlines():
+            each = json.loads(line)
+            opened = IndexedDataset(tmp_path / each["source"])
+            offsets = [
+                [opened.document_token_offset(at) for at in (first, last + 1)] for first, last in each["documents"]
+            ]
+            there = np.concatenate([opened.tokens[first:end] for first, end in offsets]).tolist()
+            count = len(each["tokens"])
+            assert count and any(there[at : at + count] == each["tokens"] for at in range(len(there) - count + 1))
+            several += len(each["documents"]) > 1
+    assert several > 0 or data == {"samples": {"name": "windows"}}, "a window is of one document"
+    for token in range(0, len(IndexedDataset(tmp_path / "a").tokens), 2):
+        change_token(tmp_path / "a", token, 299)
+    assert not json.loads(call("proof", NAME, "--json").stdout)["equal"]
+
+
 def test_the_text_of_a_step_that_was_trained_twice_or_rolled_back(run: PretendedRun, call: Call) -> None:
     run.train(0, 6, save=(2, 6))
     run.train(2, 4, skip_samples=[[16, 24]])
