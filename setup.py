@@ -22,6 +22,7 @@ setup(
         "sentencepiece",
         "pyarrow",
         "zstandard",
+        "jinja2>=3.1.6",  # chat templates of tokenizers; torch brings it too, and older ones' sandbox can be left
         # configs, command lines, pictures
         "pydantic>=2.8",
         "typing_extensions",

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
 from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
-from data_tools.datasets.manifest import TokenizerFacts
+from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts
 from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
 from data_tools.samples.blend import PERIOD, whole_weights
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples, ValidationSamples
@@ -217,6 +217,11 @@ class RunData:
                 "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
                 "--append-eod, or leave the setting at its default"
             )
+        elif chats := [shard.prefix for shard in self._shards.all() if _ends_within_chats(shard.facts)]:
+            yield (
+                f"{need}, and in the chats of dataset {chats[0]} the token that ends documents may end each answer, "
+                "so that a chat would be cut apart; leave the setting at its default"
+            )
         elif (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
             yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
 
@@ -373,3 +378,11 @@ class RunData:
                     f"{counted(windows, 'window')} of {self._lengths.stride} in proportion to its weights ({tokens:,} "
                     f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
                 )
+
+
+def _ends_within_chats(facts: DatasetFacts) -> bool:
+    """Whether the token that ends documents may stand within one, behind each answer of a chat."""
+    settings, answers = facts.settings, facts.answers
+    if settings is None or answers is None or settings.records != "chat":
+        return False
+    return settings.template != "plain" or answers.answers > facts.documents

@@ -27,6 +27,7 @@ FLOORS = [
     "megatron_patches/events",
     "data_tools/text",
     "data_tools/domain_tokens",
+    "data_tools/records",
     "data_tools/datasets",
     "data_tools/datasets/regrouping",
     "data_tools/splits",

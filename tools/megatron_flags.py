@@ -32,7 +32,7 @@ OF_PREPROCESS = {
     "--tiktoken-num-special-tokens": "leave it out, tiktoken files are converted to a tokenizer.json by transformers",
     "--tiktoken-special-tokens": "leave it out, tiktoken files are converted to a tokenizer.json by transformers",
     "--dataset-impl": "leave it out, the format is always mmap's .bin and .idx",
-    "--split-sentences": "leave it out, a document is one sequence here",
+    "--split-sentences": "leave it out, a text is one sequence here",
     "--keep-newlines": "leave it out, newlines are kept",
     "--keep-sequential-samples": "leave it out, documents always keep their order",
     "--lang": "leave it out, sentences are not split",

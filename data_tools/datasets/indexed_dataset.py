@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from data_tools.datasets.answers import AnswerCounts, AnswerIndex
 from data_tools.datasets.indexed_dataset_format import (
     CODES,
     HEADER,
@@ -162,6 +164,44 @@ class IndexedDataset:
             )
         return start
 
+    def document_boundaries(self, document: int) -> NDArray[np.int64]:
+        """Where the sequences of a document lie among the tokens: int64 [sequences + 1], sequence k being the tokens
+        from boundary k to boundary k + 1. Of a record with answers the odd-numbered ones are the answers.
+
+        Raises:
+            IndexError: there is no such document.
+            Damaged: the index names a place for it that the dataset does not have.
+        """
+        start, end = (self.document_token_offset(each) for each in (document, document + 1))
+        first, last = (int(self.document_indices[each]) for each in (document, document + 1))
+        starts = self.sequence_pointers[first:last] // self.dtype.itemsize
+        boundaries = np.append(starts, end)
+        if int(boundaries[0]) != start or (np.diff(boundaries) < 0).any():
+            raise Damaged(f"{self.idx_path}: the sequences of document {document} are in no order. {MAKE_AGAIN}")
+        return boundaries
+
+    def answers(self, first_token: int, count: int) -> NDArray[np.bool_]:
+        """Which of the tokens [first_token, first_token + count) lie in odd-numbered sequences of their documents,
+        bool [count]. It takes O(log n) reads of the index, and memory for the index of these tokens alone.
+
+        Raises:
+            IndexError: the dataset has no such tokens.
+            Damaged: the sequences do not cover these tokens.
+        """
+        if not 0 <= first_token <= first_token + count <= len(self.tokens):
+            raise IndexError(f"tokens {first_token} to {first_token + count} of {len(self.tokens)}")
+        return self._answer_index.mask(first_token, count)
+
+    def count_answers(self, first: int = 0, end: int | None = None) -> AnswerCounts:
+        """Answers among the sequences [first, end), by default among all, and their tokens; it reads their index."""
+        return self._answer_index.counts(first, len(self) if end is None else end)
+
+    @property
+    def _answer_index(self) -> AnswerIndex:
+        return AnswerIndex(
+            self.sequence_lengths, self.sequence_pointers, self.document_indices, self.dtype.itemsize, self.idx_path
+        )
+
     def document_lengths(self, first: int, last: int) -> NDArray[np.int64]:
         """Tokens of the documents [first, last), int64 [last - first].
 
@@ -211,12 +251,18 @@ class IndexedDatasetWriter:
         self.largest_token: int | float | None = None
         """Largest token written so far; None before the first."""
         self._lengths = array("i")
+        self._document_ends: array[int] | None = None  # while every document is one sequence, their lengths say it all
         self._index_file: HashingWriter | None = None
         self._bin_file = HashingWriter(temporary_path(bin_path(prefix)))
 
     @property
     def documents(self) -> int:
         """Documents written so far."""
+        return len(self._lengths) if self._document_ends is None else len(self._document_ends)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences written so far."""
         return len(self._lengths)
 
     @property
@@ -230,20 +276,33 @@ class IndexedDatasetWriter:
         array_of_tokens = np.asarray(tokens)
         self.add_documents(array_of_tokens, [array_of_tokens.size])
 
-    def add_documents(self, tokens: ArrayLike, lengths: Sequence[int]) -> None:
+    def add_documents(self, tokens: ArrayLike, lengths: Sequence[int], sequences: Sequence[int] | None = None) -> None:
         """Appends documents whose tokens lie end to end.
 
         Args:
             tokens: [sum of lengths], of any numeric type.
-            lengths: tokens of each document.
+            lengths: tokens of each sequence.
+            sequences: sequences of each document, which may be none; None: one each.
         """
         given = np.asarray(tokens)
         assert given.ndim == 1 and given.size == sum(lengths), "lengths must cover the tokens"
+        assert sequences is None or sum(sequences) == len(lengths), "documents must cover the sequences"
         if given.size:
             self._check_range(given)
             self._bin_file.write(np.ascontiguousarray(given, dtype=self.dtype).data)
+        self._add_document_ends(len(lengths), sequences)
         self._lengths.extend(lengths)
         self.tokens += given.size
+
+    def _add_document_ends(self, new: int, sequences: Sequence[int] | None) -> None:
+        """Notes where the documents of the next `new` sequences end, once one of them is not a single sequence."""
+        before = len(self._lengths)
+        if self._document_ends is None and (sequences is None or all(each == 1 for each in sequences)):
+            return
+        if self._document_ends is None:
+            self._document_ends = array("q", range(1, before + 1))
+        ends = accumulate(sequences if sequences is not None else [1] * new, initial=before)
+        self._document_ends.extend(islice(ends, 1, None))
 
     def _check_range(self, given: NDArray[Any]) -> None:
         smallest, largest = given.min().item(), given.max().item()
@@ -268,7 +327,7 @@ class IndexedDatasetWriter:
     def _write_index(self, index: HashingWriter) -> None:
         lengths = np.frombuffer(self._lengths, dtype=np.intc).astype("<i4", copy=False)
         sequences = len(lengths)
-        index.write(HEADER.pack(MAGIC, VERSION, CODES[self.dtype], sequences, sequences + 1))
+        index.write(HEADER.pack(MAGIC, VERSION, CODES[self.dtype], sequences, self.documents + 1))
         index.write(lengths.data)
         start = 0
         for first in range(0, sequences, SEQUENCES_PER_INDEX_CHUNK):
@@ -276,6 +335,10 @@ class IndexedDatasetWriter:
             ends = start + np.cumsum(sizes)
             index.write((ends - sizes).astype("<i8").data)
             start = int(ends[-1])
+        if self._document_ends is not None:
+            index.write(bytes(8))  # the first document starts at the first sequence
+            index.write(np.frombuffer(self._document_ends, dtype=np.int64).astype("<i8", copy=False).data)
+            return
         for first in range(0, sequences + 1, SEQUENCES_PER_INDEX_CHUNK):
             index.write(np.arange(first, min(first + SEQUENCES_PER_INDEX_CHUNK, sequences + 1), dtype="<i8").data)
 

@@ -1,10 +1,17 @@
 """The manifest of a dataset: `PREFIX.manifest.json` beside `PREFIX.bin` and `PREFIX.idx`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from data_tools.datasets.indexed_dataset_format import bin_path
 from data_tools.domain_tokens.expressions import Mode
@@ -18,6 +25,21 @@ from megatron_patches.foreign.printable import shortened
 class _Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @model_serializer(mode="wrap")
+    def _leave_out_what_does_not_apply(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Facts that came later are written only where they say something, so that ids of datasets do not change."""
+        written: dict[str, Any] = write(self)
+        return {
+            name: value
+            for name, value in written.items()
+            if type(self).model_fields[name].json_schema_extra != _LATER
+            or value != type(self).model_fields[name].default
+        }
+
+
+_LATER: dict[str, JsonValue] = {"written": "where it says something"}
+"""mark of a field that datasets without such facts do not have"""
+
 
 class TokenizerFacts(_Facts):
     """The tokenizer a dataset was made with."""
@@ -26,12 +48,8 @@ class TokenizerFacts(_Facts):
     name: str
     vocab_size: int
     end_of_document: int | None
-    as_ids_alone: int = 0
-    """Tokens that text never becomes, so that a dataset may be without them; not written where there are none."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_what_it_has_not(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_defaults(self, write(self), ("as_ids_alone",))
+    as_ids_alone: int = Field(0, json_schema_extra=_LATER)
+    """Tokens that text never becomes, so that a dataset may be without them."""
 
 
 class SourceFacts(_Facts):
@@ -48,22 +66,39 @@ class SettingsFacts(_Facts):
     """How the documents were read."""
 
     json_key: str
-    """Key of this dataset's texts; of a merged one all their keys, separated by commas."""
+    """Key of this dataset's texts; of pairs both keys, of a merged one all keys, separated by commas."""
     json_keys: list[str]
     """All keys of the same reading: their datasets have as many documents, in the same order."""
     append_eod: bool
     parse_special: bool = True
     """Whether text that spells a control token became it; datasets without this fact were made so."""
-    inject: Mode | None = None
-    """Which expressions became tokens of the multiplication table; not written where none did."""
-    synthetic_documents: int = 0
-    """Made-up documents of multiplication facts among those of the sources; not written where there are none."""
-    synthetic_seed: int | None = None
-    """What they follow from; not written where there are none."""
+    records: Literal["text", "pairs", "chat"] = Field("text", json_schema_extra=_LATER)
+    """What a document was: a text, or a record with answers, whose odd-numbered sequences are the answers."""
+    template: Literal["plain", "tokenizer"] | None = Field(None, json_schema_extra=_LATER)
+    """What was written around messages; None: texts as they are."""
+    template_sha256: str | None = Field(None, json_schema_extra=_LATER)
+    """Hash of what the template writes, or of the pairs' separator."""
+    separator: str | None = Field(None, json_schema_extra=_LATER)
+    """What the answers of pairs without a template begin with."""
+    tokens_asked: int | None = Field(None, json_schema_extra=_LATER)
+    """Reading stopped after the document with which the first key's dataset had so many tokens; None: all was read, or
+    the dataset was merged or split. The sources are those that were read, and the last one's documents those of it that
+    were."""
+    inject: Mode | None = Field(None, json_schema_extra=_LATER)
+    """Which expressions became tokens of the multiplication table; None: none did."""
+    synthetic_documents: int | None = Field(0, json_schema_extra=_LATER)
+    """Made-up documents of multiplication facts among those of the sources; None: there may be some, and how many is
+    not known, as in a part of a dataset."""
+    synthetic_seed: int | None = Field(None, json_schema_extra=_LATER)
+    """What they follow from; None: there are none, or they follow from several."""
 
-    @model_serializer(mode="wrap")
-    def _leave_out_what_was_not_asked(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_defaults(self, write(self), ("inject", "synthetic_documents", "synthetic_seed"))
+
+class AnswerFacts(_Facts):
+    """The answers of a dataset of records."""
+
+    answers: int
+    tokens: int
+    """Their tokens, those included with which they end."""
 
 
 class DatasetFacts(_Facts):
@@ -85,20 +120,10 @@ class DatasetFacts(_Facts):
     """Files of the given folders that were left out."""
     not_read: list[str] = []
     """Names of the first hundred of them."""
-    injection: InjectionFacts | None = None
-    """What injection did; not written where there was none."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_what_was_not_done(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_defaults(self, write(self), ("injection",))
-
-
-def _without_defaults(facts: BaseModel, written: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """What is written of facts without those of these that have their default: ids of datasets stay what they were."""
-    fields = type(facts).model_fields
-    return {
-        key: value for key, value in written.items() if key not in names or getattr(facts, key) != fields[key].default
-    }
+    answers: AnswerFacts | None = Field(None, json_schema_extra=_LATER)
+    """None for texts, and for adopted datasets, of which it is not known what their sequences are."""
+    injection: InjectionFacts | None = Field(None, json_schema_extra=_LATER)
+    """What injection did; None: there was none, or what it did to this part of a dataset is not known."""
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:

@@ -19,13 +19,17 @@ def verify_dataset(prefix: Path) -> DatasetFacts:
     manifest, facts = read_dataset_manifest(prefix)
     problems = verify_files(manifest, prefix.parent, hashes=True)
     found = scan(dataset)
-    stated_and_found = {
+    stated_and_found: dict[str, tuple[int | str, int | str]] = {
         "documents": (facts.documents, dataset.number_of_documents),
         "sequences": (facts.sequences, len(dataset)),
         "tokens": (facts.tokens, len(dataset.tokens)),
         "dtype": (facts.dtype, dataset.dtype.name),
         "largest token id": (facts.largest_token_id, found.largest_token_id),
     }
+    if facts.answers is not None:
+        answers = dataset.count_answers()
+        stated_and_found["answers"] = (facts.answers.answers, answers.answers)
+        stated_and_found["tokens of answers"] = (facts.answers.tokens, answers.tokens)
     problems += [
         f"{name}: {actual} found, the manifest says {stated}"
         for name, (stated, actual) in stated_and_found.items()

@@ -8,14 +8,18 @@ piece, and gets the ids that it has without injection.
 
 What an expression looked like is not kept: the order of its operands, its sign, its spaces, and whether its product was
 stated. All else decodes as it was.
+
+A control token, which only a chat template writes, is no part of an expression: the text before it ends there, and the
+text behind it begins.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_tools.domain_tokens.expressions import Mode, WrongProduct, find_expressions
 from data_tools.domain_tokens.multiplication import SPELLING, multiplication_tokens
-from data_tools.domain_tokens.report import InjectionCounts
+from data_tools.domain_tokens.report import TextCounts
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
@@ -27,21 +31,23 @@ _PROBES = ("is ", " now", "a", "\n", " 1,")
 
 @dataclass(frozen=True)
 class Injection:
-    """A `TextEncoder` that puts tokens of the multiplication table into texts, and notes `InjectionCounts`."""
+    """A `TextEncoder` that puts tokens of the multiplication table into texts, and notes `TextCounts` of each."""
 
     mode: Mode
     ids: Mapping[str, int]
     """Ids of all the tokens."""
 
-    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], InjectionCounts]:
-        """Ids of each text, and what was put into them."""
-        counts = InjectionCounts()
+    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], list[TextCounts]]:
+        """Ids of each text, and what was put into it."""
+        control = _any_of(tokenizer.control_spellings.values())
+        counts: list[TextCounts] = []
         pieces: list[str] = []
         plans: list[list[str | None]] = []
         for text in texts:
-            plan, around = self._cut(text, counts)
+            plan, around, counted = self._cut(text, control)
             plans.append(plan)
             pieces += around
+            counts.append(counted)
         encoded = iter(tokenizer.encode_batch(pieces))
         documents = []
         for plan in plans:
@@ -51,29 +57,43 @@ class Injection:
             documents.append(document)
         return documents, counts
 
-    def _cut(self, text: str, counts: InjectionCounts) -> tuple[list[str | None], list[str]]:
-        """Tokens in their order, with None for each piece of text between them; and these pieces."""
+    def _cut(self, text: str, control: re.Pattern[str]) -> tuple[list[str | None], list[str], TextCounts]:
+        """Tokens in their order, with None for each piece of text between them; these pieces; and the counts."""
         plan: list[str | None] = []
         pieces: list[str] = []
-        position = injected = 0
-        for found in find_expressions(text, self.mode):
-            if isinstance(found, WrongProduct):
-                counts.left_alone += 1
-                continue
-            if found.start > position:
-                pieces.append(text[position : found.start])
-                plan.append(None)
-            plan.append(found.token)
-            position = found.end
-            injected += 1
-            (counts.with_product if found.stated else counts.bare)[found.token] += 1
+        bare: list[str] = []
+        with_product: list[str] = []
+        position = left_alone = 0
+        for offset, part in _between(text, control):
+            for found in find_expressions(part, self.mode):
+                if isinstance(found, WrongProduct):
+                    left_alone += 1
+                    continue
+                if offset + found.start > position:
+                    pieces.append(text[position : offset + found.start])
+                    plan.append(None)
+                plan.append(found.token)
+                position = offset + found.end
+                (with_product if found.stated else bare).append(found.token)
         if position < len(text) or not plan:  # an empty text is a piece too
             pieces.append(text[position:])
             plan.append(None)
-        counts.of_documents.append(injected)
-        if "<MUL_" in text:
-            counts.literal += sum(1 for _ in SPELLING.finditer(text))
-        return plan, pieces
+        literal = sum(1 for _ in SPELLING.finditer(text)) if "<MUL_" in text else 0
+        return plan, pieces, TextCounts(tuple(bare), tuple(with_product), left_alone, literal)
+
+
+def _any_of(tokens: Collection[str]) -> re.Pattern[str]:
+    """Finds tokens, the longer where one begins another; nothing where there are none."""
+    return re.compile("|".join(re.escape(each) for each in sorted(tokens, key=len, reverse=True)) or r"(?!)")
+
+
+def _between(text: str, control: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+    """The text between control tokens, each part behind the place where it begins."""
+    position = 0
+    for found in control.finditer(text):
+        yield position, text[position : found.start()]
+        position = found.end()
+    yield position, text[position:]
 
 
 def injection_with(tokenizer: Tokenizer, mode: Mode) -> Injection:

@@ -2,13 +2,15 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from data_tools.domain_tokens.expressions import Mode
+from data_tools.domain_tokens.multiplication import multiplication_tokens
 from megatron_patches.sizes import counted
 
 PARTS = 10
@@ -27,7 +29,9 @@ class InjectionFacts(BaseModel):
     with_product: dict[str, int]
     """Those with their product."""
     tenths: list[int]
-    """Tokens put into the first tenth of the documents, the second, and so on to the last."""
+    """Tokens put into the first tenth of the documents, the second, and so on to the last; none where it is not known,
+    as of a dataset that was merged.
+    """
     documents: int
     """Documents with at least one of them."""
     left_alone: int
@@ -38,12 +42,51 @@ class InjectionFacts(BaseModel):
     @property
     def injected(self) -> int:
         """Tokens put in."""
-        return sum(self.tenths)
+        return sum(self.bare.values()) + sum(self.with_product.values())
+
+    @field_validator("bare", "with_product")
+    @classmethod
+    def _only_tokens_of_the_table(cls, counts: dict[str, int]) -> dict[str, int]:
+        """So that the facts of merged datasets are no longer than those of one."""
+        if not counts.keys() <= set(multiplication_tokens()):
+            raise ValueError("a token of it is none of the multiplication table")
+        return counts
+
+
+def joined_facts(each: Sequence[InjectionFacts | None]) -> InjectionFacts | None:
+    """The facts of several datasets together; None where those of one are not known, or the modes differ."""
+    known = [facts for facts in each if facts is not None]
+    if not known or len(known) < len(each) or len({facts.mode for facts in known}) > 1:
+        return None
+    bare, with_product = Counter[str](), Counter[str]()
+    for facts in known:
+        bare.update(facts.bare)
+        with_product.update(facts.with_product)
+    return InjectionFacts(
+        mode=known[0].mode,
+        bare=dict(sorted(bare.items())),
+        with_product=dict(sorted(with_product.items())),
+        tenths=known[0].tenths if len(known) == 1 else [],
+        documents=sum(facts.documents for facts in known),
+        left_alone=sum(facts.left_alone for facts in known),
+        literal=sum(facts.literal for facts in known),
+    )
+
+
+class TextCounts(NamedTuple):
+    """What was counted in one text."""
+
+    bare: tuple[str, ...] = ()
+    """Tokens of expressions without a product, in their order."""
+    with_product: tuple[str, ...] = ()
+    """Those of expressions with it."""
+    left_alone: int = 0
+    literal: int = 0
 
 
 @dataclass
 class InjectionCounts:
-    """What was counted in some documents, in their order."""
+    """What was counted in the documents of a dataset, in their order."""
 
     bare: Counter[str] = field(default_factory=Counter)
     with_product: Counter[str] = field(default_factory=Counter)
@@ -52,13 +95,16 @@ class InjectionCounts:
     left_alone: int = 0
     literal: int = 0
 
-    def add(self, later: "InjectionCounts") -> None:
-        """Adds what was counted in the documents that follow."""
-        self.bare.update(later.bare)
-        self.with_product.update(later.with_product)
-        self.of_documents.extend(later.of_documents)
-        self.left_alone += later.left_alone
-        self.literal += later.literal
+    def add(self, texts: Iterable[TextCounts]) -> None:
+        """Adds the document that follows: what was counted in its texts."""
+        injected = 0
+        for text in texts:
+            self.bare.update(text.bare)
+            self.with_product.update(text.with_product)
+            self.left_alone += text.left_alone
+            self.literal += text.literal
+            injected += len(text.bare) + len(text.with_product)
+        self.of_documents.append(injected)
 
     def facts(self, mode: Mode) -> InjectionFacts:
         """The facts of all documents together; tenth t of n documents is [n t // 10, n (t + 1) // 10)."""
@@ -85,7 +131,7 @@ def describe_injection(facts: InjectionFacts) -> list[tuple[str, str]]:
             f"{bare:,} bare, {stated:,} with the product",
         ),
         ("most frequent", _most_frequent(facts)),
-        ("by tenth of documents", ", ".join(f"{each:,}" for each in facts.tenths)),
+        ("by tenth of documents", ", ".join(f"{each:,}" for each in facts.tenths) or "not known"),
         (
             "left as text",
             f"{facts.left_alone:,} equations that do not plainly state the product, "

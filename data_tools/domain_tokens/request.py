@@ -1,24 +1,14 @@
 """What preprocessing is asked to do with arithmetic: tokens for products, and made-up documents."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from data_tools.domain_tokens.arithmetic_documents import spread
 from data_tools.domain_tokens.expressions import Mode
 from data_tools.domain_tokens.injection import Injection, injection_with
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
-
-
-class CountableDocuments(Protocol):
-    """Documents of sources that can be read again."""
-
-    def __iter__(self) -> Iterator[tuple[str, ...]]:
-        """The texts of each."""
-
-    def count(self) -> int:
-        """How many there are, by reading all of them once."""
+from megatron_patches.foreign.printable import printable
 
 
 @dataclass(frozen=True)
@@ -37,8 +27,13 @@ class ArithmeticRequest:
         """The seed of the made-up documents."""
         return self.seed or 0
 
-    def check(self, json_keys: Sequence[str]) -> None:
-        """Raises TrainyardError if documents cannot be made up for these keys."""
+    def check(self, json_keys: Sequence[str], records: str | None, tokens: int | None) -> None:
+        """Raises TrainyardError if documents cannot be made up among those that are read.
+
+        Args:
+            records: `pairs` or `chat`, where these are read in place of texts.
+            tokens: after how many reading stops; None: all is read.
+        """
         if self.synthetic_documents < 0:
             raise TrainyardError(f"{self.synthetic_documents} made-up documents were asked for; give 0 or more")
         if self.seed is not None and not self.synthetic_documents:
@@ -48,24 +43,53 @@ class ArithmeticRequest:
                 f"made-up documents have one text, and --json-keys asks for {len(json_keys)}; preprocess one key at a "
                 "time, or leave out --synthetic-arithmetic"
             )
+        if self.synthetic_documents and records is not None:
+            raise TrainyardError(
+                f"--synthetic-arithmetic makes up texts, which have no place among the records of --{records}; leave "
+                "it out, or make a dataset of texts with it"
+            )
+        if self.synthetic_documents and tokens is not None:
+            raise TrainyardError(
+                "--synthetic-arithmetic spreads its documents over all that the sources have, and --tokens stops "
+                "before their end, so that fewer would be in than were asked for; leave out --tokens, and cut the "
+                "dataset with tools/dataset split"
+            )
 
-    def injection(self, tokenizer: Tokenizer) -> Injection | None:
+    def injection(self, tokenizer: Tokenizer, templates: bool = False) -> Injection | None:
         """What makes ids of texts; None leaves it to the tokenizer.
 
-        Raises:
-            TrainyardError: the tokenizer has no tokens for it.
-        """
-        return None if self.inject is None else injection_with(tokenizer, self.inject)
+        Args:
+            templates: whether the tokenizer's chat template writes control tokens into the texts.
 
-    def with_synthetic(self, documents: CountableDocuments) -> Iterable[tuple[str, ...]]:
+        Raises:
+            TrainyardError: the tokenizer has no tokens for it, or they would be taken for those of the template.
+        """
+        if self.inject is None:
+            return None
+        injection = injection_with(tokenizer, self.inject)
+        control = set(tokenizer.control_tokens.values())
+        if templates and (found := [token for token, number in injection.ids.items() if number in control]):
+            raise TrainyardError(
+                f"{found[0]} is a control token of tokenizer {printable(tokenizer.name)} (marked special), and would "
+                "be taken for one that its chat template writes; make a tokenizer with tools/tokenizer extend, whose "
+                "tokens are ordinary, or take --chat-template plain"
+            )
+        return injection
+
+    def with_synthetic(
+        self, documents: Iterable[tuple[str, ...]], count: Callable[[], int]
+    ) -> Iterable[tuple[str, ...]]:
         """The documents, with made-up ones among them if they are asked for.
 
         The sources are read twice then: how many documents they have must be known before the first one, since progress
         in bytes jumps where files are small or compressed, and what was spread by it would come in heaps.
+
+        Args:
+            count: reads the sources for the number of their documents.
         """
         if not self.synthetic_documents:
             return documents
-        return spread(documents, documents.count(), self.synthetic_documents, self.drawn_from)
+        return spread(documents, count(), self.synthetic_documents, self.drawn_from)
 
     def arguments(self) -> list[str]:
         """The words of a command line that ask for this."""

@@ -6,7 +6,7 @@ vocabulary, and BPE where merges lead to it.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,24 @@ def control_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any], end_
     return found - own
 
 
-def without_tokens(tokenizer: Mapping[str, Any], tokens: set[str]) -> dict[str, Any]:
-    """The same tokenizer, of the same ids, in which no text becomes one of these tokens.
+def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """The tokens that a configuration names, by role, such as `bos_token`."""
+    found = {role: _content(config.get(role)) for role in _ROLES}
+    return {role: token for role, token in found.items() if token is not None}
 
-    They get names that no text can hold by intention: random ones.
+
+def secret_names(tokens: Iterable[str]) -> dict[str, str]:
+    """Names for tokens that no text can hold by intention: random ones."""
+    return {token: f"\ufdd0{secrets.token_hex(16)}" for token in sorted(tokens)}
+
+
+def without_tokens(tokenizer: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The same tokenizer, of the same ids, in which these tokens have other names.
+
+    Args:
+        names: the new name of each, from `secret_names`, so that no text becomes one of them.
     """
-    names = {token: f"\ufdd0{secrets.token_hex(16)}" for token in tokens}
+    tokens = set(names)
     model = dict(tokenizer["model"])
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, dict):

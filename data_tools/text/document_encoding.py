@@ -2,13 +2,13 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ CHUNK_DOCUMENTS = 4096
 # Chunks read ahead for each process: enough that none waits, few enough that memory does not grow with the source.
 CHUNKS_AHEAD = 3
 
-Chunk = list[tuple[str, ...]]
+Item = TypeVar("Item")
+Texts = tuple[str, ...]
+"""the texts of one document, one for each key"""
 
 
 class TokenizerSource(NamedTuple):
@@ -36,8 +38,8 @@ class TokenizerSource(NamedTuple):
 class TextEncoder(Protocol):
     """How texts become ids where that is more than the tokenizer alone does. Processes get it by pickle."""
 
-    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], Any]:
-        """Ids of each text, and what there is to note of all of them."""
+    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], Sequence[Any]]:
+        """Ids of each text, and what there is to note of each."""
 
 
 class EncodedTexts(NamedTuple):
@@ -46,20 +48,44 @@ class EncodedTexts(NamedTuple):
     tokens: NDArray[np.int32]
     """All tokens end to end."""
     lengths: list[int]
-    """Tokens of each document, its end-of-document token included."""
-    empty: int
-    """Documents whose text gave no token."""
-    notes: Any = None
-    """What a `TextEncoder` noted."""
+    """Tokens of each sequence, its end-of-document token included."""
+    empty: list[int]
+    """Numbers, within the chunk, of the documents whose text gave no token."""
+    sequences: list[int] | None = None
+    """Sequences of each document; None: one each."""
+    notes: list[list[Any]] | None = None
+    """What a `TextEncoder` noted of the texts of each document; None: there was none."""
+
+    def document_ends(self) -> NDArray[np.int64]:
+        """Tokens up to the end of each document, int64 [documents]."""
+        ends = np.cumsum([0, *self.lengths], dtype=np.int64)
+        return ends[1:] if self.sequences is None else ends[np.cumsum(self.sequences, dtype=np.int64)]
+
+    def first(self, documents: int) -> "EncodedTexts":
+        """The first documents alone."""
+        sequences = None if self.sequences is None else self.sequences[:documents]
+        lengths = self.lengths[: documents if sequences is None else sum(sequences)]
+        empty = [number for number in self.empty if number < documents]
+        notes = None if self.notes is None else self.notes[:documents]
+        return EncodedTexts(self.tokens[: sum(lengths)], lengths, empty, sequences, notes)
 
 
-def chunks_of(documents: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
-    """Groups documents so that a chunk is worth sending to a process."""
-    chunk: Chunk = []
+def characters_of(texts: Texts) -> int:
+    """Characters of all texts of a document."""
+    return sum(map(len, texts))
+
+
+def chunks_of(documents: Iterable[Item], characters_in: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Groups documents so that a chunk is worth sending to a process.
+
+    Args:
+        characters_in: how many a document has.
+    """
+    chunk: list[Item] = []
     characters = 0
-    for texts in documents:
-        chunk.append(texts)
-        characters += sum(map(len, texts))
+    for document in documents:
+        chunk.append(document)
+        characters += characters_in(document)
         if characters >= CHUNK_CHARACTERS or len(chunk) >= CHUNK_DOCUMENTS:
             yield chunk
             chunk, characters = [], 0
@@ -67,10 +93,17 @@ def chunks_of(documents: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
         yield chunk
 
 
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str], encoder: TextEncoder | None
+) -> tuple[list[list[int]], Sequence[Any] | None]:
+    """Ids of each text, and what the encoder noted of each; without an encoder, the tokenizer's ids and None."""
+    return (tokenizer.encode_batch(texts), None) if encoder is None else encoder.encode(tokenizer, texts)
+
+
 def encode_chunk(
-    tokenizer: Tokenizer, append_eod: bool, chunk: Chunk, encoder: TextEncoder | None = None
+    tokenizer: Tokenizer, chunk: Sequence[Texts], append_eod: bool, encoder: TextEncoder | None = None
 ) -> list[EncodedTexts]:
-    """Tokenizes a chunk.
+    """Tokenizes a chunk of documents of one sequence each.
 
     Args:
         encoder: what makes ids of texts; None leaves it to the tokenizer.
@@ -81,42 +114,42 @@ def encode_chunk(
     ending = [tokenizer.end_of_document] if append_eod else []
     encoded = []
     for texts in zip(*chunk, strict=True):
-        documents, notes = encoder.encode(tokenizer, texts) if encoder else (tokenizer.encode_batch(texts), None)
-        empty = sum(not tokens for tokens in documents)
+        documents, notes = encode_texts(tokenizer, texts, encoder)
+        empty = [number for number, tokens in enumerate(documents) if not tokens]
         ids = [token for tokens in documents for token in (*tokens, *ending)]
         lengths = [len(tokens) + len(ending) for tokens in documents]
-        encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty, notes))
+        noted = None if notes is None else [[note] for note in notes]
+        encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty, notes=noted))
     return encoded
 
 
 def encode_in_order(
-    chunks: Iterable[Chunk],
+    chunks: Iterable[Sequence[Item]],
     tokenizer: Tokenizer,
     source: TokenizerSource,
-    append_eod: bool,
+    encode: Callable[[Tokenizer, Sequence[Item]], list[EncodedTexts]],
     workers: int,
-    encoder: TextEncoder | None = None,
-) -> Iterator[list[EncodedTexts]]:
+) -> Generator[list[EncodedTexts], None, None]:
     """Tokenizes chunks; what comes out and in which order does not depend on the number of workers.
 
     Args:
         source: where other processes load the tokenizer from.
+        encode: makes of a chunk an entry for each key; it is sent to the processes.
         workers: processes; 1 tokenizes in this one, with the tokenizer library's own threads.
-        encoder: see `encode_chunk`.
 
     Raises:
         TrainyardError: a process died.
     """
     if workers == 1:
         for chunk in chunks:
-            yield encode_chunk(tokenizer, append_eod, chunk, encoder)
+            yield encode(tokenizer, chunk)
         return
     # spawn: a fork copies the locks of this process's threads, and the tokenizer library has threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_use_one_thread) as pool:
         pending: deque[Future[list[EncodedTexts]]] = deque()
         try:
             for chunk in chunks:
-                pending.append(pool.submit(_encode_in_worker, source, append_eod, chunk, encoder))
+                pending.append(pool.submit(_encode_in_worker, source, encode, chunk))
                 if len(pending) >= CHUNKS_AHEAD * workers:
                     yield pending.popleft().result()
             while pending:
@@ -140,6 +173,6 @@ def _tokenizer_of_worker(source: TokenizerSource) -> Tokenizer:
 
 
 def _encode_in_worker(
-    source: TokenizerSource, append_eod: bool, chunk: Chunk, encoder: TextEncoder | None
+    source: TokenizerSource, encode: Callable[[Tokenizer, Sequence[Item]], list[EncodedTexts]], chunk: Sequence[Item]
 ) -> list[EncodedTexts]:
-    return encode_chunk(_tokenizer_of_worker(source), append_eod, chunk, encoder)
+    return encode(_tokenizer_of_worker(source), chunk)

@@ -1,7 +1,7 @@
 """Documents of one file: lines of JSON, an array of JSON objects, parquet, or text (a whole file is one document)."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -39,6 +39,16 @@ class Document(NamedTuple):
     """Bytes of its file that were read when it came up, for progress."""
 
 
+class Entry(NamedTuple):
+    """One JSON object, or one row of a parquet file, as it stands in its file."""
+
+    values: dict[str, Any]
+    where: str
+    """File and line (or element, or row), from 1, for errors."""
+    source_bytes: int
+    """As in a document."""
+
+
 def read_documents(path: Path, json_keys: Sequence[str], largest: int = LARGEST_DOCUMENT) -> Iterator[Document]:
     """Reads one file, document by document.
 
@@ -51,9 +61,69 @@ def read_documents(path: Path, json_keys: Sequence[str], largest: int = LARGEST_
         TrainyardError: a document lacks a key, is no document, or is longer than the limit; names file and line (or
             element, or row), from 1.
     """
-    form = form_of(path.name)
-    read = {PARQUET: _read_parquet, TEXT: _read_text}.get(form or "", _read_json)
-    return read(path, json_keys, largest)
+    if form_of(path.name) == TEXT:
+        yield from _read_text(path, json_keys, largest)
+        return
+    for entry in read_entries(path, json_keys, largest):
+        texts = {repr(key): text_of(entry, key) for key in json_keys}
+        yield Document(tuple(texts.values()), checked_bytes(entry, texts.items(), largest), entry.source_bytes)
+
+
+def read_entries(
+    path: Path, keys: Sequence[str], largest: int = LARGEST_DOCUMENT, option: str = "--json-keys"
+) -> Iterator[Entry]:
+    """Reads the objects or rows of a file that is no text.
+
+    Args:
+        keys: what each of them must have; of a parquet file nothing else is read.
+        largest: bytes of the longest one in a file of JSON.
+        option: where the keys were asked for, for errors.
+
+    Raises:
+        Damaged: the file is cut off, or not of its format.
+        TrainyardError: an entry lacks a key, is no object, or is longer than the limit.
+    """
+    read = _read_parquet if form_of(path.name) == PARQUET else _read_json
+    for entry in read(path, keys, largest):
+        for key in keys:
+            if key not in entry.values:
+                there = shortened(", ".join(entry.values) or "none")
+                raise TrainyardError(f"{entry.where}: no key '{shortened(key)}', only {there}; see {option}")
+        yield entry
+
+
+def text_of(entry: Entry, key: str) -> str:
+    """What an entry has under a key that it has.
+
+    Raises:
+        TrainyardError: it is no text.
+    """
+    text = entry.values[key]
+    if not isinstance(text, str):
+        raise TrainyardError(
+            f"{entry.where}: {key!r} is {type(text).__name__}, expected a text; an empty one is allowed"
+        )
+    return text
+
+
+def checked_bytes(entry: Entry, texts: Iterable[tuple[str, str]], largest: int) -> int:
+    """Bytes of an entry's texts in UTF-8.
+
+    Args:
+        texts: each behind its name, for errors.
+
+    Raises:
+        TrainyardError: there are too many of them, or a text cannot be written.
+    """
+    size = 0
+    for name, text in texts:
+        try:
+            size += len(text.encode())
+        except UnicodeEncodeError as error:  # JSON can spell it, but no tokenizer can read it
+            raise TrainyardError(f"{entry.where}: {name} has half of a surrogate pair ({error}); remove it") from None
+    if size > largest:
+        raise too_long(entry.where, largest)
+    return size
 
 
 def _read_text(path: Path, json_keys: Sequence[str], largest: int) -> Iterator[Document]:
@@ -72,12 +142,12 @@ def _read_text(path: Path, json_keys: Sequence[str], largest: int) -> Iterator[D
         yield Document((text,), len(content), raw.tell())
 
 
-def _read_json(path: Path, json_keys: Sequence[str], largest: int) -> Iterator[Document]:
+def _read_json(path: Path, keys: Sequence[str], largest: int) -> Iterator[Entry]:
     """Which of the two it is, the first character says: an object begins a line of its own, an array holds objects."""
     with open_decompressed(path) as (stream, raw):
         first = _first_character(stream)
         read = _read_array if first == b"[" else _read_lines
-        yield from read(path, stream, raw, json_keys, largest)
+        yield from read(path, stream, raw, largest)
 
 
 def _first_character(stream: io.BufferedReader) -> bytes:
@@ -86,9 +156,7 @@ def _first_character(stream: io.BufferedReader) -> bytes:
     return ahead.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
-def _read_lines(
-    path: Path, stream: io.BufferedReader, raw: BinaryIO, json_keys: Sequence[str], largest: int
-) -> Iterator[Document]:
+def _read_lines(path: Path, stream: io.BufferedReader, raw: BinaryIO, largest: int) -> Iterator[Entry]:
     number = 0
     while line := stream.readline(largest + 1):
         number += 1
@@ -96,7 +164,7 @@ def _read_lines(
         if len(line) > largest:
             raise too_long(where, largest)
         if line.strip():
-            yield _document(_json_object(line, where), json_keys, where, raw.tell())
+            yield Entry(_json_object(line, where), where, raw.tell())
 
 
 def _json_object(text: bytes | str, where: str) -> dict[str, Any]:
@@ -109,53 +177,31 @@ def _json_object(text: bytes | str, where: str) -> dict[str, Any]:
         ) from None
 
 
-def _read_array(
-    path: Path, stream: io.BufferedReader, raw: BinaryIO, json_keys: Sequence[str], largest: int
-) -> Iterator[Document]:
+def _read_array(path: Path, stream: io.BufferedReader, raw: BinaryIO, largest: int) -> Iterator[Entry]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig")
     try:
         for number, values in enumerate(array_objects(text, printable(path), largest), start=1):
-            yield _document(values, json_keys, f"{printable(path)}, element {number}", raw.tell())
+            yield Entry(values, f"{printable(path)}, element {number}", raw.tell())
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
     finally:
         text.detach()
 
 
-def _document(values: dict[str, Any], json_keys: Sequence[str], where: str, source_bytes: int) -> Document:
-    text_bytes = 0
-    for key in json_keys:
-        if key not in values:
-            keys = shortened(", ".join(values) or "none")
-            raise TrainyardError(f"{where}: no key '{shortened(key)}', only {keys}; see --json-keys")
-        if not isinstance(values[key], str):
-            raise TrainyardError(
-                f"{where}: {key!r} is {type(values[key]).__name__}, expected a text; an empty one is allowed"
-            )
-        try:
-            text_bytes += len(values[key].encode())
-        except UnicodeEncodeError as error:  # JSON can spell it, but no tokenizer can read it
-            raise TrainyardError(f"{where}: {key!r} has half of a surrogate pair ({error}); remove it") from None
-    return Document(tuple(values[key] for key in json_keys), text_bytes, source_bytes)
-
-
-def _read_parquet(path: Path, json_keys: Sequence[str], largest: int) -> Iterator[Document]:
+def _read_parquet(path: Path, keys: Sequence[str], largest: int) -> Iterator[Entry]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
-            if missing := [key for key in json_keys if columns.count(key) != 1]:
+            if missing := [key for key in keys if columns.count(key) != 1]:
                 none = "several columns" if missing[0] in columns else "no column"
                 raise TrainyardError(
                     f"{printable(path)}: {none} {', '.join(map(repr, missing))}, only {shortened(', '.join(columns))}; "
                     "see --json-keys"
                 )
-            for document in _parquet_rows(path, file, json_keys):
-                if document.text_bytes > largest:
-                    raise too_long(f"{printable(path)}, a row near byte {document.source_bytes:,}", largest)
-                yield document
+            yield from _parquet_rows(path, file, keys)
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
     except (pyarrow.ArrowException, OSError) as error:
@@ -164,15 +210,15 @@ def _read_parquet(path: Path, json_keys: Sequence[str], largest: int) -> Iterato
         raise Damaged(f"{printable(path)} is not a whole parquet file ({shortened(error)}); copy it again") from error
 
 
-def _parquet_rows(path: Path, file: Any, json_keys: Sequence[str]) -> Iterator[Document]:
+def _parquet_rows(path: Path, file: Any, keys: Sequence[str]) -> Iterator[Entry]:
     rows, size = max(1, file.metadata.num_rows), path.stat().st_size
     number = 0
-    for batch in file.iter_batches(PARQUET_ROWS_READ_AT_ONCE, columns=list(json_keys)):
-        columns = {key: batch.column(key).to_pylist() for key in json_keys}
+    for batch in file.iter_batches(PARQUET_ROWS_READ_AT_ONCE, columns=list(keys)):
+        columns = {key: batch.column(key).to_pylist() for key in keys}
         for row in zip(*columns.values(), strict=True):
             number += 1
             values = dict(zip(columns, row, strict=True))
-            yield _document(values, json_keys, f"{printable(path)}, row {number}", size * number // rows)
+            yield Entry(values, f"{printable(path)}, row {number}", size * number // rows)
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> TrainyardError:

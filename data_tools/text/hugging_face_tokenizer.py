@@ -1,7 +1,7 @@
 """A `tokenizer.json`, through the tokenizers library."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from data_tools.text.control_tokens import (
     control_tokens,
     eos_token,
     read_config,
+    secret_names,
     tokens_as_ids_alone,
     without_tokens,
 )
@@ -50,15 +51,15 @@ class HuggingFaceTokenizer(Tokenizer):
             raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
         ending = _end_of_document(files, config, vocabulary)
         self.end_of_document = None if ending is None else vocabulary[ending]
-        self._control = control_tokens(described, config, ending)
+        control = control_tokens(described, config, ending) & vocabulary.keys()
+        self.control_tokens = {token: vocabulary[token] for token in sorted(control)}
         self._spelling = spelling_of(described.get("decoder"))
         self._added = {each["content"] for each in described.get("added_tokens") or ()}
-        tokens = set() if parse_special else set(self._control)
-        if files.config is not None:
-            alone = tokens_as_ids_alone(config, vocabulary, files.config)
-            self.as_ids_alone = len(alone)
-            tokens |= alone
-        self._encoder = self._without(described, tokens, vocabulary) if tokens else self._library
+        alone = set() if files.config is None else tokens_as_ids_alone(config, vocabulary, files.config)
+        self.as_ids_alone = len(alone)
+        names = secret_names(alone if parse_special else alone | control)
+        self.control_spellings = {token: names.get(token, token) for token in self.control_tokens}
+        self._encoder = self._renamed(described, names, vocabulary) if names else self._library
 
     def _load(self, text: str) -> Any:
         from tokenizers import Tokenizer as Library
@@ -70,12 +71,15 @@ class HuggingFaceTokenizer(Tokenizer):
             library.no_padding()
         return library
 
-    def _without(self, described: dict[str, Any], tokens: set[str], vocabulary: dict[str, int]) -> Any:
-        """The library's tokenizer that finds none of these tokens in a text, and gives all others their ids."""
-        encoder = self._load(json.dumps(without_tokens(described, tokens), ensure_ascii=False))
+    def _renamed(self, described: dict[str, Any], names: Mapping[str, str], vocabulary: dict[str, int]) -> Any:
+        """The library's tokenizer that finds these tokens in a text by their secret names alone, and gives all others
+        their ids.
+        """
+        encoder = self._load(json.dumps(without_tokens(described, names), ensure_ascii=False))
+        with _library_errors(self._path):  # those that the model alone has would not be found by their names
+            encoder.add_special_tokens([name for token, name in names.items() if token not in self._added])
         ids: dict[str, int] = encoder.get_vocab(with_added_tokens=True)
-        others = vocabulary.keys() - tokens
-        if others != ids.keys() & others or any(ids[token] != vocabulary[token] for token in others):
+        if any(ids.get(names.get(token, token)) != number for token, number in vocabulary.items()):
             raise Refused(
                 f"{printable(self._path)} cannot be read without its control tokens: others would get other ids. Take "
                 "--parse-special if no text holds them"
@@ -103,7 +107,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def _spelled(self, token: str) -> bytes:
         assert self._spelling is not None
-        if token in self._control:
+        if token in self.control_tokens:
             return b""
         return token.encode("utf-8") if token in self._added else self._spelling(token)
 

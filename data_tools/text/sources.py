@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,9 @@ from megatron_patches.foreign.printable import printable, shortened, storable
 
 NOT_READ_NAMED = 100
 """names of left-out files in a manifest; their number is there too"""
+
+Reader = Callable[[Path, Sequence[str]], Iterator[object]]
+"""a file and the keys that are asked of it: what it holds, one by one"""
 
 
 class Source(NamedTuple):
@@ -38,11 +41,16 @@ class FoundSources:
     not_read: list[NotRead]
 
 
-def find_sources(inputs: Sequence[Path], json_keys: Sequence[str] = ("text",)) -> FoundSources:
+def find_sources(
+    inputs: Sequence[Path], json_keys: Sequence[str] = ("text",), read: Reader = read_documents
+) -> FoundSources:
     """Lists the files to read, in order: files as given, a folder's files below it sorted by path.
 
     Of a folder, files of unknown endings and .json files that hold no documents, such as a dataset's description, are
     left out. Links to folders are followed; a folder that several lead to is read once.
+
+    Args:
+        read: how a file is read, to see whether a .json of a folder holds documents.
 
     Raises:
         TrainyardError: an input is missing, empty or of an unknown format, or a folder has no file of a known one.
@@ -50,7 +58,7 @@ def find_sources(inputs: Sequence[Path], json_keys: Sequence[str] = ("text",)) -
     found = FoundSources([], [])
     for given in inputs:
         if given.is_dir():
-            _add_folder(given, json_keys, found)
+            _add_folder(given, json_keys, read, found)
         elif not given.exists():
             raise Missing(f"source {printable(given)} does not exist; give files or folders of text")
         elif not given.is_file():
@@ -68,7 +76,7 @@ def find_sources(inputs: Sequence[Path], json_keys: Sequence[str] = ("text",)) -
     return found
 
 
-def _add_folder(given: Path, json_keys: Sequence[str], found: FoundSources) -> None:
+def _add_folder(given: Path, json_keys: Sequence[str], read: Reader, found: FoundSources) -> None:
     root = storable(given.resolve().name)
     before = len(found.sources)
     files: list[Path] = []
@@ -79,7 +87,7 @@ def _add_folder(given: Path, json_keys: Sequence[str], found: FoundSources) -> N
             found.not_read.append(NotRead(f"{root}/{storable(path.relative_to(given).as_posix())}", reason))
     for path in sorted(files):
         name = f"{root}/{storable(path.relative_to(given).as_posix())}"
-        reason = _why_no_documents(path, json_keys)
+        reason = _why_no_documents(path, json_keys, read)
         if reason is None:
             found.sources.append(Source(path, name))
         else:
@@ -126,7 +134,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "is a pipe, socket or device"
 
 
-def _why_no_documents(path: Path, json_keys: Sequence[str]) -> str | None:
+def _why_no_documents(path: Path, json_keys: Sequence[str], read: Reader) -> str | None:
     """Why a file of a folder is left out; None if it is read."""
     form = form_of(path.name)
     if form is None:
@@ -134,7 +142,7 @@ def _why_no_documents(path: Path, json_keys: Sequence[str]) -> str | None:
     if form != ".json" or path.stat().st_size == 0:
         return None
     try:
-        next(read_documents(path, json_keys), None)
+        next(read(path, json_keys), None)
     except (Damaged, Refused):
         return None  # told when it is read
     except TrainyardError as error:

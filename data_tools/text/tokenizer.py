@@ -1,7 +1,7 @@
 """What a tokenizer is to the rest: text to token ids and back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,11 @@ class Tokenizer(ABC):
     """Largest id it can give, plus one."""
     end_of_document: int | None
     """Id that ends a document; None if it has none."""
+    control_tokens: Mapping[str, int] = {}
+    """Ids of the tokens that no text becomes, by their text."""
+    control_spellings: Mapping[str, str] = {}
+    """What in a text becomes each of them all the same: a secret, for texts that a program has put together. It differs
+    from one loading of a tokenizer to the next."""
     as_ids_alone: int = 0
     """Tokens of its vocabulary that are no control tokens and still never made of text."""
 

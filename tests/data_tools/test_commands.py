@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import manifest_path
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.errors import TrainyardError
@@ -122,6 +123,58 @@ def test_megatrons_command_line_is_one_message(tmp_path: Path) -> None:
 def test_several_keys_are_separated_by_commas(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:
     run(preprocess, corpus, "--output", tmp_path / "d", "--tokenizer", tokenizer_folder, "--json-keys", "text, n")
     assert (tmp_path / "d_text.idx").is_file() and (tmp_path / "d_n.idx").is_file()
+
+
+def test_records_with_answers(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:
+    prefix = tmp_path / "d"
+    arguments = (corpus, "--output", prefix, "--tokenizer", tokenizer_folder, "--pairs", "text, n")
+    made = run(preprocess, *arguments, "--chat-template", "plain", "--tokens", "1e2").output
+    documents = len(IndexedDataset(prefix)) // 2
+    assert f"{documents} documents, " in made and f"{documents} answers of " in made
+    shown = run(dataset, "info", prefix).output
+    assert f"{documents} answers of " in shown and "the odd-numbered sequences of each document" in shown
+    assert "pairs of keys text,n, the plain template (" in shown and "reading stopped at 100 tokens" in shown
+    assert "are what the manifest says" in run(dataset, "verify", prefix).output
+    shown = run(dataset, "info", prefix, "--show", "60", "--tokenizer", tokenizer_folder).output
+    assert (
+        "0 context: User: Line 0 of a small corpus.\n\nAssistant:\n0 answer:  0<|endoftext|>\n1 context: User:" in shown
+    )
+    run(preprocess, *arguments, "--overwrite", "--pair-separator", "\n")
+    assert (
+        r"pairs of keys text,n, answers begin with '\x0a', end-of-document appended"
+        in run(dataset, "info", prefix).output
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pairs", "text,n", "--chat", "c"], "--pairs and --chat exclude each other"),
+        (["--json-keys", "text", "--chat", "c"], "--json-keys and --chat exclude each other"),
+        (["--pairs", "text"], "--pairs 'text': give two different keys"),
+        (["--chat-template", "plain"], "--chat-template is for --chat and --pairs"),
+        (["--pair-separator", "x"], "--pair-separator is for --pairs without"),
+        (["--chat", "c", "--pair-separator", "x"], "--pair-separator is for --pairs without"),
+        (["--pairs", "text,n", "--chat-template", "plain", "--pair-separator", "x"], "--pair-separator is for --pairs"),
+        (["--pairs", "text,n", "--append-eod"], "--append-eod would do nothing"),
+        (["--pairs", "text,n", "--chat-template", "tokenizer"], "has no chat template"),
+        (["--pairs", "text,b"], "line 1: no key 'b', only text, n; see --pairs"),
+        (["--chat", "text"], "line 1: 'text' is str, expected a list of messages"),
+        (["--tokens", "1.5"], "--tokens '1.5' is no number of tokens; write 10e9 or 250000"),
+        (["--tokens", "NaN"], "--tokens 'NaN' is no number"),
+        (["--tokens", "many"], "--tokens 'many' is no number"),
+        (["--tokens", "1e99"], "--tokens '1e99' is no number"),
+        (["--tokens", "-3"], "--tokens '-3' is no number"),
+        (["--tokens", "9e6"], r"--tokens asks for 9,000,000; give more sources"),
+    ],
+)
+def test_records_asked_for_wrongly(
+    tmp_path: Path, corpus: Path, tokenizer_folder: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(TrainyardError) as caught:
+        run(preprocess, corpus, "--output", tmp_path / "d", "--tokenizer", tokenizer_folder, *arguments)
+    assert message in str(caught.value)
+    assert not list(tmp_path.glob("d*"))
 
 
 def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:

@@ -13,6 +13,7 @@ from data_tools.datasets.manifest import manifest_path
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.scan import scan
 from data_tools.datasets.verification import verify_dataset
+from data_tools.records.record import RecordForm
 from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
 from data_tools.text.tokenizers import load_tokenizer
@@ -165,6 +166,16 @@ def test_documents_made_without_ends(config: Config, tmp_path: Path, tokenizer_f
     )
     with pytest.raises(TrainyardError, match=expected):
         data.end_of_document(NEED)
+
+
+@pytest.mark.parametrize(("turns", "refused"), [(1, False), (2, True)])
+def test_ends_within_chats(config: Config, tmp_path: Path, tokenizer_folder: Path, turns: int, refused: bool) -> None:
+    turn = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}]
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps({'chat': turn * turns})}\n" * 5)
+    form = RecordForm("chat", ("chat",), "plain")
+    preprocess(PreprocessRequest([tmp_path / "a.jsonl"], tmp_path / "chats", tokenizer_folder, records=form))
+    problems = list(opened(config(path=str(tmp_path / "chats"))).end_of_document_problems(NEED))
+    assert [("a chat would be cut apart" in each) for each in problems] == [True] * refused
 
 
 def test_a_tokenizer_that_ends_no_document(config: Config, tmp_path: Path) -> None:

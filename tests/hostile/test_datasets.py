@@ -15,6 +15,8 @@ from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.scan import scan
 from data_tools.datasets.verification import verify_dataset
+from data_tools.records.encoding import RecordEncoding
+from data_tools.records.record import Message, Record, RecordForm
 from data_tools.text.sources import find_sources, read_documents
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
@@ -44,7 +46,9 @@ def test_an_index(new_place: NewPlace, data: st.DataObject) -> None:
 
     def read() -> list[list[int]]:
         dataset = IndexedDataset(prefix)
+        dataset.answers(0, len(dataset.tokens))
         scan(dataset)
+        dataset.count_answers()
         return [each.tolist() for each in dataset]
 
     found = attempt(read)
@@ -110,6 +114,53 @@ def test_lines_of_documents(new_place: NewPlace, content: bytes, packed: bool) -
     else:
         for text in found:
             text.encode()
+
+
+_TURNS = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+_CHAT = RecordForm("chat", ("messages",), "tokenizer")
+
+
+@cases(150)
+@given(content=odd_json({"messages": _TURNS}))
+def test_chats(new_place: NewPlace, content: bytes) -> None:
+    path = new_place().inside / "a.jsonl"
+    path.write_bytes(content)
+    found = attempt(lambda: [each.messages for each in _CHAT.read(path)])
+    if isinstance(found, TrainyardError):
+        assert path.name in str(found), found
+    else:
+        assert all(
+            message.content.encode() for messages in found for message in messages if message.role == "assistant"
+        )
+
+
+_TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[' ~ m['content'] | trim ~ ']' }}{% else %}{{ m.content }}"
+    "{{ eos_token }}{% endif %}{% endfor %}{% set x = namespace(a=range(3)) %}{{ x.a | length if false }}"
+)
+
+
+@cases(150)
+@given(text=odd_text(_TEMPLATE))
+def test_a_chat_template(new_place: NewPlace, text: bytes) -> None:
+    folder = new_place().inside / "tokenizer"
+    model, config = _tokenizer_files(folder)
+    (folder / "tokenizer.json").write_bytes(model)
+    (folder / "tokenizer_config.json").write_bytes(config)
+    (folder / "chat_template.jinja").write_bytes(text)
+    messages = (Message("user", "b<|endoftext|>"), Message("assistant", "a"))
+
+    def encode() -> list[int]:
+        tokenizer = load_tokenizer(folder)
+        encoding = RecordEncoding.of(_CHAT, folder, False)
+        [encoded] = encoding(tokenizer, [Record(messages, "a.jsonl, line 1", 0, 0)])
+        return encoded.lengths
+
+    found = attempt(encode)
+    if isinstance(found, TrainyardError):
+        assert "chat" in str(found), found
+    else:
+        assert len(found) >= 2
 
 
 @cases(60)

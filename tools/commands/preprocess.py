@@ -1,10 +1,14 @@
 """`tools/preprocess`: text to a dataset."""
 
+from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.sizes import counted
 from tools.command_line import run_app
 from tools.megatron_flags import OF_PREPROCESS
@@ -12,8 +16,18 @@ from tools.megatron_flags import OF_PREPROCESS
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
     from data_tools.datasets.manifest import DatasetFacts
     from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
+    from data_tools.records.record import RecordForm, TemplateName
 
 FEW_DOCUMENTS = 20  # a split of 949,50,1 leaves no document for validation
+MOST_TOKENS = 1 << 62
+
+
+class ChatTemplate(StrEnum):
+    """What is written around messages."""
+
+    PLAIN = "plain"
+    TOKENIZER = "tokenizer"
+
 
 app = typer.Typer(add_completion=False)
 
@@ -28,8 +42,40 @@ def main(
         help="Prefix of the dataset: PREFIX.bin, .idx, .manifest.json; with several keys PREFIX_KEY for each."
     ),
     tokenizer: Path = typer.Option(help="Folder with a tokenizer.json, or a SentencePiece .model."),
-    json_keys: str = typer.Option("text", help="Keys (or columns) that hold the texts, separated by commas."),
-    append_eod: bool = typer.Option(False, "--append-eod", help="End each document with the end-of-document token."),
+    json_keys: str | None = typer.Option(
+        None, help="Keys (or columns) that hold the texts, separated by commas; text where none is given."
+    ),
+    pairs: str | None = typer.Option(
+        None,
+        help="Keys of inputs and of targets, which are their answers, in place of texts. One dataset says in its index "
+        "which tokens are answers. Example: --pairs question,answer",
+    ),
+    chat: str | None = typer.Option(
+        None,
+        help='Key of a list of messages {"role": "user", "content": "..."}, of which those of the role assistant are '
+        "answers, in place of texts. Example: --chat messages",
+    ),
+    chat_template: ChatTemplate | None = typer.Option(
+        None,
+        help="What is written around messages. plain: 'User: ...', an empty line, 'Assistant: ...'. tokenizer: the "
+        "template in the tokenizer's folder. Chats have the plain one where none is named, pairs none. "
+        "Example: --pairs question,answer --chat-template plain",
+    ),
+    pair_separator: str | None = typer.Option(
+        None,
+        help="What the answers of pairs without a template begin with; a space where none is given. "
+        "Example: --pair-separator $'\\n'",
+    ),
+    append_eod: bool = typer.Option(
+        False,
+        "--append-eod",
+        help="End each document with the end-of-document token. Answers of pairs and plain chats always end with it.",
+    ),
+    tokens: str | None = typer.Option(
+        None,
+        help="Stop after the document with which the dataset has so many tokens, of several keys the first one's; "
+        "sources with fewer are an error. Example: --tokens 10e9",
+    ),
     parse_special: bool = typer.Option(
         False,
         "--parse-special",
@@ -64,8 +110,10 @@ def main(
         inputs=inputs,
         output=output,
         tokenizer=tokenizer,
-        json_keys=[key.strip() for key in json_keys.split(",")],
+        json_keys=[key.strip() for key in (json_keys or "text").split(",")],
+        records=_record_form(json_keys, pairs, chat, chat_template, pair_separator),
         append_eod=append_eod,
+        tokens=None if tokens is None else _number_of_tokens(tokens),
         parse_special=parse_special,
         largest_document=max_document_mib << 20,
         workers=workers,
@@ -74,6 +122,50 @@ def main(
         arithmetic=ArithmeticRequest(inject, synthetic_arithmetic, seed),
     )
     _print(_with_progress_bar(request))
+
+
+def _record_form(
+    json_keys: str | None, pairs: str | None, chat: str | None, template: ChatTemplate | None, separator: str | None
+) -> "RecordForm | None":
+    """Which records are read; None: texts.
+
+    Raises:
+        TrainyardError: options that exclude each other, or of which one would do nothing.
+    """
+    from data_tools.records.record import RecordForm
+
+    given = {"--json-keys": json_keys, "--pairs": pairs, "--chat": chat}
+    if len(named := [option for option, value in given.items() if value is not None]) > 1:
+        raise TrainyardError(
+            f"{' and '.join(named)} exclude each other: a dataset holds texts, pairs or chats; give one"
+        )
+    if template is not None and pairs is None and chat is None:
+        raise TrainyardError("--chat-template is for --chat and --pairs; leave it out, or add one of them")
+    if separator is not None and (pairs is None or template is not None):
+        raise TrainyardError("--pair-separator is for --pairs without --chat-template; leave it out")
+    names: dict[ChatTemplate, TemplateName] = {ChatTemplate.PLAIN: "plain", ChatTemplate.TOKENIZER: "tokenizer"}
+    chosen = None if template is None else names[template]
+    if chat is not None:
+        return RecordForm("chat", (chat.strip(),), chosen or "plain")
+    if pairs is None:
+        return None
+    bare = " " if separator is None else separator
+    return RecordForm("pairs", tuple(key.strip() for key in pairs.split(",")), chosen, "" if chosen else bare)
+
+
+def _number_of_tokens(text: str) -> int:
+    """Reads 10e9, 10_000 or 250000.
+
+    Raises:
+        TrainyardError: it is no whole number.
+    """
+    try:
+        number = Decimal(text)
+        if number == number.to_integral_value() and 0 < number < MOST_TOKENS:
+            return int(number)
+    except ArithmeticError:
+        pass
+    raise TrainyardError(f"--tokens '{shortened(text)}' is no number of tokens; write 10e9 or 250000")
 
 
 def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
@@ -110,6 +202,8 @@ def _print(summary: "PreprocessSummary") -> None:
             f"{dataset.prefix}: {counted(facts.documents, 'document')}{empty}, {counted(facts.tokens, 'token')} of "
             f"{facts.dtype}, id {dataset.id[:12]}"
         )
+        if facts.answers is not None:
+            print(f"{counted(facts.answers.answers, 'answer')} of {counted(facts.answers.tokens, 'token')}")
         if facts.documents < FEW_DOCUMENTS:
             print(f"note: a run's split is by document (a .txt file is one): {counted(facts.documents, 'document')}")
         _print_arithmetic(facts)

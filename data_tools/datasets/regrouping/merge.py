@@ -4,12 +4,14 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, SourceFacts
+from data_tools.datasets.manifest import AnswerFacts, DatasetFacts, SettingsFacts, SourceFacts
 from data_tools.datasets.regrouping.stretches import StretchWriter, check_output
 from data_tools.datasets.regrouping.verified_input import VerifiedInput, open_input
+from data_tools.domain_tokens.report import joined_facts
 from data_tools.text.sources import NOT_READ_NAMED
 from megatron_patches.artefacts.manifest import Manifest, build_manifest
 from megatron_patches.errors import refuse
@@ -19,8 +21,8 @@ SOURCES_NAMED = 10_000
 """files that a merged dataset's manifest names at most, a few MB; the manifests of its parents have the others"""
 INPUTS_IN_COMMAND = 20
 
-_OF_KEYS = {"json_key", "json_keys"}
-"""settings in which datasets may differ: they say where texts came from, not what documents are"""
+_OF_ORIGIN = {"json_key", "json_keys", "tokens_asked", "synthetic_documents", "synthetic_seed"}
+"""settings in which datasets may differ: they say where documents came from, not what they are"""
 
 
 def merge_datasets(
@@ -97,14 +99,38 @@ def _settings(inputs: Sequence[VerifiedInput]) -> SettingsFacts | None:
         "would read two kinds of documents; make one of them again with tools/preprocess as the other"
         for other, settings in known[1:]
         for name in SettingsFacts.model_fields
-        if name not in _OF_KEYS and getattr(settings, name) != getattr(first, name)
+        if name not in _OF_ORIGIN and getattr(settings, name) != getattr(first, name)
     )
     if len(known) < len(inputs):
         return None
-    if all(settings == first for _, settings in known):
+    if len(known) == 1:
         return first
-    keys = ",".join(dict.fromkeys(settings.json_key for _, settings in known))
-    return first.model_copy(update={"json_key": keys, "json_keys": [keys]})
+    each = [settings for _, settings in known]
+    made_up = _sum_of_known([settings.synthetic_documents for settings in each])
+    seeds = {settings.synthetic_seed for settings in each if settings.synthetic_documents != 0}
+    changed: dict[str, Any] = {
+        "tokens_asked": None,
+        "synthetic_documents": made_up,
+        "synthetic_seed": seeds.pop() if len(seeds) == 1 else None,
+    }
+    if any((settings.json_key, settings.json_keys) != (first.json_key, first.json_keys) for settings in each):
+        keys = ",".join(dict.fromkeys(settings.json_key for settings in each))
+        changed |= {"json_key": keys, "json_keys": [keys]}
+    return first.model_copy(update=changed)
+
+
+def _sum_of_known(numbers: Sequence[int | None]) -> int | None:
+    """None where one of them is."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _answers(inputs: Sequence[VerifiedInput]) -> AnswerFacts | None:
+    """The answers of all inputs; None where those of one are not known, or it has texts."""
+    known = [each.facts.answers for each in inputs if each.facts.answers is not None]
+    if len(known) < len(inputs):
+        return None
+    return AnswerFacts(answers=sum(each.answers for each in known), tokens=sum(each.tokens for each in known))
 
 
 def _facts(inputs: Sequence[VerifiedInput], writer: StretchWriter, settings: SettingsFacts | None) -> DatasetFacts:
@@ -121,6 +147,8 @@ def _facts(inputs: Sequence[VerifiedInput], writer: StretchWriter, settings: Set
         sources=_joined(inputs)[:SOURCES_NAMED],
         number_not_read=sum(each.facts.number_not_read for each in inputs),
         not_read=not_read[:NOT_READ_NAMED],
+        answers=_answers(inputs),
+        injection=joined_facts([each.facts.injection for each in inputs]),
     )
 
 

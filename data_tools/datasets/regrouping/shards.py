@@ -11,7 +11,7 @@ import numpy as np
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.lengths import length_blocks
-from data_tools.datasets.manifest import DatasetFacts, SourceFacts, manifest_path
+from data_tools.datasets.manifest import AnswerFacts, DatasetFacts, SettingsFacts, SourceFacts, manifest_path
 from data_tools.datasets.regrouping.stretches import Stretch, StretchWriter, check_output, stretch_of
 from data_tools.datasets.regrouping.verified_input import VerifiedInput, open_input
 from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, content_id
@@ -21,6 +21,7 @@ from megatron_patches.sizes import counted
 
 MOST_SHARDS = 100_000
 """as many as five digits name"""
+SEQUENCES_READ_AT_ONCE = 1 << 20
 
 
 class Cut(NamedTuple):
@@ -198,7 +199,7 @@ def _nearest(dataset: IndexedDataset, target: int) -> int:
 def _facts(opened: VerifiedInput, writer: StretchWriter, part: Stretch) -> DatasetFacts:
     settings = opened.facts.settings
     # a text that gave no token is the token that ends it, where there is one: no other document is as short
-    empty = 1 if settings is not None and settings.append_eod else 0
+    empty = 1 if settings is not None and settings.append_eod and opened.facts.answers is None else 0
     return opened.facts.model_copy(
         update={
             "documents": writer.documents,
@@ -211,8 +212,27 @@ def _facts(opened: VerifiedInput, writer: StretchWriter, part: Stretch) -> Datas
             "sources": _sources_of(opened.facts, *part.documents),
             "number_not_read": 0,
             "not_read": [],
+            "settings": None if settings is None else _settings_of_part(settings),
+            "answers": None if opened.facts.answers is None else _answers(part),
+            "injection": None,
         }
     )
+
+
+def _settings_of_part(settings: SettingsFacts) -> SettingsFacts:
+    """Without what is true of the whole dataset alone."""
+    made_up = 0 if settings.synthetic_documents == 0 else None
+    return settings.model_copy(update={"tokens_asked": None, "synthetic_documents": made_up})
+
+
+def _answers(part: Stretch) -> AnswerFacts:
+    """Counts the answers; the dataset is opened anew for each piece, as in `length_blocks`."""
+    first, last = part.sequences
+    counts = [
+        IndexedDataset(part.prefix).count_answers(start, min(start + SEQUENCES_READ_AT_ONCE, last))
+        for start in range(first, last, SEQUENCES_READ_AT_ONCE)
+    ]
+    return AnswerFacts(answers=sum(each.answers for each in counts), tokens=sum(each.tokens for each in counts))
 
 
 def _sources_of(facts: DatasetFacts, first: int, last: int) -> list[SourceFacts]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from megatron.core.datasets.blended_megatron_dataset_config import (
     convert_split_vector_to_split_matrix,
@@ -61,6 +61,36 @@ def test_documents_of_several_sequences(tmp_path: Path) -> None:
     dataset = IndexedDataset(tmp_path / "d")
     assert [sequence.tolist() for sequence in dataset] == [[0, 1], [2, 3, 4], [0, 1, 2, 3]]
     assert dataset.document_lengths(0, 2).tolist() == [5, 4]
+
+
+def test_records_with_answers_are_the_same_in_both_directions(tmp_path: Path) -> None:
+    records = [[[1, 2], [3]], [[], [4, 5], [6], [7, 8]], [[9]]]
+    builder = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=np.uint16)
+    with IndexedDatasetWriter(tmp_path / "ours", "u2") as writer:
+        for record in records:
+            tokens, lengths = [token for each in record for token in each], [len(each) for each in record]
+            writer.add_documents(tokens, lengths, [len(record)])
+            builder.add_document(torch.tensor(tokens), lengths)
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    for suffix in (".bin", ".idx"):
+        assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
+    theirs = MegatronDataset(str(tmp_path / "ours"))
+    assert [theirs[number].tolist() for number in range(len(theirs))] == [each for record in records for each in record]
+    assert theirs.document_indices.tolist() == [0, 2, 6, 7]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=st.lists(st.lists(st.lists(st.integers(0, 65535), max_size=4), max_size=5), min_size=1, max_size=8))
+def test_megatron_reads_documents_of_any_number_of_sequences(tmp_path: Path, records: list[list[list[int]]]) -> None:
+    sequences = [sequence for record in records for sequence in record]
+    with IndexedDatasetWriter(tmp_path / "d", "u2") as writer:
+        writer.add_documents(
+            [token for each in sequences for token in each], list(map(len, sequences)), list(map(len, records))
+        )
+    if any(sequences):
+        theirs = MegatronDataset(str(tmp_path / "d"))
+        assert [theirs[number].tolist() for number in range(len(theirs))] == sequences
+        assert np.diff(theirs.document_indices).tolist() == list(map(len, records))
 
 
 @pytest.mark.parametrize("vocab_size", [256, 65499, 65500, 10**6])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_tools.domain_tokens.expressions import Expression, Mode, find_expressions
 from data_tools.domain_tokens.injection import injection_with
 from data_tools.domain_tokens.multiplication import multiplication_tokens
-from data_tools.domain_tokens.report import InjectionCounts, describe_injection
+from data_tools.domain_tokens.report import InjectionCounts, TextCounts, describe_injection
 from data_tools.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
@@ -89,13 +89,17 @@ def test_text_without_expressions_has_the_ids_it_has_without_injection(
 def test_what_is_counted(extended: Tokenizer) -> None:
     texts = ["3*4, 4*3 = 12 and 3 x 4 = 12", "", "3*4 = 13 <MUL_3_4_12> <MUL_1_1>", "2*2"]
     _, counts = injection_with(extended, "weak").encode(extended, texts)
-    assert dict(counts.bare) == {"<MUL_3_4_12>": 1, "<MUL_2_2_4>": 1}
-    assert dict(counts.with_product) == {"<MUL_3_4_12>": 2}
-    assert (counts.of_documents.tolist(), counts.left_alone, counts.literal) == ([3, 0, 0, 1], 1, 1)
-    later = InjectionCounts()
-    for _ in range(2):
-        later.add(counts)
-    facts = later.facts("weak")
+    assert counts == [
+        TextCounts(("<MUL_3_4_12>",), ("<MUL_3_4_12>", "<MUL_3_4_12>")),
+        TextCounts(),
+        TextCounts(left_alone=1, literal=1),
+        TextCounts(("<MUL_2_2_4>",)),
+    ]
+    together = InjectionCounts()
+    for each in counts * 2:
+        together.add([each])
+    facts = together.facts("weak")
+    assert together.of_documents.tolist() == [3, 0, 0, 1] * 2
     assert (facts.tenths, facts.documents, facts.injected) == ([0, 3, 0, 0, 1, 0, 3, 0, 0, 1], 4, 8)
     assert (facts.bare["<MUL_3_4_12>"], facts.with_product, facts.left_alone) == (2, {"<MUL_3_4_12>": 4}, 2)
     told = dict(describe_injection(facts))

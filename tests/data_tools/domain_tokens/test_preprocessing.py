@@ -14,6 +14,7 @@ from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from data_tools.domain_tokens.arithmetic_documents import arithmetic_document
 from data_tools.domain_tokens.expressions import Mode
 from data_tools.domain_tokens.request import ArithmeticRequest
+from data_tools.records.record import RecordForm
 from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
 from data_tools.text import document_encoding
@@ -23,6 +24,8 @@ from megatron_patches.errors import TrainyardError
 from tests.data_tools.domain_tokens.conftest import FIRST_ID
 
 Make = Callable[..., Path]
+PAIRS = RecordForm("pairs", ("text", "n"), None, " ")
+PAIRS = RecordForm("pairs", ("text", "n"), None, " ")
 TEXTS = [
     f"Text {number}: 3*4, {number} and 3 x 4 = 12." if number % 2 else f"Text {number}, 2*2=5" for number in range(40)
 ]
@@ -114,6 +117,10 @@ def test_datasets_made_without_any_of_it_have_the_facts_and_ids_they_had(make: M
         ({"made_up": -1}, "-1 made-up documents"),
         ({"seed": 3}, "--seed 3 has no effect without --synthetic-arithmetic"),
         ({"made_up": 2, "json_keys": ["text", "n"]}, "--json-keys asks for 2; preprocess one key at a time"),
+        ({"made_up": 2, "tokens": 9}, "fewer would be in than were asked for; leave out --tokens"),
+        ({"made_up": 2, "records": PAIRS, "append_eod": False}, "no place among the records of --pairs"),
+        ({"made_up": 2, "tokens": 9}, "fewer would be in than were asked for; leave out --tokens"),
+        ({"made_up": 2, "records": PAIRS}, "no place among the records of --pairs"),
     ],
 )
 def test_bad_requests(make: Make, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -134,6 +141,17 @@ def test_each_key_has_a_report_of_its_own(make: Make) -> None:
     prefix = make("data", "weak", json_keys=["text", "n"])
     reports = [read_dataset_manifest(prefix.with_name(f"data_{key}"))[1].injection for key in ("text", "n")]
     assert [None if each is None else each.injected for each in reports] == [40, 0]
+
+
+@pytest.mark.parametrize("tokens", [1, 60, 61, 200])
+def test_what_is_not_written_is_not_counted(make: Make, tokens: int) -> None:
+    """Chunks have three documents, and reading ends within one."""
+    prefix = make("data", "weak", tokens=tokens)
+    counts = [sum(number >= FIRST_ID for number in document) for document in documents(prefix)]
+    facts = read_dataset_manifest(prefix)[1].injection
+    assert facts is not None and len(counts) < len(TEXTS)
+    assert (facts.injected, sum(facts.tenths), facts.documents) == (sum(counts), sum(counts), sum(map(bool, counts)))
+    assert facts.left_alone == (len(counts) + 1) // 2
 
 
 def test_a_model_that_is_too_small_for_the_tokens_is_refused(make: Make, extended_folder: Path) -> None:

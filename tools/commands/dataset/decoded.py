@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
-from data_tools.datasets.indexed_dataset_format import MAKE_AGAIN
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
-from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.errors import TrainyardError
 from tools.terminal import tell
 
 TEXT, ANSWER = "  | ", "  > "
@@ -99,17 +98,5 @@ def answer_marks(dataset: IndexedDataset, first: int, end: int) -> NDArray[np.bo
     Raises:
         Damaged: the sequences there leave gaps or overlap.
     """
-    pointers, size = dataset.sequence_pointers, dataset.dtype.itemsize
-    sequences = np.arange(
-        max(0, int(np.searchsorted(pointers, first * size, side="right")) - 1),
-        int(np.searchsorted(pointers, end * size, side="left")),
-    )
-    dataset.check_pointers(sequences[sequences < len(dataset) - 1])  # without it, what overlaps could fill the memory
-    starts = pointers[sequences] // size
-    ends = np.minimum(starts + dataset.sequence_lengths[sequences], end)
-    documents = np.searchsorted(dataset.document_indices, sequences, side="right") - 1
-    odd = (sequences - dataset.document_indices[documents]) % 2 == 1
-    marks = np.repeat(odd, np.maximum(ends - np.maximum(starts, first), 0))
-    if len(marks) != end - first:
-        raise Damaged(f"{dataset.idx_path}: no sequences cover the tokens {first:,} to {end - 1:,}. {MAKE_AGAIN}")
+    marks = dataset.answers(first, end - first)
     return marks if marks.any() else None

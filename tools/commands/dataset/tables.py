@@ -1,15 +1,19 @@
 """What `tools/dataset info` shows."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
-from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_dataset_manifest
+from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.split import SPLITS, split_documents
 from data_tools.domain_tokens.report import describe_injection
+from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.sizes import counted
 from tools.commands.dataset.decoded import own_tokenizer
 
@@ -83,6 +87,7 @@ def _of_manifest(prefix: Path) -> list[tuple[str, str]]:
         ("largest token id", f"{facts.largest_token_id:,}"),
         ("tokenizer", f"{facts.tokenizer.name} of {facts.tokenizer.vocab_size:,} ids, {facts.tokenizer.id}"),
         ("settings", _settings(facts)),
+        *_answers(facts),
         *(("sources" if number == 0 else "", line) for number, line in enumerate(sources)),
     ]
     if facts.injection is not None:
@@ -100,12 +105,36 @@ def _settings(facts: DatasetFacts) -> str:
     ending = "end-of-document appended" if facts.settings.append_eod else "no end-of-document appended"
     if facts.settings.parse_special:
         ending += ", text that spells control tokens parsed"
-    if facts.settings.synthetic_documents:
-        ending += (
-            f", {counted(facts.settings.synthetic_documents, 'document')} of multiplication facts made up from seed "
-            f"{facts.settings.synthetic_seed}"
-        )
-    return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
+    if facts.settings.tokens_asked is not None:
+        ending += f", reading stopped at {facts.settings.tokens_asked:,} tokens"
+    if facts.settings.synthetic_documents != 0:
+        ending += f", {_made_up(facts.settings)}"
+    if facts.settings.records == "text":
+        return f"texts of key {facts.settings.json_key}, {ending}, {facts.empty_documents:,} empty texts"
+    what = "pairs of keys" if facts.settings.records == "pairs" else "chats of key"
+    return f"{what} {facts.settings.json_key}, {_written_around(facts.settings)}, {ending}"
+
+
+def _made_up(settings: SettingsFacts) -> str:
+    made = settings.synthetic_documents
+    number = "an unknown number of documents" if made is None else counted(made, "document")
+    seed = "several seeds" if settings.synthetic_seed is None else f"seed {settings.synthetic_seed}"
+    return f"{number} of multiplication facts made up from {seed}"
+
+
+def _written_around(settings: SettingsFacts) -> str:
+    digest = (settings.template_sha256 or "")[:12]
+    if settings.template is None:
+        return f"answers begin with '{shortened(settings.separator or '')}'"
+    return {"plain": "the plain template", "tokenizer": "the tokenizer's template"}[settings.template] + f" ({digest})"
+
+
+def _answers(facts: DatasetFacts) -> list[tuple[str, str]]:
+    if facts.answers is None:
+        return []
+    share = f"{facts.answers.tokens / facts.tokens:.1%} of all"
+    held = f"{counted(facts.answers.answers, 'answer')} of {counted(facts.answers.tokens, 'token')}, {share}"
+    return [("answers", f"{held}: the odd-numbered sequences of each document")]
 
 
 SPLIT_HEAD = ["split", "documents", "from", "to", "tokens"]
@@ -122,14 +151,27 @@ def split_rows(prefix: Path, split: str) -> list[list[str]]:
 
 
 def beginning(prefix: Path, tokens: int, tokenizer_path: Path) -> str:
-    """The text of the first tokens.
+    """The text of the first tokens; of records each context and each answer on a line of its own, behind its name.
 
     Raises:
         TrainyardError: the tokenizer is not the dataset's, or lacks one of the tokens.
     """
     dataset = IndexedDataset(prefix)
     tokenizer = own_tokenizer(prefix, tokenizer_path)
+    facts = read_dataset_manifest(prefix, allow_invalid=True)[1] if manifest_path(prefix).is_file() else None
     ids = dataset.tokens[:tokens].tolist()
     if ids and max(ids) >= tokenizer.vocab_size:
         raise TrainyardError(f"dataset {prefix} holds token id {max(ids)}, {tokenizer_path} does not; give its own")
-    return tokenizer.decode(ids)
+    if facts is None or facts.answers is None:
+        return tokenizer.decode(ids)
+    return "\n".join(_first_sequences(dataset, len(ids), tokenizer))
+
+
+def _first_sequences(dataset: IndexedDataset, tokens: int, tokenizer: Tokenizer) -> Iterator[str]:
+    """The sequences of the first records, up to a number of tokens."""
+    for document in range(dataset.number_of_documents):
+        for number, (start, end) in enumerate(pairwise(dataset.document_boundaries(document).tolist())):
+            if start >= tokens:
+                return
+            text = tokenizer.decode(dataset.tokens[start : min(end, tokens)].tolist())
+            yield f"{document} {'answer' if number % 2 else 'context'}: {text}"

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES, bin_path, idx_path
-from data_tools.datasets.manifest import SettingsFacts, SourceFacts, manifest_path, read_dataset_manifest
+from data_tools.datasets.manifest import AnswerFacts, SettingsFacts, SourceFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.regrouping import merge as module
 from data_tools.datasets.regrouping import stretches
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.verification import verify_dataset
+from data_tools.domain_tokens.report import InjectionFacts, describe_injection
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from tests.data_tools.datasets.hand_written import (
@@ -127,6 +128,93 @@ def test_settings_that_agree_stay(tmp_path: Path, others: SettingsFacts | None, 
         with_manifest(tmp_path / "b", SECOND, settings=others),
     ]
     assert merge_datasets(inputs, tmp_path / "m")[1].settings == merged
+
+
+PAIRS = READ.model_copy(update={"records": "pairs", "json_key": "q,a", "json_keys": ["q", "a"], "separator": " "})
+
+
+@pytest.mark.parametrize(
+    ("changes", "merged"),
+    [
+        ([{"tokens_asked": 5}, {"tokens_asked": 5}], {}),
+        ([{"tokens_asked": 5}, {}], {}),
+        (
+            [{"synthetic_documents": 2, "synthetic_seed": 7}, {"synthetic_documents": 3, "synthetic_seed": 7}, {}],
+            {"synthetic_documents": 5, "synthetic_seed": 7},
+        ),
+        (
+            [{"synthetic_documents": 2, "synthetic_seed": 7}, {"synthetic_documents": 2, "synthetic_seed": 8}],
+            {"synthetic_documents": 4},
+        ),
+        (
+            [{"synthetic_documents": 2, "synthetic_seed": 7}, {"synthetic_documents": None}],
+            {"synthetic_documents": None},
+        ),
+    ],
+)
+def test_settings_of_a_part_alone_are_summed_or_left_out(
+    tmp_path: Path, changes: list[dict[str, Any]], merged: dict[str, Any]
+) -> None:
+    inputs = [
+        with_manifest(tmp_path / str(number), FIRST, settings=READ.model_copy(update=changed))
+        for number, changed in enumerate(changes)
+    ]
+    assert merge_datasets(inputs, tmp_path / "m")[1].settings == READ.model_copy(update=merged)
+
+
+@pytest.mark.parametrize("changed", [{"inject": "weak"}, {"records": "pairs"}, {"separator": "x"}])
+def test_documents_made_otherwise_are_no_dataset(tmp_path: Path, two: list[Path], changed: dict[str, Any]) -> None:
+    with_manifest(two[0], FIRST, settings=READ)
+    with_manifest(two[1], FIRST, settings=READ.model_copy(update=changed))
+    with pytest.raises(TrainyardError, match=f"b was made with {next(iter(changed))} "):
+        merge_datasets(two, tmp_path / "m")
+
+
+def test_answers_are_summed(tmp_path: Path) -> None:
+    inputs = [
+        with_manifest(tmp_path / name, documents, settings=PAIRS, answers=AnswerFacts(answers=answers, tokens=tokens))
+        for name, documents, answers, tokens in (("a", FIRST, 1, 1), ("b", SECOND, 2, 1))
+    ]
+    merge_datasets(inputs, tmp_path / "m")
+    facts = verify_dataset(tmp_path / "m")
+    assert (facts.answers, facts.settings) == (AnswerFacts(answers=3, tokens=2), PAIRS)
+    adopted = with_manifest(tmp_path / "c", SECOND)
+    facts = merge_datasets([*inputs, adopted], tmp_path / "n")[1]
+    assert (facts.answers, facts.settings) == (None, None)
+
+
+def test_what_injection_did_is_summed(tmp_path: Path) -> None:
+    counts = InjectionFacts(
+        mode="weak", bare={"<MUL_2_2_4>": 2}, with_product={"<MUL_1_1_1>": 1}, tenths=[3] + [0] * 9, documents=2,
+        left_alone=1, literal=4,
+    )  # fmt: skip
+    of_weak = READ.model_copy(update={"inject": "weak"})
+    inputs = [
+        with_manifest(tmp_path / name, FIRST, settings=of_weak, injection=injection)
+        for name, injection in (
+            ("a", counts),
+            ("b", counts.model_copy(update={"bare": {"<MUL_3_3_9>": 1}})),
+            ("c", None),
+        )
+    ]
+    facts = merge_datasets(inputs[:2], tmp_path / "m")[1]
+    assert facts.injection == InjectionFacts(
+        mode="weak", bare={"<MUL_2_2_4>": 2, "<MUL_3_3_9>": 1}, with_product={"<MUL_1_1_1>": 2}, tenths=[], documents=4,
+        left_alone=2, literal=8,
+    )  # fmt: skip
+    assert facts == read_dataset_manifest(tmp_path / "m")[1]
+    assert ("by tenth of documents", "not known") in describe_injection(facts.injection)
+    assert merge_datasets(inputs, tmp_path / "n")[1].injection is None  # of one it is not known
+
+
+def test_a_manifest_with_tokens_that_there_are_not(tmp_path: Path, two: list[Path]) -> None:
+    """Else the facts of a merged dataset would grow with what manifests invent."""
+    bad = InjectionFacts.model_construct(
+        mode="weak", bare={"<MUL_0_0_0>": 1}, with_product={}, tenths=[], documents=1, left_alone=0, literal=0
+    )
+    with_manifest(two[1], SECOND, injection=bad)
+    with pytest.raises(TrainyardError, match=r"misstates the facts injection.bare"):
+        merge_datasets(two, tmp_path / "m")
 
 
 def test_sources_are_joined_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

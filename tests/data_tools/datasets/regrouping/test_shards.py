@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from data_tools.datasets import lengths
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import bin_path
-from data_tools.datasets.manifest import SettingsFacts, SourceFacts, manifest_path, read_dataset_manifest
+from data_tools.datasets.manifest import AnswerFacts, SettingsFacts, SourceFacts, manifest_path, read_dataset_manifest
 from data_tools.datasets.regrouping import shards, stretches
 from data_tools.datasets.regrouping.merge import merge_datasets
-from data_tools.datasets.regrouping.shards import Cut, boundaries, split_dataset
+from data_tools.datasets.regrouping.shards import Cut, boundaries, shard_prefix, split_dataset
 from data_tools.datasets.verification import verify_dataset
+from data_tools.domain_tokens.report import InjectionFacts
 from megatron_patches.errors import Damaged, TrainyardError
 from tests.data_tools.datasets.hand_written import (
     contents,
@@ -106,6 +107,32 @@ def test_shards_of_tokens_are_cut_at_the_nearest_ends_of_documents(given: list[i
         for cut in cuts[1:-1]:
             near = {t for t in range(number, sum(given), number) if abs(t - cut) == np.abs(offsets - t).min()}
             assert near
+
+
+def test_what_a_shard_says_is_true_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are counted again; what is known of the whole dataset alone is left out."""
+    monkeypatch.setattr(shards, "SEQUENCES_READ_AT_ONCE", 2)
+    whole = READ.model_copy(
+        update={"records": "chat", "tokens_asked": 9, "inject": "weak", "synthetic_documents": 3, "synthetic_seed": 7}
+    )
+    injection = InjectionFacts(
+        mode="weak", bare={}, with_product={}, tenths=[0] * 10, documents=0, left_alone=1, literal=0
+    )
+    prefix = with_manifest(
+        tmp_path / "d", [[[1], [2, 3], [4]], [[5], [6]], [[7]], [[8], [9, 9, 9], [9], [9], [9]]], settings=whole,
+        answers=AnswerFacts(answers=4, tokens=7), injection=injection,
+    )  # fmt: skip
+    verify_dataset(prefix)
+    split_dataset(prefix, tmp_path / "s", Cut("documents", 2))
+    parts = [verify_dataset(shard_prefix(tmp_path / "s", number)) for number in range(2)]
+    assert [each.answers for each in parts] == [AnswerFacts(answers=2, tokens=3), AnswerFacts(answers=2, tokens=4)]
+    assert [each.empty_documents for each in parts] == [0, 0]
+    for part in parts:
+        assert part.settings == whole.model_copy(update={"tokens_asked": None, "synthetic_documents": None})
+        assert part.injection is None
+    merged = merge_datasets([shard_prefix(tmp_path / "s", number) for number in range(2)], tmp_path / "m")[1]
+    assert (merged.answers, merged.settings) == (AnswerFacts(answers=4, tokens=7), parts[0].settings)
+    assert read_dataset_manifest(tmp_path / "m")[1] == merged
 
 
 def test_a_shard_knows_its_sources_and_its_origin(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Records with answers: pairs and chats, their templates, their tokens."""
