@@ -18,6 +18,7 @@ from data_tools.datasets.selection import DocumentRange, Selection
 from data_tools.plans.planned_samples import PlannedSamples
 from data_tools.plans.plans import PlanRequest, make_plan, open_plan
 from data_tools.plans.samples_config import StreamConfig
+from data_tools.samples.concatenation import Concatenation
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.windows import TokenWindows
 from data_tools.source_parts import SourcePart
@@ -131,6 +132,17 @@ class OpenedSource:
     def dataset_ids(self) -> list[str]:
         """Ids of its datasets, in the order in which they are read."""
         return [shard.id for shard in self.shards]
+
+    def find(self, number: int) -> tuple[Shard, list[tuple[int, int]]]:
+        """The dataset of a training sample, and the stretches of its tokens, [first, end), that it is made of.
+
+        Raises:
+            IndexError: there is no such sample.
+            Damaged: its plan names tokens that the dataset does not have.
+        """
+        pieces = self.training.pieces
+        piece, inside = Concatenation(pieces).find(number)
+        return self.shards[piece], pieces[piece].stretches(inside)
 
     @property
     def identity(self) -> dict[str, Any]:

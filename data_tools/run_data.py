@@ -157,7 +157,9 @@ class RunData:
     def training(self, seed: int) -> TrainingSamples:
         """The samples of the run by their place in its order."""
         return TrainingSamples(
-            [NamedSource(each.name, each.training.samples) for each in self.sources], self.stages, seed
+            [NamedSource(each.name, each.training.samples, tuple(each.dataset_ids)) for each in self.sources],
+            self.stages,
+            seed,
         )
 
     @property

@@ -42,9 +42,20 @@ class PlannedSamples(ABC):
             raise IndexError(f"sample {number} of {len(self)}")
         return self._read(int(number))
 
+    def stretches(self, number: int) -> list[tuple[int, int]]:
+        """The tokens of the dataset, [first, end), that a sample is made of, in order; raises as reading it does."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"sample {number} of {len(self)}")
+        starts, lengths = self._stretches(int(number))
+        return list(zip(starts.tolist(), (starts + lengths).tolist(), strict=True))
+
     @abstractmethod
     def _read(self, number: int) -> Sample:
         """Of a number that there is."""
+
+    @abstractmethod
+    def _stretches(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and lengths of the stretches of a sample that there is, int64 [stretches] each, checked."""
 
     def _check(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], fits: bool, what: str) -> None:
         """Raises Damaged unless it `fits`, and segments are stretches of the dataset."""
@@ -93,18 +104,22 @@ class PlannedSegments(PlannedSamples):
         lengths = self._lengths[chosen].astype(np.int64)
         self._check(self._starts[chosen], lengths, bool((lengths <= self.facts.read).all()), "a segment")
 
-    def _read(self, number: int) -> Sample:
+    def _stretches(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         first, last = number, number + 1
         if self._firsts is not None:
             first, last = int(self._firsts[number]), int(self._firsts[number + 1])
         starts, lengths = self._starts[first:last], self._lengths[first:last].astype(np.int64)
-        count = int(lengths.sum())
-        fits = 0 <= first < last <= len(self._starts) and count <= self.facts.read
+        fits = 0 <= first < last <= len(self._starts) and int(lengths.sum()) <= self.facts.read
         self._check(starts, lengths, fits, f"sample {number}")
+        return starts, lengths
+
+    def _read(self, number: int) -> Sample:
+        starts, lengths = self._stretches(number)
+        count = int(lengths.sum())
         tokens = np.zeros(self.facts.read, dtype=np.int64)
         segments = np.full(self.facts.read, -1, dtype=np.int64)
         tokens[:count] = self._gather(starts, lengths)
-        segments[:count] = np.repeat(np.arange(last - first), lengths)
+        segments[:count] = np.repeat(np.arange(len(starts)), lengths)
         if self._answers is None:
             return {"tokens": tokens, "segments": segments}
         answers = np.zeros(self.facts.read, dtype=np.int64)
@@ -134,6 +149,9 @@ class SelectedStream(PlannedSamples):
         return np.where(runs > 0, self._ends[runs - 1], 0)
 
     def _read(self, number: int) -> Sample:
+        return {"tokens": self._gather(*self._stretches(number))}
+
+    def _stretches(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         begin = number * self._stride
         end = begin + self.facts.read
         first = int(np.searchsorted(self._ends, begin, "right"))
@@ -143,7 +161,7 @@ class SelectedStream(PlannedSamples):
         # of the first and the last run, the part that lies in the sample
         lengths = np.minimum(ends, end) - np.maximum(begins, begin)
         self._check(starts, ends - begins, int(lengths.sum()) == self.facts.read, f"sample {number}")
-        return {"tokens": self._gather(starts + np.maximum(begin - begins, 0), lengths)}
+        return starts + np.maximum(begin - begins, 0), lengths
 
 
 def _spread(count: int) -> NDArray[np.int64]:

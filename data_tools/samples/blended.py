@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.samples.blend import BlendPattern
+from data_tools.samples.delivered import sample_hashes, source_key
 from data_tools.samples.order import TrainingOrder, numbers_of_each
 from data_tools.samples.source import Sample, SampleSource
 from megatron_patches.errors import TrainyardError
@@ -19,6 +20,8 @@ class NamedSource:
 
     name: str
     samples: SampleSource
+    dataset_ids: tuple[str, ...] = ()
+    """what its samples are cut from"""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class TrainingSamples:
     def __init__(self, sources: Sequence[NamedSource], stages: BlendStages, seed: int) -> None:
         self.sources = sources
         self.stages = stages
+        self.keys = np.array([source_key(each.name, each.dataset_ids) for each in sources], dtype=np.uint64)
+        """of each source, for `delivered`"""
         self._orders = [_order(source, seed) for source in sources]
 
     def __getitem__(self, place: int) -> Sample:
@@ -109,6 +114,10 @@ class TrainingSamples:
         """The samples, in order."""
         pairs = zip(located.source.tolist(), located.number.tolist(), strict=True)
         return [self.sources[source].samples[number] for source, number in pairs]
+
+    def hashes(self, places: NDArray[np.int64], located: Located, samples: Sequence[Sample]) -> NDArray[np.uint64]:
+        """The number of each sample that was read from these places (`delivered.sample_hashes`), uint64 [n]."""
+        return sample_hashes(places, self.keys[located.source], located.number, samples)
 
 
 def _order(source: NamedSource, seed: int) -> TrainingOrder:

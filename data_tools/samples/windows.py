@@ -24,6 +24,7 @@ class TokenWindows:
                 f"{dataset.idx_path}: document {documents[1]} starts at token {last:,}, before document {documents[0]} "
                 f"at {first:,}; copy the dataset again, or run tools/preprocess again"
             )
+        self._first = first
         self._tokens = dataset.tokens[first:last]
 
     @property
@@ -36,7 +37,15 @@ class TokenWindows:
 
     def __getitem__(self, number: int) -> Sample:
         """Raises IndexError where there is no such window."""
+        start = self._start(number)
+        return {"tokens": self._tokens[start : start + self.lengths.read].astype(np.int64)}
+
+    def stretches(self, number: int) -> list[tuple[int, int]]:
+        """The tokens of the dataset, [first, end), that a window is made of; raises IndexError as reading it does."""
+        start = self._first + self._start(number)
+        return [(start, start + self.lengths.read)]
+
+    def _start(self, number: int) -> int:
         if not 0 <= number < len(self):
             raise IndexError(f"window {number} of {len(self)}")
-        start = int(number) * self.lengths.stride
-        return {"tokens": self._tokens[start : start + self.lengths.read].astype(np.int64)}
+        return int(number) * self.lengths.stride

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from data_tools.samples.delivered import Delivered
 from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.engine.interface import Engine
 from megatron_patches.objectives.batches import TrainingBatches
@@ -43,6 +44,8 @@ class TrainingLoop(Protocol):
     batches: TrainingBatches
     callbacks: Sequence[Callback]
     progress: Progress
+    delivered: Delivered | None
+    """all samples that were delivered since the run's first step; None where the checkpoint resumed from did not say"""
     stop_reason: str | None
     """why the launch stops before its last step; None while it does not"""
 

@@ -5,6 +5,8 @@ from math import isfinite
 
 from pydantic import JsonValue
 
+from data_tools.samples.delivered import FACT as DELIVERED
+from data_tools.samples.delivered import delivered_of
 from data_tools.samples.skipping import SkippedSamples
 from megatron_patches.artefacts.branch import Beginning, id_of_run, read_beginnings, record_beginning
 from megatron_patches.artefacts.chosen import BEST_BY, VALIDATION_LOSS, VALIDATION_LOSSES
@@ -212,6 +214,8 @@ class Checkpointing(Callback):
             **self._descent,
             **self.further_facts,
         }
+        if trainer.delivered is not None:
+            facts[DELIVERED] = trainer.delivered.as_fact()
         if self.changes:
             facts[CHANGES] = as_fact(self.changes)
         facts |= self._validation_facts(trainer)
@@ -254,6 +258,7 @@ class Checkpointing(Callback):
         trainer.engine.load_counters({"optimizer_steps": steps, **checkpoint.trainer.get("engine", {})})
         for name, value in checkpoint.trainer["progress"].items():
             setattr(trainer.progress, name, value)
+        trainer.delivered = delivered_of(checkpoint.manifest.facts)
         for callback in trainer.callbacks:
             if callback.state_key in checkpoint.trainer["callbacks"]:
                 callback.load_state(checkpoint.trainer["callbacks"][callback.state_key])

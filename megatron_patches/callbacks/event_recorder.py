@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
+from data_tools.samples.delivered import VERSION
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.events.writing import EventWriter
@@ -34,7 +35,13 @@ class EventRecorder(Callback):
 
     def on_start(self, trainer: TrainingLoop) -> None:
         layout = trainer.groups.layout
-        self.writer.write("start", run=trainer.config.name, step=trainer.progress.step, layout=asdict(layout))
+        self.writer.write(
+            "start",
+            run=trainer.config.name,
+            step=trainer.progress.step,
+            layout=asdict(layout),
+            delivered_version=VERSION,
+        )
         if self._sampler is not None:
             self._sampler.start()
 

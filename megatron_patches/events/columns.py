@@ -1,7 +1,7 @@
 """The numbers of a run's steps as columns: a view of many long runs has no time for an object for each step.
 
-Lines as EventWriter writes them, all numbers finite, are taken apart by one pattern; any other line is parsed as an
-event, with the same errors.
+Lines as EventWriter writes them, all numbers finite, hashes among them, are taken apart by one pattern; any other line
+is parsed as an event, with the same errors.
 """
 
 import re
@@ -73,8 +73,8 @@ def _launch(path: Path) -> str:
 def _pattern(names: Sequence[str], written: Sequence[str]) -> re.Pattern[bytes]:
     pattern = rb'\{"kind": "step", "time": "[0-9]{4}-[0-9T:.-]{12,20}\+00:00", "step": ([0-9]{1,10})'
     for name in written:
-        number = b"(" + _NUMBER + b")" if name in names else b"(?:" + _NUMBER + b"|null)"
-        pattern += b'(?:, "' + re.escape(name).encode() + b'": ' + number + b")?"
+        value = b"(" + _NUMBER + b")" if name in names else b"(?:" + _NUMBER + rb'|null|"[0-9a-z]{1,40}")'
+        pattern += b'(?:, "' + re.escape(name).encode() + b'": ' + value + b")?"
     return re.compile(pattern + rb"\}\n")
 
 

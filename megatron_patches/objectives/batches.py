@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.blended import TrainingSamples
+from data_tools.samples.delivered import as_doubles, from_doubles, summed
 from data_tools.samples.source import Sample, SampleSource
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
 from megatron_patches.objectives.build import Objective
 from megatron_patches.parallel.process_groups import ProcessGroups
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a rank has read for a step."""
+
+    micro_batches: list[MicroBatch]
+    hash: int
+    """of its samples"""
 
 
 class TrainingBatches:
@@ -39,31 +49,36 @@ class TrainingBatches:
         self._vocab_size = vocab_size
         self._groups = groups
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training-data")
-        self._ahead: tuple[int, Future[list[MicroBatch]]] | None = None
+        self._ahead: tuple[int, Future[_Read]] | None = None
+        self.delivered = 0
+        """hash of the samples that the last step's readers delivered on all ranks (data_tools/samples/delivered.py)"""
 
     def at(self, consumed_samples: int) -> list[MicroBatch]:
         """The global batch's part of this rank, weights divided by the global count of targets."""
         if self._ahead is not None and self._ahead[0] == consumed_samples:
-            micro_batches = self._ahead[1].result()
+            read = self._ahead[1].result()
         else:
-            micro_batches = self._read(consumed_samples)
+            read = self._read(consumed_samples)
         following = consumed_samples + self._sampler.batch_size_at(consumed_samples)
         self._ahead = (following, self._reader.submit(self._read, following))
-        return share_targets(micro_batches, self._groups)
+        targets, self.delivered = of_all_ranks(_targets(read.micro_batches), read.hash, self._groups)
+        return _shared(read.micro_batches, targets, self._groups)
 
     def close(self) -> None:
         """Stop reading ahead."""
         self._reader.shutdown(cancel_futures=True)
 
-    def _read(self, consumed_samples: int) -> list[MicroBatch]:
-        places = self._sampler.micro_batches(consumed_samples)
-        located = self._samples.locate(np.concatenate(places))
+    def _read(self, consumed_samples: int) -> _Read:
+        by_batch = self._sampler.micro_batches(consumed_samples)
+        places = np.concatenate(by_batch)
+        located = self._samples.locate(places)
         read, micro_batches = self._samples.read(located), []
-        for first, of_batch in zip(range(0, len(read), len(places[0])), places, strict=True):
+        delivered = summed(self._samples.hashes(places, located, read))
+        for first, of_batch in zip(range(0, len(read), len(by_batch[0])), by_batch, strict=True):
             part = slice(first, first + len(of_batch))
             items = stacked(read[part], located.number[part], self._vocab_size)
             micro_batches.append(self.objective(items, of_batch))
-        return micro_batches
+        return _Read(micro_batches, delivered)
 
 
 def validation_micro_batches(
@@ -125,11 +140,31 @@ def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups) ->
 
     So the loss is a mean over targets whatever the layout, also where ranks have different numbers of them.
     """
-    total = torch.stack([batch.weights.double().sum() for batch in micro_batches]).sum()
-    if groups.layout.data > 1:
-        counts_here = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
-        total = total if counts_here else torch.zeros_like(total)
-        dist.all_reduce(total, group=groups.control_group)
+    targets, _ = of_all_ranks(_targets(micro_batches), 0, groups)
+    return _shared(micro_batches, targets, groups)
+
+
+def _targets(micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
+    """The sum of this rank's weights, a double."""
+    return torch.stack([batch.weights.double().sum() for batch in micro_batches]).sum()
+
+
+def of_all_ranks(targets: torch.Tensor, delivered: int, groups: ProcessGroups) -> tuple[torch.Tensor, int]:
+    """Sums over data-parallel ranks, in one message: of targets, and of hashes modulo 2**64.
+
+    Targets come first: gloo adds up each element in an order that follows from its position, so their sum is the double
+    that it is without the others.
+    """
+    if groups.layout.data == 1:
+        return targets, delivered
+    sums = torch.stack([targets, *(targets.new_tensor(part) for part in as_doubles(delivered))])
+    counts_here = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
+    sums = sums if counts_here else torch.zeros_like(sums)
+    dist.all_reduce(sums, group=groups.control_group)
+    return sums[0], from_doubles(sums[1].item(), sums[2].item())
+
+
+def _shared(micro_batches: Sequence[MicroBatch], total: torch.Tensor, groups: ProcessGroups) -> list[MicroBatch]:
     if total <= 0:  # the same on every rank
         raise TrainyardError("a global batch has no target at all; look at the data and the objective's masks")
     shared = [

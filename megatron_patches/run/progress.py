@@ -42,6 +42,8 @@ class StepRecord:
     """by what the step's losses were multiplied, in fp16; None otherwise"""
     memory_bytes: int | None = None
     """of this rank: what was reserved on its GPU at most since the start, or what its process holds on a CPU"""
+    delivered: str | None = None
+    """hash of the samples that readers delivered to all ranks (data_tools/samples/delivered.py)"""
 
 
 @dataclass(frozen=True)

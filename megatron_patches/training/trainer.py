@@ -8,6 +8,7 @@ from time import perf_counter
 
 import torch
 
+from data_tools.samples.delivered import Delivered, hash_text
 from megatron_patches.callbacks.callback import Callback, Record
 from megatron_patches.engine.interface import Engine
 from megatron_patches.objectives.batches import TrainingBatches
@@ -32,6 +33,7 @@ class _StepOnDevice:
     numbers: DeviceNumbers
     """loss, gradient norm, and in fp16 the loss scale"""
     learning_rate: float
+    delivered: str
 
 
 class Trainer:
@@ -57,6 +59,7 @@ class Trainer:
         self.votes = votes
         self.callbacks = callbacks
         self.progress = Progress()
+        self.delivered: Delivered | None = Delivered()
         self.stop_reason: str | None = None
         self._unread: _StepOnDevice | None = None
         self._read_at = 0.0
@@ -101,7 +104,12 @@ class Trainer:
         progress.step += 1
         progress.samples += batch_size
         progress.tokens += batch_size * config.lengths.counted
-        self._unread = _StepOnDevice(progress.step, progress.samples, progress.tokens, batch_size, numbers, rate)
+        delivered = self.batches.delivered
+        if self.delivered is not None:
+            self.delivered = self.delivered.after(delivered, batch_size)
+        self._unread = _StepOnDevice(
+            progress.step, progress.samples, progress.tokens, batch_size, numbers, rate, hash_text(delivered)
+        )
         if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
             self.read_numbers()
         self.votes.collect()
@@ -123,6 +131,7 @@ class Trainer:
             loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,
             tflops_per_process=rate * self._flops / self.groups.layout.world_size / 1e12,
             loss_scale=scale[0] if scale else None, memory_bytes=memory_in_use(self.groups.device),
+            delivered=done.delivered,
         ))  # fmt: skip
 
     @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from data_tools.run_data import RunData
+from data_tools.samples.delivered import delivered_of
 from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.manifest import build_manifest, read_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
@@ -269,6 +270,7 @@ def test_it_trains_as_if_the_weights_were_set_by_hand(small_data: SmallData, run
         assert made.facts["initial_weights"]["id"] == parent.id  # type: ignore[index,call-overload]
         assert (made.facts["optimizer_steps"], made.facts["tokenizer_vocabulary"]) == (2, 384)
 
+    whole = delivered_of(read_manifest(newest(runs, "tr900d-28K-grandchild") / "manifest.json").facts)
     shutil.rmtree(child.run.path)  # what it began from is not needed any more
     shutil.rmtree(grandchild.run.checkpoints / "step-0000000004")
     planned, again = begin(small_data, tmp_path, "tr900d-28K-grandchild", 1, *from_child)
@@ -276,6 +278,8 @@ def test_it_trains_as_if_the_weights_were_set_by_hand(small_data: SmallData, run
     assert steps_of(again) == steps_of(grandchild)
     resumed = read_manifest(newest(runs, "tr900d-28K-grandchild") / "manifest.json")
     assert resumed.facts["initial_weights"] == manifests[-1].facts["initial_weights"]
+    # what its parents were trained on is not counted
+    assert whole is not None and whole == delivered_of(resumed.facts) and whole.samples == resumed.facts["samples"]
 
 
 def test_a_damaged_byte_is_found_and_nothing_is_trained(small_data: SmallData, runs: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megatron_patches.events import columns as columns_module
 from megatron_patches.events.columns import empty_columns, scan_steps
-from megatron_patches.events.reading import effective, read_events
+from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.events.writing import EventWriter
 
 WRITTEN = ("tokens", "batch_size", "loss", "seconds", "loss_scale")
@@ -35,6 +36,21 @@ def test_columns_are_what_the_events_say(tmp_path: Path) -> None:
     for name in WANTED:
         assert columns.numbers[name].tolist() == [event.facts[name] for event in events], name
     assert columns.began.tolist() == [0, 0, 2, 3, 4]
+
+
+def test_a_hash_is_passed_over_without_parsing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "0001", 0, {1: 3.5, 2: 3.25}, delivered="00ff00ff00ff00ff")
+    parsed: list[bytes] = []
+    real = columns_module.parse_event
+
+    def parse(line: bytes, launch: str, origin: str) -> Event:
+        parsed.append(line[:16])
+        return real(line, launch, origin)
+
+    monkeypatch.setattr(columns_module, "parse_event", parse)
+    columns, problems = scan_steps(tmp_path, WANTED, (*WRITTEN, "delivered"))
+    assert (columns.numbers["loss"].tolist(), problems) == ([3.5, 3.25], [])
+    assert parsed == [b'{"kind": "start"']
 
 
 def test_a_launch_that_trained_nothing_rolls_back_too(tmp_path: Path) -> None:

@@ -17,9 +17,17 @@ from data_tools.samples.blended import BlendStages, NamedSource, Stage, Training
 from data_tools.samples.windows import TokenWindows
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
-from megatron_patches.objectives.batches import TrainingBatches, share_targets, stacked, validation_micro_batches
+from megatron_patches.objectives.batches import (
+    TrainingBatches,
+    of_all_ranks,
+    share_targets,
+    stacked,
+    validation_micro_batches,
+)
 from megatron_patches.objectives.build import Objective, build_objective
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
+from megatron_patches.parallel.layout import Layout
+from tests.ranks import run_on_ranks
 from tests.small_model import causal_lengths
 
 ALONE: Any = SimpleNamespace(
@@ -144,3 +152,42 @@ def test_batches_for_a_gpu_lie_where_it_copies_from(
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **options: sent.append(options) or tensor)
     shared.to(torch.device(device))
     assert sent == [{"non_blocking": True}] * 5
+
+
+def total_with_and_without_hashes(values: list[list[float]], layout: Layout) -> tuple[list[float], list[float], int]:
+    """One rank's totals, reduced alone, and beside hashes as training does; and its last sum of hashes."""
+    import torch.distributed as dist
+
+    from megatron_patches.parallel.process_groups import start_process_groups
+
+    groups = start_process_groups(layout, torch.float32)
+    own, alone, beside, found = values[groups.coordinates.data], [], [], 0
+    counts = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
+    for value in own:
+        total = torch.tensor(value if counts else 0.0, dtype=torch.float64)
+        dist.all_reduce(total, group=groups.control_group)
+        alone.append(total.item())
+        targets, found = of_all_ranks(
+            torch.tensor(value, dtype=torch.float64), 2**64 - 1 - groups.coordinates.data, groups
+        )
+        beside.append(targets.item())
+    return alone, beside, found
+
+
+@pytest.mark.parametrize("layout", [Layout(1, 1, 3), Layout(2, 1, 2)])
+def test_hashes_change_no_bit_of_the_total(layout: Layout) -> None:
+    """Of doubles whose sum depends on the order in which they are added up."""
+    values = np.random.default_rng(0).lognormal(0, 20, (layout.data, 200)).tolist()
+    for alone, beside, found in run_on_ranks(total_with_and_without_hashes, layout.world_size, values, layout):
+        assert alone == beside
+        assert found == sum(2**64 - 1 - rank for rank in range(layout.data)) % 2**64
+
+
+def test_what_was_delivered_does_not_depend_on_who_reads(windows: TokenWindows) -> None:
+    found = []
+    for size in (1, 2, 4):
+        reader = batches(windows, micro_batch_size=size)
+        found.append([(reader.at(consumed), reader.delivered)[1] for consumed in (0, 4, 20, 24, 4)])
+        reader.close()
+    assert found[0] == found[1] == found[2] and found[0][1] == found[0][4]
+    assert len(set(found[0])) == 4, "the same windows in another epoch lie at other places"

@@ -18,6 +18,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
 from tests.odd_runs import FAULTS, HARMLESS, ODD_NAMES, add_event, make_odd_runs, make_run
 from tools.commands.checkpoint.command_line import app as checkpoint
+from tools.commands.dataset.command_line import app as dataset
 from tools.commands.inventory.command_line import app as inventory
 from tools.pages.snapshot import read_snapshot, renew_snapshot
 from tools.run_views.views import Inventory
@@ -100,7 +101,7 @@ def test_no_view_over_many_stops_at_one(odd: Path, arguments: list[str]) -> None
 
 @pytest.mark.parametrize("name", [*FAULTS, *HARMLESS])
 def test_a_view_of_an_odd_run_is_an_answer_or_an_error_that_names_it(odd: Path, name: str) -> None:
-    for app, verb in ((inventory, "show"), (inventory, "where"), (checkpoint, "list")):
+    for app, verb in ((inventory, "show"), (inventory, "where"), (checkpoint, "list"), (dataset, "proof")):
         done = call(app, verb, name)
         said = str(done.exception) if isinstance(done.exception, TrainyardError) else done.output
         assert said and (verb == "list" or name in said), verb

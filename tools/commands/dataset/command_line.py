@@ -1,4 +1,4 @@
-"""`tools/dataset`: look at, check, adopt, merge, split, hash and blend datasets."""
+"""`tools/dataset`: look at, check, adopt, merge, split, hash and blend datasets, and what runs read of them."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,14 @@ from megatron_patches.sizes import counted
 from tools.commands.dataset.blend import blend
 from tools.commands.dataset.lengths import lengths
 from tools.commands.dataset.plan import OVERRIDES, overlap, plan
+from tools.commands.dataset.proof import proof
 from tools.commands.dataset.shards import merge, split
 from tools.commands.dataset.text import text
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Look at, check, adopt, merge, split, hash and blend datasets."
+    add_completion=False,
+    no_args_is_help=True,
+    help="Look at, check, adopt, merge, split, hash and blend datasets, and look at what runs read of them.",
 )
 
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
@@ -86,7 +89,7 @@ def hash_documents(
     hash_datasets(prefixes)
 
 
-for command in (merge, split, lengths, text, blend):
+for command in (merge, split, lengths, text, blend, proof):
     app.command()(command)
 for of_a_run in (plan, overlap):
     app.command(context_settings=OVERRIDES)(of_a_run)

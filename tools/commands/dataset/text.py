@@ -1,4 +1,4 @@
-"""`tools/dataset text`: what a dataset holds, as text."""
+"""`tools/dataset text`: what a dataset holds, or a step of a run was trained on, as text."""
 
 import json
 import re
@@ -21,12 +21,21 @@ _RANGE = re.compile(r"([0-9]{1,18})(?::([0-9]{1,18}))?")
 
 
 def text(
-    prefix: Annotated[Path, typer.Argument(help="The dataset's path without .bin or .idx.")],
+    prefix: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREFIX|RUN",
+            help="A dataset's path without .bin or .idx; or, with --step, a run that was launched.",
+        ),
+    ],
     documents: Annotated[
         str, typer.Option(metavar="FROM:TO", help="Documents by number, from 0, TO not among them; or one number.")
     ] = "",
     tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the first so many tokens of each document.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Only the first so many tokens of each document, or of each sample of a step."
+        ),
     ] = None,
     samples: Annotated[
         str,
@@ -39,20 +48,45 @@ def text(
         int | None, typer.Option(min=1, metavar="N", help="Tokens of a sample; it has one more, as a target.")
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset's tokenizer.")] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Of a run: the samples that step N was trained on, with their documents."
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=0, metavar="R", help="With --step: only what rank R of the launch read.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with the token ids.")] = False,
 ) -> None:
-    """Show documents or samples of a dataset as text. Lines of text begin with |, those of answers with >.
+    """Show documents or samples of a dataset, or of a step of a run, as text.
 
-    Answers are every second sequence of a document, where its documents have several.
+    Lines of text begin with |, those of answers with >. Answers are every second sequence of a document, where its
+    documents have several. A step that was trained more than once is shown as the newest launch trained it.
 
     Example: tools/dataset text data/mine/text --documents 10:20 --tokens 100 --tokenizer data/mine/tokenizer
+
+    Example: tools/dataset text tr3d-1B3-more-warmup --step 1200 --tokens 50
     """
     from data_tools.datasets.indexed_dataset import IndexedDataset
     from megatron_patches.errors import TrainyardError
     from tools.commands.dataset.decoded import own_tokenizer, print_sample, sample_record
 
+    if step is not None:
+        from tools.commands.dataset.step_text import refuse_options_of_datasets, show_step
+
+        refuse_options_of_datasets(
+            documents=documents, samples=samples, sequence_length=sequence_length, tokenizer=tokenizer
+        )
+        show_step(str(prefix), step, rank, tokens, as_json)
+        return
+    if rank is not None:
+        raise TrainyardError("--rank R belongs to --step N of a run; give both, or neither")
     if bool(documents) == bool(samples):
-        raise TrainyardError("give --documents FROM:TO, or --samples FROM:TO with --sequence-length N")
+        raise TrainyardError(
+            "give --documents FROM:TO, or --samples FROM:TO with --sequence-length N, of a dataset, or "
+            "--step N of a run"
+        )
     if bool(samples) != (sequence_length is not None):
         raise TrainyardError("--samples FROM:TO and --sequence-length N belong together; give both, or neither")
     if samples and tokens is not None:
