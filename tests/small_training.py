@@ -1,5 +1,6 @@
 """A dataset of made-up words and a run of a few seconds on it, for tests of the whole path."""
 
+import json
 import os
 import random
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ class SmallData:
 
 def make_small_data(folder: Path) -> SmallData:
     """200 documents of 40 words, a BPE of 384 tokens, about 16,000 tokens, and the longer half of them once more, in
-    another order; a second of work."""
+    another order; `pairs` of questions and answers; a second of work."""
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 6))) for _ in range(150)]
     documents = folder / "documents"
@@ -57,7 +58,24 @@ def make_small_data(folder: Path) -> SmallData:
         preprocess(
             PreprocessRequest(inputs=inputs, output=folder / name, tokenizer=folder / "tokenizer", append_eod=True)
         )
+    _make_pairs(folder, words, draw)
     return SmallData(folder)
+
+
+def _make_pairs(folder: Path, words: Sequence[str], draw: random.Random) -> None:
+    """`pairs`: 100 questions, every other one in capitals and with commas, and answers of 10 to 30 words."""
+    records = []
+    for number in range(100):
+        question, answer = (draw.choices(words, k=draw.randint(10, 30)) for _ in range(2))
+        asked = ", ".join(question).upper() if number % 2 else " ".join(question)
+        records.append(json.dumps({"question": asked, "answer": " ".join(answer)}))
+    (folder / "pairs.jsonl").write_text("\n".join(records))
+    preprocess(
+        PreprocessRequest(
+            inputs=[folder / "pairs.jsonl"], output=folder / "pairs", tokenizer=folder / "tokenizer",
+            pairs=("question", "answer"),
+        )
+    )  # fmt: skip
 
 
 def overrides(**settings: object) -> list[str]:

@@ -118,11 +118,26 @@ HALF: dict[str, object] = {"name": "half", "path": "$DATA/text", "range": "0:0.5
 MORE: dict[str, object] = {"name": "more", "path": "$DATA/more"}
 EVERY: dict[str, object] = {"name": "every", "path": "$DATA/[mt]*", "shards": "0:2"}
 MANY_STEPS = overrides(training__steps=2000)
+PAIRS = ["--data.path=$DATA/pairs"]
+FILTERS: dict[str, object] = {
+    "minimum_tokens": 14, "maximum_tokens": 16, "minimum_characters": 40, "maximum_punctuation": 0.05,
+    "maximum_non_alphanumeric": 0.2, "maximum_upper_case": 0.1,
+}  # fmt: skip
+OF_WHOLE: dict[str, object] = {"minimum_tokens": 100, "maximum_tokens": 100, "minimum_characters": 150}
+"""of whole documents, which are longer than windows"""
 
 
 def blend(*sources: dict[str, object]) -> list[str]:
     """Sources in place of the small run's one dataset; `$DATA` is the folder of the small data."""
     return ["--data.path=null", f"--data.sources={json.dumps(sources)}"]
+
+
+def cut(name: str, **settings: object) -> list[str]:
+    """How documents become samples."""
+    return [f"--data.samples={json.dumps({'name': name, **settings})}"]
+
+
+WINDOWS, PACKS = cut("windows"), [*cut("packs"), "--data.sequence_length=256"]
 
 
 def changed(step: int, *sources: dict[str, object]) -> list[str]:
@@ -247,6 +262,21 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
         validated({"name": "held", "sources": [{**HALF, "max_epochs": 2}]}),
         "max_epochs of half has no effect: validation reads nothing twice",
     ),
+    "data.samples.stream.name": Trains(["--data.samples=windows"], ["--data.samples=stream"]),
+    "data.samples.windows.name": Trains(WINDOWS),
+    "data.samples.windows.stride": Trains(cut("windows", stride=5), WINDOWS),
+    "data.samples.windows.overlap": Trains(cut("windows", overlap=0.5), WINDOWS),
+    "data.samples.windows.balance_last": Trains(cut("windows", balance_last=False), WINDOWS),
+    "data.samples.windows.answers_only": Trains(cut("windows", answers_only=False), [*PAIRS, *WINDOWS]),
+    "data.samples.packs.name": Trains(PACKS, ["--data.sequence_length=256"]),
+    "data.samples.packs.longer": Trains(cut("packs", longer="drop"), [*PACKS, "--data.sequence_length=85"]),
+    "data.samples.packs.block_documents": Trains(cut("packs", block_documents=2), PACKS),
+    "data.samples.packs.answers_only": Trains(cut("packs", answers_only=False), [*PAIRS, *PACKS]),
+    **{
+        f"data.samples.{name}.filters.{key}": Trains(cut(name, filters={key: value}), [*PAIRS, *cut(name)])
+        for name, values in {"windows": FILTERS, "packs": {**FILTERS, **OF_WHOLE}}.items()
+        for key, value in values.items()
+    },
     "data.split_by": Trains(["--data.split_by=document_hash"]),
     "data.tokenizer": Plans("missing", ["--data.tokenizer=missing"]),
     "data.split": Trains(["--data.split=7,3"]),

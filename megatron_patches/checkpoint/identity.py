@@ -53,8 +53,8 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
 
 
 def _is_told_elsewhere(key: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """A source that is only read at one time (`blend` has those of the beginning, changed_data.py those of changes), the
-    list of all datasets, whose sources have a key each, and the keys of a section that is of another kind.
+    """A source that is only read at one time (`blend` has those of the beginning, changed_data.py those of changes),
+    the list of all datasets, whose sources have a key each, and the keys of a section that is of another kind.
     """
     kind = f"{key.rpartition('.')[0]}.name"
     if key != kind and kind in saved and kind in wanted and saved[kind] != wanted[kind]:

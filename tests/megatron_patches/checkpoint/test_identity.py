@@ -27,7 +27,7 @@ def run(tmp_path: Path, *arguments: str) -> RunConfig:
 
 
 def found(saved: dict[str, Any], config: RunConfig) -> list[str]:
-    return differences(saved, run_identity(config, "d" * 64, "t" * 64), config)
+    return differences(saved, run_identity(config, {"dataset": "d" * 64}, "t" * 64), config)
 
 
 def test_a_key_that_did_not_exist_had_its_default(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ SGD = "--optimizer={name: sgd, learning_rate: 1, momentum: %s}"
 def test_a_velocity_cannot_appear_or_go(tmp_path: Path, before: float, now: float, same: bool) -> None:
     old = {key: value for key, value in OF_0_1_0.items() if not key.startswith("optimizer.")}
     old |= {"optimizer.name": "sgd", "optimizer.momentum": before, "optimizer.gradient_clip": 1.0}
-    saved = [old, run_identity(run(tmp_path, SGD % before), "d" * 64, "t" * 64)]
+    saved = [old, run_identity(run(tmp_path, SGD % before), {"dataset": "d" * 64}, "t" * 64)]
     for identity in saved:
         phrases = found(identity, run(tmp_path, SGD % now))
         assert phrases == [] if same else "optimizer.momentum is" in phrases[0], phrases

@@ -161,7 +161,7 @@ def test_addresses_that_mean_something_else_are_refused_at_every_door(run: Path,
     for arguments in ([RUN, "--to", address], ["pull", RUN, "--from", address], ["auth", address]):
         assert isinstance(call(*arguments).exception, TrainyardError)
     assert written(places) == before
-    with pytest.raises(TrainyardError, match=r"storage\.locations\.0\.to"):
+    with pytest.raises(TrainyardError, match=r"storage\.locations\[0\]\.to"):
         load_run(write_run(places, {"locations": [{"to": address}]}))
 
 
