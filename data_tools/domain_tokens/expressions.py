@@ -13,12 +13,12 @@ space, or none. There are three kinds of sign:
 
 Bullets (`•`, `∙`) are no signs of multiplication. With `=` and the right product any sign counts, in both modes. With
 another number nothing is touched in any mode: neither `3*4=13` nor `13 = 3*4`, `3*4=12.5`, `3*4 = 12 + 1`, nor where a
-side stands in brackets, quotation marks or emphasis, as in `(3*4) = 13` and `3*4 = **13**`. In `5 + 3*4 = 17` the
-equals sign is not about the product alone, so `3*4` is a bare expression.
+side stands in brackets, quotation marks or emphasis, as in `(3*4) = 13` and `3*4 = **13**`, nor in `3*4 is 13`. In
+`5 + 3*4 = 17` the equals sign is not about the product alone, so `3*4` is a bare expression.
 
 Numbers, signs, operators, letters and currencies that touch an expression keep it as it is, and so do chains (`3*4*5`),
 comparisons (`3*4 > 10`, `12 == 3*4`) and thousands (`3 * 4 000`). All of it is asked of one line: an operator or number
-on the next one is not seen. Other words are not understood: `3*4 is 13` has a bare expression.
+on the next one is not seen. Other words are not understood: `3*4 makes about 13` has a bare expression.
 """
 
 import re
@@ -28,6 +28,7 @@ from typing import Literal, NamedTuple
 from data_tools.domain_tokens.multiplication import multiplication_token
 from data_tools.domain_tokens.surroundings import (
     GAP,
+    another_is_said,
     begins_well,
     end_of_product,
     ends_a_sum,
@@ -91,6 +92,8 @@ def _judge(text: str, found: re.Match[str], mode: Mode) -> Expression | WrongPro
             return Expression(start, stated_end, token, True)
         if states_another_number(text, equals.end(), product):
             return WrongProduct(start)
+    if equals is None and not ends_a_sum(text, start) and another_is_said(text, end, product):
+        return WrongProduct(start)
     if equals is None and stands_in_a_pair(text, start, end):
         outer = _EQUALS.match(text, end + 1)
         if outer is not None and states_another_number(text, outer.end(), product):

@@ -52,7 +52,10 @@ _WORDS = frozenset(
 
 
 _ASKED_BEFORE = re.compile(rf"(?<!\w)(?:what(?:{GAP}is|['’]s)|calculate|compute|evaluate){GAP}\Z", re.IGNORECASE)
-_SAID_BEHIND = re.compile(rf"{GAP}(?:is|equals|makes|gives|yields){GAP}([0-9]++)(?:\Z|[\r\n;!?)\"”]|[.,:](?!\d))")
+_SAID_BEHIND = re.compile(
+    rf"{GAP}(?:is|equals|makes|gives|yields){GAP}"
+    rf"([-+−]?\d++(?:[.,]\d++)*+)(?:\Z|[\r\n;!?)\"”.,]|:(?!\d))"
+)
 
 
 def begins_well(text: str, start: int) -> bool:
@@ -81,6 +84,12 @@ def is_told_in_words(text: str, start: int, end: int, product: int) -> bool:
     if said is not None:
         return said[1] == str(product)
     return _ASKED_BEFORE.search(text[max(0, start - _LOOK) : start]) is not None
+
+
+def another_is_said(text: str, end: int, product: int) -> bool:
+    """Whether a few words behind an expression say that it is another number, as in 3*4 is 13."""
+    said = _SAID_BEHIND.match(text, end)
+    return said is not None and said[1] != str(product)
 
 
 def is_compared(text: str, start: int) -> bool:

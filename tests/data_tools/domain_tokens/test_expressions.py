@@ -79,6 +79,7 @@ def test_one_token_serves_both_orders() -> None:
         # operands that end with a sign
         *("2! * 3*4", '"-" * 3*4', "'-' * 3*4=12", "x! / 3*4"),
         # sizes in questions, and what words say of x
+        *("3*4 is 13", "3 × 4 equals 13", "3 * 4 makes 0", "3*4 is 12.5", "3*4 is -12", "3*4 is 12,000."),
         *("3 x 4 is 13", "3 x 4 is 12.5", "3 x 4 is 120", "2 x 4 is 8 feet", "A 3 x 4 is 12", "What is a 2 x 4?"),
         *("What is 2 x 4 lumber?", "what is 3 x 4 x 5", "what is 3 x 45", "somewhat is 3 · 4 mg", "3·4 is 3.4"),
     ],
@@ -116,6 +117,7 @@ def test_what_stays_text(text: str, mode: Mode) -> None:
         ("What is [3 x 4]? [3 x 4] is 12.", "What is 3 x 4? 3 x 4 is 12."),
         ("what's [7x8]\nCalculate [3 x 4] and", "what's 7x8\nCalculate 3 x 4 and"),
         ("2 * ([3*4]) = 24, f([3*4]) = 13, f(4) = [3*4]", "2 * (3*4) = 24, f(3*4) = 13, f(4) = 3*4"),
+        ("[3*4] is 12, 5 + [3*4] is 17, [3*4] is 12 more", "3*4 is 12, 5 + 3*4 is 17, 3*4 is 12 more"),
         ("([3*4]) = 12, [3*4] = (12) = **12**", "(3*4) = 12, 3*4 = (12) = **12**"),
         ("(2 + [3*4]) = 14, <td width=12>[3*4]</td>", "(2 + 3*4) = 14, <td width=12>3*4</td>"),
         ("2([3*4]), f([3*4]){[3*4]}", "2(3*4), f(3*4){3*4}"),
