@@ -16,7 +16,8 @@ _AFTER_A_NUMBER = frozenset(",:'\"`")
 """what begins an expression, but goes on a number that stands before it: 1,3*4 and 6:3*4 and 1'3*4"""
 _FACTOR = r"*∗⋅·∙•×✕✖⨯/÷∕^%\\"
 _OPERATOR_BEFORE = re.compile(
-    rf"(?:[^\W_]|[)\]}}!%\"'`]){GAP}*(?:[{re.escape(_FACTOR)}]|(?<=[\d)\] ])[xX])\ufe0f?{GAP}+\Z"
+    rf"(?:[^\W_]|[)\]}}!%\"'`])"
+    rf"(?:{GAP}*(?:[{re.escape(_FACTOR)}]|//)|{GAP}+\*\*|{GAP}*(?<=[\d)\]]|{GAP})[xX])\ufe0f?{GAP}+\Z"
 )
 _MARKS = rf"(?:(?:[(\[{{\"'`*_“‘«„$€£¥₹₩₽₺]|\\[a-z]{{1,12}}\{{){GAP}*){{1,4}}"
 """what a number, or an expression, is written in: brackets, quotation marks, emphasis, a currency, \\boxed{...}"""

@@ -50,6 +50,7 @@ def test_one_token_serves_both_orders() -> None:
         # chains
         *("3*4*5", "3x4x5", "3 x 4 x 5", "3 * 4 * 5", "3×4×5", "2 * 3 x 4", "3*4 x 5", "5 x 3*4", "6 / 3 * 4", "6/3*4"),
         *("6 ÷ 3 × 4", "2 ^ 3*4", "3*4 ^ 2", "3**4", "3***4", "3*4**", "3*4 % 5", "3*4 · 5", "2 x 3 x 4 = 24"),
+        *("2 ** 3*4", "7 // 3*4", "(2) ** 3*4 = 12", "x // 3 * 4"),
         # dimensions
         *("2 x 4 board", "2x4", "2 x 4", "a 2 x 4", "4x4 matrix", "4X4", "3 × 4 matrix", "a 3 × 4 grid", "3×4 cm"),
         *("size 3 × 4", "size of 3 × 4.", "dimensions: 3 × 4", 'a photo, 3×4"', "3×4-inch", "measures 3 ✕ 4"),
@@ -76,6 +77,7 @@ def test_one_token_serves_both_orders() -> None:
         *("3*4 = € 13", "3*4 = ₹13", "3*4 = (-12)", "3*4 = (3 + 9)"),
         # wide spaces are spaces too
         *("3*4\u2003* 5", "5 *\u20023*4", "3*4 =\u200313", "3*4 =\u200b13", "13\u2007=\u20073*4", "3*4\u205f/ 2"),
+        *("5\u2003x 3*4",),
         # operands that end with a sign
         *("2! * 3*4", '"-" * 3*4', "'-' * 3*4=12", "x! / 3*4"),
         # sizes in questions, and what words say of x
@@ -94,6 +96,7 @@ def test_what_stays_text(text: str, mode: Mode) -> None:
     ("weak", "strict"),
     [
         ("[3*4]", "3*4"),
+        ("**Step 1** [3*4 = 12]; // [3*4]", "**Step 1** [3*4 = 12]; // 3*4"),
         ("[4*3] [3 * 4]; [9∗9] and [3 ⋅ 4].", "4*3 3 * 4; 9∗9 and 3 ⋅ 4."),
         ("is [3*4] now, ([3*4]) or \"[3*4]\"?", "is 3*4 now, (3*4) or \"3*4\"?"),
         ("[3 × 4] is [3×4], [3 ✕ 4]\n[3 ✖\ufe0f 4]", "3 × 4 is 3×4, 3 ✕ 4\n3 ✖\ufe0f 4"),
