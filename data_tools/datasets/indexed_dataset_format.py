@@ -36,14 +36,27 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAKE_AGAIN = "The index is damaged: copy both files again, or run tools/preprocess again"
 
 
+def appended(prefix: Path, ending: str) -> Path:
+    """What is called as a dataset is, and more behind it. A prefix may contain dots, so this appends.
+
+    Raises:
+        TrainyardError: the prefix has no name of its own, as `.` and an empty text have none.
+    """
+    if prefix.name in ("", ".."):
+        raise TrainyardError(
+            f"'{prefix}' is a folder; a dataset's prefix is the path of its .bin without the ending, such as data/web"
+        )
+    return prefix.with_name(prefix.name + ending)
+
+
 def bin_path(prefix: Path) -> Path:
-    """The file of tokens. A prefix may contain dots, so this appends."""
-    return prefix.with_name(prefix.name + ".bin")
+    """The file of tokens."""
+    return appended(prefix, ".bin")
 
 
 def idx_path(prefix: Path) -> Path:
     """The file of lengths, pointers and document boundaries."""
-    return prefix.with_name(prefix.name + ".idx")
+    return appended(prefix, ".idx")
 
 
 class Header(NamedTuple):

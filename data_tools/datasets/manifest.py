@@ -13,7 +13,7 @@ from pydantic import (
     model_serializer,
 )
 
-from data_tools.datasets.indexed_dataset_format import bin_path
+from data_tools.datasets.indexed_dataset_format import appended, bin_path
 from data_tools.domain_tokens.expressions import Mode
 from data_tools.domain_tokens.report import InjectionFacts
 from data_tools.text.tokenizer import Tokenizer
@@ -139,7 +139,7 @@ def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
 
 def manifest_path(prefix: Path) -> Path:
     """Where the manifest of a dataset lies."""
-    return prefix.with_name(f"{prefix.name}.{MANIFEST}")
+    return appended(prefix, f".{MANIFEST}")
 
 
 def check_name_of(prefix: Path) -> None:

@@ -176,7 +176,7 @@ def _facts(
         if counts.empty_documents == writer.documents or writer.largest_token is None:
             raise TrainyardError(
                 f"the sources hold no text under {key!r}: {counted(writer.documents, 'document')}, all of them empty; "
-                "check the inputs and --json-keys"
+                f"check the inputs and --{'json-keys' if setting.records == 'text' else setting.records}"
             )
         answers = AnswerFacts(answers=counts.answers, tokens=counts.answer_tokens)
         facts.append(

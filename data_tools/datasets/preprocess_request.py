@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
+from data_tools.datasets.indexed_dataset_format import appended, bin_path, idx_path
 from data_tools.datasets.manifest import SettingsFacts, check_name_of, manifest_path
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.records.encoding import RecordEncoding
@@ -52,7 +52,7 @@ class PreprocessRequest:
             return {self.records.label: self.output}
         if len(self.json_keys) == 1:
             return {self.json_keys[0]: self.output}
-        return {key: self.output.with_name(f"{self.output.name}_{key}") for key in self.json_keys}
+        return {key: appended(self.output, f"_{key}") for key in self.json_keys}
 
 
 def sources_of(request: PreprocessRequest) -> FoundSources:

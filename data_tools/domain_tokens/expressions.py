@@ -8,14 +8,17 @@ space, or none. There are three kinds of sign:
   expression counts unless it may be one: "a" or "size" stands before it, or a word behind it that is none of a few (is,
   and, equals ...).
 - `x`, `X` and `·` (U+00B7) are more often something else, `2 x 4` a board and `3·4` a decimal. In `weak` mode they
-  count bare only in an open equation: `3 x 4 = ?`, `3 x 4 = __`, or with nothing behind the equals sign.
+  count bare only in an open equation (`3 x 4 = ?`, `3 x 4 = __`, or with nothing behind the equals sign), behind "what
+  is", "calculate" and the like (`What is 3 x 4?`), and before "is", "equals" and the like with the right product.
 
 Bullets (`•`, `∙`) are no signs of multiplication. With `=` and the right product any sign counts, in both modes. With
-another number nothing is touched in any mode: neither `3*4=13` nor `13 = 3*4`, `3*4=12.5`, `3*4 = 12 + 1`. In
+another number nothing is touched in any mode: neither `3*4=13` nor `13 = 3*4`, `3*4=12.5`, `3*4 = 12 + 1`, nor where a
+side stands in brackets, quotation marks or emphasis, as in `(3*4) = 13` and `3*4 = **13**`, nor in `3*4 is 13`. In
 `5 + 3*4 = 17` the equals sign is not about the product alone, so `3*4` is a bare expression.
 
-Numbers, signs, operators, letters and currencies that touch an expression keep it as it is, and so do chains (`3*4*5`)
-and thousands (`3 * 4 000`). Words are not understood: `3*4 is 13` has a bare expression.
+Numbers, signs, operators, letters and currencies that touch an expression keep it as it is, and so do chains (`3*4*5`),
+comparisons (`3*4 > 10`, `12 == 3*4`) and thousands (`3 * 4 000`). All of it is asked of one line: an operator or number
+on the next one is not seen. Other words are not understood: `3*4 makes about 13` has a bare expression.
 """
 
 import re
@@ -25,19 +28,22 @@ from typing import Literal, NamedTuple
 from data_tools.domain_tokens.multiplication import multiplication_token
 from data_tools.domain_tokens.surroundings import (
     GAP,
+    another_is_said,
     begins_well,
+    end_of_product,
     ends_a_sum,
     ends_well,
     equals_another_number,
     is_a_dimension,
-    product_ends_well,
+    is_compared,
+    is_told_in_words,
+    stands_in_a_pair,
+    states_another_number,
 )
 
 _NOT_BARE, _DIMENSIONS_TOO = frozenset("xX·"), frozenset("×✕✖")
 _CANDIDATE = re.compile(r"([1-9])([ \u00a0\u2009\u202f]?)([*∗⋅·×✕✖xX]\ufe0f?)\2([1-9])")
 _EQUALS = re.compile(rf"{GAP}*+=(?![=>/~]|<(?!<)){GAP}*+")
-_NUMBER_AHEAD = re.compile(rf"[-+−–±~≈]?{GAP}?[$€£¥]?[.,]?\d")
-_DIGITS = re.compile(r"[0-9]++")
 _OPEN = re.compile(r"\Z|[\r\n?_…□]|\.\.\.")
 
 
@@ -77,20 +83,28 @@ def _judge(text: str, found: re.Match[str], mode: Mode) -> Expression | WrongPro
     first, second = int(found[1]), int(found[4])
     if not begins_well(text, start):
         return None
-    token, equals = multiplication_token(first, second), _EQUALS.match(text, end)
-    if (equals is not None or ends_well(text, start, end)) and equals_another_number(text, start, first * second):
+    product, token = first * second, multiplication_token(first, second)
+    equals = _EQUALS.match(text, end)
+    if (equals is not None or ends_well(text, start, end)) and equals_another_number(text, start, product):
         return WrongProduct(start)
-    stands_alone = equals is not None and not ends_a_sum(text, start)
-    if equals is not None and stands_alone and _NUMBER_AHEAD.match(text, equals.end()) is not None:
-        digits = _DIGITS.match(text, equals.end())
-        right = digits is not None and digits[0] == str(first * second) and product_ends_well(text, digits.end())
-        return Expression(start, digits.end(), token, True) if digits is not None and right else WrongProduct(start)
-    if mode == "strict":
+    if equals is not None and not ends_a_sum(text, start):
+        if (stated_end := end_of_product(text, equals.end(), product)) is not None:
+            return Expression(start, stated_end, token, True)
+        if states_another_number(text, equals.end(), product):
+            return WrongProduct(start)
+    if equals is None and not ends_a_sum(text, start) and another_is_said(text, end, product):
+        return WrongProduct(start)
+    if equals is None and stands_in_a_pair(text, start, end):
+        outer = _EQUALS.match(text, end + 1)
+        if outer is not None and states_another_number(text, outer.end(), product):
+            return WrongProduct(start)
+    if mode == "strict" or is_compared(text, start):
         return None
     sign = found[3][0]
     if equals is not None:
         counts = sign not in _NOT_BARE or _OPEN.match(text, equals.end()) is not None
     else:
         dimension = sign in _DIMENSIONS_TOO and is_a_dimension(text, start, end)
-        counts = sign not in _NOT_BARE and not dimension and ends_well(text, start, end)
+        unlikely = sign in _NOT_BARE and not is_told_in_words(text, start, end, product)
+        counts = not unlikely and not dimension and ends_well(text, start, end)
     return Expression(start, end, token, False) if counts else None

@@ -83,8 +83,8 @@ def read_entries(
         Damaged: the file is cut off, or not of its format.
         TrainyardError: an entry lacks a key, is no object, or is longer than the limit.
     """
-    read = _read_parquet if form_of(path.name) == PARQUET else _read_json
-    for entry in read(path, keys, largest):
+    parquet = form_of(path.name) == PARQUET
+    for entry in _read_parquet(path, keys, option) if parquet else _read_json(path, largest):
         for key in keys:
             if key not in entry.values:
                 there = shortened(", ".join(entry.values) or "none")
@@ -142,7 +142,7 @@ def _read_text(path: Path, json_keys: Sequence[str], largest: int) -> Iterator[D
         yield Document((text,), len(content), raw.tell())
 
 
-def _read_json(path: Path, keys: Sequence[str], largest: int) -> Iterator[Entry]:
+def _read_json(path: Path, largest: int) -> Iterator[Entry]:
     """Which of the two it is, the first character says: an object begins a line of its own, an array holds objects."""
     with open_decompressed(path) as (stream, raw):
         first = _first_character(stream)
@@ -188,7 +188,7 @@ def _read_array(path: Path, stream: io.BufferedReader, raw: BinaryIO, largest: i
         text.detach()
 
 
-def _read_parquet(path: Path, keys: Sequence[str], largest: int) -> Iterator[Entry]:
+def _read_parquet(path: Path, keys: Sequence[str], option: str) -> Iterator[Entry]:
     import pyarrow
     import pyarrow.parquet
 
@@ -199,7 +199,7 @@ def _read_parquet(path: Path, keys: Sequence[str], largest: int) -> Iterator[Ent
                 none = "several columns" if missing[0] in columns else "no column"
                 raise TrainyardError(
                     f"{printable(path)}: {none} {', '.join(map(repr, missing))}, only {shortened(', '.join(columns))}; "
-                    "see --json-keys"
+                    f"see {option}"
                 )
             yield from _parquet_rows(path, file, keys)
     except UnicodeDecodeError as error:

@@ -22,7 +22,7 @@ from data_tools.text.tokenizer_folder import write_tokenizer
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.errors import Damaged, Refused, TrainyardError
-from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
 
@@ -30,6 +30,8 @@ LARGEST_LIST = 16 << 20
 """bytes of a file of tokens"""
 LONGEST_TOKEN = 256
 """characters"""
+KEPT_AS_THEY_ARE = ("chat_template.jinja", "special_tokens_map.json")
+"""files beside a tokenizer.json that hold for the longer vocabulary as well"""
 MOST_IDS = 1 << 20
 """ids of an extended vocabulary; the largest in use have about 262,000"""
 
@@ -103,6 +105,7 @@ def extend_tokenizer(
         "tokenizer.json": json.dumps(_with_tokens(files, entries), ensure_ascii=False, indent=2) + "\n",
         "tokenizer_config.json": json.dumps(_configured(config, entries, tokens), ensure_ascii=False, indent=2) + "\n",
     }
+    contents |= _kept(files.model.parent)
     command = ["tools/tokenizer", "extend", old.name, "--output", output.name, *asked]
     command += [] if first_id is None else ["--first-id", str(first_id)]
 
@@ -144,6 +147,22 @@ def _check_tokens(old: Tokenizer, tokens: Sequence[str], unused: Sequence[str]) 
             f"tokenizer {printable(old.name)} has a token '{shortened(min(taken))}', a name of ids that stand for "
             "nothing; leave out --first-id"
         )
+
+
+def _kept(folder: Path) -> dict[str, str]:
+    """What else the folder says of the tokenizer, such as its chat template.
+
+    Raises:
+        TrainyardError: a file is too large or not UTF-8.
+    """
+    kept = {}
+    for path in (folder / name for name in KEPT_AS_THEY_ARE):
+        if is_file(path):
+            try:
+                kept[path.name] = read_bounded(path).decode()
+            except UnicodeDecodeError as error:
+                raise Damaged(f"{printable(path)} is not UTF-8 ({error.reason} at byte {error.start:,})") from None
+    return kept
 
 
 def _entry(number: int, token: str, special: bool) -> dict[str, Any]:

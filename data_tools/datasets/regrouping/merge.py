@@ -1,15 +1,14 @@
 """Several datasets made one: the documents of each in turn, in constant memory."""
 
 import shlex
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_tools.datasets.manifest import AnswerFacts, DatasetFacts, SettingsFacts, SourceFacts
-from data_tools.datasets.regrouping.stretches import StretchWriter, check_output
+from data_tools.datasets.regrouping.stretches import StretchWriter, check_output, place_of
 from data_tools.datasets.regrouping.verified_input import VerifiedInput, open_input
 from data_tools.domain_tokens.report import joined_facts
 from data_tools.text.sources import NOT_READ_NAMED
@@ -39,13 +38,13 @@ def merge_datasets(
         on_progress: called with the bytes of tokens that were read, and those of all inputs.
 
     Raises:
-        TrainyardError: an input is missing, named twice, damaged, invalid or without a manifest; tokenizers or
-            settings differ; the output is an input or exists. Nothing appears under its name then.
+        TrainyardError: an input is missing, named twice or a copy of another, damaged, invalid or without a manifest;
+            tokenizers or settings differ; the output is an input or exists. Nothing appears under its name then.
     """
-    times = Counter(each.resolve() for each in inputs)
-    refuse(f"{path} is named {number} times; name each dataset once" for path, number in times.items() if number > 1)
+    refuse(_repeated([place_of(each) for each in inputs], inputs))
     check_output(output, inputs, overwrite)
     opened = [open_input(each) for each in inputs]
+    refuse(_repeated([each.id for each in opened], inputs))
     refuse(_tokenizer_problems(opened))
     settings = _settings(opened)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -64,12 +63,27 @@ def merge_datasets(
             each.check_tokens()
         writer.finish()
         facts = _facts(opened, writer, settings)
-        parents = [*dict.fromkeys(each.id for each in opened), facts.tokenizer.id]
+        parents = [*(each.id for each in opened), facts.tokenizer.id]
         manifest = build_manifest("dataset", writer.files(), facts.model_dump(), parents, _command(output, inputs))
         writer.publish(manifest)
     finally:
         writer.discard()  # after publish there is nothing left to remove
     return manifest, facts
+
+
+def _repeated(what: Sequence[object], inputs: Sequence[Path]) -> Iterator[str]:
+    """Inputs that are what an earlier one is: links to it, or copies, whose documents would be read twice.
+
+    Args:
+        what: each input is.
+    """
+    earlier: dict[object, int] = {}
+    for number, each in enumerate(inputs):
+        place = earlier.setdefault(what[number], number)
+        if place != number:
+            first = inputs[place]
+            same = "is named twice" if first == each else f"is the same dataset as {first}"
+            yield f"{each} {same}; name each dataset once: how often a run reads it, its sources' weights say"
 
 
 def _tokenizer_problems(inputs: Sequence[VerifiedInput]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_format import appended
 from data_tools.datasets.lengths import length_blocks
 from data_tools.datasets.manifest import AnswerFacts, DatasetFacts, SettingsFacts, SourceFacts, manifest_path
 from data_tools.datasets.regrouping.stretches import Stretch, StretchWriter, check_output, stretch_of
@@ -120,7 +121,7 @@ def _publish(writers: Sequence[StretchWriter], shards: Sequence[Shard]) -> None:
 
 def shard_prefix(output: Path, number: int) -> Path:
     """OUTPUT-00000 and so on."""
-    return output.with_name(f"{output.name}-{number:05}")
+    return appended(output, f"-{number:05}")
 
 
 def _check_outputs(output: Path, prefix: Path, prefixes: list[Path], overwrite: bool) -> None:

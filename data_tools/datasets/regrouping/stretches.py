@@ -240,6 +240,11 @@ class StretchWriter:
             self._index.discard()
 
 
+def place_of(prefix: Path) -> Path:
+    """Where the tokens of a dataset lie, which may be there or not: one place for all links to it."""
+    return bin_path(prefix).resolve()
+
+
 def check_output(prefix: Path, inputs: Sequence[Path], overwrite: bool) -> None:
     """Checks that a dataset may be written.
 
@@ -247,7 +252,7 @@ def check_output(prefix: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         TrainyardError: a manifest cannot hold its name, it is one of the inputs, or it exists and must not be replaced.
     """
     check_name_of(prefix)
-    if prefix.resolve() in {each.resolve() for each in inputs}:
+    if place_of(prefix) in {place_of(each) for each in inputs}:
         raise TrainyardError(f"{prefix} is read and cannot be written; choose another name for the output")
     if not overwrite:
         for path in (bin_path(prefix), idx_path(prefix), manifest_path(prefix)):

@@ -13,6 +13,8 @@ import pytest
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, preprocess
+from data_tools.datasets.regrouping.merge import merge_datasets
+from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.text import document_encoding
 from data_tools.text.tokenizer_training import train_bpe
 from data_tools.text.tokenizers import load_tokenizer
@@ -334,3 +336,15 @@ def test_a_name_that_a_manifest_cannot_hold_is_refused_at_once(
     with pytest.raises(TrainyardError, match=r"^a dataset cannot be called 'd"):
         preprocess(PreprocessRequest([source], tmp_path / "out" / name, tokenizer_folder))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+@pytest.mark.parametrize("keys", [["text"], ["text", "other"]])
+def test_a_folder_is_no_prefix(tmp_path: Path, tokenizer_folder: Path, name: str, keys: list[str]) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [dict.fromkeys(keys, "one")])
+    with pytest.raises(TrainyardError, match=r"is a folder; a dataset's prefix is the path of its \.bin without"):
+        preprocess(PreprocessRequest([source], Path(name), tokenizer_folder, json_keys=keys))
+    with pytest.raises(TrainyardError, match=r"is a folder"):
+        split_dataset(Path(name), tmp_path / "shard", Cut("shards", 2))
+    with pytest.raises(TrainyardError, match=r"is a folder"):
+        merge_datasets([tmp_path / "a", tmp_path / "b"], Path(name))

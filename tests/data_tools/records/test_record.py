@@ -48,7 +48,7 @@ def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
     assert [record.messages[1].content for record in PAIRS.read(tmp_path / "a.parquet")] == ["x", "y"]
     assert [len(record.messages) for record in CHAT.read(tmp_path / "a.parquet")] == [2, 1]
-    with pytest.raises(TrainyardError, match=r"a\.parquet: no column 'b'"):
+    with pytest.raises(TrainyardError, match=r"a\.parquet: no column 'b', only .*; see --pairs"):
         list(RecordForm("pairs", ("q", "b"), None).read(tmp_path / "a.parquet"))
 
 

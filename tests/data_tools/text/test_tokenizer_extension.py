@@ -1,11 +1,13 @@
 """A tokenizer with more tokens: what it gave before, it gives still, and text makes none of the new ones."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_tools.records.tokenizer_template import read_template
 from data_tools.text.tokenizer_extension import extend_tokenizer, read_tokens
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer, tokenizer_id
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
@@ -62,6 +64,19 @@ def test_an_extended_one_can_be_extended(tokenizer_folder: Path, tmp_path: Path)
     two = load_tokenizer(tmp_path / "two")
     assert two.vocab_size == 304 and max(two.encode("<A> <B>")) < 300 and two.decode([302, 303]) == "<A><B>"
     assert read_manifest(tmp_path / "two" / "manifest.json").parents == [load_tokenizer(tmp_path / "one").id]
+
+
+def test_its_chat_template_goes_with_it(tokenizer_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tokenizer_folder, tmp_path / "old")
+    (tmp_path / "old" / "chat_template.jinja").write_text("{{ 'é' }}", encoding="utf-8")
+    (tmp_path / "old" / "special_tokens_map.json").write_text("{}")
+    manifest = extend_tokenizer(tmp_path / "old", tmp_path / "new", NEW)
+    assert read_template(tmp_path / "new").text == "{{ 'é' }}"
+    assert {file.path for file in manifest.files} >= {"chat_template.jinja", "special_tokens_map.json"}
+    (tmp_path / "old" / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(Damaged, match=r"chat_template\.jinja is not UTF-8"):
+        extend_tokenizer(tmp_path / "old", tmp_path / "newer", NEW)
+    assert not (tmp_path / "newer").exists()
 
 
 def test_a_folder_without_a_manifest_and_what_transformers_reads(tmp_path: Path) -> None:

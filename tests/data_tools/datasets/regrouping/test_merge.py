@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -239,7 +240,7 @@ def test_what_may_not_be_written(tmp_path: Path, two: list[Path]) -> None:
     for inputs, output, overwrite, told in (
         (two, "m", False, "m.bin exists already; choose another name, or add --overwrite"),
         (two, "a", True, "a is read and cannot be written"),
-        ([*two, two[0]], "n", False, "a is named 2 times"),
+        ([*two, two[0]], "n", False, "a is named twice; name each dataset once"),
         (two, "n\n", False, "cannot be called"),
     ):
         with pytest.raises(TrainyardError, match=told):
@@ -247,6 +248,20 @@ def test_what_may_not_be_written(tmp_path: Path, two: list[Path]) -> None:
     assert contents(tmp_path / "m") == before
     merge_datasets(two[::-1], tmp_path / "m", overwrite=True)
     assert IndexedDataset(tmp_path / "m").tokens.tolist() == [5, 6, 7, 8, 1, 2, 3, 4]
+
+
+def test_links_and_copies_are_the_dataset_they_lead_to(tmp_path: Path, two: list[Path]) -> None:
+    """Names of files stay those of the manifest, as in a folder of links to chosen shards."""
+    before = [contents(each) for each in two]
+    for name, put in (("links", os.symlink), ("copies", shutil.copy)):
+        (tmp_path / name).mkdir()
+        for path in tmp_path.glob("a.*"):
+            put(path, tmp_path / name / path.name)
+        with pytest.raises(TrainyardError, match=rf"{name}/a is the same dataset as .*a; name each dataset once"):
+            merge_datasets([*two, tmp_path / name / "a"], tmp_path / "m")
+    with pytest.raises(TrainyardError, match="a is read and cannot be written"):
+        merge_datasets([tmp_path / "links" / "a", two[1]], two[0], overwrite=True)
+    assert [contents(each) for each in two] == before and not list(tmp_path.glob("m.*"))
 
 
 def _swap(path: Path) -> None:
