@@ -12,6 +12,9 @@ from data_tools.samples.concatenation import Concatenation
 from data_tools.samples.source import SampleSource
 from data_tools.samples.windows import TokenWindows
 
+_LONGER, _WITHOUT_ANSWER = "longer than a sample", "without an answer"
+"""why texts are left out where it was no filter"""
+
 
 @dataclass(frozen=True)
 class SourcePart:
@@ -75,7 +78,7 @@ class Cutting:
         removed: Counter[str] = Counter()
         for each in facts:
             removed.update(each.removed)
-            removed.update({"longer than a sample": each.dropped, "without an answer": each.without_answers})
+            removed.update({_LONGER: each.dropped, _WITHOUT_ANSWER: each.without_answers})
         return cls(
             multiplicity=tokens / distinct if distinct else 0.0,
             largest_multiplicity=max(each.largest_multiplicity for each in facts),
@@ -93,5 +96,9 @@ class Cutting:
             texts[0] += f" in the mean, {self.largest_multiplicity} at most"
         texts.append(f"{self.padding_share:.2%} padding" if self.padding_share else "no padding")
         if self.removed:
-            texts.append(f"left out: {', '.join(f'{count:,} by {name}' for name, count in self.removed.items())}")
+            texts.append(f"left out: {', '.join(_removed(name, count) for name, count in self.removed.items())}")
         return ", ".join(texts)
+
+
+def _removed(name: str, count: int) -> str:
+    return f"{count:,} {name}" if name in (_LONGER, _WITHOUT_ANSWER) else f"{count:,} by {name}"

@@ -205,7 +205,10 @@ def _print(summary: "PreprocessSummary") -> None:
         if facts.answers is not None:
             print(f"{counted(facts.answers.answers, 'answer')} of {counted(facts.answers.tokens, 'token')}")
         if facts.documents < FEW_DOCUMENTS:
-            print(f"note: a run's split is by document (a .txt file is one): {counted(facts.documents, 'document')}")
+            print(
+                f"note: {counted(facts.documents, 'document')} may be too few to split into training and validation, "
+                "since documents are never cut for it; a .txt file is one document, each line of a .jsonl another"
+            )
         _print_arithmetic(facts)
     if summary.not_read:
         print(f"note: of the folders' files, {describe_not_read(summary.not_read)}")

@@ -256,7 +256,7 @@ def test_the_text_of_a_step(run: PretendedRun, call: Call, tmp_path: Path) -> No
     assert shown[0] == "step 2, trained by launch 0001: 8 samples after 8 others"
     number, source = done[0]["number"], done[0]["source"]
     assert shown[1].startswith(f"{number}: sample of source {source} at place 8, document")
-    assert shown[1].endswith(f" of {tmp_path / source}, read by data-parallel rank 0 in micro-batch 0")
+    assert shown[1].endswith(f" of {tmp_path / source} (data rank 0, micro-batch 0)")
     assert all(line.startswith("  | ") or ": sample of source" in line for line in shown[1:])
 
 

@@ -71,6 +71,7 @@ def text(
     from data_tools.datasets.indexed_dataset import IndexedDataset
     from megatron_patches.errors import TrainyardError
     from tools.commands.dataset.decoded import own_tokenizer, print_sample, sample_record
+    from tools.commands.dataset.shards import prefix_of
 
     if step is not None:
         from tools.commands.dataset.step_text import refuse_options_of_datasets, show_step
@@ -91,6 +92,7 @@ def text(
         raise TrainyardError("--samples FROM:TO and --sequence-length N belong together; give both, or neither")
     if samples and tokens is not None:
         raise TrainyardError("--tokens shortens documents; samples have --sequence-length, leave out --tokens")
+    prefix = prefix_of(prefix)
     dataset = IndexedDataset(prefix)
     if dataset.dtype.kind not in "iu":
         raise TrainyardError(f"{dataset.bin_path} holds {dataset.dtype.name}, expected integer token ids")

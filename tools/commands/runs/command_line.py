@@ -180,10 +180,10 @@ def compare_command(
             r"\[default: both losses; in the PNG also learning rate and tokens/s]."
         ),
     ] = None,
-    source: Annotated[
+    group: Annotated[
         str | None,
         typer.Option(
-            help=r"Whose validation loss is compared \[default: the group by which the first run tells its best]."
+            help=r"Validation group whose loss is compared \[default: the one by which the first run tells its best]."
         ),
     ] = None,
     window: Annotated[int, typer.Option(min=1, help="Steps over which training losses are averaged.")] = 100,
@@ -199,7 +199,7 @@ def compare_command(
     """
     from tools.commands.runs.comparison import compare
 
-    if not compare(runs, CHECKOUT, over, at, metric or [], source, window, csv, png, json_output):
+    if not compare(runs, CHECKOUT, over, at, metric or [], group, window, csv, png, json_output):
         raise typer.Exit(1)
 
 
