@@ -292,19 +292,12 @@ class RunData:
                 planned_samples=planned,
                 max_epochs=each.source.max_epochs or self._config.max_epochs,
                 cut_into=f"{self._unit}s of {self._cut_length}",
-                how_cut=self._how_cut(each),
+                cutting=each.training.cutting,
             )
             for number, (each, planned) in enumerate(
                 zip(self.sources, self.stages.counts(places).tolist(), strict=True)
             )
         ]
-
-    def _how_cut(self, opened: OpenedSource) -> str:
-        """A stream reads each token once, although the last target of a sample is the next one's first token."""
-        cutting = opened.training.cutting
-        if cutting is None or self._config.samples.name == "stream":
-            return "no overlap, no padding"
-        return cutting.describe()
 
     @property
     def _unit(self) -> str:

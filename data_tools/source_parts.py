@@ -46,10 +46,12 @@ class SourcePart:
         )
 
     @property
-    def cutting(self) -> "Cutting | None":
-        """What plans say of all its samples together; None for a plain stream, which reads every token once."""
+    def cutting(self) -> "Cutting":
+        """How its documents became samples. A stream, planned or not, reads every token once: what two of its samples
+        share is the last target of one, which is the first input of the next.
+        """
         facts = [piece.facts for piece in self.pieces if isinstance(piece, PlannedSamples)]
-        return Cutting.of(facts) if facts else None
+        return Cutting.of(facts) if any(each.plan != "stream" for each in facts) else Cutting(1.0, 1, 0.0, self.tokens, {})
 
 
 def _count(selection: Selection) -> int:
@@ -82,9 +84,7 @@ class Cutting:
         return cls(
             multiplicity=tokens / distinct if distinct else 0.0,
             largest_multiplicity=max(each.largest_multiplicity for each in facts),
-            padding_share=sum(each.padding_share * each.samples * each.read for each in facts) / places
-            if places
-            else 0.0,
+            padding_share=sum(each.padding_share * each.samples * each.read for each in facts) / max(1, places),
             distinct_tokens=distinct,
             removed={name: count for name, count in removed.items() if count},
         )
