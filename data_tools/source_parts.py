@@ -51,7 +51,9 @@ class SourcePart:
         share is the last target of one, which is the first input of the next.
         """
         facts = [piece.facts for piece in self.pieces if isinstance(piece, PlannedSamples)]
-        return Cutting.of(facts) if any(each.plan != "stream" for each in facts) else Cutting(1.0, 1, 0.0, self.tokens, {})
+        if all(each.plan == "stream" for each in facts):
+            return Cutting(1.0, 1, 0.0, self.tokens, {})
+        return Cutting.of(facts)
 
 
 def _count(selection: Selection) -> int:

@@ -117,7 +117,7 @@ def test_one_changed_token_is_named_with_the_first_step_that_read_it(
     step = int(re.search(r"launch 0001 .* differs from step (\d+) on", done.stdout)[1])  # type: ignore[index]
     assert "one change explains it: token 13 of sample 4 of source a (place " in done.stdout
     assert f") was {before} and is 299 now" in done.stdout
-    assert f"tools/dataset verify PREFIX, of {tmp_path}/a" in done.stdout
+    assert f"tools/dataset verify {tmp_path}/a" in done.stdout
     assert "samples by source: a 6, b 2" in done.stdout
     # the steps before it, and the checkpoint before it, are equal
     within = json.loads(call("proof", NAME, "--steps", f"1:{step}", "--json").stdout) if step > 1 else {"equal": True}
