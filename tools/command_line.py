@@ -19,7 +19,7 @@ def run_app(app: typer.Typer, verb: str, megatron_flags: Mapping[str, str] | Non
     `megatron_flags` are those that a user of Megatron-LM may give to this verb, and what to say of each.
     """
     print_any_text()
-    _fill_lines(app)
+    fill_lines(app)
     sys.argv[0] = f"tools/{verb}"
     try:
         refuse_megatron_flags(sys.argv[1:], megatron_flags or {})
@@ -32,7 +32,7 @@ def run_app(app: typer.Typer, verb: str, megatron_flags: Mapping[str, str] | Non
         sys.exit(1)
 
 
-def _fill_lines(app: typer.Typer) -> None:
+def fill_lines(app: typer.Typer) -> None:
     """Takes the line ends out of the paragraphs of help texts: Typer keeps those of all paragraphs but the first, and
     lines of 120 columns would be broken twice on a terminal of 80.
     """

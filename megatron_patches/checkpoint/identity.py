@@ -57,7 +57,7 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
 def _difference(key: str, saved: Any, wanted: Any) -> str:
     if key == "blend" and isinstance(saved, Mapping) and isinstance(wanted, Mapping):
         return (
-            f"data.sources, by weights of {PERIOD:,} together, are {_weights(saved)} in the checkpoint and "
+            f"the weights of data.sources, in parts of {PERIOD:,}, are {_weights(saved)} in the checkpoint and "
             f"{_weights(wanted)} now (other weights from a later step on go into data.changes)"
         )
     return f"{key} is {_shown(saved)} in the checkpoint and {_shown(wanted)} now"
