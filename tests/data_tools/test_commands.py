@@ -27,7 +27,7 @@ def run(module: object, *arguments: object) -> Result:
 
 def execute(verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable}
-    command = [CHECKOUT / "tools" / verb, *map(str, arguments)]
+    command = [str(CHECKOUT / "tools" / verb), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 

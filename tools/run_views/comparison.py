@@ -122,7 +122,7 @@ def compare_histories(
         source: of the validations; None is the one by which the first run that was validated tells its best.
 
     Raises:
-        TrainyardError: no run was validated on the source.
+        TrainyardError: no run was validated on the group.
     """
     sources = list(dict.fromkeys(each for history in histories for each in history.validations))
     if source is not None and source not in sources:
