@@ -69,7 +69,7 @@ def text(
     Example: tools/dataset text tr3d-1B3-more-warmup --step 1200 --tokens 50
     """
     from data_tools.datasets.indexed_dataset import IndexedDataset
-    from megatron_patches.errors import TrainyardError
+    from megatron_patches.errors import Missing, TrainyardError
     from tools.commands.dataset.decoded import own_tokenizer, print_sample, sample_record
     from tools.commands.dataset.shards import prefix_of
 
@@ -93,7 +93,12 @@ def text(
     if samples and tokens is not None:
         raise TrainyardError("--tokens shortens documents; samples have --sequence-length, leave out --tokens")
     prefix = prefix_of(prefix)
-    dataset = IndexedDataset(prefix)
+    try:
+        dataset = IndexedDataset(prefix)
+    except Missing as error:
+        raise Missing(
+            f"{error}; to see what a run was trained on, add --step N and leave out the other options"
+        ) from None
     if dataset.dtype.kind not in "iu":
         raise TrainyardError(f"{dataset.bin_path} holds {dataset.dtype.name}, expected integer token ids")
     if sequence_length is None:
