@@ -154,10 +154,12 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "DataConfig":
-        if (self.path is None) == (not self.sources):
+        if self.path is None and not self.sources:
+            raise ValueError("neither path nor sources is given; give path for one dataset, or sources for a blend")
+        if self.path is not None and self.sources:
             raise ValueError(
-                "give either path, for one dataset, or sources, for a blend of several; the other may be inherited: "
-                "set it to null"
+                "both path and sources are given; keep path for one dataset, or sources for a blend. Where a base run "
+                "has the other one, write path: null, or sources: []"
             )
         if self.validation and parse_split(self.split)[1] > 0:
             raise ValueError(

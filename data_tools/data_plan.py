@@ -52,6 +52,8 @@ class GroupPlan:
     """that there are"""
     read: int
     """that each validation reads"""
+    unit: str
+    """what a sample is: a window, a pack"""
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,10 @@ class DataPlan:
     def _validation(self) -> Iterator[tuple[str, str]]:
         for number, group in enumerate(self.groups[:TOLD]):
             name = f"{group.name}: " if len(self.groups) > 1 or group.name != "validation" else ""
-            text = f"{name}{group.read:,} of {counted(group.samples, 'window')} ({group.tokens:,} tokens)"
+            text = f"{name}{group.read:,} of {counted(group.samples, group.unit)} ({group.tokens:,} tokens)"
             yield "" if number else "validation data", text
         if rest := self.groups[TOLD:]:
-            yield "", f"and {counted(len(rest), 'group')} more, {rest[0].read:,} windows of each"
+            yield "", f"and {counted(len(rest), 'group')} more, {counted(rest[0].read, rest[0].unit)} of each"
 
 
 def describe_change(change: SourceChangeConfig) -> str:

@@ -276,7 +276,8 @@ class RunData:
             sources=self._source_plans(skipped.reached(training_samples)),
             changes=[describe_change(change) for change in self._config.changes],
             groups=[
-                GroupPlan(group.name, group.tokens, len(group.samples), validation_samples) for group in self.groups
+                GroupPlan(group.name, group.tokens, len(group.samples), validation_samples, self._unit)
+                for group in self.groups
             ],
         )
 
@@ -290,7 +291,7 @@ class RunData:
                 samples=len(each.training.samples),
                 planned_samples=planned,
                 max_epochs=each.source.max_epochs or self._config.max_epochs,
-                cut_into=self._cut_into,
+                cut_into=f"{self._unit}s of {self._cut_length}",
                 cutting=each.training.cutting,
             )
             for number, (each, planned) in enumerate(
@@ -299,12 +300,14 @@ class RunData:
         ]
 
     @property
-    def _cut_into(self) -> str:
-        """What documents are cut into."""
-        name = self._config.samples.name
-        if name == "stream":
-            return f"windows of {self._lengths.stride}"
-        return f"{name} of {self._lengths.read}"
+    def _unit(self) -> str:
+        """What a sample is."""
+        return "pack" if self._config.samples.name == "packs" else "window"
+
+    @property
+    def _cut_length(self) -> int:
+        """Tokens of a sample: of a stream those that no other has, else all that it reads."""
+        return self._lengths.stride if self._config.samples.name == "stream" else self._lengths.read
 
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
         """Token ids of the datasets that a vocabulary of this size lacks."""
@@ -357,8 +360,8 @@ class RunData:
             reads = f"the run reads {counted(passed, 'sample')} of source {plan.name}"
         key = "data.max_epochs" if opened.source.max_epochs is None else f"max_epochs of source {plan.name}"
         return (
-            f"{reads} = {plan.planned_epochs:.3f} epochs of the {counted(plan.samples, 'window')} of "
-            f"{self._lengths.stride} in {self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
+            f"{reads} = {plan.planned_epochs:.3f} epochs of the {counted(plan.samples, self._unit)} of "
+            f"{self._cut_length} in {self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
             f"data, fewer training.steps, {'' if len(self.sources) == 1 else 'a smaller weight, '}or set {key} to "
             f"{-(-passed * 1000 // plan.samples) / 1000:.3f} or more"
         )
@@ -383,15 +386,15 @@ class RunData:
                 told = self._told(self.sources[0], "validation")
                 all_documents = sum(s.dataset.number_of_documents for each in self.sources for s in each.shards)
                 yield (
-                    f"evaluation.samples is {samples:,}, {told} has {counted(windows, 'window')} of "
-                    f"{self._lengths.stride} ({tokens:,} tokens, {documents} of {counted(all_documents, 'document')}: "
+                    f"evaluation.samples is {samples:,}, {told} has {counted(windows, self._unit)} of "
+                    f"{self._cut_length} ({tokens:,} tokens, {documents} of {counted(all_documents, 'document')}: "
                     "splits are by document); lower it, raise the validation share of data.split, or set evaluation "
                     "to null"
                 )
             else:
                 yield (
                     f"evaluation.samples is {samples:,}, validation group {group.name} has "
-                    f"{counted(windows, 'window')} of {self._lengths.stride} in proportion to its weights ({tokens:,} "
+                    f"{counted(windows, self._unit)} of {self._cut_length} in proportion to its weights ({tokens:,} "
                     f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
                 )
 

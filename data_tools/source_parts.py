@@ -12,6 +12,9 @@ from data_tools.samples.concatenation import Concatenation
 from data_tools.samples.source import SampleSource
 from data_tools.samples.windows import TokenWindows
 
+_LONGER, _WITHOUT_ANSWER = "longer than a sample", "without an answer"
+"""why texts are left out where it was no filter"""
+
 
 @dataclass(frozen=True)
 class SourcePart:
@@ -44,9 +47,13 @@ class SourcePart:
 
     @property
     def cutting(self) -> "Cutting":
-        """How its documents became samples; a plain stream reads every token once."""
+        """How its documents became samples. A stream, planned or not, reads every token once: what two of its samples
+        share is the last target of one, which is the first input of the next.
+        """
         facts = [piece.facts for piece in self.pieces if isinstance(piece, PlannedSamples)]
-        return Cutting.of(facts) if facts else Cutting(1.0, 1, 0.0, self.tokens, {})
+        if all(each.plan == "stream" for each in facts):
+            return Cutting(1.0, 1, 0.0, self.tokens, {})
+        return Cutting.of(facts)
 
 
 def _count(selection: Selection) -> int:
@@ -75,7 +82,7 @@ class Cutting:
         removed: Counter[str] = Counter()
         for each in facts:
             removed.update(each.removed)
-            removed.update({"longer than a sample": each.dropped, "without an answer": each.without_answers})
+            removed.update({_LONGER: each.dropped, _WITHOUT_ANSWER: each.without_answers})
         return cls(
             multiplicity=tokens / distinct if distinct else 0.0,
             largest_multiplicity=max(each.largest_multiplicity for each in facts),
@@ -91,5 +98,9 @@ class Cutting:
             texts[0] += f" in the mean, {self.largest_multiplicity} at most"
         texts.append(f"{self.padding_share:.2%} padding" if self.padding_share else "no padding")
         if self.removed:
-            texts.append(f"left out: {', '.join(f'{count:,} by {name}' for name, count in self.removed.items())}")
+            texts.append(f"left out: {', '.join(_removed(name, count) for name, count in self.removed.items())}")
         return ", ".join(texts)
+
+
+def _removed(name: str, count: int) -> str:
+    return f"{count:,} {name}" if name in (_LONGER, _WITHOUT_ANSWER) else f"{count:,} by {name}"

@@ -1,5 +1,6 @@
 """What every command line shares: a user's mistake is one message on stderr and exit code 2."""
 
+import inspect
 import sys
 from collections.abc import Mapping
 
@@ -18,6 +19,7 @@ def run_app(app: typer.Typer, verb: str, megatron_flags: Mapping[str, str] | Non
     `megatron_flags` are those that a user of Megatron-LM may give to this verb, and what to say of each.
     """
     print_any_text()
+    fill_lines(app)
     sys.argv[0] = f"tools/{verb}"
     try:
         refuse_megatron_flags(sys.argv[1:], megatron_flags or {})
@@ -28,3 +30,17 @@ def run_app(app: typer.Typer, verb: str, megatron_flags: Mapping[str, str] | Non
     except TrainingFailed as error:
         print(f"error: {printable(told(error), layout=True)}", file=sys.stderr)
         sys.exit(1)
+
+
+def fill_lines(app: typer.Typer) -> None:
+    """Takes the line ends out of the paragraphs of help texts: Typer keeps those of all paragraphs but the first, and
+    lines of 120 columns would be broken twice on a terminal of 80.
+    """
+    for command in app.registered_commands:
+        text = command.help or inspect.getdoc(command.callback) or ""
+        command.help = "\n\n".join(_filled(paragraph) for paragraph in text.split("\n\n")) or None
+
+
+def _filled(paragraph: str) -> str:
+    """A paragraph in one line; one that begins with \\b keeps its lines, as Click has it."""
+    return paragraph if paragraph.lstrip().startswith("\b") else " ".join(paragraph.split())

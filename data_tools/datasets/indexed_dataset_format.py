@@ -77,9 +77,9 @@ def check_files_exist(tokens: Path, index: Path) -> None:
     """Raises TrainyardError if the `.bin` or the `.idx` is missing or empty."""
     for path, other in ((tokens, index), (index, tokens)):
         if not path.is_file():
-            found = f"{other.name} is there alone" if other.is_file() else "neither it nor its partner is there"
             raise Missing(
-                f"{path} does not exist ({found}). Give the prefix of a dataset without .bin or .idx, or make one "
+                f"{path} does not exist, {'though' if other.is_file() else 'nor does'} {other.name}"
+                f"{' does' if other.is_file() else ''}. Give the prefix of a dataset without .bin or .idx, or make one "
                 f"with tools/preprocess FILES --output {path.with_suffix('')} --tokenizer DIR"
             )
     for path in (tokens, index):

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from data_tools.data_config import SourceChangeConfig
+from data_tools.data_plan import describe_change
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.identity import OF_TRAINING
 from megatron_patches.checkpoint.recorded_changes import in_json
@@ -84,7 +86,8 @@ class Change:
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key} {_shown(self.before)} -> {_shown(self.now)}"
+        shown = _shown_changes if self.key == "data.changes" else _shown
+        return f"{self.key} {shown(self.before)} -> {shown(self.now)}"
 
 
 def changes(folder: Path, config: RunConfig) -> list[Change]:
@@ -224,6 +227,15 @@ def _sections(key: str) -> Iterator[str]:
     parts = key.split(".")
     for count in range(len(parts), 0, -1):
         yield ".".join(parts[:count])
+
+
+def _shown_changes(value: Any) -> str:
+    """Changes of sources, as the table before the first step tells them."""
+    try:
+        changes = TypeAdapter(list[SourceChangeConfig]).validate_python(value)
+    except ValidationError:  # of another version
+        return _shown(value)
+    return "; ".join(map(describe_change, changes)) or "none"
 
 
 def _shown(value: Any) -> str:

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_tools.data_config import DataConfig
+from data_tools.samples.blend import PERIOD
 from megatron_patches.configuration.section import Section
 from megatron_patches.optim.optimizer_config import SGDConfig
 from megatron_patches.run.config import RunConfig
 
 OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps", "update_scale")
 """what an update is; how strong its parts are (betas, decays, clips) may change in a resume"""
+_SOURCES_TOLD = 12
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 
 
@@ -46,10 +48,24 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig
     """
     saved = _of_optimizer(_defaults_then(saved, config) | saved)
     return [
-        f"{key} is {_shown(saved.get(key))} in the checkpoint and {_shown(wanted.get(key))} now"
+        _difference(key, saved.get(key), wanted.get(key))
         for key in sorted(saved.keys() | wanted.keys())
         if saved.get(key) != wanted.get(key) and not _is_told_elsewhere(key, saved, wanted)
     ]
+
+
+def _difference(key: str, saved: Any, wanted: Any) -> str:
+    if key == "blend" and isinstance(saved, Mapping) and isinstance(wanted, Mapping):
+        return (
+            f"the weights of data.sources, in parts of {PERIOD:,}, are {_weights(saved)} in the checkpoint and "
+            f"{_weights(wanted)} now (other weights from a later step on go into data.changes)"
+        )
+    return f"{key} is {_shown(saved)} in the checkpoint and {_shown(wanted)} now"
+
+
+def _weights(blend: Mapping[str, Any]) -> str:
+    told = [f"{name} {_shown(weight)}" for name, weight in list(blend.items())[:_SOURCES_TOLD]]
+    return ", ".join(told) + (f" and {len(blend) - len(told)} more" if len(blend) > len(told) else "")
 
 
 def _is_told_elsewhere(key: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ def run(module: object, *arguments: object) -> Result:
 
 def execute(verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable}
-    command = [CHECKOUT / "tools" / verb, *map(str, arguments)]
+    command = [str(CHECKOUT / "tools" / verb), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
@@ -76,10 +76,25 @@ def test_what_a_dataset_holds_is_whole_in_a_pipe_and_steers_no_terminal(tmp_path
     )
 
 
+def test_a_dataset_may_be_named_by_its_files(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:
+    for name in "ab":
+        run(preprocess, corpus, "--output", tmp_path / name, "--tokenizer", tokenizer_folder)
+    said = run(dataset, "verify", tmp_path / "a.idx", tmp_path / "b.bin", tmp_path / "b").output.splitlines()
+    assert [line.partition(": ")[0] for line in said] == [str(tmp_path / name) for name in "abb"]
+    of_two = json.loads(run(dataset, "verify", tmp_path / "a.idx", tmp_path / "b", "--json").output)
+    assert [each["prefix"] for each in of_two] == [str(tmp_path / name) for name in "ab"]
+    for arguments in (["info"], ["lengths"], ["text", "--documents", "0:1", "--tokenizer", tokenizer_folder]):
+        of_file, of_prefix = (run(dataset, *arguments, tmp_path / name).output for name in ("a.idx", "a"))
+        assert of_file == of_prefix != ""
+    (tmp_path / "a.idx").rename(tmp_path / "c.idx")
+    with pytest.raises(TrainyardError, match=r"c\.bin does not exist, though c.idx does"):
+        run(dataset, "info", tmp_path / "c.idx")
+
+
 def test_one_of_a_thing_is_not_several(tmp_path: Path, tokenizer_folder: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
     said = run(preprocess, tmp_path / "a.jsonl", "--output", tmp_path / "d", "--tokenizer", tokenizer_folder).output
-    assert "1 document, 1 token of" in said and "(a .txt file is one): 1 document\n" in said
+    assert "1 document, 1 token of" in said and "note: 1 document may be too few to split" in said
     assert "1 document and 1 token are" in run(dataset, "verify", tmp_path / "d").output
 
 

@@ -225,5 +225,5 @@ def test_a_dataset_that_is_not_there(
     monkeypatch.chdir(tmp_path)
     done = dataset(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: none.bin does not exist (neither it nor its partner is there)")
+    assert done.stderr.startswith("error: none.bin does not exist, nor does none.idx")
     assert list(tmp_path.iterdir()) == []

@@ -113,7 +113,7 @@ def test_what_is_left_out_is_counted_in_epochs_and_not_in_tokens(config: Config)
 
 
 def test_missing_data(config: Config, tmp_path: Path) -> None:
-    with pytest.raises(TrainyardError, match=r"none.bin does not exist .*tools/preprocess FILES --output .*none"):
+    with pytest.raises(TrainyardError, match=r"none.bin does not exist.*tools/preprocess FILES --output .*none"):
         opened(config(path="none"), tmp_path)
 
 

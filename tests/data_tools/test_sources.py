@@ -158,8 +158,8 @@ def test_a_change_brings_other_sources_from_a_place_on(config: Config, shards: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "give either path, for one dataset, or sources"),
-        ({"path": "a", "sources": [{"name": "a", "path": "a"}]}, "give either path, for one dataset, or sources"),
+        ({}, "neither path nor sources is given"),
+        ({"path": "a", "sources": [{"name": "a", "path": "a"}]}, "write path: null"),
         ({"sources": [{"name": "a", "path": "a"}, {"name": "a", "path": "b"}]}, "two have the name a"),
         ({"sources": [{"name": "a", "path": "a", "weight": 0}]}, "greater than 0"),
         ({"sources": [{"name": "a", "path": "a", "weight": "much"}]}, "valid number"),

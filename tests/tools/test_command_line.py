@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import typer
+
+from tools.command_line import fill_lines
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +116,30 @@ def test_a_mistake_is_a_message_and_exit_code_2(yard: Path, tmp_path: Path) -> N
 
 def test_help_names_the_verb(yard: Path, tmp_path: Path) -> None:
     assert "tools/say-word" in call(yard / "tools" / "say-word", "--help", cwd=tmp_path).stdout
+
+
+def test_paragraphs_of_help_are_filled_and_marked_ones_keep_their_lines() -> None:
+    app = typer.Typer(add_completion=False)
+
+    def verb() -> None:
+        """First, in
+        two lines.
+
+        Second, in
+        two lines.
+
+        \b
+        say-word \\
+          --fail
+        """
+
+    app.command()(verb)
+    app.command("bare")(lambda: None)
+    fill_lines(app)
+    assert [command.help for command in app.registered_commands] == [
+        "First, in two lines.\n\nSecond, in two lines.\n\n\b\nsay-word \\\n  --fail",
+        None,
+    ]
 
 
 def test_an_unknown_option_ends_with_exit_code_2(yard: Path, tmp_path: Path) -> None:

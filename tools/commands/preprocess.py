@@ -86,13 +86,13 @@ def main(
         None,
         help="Let a product of two digits become one token of the multiplication table: with weak 3*4, 3 × 4 and "
         "3 x 4 = 12, with strict those with their product alone. Needs a tokenizer of tools/tokenizer extend "
-        "--multiplication. For example: --inject strict",
+        "--multiplication. Example: --inject strict",
     ),
     synthetic_arithmetic: int = typer.Option(
         0,
         min=0,
-        help="Made-up documents of multiplication facts to spread evenly over the others, for example 20000; the "
-        "sources are read twice then.",
+        help="Made-up documents of multiplication facts to spread evenly over the others; the sources are read twice "
+        "then. Example: --synthetic-arithmetic 20000",
     ),
     seed: int | None = typer.Option(
         None, help="What the made-up documents follow from; 0 if it is not given. The same seed makes the same ones."
@@ -102,7 +102,12 @@ def main(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset of the same name."),
     allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
 ) -> None:
-    """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines."""
+    """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines.
+
+    Example: tools/preprocess data/raw/web --output data/web --tokenizer data/tokenizer --append-eod --workers 8
+
+    Example: tools/preprocess gsm8k.jsonl --output data/pairs --tokenizer data/tokenizer --pairs question,answer
+    """
     from data_tools.datasets.preprocess import PreprocessRequest
     from data_tools.domain_tokens.request import ArithmeticRequest
 
@@ -205,7 +210,10 @@ def _print(summary: "PreprocessSummary") -> None:
         if facts.answers is not None:
             print(f"{counted(facts.answers.answers, 'answer')} of {counted(facts.answers.tokens, 'token')}")
         if facts.documents < FEW_DOCUMENTS:
-            print(f"note: a run's split is by document (a .txt file is one): {counted(facts.documents, 'document')}")
+            print(
+                f"note: {counted(facts.documents, 'document')} may be too few to split into training and validation, "
+                "since documents are never cut for it; a .txt file is one document, each line of a .jsonl another"
+            )
         _print_arithmetic(facts)
     if summary.not_read:
         print(f"note: of the folders' files, {describe_not_read(summary.not_read)}")

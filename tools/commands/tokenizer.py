@@ -18,7 +18,10 @@ def train(
     json_key: str = typer.Option("text", help="Key (or column) that holds the texts."),
     max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
 ) -> None:
-    """Train a byte-level BPE; the same text gives the same tokenizer."""
+    """Train a byte-level BPE; the same text gives the same tokenizer.
+
+    Example: tools/tokenizer train data/raw/web --output data/tokenizer --vocab-size 32000
+    """
     from data_tools.text.sources import FoundSources, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
     from megatron_patches.foreign.printable import printable
@@ -52,7 +55,10 @@ def extend(
     allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
 ) -> None:
     """Add tokens behind a tokenizer's vocabulary; its own ids stay. Text that spells an added token stays text: it
-    enters as an id alone, as tools/preprocess --inject has it."""
+    enters as an id alone, as tools/preprocess --inject has it.
+
+    Example: tools/tokenizer extend data/gpt2 --output data/gpt2-mul --multiplication --first-id 50304
+    """
     from data_tools.domain_tokens.multiplication import multiplication_tokens
     from data_tools.text.tokenizer_extension import extend_tokenizer, read_tokens
     from megatron_patches.foreign.printable import printable
@@ -74,7 +80,10 @@ def info(
     path: Path = typer.Argument(help="Folder with a tokenizer.json, or a SentencePiece .model."),
     as_json: bool = typer.Option(False, "--json", help="For other programs; numbers are exact."),
 ) -> None:
-    """Show what a tokenizer is."""
+    """Show what a tokenizer is.
+
+    Example: tools/tokenizer info data/tokenizer
+    """
     from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
 
     tokenizer = load_tokenizer(path)

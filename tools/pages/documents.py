@@ -20,7 +20,7 @@ from megatron_patches.errors import TrainyardError
 
 DOCUMENTS = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "checkpoints.md"),
-    *("tools/README.md", "slurm/README.md", "train/README.md", "train/tflops_optimization.md"),
+    *("data_tools/README.md", "tools/README.md", "slurm/README.md", "train/README.md", "train/tflops_optimization.md"),
 )
 FIGURES = Path("benchmarks/figures.yaml")
 _DRAWN = {"train/tflops_optimization.md", "checkpoints.md"}

@@ -10,7 +10,7 @@ _RUN = re.compile(r"tr(0|[1-9]\d*)([a-z]?)-(\d+)([KMBT])(\d*)-([A-Za-z0-9][A-Za-
 _FAMILY = re.compile(r"tr(0|[1-9]\d*)-[A-Za-z0-9][A-Za-z0-9.-]*", re.ASCII)
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
-RUN_PATTERN = "tr<N>[letter]-<size>-<description>, for example tr3d-1B3-more-warmup"
+RUN_PATTERN = "tr<N>[letter]-<size>-<description>, with a size such as 350M or 1B3: tr3d-1B3-more-warmup"
 FAMILY_PATTERN = "tr<N>-<description>, for example tr3-1B3-baseline"
 
 

@@ -122,12 +122,12 @@ def compare_histories(
         source: of the validations; None is the one by which the first run that was validated tells its best.
 
     Raises:
-        TrainyardError: no run was validated on the source.
+        TrainyardError: no run was validated on the group.
     """
     sources = list(dict.fromkeys(each for history in histories for each in history.validations))
     if source is not None and source not in sources:
         known = f"known here: {', '.join(map(printable, sources))}" if sources else "none of the runs was validated"
-        raise TrainyardError(f"no run was validated on a source {shortened(source)}; {known}")
+        raise TrainyardError(f"no run was validated on a group {shortened(source)}; {known}")
     source = source or next((each.main_source for each in histories if each.validations), None)
     point = common_point(histories, axis or natural_axis(histories), source, at)
     values = {} if point is None else {

@@ -249,12 +249,12 @@ def test_an_index_without_sequences(tmp_path: Path) -> None:
 def test_half_a_dataset(make_dataset: MakeDataset, missing: str) -> None:
     prefix = make_dataset(DOCUMENTS)
     prefix.with_name(prefix.name + missing).unlink()
-    with pytest.raises(TrainyardError, match=rf"made{missing} does not exist \(made.* is there alone\).*preprocess"):
+    with pytest.raises(TrainyardError, match=rf"made{missing} does not exist, though made.* does\. .*preprocess"):
         IndexedDataset(prefix)
 
 
 def test_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(TrainyardError, match=r"nor its partner is there.*--output .*/none"):
+    with pytest.raises(TrainyardError, match=r"nor does none.idx.*--output .*/none"):
         IndexedDataset(tmp_path / "none")
 
 

@@ -12,6 +12,7 @@ from megatron_patches.artefacts.manifest import build_manifest
 from megatron_patches.artefacts.marks import mark_damaged
 from megatron_patches.checkpoint.changed_data import changed_sources_problems, skipped_data_problems
 from megatron_patches.checkpoint.changed_settings import (
+    Change,
     changes,
     describe_changes,
     effect_of,
@@ -382,3 +383,13 @@ def test_sources_change_ahead_alone(tmp_path: Path, before: str, now: str, diffe
     if problems:
         assert f"data.changes from step {differs_from} on is another than in" in problems[0]
         assert "from step 4 on may be added" in problems[0]
+
+
+def test_changes_of_sources_are_told_as_before_the_first_step(tmp_path: Path) -> None:
+    newest = saved(tmp_path, 4, "--data.changes=[]")
+    now = run(tmp_path, "--data.changes=[{from_step: 6, sources: [{name: b, path: b, weight: 3}, {name: c, path: c}]}]")
+    assert describe_changes(newest.folder, now) == (
+        "changed since step-0000000004: data.changes none -> after step 6: b 0.75, c 0.25"
+    )
+    odd = Change("data.changes", [{"from_step": "soon"}], [])
+    assert str(odd) == "data.changes [{'from_step': 'soon'}] -> none", "of another version"

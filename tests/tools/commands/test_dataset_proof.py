@@ -117,7 +117,7 @@ def test_one_changed_token_is_named_with_the_first_step_that_read_it(
     step = int(re.search(r"launch 0001 .* differs from step (\d+) on", done.stdout)[1])  # type: ignore[index]
     assert "one change explains it: token 13 of sample 4 of source a (place " in done.stdout
     assert f") was {before} and is 299 now" in done.stdout
-    assert f"tools/dataset verify PREFIX, of {tmp_path}/a" in done.stdout
+    assert f"tools/dataset verify {tmp_path}/a" in done.stdout
     assert "samples by source: a 6, b 2" in done.stdout
     # the steps before it, and the checkpoint before it, are equal
     within = json.loads(call("proof", NAME, "--steps", f"1:{step}", "--json").stdout) if step > 1 else {"equal": True}
@@ -256,7 +256,7 @@ def test_the_text_of_a_step(run: PretendedRun, call: Call, tmp_path: Path) -> No
     assert shown[0] == "step 2, trained by launch 0001: 8 samples after 8 others"
     number, source = done[0]["number"], done[0]["source"]
     assert shown[1].startswith(f"{number}: sample of source {source} at place 8, document")
-    assert shown[1].endswith(f" of {tmp_path / source}, read by data-parallel rank 0 in micro-batch 0")
+    assert shown[1].endswith(f" of {tmp_path / source} (data rank 0, micro-batch 0)")
     assert all(line.startswith("  | ") or ": sample of source" in line for line in shown[1:])
 
 

@@ -60,14 +60,14 @@ run              training  best val.  at step  last val.  at step
 a tr9a-4M-small    2.0492     2.5404       40     2.5404       40
 b tr9b-4M-large    2.4518     2.9925       10     2.9925       10
 training: mean loss of the last 4 steps
-val.: loss on the source validation
+val.: loss on the validation group validation
 
 At 24,000 tokens, where b is; all others have come at least so far:
 run              training loss     to a  validation loss     to a
 a tr9a-4M-small         2.3639                    2.9925
 b tr9b-4M-large         2.4518  +0.0879           2.9925  +0.0000
 training loss: mean of the last 4 steps until there, or of all
-validation loss: on the source validation, at 20,000 tokens
+validation loss: on the group validation, at 20,000 tokens
 seeds differ: a part of each difference is chance
 
 training loss over tokens; values outside the range are left out
@@ -231,7 +231,7 @@ def test_settings_of_many_runs_stand_in_several_tables() -> None:
         ([str(number) for number in range(21)], "21 runs are too many to be told apart; name at most 20"),
         (["tr9a", "--at", "soon"], "--at soon is no number of steps or tokens"),
         (["tr9a", "--metric", "loss"], "--metric loss is not known; there are training_loss, validation_loss"),
-        (["tr9a", "--source", "code"], "no run was validated on a source code; known here: validation"),
+        (["tr9a", "--group", "code"], "no run was validated on a group code; known here: validation"),
         (["tr9a", "--csv", "/nowhere/x.csv"], "/nowhere/x.csv cannot be written: there is no folder /nowhere"),
         (["tr9a", "--png", "/"], "/ is a folder; name a file"),
     ],

@@ -110,7 +110,7 @@ def test_a_source_is_chosen_by_its_name(long: History, wide: History) -> None:
     assert compare_histories([wide, long], LOSSES).source == "validation"
     chosen = compare_histories([long, wide], LOSSES, axis="steps", source="code")
     assert [found.last_validation.value for found in chosen.reached] == [2.0, None]
-    with pytest.raises(TrainyardError, match="no run was validated on a source math; known here: validation, code"):
+    with pytest.raises(TrainyardError, match="no run was validated on a group math; known here: validation, code"):
         compare_histories([long, wide], LOSSES, source="math")
 
 

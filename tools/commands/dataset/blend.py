@@ -34,10 +34,10 @@ MAX_EPOCHS = typer.Option(
     "Needs --tokens.",
 )
 SPLIT = typer.Option(
-    "", help="Count only the training documents of the run's split, such as 949,50,1; by default all documents."
+    "", help="Count only the training documents of this split in file order, such as 949,50,1; by default all."
 )
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
-AS_YAML = typer.Option(False, "--yaml", help="The data section of a run's YAML, for these sources.")
+AS_YAML = typer.Option(False, "--yaml", help="The data section of a run's YAML, with these sources.")
 
 
 def blend(
@@ -52,7 +52,12 @@ def blend(
     as_json: bool = AS_JSON,
     as_yaml: bool = AS_YAML,
 ) -> None:
-    """Compute the weights of a blend of datasets: by size, by a file of ratios, or equal."""
+    """Compute the weights of a blend of datasets: by size, by a file of ratios, or equal.
+
+    Example: tools/dataset blend web='data/web-*' data/code data/books --alpha 0.3 --tokens 300e9
+
+    Example: tools/dataset blend data/*.idx --ratios ratios.json --tokens 300e9 --max-epochs 4 --yaml
+    """
     from data_tools.datasets.split import parse_split
     from megatron_patches.errors import TrainyardError
     from tools.commands.dataset.blend_sources import blend_sources

@@ -82,7 +82,7 @@ def as_values(blend: Blend, split: str) -> dict[str, Any]:
 
 def as_yaml_section(blend: Blend, split: str) -> str:
     """The `data:` section of a run, a source a line; a run makes the same whole weights of it."""
-    lines = ["data:"]
+    lines = ["data:", "  path: null  # in place of a base run's"]
     if split:
         lines.append(f"  split: {_flow(split)}")
     lines.append("  sources:")

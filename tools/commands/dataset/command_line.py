@@ -10,7 +10,7 @@ from tools.commands.dataset.blend import blend
 from tools.commands.dataset.lengths import lengths
 from tools.commands.dataset.plan import OVERRIDES, overlap, plan
 from tools.commands.dataset.proof import proof
-from tools.commands.dataset.shards import merge, split
+from tools.commands.dataset.shards import merge, prefix_of, split
 from tools.commands.dataset.text import text
 
 app = typer.Typer(
@@ -19,8 +19,12 @@ app = typer.Typer(
     help="Look at, check, adopt, merge, split, hash and blend datasets, and look at what runs read of them.",
 )
 
+VERIFIED = typer.Option(False, "--json", help="For other programs: an object, or a list of them for several datasets.")
 AS_JSON = typer.Option(False, "--json", help="For other programs; numbers are exact.")
-PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.")
+PREFIX = typer.Argument(help="The dataset's path without .bin or .idx.", callback=prefix_of)
+PREFIXES = typer.Argument(
+    metavar="PREFIX", help="Datasets' paths without .bin; the name of an .idx means its dataset: data/web-*.idx."
+)
 
 
 @app.command()
@@ -31,7 +35,10 @@ def info(
     tokenizer: Path | None = typer.Option(None, help="The dataset's tokenizer, for --show."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Show what a dataset holds."""
+    """Show what a dataset holds, and how it was made.
+
+    Example: tools/dataset info data/mine/text --split 949,50,1
+    """
     from megatron_patches.errors import TrainyardError
     from tools.commands.dataset.tables import SPLIT_HEAD, beginning, contents, describe, split_rows
 
@@ -51,16 +58,26 @@ def info(
 
 
 @app.command()
-def verify(prefix: Path = PREFIX, as_json: bool = AS_JSON) -> None:
-    """Read a dataset whole and compare it with its manifest: hashes, structure, token ids, counts."""
-    from data_tools.datasets.verification import verify_dataset
+def verify(prefixes: list[Path] = PREFIXES, as_json: bool = VERIFIED) -> None:
+    """Read datasets whole and compare them with their manifests: hashes, structure, token ids, counts.
 
-    facts = verify_dataset(prefix)
+    The first that differs ends it. Exit code 0: all are as their manifests say; 2: one is not, or is missing.
+
+    Example: tools/dataset verify data/web-*.idx
+    """
+    from data_tools.datasets.verification import verify_dataset
+    from tools.terminal import tell
+
+    verified = []
+    for prefix in map(prefix_of, prefixes):
+        facts = verify_dataset(prefix)
+        if as_json:
+            verified.append({"prefix": str(prefix), "verified": True, **facts.model_dump()})
+            continue
+        held = f"{counted(facts.documents, 'document')} and {counted(facts.tokens, 'token')}"
+        tell(f"{prefix}: {held} are what the manifest says")
     if as_json:
-        print(json.dumps({"prefix": str(prefix), "verified": True, **facts.model_dump()}, indent=2))
-        return
-    held = f"{counted(facts.documents, 'document')} and {counted(facts.tokens, 'token')}"
-    print(f"{prefix}: {held} are what the manifest says")
+        print(json.dumps(verified[0] if len(verified) == 1 else verified, indent=2))
 
 
 @app.command()
@@ -68,7 +85,10 @@ def adopt(
     prefix: Path = PREFIX,
     tokenizer: Path = typer.Option(help="The tokenizer that the dataset was made with."),
 ) -> None:
-    """Write the manifest of a dataset that something else made, after reading it whole."""
+    """Write the manifest of a dataset that something else made, after reading it whole.
+
+    Example: tools/dataset adopt data/megatron/text_document --tokenizer data/gpt2
+    """
     from data_tools.datasets.adoption import adopt_dataset
 
     manifest = adopt_dataset(prefix, tokenizer)
@@ -76,17 +96,17 @@ def adopt(
 
 
 @app.command("hash")
-def hash_documents(
-    prefixes: list[Path] = typer.Argument(help="Datasets' paths without .bin or .idx: data/web-0 data/web-1."),
-) -> None:
+def hash_documents(prefixes: list[Path] = PREFIXES) -> None:
     """Write the hashes of a dataset's documents, PREFIX.hashes, which a split by document_hash reads.
 
     Where the dataset's folder is read-only, they go to the folder that TRAINYARD_PLANS names. Those of the dataset as
     it is now are kept; damaged ones, and those of an earlier dataset of this name, are replaced.
+
+    Example: tools/dataset hash data/web-*.idx
     """
     from tools.commands.dataset.hashing import hash_datasets
 
-    hash_datasets(prefixes)
+    hash_datasets([prefix_of(each) for each in prefixes])
 
 
 for command in (merge, split, lengths, text, blend, proof):

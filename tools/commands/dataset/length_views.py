@@ -106,7 +106,8 @@ def draw_lengths(histogram: LengthHistogram, name: str, limits: Sequence[int], p
     ):
         axes.stairs(numbers, edges, fill=True, color=color)
         axes.set(xscale="log", yscale="log", ylabel=what, ylim=(0.7, None))
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if bins[-1].end < 1e5 * bins[0].first else (1,)))
+        # over more than three powers of ten numbers of six digits would overlap
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if bins[-1].end < 1e3 * bins[0].first else (1,)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         median = histogram.quantile(0.5)

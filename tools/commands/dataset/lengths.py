@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from tools.commands.dataset.shards import prefix_of, whole_number
+
 
 def lengths(
-    prefix: Annotated[Path, typer.Argument(help="The dataset's path without .bin or .idx.")],
+    prefix: Annotated[Path, typer.Argument(help="The dataset's path without .bin or .idx.", callback=prefix_of)],
     longer_than: Annotated[
         str,
         typer.Option(
@@ -24,7 +26,6 @@ def lengths(
     from data_tools.datasets.lengths import read_histogram
     from megatron_patches.errors import TrainyardError
     from tools.commands.dataset.length_views import describe_lengths, draw_lengths, print_lengths
-    from tools.commands.dataset.shards import whole_number
     from tools.terminal import remark, tell_json
 
     if picture is not None and picture.suffix.lower() != ".png":

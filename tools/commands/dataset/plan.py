@@ -18,7 +18,8 @@ def plan(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
     """Show how much a run reads of each of its sources, and make what its launch would make first.
 
     Hashes of documents and plans of samples are written beside the datasets, or to the folder that TRAINYARD_PLANS
-    names where theirs is read-only; a launch then finds them. Exit code 2: the data is not enough for the run.
+    names where theirs is read-only; a launch then finds them. Exit code 2: the data is not enough for the run,
+    or does not fit it.
 
     Example: tools/dataset plan tr1a-100M-base --data.split_by document_hash
     """
@@ -30,7 +31,8 @@ def plan(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
 
     config, data = _open(run, context.args)
     samples = training_samples(config), config.evaluation.samples if config.evaluation else 0
-    refuse([*data.training_problems(samples[0]), *data.validation_problems(samples[1])])
+    enough = [*data.training_problems(samples[0]), *data.validation_problems(samples[1])]
+    refuse([*data.vocabulary_problems(config.model.vocabulary), *data.answer_problems(), *enough])
     found, warnings = data.plan(*samples), list(data_warnings(data))
     if as_json:
         tell_json({**found.facts(), "warnings": warnings})

@@ -119,7 +119,7 @@ def _lines(found: "Proof") -> Iterator[str]:
             if not first_one.explanations:
                 yield "  no single token and no pair of samples explains it"
             paths = " ".join(first_one.datasets[:_TOLD]) + (" ..." if len(first_one.datasets) > _TOLD else "")
-            yield f"  compare the files with their manifests: tools/dataset verify PREFIX, of {paths}"
+            yield f"  compare the files with their manifests: tools/dataset verify {paths}"
     yield from found.strangers
 
 

@@ -13,12 +13,17 @@ OVERWRITE = typer.Option("--overwrite", help="Replace datasets of the same name.
 AS_JSON = typer.Option("--json", help="For other programs; numbers are exact.")
 
 
+def prefix_of(path: Path) -> Path:
+    """A dataset's prefix, for which the name of its `.bin` or `.idx` may stand, as a shell's pattern gives it."""
+    return path.with_suffix("") if path.suffix in (".bin", ".idx") and path.is_file() else path
+
+
 def merge(
     output: Annotated[Path, typer.Argument(help="Prefix of the new dataset: PREFIX.bin, .idx, .manifest.json.")],
     prefixes: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PREFIX...",
+            metavar="PREFIX",
             help="The datasets without .bin, in this order. The name of an .idx means its dataset: part-*.idx.",
         ),
     ],
@@ -34,9 +39,8 @@ def merge(
     from data_tools.datasets.regrouping.merge import merge_datasets
     from tools.terminal import tell, tell_json
 
-    prefixes = [each.with_suffix("") if each.suffix == ".idx" and each.is_file() else each for each in prefixes]
     with _progress_bar() as show:
-        manifest, facts = merge_datasets(prefixes, output, overwrite, show)
+        manifest, facts = merge_datasets([prefix_of(each) for each in prefixes], output, overwrite, show)
     if as_json:
         tell_json({"prefix": str(output), "id": manifest.id, **facts.model_dump()})
         return
@@ -47,7 +51,7 @@ def merge(
 
 
 def split(
-    prefix: Annotated[Path, typer.Argument(help="The dataset's path without .bin or .idx.")],
+    prefix: Annotated[Path, typer.Argument(help="The dataset's path without .bin or .idx.", callback=prefix_of)],
     output: Annotated[Path, typer.Argument(help="The shards are OUTPUT-00000, OUTPUT-00001, ...")],
     tokens: Annotated[
         str, typer.Option(metavar="N", help="Shards of about so many tokens, such as 100e6; the last has what is left.")

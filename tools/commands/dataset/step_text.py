@@ -68,7 +68,7 @@ def _where(sample: ReadSample) -> str:
     text += f"{more} of {sample.dataset}"
     if sample.data_rank is None:
         return text
-    return f"{text}, read by data-parallel rank {sample.data_rank} in micro-batch {sample.micro_batch}"
+    return f"{text} (data rank {sample.data_rank}, micro-batch {sample.micro_batch})"
 
 
 def _documents(sample: ReadSample) -> Iterator[str]:

@@ -24,7 +24,7 @@ def contents(prefix: Path) -> list[tuple[str, str]]:
     """Counts and lengths of a dataset, and what its manifest adds."""
     dataset = IndexedDataset(prefix)
     lengths = dataset.document_lengths(0, dataset.number_of_documents)
-    quantiles = np.quantile(lengths, QUANTILES, method="nearest")
+    quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf")
     facts = [
         ("dataset", str(prefix)),
         ("documents", f"{dataset.number_of_documents:,}"),
@@ -46,7 +46,7 @@ def describe(prefix: Path, split: str, show: int, tokenizer: Path | None) -> dic
     """The same as values."""
     dataset = IndexedDataset(prefix)
     lengths = dataset.document_lengths(0, dataset.number_of_documents)
-    quantiles = np.quantile(lengths, QUANTILES, method="nearest").tolist()
+    quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf").tolist()
     described: dict[str, Any] = {
         "prefix": str(prefix),
         "documents": dataset.number_of_documents,

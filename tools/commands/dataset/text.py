@@ -69,8 +69,9 @@ def text(
     Example: tools/dataset text tr3d-1B3-more-warmup --step 1200 --tokens 50
     """
     from data_tools.datasets.indexed_dataset import IndexedDataset
-    from megatron_patches.errors import TrainyardError
+    from megatron_patches.errors import Missing, TrainyardError
     from tools.commands.dataset.decoded import own_tokenizer, print_sample, sample_record
+    from tools.commands.dataset.shards import prefix_of
 
     if step is not None:
         from tools.commands.dataset.step_text import refuse_options_of_datasets, show_step
@@ -91,7 +92,13 @@ def text(
         raise TrainyardError("--samples FROM:TO and --sequence-length N belong together; give both, or neither")
     if samples and tokens is not None:
         raise TrainyardError("--tokens shortens documents; samples have --sequence-length, leave out --tokens")
-    dataset = IndexedDataset(prefix)
+    prefix = prefix_of(prefix)
+    try:
+        dataset = IndexedDataset(prefix)
+    except Missing as error:
+        raise Missing(
+            f"{error}; to see what a run was trained on, add --step N and leave out the other options"
+        ) from None
     if dataset.dtype.kind not in "iu":
         raise TrainyardError(f"{dataset.bin_path} holds {dataset.dtype.name}, expected integer token ids")
     if sequence_length is None:

@@ -64,6 +64,8 @@ def show_command(
     """A run as it is resolved: its size, layout, length and learning rates.
 
     RUN may be followed by overrides, --section.key value ..., as in a launch.
+
+    Example: tools/runs show tr3d-1B3-more-warmup --processes 64 --parallel.tensor 4
     """
     from megatron_patches.run.reading import load_run
     from megatron_patches.run.summary import aligned
@@ -107,7 +109,10 @@ def fields_command(
     ] = "",
     json_output: AsJson = False,
 ) -> None:
-    """Every key that a run may have: its default, what it can be, what it means."""
+    """Every key that a run may have: its default, what it can be, what it means.
+
+    Example: tools/runs fields data.sources
+    """
     from tools.commands.runs.reference import reference
 
     sections = reference(beginning)
@@ -128,7 +133,10 @@ def diff_command(
     other: Annotated[str | None, typer.Argument(help=r"Compare with this run \[default: its base].")] = None,
     json_output: AsJson = False,
 ) -> None:
-    """In which settings a run differs from its base, or from another run."""
+    """In which settings a run differs from its base, or from another run.
+
+    Example: tools/runs diff tr3h-350M-v2
+    """
     from megatron_patches.configuration.layers import base_of
     from megatron_patches.run.reading import load_run
     from tools.commands.runs.compare import compare_runs
@@ -180,10 +188,10 @@ def compare_command(
             r"\[default: both losses; in the PNG also learning rate and tokens/s]."
         ),
     ] = None,
-    source: Annotated[
+    group: Annotated[
         str | None,
         typer.Option(
-            help=r"Whose validation loss is compared \[default: the group by which the first run tells its best]."
+            help=r"Validation group whose loss is compared \[default: the one by which the first run tells its best]."
         ),
     ] = None,
     window: Annotated[int, typer.Option(min=1, help="Steps over which training losses are averaged.")] = 100,
@@ -199,7 +207,7 @@ def compare_command(
     """
     from tools.commands.runs.comparison import compare
 
-    if not compare(runs, CHECKOUT, over, at, metric or [], source, window, csv, png, json_output):
+    if not compare(runs, CHECKOUT, over, at, metric or [], group, window, csv, png, json_output):
         raise typer.Exit(1)
 
 
@@ -209,7 +217,10 @@ def new_command(
     base: Annotated[str, typer.Option(help="The baseline it differs from: a run's name or path.")],
     why: Annotated[str, typer.Option(help="What the run is for, in a line.")],
 ) -> None:
-    """Begin a run: its YAML and job script, in a new family with a README to fill in."""
+    """Begin a run: its YAML and job script, in a new family with a README to fill in.
+
+    Example: tools/runs new tr30a-1B3-mine --base tr3d-1B3-more-warmup --why "our own text"
+    """
     from tools.commands.runs.new import create_run
     from tools.run_files.catalogue import find_run
 

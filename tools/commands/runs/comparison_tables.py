@@ -72,7 +72,7 @@ def loss_legend(comparison: Comparison) -> list[str]:
     averaged = [found.averaged for found in comparison.reached if found.steps is not None]
     fewer = " (of all, where there are fewer)" if any(each < comparison.window for each in averaged) else ""
     lines = [f"training: mean loss of the last {counted(comparison.window, 'step')}{fewer}"]
-    return lines + ([f"val.: loss on the source {printable(comparison.source)}"] if comparison.source else [])
+    return lines + ([f"val.: loss on the validation group {printable(comparison.source)}"] if comparison.source else [])
 
 
 def point_title(runs: Sequence[ComparedRun], comparison: Comparison) -> str:
@@ -114,8 +114,8 @@ def point_legend(runs: Sequence[ComparedRun], comparison: Comparison, metrics: S
         where = "the last of each run, at unequal points: no difference" if at is None else f"at {_place(point, at)}"
         others = [printable(each) for each in comparison.other_sources]
         more = f", and {len(others) - _SOURCES_TOLD} more" if len(others) > _SOURCES_TOLD else ""
-        also = f"; --source compares another: {', '.join(others[:_SOURCES_TOLD])}{more}" if others else ""
-        lines.append(f"validation loss: on the source {printable(comparison.source)}, {where}{also}")
+        also = f"; --group compares another: {', '.join(others[:_SOURCES_TOLD])}{more}" if others else ""
+        lines.append(f"validation loss: on the group {printable(comparison.source)}, {where}{also}")
     values = next(iter(comparison.values.values()))
     trained = [found.steps is not None for found in comparison.reached]
     if short_of := [runs[place].letter for place, found in enumerate(values) if found.value is None and trained[place]]:
