@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,19 @@ def test_a_curve_has_every_group(events: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     draw_picture(curve, 1.0, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_a_curve_of_very_many_groups_can_be_read(tmp_path: Path) -> None:
+    """The curves keep their room beside the legend, which counts what it does not name; a sign stays at its name."""
+    names = [f"group-{number:03d}" for number in range(200)]
+    record_launch(tmp_path, "0001", 0, {1: 5.0, 2: 4.0}, [(2, name, 3.0) for name in names])
+    curve = read_curve("run", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as of a layout that could not be kept
+        draw_picture(curve, 1.0, tmp_path / "loss.png")
+    told = text_plot(curve, entropy=1.0)
+    assert told.endswith("y group-024  z group-025  and 174 more")
+    assert not re.search(r" [a-z]$", told, re.MULTILINE), "a sign without its name"
 
 
 def test_what_a_launch_read_is_told_in_two_lines(tmp_path: Path) -> None:
