@@ -18,6 +18,7 @@ from tests.small_training import SmallData
 from tests.tools.pretended_training import PretendedRun, two_sources, write_dataset
 from tools.commands.dataset import command_line as dataset
 from tools.run_views import proof, read_order
+from tools.run_views.recorded_steps import LaunchSteps, gaps
 
 NAME = "tr900a-1K-proof"
 
@@ -170,6 +171,48 @@ def test_what_is_not_on_record_is_said(run: PretendedRun, call: Call) -> None:
     assert done.returncode == 0
     assert "launch 0001: steps 1 to 4 have no hash that can be compared: recorded by an earlier version" in done.stdout
     assert re.search("step-0000000006 +48 +no running hash on record", done.stdout)
+
+
+def test_steps_that_nothing_is_recorded_of_are_named(run: PretendedRun, call: Call) -> None:
+    """A lost line, a lost line of a checkpoint's own step, and then a lost file; what was rolled back is no gap."""
+    run.train(0, 8, save=(2, 6, 7))
+    run.train(6, 9, save=(9,))
+    first = run.run.events / "0001-trainer.jsonl"
+    kept = [line for line in first.read_text().splitlines(True) if re.search('"step": [01356],', line)]
+    first.write_text("".join(kept))
+    done = call("proof", NAME)
+    assert done.returncode == 0
+    assert "no record of 2 steps of the run, which could not be compared: 2, 4. The hash of a later" in done.stdout
+    assert re.search("step-0000000007 +56 +not computed: launch 0001 has no record of so many samples", done.stdout)
+    first.unlink()
+    told = json.loads(call("proof", NAME, "--json").stdout)
+    assert told["without_record"] == [{"first": 1, "last": 6}]
+    assert [each["equal"] for each in told["checkpoints"]] == [None, None, None, True]
+    assert told["checkpoints"][0]["not_computed"] == "launch 0001 cannot be looked at, or has no record"
+    within = json.loads(call("proof", NAME, "--json", "--steps", "3:9").stdout)
+    assert within["without_record"] == [{"first": 3, "last": 6}]
+
+
+def launch(name: str, begins: int, *steps: int) -> LaunchSteps:
+    there = np.array(steps, dtype=np.int64)
+    return LaunchSteps(name, begins, {}, None, there, there, there, there.astype(np.uint64), there > 0)
+
+
+@pytest.mark.parametrize(
+    ("launches", "expected"),
+    [
+        ([], []),
+        ([launch("1", 0)], []),
+        ([launch("1", 0, 1, 2, 3)], []),
+        ([launch("1", 0, 1, 3), launch("2", 3)], [(2, 2)]),
+        ([launch("1", 0, 1, 2), launch("2", 4, 5, 6)], [(3, 4)]),
+        ([launch("1", 0, 1, 2, 4, 5), launch("2", 2), launch("3", 2, 3)], []),
+        ([launch("1", 0, 1, 2), launch("2", 9), launch("3", 1, 2)], []),
+        ([launch("1", 10**10 - 1)], [(1, 10**10 - 1)]),
+    ],
+)
+def test_gaps_of_a_record(launches: list[LaunchSteps], expected: list[tuple[int, int]]) -> None:
+    assert gaps(launches) == expected
 
 
 def test_hashes_of_another_formula_are_not_compared(run: PretendedRun, call: Call) -> None:
