@@ -169,21 +169,22 @@ def _compare(steps: LaunchSteps, order: ReadOrder, known: RunningHashes, progres
         found[piece] = order.sums(firsts[piece].tolist(), sizes[piece].tolist())
         progress.done(int(sizes[piece].sum()), f"step {steps.steps[rows[piece.stop - 1]]:,} of launch {steps.launch}")
     known.add(order, firsts, sizes, found)
-    differing = np.flatnonzero(found != steps.hashes[rows])
+    [differing] = np.nonzero(found != steps.hashes[rows])
+    # a file of events can be written to by hand: its steps may stand in any order, and twice
+    differing = differing[np.argsort(steps.steps[rows[differing]], kind="stable")]
     first = None
     if len(differing):
-        step = steps.at(int(steps.steps[rows[differing[0]]]))
-        assert step is not None
-        first = _describe(step, int(found[differing[0]]), order)
-    without = steps.steps[~steps.hashed]
+        first = _describe(steps.row(int(rows[differing[0]])), int(found[differing[0]]), order)
+    compared = steps.steps[rows]
+    without = np.unique(steps.steps[~steps.hashed])
     return LaunchProof(
         launch=steps.launch,
-        steps=(int(steps.steps[rows[0]]), int(steps.steps[rows[-1]])) if len(rows) else None,
+        steps=(int(compared.min()), int(compared.max())) if len(rows) else None,
         compared=len(rows),
         samples=int(sizes.sum()),
         unrecorded=(int(without[0]), int(without[-1]), len(without)) if len(without) else None,
         version=steps.version,
-        differing=tuple(steps.steps[rows[differing]].tolist()),
+        differing=tuple(compared[differing].tolist()),
         first=first,
     )
 

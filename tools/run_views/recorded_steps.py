@@ -58,11 +58,12 @@ class LaunchSteps:
     def at(self, step: int) -> RecordedStep | None:
         """A step of this launch; None where it has none of this number."""
         [rows] = np.nonzero(self.steps == step)
-        if not len(rows):
-            return None
-        row = int(rows[-1])
+        return self.row(int(rows[-1])) if len(rows) else None
+
+    def row(self, row: int) -> RecordedStep:
+        """One of the steps, by its place among them."""
         value = int(self.hashes[row]) if self.hashed[row] else None
-        return RecordedStep(step, int(self.firsts[row]), int(self.sizes[row]), value)
+        return RecordedStep(int(self.steps[row]), int(self.firsts[row]), int(self.sizes[row]), value)
 
 
 def config_of(run: RunFolder, steps: LaunchSteps) -> RunConfig:

@@ -193,6 +193,19 @@ def test_steps_that_nothing_is_recorded_of_are_named(run: PretendedRun, call: Ca
     assert within["without_record"] == [{"first": 3, "last": 6}]
 
 
+def test_steps_out_of_their_order_and_twice(run: PretendedRun, call: Call) -> None:
+    """The first step that differs is the lowest, and what is told of it is of the line that differs."""
+    run.train(0, 4)
+    path = run.run.events / "0001-trainer.jsonl"
+    start, *steps, end = path.read_text().splitlines(keepends=True)
+    other = [re.sub('(?<="delivered": ")[0-9a-f]*', "0" * 16, line) for line in steps]
+    none = [line.replace("0" * 16, "none") for line in other]
+    path.write_text("".join([start, *reversed(steps), other[3], other[1], none[1], end]))
+    [found] = json.loads(call("proof", NAME, "--json").stdout)["launches"]
+    assert (found["first_step"], found["last_step"], found["differing"]) == (1, 4, [2, 4])
+    assert (found["first_difference"]["step"], found["first_difference"]["recorded"]) == (2, "0" * 16)
+
+
 def launch(name: str, begins: int, *steps: int) -> LaunchSteps:
     there = np.array(steps, dtype=np.int64)
     return LaunchSteps(name, begins, {}, None, there, there, there, there.astype(np.uint64), there > 0)
