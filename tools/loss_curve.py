@@ -53,7 +53,7 @@ def read_curve(run: str, events_folder: Path) -> LossCurve:
     events = read_events(events_folder)
     validated: dict[str, list[Event]] = {}
     for event in effective(events, "validation"):
-        validated.setdefault(group_of_validation(event), []).append(event)
+        validated.setdefault(group_of_validation(event.facts), []).append(event)
     group = recorded_group(events)
     if group not in validated:
         group = next(iter(validated), UNNAMED_GROUP)
