@@ -80,7 +80,7 @@ def test_many_sources_of_many_groups_are_counted(
 def test_what_a_pattern_fits_is_seen_in_the_hash(shards: str, tokenizer_folder: Path) -> None:
     def described() -> dict[str, Any]:
         datasets: dict[str, Any] = recorded(tokenizer_folder, sources=[{"name": "all", "path": shards}])["sources"][0]
-        return datasets["datasets"]  # type: ignore[no-any-return]
+        return datasets["datasets"]
 
     before = described()
     assert [Path(each["path"]).parent.name for each in before["named"]] == ["part-0", "part-1", "part-2"]

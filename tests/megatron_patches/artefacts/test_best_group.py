@@ -22,7 +22,7 @@ from tests.small_artefacts import RUN, make_checkpoint
 from tools.commands.checkpoint.listing import best_line, groups_line, list_run
 from tools.commands.runs.rollback_target import candidates, choose
 
-RATES = {"learning_rate": 0.0, "next_learning_rate": 0.0}
+RATES: dict[str, Any] = {"learning_rate": 0.0, "next_learning_rate": 0.0}
 
 
 def of_groups(best_by: str, **losses: float) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def test_what_a_launch_read_is_told_in_two_lines(tmp_path: Path) -> None:
     groups = [{"name": f"g{number}"} for number in range(14)]
     record_data(tmp_path, "0001", "g1", sources=[], validation=[])
     record_data(tmp_path, "0002", "g1", sources=sources, validation=groups, further_groups=2)
-    found = read_recorded_data(tmp_path, problems := [])
+    problems: list[str] = []
+    found = read_recorded_data(tmp_path, problems)
     assert found is not None and problems == []
     assert list(found.describe()) == [
         ("data read", "2 sources of 4 datasets, recorded by launch 0002 after step 0: en 75.0%, code 25.0%"),
