@@ -127,6 +127,18 @@ def test_one_changed_token_is_named_with_the_first_step_that_read_it(
     assert told == {"step-0000000003": "equal" if step > 3 else "differs", "step-0000000012": "differs"}
 
 
+def test_tokens_that_training_does_not_read_are_not_compared(run: PretendedRun, call: Call, tmp_path: Path) -> None:
+    """Those of validation, and those behind the last whole sample of training."""
+    run.train(0, 4, save=(4,), split="3,1")
+    opened = IndexedDataset(tmp_path / "a")
+    end = opened.document_token_offset(3 * opened.number_of_documents // 4)
+    change_token(tmp_path / "a", len(opened.tokens) - 1, 299)
+    change_token(tmp_path / "a", end, 299)
+    assert (end - 1) % 16, "there is a tail"
+    change_token(tmp_path / "a", end - 1, 299)
+    assert json.loads(call("proof", NAME, "--json").stdout)["equal"]
+
+
 def test_swapped_samples_are_named(run: PretendedRun, call: Call) -> None:
     run.train(0, 4, swap=(3, 1, 6), save=(2, 4))
     run.train(2, 4, save=(4,))
