@@ -11,7 +11,7 @@ from data_tools.run_data import RunData, ValidationGroup
 DATASETS_NAMED = 256
 """datasets of a record that are named one by one, source after source; of the others number and hash tell"""
 ENTRIES = 500
-"""sources, and validation groups, of a record; further ones are counted"""
+"""sources, validation groups, and sources of all groups together, of a record; further ones are counted"""
 
 
 def record_of(data: RunData, plan: DataPlan) -> dict[str, Any]:
@@ -27,19 +27,21 @@ def record_of(data: RunData, plan: DataPlan) -> dict[str, Any]:
         {**planned, **names.describe(opened)}
         for planned, opened in zip(facts["sources"][:ENTRIES], data.sources, strict=False)
     ]
-    groups = [
-        {**asdict(planned), "sources": _of_group(group, names)}
-        for planned, group in zip(plan.groups[:ENTRIES], data.groups, strict=False)
-    ]
+    groups, room = [], ENTRIES
+    for planned, group in zip(plan.groups[:ENTRIES], data.groups, strict=False):
+        named = _of_group(group, names, room)
+        further = len(group.sources) - len(named)
+        groups.append({**asdict(planned), "sources": named, **({"further_sources": further} if further else {})})
+        room -= len(named)
     left_out = {"further_sources": len(plan.sources) - len(sources), "further_groups": len(plan.groups) - len(groups)}
     return {**facts, "sources": sources, "validation": groups, **{key: left for key, left in left_out.items() if left}}
 
 
-def _of_group(group: ValidationGroup, names: "_Names") -> list[dict[str, Any]]:
+def _of_group(group: ValidationGroup, names: "_Names", room: int) -> list[dict[str, Any]]:
     total = sum(group.weights)
     return [
         {"name": each.name, "weight": weight / total, **names.describe(each)}
-        for each, weight in zip(group.sources[:ENTRIES], group.weights, strict=False)
+        for each, weight in zip(group.sources[:room], group.weights, strict=False)
     ]
 
 

@@ -3,7 +3,9 @@
 Opens a blend of 200 sources of 5 billion tokens each (sparse `.bin` files, real headers, indices and manifests) as a
 run does, in a process of its own, and reads the first batch: seconds, and memory beyond what imports took. Then reads
 random samples of a blend of 16 real datasets, alternating with megatron-core's BlendedDataset over GPTDatasets of the
-same files, in one process: samples a second, medians of turns.
+same files, in one process: samples a second, medians of turns. Both read windows of as many tokens from memory-mapped
+files that a first turn brought into memory; who begins changes with each turn. What they make of a window differs: ours
+are arrays of tokens, those of megatron-core tensors of tokens, labels, loss mask and positions.
 """
 
 import argparse
@@ -164,8 +166,10 @@ def beside_megatron_core(
     rates: dict[str, list[float]] = {"ours, batches of 512": [], "ours, one by one": [], "megatron-core": []}
     readers: dict[str, Callable[[np.ndarray[Any, Any]], None]] = dict(zip(rates, [*ours, theirs], strict=True))
     for turn in range(turns + 1):
-        places = draw.integers(0, count, reads)
-        for name, read in readers.items():
+        names = list(readers)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            # each reads others, so that none finds in the processor's cache what the one before it has read
+            read, places = readers[name], draw.integers(0, count, reads)
             started = time.perf_counter()
             read(places)
             if turn:  # the first turn brings files into memory

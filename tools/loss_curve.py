@@ -14,6 +14,15 @@ from megatron_patches.foreign.json_text import number_of
 SMOOTHED_STEPS = 10
 _SIGNS = f"o{ascii_lowercase.replace('o', '')}"
 """of validation groups in a terminal; of more there is no telling them apart"""
+_GLUE = "\xa0"
+"""a space at which no line is broken: between a sign and its name"""
+_MARKERS = "os"
+_COLOURS = 9
+"""of matplotlib's ten the first is close to that of training"""
+_PICTURED = _COLOURS * len(_MARKERS)
+"""further validation groups with a curve of their own look; others are drawn in grey, and counted"""
+_BESIDE = 4
+"""groups, of more than which the legend stands beside the curves: within, it would hide them"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ def read_curve(run: str, events_folder: Path) -> LossCurve:
     events = read_events(events_folder)
     validated: dict[str, list[Event]] = {}
     for event in effective(events, "validation"):
-        validated.setdefault(group_of_validation(event), []).append(event)
+        validated.setdefault(group_of_validation(event.facts), []).append(event)
     group = recorded_group(events)
     if group not in validated:
         group = next(iter(validated), UNNAMED_GROUP)
@@ -74,10 +83,14 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
     steps = [step for step, _ in curve.training]
     axes.plot(steps, [loss for _, loss in curve.training], color="#9ecae1", linewidth=1, label="training, each step")
     axes.plot(steps, smoothed(curve), color="#08519c", linewidth=2, label=f"training, mean of {SMOOTHED_STEPS} steps")
-    for number, (name, losses) in enumerate(curve.validations.items()):
-        colour = f"C{(number + 1) % 10}" if number else "#d94801"  # C1 on: C0 is close to that of training
-        label = name if name == UNNAMED_GROUP else f"validation, {name}"
-        axes.plot([step for step, _ in losses], [loss for _, loss in losses], "o--", color=colour, label=label)
+    axes.plot(*_places(curve.validation), "o--", color="#d94801", label=_label(curve.group), zorder=3)
+    for number, (name, losses) in enumerate(curve.others.items()):
+        marker, colour = _MARKERS[number // _COLOURS % len(_MARKERS)], f"C{number % _COLOURS + 1}"
+        if number < _PICTURED:
+            axes.plot(*_places(losses), f"{marker}--", color=colour, markersize=4, linewidth=1, label=_label(name))
+        else:
+            label = f"validation, {len(curve.others) - number} more" if number == _PICTURED else None
+            axes.plot(*_places(losses), color="#cccccc", linewidth=0.5, label=label, zorder=1)
     axes.axhline(entropy, color="#555555", linestyle=":", label=f"entropy of single held-out tokens, {entropy:.2f}")
     for number, step in enumerate(curve.stops):
         axes.axvline(step, color="#31a354", label=None if number else "stopped and resumed")
@@ -91,8 +104,19 @@ def draw_picture(curve: LossCurve, entropy: float, path: Path) -> None:
         axes.annotate(f"{last[1]:.2f}", last, xytext=(0, -16), textcoords="offset points", ha="center")
     axes.set(title=curve.run, xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if len(curve.validations) > _BESIDE:
+        figure.legend(loc="outside right upper", fontsize="x-small")
+    else:
+        axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def _places(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [loss for _, loss in points]
+
+
+def _label(group: str) -> str:
+    return group if group == UNNAMED_GROUP else f"validation, {group}"
 
 
 def smoothed(curve: LossCurve) -> list[float]:
@@ -138,10 +162,11 @@ def text_plot(curve: LossCurve, entropy: float, width: int = 72, height: int = 1
     back = "< rolled back to here  " if curve.rollbacks else ""
     main = "validation" if curve.group == UNNAMED_GROUP else f"validation on {curve.group}"
     legend = f"  nats per token: . training  o {main}  | stop  {back}- entropy of single tokens"
-    more = [f"{sign} {name}" for name, sign in signs.items() if name != curve.group]
+    more = [f"{sign}{_GLUE}{name}" for name, sign in signs.items() if name != curve.group]
     left_out = [f"and {len(curve.others) - len(more)} more"] if len(more) < len(curve.others) else []
     told = f"validation on further groups: {'  '.join([*more, *left_out])}"
     groups = fill(told, max(width, 60), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    groups = groups.replace(_GLUE, " ")
     return "\n".join([*lines, axis, legend, *([groups] if more else [])])
 
 

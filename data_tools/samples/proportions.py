@@ -8,6 +8,9 @@ from data_tools.samples.blend import PERIOD, apportion, whole_weights
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import shortened
 
+MOST_EPOCHS = 1e6
+"""a limit to how often a source is read is at most this"""
+
 
 def alpha_of(temperature: float) -> float:
     """The power that a temperature stands for, 1 / T.
@@ -88,11 +91,12 @@ def _check_that_it_is_enough(
     # rounding down costs each source less than one part of the period, so this much is certain to be had
     certain = Fraction(max(1, PERIOD - len(held)), PERIOD)
     epochs = math.ceil(1000 * tokens / (sum(held) * certain)) / 1000
+    higher = f", or --max-epochs {epochs:.10g}" if epochs <= MOST_EPOCHS else ""
     enough = math.floor(Fraction(most_epochs) * sum(held))
     if enough < tokens:
         raise TrainyardError(
             f"{tokens:,} tokens cannot be read: the sources hold {sum(held):,}, which gives {enough:,} with "
-            f"--max-epochs {most_epochs:g}. Give more data, fewer --tokens, or --max-epochs {epochs:g}"
+            f"--max-epochs {most_epochs:g}. Give more data{',' if higher else ' or'} fewer --tokens{higher}"
         )
     small = [number for number, each in enumerate(most) if each < 1]
     if small:
@@ -103,8 +107,7 @@ def _check_that_it_is_enough(
     if sum(most) < PERIOD:
         raise TrainyardError(
             f"{tokens:,} tokens are all that the sources give with --max-epochs {most_epochs:g}, and whole parts of "
-            f"{PERIOD:,} cannot divide them so closely. Give --tokens {math.floor(enough * certain)}, or --max-epochs "
-            f"{epochs:g}"
+            f"{PERIOD:,} cannot divide them so closely. Give --tokens {math.floor(enough * certain)}{higher}"
         )
 
 

@@ -24,7 +24,7 @@ from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.callbacks.logging_config import WandbConfig
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
-from megatron_patches.events.tensorboard_files import loss_name
+from megatron_patches.events.tensorboard_files import loss_name, validation_scalars
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.progress import Message, Outcome, StepRecord, ValidationRecord
 
@@ -169,7 +169,7 @@ def earlier_steps(events: Path, until: int) -> Iterator[Logged]:
     for event in effective(found, "step"):
         steps[event.facts["step"]] = _numbers({name: event.facts.get(name) for name in STEP_NUMBERS})
     for event in effective(found, "validation"):
-        steps.setdefault(event.facts["step"], {})[loss_name(event.facts["source"])] = float(event.facts["loss"])
+        steps.setdefault(event.facts["step"], {}).update(validation_scalars(event.facts))
     yield from sorted((step, numbers) for step, numbers in steps.items() if step <= until)
 
 

@@ -1,6 +1,6 @@
 """The validation losses that a run is known by: of the group by which its best checkpoint is told."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ def recorded_group(events: Iterable[Event]) -> str | None:
     return named[-1] if named else None
 
 
-def group_of_validation(event: Event) -> str:
+def group_of_validation(facts: Mapping[str, Any]) -> str:
     """The group that a validation was of; one that names none is of the only one that there was."""
-    name = event.facts.get("source")
+    name = facts.get("source")
     return name if isinstance(name, str) else UNNAMED_GROUP
 
 
@@ -42,7 +42,7 @@ def read_group_losses(events: Path, problems: list[str]) -> GroupLosses:
     group = recorded_group(read)
     found: dict[int, Any] = {}
     for event in effective(read, "validation"):
-        if group is None or group_of_validation(event) == group:
+        if group is None or group_of_validation(event.facts) == group:
             found.setdefault(event.facts["step"], event.facts.get("loss"))
     return GroupLosses(
         group, [(step, number) for step, loss in found.items() if (number := number_of(loss)) is not None]

@@ -17,6 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import TEMPORARY, fsync_folder
+from megatron_patches.events.group_losses import group_of_validation
 from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.foreign.files import names_in
 
@@ -33,8 +34,8 @@ def step_scalars(facts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def validation_scalars(facts: Mapping[str, Any]) -> dict[str, float]:
-    """What is shown of a validation on one group."""
-    return {loss_name(facts["source"]): float(facts["loss"])}
+    """What is shown of a validation on one group; nothing where its record has no loss."""
+    return {loss_name(group_of_validation(facts)): float(facts["loss"])} if "loss" in facts else {}
 
 
 def loss_name(group: str) -> str:

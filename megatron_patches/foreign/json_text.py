@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from megatron_patches.errors import Damaged
+from megatron_patches.foreign.printable import shortened
 
 _DEEPEST = 100
 """lists and objects within one another: what Python's parser takes, about 1,000, is too much for printing or copying"""
@@ -14,19 +15,20 @@ _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _LONE = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(text: bytes | str, origin: str, keep_surrogates: bool = False) -> Any:
+def parse_json(text: bytes | str, origin: str, keep_surrogates: bool = False, keys_once: bool = False) -> Any:
     """The value that a text holds; a lone surrogate in a string, which no file can hold, becomes U+FFFD.
 
     Args:
         origin: where the text was read, for errors: a path, or `path:line`.
         keep_surrogates: leave them, for a caller that names what holds one.
+        keys_once: refuse an object that has a key twice, of which the last would count; for what people write.
 
     Raises:
         Damaged: it is no JSON, is nested more than 100 deep, has an integer of more than 4,300 digits, or is not UTF-8.
     """
     try:
         content = text if isinstance(text, str) else text.decode("utf-8-sig")
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_keys_once if keys_once else None)
     except RecursionError:
         raise Damaged(f"{origin} is nested too deeply to be read") from None
     except UnicodeDecodeError as error:
@@ -37,6 +39,15 @@ def parse_json(text: bytes | str, origin: str, keep_surrogates: bool = False) ->
     if content.count("[") + content.count("{") > _DEEPEST and _is_deeper(value, _DEEPEST):
         raise Damaged(f"{origin} is nested too deeply to be read")
     return _without_lone_surrogates(value) if not keep_surrogates and _HALF_PAIR.search(content) else value
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key '{shortened(twice, 60)}' more than once")
+    return found
 
 
 def parse_object(text: bytes | str, origin: str, keep_surrogates: bool = False) -> dict[str, Any]:

@@ -64,10 +64,23 @@ def test_many_datasets_are_counted_and_hashed(
     assert DATASETS_NAMED == 256
 
 
+def test_many_sources_of_many_groups_are_counted(
+    text_dataset: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All groups share the room for sources: 500 of 500 each would make a line that is too long to be read again."""
+    monkeypatch.setattr("data_tools.data_record.ENTRIES", 3)
+    parts = [{"name": f"p{number}", "path": str(text_dataset), "range": "0.5:1"} for number in range(2)]
+    groups = [{"name": f"g{number}", "sources": parts} for number in range(4)]
+    sources = [{"name": "s", "path": str(text_dataset), "range": "0:0.5"}]
+    found = recorded(tokenizer_folder, sources=sources, validation=groups)
+    assert [len(each["sources"]) for each in found["validation"]] == [2, 1, 0] and found["further_groups"] == 1
+    assert [each.get("further_sources") for each in found["validation"]] == [None, 1, 2]
+
+
 def test_what_a_pattern_fits_is_seen_in_the_hash(shards: str, tokenizer_folder: Path) -> None:
     def described() -> dict[str, Any]:
         datasets: dict[str, Any] = recorded(tokenizer_folder, sources=[{"name": "all", "path": shards}])["sources"][0]
-        return datasets["datasets"]  # type: ignore[no-any-return]
+        return datasets["datasets"]
 
     before = described()
     assert [Path(each["path"]).parent.name for each in before["named"]] == ["part-0", "part-1", "part-2"]

@@ -60,7 +60,7 @@ def read_history(events: Path | None) -> History:
     found, unread = scan_events(events, ("start", "validation", "data"))
     by_source: dict[str, dict[int, Event]] = {}
     for event in effective(found, "validation"):
-        by_source.setdefault(group_of_validation(event), {})[event.facts["step"]] = event
+        by_source.setdefault(group_of_validation(event.facts), {})[event.facts["step"]] = event
     validations = {source: _validations(list(events.values())) for source, events in by_source.items()}
     return History(steps, validations, list(dict.fromkeys([*problems, *unread])), recorded_group(found))
 

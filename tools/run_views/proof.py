@@ -19,8 +19,11 @@ from data_tools.samples.difference import ChangedToken, single_changes
 from megatron_patches.artefacts.folders import inspect, list_checkpoints
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
+from megatron_patches.events.reading import STEPS
+from megatron_patches.foreign.json_text import whole_of
+from megatron_patches.foreign.printable import shortened
 from tools.run_views.read_order import ReadOrder, ReadOrders
-from tools.run_views.recorded_steps import LaunchSteps, RecordedStep, config_of, recorded_launches
+from tools.run_views.recorded_steps import LaunchSteps, RecordedStep, config_of, gaps, recorded_launches
 from tools.run_views.running_hashes import SAMPLES_AT_ONCE, RunningHashes
 
 _SECONDS = 10
@@ -72,6 +75,8 @@ class CheckpointProof:
     """None where the checkpoint has no running hash"""
     found: int | None
     """None where it was not computed"""
+    why_not: str | None = None
+    """why it was not, where there is one to compare with"""
 
     @property
     def equal(self) -> bool | None:
@@ -88,6 +93,8 @@ class Proof:
     checkpoints: list[CheckpointProof]
     strangers: list[str]
     """datasets that are read now and that no checkpoint of the run was trained on"""
+    gaps: list[tuple[int, int]]
+    """first and last of steps that are part of the run and on no record"""
 
     @property
     def differs(self) -> bool:
@@ -109,10 +116,12 @@ class Proof:
                 {
                     "checkpoint": each.name, "launch": each.launch, "samples": each.samples,
                     "recorded": _hex(each.recorded), "found": _hex(each.found), "equal": each.equal,
+                    "not_computed": each.why_not,
                 }
                 for each in self.checkpoints
             ],
             "datasets_of_no_checkpoint": self.strangers,
+            "without_record": [{"first": first, "last": last} for first, last in self.gaps],
         }  # fmt: skip
 
 
@@ -126,7 +135,8 @@ def prove(run: RunFolder, within: tuple[int, int] | None, say: Callable[[str], N
     Raises:
         TrainyardError: events or data cannot be read.
     """
-    recorded = [each for each in recorded_launches(run) if len(each.steps)]
+    known_launches = recorded_launches(run)
+    recorded = [each for each in known_launches if len(each.steps)]
     reached = {each.launch: int((each.firsts + each.sizes).max()) for each in recorded}
     if within is not None:
         recorded = [_cut(each, *within) for each in recorded]
@@ -145,7 +155,10 @@ def prove(run: RunFolder, within: tuple[int, int] | None, say: Callable[[str], N
     whole = within is None or within[0] == 1
     last = None if within is None else within[1] - 1
     checkpoints = list(_checkpoints(run, opened, known, reached, last)) if whole else []
-    return Proof(run.name, launches, checkpoints, _strangers(run, opened))
+    first, end = within or (1, STEPS)
+    missing = [(max(first, begin), min(end - 1, last)) for begin, last in gaps(known_launches)]
+    missing = [each for each in missing if each[0] <= each[1]]
+    return Proof(run.name, launches, checkpoints, _strangers(run, opened), missing)
 
 
 def _compare(steps: LaunchSteps, order: ReadOrder, known: RunningHashes, progress: "_Progress") -> LaunchProof:
@@ -156,21 +169,22 @@ def _compare(steps: LaunchSteps, order: ReadOrder, known: RunningHashes, progres
         found[piece] = order.sums(firsts[piece].tolist(), sizes[piece].tolist())
         progress.done(int(sizes[piece].sum()), f"step {steps.steps[rows[piece.stop - 1]]:,} of launch {steps.launch}")
     known.add(order, firsts, sizes, found)
-    differing = np.flatnonzero(found != steps.hashes[rows])
+    [differing] = np.nonzero(found != steps.hashes[rows])
+    # a file of events can be written to by hand: its steps may stand in any order, and twice
+    differing = differing[np.argsort(steps.steps[rows[differing]], kind="stable")]
     first = None
     if len(differing):
-        step = steps.at(int(steps.steps[rows[differing[0]]]))
-        assert step is not None
-        first = _describe(step, int(found[differing[0]]), order)
-    without = steps.steps[~steps.hashed]
+        first = _describe(steps.row(int(rows[differing[0]])), int(found[differing[0]]), order)
+    compared = steps.steps[rows]
+    without = np.unique(steps.steps[~steps.hashed])
     return LaunchProof(
         launch=steps.launch,
-        steps=(int(steps.steps[rows[0]]), int(steps.steps[rows[-1]])) if len(rows) else None,
+        steps=(int(compared.min()), int(compared.max())) if len(rows) else None,
         compared=len(rows),
         samples=int(sizes.sum()),
         unrecorded=(int(without[0]), int(without[-1]), len(without)) if len(without) else None,
         version=steps.version,
-        differing=tuple(steps.steps[rows[differing]].tolist()),
+        differing=tuple(compared[differing].tolist()),
         first=first,
     )
 
@@ -215,17 +229,23 @@ def _checkpoints(
     folders = [*list_checkpoints(run.checkpoints), *list_checkpoints(run.checkpoints, "weights")]
     for folder in sorted(folders, key=lambda each: (each.name.rpartition("-")[2], each.name)):
         facts = inspect(folder, True).facts or {}
-        launch, samples, step = facts.get("launch"), facts.get("samples"), facts.get("step")
-        if not isinstance(launch, str) or not isinstance(samples, int) or not isinstance(step, int):
+        launch, samples, step = facts.get("launch"), whole_of(facts.get("samples")), whole_of(facts.get("step"))
+        if not isinstance(launch, str) or samples is None or step is None:
             continue
         if last is not None and step > last:
             continue
         delivered = delivered_of(facts)
         order = opened.get(launch)
-        found = None
-        if order is not None and delivered is not None and samples <= reached[launch]:
+        found, why_not = None, None
+        if delivered is None:
+            pass
+        elif order is None:
+            why_not = f"launch {shortened(launch, 20)} cannot be looked at, or has no record"
+        elif samples > reached[launch]:
+            why_not = f"launch {launch} has no record of so many samples"
+        else:
             found = known.at(order, samples)
-        yield CheckpointProof(folder.name, launch, samples, delivered.hash if delivered else None, found)
+        yield CheckpointProof(folder.name, launch, samples, delivered.hash if delivered else None, found, why_not)
 
 
 def _strangers(run: RunFolder, opened: Mapping[str, ReadOrder]) -> list[str]:

@@ -58,11 +58,12 @@ class LaunchSteps:
     def at(self, step: int) -> RecordedStep | None:
         """A step of this launch; None where it has none of this number."""
         [rows] = np.nonzero(self.steps == step)
-        if not len(rows):
-            return None
-        row = int(rows[-1])
+        return self.row(int(rows[-1])) if len(rows) else None
+
+    def row(self, row: int) -> RecordedStep:
+        """One of the steps, by its place among them."""
         value = int(self.hashes[row]) if self.hashed[row] else None
-        return RecordedStep(step, int(self.firsts[row]), int(self.sizes[row]), value)
+        return RecordedStep(int(self.steps[row]), int(self.firsts[row]), int(self.sizes[row]), value)
 
 
 def config_of(run: RunFolder, steps: LaunchSteps) -> RunConfig:
@@ -158,3 +159,20 @@ def owners(launches: list[LaunchSteps], step: int) -> Iterator[tuple[LaunchSteps
             yield launch, present
         if launch.begins < step:
             present = False
+
+
+def gaps(launches: list[LaunchSteps]) -> list[tuple[int, int]]:
+    """First and last of steps that are part of the run and that its launches recorded nothing of: a file of events was
+    lost, or a process was killed between a save and its line.
+    """
+    found: list[tuple[int, int]] = []
+    reached: int | None = None
+    for launch in reversed(launches):
+        # what is part of the run ends where a later launch went on
+        last = max(launch.begins, int(launch.steps.max(initial=0))) if reached is None else reached
+        own = np.unique(launch.steps[(launch.steps > launch.begins) & (launch.steps <= last)])
+        edges = np.concatenate([[launch.begins], own, [last + 1]])
+        [rows] = np.nonzero(np.diff(edges) > 1)
+        found += [(int(edges[row]) + 1, int(edges[row + 1]) - 1) for row in rows]
+        reached = min(launch.begins, last)
+    return sorted([*found, *([(1, reached)] if reached else [])])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from megatron_patches.artefacts.chosen import BEST_BY, VALIDATION_LOSS, VALIDATION_LOSSES
+from megatron_patches.artefacts.chosen import BEST_BY, UNNAMED_GROUP, VALIDATION_LOSS, VALIDATION_LOSSES, group_of
 from megatron_patches.artefacts.descent import RUN_ID, branch_of, number_of_launch, way_of
 from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.manifest import MANIFEST
@@ -226,8 +226,8 @@ def _metrics(facts: dict[str, Any]) -> dict[str, float]:
     """
     found = {name: number_of(facts.get(name)) for name in _METRICS}
     losses = facts.get(VALIDATION_LOSSES)
-    if isinstance(losses, dict) and len(losses) > 1:  # that of a single one is there already
-        found |= {group_metric(group): number_of(loss) for group, loss in losses.items()}
+    if isinstance(losses, dict) and not (group_of(facts) == UNNAMED_GROUP and len(losses) == 1):
+        found |= {group_metric(name): number_of(loss) for name, loss in losses.items()}
     for group in ("metrics", "results"):
         named = facts.get(group)
         for name, value in named.items() if isinstance(named, dict) else ():

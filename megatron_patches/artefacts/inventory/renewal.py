@@ -21,7 +21,7 @@ from megatron_patches.atomic_files import temporary_path
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable
 
-VERSION = 5
+VERSION = 6
 _STILL_CHANGING_NANOSECONDS = 2_000_000_000
 """a folder that changed so shortly before it was read may change again within one tick of its file system's clock"""
 

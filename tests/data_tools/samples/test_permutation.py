@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from data_tools.samples.permutation import LARGEST_SIZE, permute
+from data_tools.samples.permutation import LARGEST_SIZE, Permutation, permute
+from megatron_patches.bit_mixing import mix
 from megatron_patches.errors import TrainyardError
 
 
@@ -29,6 +33,36 @@ def test_huge_sizes_stay_inside_and_do_not_collide(size: int) -> None:
     image = permute(indices, size, (1, 0))
     assert image.min() >= 0 and image.max() < size
     assert len(np.unique(image)) == len(indices)
+
+
+def inverse(image: NDArray[np.int64], size: int, key: tuple[int, ...]) -> NDArray[np.int64]:
+    """What was permuted to these, by the network's rounds backwards, with its cycles walked backwards too."""
+    which = Permutation(size, key)
+    mask = (1 << which.half_bits) - 1
+    found = []
+    for value in image.tolist():
+        while True:
+            left, right = value >> which.half_bits, value & mask
+            for round_key in which.round_keys[::-1]:
+                mixed = mix(np.array([left], dtype=np.uint64) ^ round_key)
+                left, right = right ^ (int(mixed[0]) & mask), left
+            value = left << which.half_bits | right
+            if value < size:
+                break
+        found.append(value)
+    return np.array(found, dtype=np.int64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**32), epoch=st.integers(0, 100))
+def test_any_size_is_permuted(data: st.DataObject, seed: int, epoch: int) -> None:
+    """A bijection of [0, size): images lie within, and each leads back to its index and to no other."""
+    size = data.draw(st.integers(0, 48).flatmap(lambda bits: st.integers(max(1, 2**bits // 2), 2**bits)))
+    indices = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=6)), dtype=np.int64)
+    image = permute(indices, size, (seed, epoch))
+    assert ((image >= 0) & (image < size)).all()
+    assert np.array_equal(inverse(image, size, (seed, epoch)), indices)
+    assert np.array_equal(permute(inverse(indices, size, (seed, epoch)), size, (seed, epoch)), indices), "onto"
 
 
 def test_one_index_and_many_agree() -> None:

@@ -22,7 +22,7 @@ from tests.small_artefacts import RUN, make_checkpoint
 from tools.commands.checkpoint.listing import best_line, groups_line, list_run
 from tools.commands.runs.rollback_target import candidates, choose
 
-RATES = {"learning_rate": 0.0, "next_learning_rate": 0.0}
+RATES: dict[str, Any] = {"learning_rate": 0.0, "next_learning_rate": 0.0}
 
 
 def of_groups(best_by: str, **losses: float) -> dict[str, Any]:
@@ -103,6 +103,11 @@ def test_checkpoints_are_found_by_a_groups_loss(run: RunFolder, tmp_path: Path) 
     assert found("validation_loss.code<2.75") == [30, 40]
     assert found("validation_loss.en<=1.25") == [20, 40]
     assert found("validation_loss<0.75") == [10]
+    make_checkpoint(run.path.parent, 60, best_by="web", validation_losses={"web": 0.5}, validation_loss=0.5, **RATES)
+    make_checkpoint(run.path.parent, 70, best_by="web", validation_losses={"en": 0.5}, **RATES)  # web's is not finite
+    make_checkpoint(run.path.parent, 80, **of_groups("validation", validation=0.25))
+    assert (found("validation_loss.web<1"), found("validation_loss.en<1")) == ([60], [70]), "of a single one too"
+    assert (found("validation_loss<0.75"), found("validation_loss.validation<1")) == ([10, 60, 80], []), "unnamed"
 
 
 ODD = st.recursive(

@@ -127,7 +127,7 @@ def test_epochs_are_limited_and_the_others_get_the_rest(dataset: Call) -> None:
     read = {each["name"]: each["tokens_read"] for each in told["sources"]}
     assert read == {"en": 2000, "fr": 1800, "no": 200} and told["max_epochs"] == 2
     assert all(each["epochs"] <= 2 for each in told["sources"])
-    assert done.stderr == "at the limit of --max-epochs 2: fr, no\n"
+    assert done.stderr.startswith("at the limit of --max-epochs 2: fr, no; a run counts whole samples")
 
 
 def test_training_documents_alone(dataset: Call) -> None:
@@ -177,6 +177,7 @@ def test_the_section_is_a_line_for_each_source(dataset: Call) -> None:
         [{"ratio": 1, "dataset_path": f"{CATALOGUE}fr"}, {"ratio": 3, "dataset_path": f"{CATALOGUE}en"}],
         [{"weight": 1, "path": "x/fr/text"}, {"weight": 3, "path": "x/en/text"}],
         [{"weight": 1, "name": "fr"}, {"ratio": 3, "path": "en"}],
+        [{"weight": 1, "path": "x/fr.bin"}, {"ratio": 3, "path": "x/en.idx"}],
     ],
 )
 def test_ratios_from_a_file(weights: Callable[..., dict[str, int]], tmp_path: Path, content: Any) -> None:
@@ -203,6 +204,8 @@ def test_ratios_from_a_file(weights: Callable[..., dict[str, int]], tmp_path: Pa
         ("[]", "neither an object of names and ratios nor a list"),
         ('"en"', "neither an object of names and ratios nor a list"),
         ("{", "ratios.json is not JSON"),
+        ('{"en": 1, "fr": 1, "en": 9}', "an object has the key 'en' more than once"),
+        ('[{"ratio": 1, "path": "en", "ratio": 2}]', "an object has the key 'ratio' more than once"),
     ],
 )
 def test_ratios_that_do_not_fit(dataset: Call, tmp_path: Path, content: str, told: str) -> None:
@@ -224,6 +227,7 @@ def test_ratios_that_do_not_fit(dataset: Call, tmp_path: Path, content: str, tol
         (["data/en", "--equal", "--max-epochs", 2], "--max-epochs needs --tokens"),
         (["data/en", "--equal", "--tokens", 10, "--max-epochs", 0], "--max-epochs 0 is not above 0"),
         (["data/en", "--equal", "--tokens", 5000, "--max-epochs", 3], "5,000 tokens cannot be read"),
+        (["data/en", "--equal", "--tokens", 1e17, "--max-epochs", 3], "Give more data or fewer --tokens"),
         (["data/en", "--equal", "--split", "a"], "split 'a' is not a list of numbers"),
         (["data/en", "--equal", "--split", "0,1"], "source en (data/en) holds no tokens in the training documents"),
         (["data/x*", "--equal"], "source x: no dataset fits data/x* (looked for .idx files)"),

@@ -18,6 +18,7 @@ from tests.small_training import SmallData
 from tests.tools.pretended_training import PretendedRun, two_sources, write_dataset
 from tools.commands.dataset import command_line as dataset
 from tools.run_views import proof, read_order
+from tools.run_views.recorded_steps import LaunchSteps, gaps
 
 NAME = "tr900a-1K-proof"
 
@@ -126,6 +127,18 @@ def test_one_changed_token_is_named_with_the_first_step_that_read_it(
     assert told == {"step-0000000003": "equal" if step > 3 else "differs", "step-0000000012": "differs"}
 
 
+def test_tokens_that_training_does_not_read_are_not_compared(run: PretendedRun, call: Call, tmp_path: Path) -> None:
+    """Those of validation, and those behind the last whole sample of training."""
+    run.train(0, 4, save=(4,), split="3,1")
+    opened = IndexedDataset(tmp_path / "a")
+    end = opened.document_token_offset(3 * opened.number_of_documents // 4)
+    change_token(tmp_path / "a", len(opened.tokens) - 1, 299)
+    change_token(tmp_path / "a", end, 299)
+    assert (end - 1) % 16, "there is a tail"
+    change_token(tmp_path / "a", end - 1, 299)
+    assert json.loads(call("proof", NAME, "--json").stdout)["equal"]
+
+
 def test_swapped_samples_are_named(run: PretendedRun, call: Call) -> None:
     run.train(0, 4, swap=(3, 1, 6), save=(2, 4))
     run.train(2, 4, save=(4,))
@@ -170,6 +183,61 @@ def test_what_is_not_on_record_is_said(run: PretendedRun, call: Call) -> None:
     assert done.returncode == 0
     assert "launch 0001: steps 1 to 4 have no hash that can be compared: recorded by an earlier version" in done.stdout
     assert re.search("step-0000000006 +48 +no running hash on record", done.stdout)
+
+
+def test_steps_that_nothing_is_recorded_of_are_named(run: PretendedRun, call: Call) -> None:
+    """A lost line, a lost line of a checkpoint's own step, and then a lost file; what was rolled back is no gap."""
+    run.train(0, 8, save=(2, 6, 7))
+    run.train(6, 9, save=(9,))
+    first = run.run.events / "0001-trainer.jsonl"
+    kept = [line for line in first.read_text().splitlines(True) if re.search('"step": [01356],', line)]
+    first.write_text("".join(kept))
+    done = call("proof", NAME)
+    assert done.returncode == 0
+    assert "no record of 2 steps of the run, which could not be compared: 2, 4. The hash of a later" in done.stdout
+    assert re.search("step-0000000007 +56 +not computed: launch 0001 has no record of so many samples", done.stdout)
+    first.unlink()
+    told = json.loads(call("proof", NAME, "--json").stdout)
+    assert told["without_record"] == [{"first": 1, "last": 6}]
+    assert [each["equal"] for each in told["checkpoints"]] == [None, None, None, True]
+    assert told["checkpoints"][0]["not_computed"] == "launch 0001 cannot be looked at, or has no record"
+    within = json.loads(call("proof", NAME, "--json", "--steps", "3:9").stdout)
+    assert within["without_record"] == [{"first": 3, "last": 6}]
+
+
+def test_steps_out_of_their_order_and_twice(run: PretendedRun, call: Call) -> None:
+    """The first step that differs is the lowest, and what is told of it is of the line that differs."""
+    run.train(0, 4)
+    path = run.run.events / "0001-trainer.jsonl"
+    start, *steps, end = path.read_text().splitlines(keepends=True)
+    other = [re.sub('(?<="delivered": ")[0-9a-f]*', "0" * 16, line) for line in steps]
+    none = [line.replace("0" * 16, "none") for line in other]
+    path.write_text("".join([start, *reversed(steps), other[3], other[1], none[1], end]))
+    [found] = json.loads(call("proof", NAME, "--json").stdout)["launches"]
+    assert (found["first_step"], found["last_step"], found["differing"]) == (1, 4, [2, 4])
+    assert (found["first_difference"]["step"], found["first_difference"]["recorded"]) == (2, "0" * 16)
+
+
+def launch(name: str, begins: int, *steps: int) -> LaunchSteps:
+    there = np.array(steps, dtype=np.int64)
+    return LaunchSteps(name, begins, {}, None, there, there, there, there.astype(np.uint64), there > 0)
+
+
+@pytest.mark.parametrize(
+    ("launches", "expected"),
+    [
+        ([], []),
+        ([launch("1", 0)], []),
+        ([launch("1", 0, 1, 2, 3)], []),
+        ([launch("1", 0, 1, 3), launch("2", 3)], [(2, 2)]),
+        ([launch("1", 0, 1, 2), launch("2", 4, 5, 6)], [(3, 4)]),
+        ([launch("1", 0, 1, 2, 4, 5), launch("2", 2), launch("3", 2, 3)], []),
+        ([launch("1", 0, 1, 2), launch("2", 9), launch("3", 1, 2)], []),
+        ([launch("1", 10**10 - 1)], [(1, 10**10 - 1)]),
+    ],
+)
+def test_gaps_of_a_record(launches: list[LaunchSteps], expected: list[tuple[int, int]]) -> None:
+    assert gaps(launches) == expected
 
 
 def test_hashes_of_another_formula_are_not_compared(run: PretendedRun, call: Call) -> None:

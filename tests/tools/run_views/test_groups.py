@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,19 @@ def test_a_curve_has_every_group(events: Path, tmp_path: Path) -> None:
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
+def test_a_curve_of_very_many_groups_can_be_read(tmp_path: Path) -> None:
+    """The curves keep their room beside the legend, which counts what it does not name; a sign stays at its name."""
+    names = [f"group-{number:03d}" for number in range(200)]
+    record_launch(tmp_path, "0001", 0, {1: 5.0, 2: 4.0}, [(2, name, 3.0) for name in names])
+    curve = read_curve("run", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as of a layout that could not be kept
+        draw_picture(curve, 1.0, tmp_path / "loss.png")
+    told = text_plot(curve, entropy=1.0)
+    assert told.endswith("y group-024  z group-025  and 174 more")
+    assert not re.search(r" [a-z]$", told.partition("further groups:")[2], re.MULTILINE), "a sign without its name"
+
+
 def test_what_a_launch_read_is_told_in_two_lines(tmp_path: Path) -> None:
     sources = [
         {"name": "en", "weight": 0.75, "datasets": {"count": 3}},
@@ -112,7 +127,8 @@ def test_what_a_launch_read_is_told_in_two_lines(tmp_path: Path) -> None:
     groups = [{"name": f"g{number}"} for number in range(14)]
     record_data(tmp_path, "0001", "g1", sources=[], validation=[])
     record_data(tmp_path, "0002", "g1", sources=sources, validation=groups, further_groups=2)
-    found = read_recorded_data(tmp_path, problems := [])
+    problems: list[str] = []
+    found = read_recorded_data(tmp_path, problems)
     assert found is not None and problems == []
     assert list(found.describe()) == [
         ("data read", "2 sources of 4 datasets, recorded by launch 0002 after step 0: en 75.0%, code 25.0%"),

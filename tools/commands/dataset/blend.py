@@ -59,6 +59,7 @@ def blend(
     Example: tools/dataset blend data/*.idx --ratios ratios.json --tokens 300e9 --max-epochs 4 --yaml
     """
     from data_tools.datasets.split import parse_split
+    from data_tools.samples.proportions import MOST_EPOCHS
     from megatron_patches.errors import TrainyardError
     from tools.commands.dataset.blend_sources import blend_sources
 
@@ -71,8 +72,8 @@ def blend(
         raise TrainyardError("--json and --yaml are two forms of one answer; give one of them")
     if tokens is not None and not 1 <= tokens <= 1e18:
         raise TrainyardError(f"--tokens {tokens:g} is not a number of tokens from 1 to 1e18")
-    if max_epochs is not None and not 0 < max_epochs <= 1e6:
-        raise TrainyardError(f"--max-epochs {max_epochs:g} is not above 0 and at most 1e6")
+    if max_epochs is not None and not 0 < max_epochs <= MOST_EPOCHS:
+        raise TrainyardError(f"--max-epochs {max_epochs:g} is not above 0 and at most {MOST_EPOCHS:,.0f}")
     if max_epochs is not None and tokens is None:
         raise TrainyardError("--max-epochs needs --tokens: how many epochs a source is read depends on it")
     if split:

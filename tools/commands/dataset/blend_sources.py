@@ -103,7 +103,7 @@ def ratios_in(path: Path, sources: Sequence[str]) -> list[float]:
         TrainyardError: it holds something else, names a source twice, one that is not among `sources` or not each of
             them, or a ratio is no positive, finite number.
     """
-    content = parse_json(read_bounded(path), printable(path))
+    content = parse_json(read_bounded(path), printable(path), keys_once=True)
     if isinstance(content, dict):
         pairs = list(content.items())
     elif isinstance(content, list) and content:
@@ -142,6 +142,7 @@ def _entry(entry: Any, origin: str) -> tuple[str, str, Any]:
     ratios, paths = ([key for key in keys if key in entry] for keys in (RATIO_KEYS, PATH_KEYS))
     name = entry.get("name", "")
     where = entry[paths[0]] if paths else ""
+    where = _prefix(where) if isinstance(where, str) else where
     if len(ratios) != 1 or len(paths) > 1 or not isinstance(name, str) or not isinstance(where, str):
         raise TrainyardError(f"{origin} has not one ratio, and at most one path; a name and a path are texts")
     if not name and not where:
@@ -153,11 +154,15 @@ def _name_and_path(argument: str) -> tuple[str, str]:
     """`NAME=PATH` or `PATH`; a path whose first folder has a = in its name is written `./a=b/c`."""
     match = _NAMED.fullmatch(argument)
     name, path = match.groups() if match else ("", argument)
-    for ending in (".bin", ".idx"):
-        path = path.removesuffix(ending)
+    path = _prefix(path)
     if not PurePath(path).name:
         raise TrainyardError(f"'{shortened(argument)}' names no dataset; give a prefix or a pattern")
     return name, path
+
+
+def _prefix(path: str) -> str:
+    """Without the ending of one of a dataset's files."""
+    return path.removesuffix(".bin").removesuffix(".idx")
 
 
 def _is_plain(name: str) -> bool:

@@ -117,7 +117,10 @@ def remarks(blend: Blend) -> list[str]:
             if blend.tokens * (whole + 1) / PERIOD > blend.most_epochs * source.tokens
         ]
         if limited:
-            told.append(f"at the limit of --max-epochs {blend.most_epochs:g}: {_some(limited)}")
+            told.append(
+                f"at the limit of --max-epochs {blend.most_epochs:g}: {_some(limited)}; a run counts whole samples, of "
+                "which small sources hold up to one less: if its launch refuses, give fewer --tokens"
+            )
         return told
     asked = sum(blend.asked)
     wanted = [weight / asked * PERIOD for weight in blend.asked]

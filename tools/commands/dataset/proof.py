@@ -29,7 +29,8 @@ def proof(
     """Compare the samples that a run was trained on with those that its files hold now, in their order.
 
     Each step recorded a hash of what was read for it, and each checkpoint the sum over all steps before it. Both are
-    computed again from the datasets. Exit code 0: all are equal; 1: something differs; 2: it cannot be looked at.
+    computed again from the datasets. Exit code 0: all that is on record is equal, and what is not is named; 1:
+    something differs; 2: it cannot be looked at.
 
     Example: tools/dataset proof tr3d-1B3-more-warmup --steps 1:1000
     """
@@ -88,7 +89,7 @@ def _result(proof: "LaunchProof") -> str:
 
 
 def _checkpoint_row(proof: "CheckpointProof") -> tuple[str, ...]:
-    result = {True: "equal", False: "differs", None: "not computed"}[proof.equal]
+    result = {True: "equal", False: "differs", None: f"not computed: {proof.why_not}"}[proof.equal]
     result = "no running hash on record" if proof.recorded is None else result
     return proof.name, "", "", f"{proof.samples:,}", result
 
@@ -96,6 +97,7 @@ def _checkpoint_row(proof: "CheckpointProof") -> tuple[str, ...]:
 def _lines(found: "Proof") -> Iterator[str]:
     """What the table has no room for."""
     from data_tools.samples.delivered import VERSION, hash_text
+    from megatron_patches.sizes import counted
 
     for launch in found.launches:
         if launch.problem:
@@ -120,12 +122,23 @@ def _lines(found: "Proof") -> Iterator[str]:
                 yield "  no single token and no pair of samples explains it"
             paths = " ".join(first_one.datasets[:_TOLD]) + (" ..." if len(first_one.datasets) > _TOLD else "")
             yield f"  compare the files with their manifests: tools/dataset verify {paths}"
+    if found.gaps:
+        told = ", ".join(f"{first} to {last}" if last > first else f"{first}" for first, last in found.gaps[:_TOLD])
+        more = f" and {len(found.gaps) - _TOLD:,} more ranges" if len(found.gaps) > _TOLD else ""
+        count = sum(last - first + 1 for first, last in found.gaps)
+        yield (
+            f"no record of {counted(count, 'step')} of the run, which could not be compared: {told}{more}. The hash of "
+            "a later checkpoint covers them where it is equal"
+        )
     yield from found.strangers
 
 
 def _why_incomplete(found: "Proof", within: tuple[int, int] | None) -> str:
     if any(each.problem for each in found.launches):
-        return "not all launches could be looked at; what is equal is said above of the others"
+        return (
+            "not all launches could be looked at; what is equal is said above of the others. Data that lies somewhere "
+            "else on this machine is found by links at the paths of launches/LAUNCH/config.yaml"
+        )
     where = f" within steps {within[0]}:{within[1]}" if within else ""
     if not found.launches:
         return f"no step is on record{where}; name a run that was trained"
