@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from data_tools.datasets.checksums import token_checksums
 from data_tools.datasets.selection import DocumentRange
 from data_tools.opened_sources import OpenedSource, Shard
-from data_tools.run_data import RunData, ValidationGroup
+from data_tools.run_data import RunData
 from data_tools.source_parts import SourcePart
 from data_tools.splits.document_hashes import open_hashes
 from data_tools.splits.order import SplitShard, order_warning
 from data_tools.splits.overlap import Overlap, SelectedHashes, overlapping_documents
+from data_tools.validation_group import ValidationGroup
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted

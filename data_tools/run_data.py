@@ -1,58 +1,25 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
 from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
-from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts
+from data_tools.data_problems import answer_problems, end_of_document_problems, vocabulary_problems
+from data_tools.datasets.manifest import TokenizerFacts
 from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
-from data_tools.plans.samples_config import FilteredSection
 from data_tools.samples.blend import PERIOD, whole_weights
-from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples, ValidationSamples
+from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
-from data_tools.source_parts import SourcePart
 from data_tools.sources_config import SourceConfig
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
+from data_tools.validation_group import ValidationGroup
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.sizes import counted
-
-ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
-
-
-@dataclass(frozen=True)
-class ValidationGroup:
-    """What is validated on together."""
-
-    name: str
-    weights: Sequence[float]
-    sources: Sequence[OpenedSource]
-    parts: Sequence[SourcePart]
-    """documents of each source"""
-
-    @cached_property
-    def samples(self) -> SampleSource:
-        """Of all sources, in proportion to their weights."""
-        if len(self.parts) == 1:
-            return self.parts[0].samples
-        return ValidationSamples([part.samples for part in self.parts], whole_weights(self.weights))
-
-    @property
-    def tokens(self) -> int:
-        """Of its documents."""
-        return sum(part.tokens for part in self.parts)
-
-    @property
-    def documents(self) -> int:
-        """How many it has."""
-        return sum(part.documents for part in self.parts)
 
 
 class RunData:
@@ -209,39 +176,7 @@ class RunData:
 
     def end_of_document_problems(self, needed_by: Sequence[str]) -> Iterator[str]:
         """Why the settings of a run that must see where documents end cannot."""
-        if not needed_by:
-            return
-        need, tokenizer = f"{' and '.join(needed_by)} must see where documents end", self._tokenizer
-        if tokenizer.end_of_document is None:
-            yield (
-                f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
-                "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
-                "--append-eod, or leave the setting at its default"
-            )
-        elif chats := [shard.prefix for shard in self._shards.all() if _ends_within_chats(shard.facts)]:
-            yield (
-                f"{need}, and in the chats of dataset {chats[0]} the token that ends documents may end each answer, "
-                "so that a chat would be cut apart; leave the setting at its default"
-            )
-        elif (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
-            yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
-
-    def _without_end_of_document(self, token: int) -> str | None:
-        """What is wrong if the documents do not end with the token. How an adopted dataset was made is not known:
-        then some of its documents are looked at.
-        """
-        found = (self._lacks_end_of_document(shard, token) for shard in self._shards.all())
-        return next((each for each in found if each is not None), None)
-
-    def _lacks_end_of_document(self, shard: Shard, token: int) -> str | None:
-        if shard.facts.settings is not None:
-            return None if shard.facts.settings.append_eod else f"dataset {shard.prefix} was made without --append-eod"
-        documents = shard.dataset.number_of_documents
-        for document in np.unique(np.linspace(0, documents - 1, ADOPTED_DOCUMENTS_LOOKED_AT).astype(np.int64)).tolist():
-            start, end = (shard.dataset.document_token_offset(document + after) for after in (0, 1))
-            if end > start and shard.dataset.tokens[end - 1] != token:
-                return f"document {document} of dataset {shard.prefix} does not end with token {token}"
-        return None
+        return end_of_document_problems(self.shards, self._tokenizer, needed_by)
 
     def check(self, vocab_size: int, training_samples: int, validation_samples: int) -> DataPlan:
         """Checks that the data is enough for a run and fits its model.
@@ -308,33 +243,11 @@ class RunData:
 
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
         """Token ids of the datasets that a vocabulary of this size lacks."""
-        for shard in self._shards.all():
-            largest, tokenizer = shard.facts.largest_token_id, shard.facts.tokenizer
-            if largest >= vocab_size:
-                yield (
-                    f"dataset {shard.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
-                    f"{vocab_size - 1}; set model.vocab_size to {tokenizer.vocab_size} or more"
-                )
-            elif tokenizer.as_ids_alone and tokenizer.vocab_size > vocab_size:
-                # No text shows such tokens, so a dataset may be without them; whoever added them wants them in a model.
-                yield (
-                    f"tokenizer {tokenizer.name} of dataset {shard.prefix} was extended to {tokenizer.vocab_size} "
-                    f"ids, model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to "
-                    f"{tokenizer.vocab_size} or more"
-                )
+        return vocabulary_problems(self.shards, vocab_size)
 
     def answer_problems(self) -> Iterator[str]:
         """Pairs and chats that would be cut as if they were text, and a choice about answers where there are none."""
-        samples, records = self._config.samples, [shard for shard in self.shards if shard.has_answers]
-        if records and not isinstance(samples, FilteredSection):
-            yield (
-                f"dataset {records[0].prefix} holds records with answers, and data.samples {samples.name} would cut "
-                "them apart and predict the questions too; set data.samples to packs"
-            )
-        elif not records and isinstance(samples, FilteredSection) and not samples.answers_only:
-            yield (
-                "data.samples.answers_only: false has no effect: no dataset of the run holds pairs or chats; remove it"
-            )
+        return answer_problems(self.shards, self._config.samples)
 
     def training_problems(self, samples: int) -> Iterator[str]:
         """What keeps a run from reading this many training samples."""
@@ -394,11 +307,3 @@ class RunData:
                     f"{counted(windows, 'window')} of {self._lengths.stride} in proportion to its weights ({tokens:,} "
                     f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
                 )
-
-
-def _ends_within_chats(facts: DatasetFacts) -> bool:
-    """Whether the token that ends documents may stand within one, behind each answer of a chat."""
-    settings, answers = facts.settings, facts.answers
-    if settings is None or answers is None or settings.records != "chat":
-        return False
-    return settings.template != "plain" or answers.answers > facts.documents
