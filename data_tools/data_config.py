@@ -99,8 +99,12 @@ class DataConfig(Section):
     @property
     def all_sources(self) -> list[SourceConfig]:
         """Every source that is read for training at any time, once, in the order in which it comes."""
-        every = [*self.first_sources, *(source for change in self.changes for source in change.sources)]
-        return list({source.name: source for source in every}.values())
+        found: dict[str, SourceConfig] = {}
+        for source in (*self.first_sources, *(each for change in self.changes for each in change.sources)):
+            before = found.setdefault(source.name, source)
+            if before.max_epochs is None and source.max_epochs is not None:  # it may stand at any of them
+                found[source.name] = source
+        return list(found.values())
 
     @property
     def answers_only(self) -> bool:
@@ -179,6 +183,13 @@ class DataConfig(Section):
                 raise ValueError(
                     f"source {source.name} reads {before.told()} at first and {source.told()} from a change on; give "
                     "what is new a name of its own"
+                )
+            if before.max_epochs is None:
+                known[source.name] = source
+            elif source.max_epochs not in (None, before.max_epochs):
+                raise ValueError(
+                    f"source {source.name} has max_epochs {before.max_epochs:g} at first and {source.max_epochs:g} "
+                    "from a change on, and they count all that the run reads of it; give it once"
                 )
 
 

@@ -67,6 +67,8 @@ class DataPlan:
     groups: Sequence[GroupPlan]
     changes: Sequence[str] = ()
     """sources from a step on, a line for each change"""
+    unit: str = "window"
+    """what a sample is, in the singular"""
 
     @property
     def planned_tokens(self) -> int:
@@ -125,10 +127,10 @@ class DataPlan:
     def _validation(self) -> Iterator[tuple[str, str]]:
         for number, group in enumerate(self.groups[:TOLD]):
             name = f"{group.name}: " if len(self.groups) > 1 or group.name != "validation" else ""
-            text = f"{name}{group.read:,} of {counted(group.samples, 'window')} ({group.tokens:,} tokens)"
+            text = f"{name}{group.read:,} of {counted(group.samples, self.unit)} ({group.tokens:,} tokens)"
             yield "" if number else "validation data", text
         if rest := self.groups[TOLD:]:
-            yield "", f"and {counted(len(rest), 'group')} more, {rest[0].read:,} windows of each"
+            yield "", f"and {counted(len(rest), 'group')} more, {rest[0].read:,} {self.unit}s of each"
 
 
 def describe_change(change: SourceChangeConfig) -> str:

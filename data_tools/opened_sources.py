@@ -146,9 +146,9 @@ class OpenedSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Which documents it reads: a hash of the datasets' ids, and the range of them."""
+        """Which documents it reads: a hash of the datasets' ids in their order, how many they are, and the range."""
         datasets = hashlib.sha256(" ".join(self.dataset_ids).encode()).hexdigest()
-        return {"datasets": datasets, "range": self.source.range}
+        return {"count": len(self.shards), "datasets": datasets, "range": list(parse_range(self.source.range))}
 
     @cached_property
     def training(self) -> SourcePart:

@@ -16,6 +16,7 @@ from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
 from data_tools.sources_config import SourceConfig
+from data_tools.splits.shares import parse_range
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.validation_group import ValidationGroup
 from megatron_patches.errors import TrainyardError, refuse
@@ -102,15 +103,16 @@ class RunData:
     def _is_one(self) -> bool:
         """Whether the run begins with one whole dataset, as `data.path` names it."""
         (first, *others) = self._config.first_sources
-        usual = first.name == ONLY_SOURCE and first.range == "0:1"
+        usual = first.name == ONLY_SOURCE and parse_range(first.range) == (0, 1)
         return usual and not others and len(self.sources[0].shards) == 1
 
     @property
     def identity(self) -> dict[str, Any]:
         """What of the datasets decides the order of samples, for the run's identity.
 
-        `dataset` is the id of one whole dataset; else `blend` has the weights at the beginning, `source NAME` the
-        documents of each source that is read at any time, and `datasets` all ids.
+        `dataset` is the id of one whole dataset; else `blend` has names and weights at the beginning, in their order,
+        which decides between sources that are due at once, and `source NAME` the documents of each source that is
+        read at any time.
         """
         read_later = self.sources[1:] if self._is_one else self.sources
         found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
@@ -118,8 +120,7 @@ class RunData:
             return {"dataset": self.sources[0].shards[0].id, **found}
         first = self._config.first_sources
         weights = whole_weights([each.weight for each in first])
-        blend = {each.name: weight for each, weight in zip(first, weights, strict=True)}
-        return {**found, "blend": blend, "datasets": self.dataset_ids}
+        return {**found, "blend": [[each.name, weight] for each, weight in zip(first, weights, strict=True)]}
 
     def training(self, seed: int) -> TrainingSamples:
         """The samples of the run by their place in its order."""
@@ -210,6 +211,7 @@ class RunData:
             skipped=skipped,
             sources=self._source_plans(skipped.reached(training_samples)),
             changes=[describe_change(change) for change in self._config.changes],
+            unit=self._cut_into.partition("s of ")[0],
             groups=[
                 GroupPlan(group.name, group.tokens, len(group.samples), validation_samples) for group in self.groups
             ],
@@ -270,8 +272,8 @@ class RunData:
             reads = f"the run reads {counted(passed, 'sample')} of source {plan.name}"
         key = "data.max_epochs" if opened.source.max_epochs is None else f"max_epochs of source {plan.name}"
         return (
-            f"{reads} = {plan.planned_epochs:.3f} epochs of the {counted(plan.samples, 'window')} of "
-            f"{self._lengths.stride} in {self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
+            f"{reads} = {plan.planned_epochs:.3f} epochs of the {self._samples_told(plan.samples)} in "
+            f"{self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
             f"data, fewer training.steps, {'' if len(self.sources) == 1 else 'a smaller weight, '}or set {key} to "
             f"{-(-passed * 1000 // plan.samples) / 1000:.3f} or more"
         )
@@ -289,21 +291,28 @@ class RunData:
         if not samples:
             return
         for group in self.groups:
-            windows, tokens, documents = len(group.samples), group.tokens, group.documents
-            if samples <= windows:
-                continue
-            if not self.groups_are_named:
-                told = self._told(self.sources[0], "validation")
-                all_documents = sum(s.dataset.number_of_documents for each in self.sources for s in each.shards)
-                yield (
-                    f"evaluation.samples is {samples:,}, {told} has {counted(windows, 'window')} of "
-                    f"{self._lengths.stride} ({tokens:,} tokens, {documents} of {counted(all_documents, 'document')}: "
-                    "splits are by document); lower it, raise the validation share of data.split, or set evaluation "
-                    "to null"
-                )
-            else:
-                yield (
-                    f"evaluation.samples is {samples:,}, validation group {group.name} has "
-                    f"{counted(windows, 'window')} of {self._lengths.stride} in proportion to its weights ({tokens:,} "
-                    f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
-                )
+            if samples > len(group.samples):
+                yield self._too_few_to_validate(group, samples)
+
+    def _too_few_to_validate(self, group: ValidationGroup, samples: int) -> str:
+        source, part = group.shortest
+        there = f"{self._samples_told(len(part.samples))} ({part.tokens:,} tokens in"
+        if len(group.sources) > 1:  # they end together, where one of them does
+            there = f"enough for {len(group.samples):,} in proportion to the weights: {there}"
+        if self.groups_are_named:
+            of = "" if len(group.sources) == 1 else f", source {source.name}"
+            return (
+                f"evaluation.samples is {samples:,}, validation group {group.name}{of} has {there} "
+                f"{counted(part.documents, 'document')}); lower it, or give the group more documents"
+            )
+        all_documents = sum(shard.dataset.number_of_documents for shard in source.shards)
+        return (
+            f"evaluation.samples is {samples:,}, {self._told(source, 'validation')} has {there} {part.documents:,} of "
+            f"{counted(all_documents, 'document')}: splits are by document); lower it, raise the validation share of "
+            "data.split, or set evaluation to null"
+        )
+
+    def _samples_told(self, count: int) -> str:
+        """So many of what documents are cut into."""
+        unit, _, size = self._cut_into.partition("s of ")
+        return f"{counted(count, unit)} of {size}"

@@ -29,6 +29,13 @@ class ValidationGroup:
         return ValidationSamples([part.samples for part in self.parts], whole_weights(self.weights))
 
     @property
+    def shortest(self) -> tuple[OpenedSource, SourcePart]:
+        """The source whose samples end first, and with them those of all."""
+        samples = self.samples
+        number = samples.shortest if isinstance(samples, ValidationSamples) else 0
+        return self.sources[number], self.parts[number]
+
+    @property
     def tokens(self) -> int:
         """Of its documents."""
         return sum(part.tokens for part in self.parts)
