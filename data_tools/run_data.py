@@ -9,7 +9,7 @@ from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
 from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
 from data_tools.data_problems import answer_problems, end_of_document_problems, vocabulary_problems
 from data_tools.datasets.manifest import TokenizerFacts
-from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
+from data_tools.opened_sources import Folders, OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
 from data_tools.samples.blend import PERIOD, whole_weights
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
 from data_tools.samples.lengths import SampleLengths
@@ -50,6 +50,7 @@ class RunData:
         self._checkout = checkout
         self._prepare = prepare
         self._shards = Shards(config.allow_invalid)
+        self._folders: Folders = {}
         self.sources = [self._open(source) for source in config.all_sources]
         self._opened_groups = [[self._open(source) for source in group.sources] for group in config.validation]
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
@@ -58,7 +59,7 @@ class RunData:
         self.stages = self._stages(place_after)
 
     def _open(self, source: SourceConfig) -> OpenedSource:
-        shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout)]
+        shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout, self._folders)]
         tokenizer = self._checkout / self._config.tokenizer
         return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare)
 

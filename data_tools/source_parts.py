@@ -44,8 +44,12 @@ class SourcePart:
 
     @property
     def cutting(self) -> "Cutting | None":
-        """What plans say of all its samples together; None for a plain stream, which reads every token once."""
+        """What plans say of all its samples together; None for a stream, which reads every token once.
+
+        A stream's samples share a token where one is predicted by the last of the sample before it. That is no overlap.
+        """
         facts = [piece.facts for piece in self.pieces if isinstance(piece, PlannedSamples)]
+        facts = [each for each in facts if each.plan != "stream"]
         return Cutting.of(facts) if facts else None
 
 

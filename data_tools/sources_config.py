@@ -1,6 +1,8 @@
 """Where samples come from: the sources of a blend, and the groups that a run is validated on."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -78,7 +80,10 @@ class ValidationGroupConfig(Section):
             return values
         source = {key: values[key] for key in _OF_ONE_SOURCE if key in values}
         rest = {key: value for key, value in values.items() if key not in source}
-        return {**rest, "sources": [{"name": values.get("name"), **source}]}
+        name = values.get("name")
+        # of a group without a right name that is said once, of the group
+        named = name if isinstance(name, str) and _NAME.match(name) else "unnamed"
+        return {**rest, "sources": [{"name": named, **source}]}
 
     @field_validator("name")
     @classmethod
@@ -88,11 +93,19 @@ class ValidationGroupConfig(Section):
     @field_validator("sources")
     @classmethod
     def _sources_make_a_blend(cls, sources: list[SourceConfig]) -> list[SourceConfig]:
+        check_names("source", (each.name for each in sources))
         whole_weights([each.weight for each in sources])
         capped = next((each for each in sources if each.max_epochs is not None), None)
         if capped:
             raise ValueError(f"max_epochs of {capped.name} has no effect: validation reads nothing twice; remove it")
         return sources
+
+
+def check_names(what: str, names: Iterable[str]) -> None:
+    """Raises ValueError where two have one name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two have the name {twice[0]}; give each {what} a name of its own")
 
 
 def plain_name(name: str) -> str:

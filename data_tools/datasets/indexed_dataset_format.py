@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.foreign.files import is_file
 from megatron_patches.foreign.printable import printable
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -63,11 +64,11 @@ class Header(NamedTuple):
 def check_files_exist(tokens: Path, index: Path) -> None:
     """Raises TrainyardError if the `.bin` or the `.idx` is missing or empty."""
     for path, other in ((tokens, index), (index, tokens)):
-        if not path.is_file():
-            found = f"{other.name} is there alone" if other.is_file() else "neither it nor its partner is there"
+        if not is_file(path):
+            found = f"{other.name} is there alone" if is_file(other) else "neither it nor its partner is there"
             raise Missing(
-                f"{path} does not exist ({found}). Give the prefix of a dataset without .bin or .idx, or make one "
-                f"with tools/preprocess FILES --output {path.with_suffix('')} --tokenizer DIR"
+                f"{printable(path)} does not exist ({found}). Give the prefix of a dataset without .bin or .idx, or "
+                f"make one with tools/preprocess FILES --output {printable(path.with_suffix(''))} --tokenizer DIR"
             )
     for path in (tokens, index):
         if path.stat().st_size == 0:

@@ -53,8 +53,10 @@ def map_file(path: Path) -> NDArray[Any]:
 
 
 def _check_room(file: BinaryIO) -> None:
-    """A process gets the lowest number that is free, so the number of a new file says how many there are."""
-    needed = file.fileno() + SPARE
+    """A copy gets the lowest number that is free, so that tells how many files are open; a map makes such a copy."""
+    copy = os.dup(file.fileno())
+    os.close(copy)
+    needed = copy + SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY in (soft, hard):
         soft, hard = (_MANY if each == resource.RLIM_INFINITY else each for each in (soft, hard))
@@ -63,6 +65,6 @@ def _check_room(file: BinaryIO) -> None:
         soft = hard
     if needed >= soft:
         raise Refused(
-            f"{printable(file.name)} cannot be mapped: this process has {file.fileno():,} files open, and may have "
+            f"{printable(file.name)} cannot be mapped: this process has {copy:,} files open, and may have "
             f"{soft:,}. Raise that limit (ulimit -Hn), {_MERGE}"
         )
