@@ -6,6 +6,7 @@ from typing import Any
 
 from data_tools.data_config import SourceChangeConfig
 from data_tools.samples.skipping import SkippedSamples, shown
+from data_tools.source_parts import Cutting
 from megatron_patches.sizes import counted
 
 TOLD = 12
@@ -28,8 +29,12 @@ class SourcePlan:
     max_epochs: float
     cut_into: str
     """what its documents are cut into: windows of 2048"""
-    how_cut: str
-    """how often tokens are read, what is padding, what is left out"""
+    cutting: Cutting
+
+    @property
+    def how_cut(self) -> str:
+        """How often tokens are read, what is padding, what is left out."""
+        return self.cutting.describe()
 
     @property
     def planned_epochs(self) -> float:

@@ -229,7 +229,7 @@ class RunData:
                 planned_samples=planned,
                 max_epochs=each.source.max_epochs or self._config.max_epochs,
                 cut_into=self._cut_into,
-                how_cut=cutting.describe() if (cutting := each.training.cutting) else "no overlap, no padding",
+                cutting=each.training.cutting,
             )
             for number, (each, planned) in enumerate(
                 zip(self.sources, self.stages.counts(places).tolist(), strict=True)

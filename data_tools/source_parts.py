@@ -43,14 +43,14 @@ class SourcePart:
         )
 
     @property
-    def cutting(self) -> "Cutting | None":
-        """What plans say of all its samples together; None for a stream, which reads every token once.
+    def cutting(self) -> "Cutting":
+        """How its documents became samples; a stream reads every token once.
 
         A stream's samples share a token where one is predicted by the last of the sample before it. That is no overlap.
         """
         facts = [piece.facts for piece in self.pieces if isinstance(piece, PlannedSamples)]
-        facts = [each for each in facts if each.plan != "stream"]
-        return Cutting.of(facts) if facts else None
+        cut = [each for each in facts if each.plan != "stream"]
+        return Cutting.of(cut) if cut else Cutting(1.0, 1, 0.0, self.tokens, {})
 
 
 def _count(selection: Selection) -> int:
@@ -83,9 +83,7 @@ class Cutting:
         return cls(
             multiplicity=tokens / distinct if distinct else 0.0,
             largest_multiplicity=max(each.largest_multiplicity for each in facts),
-            padding_share=sum(each.padding_share * each.samples * each.read for each in facts) / places
-            if places
-            else 0.0,
+            padding_share=sum(each.padding_share * each.samples * each.read for each in facts) / max(1, places),
             distinct_tokens=distinct,
             removed={name: count for name, count in removed.items() if count},
         )

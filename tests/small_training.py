@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.records.record import RecordForm
 from data_tools.text.tokenizer_training import train_bpe
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_run
@@ -73,7 +74,7 @@ def _make_pairs(folder: Path, words: Sequence[str], draw: random.Random) -> None
     preprocess(
         PreprocessRequest(
             inputs=[folder / "pairs.jsonl"], output=folder / "pairs", tokenizer=folder / "tokenizer",
-            pairs=("question", "answer"),
+            records=RecordForm("pairs", ("question", "answer"), None, " "),
         )
     )  # fmt: skip
 
