@@ -13,13 +13,16 @@ from data_tools.splits.shares import parse_range
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
+LONGEST_NAME = 80
 _OF_ONE_SOURCE = ("path", "range", "shards")
 
 
 class SourceConfig(Section):
     """Documents that are read together."""
 
-    name: str = Field(max_length=80, description="what people, records and curves call it: letters, digits, _ . + -")
+    name: str = Field(
+        max_length=LONGEST_NAME, description="what people, records and curves call it: letters, digits, _ . + -"
+    )
     weight: float = Field(1.0, gt=0, description="share of samples, in proportion to the other sources' weights")
     path: PathText = path_field(
         "prefix of a dataset, or a pattern such as data/en-* whose datasets are read one after the other, sorted"
@@ -66,7 +69,9 @@ class ValidationGroupConfig(Section):
 
     short_paths = ("path",)
 
-    name: str = Field(max_length=80, description="name of its loss in records and curves: letters, digits, _ . + -")
+    name: str = Field(
+        max_length=LONGEST_NAME, description="name of its loss in records and curves: letters, digits, _ . + -"
+    )
     sources: list[SourceConfig] = Field(
         min_length=1,
         description="datasets that are read in proportion to their weights; the keys of a single one may stand in the "
@@ -82,7 +87,8 @@ class ValidationGroupConfig(Section):
         rest = {key: value for key, value in values.items() if key not in source}
         name = values.get("name")
         # of a group without a right name that is said once, of the group
-        named = name if isinstance(name, str) and _NAME.match(name) else "unnamed"
+        right = isinstance(name, str) and _NAME.match(name) and len(name) <= LONGEST_NAME
+        named = name if right else "unnamed"
         return {**rest, "sources": [{"name": named, **source}]}
 
     @field_validator("name")

@@ -251,12 +251,18 @@ def test_a_dataset_that_may_not_be_read(config: Config, shards: Path, monkeypatc
 def test_a_folder_of_many_sources_is_gone_through_once(
     config: Config, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    monkeypatch.setattr(opened_sources, "names_in", lambda folder: (seen.append(folder), names_in(folder))[1])
+    seen: list[Path] = []
+
+    def look(folder: Path) -> list[str]:
+        seen.append(folder)
+        return names_in(folder)
+
+    monkeypatch.setattr(opened_sources, "names_in", look)
     patterns = ["part-*", "oth*", "[op]*", "*/nothing", ".*"]
     folders: dict[str, list[str]] = {}
     for pattern in patterns:
-        each, found = SourceConfig(name="s", path=str(shards / pattern)), []
+        each = SourceConfig(name="s", path=str(shards / pattern))
+        found: list[object] = []
         for known in (folders, None):
             try:
                 found.append(prefixes_of(each, Path("/nowhere"), known))

@@ -382,3 +382,14 @@ def test_sources_change_ahead_alone(tmp_path: Path, before: str, now: str, diffe
     if problems:
         assert f"data.changes from step {differs_from} on is another than in" in problems[0]
         assert "from step 4 on may be added" in problems[0]
+
+
+def test_changes_that_were_damaged_where_they_were_saved(tmp_path: Path) -> None:
+    """A checkpoint is not whole then, which a resume says; nothing fails before it does."""
+    newest = saved(tmp_path, 4, f"--data.changes={source_from(3)}")
+    written = newest.folder / "config.yaml"
+    settings = read_yaml(written)
+    for damaged in ("text", 3, ["text", 3, None, [1]], [{"from_step": []}], [{"from_step": 3, "sources": [4]}]):
+        settings["data"]["changes"] = damaged
+        written.write_text(dump_yaml(settings))
+        assert len(list(changed_sources_problems(newest, run(tmp_path, f"--data.changes={source_from(3)}")))) == 1
