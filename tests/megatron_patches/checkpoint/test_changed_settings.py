@@ -389,7 +389,8 @@ def test_changes_that_were_damaged_where_they_were_saved(tmp_path: Path) -> None
     newest = saved(tmp_path, 4, f"--data.changes={source_from(3)}")
     written = newest.folder / "config.yaml"
     settings = read_yaml(written)
-    for damaged in ("text", 3, ["text", 3, None, [1]], [{"from_step": []}], [{"from_step": 3, "sources": [4]}]):
+    cases: list[object] = ["text", 3, ["text", 3, None, [1]], [{"from_step": []}], [{"from_step": 3, "sources": [4]}]]
+    for damaged in cases:
         settings["data"]["changes"] = damaged
         written.write_text(dump_yaml(settings))
         assert len(list(changed_sources_problems(newest, run(tmp_path, f"--data.changes={source_from(3)}")))) == 1
