@@ -1,7 +1,5 @@
 """The `data:` section of a run."""
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,7 +8,7 @@ from data_tools.datasets.split import parse_split
 from data_tools.plans.samples_config import SAMPLES, FilteredSection, SamplesSection, StreamConfig
 from data_tools.samples.blend import whole_weights
 from data_tools.samples.skipping import ranges_of
-from data_tools.sources_config import SourceConfig, ValidationGroupConfig
+from data_tools.sources_config import SourceConfig, ValidationGroupConfig, check_names
 from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.configuration.section import PathText, Section, path_field
 
@@ -99,8 +97,12 @@ class DataConfig(Section):
     @property
     def all_sources(self) -> list[SourceConfig]:
         """Every source that is read for training at any time, once, in the order in which it comes."""
-        every = [*self.first_sources, *(source for change in self.changes for source in change.sources)]
-        return list({source.name: source for source in every}.values())
+        found: dict[str, SourceConfig] = {}
+        for source in (*self.first_sources, *(each for change in self.changes for each in change.sources)):
+            before = found.setdefault(source.name, source)
+            if before.max_epochs is None and source.max_epochs is not None:  # it may stand at any of them
+                found[source.name] = source
+        return list(found.values())
 
     @property
     def answers_only(self) -> bool:
@@ -182,10 +184,10 @@ class DataConfig(Section):
                     f"source {source.name} reads {before.told()} at first and {source.told()} from a change on; give "
                     "what is new a name of its own"
                 )
-
-
-def check_names(what: str, names: Iterable[str]) -> None:
-    """Raises ValueError where two have one name."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"two have the name {twice[0]}; give each {what} a name of its own")
+            if before.max_epochs is None:
+                known[source.name] = source
+            elif source.max_epochs not in (None, before.max_epochs):
+                raise ValueError(
+                    f"source {source.name} has max_epochs {before.max_epochs:g} at first and {source.max_epochs:g} "
+                    "from a change on, and they count all that the run reads of it; give it once"
+                )

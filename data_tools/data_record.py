@@ -6,7 +6,8 @@ from typing import Any
 
 from data_tools.data_plan import DataPlan
 from data_tools.opened_sources import OpenedSource
-from data_tools.run_data import RunData, ValidationGroup
+from data_tools.run_data import RunData
+from data_tools.validation_group import ValidationGroup
 
 DATASETS_NAMED = 256
 """datasets of a record that are named one by one, source after source; of the others number and hash tell"""

@@ -1,18 +1,21 @@
 """What people should know of a run's data before it trains, though nothing keeps it from training."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.datasets.checksums import token_checksums
-from data_tools.datasets.selection import DocumentRange
+from data_tools.datasets.selection import DocumentRange, Selection
 from data_tools.opened_sources import OpenedSource, Shard
-from data_tools.run_data import RunData, ValidationGroup
+from data_tools.run_data import RunData
 from data_tools.source_parts import SourcePart
 from data_tools.splits.document_hashes import open_hashes
 from data_tools.splits.order import SplitShard, order_warning
 from data_tools.splits.overlap import Overlap, SelectedHashes, overlapping_documents
+from data_tools.splits.shared import shared_documents
+from data_tools.validation_group import ValidationGroup
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
@@ -24,14 +27,17 @@ Hashes = Callable[[Shard], NDArray[np.uint64] | None]
 
 
 def data_warnings(data: RunData) -> Iterator[str]:
-    """Splits that hold out another kind of text, and documents of validation that are trained on."""
+    """Splits that hold out another kind of text, documents that two sources read, and documents of validation that are
+    trained on.
+    """
     if not data.groups_are_named:
         for source in data.sources:
             yield from _order_warnings(source)
+    yield from _read_by_two(data)
     small = sum(len(shard.dataset.tokens) for shard in data.shards) <= TOKENS_HASHED_UNASKED
     for group, found in overlaps(data, lambda shard: hashes_of(shard, make=small)):
         if found is None:
-            yield (
+            yield next(_trained_on(data, group), None) or (
                 f"whether documents of validation ({group.name}) are trained on was not looked for: the datasets are "
                 "large and have no hashes; run tools/dataset overlap RUN"
             )
@@ -49,6 +55,48 @@ def _order_warnings(source: OpenedSource) -> Iterator[str]:
     ]
     if warning := order_warning(shards):
         yield warning if len(source.shards) == 1 else f"source {source.name}: {warning}"
+
+
+def _read_by_two(data: RunData) -> Iterator[str]:
+    """Documents that are trained on as those of two sources, or of two copies of a dataset in one: epochs count what
+    one source reads.
+    """
+    read: dict[str, list[tuple[OpenedSource, Shard, Selection]]] = {}
+    for each in data.sources:
+        for shard, selection in zip(each.shards, each.training.selections, strict=True):
+            read.setdefault(shard.id, []).append((each, shard, selection))
+    twice = [
+        (source, other, shard, shared)
+        for parts in read.values()
+        for (source, _, one), (other, shard, two) in combinations(parts, 2)
+        if (shared := shared_documents(one, two)) is not None
+    ]
+    if twice:
+        source, other, shard, shared = twice[0]
+        by = f"sources {source.name} and {other.name}" if source is not other else f"two datasets of {source.name}"
+        yield (
+            f"{counted(sum(each.documents for *_, each in twice), 'document')} for training are read as part of {by}"
+            f"{' and others' if len(twice) > 1 else ''}, such as document {shared.first} of {printable(shard.prefix)}: "
+            "more often than the epochs of each say; give ranges that do not overlap, or leave one of them out"
+        )
+
+
+def _trained_on(data: RunData, group: ValidationGroup) -> Iterator[str]:
+    """Documents of a group that are trained on by their place in a dataset, which takes no hashes to see."""
+    trained: dict[str, list[Selection]] = {}
+    for each in data.sources:
+        for shard, selection in zip(each.shards, each.training.selections, strict=True):
+            trained.setdefault(shard.id, []).append(selection)
+    for source, part in zip(group.sources, group.parts, strict=True):
+        for shard, selection in zip(source.shards, part.selections, strict=True):
+            for other in trained.get(shard.id, ()):
+                if shared := shared_documents(selection, other):
+                    yield (
+                        f"{counted(shared.documents, 'document')} of validation group {group.name} are trained on too, "
+                        f"from document {shared.first} of {printable(shard.prefix)} on: the ranges of validation and "
+                        "training overlap"
+                    )
+                    return
 
 
 def overlaps(data: RunData, hashes: Hashes) -> Iterator[tuple[ValidationGroup, Overlap | None]]:

@@ -1,10 +1,12 @@
 """The datasets of a run's sources, opened once each, and the samples that are cut from them."""
 
+import fnmatch
 import glob
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,17 @@ from data_tools.splits.shards import choose_shards, parse_shards
 from data_tools.splits.shares import Part as PartName
 from data_tools.splits.shares import parse_range, select
 from megatron_patches.artefacts.manifest import verify_files
-from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.foreign.files import is_file, names_in
 from megatron_patches.foreign.printable import printable
 
 OnPreparation = Callable[[str, int, int], None]
 """is told what is made, how many documents are done, and of how many"""
+
+
+Folders = dict[str, list[str]]
+"""names of the indices (`.idx`) in each folder"""
+_INDEX = ".idx"
 
 
 def in_silence(what: str, done: int, of: int) -> None:
@@ -64,7 +72,13 @@ class Shards:
     def open(self, prefix: Path) -> Shard:
         """Raises TrainyardError where it is missing, damaged, or marked invalid."""
         if prefix not in self._opened:
-            dataset = IndexedDataset(prefix)
+            try:
+                dataset = IndexedDataset(prefix)
+            except OSError as error:
+                raise Refused(
+                    f"dataset {printable(prefix)} cannot be read ({error.strerror}); give this user the right to, or "
+                    "copy it"
+                ) from None
             manifest, facts = read_dataset_manifest(prefix, self._allow_invalid)
             if problems := verify_files(manifest, prefix.parent, hashes=False):
                 raise TrainyardError(f"{'; '.join(problems)}. Copy the dataset again, or run tools/preprocess again")
@@ -82,17 +96,20 @@ def all_prefixes(config: DataConfig, checkout: Path) -> list[Path]:
     return list(dict.fromkeys(prefix for source in sources for prefix in prefixes_of(source, checkout)))
 
 
-def prefixes_of(source: SourceConfig, checkout: Path) -> list[Path]:
+def prefixes_of(source: SourceConfig, checkout: Path, folders: Folders | None = None) -> list[Path]:
     """The datasets that a source reads, sorted by name.
+
+    Args:
+        folders: what was found in folders before, and is added to: a folder of many sources is gone through once.
 
     Raises:
         Missing: there are none.
     """
     pattern = str(checkout / source.path)
-    if Path(f"{pattern}.idx").is_file() or not glob.has_magic(pattern):
+    if is_file(Path(f"{pattern}.idx")) or not glob.has_magic(pattern):
         found = [pattern]
     else:
-        found = sorted(path.removesuffix(".idx") for path in glob.glob(f"{pattern}.idx"))  # noqa: PTH207  absolute
+        found = sorted(path.removesuffix(_INDEX) for path in _fitting(f"{pattern}{_INDEX}", folders))
         if not found:
             raise Missing(
                 f"source {source.name}: no dataset fits {printable(pattern)} (looked for .idx files); correct its path"
@@ -101,6 +118,17 @@ def prefixes_of(source: SourceConfig, checkout: Path) -> list[Path]:
         return [Path(each) for each in choose_shards(found, parse_shards(source.shards))]
     except TrainyardError as error:
         raise Missing(f"source {source.name}, {printable(pattern)}: {error}") from None
+
+
+def _fitting(pattern: str, folders: Folders | None) -> list[str]:
+    """Files that fit an absolute pattern, as `glob.glob` finds them."""
+    folder, name = os.path.split(pattern)
+    if folders is None or glob.has_magic(folder):
+        return glob.glob(pattern)  # noqa: PTH207  absolute
+    if folder not in folders:
+        folders[folder] = [each for each in names_in(Path(folder)) if each.endswith(_INDEX)]
+    hidden = name.startswith(".")
+    return [f"{folder}/{each}" for each in fnmatch.filter(folders[folder], name) if hidden or not each.startswith(".")]
 
 
 class OpenedSource:
@@ -146,9 +174,9 @@ class OpenedSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Which documents it reads: a hash of the datasets' ids, and the range of them."""
+        """Which documents it reads: a hash of the datasets' ids in their order, how many they are, and the range."""
         datasets = hashlib.sha256(" ".join(self.dataset_ids).encode()).hexdigest()
-        return {"datasets": datasets, "range": self.source.range}
+        return {"count": len(self.shards), "datasets": datasets, "range": list(parse_range(self.source.range))}
 
     @cached_property
     def training(self) -> SourcePart:
@@ -172,17 +200,16 @@ class OpenedSource:
             Missing: they are not there, and nothing is to be made.
         """
         documents = shard.dataset.number_of_documents
-        found = open_hashes(shard.prefix, shard.id, documents)
-        if found is None:
-            if self._prepare is None:
+        # again where another process was just replacing those of an earlier dataset
+        while (found := open_hashes(shard.prefix, shard.id, documents)) is None:
+            prepare = self._prepare
+            if prepare is None:
                 raise Missing(
                     f"the hashes of {printable(shard.prefix)} are not there, though the launch made or found them; "
                     "start the launch again, or run tools/dataset hash"
                 )
-            tell, what = self._prepare, f"hashes of the documents of {shard.prefix.name}"
-            make_hashes(shard.prefix, shard.dataset, shard.id, lambda at: tell(what, at.tokens, at.total_tokens))
-            found = open_hashes(shard.prefix, shard.id, documents)
-            assert found is not None
+            tell = partial(prepare, f"hashes of the documents of {shard.prefix.name}")
+            make_hashes(shard.prefix, shard.dataset, shard.id, lambda at, tell=tell: tell(*at))  # type: ignore[misc]
         return found
 
     def _part(self, part: PartName, split: str) -> SourcePart:

@@ -1,58 +1,26 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
 from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
-from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts
-from data_tools.opened_sources import OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
-from data_tools.plans.samples_config import FilteredSection
+from data_tools.data_problems import answer_problems, end_of_document_problems, vocabulary_problems
+from data_tools.datasets.manifest import TokenizerFacts
+from data_tools.opened_sources import Folders, OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
 from data_tools.samples.blend import PERIOD, whole_weights
-from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples, ValidationSamples
+from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
-from data_tools.source_parts import SourcePart
 from data_tools.sources_config import SourceConfig
+from data_tools.splits.shares import parse_range
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
+from data_tools.validation_group import ValidationGroup
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.sizes import counted
-
-ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read of a page
-
-
-@dataclass(frozen=True)
-class ValidationGroup:
-    """What is validated on together."""
-
-    name: str
-    weights: Sequence[float]
-    sources: Sequence[OpenedSource]
-    parts: Sequence[SourcePart]
-    """documents of each source"""
-
-    @cached_property
-    def samples(self) -> SampleSource:
-        """Of all sources, in proportion to their weights."""
-        if len(self.parts) == 1:
-            return self.parts[0].samples
-        return ValidationSamples([part.samples for part in self.parts], whole_weights(self.weights))
-
-    @property
-    def tokens(self) -> int:
-        """Of its documents."""
-        return sum(part.tokens for part in self.parts)
-
-    @property
-    def documents(self) -> int:
-        """How many it has."""
-        return sum(part.documents for part in self.parts)
 
 
 class RunData:
@@ -82,6 +50,7 @@ class RunData:
         self._checkout = checkout
         self._prepare = prepare
         self._shards = Shards(config.allow_invalid)
+        self._folders: Folders = {}
         self.sources = [self._open(source) for source in config.all_sources]
         self._opened_groups = [[self._open(source) for source in group.sources] for group in config.validation]
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
@@ -90,7 +59,7 @@ class RunData:
         self.stages = self._stages(place_after)
 
     def _open(self, source: SourceConfig) -> OpenedSource:
-        shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout)]
+        shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout, self._folders)]
         tokenizer = self._checkout / self._config.tokenizer
         return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare)
 
@@ -135,15 +104,16 @@ class RunData:
     def _is_one(self) -> bool:
         """Whether the run begins with one whole dataset, as `data.path` names it."""
         (first, *others) = self._config.first_sources
-        usual = first.name == ONLY_SOURCE and first.range == "0:1"
+        usual = first.name == ONLY_SOURCE and parse_range(first.range) == (0, 1)
         return usual and not others and len(self.sources[0].shards) == 1
 
     @property
     def identity(self) -> dict[str, Any]:
         """What of the datasets decides the order of samples, for the run's identity.
 
-        `dataset` is the id of one whole dataset; else `blend` has the weights at the beginning, `source NAME` the
-        documents of each source that is read at any time, and `datasets` all ids.
+        `dataset` is the id of one whole dataset; else `blend` has names and weights at the beginning, in their order,
+        which decides between sources that are due at once, and `source NAME` the documents of each source that is
+        read at any time.
         """
         read_later = self.sources[1:] if self._is_one else self.sources
         found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
@@ -151,8 +121,7 @@ class RunData:
             return {"dataset": self.sources[0].shards[0].id, **found}
         first = self._config.first_sources
         weights = whole_weights([each.weight for each in first])
-        blend = {each.name: weight for each, weight in zip(first, weights, strict=True)}
-        return {**found, "blend": blend, "datasets": self.dataset_ids}
+        return {**found, "blend": [[each.name, weight] for each, weight in zip(first, weights, strict=True)]}
 
     def training(self, seed: int) -> TrainingSamples:
         """The samples of the run by their place in its order."""
@@ -209,39 +178,7 @@ class RunData:
 
     def end_of_document_problems(self, needed_by: Sequence[str]) -> Iterator[str]:
         """Why the settings of a run that must see where documents end cannot."""
-        if not needed_by:
-            return
-        need, tokenizer = f"{' and '.join(needed_by)} must see where documents end", self._tokenizer
-        if tokenizer.end_of_document is None:
-            yield (
-                f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
-                "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
-                "--append-eod, or leave the setting at its default"
-            )
-        elif chats := [shard.prefix for shard in self._shards.all() if _ends_within_chats(shard.facts)]:
-            yield (
-                f"{need}, and in the chats of dataset {chats[0]} the token that ends documents may end each answer, "
-                "so that a chat would be cut apart; leave the setting at its default"
-            )
-        elif (missing := self._without_end_of_document(tokenizer.end_of_document)) is not None:
-            yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
-
-    def _without_end_of_document(self, token: int) -> str | None:
-        """What is wrong if the documents do not end with the token. How an adopted dataset was made is not known:
-        then some of its documents are looked at.
-        """
-        found = (self._lacks_end_of_document(shard, token) for shard in self._shards.all())
-        return next((each for each in found if each is not None), None)
-
-    def _lacks_end_of_document(self, shard: Shard, token: int) -> str | None:
-        if shard.facts.settings is not None:
-            return None if shard.facts.settings.append_eod else f"dataset {shard.prefix} was made without --append-eod"
-        documents = shard.dataset.number_of_documents
-        for document in np.unique(np.linspace(0, documents - 1, ADOPTED_DOCUMENTS_LOOKED_AT).astype(np.int64)).tolist():
-            start, end = (shard.dataset.document_token_offset(document + after) for after in (0, 1))
-            if end > start and shard.dataset.tokens[end - 1] != token:
-                return f"document {document} of dataset {shard.prefix} does not end with token {token}"
-        return None
+        return end_of_document_problems(self.shards, self._tokenizer, needed_by)
 
     def check(self, vocab_size: int, training_samples: int, validation_samples: int) -> DataPlan:
         """Checks that the data is enough for a run and fits its model.
@@ -311,33 +248,11 @@ class RunData:
 
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
         """Token ids of the datasets that a vocabulary of this size lacks."""
-        for shard in self._shards.all():
-            largest, tokenizer = shard.facts.largest_token_id, shard.facts.tokenizer
-            if largest >= vocab_size:
-                yield (
-                    f"dataset {shard.prefix} holds token id {largest}, model.vocab_size {vocab_size} has ids up to "
-                    f"{vocab_size - 1}; set model.vocab_size to {tokenizer.vocab_size} or more"
-                )
-            elif tokenizer.as_ids_alone and tokenizer.vocab_size > vocab_size:
-                # No text shows such tokens, so a dataset may be without them; whoever added them wants them in a model.
-                yield (
-                    f"tokenizer {tokenizer.name} of dataset {shard.prefix} was extended to {tokenizer.vocab_size} "
-                    f"ids, model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to "
-                    f"{tokenizer.vocab_size} or more"
-                )
+        return vocabulary_problems(self.shards, vocab_size)
 
     def answer_problems(self) -> Iterator[str]:
         """Pairs and chats that would be cut as if they were text, and a choice about answers where there are none."""
-        samples, records = self._config.samples, [shard for shard in self.shards if shard.has_answers]
-        if records and not isinstance(samples, FilteredSection):
-            yield (
-                f"dataset {records[0].prefix} holds records with answers, and data.samples {samples.name} would cut "
-                "them apart and predict the questions too; set data.samples to packs"
-            )
-        elif not records and isinstance(samples, FilteredSection) and not samples.answers_only:
-            yield (
-                "data.samples.answers_only: false has no effect: no dataset of the run holds pairs or chats; remove it"
-            )
+        return answer_problems(self.shards, self._config.samples)
 
     def training_problems(self, samples: int) -> Iterator[str]:
         """What keeps a run from reading this many training samples."""
@@ -360,8 +275,8 @@ class RunData:
             reads = f"the run reads {counted(passed, 'sample')} of source {plan.name}"
         key = "data.max_epochs" if opened.source.max_epochs is None else f"max_epochs of source {plan.name}"
         return (
-            f"{reads} = {plan.planned_epochs:.3f} epochs of the {counted(plan.samples, self._unit)} of "
-            f"{self._cut_length} in {self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
+            f"{reads} = {plan.planned_epochs:.3f} epochs of the {self._samples_told(plan.samples)} in "
+            f"{self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
             f"data, fewer training.steps, {'' if len(self.sources) == 1 else 'a smaller weight, '}or set {key} to "
             f"{-(-passed * 1000 // plan.samples) / 1000:.3f} or more"
         )
@@ -379,29 +294,27 @@ class RunData:
         if not samples:
             return
         for group in self.groups:
-            windows, tokens, documents = len(group.samples), group.tokens, group.documents
-            if samples <= windows:
-                continue
-            if not self.groups_are_named:
-                told = self._told(self.sources[0], "validation")
-                all_documents = sum(s.dataset.number_of_documents for each in self.sources for s in each.shards)
-                yield (
-                    f"evaluation.samples is {samples:,}, {told} has {counted(windows, self._unit)} of "
-                    f"{self._cut_length} ({tokens:,} tokens, {documents} of {counted(all_documents, 'document')}: "
-                    "splits are by document); lower it, raise the validation share of data.split, or set evaluation "
-                    "to null"
-                )
-            else:
-                yield (
-                    f"evaluation.samples is {samples:,}, validation group {group.name} has "
-                    f"{counted(windows, self._unit)} of {self._cut_length} in proportion to its weights ({tokens:,} "
-                    f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
-                )
+            if samples > len(group.samples):
+                yield self._too_few_to_validate(group, samples)
 
+    def _too_few_to_validate(self, group: ValidationGroup, samples: int) -> str:
+        source, part = group.shortest
+        there = f"{self._samples_told(len(part.samples))} ({part.tokens:,} tokens in"
+        if len(group.sources) > 1:  # they end together, where one of them does
+            there = f"enough for {len(group.samples):,} in proportion to the weights: {there}"
+        if self.groups_are_named:
+            of = "" if len(group.sources) == 1 else f", source {source.name}"
+            return (
+                f"evaluation.samples is {samples:,}, validation group {group.name}{of} has {there} "
+                f"{counted(part.documents, 'document')}); lower it, or give the group more documents"
+            )
+        all_documents = sum(shard.dataset.number_of_documents for shard in source.shards)
+        return (
+            f"evaluation.samples is {samples:,}, {self._told(source, 'validation')} has {there} {part.documents:,} of "
+            f"{counted(all_documents, 'document')}: splits are by document); lower it, raise the validation share of "
+            "data.split, or set evaluation to null"
+        )
 
-def _ends_within_chats(facts: DatasetFacts) -> bool:
-    """Whether the token that ends documents may stand within one, behind each answer of a chat."""
-    settings, answers = facts.settings, facts.answers
-    if settings is None or answers is None or settings.records != "chat":
-        return False
-    return settings.template != "plain" or answers.answers > facts.documents
+    def _samples_told(self, count: int) -> str:
+        """So many of what documents are cut into."""
+        return f"{counted(count, self._unit)} of {self._cut_length}"

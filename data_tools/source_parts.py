@@ -47,13 +47,13 @@ class SourcePart:
 
     @property
     def cutting(self) -> "Cutting":
-        """How its documents became samples. A stream, planned or not, reads every token once: what two of its samples
-        share is the last target of one, which is the first input of the next.
+        """How its documents became samples; a stream reads every token once.
+
+        A stream's samples share a token where one is predicted by the last of the sample before it. That is no overlap.
         """
         facts = [piece.facts for piece in self.pieces if isinstance(piece, PlannedSamples)]
-        if all(each.plan == "stream" for each in facts):
-            return Cutting(1.0, 1, 0.0, self.tokens, {})
-        return Cutting.of(facts)
+        cut = [each for each in facts if each.plan != "stream"]
+        return Cutting.of(cut) if cut else Cutting(1.0, 1, 0.0, self.tokens, {})
 
 
 def _count(selection: Selection) -> int:

@@ -1,6 +1,8 @@
 """Where samples come from: the sources of a blend, and the groups that a run is validated on."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -11,13 +13,16 @@ from data_tools.splits.shares import parse_range
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
+LONGEST_NAME = 80
 _OF_ONE_SOURCE = ("path", "range", "shards")
 
 
 class SourceConfig(Section):
     """Documents that are read together."""
 
-    name: str = Field(max_length=80, description="what people, records and curves call it: letters, digits, _ . + -")
+    name: str = Field(
+        max_length=LONGEST_NAME, description="what people, records and curves call it: letters, digits, _ . + -"
+    )
     weight: float = Field(1.0, gt=0, description="share of samples, in proportion to the other sources' weights")
     path: PathText = path_field(
         "prefix of a dataset, or a pattern such as data/en-* whose datasets are read one after the other, sorted"
@@ -64,7 +69,9 @@ class ValidationGroupConfig(Section):
 
     short_paths = ("path",)
 
-    name: str = Field(max_length=80, description="name of its loss in records and curves: letters, digits, _ . + -")
+    name: str = Field(
+        max_length=LONGEST_NAME, description="name of its loss in records and curves: letters, digits, _ . + -"
+    )
     sources: list[SourceConfig] = Field(
         min_length=1,
         description="datasets that are read in proportion to their weights; the keys of a single one may stand in the "
@@ -78,7 +85,11 @@ class ValidationGroupConfig(Section):
             return values
         source = {key: values[key] for key in _OF_ONE_SOURCE if key in values}
         rest = {key: value for key, value in values.items() if key not in source}
-        return {**rest, "sources": [{"name": values.get("name"), **source}]}
+        name = values.get("name")
+        # of a group without a right name that is said once, of the group
+        right = isinstance(name, str) and _NAME.match(name) and len(name) <= LONGEST_NAME
+        named = name if right else "unnamed"
+        return {**rest, "sources": [{"name": named, **source}]}
 
     @field_validator("name")
     @classmethod
@@ -88,11 +99,19 @@ class ValidationGroupConfig(Section):
     @field_validator("sources")
     @classmethod
     def _sources_make_a_blend(cls, sources: list[SourceConfig]) -> list[SourceConfig]:
+        check_names("source", (each.name for each in sources))
         whole_weights([each.weight for each in sources])
         capped = next((each for each in sources if each.max_epochs is not None), None)
         if capped:
             raise ValueError(f"max_epochs of {capped.name} has no effect: validation reads nothing twice; remove it")
         return sources
+
+
+def check_names(what: str, names: Iterable[str]) -> None:
+    """Raises ValueError where two have one name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two have the name {twice[0]}; give each {what} a name of its own")
 
 
 def plain_name(name: str) -> str:

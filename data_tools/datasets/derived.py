@@ -4,10 +4,12 @@ They can be made again from the dataset at any time; each has a manifest whose p
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.printable import printable
 
 FOLDER = "TRAINYARD_PLANS"
 
@@ -33,8 +35,31 @@ def place_to_write(prefix: Path, dataset_id: str, ending: str, environment: Mapp
     if os.access(beside.parent, os.W_OK):
         return beside
     for path in elsewhere:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainyardError(
+                f"{printable(path.parent)} cannot be made ({error.strerror}); let {FOLDER} name a folder that may be "
+                "written to"
+            ) from None
         return path
     raise TrainyardError(
-        f"{beside} must be written, and its folder is read-only; name a folder for such files: export {FOLDER}=FOLDER"
+        f"{printable(beside)} must be written, and its folder is read-only; name a folder for such files: "
+        f"export {FOLDER}=FOLDER"
     )
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[None]:
+    """Around the writing of such a file: what the system does not let us write is told as people need it.
+
+    Raises:
+        TrainyardError: the disk is full, or the folder may not be written to after all.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TrainyardError(
+            f"{printable(path)} cannot be written ({error.strerror}); nothing is left of it. Free space there, or let "
+            f"{FOLDER} name another folder and make the dataset's own read-only"
+        ) from error

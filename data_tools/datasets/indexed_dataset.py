@@ -24,6 +24,7 @@ from data_tools.datasets.indexed_dataset_format import (
 )
 from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
 from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.foreign.mapped import map_file
 
 # Opening compares this many neighbouring pointers, spread over the index: a constant cost for any number of documents.
 POINTERS_CHECKED_AT_OPEN = 1024
@@ -54,19 +55,17 @@ class IndexedDataset:
         self.dtype = header.dtype
         lengths_end = HEADER.size + 4 * header.sequences
         pointers_end = lengths_end + 8 * header.sequences
-        self.sequence_lengths: NDArray[np.int32] = self._map_index("<i4", HEADER.size, header.sequences)
+        index = map_file(self.idx_path)[: header.bytes]
+        self.sequence_lengths: NDArray[np.int32] = index[HEADER.size : lengths_end].view("<i4")
         """Tokens of each sequence, int32 [sequences]."""
-        self.sequence_pointers: NDArray[np.int64] = self._map_index("<i8", lengths_end, header.sequences)
+        self.sequence_pointers: NDArray[np.int64] = index[lengths_end:pointers_end].view("<i8")
         """First byte of each sequence in the `.bin`, int64 [sequences]."""
-        self.document_indices: NDArray[np.int64] = self._map_index("<i8", pointers_end, header.document_indices)
+        self.document_indices: NDArray[np.int64] = index[pointers_end:].view("<i8")
         """First sequence of each document, and at the end the number of sequences, int64 [documents + 1]."""
         self._check_ends()
         self._check_sampled_pointers()
-        self.tokens: NDArray[Any] = np.asarray(np.memmap(self.bin_path, self.dtype, mode="r"))
+        self.tokens: NDArray[Any] = map_file(self.bin_path).view(self.dtype)
         """All tokens in file order, [tokens], read-only."""
-
-    def _map_index(self, dtype: str, offset: int, count: int) -> NDArray[Any]:
-        return np.asarray(np.memmap(self.idx_path, np.dtype(dtype), mode="r", offset=offset, shape=(count,)))
 
     def _check_ends(self) -> None:
         first, last = int(self.document_indices[0]), int(self.document_indices[-1])

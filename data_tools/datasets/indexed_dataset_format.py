@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.foreign.files import is_file
 from megatron_patches.foreign.printable import printable
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -76,11 +77,12 @@ class Header(NamedTuple):
 def check_files_exist(tokens: Path, index: Path) -> None:
     """Raises TrainyardError if the `.bin` or the `.idx` is missing or empty."""
     for path, other in ((tokens, index), (index, tokens)):
-        if not path.is_file():
+        if not is_file(path):
+            partner = printable(other.name)
+            found = f"though {partner} does" if is_file(other) else f"nor does {partner}"
             raise Missing(
-                f"{path} does not exist, {'though' if other.is_file() else 'nor does'} {other.name}"
-                f"{' does' if other.is_file() else ''}. Give the prefix of a dataset without .bin or .idx, or make one "
-                f"with tools/preprocess FILES --output {path.with_suffix('')} --tokenizer DIR"
+                f"{printable(path)} does not exist, {found}. Give the prefix of a dataset without .bin or .idx, or "
+                f"make one with tools/preprocess FILES --output {printable(path.with_suffix(''))} --tokenizer DIR"
             )
     for path in (tokens, index):
         if path.stat().st_size == 0:

@@ -29,7 +29,7 @@ def parse_split(split: str) -> tuple[float, float, float]:
         raise TrainyardError(f"split '{shortened(split)}' is not a list of numbers. {remedy}") from None
     if len(shares) > len(SPLITS):
         raise TrainyardError(f"split '{shortened(split)}' has {len(shares)} shares. {remedy}")
-    if not all(math.isfinite(share) and share >= 0 for share in shares) or sum(shares) == 0:
+    if not all(math.isfinite(share) and share >= 0 for share in shares) or not 0 < sum(shares) < math.inf:
         raise TrainyardError(f"split '{shortened(split)}' has a negative or infinite share, or only zeros. {remedy}")
     training, validation, test = (*shares, 0.0, 0.0)[: len(SPLITS)]
     return training, validation, test

@@ -25,6 +25,7 @@ from megatron_patches.artefacts.manifest import FileRecord
 from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
 from megatron_patches.errors import Damaged, Refused
 from megatron_patches.foreign.files import open_plain
+from megatron_patches.foreign.mapped import mapped
 from megatron_patches.foreign.printable import printable
 
 MAGIC = b"TRAINPLN"
@@ -101,12 +102,11 @@ def _unpack(path: Path, content: bytes) -> PlanHeader:
 
 
 def _map(file: BinaryIO, header: PlanHeader) -> Iterator[tuple[str, NDArray[Any]]]:
-    offset = HEADER.size
+    content, offset = mapped(file), HEADER.size
     for name, dtype, count in header.layout():
-        # nothing cannot be mapped
-        found = np.memmap(file, dtype, "r", offset, (count,)) if count else np.empty(0, dtype=dtype)
-        yield name, np.asarray(found)
-        offset += dtype.itemsize * count
+        end = offset + dtype.itemsize * count
+        yield name, content[offset:end].view(dtype)
+        offset = end
 
 
 class PlanWriter:

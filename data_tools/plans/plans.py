@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_tools.datasets.derived import place_to_write, places
+from data_tools.datasets.derived import place_to_write, places, written_whole
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import manifest_path
 from data_tools.datasets.selection import DocumentRange, Selection
@@ -80,9 +80,8 @@ def make_plan(
 
     Raises:
         Damaged: the dataset is.
-        TrainyardError: what is asked for has no sense, a tokenizer is needed and cannot be had, or no folder may be
-            written to.
-        OSError: the disk is full; nothing is left behind.
+        TrainyardError: what is asked for has no sense, a tokenizer is needed and cannot be had, no folder may be
+            written to, or the disk is full; nothing is left behind.
     """
     identity = _Identity(request, answers is not None)
     path = place_to_write(request.prefix, request.dataset_id, identity.ending)
@@ -91,7 +90,7 @@ def make_plan(
         for place in (path, manifest_path(path))
         if is_folder(place)
     )
-    with PlanWriter(path, identity.kind, request.lengths.read) as writer:
+    with written_whole(path), PlanWriter(path, identity.kind, request.lengths.read) as writer:
         maker = _maker(request, dataset, writer, answers)
         maker.make(request.documents, dataset, on_progress)
         facts = PlanFacts(
@@ -104,7 +103,7 @@ def make_plan(
             **maker.counts(),
         )
         file = writer.publish(facts.segments, facts.samples)
-    write_manifest(manifest_path(path), build_manifest("plan", [file], facts.model_dump(), identity.parents))
+        write_manifest(manifest_path(path), build_manifest("plan", [file], facts.model_dump(), identity.parents))
     return _open(path, identity, dataset, answers)
 
 

@@ -10,6 +10,8 @@ from megatron_patches.configuration.section import Section
 
 OF_CHARACTERS = ("minimum_characters", "maximum_punctuation", "maximum_non_alphanumeric", "maximum_upper_case")
 """filters that look at the characters of a text, and so need the tokenizer"""
+LONGEST_SAMPLE = (1 << 31) - 1
+"""tokens; plans hold lengths in 32 bits"""
 
 
 class FiltersConfig(Section):
@@ -80,6 +82,11 @@ class SamplesSection(Section):
         """Whether a sample says which of its tokens are one text, so that nothing else must tell where texts end."""
         return False
 
+    @property
+    def holds_several(self) -> bool:
+        """Whether a sample may hold several whole texts."""
+        return False
+
     def problems(self, read: int) -> Iterator[str]:
         """Why it cannot be used where a sample reads `read` tokens, as sentences with their remedies."""
         yield from ()
@@ -112,6 +119,14 @@ class FilteredSection(SamplesSection):
     def knows_texts(self) -> bool:
         """See `SamplesSection`."""
         return True
+
+    def problems(self, read: int) -> Iterator[str]:
+        """See `SamplesSection`."""
+        if read > LONGEST_SAMPLE:
+            yield (
+                f"data.samples: {self.name} has samples of up to {LONGEST_SAMPLE:,} tokens, these would read {read:,}; "
+                "give a smaller data.sequence_length, or set data.samples to stream"
+            )
 
 
 @SAMPLES.register
@@ -151,6 +166,7 @@ class WindowsConfig(FilteredSection):
 
     def problems(self, read: int) -> Iterator[str]:
         """See `SamplesSection`."""
+        yield from super().problems(read)
         if self.stride_of(read) > read:
             yield (
                 f"data.samples.stride {self.stride} leaves tokens out between windows of {read}, what a sample reads; "
@@ -180,8 +196,14 @@ class PacksConfig(FilteredSection):
         65536, gt=0, description="documents that are fitted into samples together; more of them leave less padding"
     )
 
+    @property
+    def holds_several(self) -> bool:
+        """See `SamplesSection`."""
+        return True
+
     def problems(self, read: int) -> Iterator[str]:
         """See `SamplesSection`."""
+        yield from super().problems(read)
         yield from self.filters.problems(read, "data.samples.longer: drop" if self.longer == "drop" else None)
 
     def decides(self, read: int) -> dict[str, JsonValue]:

@@ -133,7 +133,10 @@ class BlendPattern:
             TrainyardError: the number is negative, or larger than 2**53.
         """
         if not 0 <= number <= LARGEST_NUMBER:
-            raise TrainyardError(f"{number} samples of a blend are not from 0 to 2**53")
+            raise TrainyardError(
+                f"the run's order of samples would come to place {number:,}, and places end with 2**53; give fewer "
+                "training.steps, or leave out fewer samples (data.skip_samples)"
+            )
         periods, rest = divmod(number, PERIOD)
         counts = periods * self.weights
         if self._sources is None:

@@ -137,7 +137,10 @@ class ValidationSamples:
         self.sources = sources
         self._pattern = BlendPattern(weights)
         # up to the sample before the first one that a source lacks
-        self._length = min(self._pattern.first_with(each, len(one) + 1) - 1 for each, one in enumerate(sources))
+        ends = [self._pattern.first_with(each, len(one) + 1) - 1 for each, one in enumerate(sources)]
+        self._length = min(ends)
+        self.shortest = ends.index(self._length)
+        """number of the source that ends first"""
 
     def __len__(self) -> int:
         return self._length

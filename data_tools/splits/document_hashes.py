@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.datasets.checksums import VERSION, token_checksums
-from data_tools.datasets.derived import place_to_write, places
+from data_tools.datasets.derived import place_to_write, places, written_whole
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import manifest_path
 from megatron_patches.artefacts.manifest import (
@@ -29,6 +29,7 @@ from megatron_patches.artefacts.manifest import (
 )
 from megatron_patches.atomic_files import HashingWriter, fsync_folder, open_plain, temporary_path
 from megatron_patches.errors import Damaged, Refused, TrainyardError
+from megatron_patches.foreign.mapped import mapped
 from megatron_patches.foreign.printable import printable, shortened
 
 ENDING = "hashes"
@@ -90,8 +91,10 @@ class DocumentHasher:
         manifest = build_manifest(
             KIND, [file], {"documents": self.documents, "version": VERSION}, [dataset_id], command
         )
-        # the old manifest goes first: a file without one counts as none, under another one it would go unnoticed
-        manifest_path(self._path).unlink(missing_ok=True)
+        # the manifest of another dataset goes first: a file without one counts as none, under that one it would go
+        # unnoticed. One of this dataset stays: whoever reads or writes it at the same time has the same bytes
+        if not _belongs_to(manifest_path(self._path), dataset_id):
+            manifest_path(self._path).unlink(missing_ok=True)
         self._writer.path.replace(self._path)
         fsync_folder(self._path.parent)
         write_manifest(manifest_path(self._path), manifest)
@@ -116,12 +119,14 @@ def make_hashes(
     """Reads a dataset whole and writes the hashes of its documents, in place of those that may be there.
 
     Memory is that of 65,536 hashes, whatever the documents' lengths; a core does 75 to 300 million tokens a second.
+    Processes that make or read those of one dataset at the same time do not disturb each other.
 
     Returns:
         The file of the hashes.
 
     Raises:
-        TrainyardError: no place to write them, tokens that are no integers, or a damaged index. What was there stays.
+        TrainyardError: no place to write them, a full disk, tokens that are no integers, or a damaged index. What was
+            there stays.
     """
     if dataset.dtype.kind not in "iu":
         raise TrainyardError(
@@ -130,7 +135,7 @@ def make_hashes(
         )
     path = place_to_write(prefix, dataset_id, ENDING, environment)
     total, documents = len(dataset.tokens), dataset.number_of_documents
-    with DocumentHasher(path) as hasher:
+    with written_whole(path), DocumentHasher(path) as hasher:
         for first in range(0, documents, DOCUMENTS_AT_ONCE):
             last = min(first + DOCUMENTS_AT_ONCE, documents)
             begin, end = dataset.document_token_offset(first), dataset.document_token_offset(last)
@@ -162,6 +167,13 @@ def open_hashes(
     return None
 
 
+def _belongs_to(manifest: Path, dataset_id: str) -> bool:
+    try:
+        return read_manifest(manifest).parents == [dataset_id]
+    except TrainyardError:
+        return False
+
+
 def _refuse_other_artefact(path: Path) -> None:
     """Raises Refused if the manifest of hashes would be, or is, that of a dataset called `PREFIX.hashes`."""
     manifest = manifest_path(path)
@@ -191,15 +203,15 @@ def _open(path: Path, manifest: Manifest, documents: int, remedy: str) -> NDArra
     expected = HEADER.size + 8 * documents
     try:
         with open_plain(path) as file:
-            header, found = file.read(HEADER.size), os.fstat(file.fileno()).st_size
+            header, content = file.read(HEADER.size), mapped(file)
     except FileNotFoundError:
         raise Damaged(f"{shown} is missing, and its manifest is there; {remedy}") from None
     except OSError as error:
         raise Refused(f"{shown} cannot be read ({error.strerror}); remove it, then {remedy}") from None
-    if found != expected:
-        raise Damaged(f"{shown} has {found:,} bytes, expected {expected:,} for {documents:,} documents; {remedy}")
+    if len(content) != expected:
+        raise Damaged(
+            f"{shown} has {len(content):,} bytes, expected {expected:,} for {documents:,} documents; {remedy}"
+        )
     if header != HEADER.pack(MAGIC, VERSION):
         raise Damaged(f"{shown} does not start as hashes of version {VERSION} do; {remedy}")
-    if not documents:
-        return np.empty(0, np.uint64)
-    return np.asarray(np.memmap(path, "<u8", mode="r", offset=HEADER.size, shape=(documents,)))
+    return content[HEADER.size :].view("<u8")

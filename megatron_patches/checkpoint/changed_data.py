@@ -65,7 +65,7 @@ def changed_sources_problems(newest: SavedStep, config: RunConfig) -> Iterator[s
 def _changes_by_step(changes: object) -> dict[int, list[tuple[object, ...]]]:
     """What each change reads, by its step; paths are left out, since the same dataset may lie somewhere else."""
     found: dict[int, list[tuple[object, ...]]] = {}
-    for change in changes if isinstance(changes, list) else []:
+    for change in (each for each in changes if isinstance(each, dict)) if isinstance(changes, list) else ():
         step, sources = change.get("from_step"), change.get("sources")
         if isinstance(step, int) and isinstance(sources, list):
             keys = ("name", "weight", "range", "shards")

@@ -7,6 +7,7 @@ from typing import Any
 from data_tools.data_config import DataConfig
 from data_tools.samples.blend import PERIOD
 from megatron_patches.configuration.section import Section
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.optim.optimizer_config import SGDConfig
 from megatron_patches.run.config import RunConfig
 
@@ -70,14 +71,12 @@ def _weights(blend: Mapping[str, Any]) -> str:
 
 def _is_told_elsewhere(key: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """A source that is only read at one time (`blend` has those of the beginning, changed_data.py those of changes),
-    the list of all datasets, whose sources have a key each, and the keys of a section that is of another kind.
+    and the keys of a section that is of another kind.
     """
     kind = f"{key.rpartition('.')[0]}.name"
     if key != kind and kind in saved and kind in wanted and saved[kind] != wanted[kind]:
         return True
-    if key.startswith("source "):
-        return key not in saved or key not in wanted
-    return key == "datasets"
+    return key.startswith("source ") and (key not in saved or key not in wanted)
 
 
 def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:
@@ -123,4 +122,6 @@ def _velocity(momentum: Any) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return f"{value[:12]}..." if len(value) == 64 else value
-    return json.dumps(value)  # as a YAML would say it: true, null
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_shown(each)}' for key, each in value.items())}}}"
+    return shortened(json.dumps(value), 500)  # as a YAML would say it: true, null

@@ -20,6 +20,8 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text (put quotes around it)",
+    "list_type": "a list",
+    "dict_type": "a section with keys of its own",
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
 }
@@ -99,8 +101,11 @@ def _explain(complaints: list[ErrorDetails], model: type[BaseModel]) -> Problem:
         return Problem(f"{key}.name", f"{key}.name: {tag} is not known; it is one of {', '.join(_names(field))}")
     if kind == "value_error":
         return Problem(key, f"{key}: {details['ctx']['error']}")
-    if kind == "string_too_short":
+    if kind in ("string_too_short", "too_short"):
         return Problem(key, f"{key} is empty{meaning}")
+    if kind == "string_too_long":
+        most, text = details["ctx"]["max_length"], details["input"]
+        return Problem(key, f"{key} has {len(text)} characters, and may have {most}: {shortened(text)}{meaning}")
     expected = " or ".join(
         _EXPECTED.get(each["type"], each["msg"].removeprefix("Input should be ")) for each in complaints
     )

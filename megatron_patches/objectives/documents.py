@@ -63,8 +63,15 @@ def _spans(begins: NDArray[np.bool_]) -> DocumentSpans:
     )
 
 
-def whole_samples(tokens: Tensor) -> DocumentSpans:
-    """Every sample of int64 `[batch, sequence]` as one document, whatever it holds."""
-    samples, positions = tokens.shape
-    nothing = np.zeros(samples, dtype=np.int64)
-    return DocumentSpans((samples, positions), np.arange(samples), nothing, nothing, np.full(samples, positions))
+def whole_samples(tokens: Tensor, segments: Tensor | None = None) -> DocumentSpans:
+    """Every sample of int64 `[batch, sequence]` as one document, whatever it holds; padding at its end is another.
+
+    Args:
+        segments: number of each token's text, -1 for padding, int64 `[batch, sequence]`; None where nothing is padding.
+    """
+    begins = np.zeros(tokens.shape, dtype=bool)
+    begins[:, 0] = True
+    if segments is not None:
+        padding = segments.numpy() < 0
+        begins[:, 1:] = padding[:, 1:] & ~padding[:, :-1]
+    return _spans(begins)

@@ -30,7 +30,11 @@ class PrefixLM:
     def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
         """See `objectives.build.Objective`."""
         config, tokens = self._config, items["tokens"][:, :-1].contiguous()
-        with_prefix = documents_of(items, self._end_of_document) if config.reset_attention else whole_samples(tokens)
+        if config.reset_attention:
+            with_prefix = documents_of(items, self._end_of_document)
+        else:  # a prefix drawn over padding would leave a short text without targets
+            segments = items.get("segments")
+            with_prefix = whole_samples(tokens, None if segments is None else segments[:, :-1])
         starts = with_prefix.at_places(with_prefix.start)
         prefix_ends = with_prefix.at_places(with_prefix.start + prefix_lengths(with_prefix, samples, self._seed))
         inputs = {"tokens": tokens}

@@ -43,7 +43,7 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
         ("why", config.why),
         ("model", config.architecture.describe(config.model)),
         ("parameters", describe_parameters(config)),
-        ("objective", config.objective.describe()),
+        ("objective", _describe_objective(config)),
         (
             "tokens",
             f"{config.timetable.end.tokens:,} in {counted(config.timetable.steps, 'step')} of {step:,}{ramp}{longer}",
@@ -52,6 +52,14 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
         ("learning rate", describe_schedule(config)),
         ("precision", describe_precision(config)),
     ]
+
+
+def _describe_objective(config: RunConfig) -> str:
+    """What is predicted, and whether texts that share a sample see each other."""
+    told = config.objective.describe()
+    if config.data.samples.holds_several and getattr(config.objective, "reset_attention", None) is False:
+        return f"{told}; texts of one sample see those before them (objective.reset_attention keeps them apart)"
+    return told
 
 
 def describe_parameters(config: RunConfig) -> str:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from data_tools import opened_sources
 from data_tools.data_config import DataConfig
+from data_tools.data_warnings import data_warnings
+from data_tools.datasets import indexed_dataset
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from data_tools.opened_sources import prefixes_of
@@ -18,6 +21,7 @@ from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
 from data_tools.sources_config import SourceConfig
 from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.files import names_in
 from tests.data_tools.conftest import TEXTS
 
 Config = Callable[..., DataConfig]
@@ -99,7 +103,7 @@ def test_identity(config: Config, shards: Path) -> None:
     """It changes with weights, documents and datasets, and not with where these lie or what comes later."""
     two = [source(shards, "part-0", weight=3), source(shards, "other")]
     identity = opened(config(sources=two)).identity
-    assert identity["blend"] == {"part-0": 49152, "other": 16384} and len(identity["datasets"]) == 2
+    assert identity["blend"] == [["part-0", 49152], ["other", 16384]] and "datasets" not in identity
     for changed in (
         [source(shards, "part-0", weight=2), two[1]],
         [source(shards, "part-0", weight=3, range="0:0.5"), two[1]],
@@ -201,3 +205,132 @@ def test_a_source_shorter_than_a_window_is_named(config: Config, shards: Path) -
     two = [source(shards, "part-0"), source(shards, "other", range="0:0.03")]
     with pytest.raises(TrainyardError, match=r"the training split of source other, .* one sample needs 65; give more"):
         opened(config(sources=two, sequence_length=64)).check(300, 2, 0)
+
+
+def test_the_order_of_sources_is_part_of_the_identity(config: Config, shards: Path) -> None:
+    """Of two that are due at once the first is read: swapped, a resume would read other samples."""
+    pair = [source(shards, "part-0"), source(shards, "other")]
+    one, two = (opened(config(sources=each)) for each in (pair, pair[::-1]))
+    first = [data.sources[data.training(0).locate(np.array([0])).source[0]].name for data in (one, two)]
+    assert first == ["part-0", "other"] and one.identity != two.identity
+
+
+def test_a_range_means_what_it_says_however_it_is_spelled(config: Config, shards: Path) -> None:
+    def identity(name: str, range_: str) -> object:
+        return opened(config(sources=[{**source(shards, "part-0", range=range_), "name": name}])).identity
+
+    assert identity("a", "0:1") == identity("a", ":") == identity("a", "0.0:1.0") != identity("a", "0:0.5")
+    assert identity("data", ":") == {"dataset": opened(config(path=str(shards / "part-0"))).dataset_ids[0]}
+
+
+def test_the_epochs_of_a_source_hold_for_all_that_is_read_of_it(config: Config, shards: Path) -> None:
+    def of(*limits: float | None) -> DataConfig:
+        first, later = ([source(shards, "part-0", max_epochs=limit)] for limit in limits)
+        return config(sources=first, changes=[{"from_step": 2, "sources": later}])
+
+    assert [of(*each).all_sources[0].max_epochs for each in ((4, None), (None, 4), (4, 4))] == [4, 4, 4]
+    with pytest.raises(ValidationError, match="max_epochs 4 at first and 2 from a change on"):
+        of(4, 2)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "/tmp/" + "x" * 300, "[" + "x" * 300 + "]*"])
+def test_a_path_that_no_file_system_takes(config: Config, path: str) -> None:
+    with pytest.raises(Missing, match=r"does not exist|no dataset fits"):
+        opened(config(path=path))
+
+
+def test_a_dataset_that_may_not_be_read(config: Config, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(indexed_dataset, "read_header", refuse)
+    with pytest.raises(TrainyardError, match=r"part-0 cannot be read \(Permission denied\); give this user"):
+        opened(config(path=str(shards / "part-0")))
+
+
+def test_a_folder_of_many_sources_is_gone_through_once(
+    config: Config, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def look(folder: Path) -> list[str]:
+        seen.append(folder)
+        return names_in(folder)
+
+    monkeypatch.setattr(opened_sources, "names_in", look)
+    patterns = ["part-*", "oth*", "[op]*", "*/nothing", ".*"]
+    folders: dict[str, list[str]] = {}
+    for pattern in patterns:
+        each = SourceConfig(name="s", path=str(shards / pattern))
+        found: list[object] = []
+        for known in (folders, None):
+            try:
+                found.append(prefixes_of(each, Path("/nowhere"), known))
+            except Missing as error:
+                found.append(str(error))
+        assert found[0] == found[1], pattern
+    assert seen == [shards]
+
+
+def test_a_group_without_a_name_is_told_once(config: Config, shards: Path) -> None:
+    with pytest.raises(ValidationError) as raised:
+        config(path=str(shards / "other"), validation=[{"path": str(shards / "part-0")}])
+    assert [each["loc"] for each in raised.value.errors()] == [("validation", 0, "name")]
+    with pytest.raises(ValidationError, match="two have the name part-0"):
+        twice = [source(shards, "part-0"), source(shards, "part-0")]
+        config(path=str(shards / "other"), validation=[{"name": "v", "sources": twice}])
+
+
+def test_the_source_that_ends_validation_is_named(config: Config, shards: Path) -> None:
+    two = [source(shards, "other"), source(shards, "part-0", range="0:0.05")]
+    named = config(path=str(shards / "other"), validation=[{"name": "v", "sources": two}])
+    for data in (opened(config(sources=two)), opened(named)):
+        (problem,) = data.validation_problems(1000)
+        assert "source part-0" in problem and "in proportion to the weights" in problem
+        assert "source other" not in problem
+
+
+@pytest.mark.parametrize("by", ["file_order", "document_hash"])
+def test_documents_that_two_sources_read_are_told(config: Config, shards: Path, by: str) -> None:
+    def told(*ranges: str) -> list[str]:
+        sources = [{**source(shards, "other", range=each), "name": f"s{n}"} for n, each in enumerate(ranges)]
+        return [each for each in data_warnings(opened(config(sources=sources, split_by=by))) if "are read as" in each]
+
+    assert told("0:0.5", "0.5:1") == []
+    (warning,) = told("0:1", "0.5:1")
+    assert "documents for training are read as part of sources s0 and s1, such as document" in warning
+
+
+def test_held_out_documents_that_are_trained_on_are_told_without_hashes(
+    config: Config, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_tools.data_warnings.TOKENS_HASHED_UNASKED", 0)
+    path = str(shards / "part-1")
+
+    def told(range_: str) -> str:
+        data = opened(config(sources=[source(shards, "part-1", range="0:0.9")], validation=[
+            {"name": "v", "path": path, "range": range_}
+        ]))  # fmt: skip
+        (warning,) = data_warnings(data)
+        return warning
+
+    assert "4 documents of validation group v are trained on too, from document 14 of" in told("0.7:1")
+    assert "was not looked for" in told("0.9:1")
+
+
+def test_a_stream_is_no_overlap_whatever_it_is_split_by(config: Config, shards: Path) -> None:
+    for by in ("file_order", "document_hash"):
+        (plan,) = opened(config(path=str(shards / "other"), split_by=by)).check(300, 10, 0).sources
+        assert (plan.how_cut, plan.cut_into) == ("no overlap, no padding", "windows of 8")
+
+
+def test_more_places_than_an_order_has(config: Config, shards: Path) -> None:
+    with pytest.raises(TrainyardError, match=r"places end with 2\*\*53; give fewer training.steps"):
+        opened(config(path=str(shards / "other"))).check(300, 10**17, 0)
+
+
+def test_samples_are_called_what_they_are(config: Config, shards: Path) -> None:
+    data = opened(config(path=str(shards / "other"), samples="packs"))
+    with pytest.raises(TrainyardError, match=r"epochs of the [0-9]+ packs of 9 in the training split"):
+        data.check(300, 10**6, 0)
+    assert "packs (" in dict(data.plan(10, 1).describe())["validation data"]

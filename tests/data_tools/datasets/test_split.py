@@ -35,7 +35,7 @@ def test_what_is_no_share_is_refused(given: object) -> None:
         DataConfig.model_validate(section)
 
 
-@pytest.mark.parametrize("split", ["", "a,b", "1,2,3,4", "-1,2", "0,0,0", "nan,1", "inf", "1,,2"])
+@pytest.mark.parametrize("split", ["", "a,b", "1,2,3,4", "-1,2", "0,0,0", "nan,1", "inf", "1,,2", "1e308,1e308"])
 def test_bad_shares(split: str) -> None:
     with pytest.raises(TrainyardError, match="949,50,1"):
         parse_split(split)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_tools.datasets import derived
 from data_tools.datasets.checksums import checksum
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
@@ -119,7 +120,7 @@ def test_a_full_disk_leaves_none_or_the_old_ones(prefix: Path, monkeypatch: pyte
             patch.setattr(atomic_files.HashingWriter, "write", fail)
         else:
             patch.setattr(document_hashes, "fsync_folder", fail)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(TrainyardError, match=r"cannot be written \(No space left on device\); nothing is left"):
             make(prefix)
     assert opened(prefix) in ([*map(checksum, DOCUMENTS)], None)
     assert not [path for path in prefix.parent.iterdir() if path.name.endswith(".partial")]
@@ -136,7 +137,7 @@ def test_what_is_cut_between_the_files_is_never_taken_for_an_earlier_dataset(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(document_hashes, "write_manifest", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(TrainyardError, match=r"cannot be written \(No space left on device\); nothing is left"):
         make(prefix)
     assert opened(prefix) is None and opened(prefix, "b" * 64) is None
 
@@ -261,3 +262,25 @@ def test_the_catalogue_lists_them_beneath_their_dataset(text_dataset: Path, tmp_
     with pytest.raises(Refused, match=r"is marked invalid: they are wrong; run tools/dataset hash"):
         opened(text_dataset, manifest.id, facts.documents)
     assert path.exists()
+
+
+def test_whoever_reads_while_they_are_made_again_is_not_disturbed(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another launch, or `tools/dataset hash`, makes those of the same dataset."""
+    make(prefix)
+    seen = []
+
+    def look(folder: Path) -> None:
+        seen.append(opened(prefix))
+
+    monkeypatch.setattr(document_hashes, "fsync_folder", look)
+    make(prefix)
+    assert seen == [list(map(checksum, DOCUMENTS))]
+
+
+def test_a_folder_for_them_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(derived.os, "access", lambda path, mode: False)
+    with pytest.raises(TrainyardError, match=r"cannot be made \(Not a directory\); let TRAINYARD_PLANS name a folder"):
+        derived.place_to_write(tmp_path / "data", ID, "hashes", {derived.FOLDER: str(tmp_path / "file")})

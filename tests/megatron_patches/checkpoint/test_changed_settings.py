@@ -393,3 +393,15 @@ def test_changes_of_sources_are_told_as_before_the_first_step(tmp_path: Path) ->
     )
     odd = Change("data.changes", [{"from_step": "soon"}], [])
     assert str(odd) == "data.changes [{'from_step': 'soon'}] -> none", "of another version"
+
+
+def test_changes_that_were_damaged_where_they_were_saved(tmp_path: Path) -> None:
+    """A checkpoint is not whole then, which a resume says; nothing fails before it does."""
+    newest = saved(tmp_path, 4, f"--data.changes={source_from(3)}")
+    written = newest.folder / "config.yaml"
+    settings = read_yaml(written)
+    cases: list[object] = ["text", 3, ["text", 3, None, [1]], [{"from_step": []}], [{"from_step": 3, "sources": [4]}]]
+    for damaged in cases:
+        settings["data"]["changes"] = damaged
+        written.write_text(dump_yaml(settings))
+        assert len(list(changed_sources_problems(newest, run(tmp_path, f"--data.changes={source_from(3)}")))) == 1

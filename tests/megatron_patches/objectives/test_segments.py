@@ -62,3 +62,15 @@ def test_a_prefix_of_each_text_of_a_pack() -> None:
     of_text = [(0, 3)] * 3 + [(3, 5)] * 2 + [(5, 7)] * 2 + [(7, 8)]
     for place, ((first, last), (start, end)) in enumerate(zip(visible, of_text, strict=True)):
         assert first == start and place < last <= end
+
+
+def test_a_prefix_is_drawn_within_the_text_and_not_over_padding() -> None:
+    """Else a short text in a long sample would mostly be all prefix, and have no target."""
+    texts = torch.full((64, 101), -1)
+    texts[:, :10] = 0
+    batch = made(PrefixLMConfig(name="prefix_lm"), tokens=torch.ones_like(texts), segments=texts)
+    prefixes = batch.inputs["visible"][:, 0, 1]
+    assert prefixes.min() == 1 and prefixes.max() == 10
+    # a prefix of 10 leaves none of the 9 tokens behind the first; every other one leaves 10 - its length
+    assert batch.weights.sum(dim=1).tolist() == (10 - prefixes).tolist()
+    assert (batch.inputs["visible"][:, 10:, 0] == 10).all(), "padding sees padding alone"

@@ -227,6 +227,12 @@ def test_words_that_are_no_overrides(base: Path, arguments: list[str], message: 
         (["--data.split", "true"], "data.split: true is not text (put quotes around it)"),
         (["--data.split", "a,b"], "split 'a,b' is not a list of numbers"),
         (["--data.path", '""'], "data.path is empty"),
+        (["--data.validation", "[{name: v, sources: []}]"], "data.validation[0].sources is empty (datasets"),
+        (["--data.validation", "nothing"], 'data.validation: "nothing" is not a list (groups'),
+        (
+            ["--data.validation", f"[{{name: {'v' * 81}, path: data/text}}]"],
+            "data.validation[0].name has 81 characters, and may have 80: vvv",
+        ),
         (["--evaluation", "3"], "evaluation: 3 is not a section with keys of its own"),
         (["--model.activation", "rely"], "model.activation: \"rely\" is not 'gelu_tanh', 'gelu', 'relu'"),
         (["--optimizer.name", "adam"], 'optimizer.name: "adam" is not known; it is one of adamw, sgd'),

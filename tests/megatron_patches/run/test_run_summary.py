@@ -1,5 +1,7 @@
 """A run in a few lines, as a launch and `tools/runs show` print it."""
 
+import pytest
+
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.run.layout import plan_layout
@@ -73,3 +75,18 @@ def test_long_texts_are_wrapped_beneath_themselves() -> None:
     assert max(map(len, wrapped)) <= 60
     assert all(line.startswith(" " * 17) for line in wrapped[2:])
     assert "tr6b-350M-prefix-lm" in aligned(lines, 60)  # no name is broken at its hyphens
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["--data.samples=packs"], True),
+        (["--data.samples=packs", "--objective={name: prefix_lm}"], True),
+        (["--data.samples=packs", "--objective.reset_attention=true"], False),
+        (["--data.samples=windows"], False),
+        ([], False),
+    ],
+)
+def test_texts_of_a_pack_that_see_each_other(settings: list[str], told: bool) -> None:
+    objective = dict(describe_run(load_run(TR0, settings)))["objective"]
+    assert ("objective.reset_attention keeps them apart" in objective) == told
