@@ -11,7 +11,7 @@ from data_tools.run_data import RunData, ValidationGroup
 DATASETS_NAMED = 256
 """datasets of a record that are named one by one, source after source; of the others number and hash tell"""
 ENTRIES = 500
-"""sources, and validation groups, of a record; further ones are counted"""
+"""sources, changes of them, and validation groups of a record; further sources and groups are counted"""
 
 
 def record_of(data: RunData, plan: DataPlan) -> dict[str, Any]:
@@ -32,7 +32,8 @@ def record_of(data: RunData, plan: DataPlan) -> dict[str, Any]:
         for planned, group in zip(plan.groups[:ENTRIES], data.groups, strict=False)
     ]
     left_out = {"further_sources": len(plan.sources) - len(sources), "further_groups": len(plan.groups) - len(groups)}
-    return {**facts, "sources": sources, "validation": groups, **{key: left for key, left in left_out.items() if left}}
+    changes = facts["changes"][:ENTRIES]
+    return {**facts, "sources": sources, "changes": changes, "validation": groups, **{key: left for key, left in left_out.items() if left}}
 
 
 def _of_group(group: ValidationGroup, names: "_Names") -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The data of a run, checked before anything is launched and opened again by every rank."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from data_tools.samples.blended import BlendStages, NamedSource, Stage, Training
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
-from data_tools.source_parts import SourcePart
+from data_tools.source_parts import SourcePart, told_removed
 from data_tools.sources_config import SourceConfig
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from megatron_patches.errors import TrainyardError, refuse
@@ -48,6 +49,14 @@ class ValidationGroup:
     def tokens(self) -> int:
         """Of its documents."""
         return sum(part.tokens for part in self.parts)
+
+    @property
+    def told_left_out(self) -> str:
+        """Texts that were left out of its samples, and by what, as part of a sentence; empty where none were."""
+        found: Counter[str] = Counter()
+        for part in self.parts:
+            found.update(part.cutting.removed if part.cutting else {})
+        return f"; left out: {told_removed(found)}" if found else ""
 
     @property
     def documents(self) -> int:
@@ -142,8 +151,9 @@ class RunData:
     def identity(self) -> dict[str, Any]:
         """What of the datasets decides the order of samples, for the run's identity.
 
-        `dataset` is the id of one whole dataset; else `blend` has the weights at the beginning, `source NAME` the
-        documents of each source that is read at any time, and `datasets` all ids.
+        `dataset` is the id of one whole dataset; else `blend` has the sources at the beginning with their weights, in
+        the order in which they are given, by which those that are due together take turns; `source NAME` the documents
+        of each source that is read at any time, and `datasets` all ids.
         """
         read_later = self.sources[1:] if self._is_one else self.sources
         found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
@@ -151,7 +161,7 @@ class RunData:
             return {"dataset": self.sources[0].shards[0].id, **found}
         first = self._config.first_sources
         weights = whole_weights([each.weight for each in first])
-        blend = {each.name: weight for each, weight in zip(first, weights, strict=True)}
+        blend = [[each.name, weight] for each, weight in zip(first, weights, strict=True)]
         return {**found, "blend": blend, "datasets": self.dataset_ids}
 
     def training(self, seed: int) -> TrainingSamples:
@@ -392,7 +402,8 @@ class RunData:
                 yield (
                     f"evaluation.samples is {samples:,}, validation group {group.name} has "
                     f"{counted(windows, 'window')} of {self._lengths.stride} in proportion to its weights ({tokens:,} "
-                    f"tokens in {counted(documents, 'document')}); lower it, or give the group more documents"
+                    f"tokens in {counted(documents, 'document')}{group.told_left_out}); lower it, or give the group "
+                    "more documents"
                 )
 
 

@@ -93,5 +93,10 @@ class Cutting:
             texts[0] += f" in the mean, {self.largest_multiplicity} at most"
         texts.append(f"{self.padding_share:.2%} padding" if self.padding_share else "no padding")
         if self.removed:
-            texts.append(f"left out: {', '.join(f'{count:,} by {name}' for name, count in self.removed.items())}")
+            texts.append(f"left out: {told_removed(self.removed)}")
         return ", ".join(texts)
+
+
+def told_removed(removed: Mapping[str, int]) -> str:
+    """How many texts were left out by what."""
+    return ", ".join(f"{count:,} by {name}" for name, count in removed.items())

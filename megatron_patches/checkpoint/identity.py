@@ -1,7 +1,7 @@
 """What must stay the same for a checkpoint to be continued. Torch-free."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from data_tools.data_config import DataConfig
@@ -12,6 +12,8 @@ from megatron_patches.run.config import RunConfig
 OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps", "update_scale")
 """what an update is; how strong its parts are (betas, decays, clips) may change in a resume"""
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
+_SOURCE = "source "
+"""what keys of sources begin with (RunData.identity)"""
 
 
 def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: str) -> dict[str, Any]:
@@ -39,16 +41,23 @@ def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: s
     }
 
 
-def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig) -> list[str]:
+def differences(
+    saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig, replaced: Collection[str] = ()
+) -> list[str]:
     """One phrase for each setting that differs; one that did not exist when it was saved had its default then.
 
     Checkpoints of earlier versions have all of the optimizer's settings in their identity.
+
+    Args:
+        replaced: names of sources that may be others, since they had not been read (changed_data.py).
     """
     saved = _of_optimizer(_defaults_then(saved, config) | saved)
     return [
         f"{key} is {_shown(saved.get(key))} in the checkpoint and {_shown(wanted.get(key))} now"
         for key in sorted(saved.keys() | wanted.keys())
-        if saved.get(key) != wanted.get(key) and not _is_told_elsewhere(key, saved, wanted)
+        if saved.get(key) != wanted.get(key)
+        and key not in {f"{_SOURCE}{name}" for name in replaced}
+        and not _is_told_elsewhere(key, saved, wanted)
     ]
 
 
@@ -59,7 +68,7 @@ def _is_told_elsewhere(key: str, saved: Mapping[str, Any], wanted: Mapping[str, 
     kind = f"{key.rpartition('.')[0]}.name"
     if key != kind and kind in saved and kind in wanted and saved[kind] != wanted[kind]:
         return True
-    if key.startswith("source "):
+    if key.startswith(_SOURCE):
         return key not in saved or key not in wanted
     return key == "datasets"
 

@@ -99,7 +99,8 @@ def test_identity(config: Config, shards: Path) -> None:
     """It changes with weights, documents and datasets, and not with where these lie or what comes later."""
     two = [source(shards, "part-0", weight=3), source(shards, "other")]
     identity = opened(config(sources=two)).identity
-    assert identity["blend"] == {"part-0": 49152, "other": 16384} and len(identity["datasets"]) == 2
+    assert identity["blend"] == [["part-0", 49152], ["other", 16384]] and len(identity["datasets"]) == 2
+    assert opened(config(sources=two[::-1])).identity["blend"] != identity["blend"], "turns are taken in this order"
     for changed in (
         [source(shards, "part-0", weight=2), two[1]],
         [source(shards, "part-0", weight=3, range="0:0.5"), two[1]],

@@ -249,6 +249,7 @@ def test_the_record_of_changes_is_bounded_and_read_with_care() -> None:
     assert (found.step, found.before) == (4, None) and len(found.now) < 100
     assert changes_of({CHANGES: "odd"}) == changes_of({}) == []
     assert in_json(float("nan")) == "nan"
+    assert in_json(("a" * 300, "b" * 300)) == ["a" * 300, "b" * 300] and len(in_json(["a" * 5000])) < 100
 
 
 WITHOUT_EFFECT = {

@@ -19,6 +19,7 @@ from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
 from megatron_patches.objectives.batches import (
     TrainingBatches,
+    has_target,
     of_all_ranks,
     share_targets,
     stacked,
