@@ -33,7 +33,13 @@ def record_of(data: RunData, plan: DataPlan) -> dict[str, Any]:
     ]
     left_out = {"further_sources": len(plan.sources) - len(sources), "further_groups": len(plan.groups) - len(groups)}
     changes = facts["changes"][:ENTRIES]
-    return {**facts, "sources": sources, "changes": changes, "validation": groups, **{key: left for key, left in left_out.items() if left}}
+    return {
+        **facts,
+        "sources": sources,
+        "changes": changes,
+        "validation": groups,
+        **{key: left for key, left in left_out.items() if left},
+    }
 
 
 def _of_group(group: ValidationGroup, names: "_Names") -> list[dict[str, Any]]:

@@ -202,3 +202,11 @@ def test_a_source_shorter_than_a_window_is_named(config: Config, shards: Path) -
     two = [source(shards, "part-0"), source(shards, "other", range="0:0.03")]
     with pytest.raises(TrainyardError, match=r"the training split of source other, .* one sample needs 65; give more"):
         opened(config(sources=two, sequence_length=64)).check(300, 2, 0)
+
+
+def test_of_a_group_without_a_sample_it_is_said_what_left_its_texts_out(config: Config, shards: Path) -> None:
+    groups = [source(shards, "held", path=str(shards / "part-1"))]
+    filtered = {"name": "windows", "filters": {"minimum_characters": 1000}}
+    data = opened(config(path=str(shards / "part-0"), validation=groups, samples=filtered))
+    (problem,) = data.validation_problems(2)
+    assert "group held has 0 windows" in problem and "by minimum_characters); lower it" in problem

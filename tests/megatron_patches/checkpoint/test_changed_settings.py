@@ -10,7 +10,12 @@ from pydantic import BaseModel
 
 from megatron_patches.artefacts.manifest import build_manifest
 from megatron_patches.artefacts.marks import mark_damaged
-from megatron_patches.checkpoint.changed_data import changed_sources_problems, skipped_data_problems
+from megatron_patches.checkpoint.changed_data import (
+    changed_sources_problems,
+    replaced_sources,
+    skipped_data_problems,
+    told_changes,
+)
 from megatron_patches.checkpoint.changed_settings import (
     changes,
     describe_changes,
@@ -383,3 +388,35 @@ def test_sources_change_ahead_alone(tmp_path: Path, before: str, now: str, diffe
     if problems:
         assert f"data.changes from step {differs_from} on is another than in" in problems[0]
         assert "from step 4 on may be added" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "replaced"),
+    [
+        (source_from(4), source_from(4, more=", range: '0:0.5'"), {"b"}),
+        (source_from(4), source_from(4).replace("somewhere", "moved"), {"b"}),
+        (source_from(4), source_from(6), set()),  # its dataset may have been made again: that is told
+        (source_from(4), source_from(4, "c"), set()),
+        (source_from(3), source_from(3, more=", range: '0:0.5'"), set()),  # it was read
+    ],
+)
+def test_a_source_that_was_not_read_may_be_replaced(tmp_path: Path, before: str, now: str, replaced: set[str]) -> None:
+    """Of a run that was saved at step 4 and began with source a."""
+    sources = ["--data.path=null", "--data.sources=[{name: a, path: somewhere/a}]"]
+    newest = saved(tmp_path, 4, *sources, f"--data.changes={before}")
+    assert replaced_sources(newest, run(tmp_path, *sources, f"--data.changes={now}")) == replaced
+
+
+def test_odd_changes_in_a_checkpoint_are_none(tmp_path: Path) -> None:
+    odd = [3, {"from_step": "4"}, {"from_step": 10**400, "sources": []}, {"from_step": 4, "sources": [{"name": ["b"]}]}]
+    for changes_then in (odd, "odd", 3, None):
+        assert told_changes(changes_then, []) == ((), ())
+        newest = saved(tmp_path, 4)
+        settings = read_yaml(newest.folder / "config.yaml")
+        settings["data"]["changes"] = changes_then if changes_then != odd else odd[:2]
+        (newest.folder / "config.yaml").write_text(dump_yaml(settings))
+        config = run(tmp_path, f"--data.changes={source_from(4)}")
+        assert replaced_sources(newest, config) == set() and list(changed_sources_problems(newest, config)) == []
+    many = [{"from_step": 4, "sources": [{"name": f"s{number}", "path": "p", "weight": 1} for number in range(14)]}]
+    (line,) = told_changes([], many)[1]
+    assert line.startswith("after step 4: s0 0.0714286 (p") and line.endswith(", and 2 more")

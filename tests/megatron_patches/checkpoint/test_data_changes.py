@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from data_tools.datasets.preprocess import PreprocessRequest, preprocess
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.recorded_changes import CHANGES
@@ -19,7 +21,7 @@ from megatron_patches.launch.plan import launch, plan_run
 from tests.command_line import verb
 from tests.megatron_patches.checkpoint.test_resume import losses, stored_bytes, train_and_signal
 from tests.megatron_patches.checkpoint.test_rollback import planned_launch
-from tests.ranks import run_on_ranks
+from tests.ranks import RankFailed, run_on_ranks
 from tests.small_engine import SAME_IN_FP32
 from tests.small_training import SmallData, overrides, train_launch
 from tools.commands.runs import command_line as runs_commands
@@ -206,7 +208,9 @@ def test_a_change_that_was_told_later_is_on_record(
     monkeypatch.setenv("COLUMNS", "400")
     words = with_data(WORDS, small_data)
     done = verb(runs_commands, monkeypatch, capsys)("show", trained / f"tr900-tests/{NAME}.yaml", *words)
-    assert "after step 4: more 0.666667 (" in done.stdout and "data changes     after step 4: more 0.6667" in done.stdout
+    assert (
+        "after step 4: more 0.666667 (" in done.stdout and "data changes     after step 4: more 0.6667" in done.stdout
+    )
     assert "text 75.0%, more 25.0%, pairs later" in done.stdout
 
 
@@ -264,3 +268,30 @@ def test_other_layouts_read_the_same_and_find_the_same(
     assert starts(run) == [0, 3]
     assert delivered(run) == delivered(alone)
     assert losses(run) == pytest.approx(losses(alone), rel=SAME_IN_FP32)
+
+
+def test_a_resume_that_falls_back_compares_the_data_of_what_it_takes(
+    trained: Path, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the newest checkpoint the configuration is damaged, which no size shows; the one before is of step 3."""
+    shutil.copytree(run_of(trained, "rehearsal and child").path, tmp_path / NAME)
+    damaged = tmp_path / NAME / "checkpoints/step-0000000004/config.yaml"
+    damaged.write_bytes(b"- " + damaged.read_bytes()[2:])
+    words = with_data(settings(WINDOWS, change(2, source("text"))), small_data)
+    folder, ranks, _ = planned_launch(trained / f"tr900-tests/{NAME}.yaml", tmp_path, words, monkeypatch)
+    with pytest.raises(RankFailed, match=r"data\.changes from step 2 on is another than in .*step-0000000003"):
+        run_on_ranks(train_launch, ranks, folder)
+
+
+def test_a_group_without_a_target_is_named_before_the_first_step(
+    trained: Path, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "short.jsonl").write_text("\n".join([json.dumps({"text": "a"})] * 8))
+    preprocess(PreprocessRequest([tmp_path / "short.jsonl"], tmp_path / "short", small_data.folder / "tokenizer"))
+    group = json.dumps([{"name": "short", "path": f"{tmp_path}/short"}])
+    more = [f"--data.validation={group}", "--evaluation={every_steps: 8, samples: 2}"]
+    words = [*with_data(PLAIN, small_data), *more]
+    folder, ranks, _ = planned_launch(trained / f"tr900-tests/{NAME}.yaml", tmp_path / "runs", words, monkeypatch)
+    with pytest.raises(RankFailed, match="validation group short: none of its first 2 samples has a token to be"):
+        run_on_ranks(train_launch, ranks, folder)
+    assert losses(RunFolder(tmp_path / "runs" / NAME)) == {}

@@ -119,6 +119,18 @@ def test_a_micro_batch_may_be_without_targets(windows: TokenWindows) -> None:
     assert sorted(each.sum().item() for each in weights) == [0, 0, 0, 0, 0, 1]
 
 
+def test_whether_there_is_a_target_is_found_at_the_first(windows: TokenWindows) -> None:
+    looked: list[int] = []
+
+    def only_nine(items: Mapping[str, torch.Tensor], samples: np.ndarray) -> MicroBatch:
+        looked.extend(samples.tolist())
+        whole = CAUSAL(items, samples)
+        return replace(whole, weights=whole.weights * (whole.labels == 9))
+
+    assert has_target(windows, only_nine, 20, 100) and looked == [0, 1, 2]
+    assert not has_target(windows, only_nine, 2, 100)
+
+
 def test_an_id_beyond_the_vocabulary_is_named(windows: TokenWindows) -> None:
     with pytest.raises(TrainyardError, match=r"sample 19 .* token id 80, .*vocabulary has 80; .*tools/dataset verify"):
         stacked([windows[3], windows[19]], np.array([3, 19]), 80)
