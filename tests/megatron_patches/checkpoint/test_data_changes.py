@@ -239,6 +239,15 @@ def test_what_was_read_cannot_be_said_otherwise(
         plan_run(trained / f"tr900-tests/{NAME}.yaml", with_data(words, small_data), HERE)
 
 
+def test_a_dataset_may_lie_somewhere_else(
+    trained: Path, small_data: SmallData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(trained / "rehearsal and child"))
+    shutil.copytree(small_data.folder, tmp_path / "moved")
+    plan = plan_run(trained / f"tr900-tests/{NAME}.yaml", with_data(WORDS, SmallData(tmp_path / "moved")), HERE)
+    assert plan.continuation is not None and plan.continuation.taken.step == 4
+
+
 def test_a_rehearsal_and_a_child_of_a_run_over_a_blend(trained: Path) -> None:
     rehearsal = run_of(trained, "rehearsal and child", f"{NAME}-rehearsal-1")
     parent, child = (run_of(trained, "rehearsal and child", name) for name in (NAME, CHILD))
