@@ -124,11 +124,11 @@ def take_turns(courses: dict[str, list[Turn | Back]], folder: str) -> None:
             steps = iter(range(1, 1000))
 
             def read_and_signal(
-                self: TrainingBatches, consumed: int, stop: int | None = turn.stop, steps: Any = steps
+                self: TrainingBatches, consumed_samples: int, stop: int | None = turn.stop, steps: Any = steps
             ) -> Any:
                 if next(steps) == stop:
                     os.kill(os.getpid(), signal.SIGUSR1)
-                return read(self, consumed)
+                return read(self, consumed_samples)
 
             TrainingBatches.at = read_and_signal  # type: ignore[method-assign]
             plan = plan_run(Path(folder) / f"tr900-tests/{turn.run}.yaml", turn.words, HERE, turn.rehearse)
