@@ -94,6 +94,7 @@ class DataPlan:
         """For the record."""
         return {
             "sources": [{**asdict(each), "planned_epochs": each.planned_epochs} for each in self.sources],
+            "changes": list(self.changes),
             "validation": [asdict(each) for each in self.groups],
             "planned_samples": self.planned_samples,
             "planned_tokens": self.planned_tokens,

@@ -12,7 +12,7 @@ from data_tools.validation_group import ValidationGroup
 DATASETS_NAMED = 256
 """datasets of a record that are named one by one, source after source; of the others number and hash tell"""
 ENTRIES = 500
-"""sources, validation groups, and sources of all groups together, of a record; further ones are counted"""
+"""sources, changes of them, validation groups, and sources of all groups together, of a record; others are counted"""
 
 
 def record_of(data: RunData, plan: DataPlan) -> dict[str, Any]:
@@ -35,7 +35,14 @@ def record_of(data: RunData, plan: DataPlan) -> dict[str, Any]:
         groups.append({**asdict(planned), "sources": named, **({"further_sources": further} if further else {})})
         room -= len(named)
     left_out = {"further_sources": len(plan.sources) - len(sources), "further_groups": len(plan.groups) - len(groups)}
-    return {**facts, "sources": sources, "validation": groups, **{key: left for key, left in left_out.items() if left}}
+    changes = facts["changes"][:ENTRIES]
+    return {
+        **facts,
+        "sources": sources,
+        "changes": changes,
+        "validation": groups,
+        **{key: left for key, left in left_out.items() if left},
+    }
 
 
 def _of_group(group: ValidationGroup, names: "_Names", room: int) -> list[dict[str, Any]]:

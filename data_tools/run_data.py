@@ -306,7 +306,8 @@ class RunData:
             of = "" if len(group.sources) == 1 else f", source {source.name}"
             return (
                 f"evaluation.samples is {samples:,}, validation group {group.name}{of} has {there} "
-                f"{counted(part.documents, 'document')}); lower it, or give the group more documents"
+                f"{counted(part.documents, 'document')}{group.told_left_out}); lower it, or give the group more "
+                "documents"
             )
         all_documents = sum(shard.dataset.number_of_documents for shard in source.shards)
         return (

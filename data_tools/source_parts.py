@@ -98,8 +98,13 @@ class Cutting:
             texts[0] += f" in the mean, {self.largest_multiplicity} at most"
         texts.append(f"{self.padding_share:.2%} padding" if self.padding_share else "no padding")
         if self.removed:
-            texts.append(f"left out: {', '.join(_removed(name, count) for name, count in self.removed.items())}")
+            texts.append(f"left out: {told_removed(self.removed)}")
         return ", ".join(texts)
+
+
+def told_removed(removed: Mapping[str, int]) -> str:
+    """How many texts were left out by what."""
+    return ", ".join(_removed(name, count) for name, count in removed.items())
 
 
 def _removed(name: str, count: int) -> str:

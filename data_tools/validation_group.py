@@ -1,5 +1,6 @@
 """What a run is validated on together, with one loss."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from data_tools.opened_sources import OpenedSource
 from data_tools.samples.blend import whole_weights
 from data_tools.samples.blended import ValidationSamples
 from data_tools.samples.source import SampleSource
-from data_tools.source_parts import SourcePart
+from data_tools.source_parts import SourcePart, told_removed
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class ValidationGroup:
         samples = self.samples
         number = samples.shortest if isinstance(samples, ValidationSamples) else 0
         return self.sources[number], self.parts[number]
+
+    @property
+    def told_left_out(self) -> str:
+        """Texts that were left out of its samples, and by what, as part of a sentence; empty where none were."""
+        found: Counter[str] = Counter()
+        for part in self.parts:
+            found.update(part.cutting.removed)
+        return f"; left out: {told_removed(found)}" if found else ""
 
     @property
     def tokens(self) -> int:

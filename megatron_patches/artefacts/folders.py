@@ -19,9 +19,12 @@ from megatron_patches.artefacts.marks import is_damaged
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.foreign.files import is_folder
+from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.foreign.printable import shortened
 
 TRAINER_STATE = "trainer.json"
+DATA_PARENTS = "data_parents"
+"""fact of a checkpoint: how many of its parents, the last ones, are datasets and the tokenizer"""
 
 Content = Literal["full", "weights"]
 _BEGINNINGS: dict[Content, str] = {"full": "step", "weights": "weights"}
@@ -180,9 +183,8 @@ def next_start(checkpoints: Path) -> str:
 
 def _is_of_its_data(manifest: Manifest) -> bool:
     """Whether the fault that a checkpoint is marked with is that of its dataset or tokenizer."""
-    identity = manifest.facts.get("identity")
-    if not isinstance(identity, dict) or manifest.status.cause is None:
+    identity, count = manifest.facts.get("identity"), whole_of(manifest.facts.get(DATA_PARENTS))
+    if manifest.status.cause is None or not isinstance(identity, dict):
         return False
-    datasets = identity.get("datasets")  # of a blend
-    data = [identity.get("dataset"), identity.get("tokenizer"), *(datasets if isinstance(datasets, list) else [])]
+    data = [identity.get("dataset"), identity.get("tokenizer"), *(manifest.parents[-count:] if count else [])]
     return manifest.status.cause in data

@@ -11,7 +11,7 @@ from data_tools.samples.skipping import SkippedSamples
 from megatron_patches.artefacts.branch import Beginning, id_of_run, read_beginnings, record_beginning
 from megatron_patches.artefacts.chosen import BEST_BY, VALIDATION_LOSS, VALIDATION_LOSSES
 from megatron_patches.artefacts.descent import descent_of_launch, number_of_launch
-from megatron_patches.artefacts.folders import Content, checkpoint_name, present_checkpoints
+from megatron_patches.artefacts.folders import DATA_PARENTS, Content, checkpoint_name, present_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import pin
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
@@ -211,6 +211,7 @@ class Checkpointing(Callback):
             "seed": config.training.seed,
             "layout": {**asdict(layout), "zero_stage": config.parallel.zero_stage},
             "identity": self.identity,
+            DATA_PARENTS: len(self.parents),
             **self._descent,
             **self.further_facts,
         }

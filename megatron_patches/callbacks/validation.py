@@ -6,8 +6,10 @@ from time import perf_counter
 from data_tools.samples.source import SampleSource
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
-from megatron_patches.objectives.batches import validation_micro_batches
+from megatron_patches.errors import Refused
+from megatron_patches.objectives.batches import has_target, validation_micro_batches
 from megatron_patches.run.progress import ValidatedRecord, ValidationRecord
+from megatron_patches.sizes import counted
 
 
 class Validation(Callback):
@@ -20,6 +22,17 @@ class Validation(Callback):
     def __init__(self, config: EvaluationConfig, groups: Mapping[str, SampleSource]) -> None:
         self.config = config
         self.groups = groups
+
+    def on_start(self, trainer: TrainingLoop) -> None:
+        """Raises Refused where a group has no target: a loss of it would be the mean of nothing."""
+        objective, vocab_size = trainer.batches.objective, trainer.config.model.vocabulary
+        for name, samples in self.groups.items():
+            if not has_target(samples, objective, self.config.samples, vocab_size):
+                raise Refused(
+                    f"validation group {name}: none of its first {counted(self.config.samples, 'sample')} has a token "
+                    "to be predicted (texts of a single token, or answers that the objective leaves out), so it has "
+                    "no loss; give it other documents (data.validation, or data.split), or remove it"
+                )
 
     def after_update(self, trainer: TrainingLoop) -> None:
         step = trainer.progress.step

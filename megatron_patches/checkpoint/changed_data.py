@@ -1,15 +1,18 @@
 """Whether a run that goes on has read what its data section says of the samples behind it. Torch-free."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from data_tools.samples.skipping import Range, SkippedSamples, first_difference, ranges_of, shown
+from data_tools.data_plan import TOLD
+from data_tools.samples.skipping import LAST_PLACE, Range, SkippedSamples, first_difference, ranges_of, shown
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.resume_check import SavedStep
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import Damaged, TrainyardError
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.json_text import number_of, whole_of
+from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.run.config import RunConfig
 
 
@@ -25,6 +28,12 @@ def skipped_in(folder: Path) -> SkippedSamples:
         return SkippedSamples(ranges_of(data.get("skip_samples", [])) if isinstance(data, dict) else ())
     except TrainyardError as error:
         raise Damaged(f"{printable(path)}: data.skip_samples: {error}") from None
+
+
+def data_behind_problems(saved: SavedStep, config: RunConfig) -> Iterator[str]:
+    """What a checkpoint was trained on and the configuration says otherwise: samples left out, changes of sources."""
+    yield from skipped_data_problems(saved, config)
+    yield from changed_sources_problems(saved, config)
 
 
 def skipped_data_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
@@ -48,11 +57,10 @@ def skipped_data_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]
 def changed_sources_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:
     """Changes of sources that were added, removed or altered where the run has been."""
     try:
-        saved = read_yaml(newest.folder / CONFIG).get("data")
+        before = _changes_by_step(_changes_in(newest.folder))
     except TrainyardError:
         return  # as in `skipped_data_problems`
-    before = _changes_by_step(saved.get("changes", []) if isinstance(saved, dict) else [])
-    now = _changes_by_step([each.model_dump() for each in config.data.changes])
+    now = _changes_by_step(config.data.model_dump()["changes"])
     differ = [step for step in sorted(before.keys() | now.keys()) if before.get(step) != now.get(step)]
     if differ and differ[0] < newest.step:
         yield (
@@ -62,15 +70,83 @@ def changed_sources_problems(newest: SavedStep, config: RunConfig) -> Iterator[s
         )
 
 
+def replaced_sources(saved: SavedStep, config: RunConfig) -> set[str]:
+    """Names of sources that a checkpoint had not read and that have another path, range or shards now.
+
+    One that reads other documents although the run says the same of it is none of them: its dataset was made again,
+    which is no change that anybody asked for.
+    """
+    try:
+        before = _of_each(_changes_in(saved.folder))
+    except TrainyardError:
+        return set()  # as in `skipped_data_problems`
+    changes = config.data.model_dump()["changes"]
+    now = _of_each(changes)
+    read = {source.name for source in config.data.first_sources}
+    read |= _of_each(change for change in changes if change["from_step"] < saved.step).keys()
+    return {name for name in (before.keys() & now.keys()) - read if before[name] != now[name]}
+
+
+def told_changes(before: object, now: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Changes of sources that one `data.changes` has and the other has not, each in a line."""
+    mine, theirs = (list(_well_formed(changes)) for changes in (before, now))
+    pairs = ((mine, theirs), (theirs, mine))
+    gone, new = (tuple(_line(each) for each in these if each not in others) for these, others in pairs)
+    return gone, new
+
+
+def _line(change: Mapping[str, Any]) -> str:
+    sources = change["sources"]
+    total = sum(each for each in (number_of(source.get("weight")) for source in sources) if each is not None) or 1.0
+    told = [_told_source(source, total) for source in sources[:TOLD]]
+    more = [f"and {len(sources) - TOLD} more"] if len(sources) > TOLD else []
+    return f"after step {change['from_step']:,}: {', '.join([*told, *more])}"
+
+
+def _told_source(source: Mapping[str, Any], total: float) -> str:
+    share = (number_of(source.get("weight")) or 0.0) / total
+    more = [
+        f"{key} {shortened(source.get(key), 40)}"
+        for key, usual in (("range", "0:1"), ("shards", ":"), ("max_epochs", None))
+        if source.get(key) != usual
+    ]
+    told = [shortened(source.get("path"), 100), *more]
+    return f"{shortened(source['name'], 80)} {share:.6g} ({', '.join(told)})"
+
+
+def _changes_in(folder: Path) -> object:
+    """`data.changes` that a checkpoint was saved with; there was no such key in those of earlier versions."""
+    data = read_yaml(folder / CONFIG).get("data")
+    return data.get("changes", []) if isinstance(data, dict) else []
+
+
+def _well_formed(changes: object) -> Iterator[Mapping[str, Any]]:
+    """Those of a list that have a step, and sources with names."""
+    for change in changes if isinstance(changes, Iterable) else ():
+        if not isinstance(change, Mapping) or whole_of(change.get("from_step"), LAST_PLACE) is None:
+            continue
+        sources = change.get("sources")
+        if isinstance(sources, list) and all(isinstance(each, Mapping) and _is_named(each) for each in sources):
+            yield change
+
+
+def _is_named(source: Mapping[str, Any]) -> bool:
+    return isinstance(source.get("name"), str)
+
+
+def _of_each(changes: object) -> dict[str, tuple[object, ...]]:
+    """What each source of these changes reads, by its name."""
+    sources = (source for change in _well_formed(changes) for source in change["sources"])
+    return {source["name"]: tuple(source.get(key) for key in ("path", "range", "shards")) for source in sources}
+
+
 def _changes_by_step(changes: object) -> dict[int, list[tuple[object, ...]]]:
     """What each change reads, by its step; paths are left out, since the same dataset may lie somewhere else."""
-    found: dict[int, list[tuple[object, ...]]] = {}
-    for change in (each for each in changes if isinstance(each, dict)) if isinstance(changes, list) else ():
-        step, sources = change.get("from_step"), change.get("sources")
-        if isinstance(step, int) and isinstance(sources, list):
-            keys = ("name", "weight", "range", "shards")
-            found[step] = [tuple(source.get(key) for key in keys) for source in sources if isinstance(source, dict)]
-    return found
+    keys = ("name", "weight", "range", "shards")
+    return {
+        change["from_step"]: [tuple(source.get(key) for key in keys) for source in change["sources"]]
+        for change in _well_formed(changes)
+    }
 
 
 def last_step_before(place: int, skipped: SkippedSamples, config: RunConfig) -> int:

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from data_tools.data_config import SourceChangeConfig
-from data_tools.data_plan import describe_change
 from megatron_patches.artefacts.run_folder import CONFIG
+from megatron_patches.checkpoint.changed_data import told_changes
 from megatron_patches.checkpoint.identity import OF_TRAINING
 from megatron_patches.checkpoint.recorded_changes import in_json
 from megatron_patches.checkpoint.resume_check import SavedStep, rate_jump
@@ -83,11 +82,11 @@ class Change:
 
     key: str
     before: Any
+    """JSON; lines of text as a tuple"""
     now: Any
 
     def __str__(self) -> str:
-        shown = _shown_changes if self.key == "data.changes" else _shown
-        return f"{self.key} {shown(self.before)} -> {shown(self.now)}"
+        return f"{self.key} {_shown(self.before)} -> {_shown(self.now)}"
 
 
 def changes(folder: Path, config: RunConfig) -> list[Change]:
@@ -105,7 +104,7 @@ def changes(folder: Path, config: RunConfig) -> list[Change]:
     for section, keys in {"training": ("extend_to", "extend_by"), "schedule": ("extensions",)}.items():
         if isinstance(saved.get(section), dict):  # of earlier versions: no run was extended then
             saved[section] |= {key: [] for key in keys if key not in saved[section]}
-    return [each for each in _differences("", saved, now) if effect_of(each.key) != "identity"]
+    return [_in_words(each) for each in _differences("", saved, now) if effect_of(each.key) != "identity"]
 
 
 def describe_changes(folder: Path, config: RunConfig) -> str:
@@ -223,22 +222,20 @@ def _differences(prefix: str, saved: Any, now: Any) -> Iterator[Change]:
         yield Change(prefix, saved, now)
 
 
+def _in_words(change: Change) -> Change:
+    """The same; of changes of sources, which are long, those that differ, a line for each."""
+    return Change(change.key, *told_changes(change.before, change.now)) if change.key == "data.changes" else change
+
+
 def _sections(key: str) -> Iterator[str]:
     parts = key.split(".")
     for count in range(len(parts), 0, -1):
         yield ".".join(parts[:count])
 
 
-def _shown_changes(value: Any) -> str:
-    """Changes of sources, as the table before the first step tells them."""
-    try:
-        changes = TypeAdapter(list[SourceChangeConfig]).validate_python(value)
-    except ValidationError:  # of another version
-        return _shown(value)
-    return "; ".join(map(describe_change, changes)) or "none"
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, tuple):  # lines
+        return "; ".join(value) or "none"
     return "null" if value is None else shortened(str(value).lower() if isinstance(value, bool) else value, 60)

@@ -1,7 +1,7 @@
 """What must stay the same for a checkpoint to be continued. Torch-free."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from data_tools.data_config import DataConfig
@@ -15,6 +15,8 @@ OF_OPTIMIZER = ("name", "scale_by_parameter", "nesterov", "newton_schulz_steps",
 """what an update is; how strong its parts are (betas, decays, clips) may change in a resume"""
 _SOURCES_TOLD = 12
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
+_SOURCE = "source "
+"""what keys of sources begin with (RunData.identity)"""
 
 
 def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: str) -> dict[str, Any]:
@@ -42,30 +44,41 @@ def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: s
     }
 
 
-def differences(saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig) -> list[str]:
+def differences(
+    saved: dict[str, Any], wanted: dict[str, Any], config: RunConfig, replaced: Collection[str] = ()
+) -> list[str]:
     """One phrase for each setting that differs; one that did not exist when it was saved had its default then.
 
     Checkpoints of earlier versions have all of the optimizer's settings in their identity.
+
+    Args:
+        replaced: names of sources that may be others, since they had not been read (changed_data.py).
     """
     saved = _of_optimizer(_defaults_then(saved, config) | saved)
     return [
         _difference(key, saved.get(key), wanted.get(key))
         for key in sorted(saved.keys() | wanted.keys())
-        if saved.get(key) != wanted.get(key) and not _is_told_elsewhere(key, saved, wanted)
+        if saved.get(key) != wanted.get(key)
+        and key not in {f"{_SOURCE}{name}" for name in replaced}
+        and not _is_told_elsewhere(key, saved, wanted)
     ]
 
 
 def _difference(key: str, saved: Any, wanted: Any) -> str:
-    if key == "blend" and isinstance(saved, Mapping) and isinstance(wanted, Mapping):
+    before, now = _weights(saved), _weights(wanted)
+    if key == "blend" and before and now:
         return (
-            f"the weights of data.sources, in parts of {PERIOD:,}, are {_weights(saved)} in the checkpoint and "
-            f"{_weights(wanted)} now (other weights from a later step on go into data.changes)"
+            f"the weights of data.sources, in parts of {PERIOD:,}, are {before} in the checkpoint and {now} now, in "
+            "this order (other weights from a later step on go into data.changes)"
         )
     return f"{key} is {_shown(saved)} in the checkpoint and {_shown(wanted)} now"
 
 
-def _weights(blend: Mapping[str, Any]) -> str:
-    told = [f"{name} {_shown(weight)}" for name, weight in list(blend.items())[:_SOURCES_TOLD]]
+def _weights(blend: object) -> str:
+    """Names and weights of `RunData.identity`; empty where it is nothing of the kind, as in what was damaged."""
+    if not isinstance(blend, list) or not all(isinstance(each, list) and len(each) == 2 for each in blend):
+        return ""
+    told = [f"{_shown(name)} {_shown(weight)}" for name, weight in blend[:_SOURCES_TOLD]]
     return ", ".join(told) + (f" and {len(blend) - len(told)} more" if len(blend) > len(told) else "")
 
 
@@ -76,7 +89,7 @@ def _is_told_elsewhere(key: str, saved: Mapping[str, Any], wanted: Mapping[str, 
     kind = f"{key.rpartition('.')[0]}.name"
     if key != kind and kind in saved and kind in wanted and saved[kind] != wanted[kind]:
         return True
-    return key.startswith("source ") and (key not in saved or key not in wanted)
+    return key.startswith(_SOURCE) and (key not in saved or key not in wanted)
 
 
 def _defaults_then(saved: dict[str, Any], config: RunConfig) -> dict[str, Any]:

@@ -15,6 +15,8 @@ MOST = 100
 _STEPS = 10**10
 _CHARACTERS = 500
 """of a value that is recorded as it is"""
+_CHARACTERS_OF_LINES = 4000
+"""of one that is lines of text, as changes of sources are"""
 
 
 def changes_of(facts: Mapping[str, Any]) -> list[ChangeRecord]:
@@ -36,12 +38,14 @@ def as_fact(changes: Sequence[ChangeRecord]) -> list[dict[str, Any]]:
 
 
 def in_json(value: Any) -> Any:
-    """A value for the record; what is long, or no JSON, in words."""
+    """A value for the record, as JSON gives it back; what is long, or no JSON, in words."""
     try:
         written = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         return shortened(value, 60)
-    return value if len(written) <= _CHARACTERS else shortened(written, 60)
+    is_lines = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    bound = _CHARACTERS_OF_LINES if is_lines else _CHARACTERS
+    return json.loads(written) if len(written) <= bound else shortened(written, 60)
 
 
 def _read(told: object) -> ChangeRecord | None:

@@ -1,6 +1,6 @@
 """Whether a run may continue from what lies in its directory; asked before anything starts. Torch-free."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import inf, isclose
 from pathlib import Path
@@ -104,12 +104,21 @@ def _trainer_problems(path: Path, trainer: Mapping[str, Any], manifest: Manifest
         yield f"{path}: engine lacks a part of the loss scale"
 
 
-def identity_problems(saved: Sequence[SavedStep], wanted: dict[str, Any], config: RunConfig) -> Iterator[str]:
-    """Checkpoints of another run than the one whose identity is `wanted`; those that differ alike are told together."""
+def identity_problems(
+    saved: Sequence[SavedStep],
+    wanted: dict[str, Any],
+    config: RunConfig,
+    replaced: Callable[[SavedStep, RunConfig], Collection[str]] = lambda *_: (),
+) -> Iterator[str]:
+    """Checkpoints of another run than the one whose identity is `wanted`; those that differ alike are told together.
+
+    Args:
+        replaced: names of sources that a checkpoint had not read and that were replaced since.
+    """
     alike: dict[tuple[str, ...], list[SavedStep]] = {}
     for each in saved:
         identity = each.manifest.facts.get("identity")
-        found = differences(identity if isinstance(identity, dict) else {}, wanted, config)
+        found = differences(identity if isinstance(identity, dict) else {}, wanted, config, replaced(each, config))
         alike.setdefault(tuple(found), []).append(each)
     for phrases, group in alike.items():
         if phrases:

@@ -11,7 +11,7 @@ import torch
 
 from data_tools.run_data import RunData
 from megatron_patches.artefacts.descent import ORIGIN, origin_of
-from megatron_patches.artefacts.folders import Content, checkpoint_name, list_checkpoints
+from megatron_patches.artefacts.folders import DATA_PARENTS, Content, checkpoint_name, list_checkpoints
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
@@ -273,6 +273,7 @@ def _facts(
         "seed": config.training.seed,
         "layout": foreign.layout,
         "identity": run_identity(config, data.identity, data.tokenizer_id),
+        DATA_PARENTS: len(data.dataset_ids) + 1,
         TOKENIZER_VOCABULARY: data.tokenizer_vocabulary,
         "source": {
             "format": foreign.format,

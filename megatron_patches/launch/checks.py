@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from megatron_patches.artefacts.run_folder import folder_problems
-from megatron_patches.checkpoint.changed_data import changed_sources_problems, skipped_data_problems
+from megatron_patches.checkpoint.changed_data import data_behind_problems, replaced_sources
 from megatron_patches.checkpoint.changed_settings import second_rate_problems, without_effect
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
@@ -85,7 +85,7 @@ def _validation_data(facts: LaunchFacts) -> Iterator[str]:
 def _identity(facts: LaunchFacts) -> Iterator[str]:
     if facts.saved:
         wanted = run_identity(facts.config, facts.data.identity, facts.data.tokenizer_id)
-        yield from identity_problems(facts.saved, wanted, facts.config)
+        yield from identity_problems(facts.saved, wanted, facts.config, replaced_sources)
 
 
 def _length(facts: LaunchFacts) -> Iterator[str]:
@@ -106,8 +106,9 @@ def _learning_rate(facts: LaunchFacts) -> Iterator[str]:
 def _data_behind(facts: LaunchFacts) -> Iterator[str]:
     facts.require("training.samples", "training.tokens", "training.batch_ramp", "data.skip_samples")
     if facts.saved:
-        yield from skipped_data_problems(facts.saved[0], facts.config)
-        yield from changed_sources_problems(facts.saved[0], facts.config)
+        yield from data_behind_problems(facts.saved[0], facts.config)
+    if facts.taken and facts.taken is not facts.saved[0]:  # of a damaged one it may not be known what it was trained on
+        yield from data_behind_problems(facts.taken, facts.config)
 
 
 def _run_folder(facts: LaunchFacts) -> Iterator[str]:

@@ -107,6 +107,15 @@ def validation_micro_batches(
     return share_targets(micro_batches, groups)
 
 
+def has_target(source: SampleSource, objective: Objective, samples: int, vocab_size: int) -> bool:
+    """Whether any of the first samples of a source has a target; reads up to the first that has, as every rank does."""
+    for number in range(samples):
+        numbers = np.array([number])
+        if bool((objective(stacked([source[number]], numbers, vocab_size), numbers).weights > 0).any()):
+            return True
+    return False
+
+
 def stacked(items: Sequence[Sample], numbers: NDArray[np.int64], vocab_size: int) -> dict[str, torch.Tensor]:
     """Samples stacked, each array by its name; a sample that lacks one has what that means (`_array`).
 

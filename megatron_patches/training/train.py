@@ -18,6 +18,7 @@ from megatron_patches.callbacks.checkpointing import Checkpointing, describe_res
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.save_request import SaveRequest
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.checkpoint.changed_data import data_behind_problems
 from megatron_patches.checkpoint.changed_settings import describe_changes, recorded_changes, second_rate_problems
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.initial_weights import load_initial_weights
@@ -169,7 +170,8 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
     """Continue from the newest whole checkpoint, if there is one; what is passed over or was changed is said.
 
     Raises:
-        TrainyardError: the learning rate would jump at what is whole: the launch was checked against a newer one.
+        TrainyardError: the learning rate would jump at what is whole, or it was trained on other data than the
+            configuration says: the launch was checked against a newer one.
     """
     allow_invalid, from_scratch = trainer.config.data.allow_invalid, trainer.config.checkpoint.allow_from_scratch
     told: set[str] = set()
@@ -203,10 +205,13 @@ def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
 
 
 def continue_changes(trainer: Trainer, checkpointing: Checkpointing, taken: SavedStep) -> None:
-    """Refuse a jump of the learning rate that is not named; say and record what is set otherwise from here on."""
+    """Refuse a jump of the learning rate that is not named, and data that is said to be other than it was; say and
+    record what is set otherwise from here on.
+    """
     config, problems, changed, records = trainer.config, list[str](), "", list[ChangeRecord]()
     if trainer.is_first_rank:
-        problems = [*learning_rate_problems(taken, config), *second_rate_problems(taken, config)]
+        found = (learning_rate_problems, second_rate_problems, data_behind_problems)
+        problems = [problem for check in found for problem in check(taken, config)]
         changed = describe_changes(taken.folder, config)
         with suppress(TrainyardError):  # its configuration cannot be read: `changed` says so
             records = recorded_changes(taken, config)

@@ -334,3 +334,11 @@ def test_samples_are_called_what_they_are(config: Config, shards: Path) -> None:
     with pytest.raises(TrainyardError, match=r"epochs of the [0-9]+ packs of 9 in the training split"):
         data.check(300, 10**6, 0)
     assert "packs (" in dict(data.plan(10, 1).describe())["validation data"]
+
+
+def test_of_a_group_without_a_sample_it_is_said_what_left_its_texts_out(config: Config, shards: Path) -> None:
+    groups = [source(shards, "held", path=str(shards / "part-1"))]
+    filtered = {"name": "windows", "filters": {"minimum_characters": 1000}}
+    data = opened(config(path=str(shards / "part-0"), validation=groups, samples=filtered))
+    (problem,) = data.validation_problems(2)
+    assert "group held has 0 windows" in problem and "by minimum_characters); lower it" in problem

@@ -29,6 +29,9 @@ class RecordedData:
         step = whole_of(self.facts.get("step")) or 0
         told = f"{counted(len(sources) + more, 'source')} of {counted(sum(found), 'dataset')}" if found else "no source"
         yield "data read", f"{told}, recorded by launch {self.launch} after step {step:,}: {_named(sources, more)}"
+        changes = self.facts.get("changes")
+        for change in [each for each in changes if isinstance(each, str)][:_TOLD] if isinstance(changes, list) else []:
+            yield "data changes", shortened(change, 400)
         best = self.facts.get("best_by")
         if isinstance(best, str) and groups:
             by = f"; the best checkpoint by {shortened(best, 80)}" if len(groups) > 1 else ""
@@ -59,4 +62,6 @@ def _named(entries: list[Mapping[str, Any]], more: int) -> str:
 
 def _share(entry: Mapping[str, Any], entries: int) -> str:
     share = number_of(entry.get("weight"))
-    return f" {share:.1%}" if share is not None and entries > 1 else ""
+    if share is None or entries < 2:
+        return ""
+    return f" {share:.1%}" if share else " later"

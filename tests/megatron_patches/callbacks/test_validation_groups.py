@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from data_tools.run_data import RunData
 from megatron_patches.artefacts.chosen import best
 from megatron_patches.artefacts.manifest import Manifest, read_manifest
 from megatron_patches.callbacks.wandb_log import earlier_steps
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.events.reading import Event, effective, read_events
 from megatron_patches.events.tensorboard_files import rebuild_tensorboard
 from megatron_patches.run.run_directory import Launch, start_launch
@@ -25,6 +27,17 @@ GROUPS: list[dict[str, Any]] = [
                                   {"name": "more", "path": "{}/more", "range": "0.5:1"}]},
 ]  # fmt: skip
 NAMES = [group["name"] for group in GROUPS]
+PACKED_GROUPS: list[dict[str, Any]] = [
+    {"name": "answers", "path": "{}/pairs", "range": "0:0.5"},
+    {
+        "name": "both",
+        "sources": [{"name": "answers", "path": "{}/pairs", "range": "0.5:1"}, {"name": "later", **LATER}],
+    },
+]
+PACKS = [
+    *overrides(data__samples="packs", data__sequence_length=128, evaluation__samples=7),
+    *overrides(objective__reset_attention="true", objective__reset_positions="true"),
+]
 TWO_STEPS = overrides(
     training__steps=4, checkpoint__every_steps=2, evaluation="{every_steps: 2, samples: 13}", data__path="null",
     data__split="null",
@@ -64,14 +77,20 @@ def train_all(launches: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def trained(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
-    """Runs on one process: `all` with the three groups, and one with each alone; `DP2` with all on two."""
+    """Runs on one process: `all` with the three groups, and one with each alone; `DP2` with all on two. The same on
+    packs with other groups: `packs`, and `packs of` each.
+    """
     folder, launches = tmp_path_factory.mktemp("groups"), {}
+    named = {"all": GROUPS, "DP2": GROUPS, **{each["name"]: [each] for each in GROUPS}}
+    packed = {"packs": PACKED_GROUPS, **{f"packs of {each['name']}": [each] for each in PACKED_GROUPS}}
     with pytest.MonkeyPatch.context() as patch:
-        for name, groups in {"all": GROUPS, "DP2": GROUPS, **{each["name"]: [each] for each in GROUPS}}.items():
+        for name, groups in (named | packed).items():
             patch.setenv("TRAINYARD_RUNS", str(folder / name))
-            more = ["--checkpoint.best_by=more"] if name == "all" else []
-            launches[name] = start_launch(small_data.run(folder, settings(small_data.folder, groups, *more)))
-        run_on_ranks(train_all, 1, [str(launches[name].directory) for name in ("all", *NAMES)])
+            more = ["--checkpoint.best_by=more"] if name == "all" else PACKS if name in packed else []
+            config = small_data.run(folder, settings(small_data.folder, groups, *more))
+            RunData(config.data, CHECKOUT, config.lengths).check(384, 32, 7)  # makes plans of packs, as a launch does
+            launches[name] = start_launch(config)
+        run_on_ranks(train_all, 1, [str(launches[name].directory) for name in launches if name != "DP2"])
         run_on_ranks(train_launch, 2, str(launches["DP2"].directory))
     return {name: Trained(launch) for name, launch in launches.items()}
 
@@ -81,6 +100,13 @@ def test_each_loss_is_that_of_a_run_with_this_group_alone(trained: dict[str, Tra
     assert trained["all"].losses == alone
     assert sorted(alone) == sorted((step, name) for step in (2, 4) for name in NAMES)
     assert len(set(alone.values())) == 6
+
+
+def test_each_loss_on_packs_is_that_of_a_run_with_this_group_alone(trained: dict[str, Trained]) -> None:
+    """Of answers alone in `answers`, of answers and texts in `both`."""
+    alone = {key: loss for each in PACKED_GROUPS for key, loss in trained[f"packs of {each['name']}"].losses.items()}
+    assert trained["packs"].losses == alone
+    assert len(set(alone.values())) == 4
 
 
 def test_two_ranks_find_the_same(trained: dict[str, Trained]) -> None:

@@ -10,9 +10,13 @@ from pydantic import BaseModel
 
 from megatron_patches.artefacts.manifest import build_manifest
 from megatron_patches.artefacts.marks import mark_damaged
-from megatron_patches.checkpoint.changed_data import changed_sources_problems, skipped_data_problems
+from megatron_patches.checkpoint.changed_data import (
+    changed_sources_problems,
+    replaced_sources,
+    skipped_data_problems,
+    told_changes,
+)
 from megatron_patches.checkpoint.changed_settings import (
-    Change,
     changes,
     describe_changes,
     effect_of,
@@ -250,6 +254,7 @@ def test_the_record_of_changes_is_bounded_and_read_with_care() -> None:
     assert (found.step, found.before) == (4, None) and len(found.now) < 100
     assert changes_of({CHANGES: "odd"}) == changes_of({}) == []
     assert in_json(float("nan")) == "nan"
+    assert in_json(("a" * 300, "b" * 300)) == ["a" * 300, "b" * 300] and len(in_json(["a" * 5000])) < 100
 
 
 WITHOUT_EFFECT = {
@@ -389,10 +394,8 @@ def test_changes_of_sources_are_told_as_before_the_first_step(tmp_path: Path) ->
     newest = saved(tmp_path, 4, "--data.changes=[]")
     now = run(tmp_path, "--data.changes=[{from_step: 6, sources: [{name: b, path: b, weight: 3}, {name: c, path: c}]}]")
     assert describe_changes(newest.folder, now) == (
-        "changed since step-0000000004: data.changes none -> after step 6: b 0.75, c 0.25"
+        "changed since step-0000000004: data.changes none -> after step 6: b 0.75 (b), c 0.25 (c)"
     )
-    odd = Change("data.changes", [{"from_step": "soon"}], [])
-    assert str(odd) == "data.changes [{'from_step': 'soon'}] -> none", "of another version"
 
 
 def test_changes_that_were_damaged_where_they_were_saved(tmp_path: Path) -> None:
@@ -405,3 +408,35 @@ def test_changes_that_were_damaged_where_they_were_saved(tmp_path: Path) -> None
         settings["data"]["changes"] = damaged
         written.write_text(dump_yaml(settings))
         assert len(list(changed_sources_problems(newest, run(tmp_path, f"--data.changes={source_from(3)}")))) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "replaced"),
+    [
+        (source_from(4), source_from(4, more=", range: '0:0.5'"), {"b"}),
+        (source_from(4), source_from(4).replace("somewhere", "moved"), {"b"}),
+        (source_from(4), source_from(6), set()),  # its dataset may have been made again: that is told
+        (source_from(4), source_from(4, "c"), set()),
+        (source_from(3), source_from(3, more=", range: '0:0.5'"), set()),  # it was read
+    ],
+)
+def test_a_source_that_was_not_read_may_be_replaced(tmp_path: Path, before: str, now: str, replaced: set[str]) -> None:
+    """Of a run that was saved at step 4 and began with source a."""
+    sources = ["--data.path=null", "--data.sources=[{name: a, path: somewhere/a}]"]
+    newest = saved(tmp_path, 4, *sources, f"--data.changes={before}")
+    assert replaced_sources(newest, run(tmp_path, *sources, f"--data.changes={now}")) == replaced
+
+
+def test_odd_changes_in_a_checkpoint_are_none(tmp_path: Path) -> None:
+    odd = [3, {"from_step": "4"}, {"from_step": 10**400, "sources": []}, {"from_step": 4, "sources": [{"name": ["b"]}]}]
+    for changes_then in (odd, "odd", 3, None):
+        assert told_changes(changes_then, []) == ((), ())
+        newest = saved(tmp_path, 4)
+        settings = read_yaml(newest.folder / "config.yaml")
+        settings["data"]["changes"] = changes_then if changes_then != odd else odd[:2]
+        (newest.folder / "config.yaml").write_text(dump_yaml(settings))
+        config = run(tmp_path, f"--data.changes={source_from(4)}")
+        assert replaced_sources(newest, config) == set() and list(changed_sources_problems(newest, config)) == []
+    many = [{"from_step": 4, "sources": [{"name": f"s{number}", "path": "p", "weight": 1} for number in range(14)]}]
+    (line,) = told_changes([], many)[1]
+    assert line.startswith("after step 4: s0 0.0714286 (p") and line.endswith(", and 2 more")

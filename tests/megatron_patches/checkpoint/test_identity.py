@@ -80,13 +80,13 @@ def test_a_velocity_cannot_appear_or_go(tmp_path: Path, before: float, now: floa
 
 def test_weights_are_told_by_source_with_the_way_to_change_them(tmp_path: Path) -> None:
     config = run(tmp_path)
-    saved, wanted = ({**run_identity(config, {}, "t"), "blend": {"web": web, "code": 65536 - web}} for web in (9, 8))
+    saved, wanted = ({**run_identity(config, {}, "t"), "blend": [["web", n], ["code", 65536 - n]]} for n in (9, 8))
     assert differences(saved, wanted, config) == [
         "the weights of data.sources, in parts of 65,536, are web 9, code 65527 in the checkpoint and web 8, code "
-        "65528 now (other weights from a later step on go into data.changes)"
+        "65528 now, in this order (other weights from a later step on go into data.changes)"
     ]
-    many = {f"s{number:02}": 1 for number in range(30)}
-    assert "s11 1 and 18 more now" in differences({**saved, "blend": {}}, {**wanted, "blend": many}, config)[0]
+    many = [[f"s{number:02}", 1] for number in range(30)]
+    assert "s11 1 and 18 more now" in differences(saved, {**wanted, "blend": many}, config)[0]
     assert differences({**saved, "blend": "?"}, wanted, config) == [
-        'blend is ? in the checkpoint and {"web": 8, "code": 65528} now'
+        'blend is ? in the checkpoint and [["web", 8], ["code", 65528]] now'
     ], "damaged, or of another version"

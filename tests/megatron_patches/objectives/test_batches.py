@@ -19,6 +19,7 @@ from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
 from megatron_patches.objectives.batches import (
     TrainingBatches,
+    has_target,
     of_all_ranks,
     share_targets,
     stacked,
@@ -116,6 +117,18 @@ def test_a_micro_batch_may_be_without_targets(windows: TokenWindows) -> None:
 
     weights = [batch.weights for batch in validation_micro_batches(windows, only_nine, 12, 2, 100, ALONE)]
     assert sorted(each.sum().item() for each in weights) == [0, 0, 0, 0, 0, 1]
+
+
+def test_whether_there_is_a_target_is_found_at_the_first(windows: TokenWindows) -> None:
+    looked: list[int] = []
+
+    def only_nine(items: Mapping[str, torch.Tensor], samples: np.ndarray) -> MicroBatch:
+        looked.extend(samples.tolist())
+        whole = CAUSAL(items, samples)
+        return replace(whole, weights=whole.weights * (whole.labels == 9))
+
+    assert has_target(windows, only_nine, 20, 100) and looked == [0, 1, 2]
+    assert not has_target(windows, only_nine, 2, 100)
 
 
 def test_an_id_beyond_the_vocabulary_is_named(windows: TokenWindows) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.data_config import SourceChangeConfig
+from data_tools.sources_config import SourceConfig
 from megatron_patches.artefacts.annotations import Standing
 from megatron_patches.artefacts.branch import read_beginnings
 from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
@@ -324,6 +326,18 @@ def test_pictures_are_left_whole_where_the_disk_is_full(trained: Trained, monkey
     monkeypatch.setattr(ScalarFile, "sync", full)
     assert "No space left on device); give the same command again" in module.rebuild_pictures(rollback)
     assert trained.files() == before
+
+
+def test_what_a_change_of_sources_would_move_is_not_left_out(trained: Trained) -> None:
+    """Sources change after step 5, at sample 40 of the order that was read."""
+    later = SourceChangeConfig(from_step=5, sources=[SourceConfig(name="later", path="data/later")])
+    data = trained.config.data.model_copy(update={"changes": [later]})
+    start_launch(trained.config.model_copy(update={"data": data}))
+    for skip, steps in ((["32:44"], []), (["32:36", "40:44"], []), ([], ["5:7"])):
+        with pytest.raises(Refused, match=r"after step 5 .* at sample 40 of .* Leave out samples up to 40 alone"):
+            plan_rollback(trained.run, "4", skip, steps)
+    for skip in (["32:40"], ["40:44"], ["48:56"]):
+        assert plan_rollback(trained.run, "4", skip, []).skipped.count > 0
 
 
 def test_ranges() -> None:

@@ -69,7 +69,7 @@ def show_command(
     """
     from megatron_patches.run.reading import load_run
     from megatron_patches.run.summary import aligned
-    from tools.commands.runs.compare import as_text, resolved_values
+    from tools.commands.runs.compare import resolved_values
     from tools.commands.runs.fields import explain_keys
     from tools.commands.runs.show import view_run
     from tools.run_files.catalogue import find_run
@@ -91,8 +91,7 @@ def show_command(
     print_table(["step", "learning rate", ""], view.rates(), numbers={0, 1})
     tell(f"\n{view.plot(width)}\n", layout=True)
     if view.changes:
-        rows = [[f"{each.step:,}", each.key, as_text(each.before), as_text(each.now)] for each in view.changes]
-        print_table(["after step", "changed", "before", "now"], rows, numbers={0})
+        print_table(["after step", "changed", "before", "now"], view.changed(), numbers={0})
         tell()
     if fields:  # a paragraph for each: a table would have no room for the meaning
         for line in explain_keys(view.config):

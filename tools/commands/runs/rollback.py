@@ -108,14 +108,14 @@ def plan_rollback(run: RunFolder, to: str, skip: Sequence[str], skip_steps: Sequ
     target = choose(run, found, to)
     config = load_resolved((newest_launch or target.folder) / CONFIG)
     kept, in_force = skipped_in(target.folder), skipped_in(newest_launch or target.folder)
+    read = skipped_in(_newest_launch(run, that_trains=True) or target.folder)
     asked = [parse_range(each) for each in skip]
-    if skip_steps:
-        read = skipped_in(_newest_launch(run, that_trains=True) or target.folder)
-        asked += [_samples_of(parse_range(each, "steps"), read, config) for each in skip_steps]
+    asked += [_samples_of(parse_range(each, "steps"), read, config) for each in skip_steps]
     usable = tuple(each for each in found if each.usable)
     _refuse_what_was_read(asked, target, kept, usable, config)
     skipped = SkippedSamples([*kept.ranges, *asked])
     _refuse_beyond_the_end(asked, skipped, config)
+    _refuse_what_a_change_moves(asked, read, skipped, config)
     abandoned = tuple(each.step for each in found if each.left_by is None and each.step > target.step)
     earlier = _newest_record(run)
     rollback = Rollback(
@@ -214,6 +214,24 @@ def _refuse_beyond_the_end(asked: Sequence[Range], skipped: SkippedSamples, conf
             raise TrainyardError(
                 f"the run ends at sample {end:,} of its order, so to leave out {first}:{last} would do nothing; name "
                 "samples before that"
+            )
+
+
+def _refuse_what_a_change_moves(
+    asked: Sequence[Range], read: SkippedSamples, skipped: SkippedSamples, config: RunConfig
+) -> None:
+    """Sources change after a step: what is left out before moves the samples behind, and a range there would be others
+    than those that were read."""
+    for change in config.data.changes:
+        samples = config.timetable.after(change.from_step).samples
+        before, now = read.reached(samples), skipped.reached(samples)
+        behind = next((each for each in asked if each[1] > min(before, now)), None)
+        if before != now and behind is not None:
+            raise Refused(
+                f"the sources change after step {change.from_step:,} (data.changes), which is at sample {before:,} of "
+                f"the order that was read and would be at {now:,} of the new one: {shown([behind])} would leave out "
+                f"other samples than were read there. Leave out samples up to {min(before, now):,} alone; what is to "
+                f"be left out behind the change, by another rollback when the run has passed it"
             )
 
 

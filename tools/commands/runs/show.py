@@ -21,6 +21,7 @@ from megatron_patches.run.summary import (
     tokens_per_step,
     training_samples,
 )
+from tools.commands.runs.compare import as_text
 from tools.run_views.recorded_data import RecordedData, read_recorded_data
 
 
@@ -65,6 +66,10 @@ class RunView:
     def rates(self) -> list[tuple[str, str, str]]:
         """Steps, the learning rate of each, and what happens there."""
         return [(f"{step:,}", f"{rate:.6g}", note) for step, rate, note in rate_table(self.config, self.resumed_at)]
+
+    def changed(self) -> list[tuple[str, str, str, str]]:
+        """Steps, keys, and their values before and from there on."""
+        return [(f"{each.step:,}", each.key, _told(each.before), _told(each.now)) for each in self.changes]
 
     def plot(self, width: int) -> str:
         """The learning rate over steps, in lines of at most so many characters."""
@@ -128,6 +133,13 @@ def view_run(config: RunConfig, processes: int | None) -> RunView:
         data=read,
         problems=tuple(problems),
     )
+
+
+def _told(value: Any) -> str:
+    """A value as people write it; lines of text, as changes of data are recorded, after one another."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "; ".join(value) or "none"
+    return as_text(value)
 
 
 def percentage(number: int, total: int) -> str:
