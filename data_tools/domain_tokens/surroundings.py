@@ -53,9 +53,10 @@ _WORDS = frozenset(
 
 
 _ASKED_BEFORE = re.compile(rf"(?<!\w)(?:what(?:{GAP}is|['’]s)|calculate|compute|evaluate){GAP}\Z", re.IGNORECASE)
+# no possessive group: until Python 3.11.5 one that is repeated within a group spoils that (python/cpython#101955)
 _SAID_BEHIND = re.compile(
     rf"{GAP}(?:is|equals|makes|gives|yields){GAP}"
-    rf"([-+−]?\d++(?:[.,]\d++)*+)(?:\Z|[\r\n;!?)\"”.,]|:(?!\d))"
+    rf"([-+−]?\d+(?:[.,]\d+)*)(?![.,]?\d)(?:\Z|[\r\n;!?)\"”.,]|:(?!\d))"
 )
 
 

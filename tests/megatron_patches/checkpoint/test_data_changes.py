@@ -215,8 +215,8 @@ def test_a_change_that_was_told_later_is_on_record(
 
 
 REPLACED = {
-    "weights": (settings(WINDOWS, AT_4, sources=[source("text"), source("more")]), "blend is "),
-    "order of sources": (settings(WINDOWS, AT_4, sources=BLEND[::-1]), "blend is "),
+    "weights": (settings(WINDOWS, AT_4, sources=[source("text"), source("more")]), "the weights of data.sources"),
+    "order of sources": (settings(WINDOWS, AT_4, sources=BLEND[::-1]), "now, in this order"),
     "range": (settings(WINDOWS, AT_4, sources=[source("text", 3, range="0:0.9"), BLEND[1]]), "source text is "),
     "path to other bytes": (
         settings(WINDOWS, AT_4, sources=[BLEND[0], {**BLEND[1], "path": "$DATA/pairs"}]), "source more"

@@ -96,7 +96,7 @@ def test_our_trainer_continues_as_the_script_does(
     run_on_ranks(train_launch, ranks, str(launch.directory))
     newest, *_, first = list_checkpoints(launch.run.checkpoints)
     saved_here, imported = (read_manifest(folder / "manifest.json") for folder in (newest, first))
-    of_a_launch = {"validation_loss", "skipped_samples", BRANCH, RUN_ID, ORIGIN}
+    of_a_launch = {"validation_loss", "validation_losses", "best_by", "skipped_samples", BRANCH, RUN_ID, ORIGIN}
     assert imported.facts.keys() == saved_here.facts.keys() - of_a_launch | {"source"}
     found = losses(launch.run)
     assert len(found) == len(saved.losses) == 5

@@ -36,6 +36,8 @@ MUON = "--optimizer={name: muon, learning_rate: 1e-2, rest: {learning_rate: 1e-2
 ADAFACTOR = "--optimizer={name: adafactor, learning_rate: 1e-2}"
 WIDTH, FEATURES, VOCABULARY, HEADS, BUCKETS = 32, 64, 384, 4, 8
 
+DATA = {"dataset": "data"}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def known() -> Iterator[None]:
@@ -178,9 +180,9 @@ def test_a_resolved_run_is_read_back_and_identified(run, tmp_path: Path) -> None
     config = run()
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert load_resolved(tmp_path / "config.yaml") == config
-    saved = run_identity(config, "data", "tokenizer")
-    assert differences(saved, run_identity(run(parallel__pipeline=2), "data", "tokenizer"), config) == []
-    found = differences(saved, run_identity(run(model__buckets=16), "data", "tokenizer"), config)
+    saved = run_identity(config, DATA, "tokenizer")
+    assert differences(saved, run_identity(run(parallel__pipeline=2), DATA, "tokenizer"), config) == []
+    found = differences(saved, run_identity(run(model__buckets=16), DATA, "tokenizer"), config)
     assert found == ["model.buckets is 8 in the checkpoint and 16 now"]
     older = {key: value for key, value in saved.items() if key != "model.buckets"}
     assert differences(older, saved, config) == [], "a key that did not exist had its default"
