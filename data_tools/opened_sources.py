@@ -32,8 +32,11 @@ from data_tools.splits.shares import parse_range, select
 from megatron_patches.artefacts.manifest import verify_files
 from megatron_patches.errors import Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import is_file, names_in
+from megatron_patches.foreign.mapped import expect_random_reads
 from megatron_patches.foreign.printable import printable
 
+SHORT_SAMPLE = 1 << 14
+"""bytes; of longer ones the system reads more at a time than they have pages"""
 OnPreparation = Callable[[str, int, int], None]
 """is told what is made, how many documents are done, and of how many"""
 
@@ -221,6 +224,8 @@ class OpenedSource:
 
     def _cut(self, shard: Shard, selection: Selection) -> TokenWindows | PlannedSamples:
         samples = self._config.samples
+        if self._prepare is None and self._lengths.read * shard.dataset.dtype.itemsize <= SHORT_SAMPLE:
+            expect_random_reads(shard.dataset.tokens)  # who makes plans and hashes reads from end to end
         if isinstance(samples, StreamConfig) and isinstance(selection, DocumentRange):
             return TokenWindows(shard.dataset, (selection.first, selection.end), self._lengths)
         request = PlanRequest(shard.prefix, shard.id, selection, samples, self._lengths, self._tokenizer)

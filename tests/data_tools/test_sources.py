@@ -16,7 +16,7 @@ from data_tools.data_warnings import data_warnings
 from data_tools.datasets import indexed_dataset
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.preprocess import PreprocessRequest, preprocess
-from data_tools.opened_sources import prefixes_of
+from data_tools.opened_sources import in_silence, prefixes_of
 from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
 from data_tools.sources_config import SourceConfig
@@ -342,3 +342,21 @@ def test_of_a_group_without_a_sample_it_is_said_what_left_its_texts_out(config: 
     data = opened(config(path=str(shards / "part-0"), validation=groups, samples=filtered))
     (problem,) = data.validation_problems(2)
     assert "group held has 0 windows" in problem and "by minimum_characters); lower it" in problem
+
+
+@pytest.mark.parametrize(
+    ("prepare", "length", "expected"), [(None, 8, True), (None, 1 << 14, False), ("makes", 8, False)]
+)
+def test_ranks_read_short_samples_here_and_there(
+    config: Config, shards: Path, tmp_path: Path, prepare: str | None, length: int, expected: bool
+) -> None:
+    """What the kernel notes of the map: `rr`, no reading ahead. Who makes hashes and plans reads from end to end."""
+    for file in shards.glob("part-0.*"):
+        shutil.copy(file, tmp_path / file.name)
+    lengths = SampleLengths(length + 1, length, (("tokens", length),), length)
+    settings = config(path=str(tmp_path / "part-0"), sequence_length=length)
+    data = RunData(settings, Path("/nowhere"), lengths, prepare=None if prepare is None else in_silence)
+    assert data.sources[0].training.tokens
+    maps = Path("/proc/self/smaps").read_text().split(str(tmp_path / "part-0.bin"))[1:]
+    flags = [next(line for line in each.splitlines() if line.startswith("VmFlags")).split() for each in maps]
+    assert flags and all(("rr" in each) == expected for each in flags)
