@@ -1,12 +1,13 @@
 """How much a run reads of what there is, and how people are told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data_tools.data_config import SourceChangeConfig
 from data_tools.samples.skipping import SkippedSamples, shown
 from data_tools.source_parts import Cutting
+from megatron_patches.foreign.json_text import number_of
+from megatron_patches.foreign.printable import shortened
 from megatron_patches.sizes import counted
 
 TOLD = 12
@@ -139,10 +140,25 @@ class DataPlan:
             yield "", f"and {counted(len(rest), 'group')} more, {counted(rest[0].read, rest[0].unit)} of each"
 
 
-def describe_change(change: SourceChangeConfig) -> str:
-    """Sources from a step on, those of the largest weights first."""
-    total = sum(each.weight for each in change.sources)
-    largest = sorted(change.sources, key=lambda each: -each.weight)
-    told = [f"{each.name} {each.weight / total:.4g}" for each in largest[:TOLD]]
-    more = [f"{len(largest) - TOLD} more"] if len(largest) > TOLD else []
-    return f"after step {change.from_step:,}: {', '.join(told + more)}"
+def describe_change(change: Mapping[str, Any]) -> str:
+    """Sources from a step on: their share of the samples, and what they read.
+
+    Args:
+        change: an entry of `data.changes` as JSON, perhaps of another version; it has a step, and sources with names.
+    """
+    sources = change["sources"]
+    total = sum(each for each in (number_of(source.get("weight")) for source in sources) if each is not None) or 1.0
+    told = [_told_source(source, total) for source in sources[:TOLD]]
+    more = [f"and {len(sources) - TOLD} more"] if len(sources) > TOLD else []
+    return f"after step {change['from_step']:,}: {', '.join([*told, *more])}"
+
+
+def _told_source(source: Mapping[str, Any], total: float) -> str:
+    share = (number_of(source.get("weight")) or 0.0) / total
+    more = [
+        f"{key} {shortened(source.get(key), 40)}"
+        for key, usual in (("range", "0:1"), ("shards", ":"), ("max_epochs", None))
+        if source.get(key) != usual
+    ]
+    told = [shortened(source.get("path"), 100), *more]
+    return f"{shortened(source['name'], 80)} {share:.6g} ({', '.join(told)})"

@@ -57,7 +57,7 @@ def _lacks_end_of_document(shard: Shard, token: int) -> str | None:
 
 
 def _ends_within_chats(facts: DatasetFacts) -> bool:
-    """Whether the token that ends documents may stand within one, behind each answer of a chat."""
+    """Whether the end-of-document token may also end each answer within a chat."""
     settings, answers = facts.settings, facts.answers
     if settings is None or answers is None or settings.records != "chat":
         return False

@@ -211,7 +211,7 @@ class RunData:
             skipped_samples=skipped.passed(training_samples),
             skipped=skipped,
             sources=self._source_plans(skipped.reached(training_samples)),
-            changes=[describe_change(change) for change in self._config.changes],
+            changes=[describe_change(change.model_dump()) for change in self._config.changes],
             groups=[
                 GroupPlan(group.name, group.tokens, len(group.samples), validation_samples, self._unit)
                 for group in self.groups

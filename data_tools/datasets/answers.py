@@ -72,7 +72,7 @@ class AnswerIndex:
         """
         mask = np.zeros(count, dtype=np.bool_)
         if count:
-            # Of sequences that start at one token only the last can hold it, so empty ones are passed over.
+            # Several sequences may start at one token; only the last of them can hold it, the others are empty.
             first_sequence = _last_at_most(self._pointers, first * self._itemsize)
             last_sequence = _last_at_most(self._pointers, (first + count - 1) * self._itemsize)
             filled = 0
@@ -96,7 +96,7 @@ class AnswerIndex:
 
     def _odd(self, start: int, end: int) -> NDArray[np.bool_]:
         """Whether each of the sequences [start, end) is odd-numbered in its document."""
-        # Of documents that start at one sequence only the last can hold it, so empty ones are passed over.
+        # Several documents may start at one sequence; only the last of them can hold it, the others are empty.
         first = _last_at_most(self._document_indices, start)
         last = _last_at_most(self._document_indices, end - 1)
         if end - start > 1 and last - first > MOST_AT_ONCE:  # very many empty documents

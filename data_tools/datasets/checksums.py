@@ -56,7 +56,7 @@ def checksum(tokens: ArrayLike) -> int:
 
 
 def _sums(tokens: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Of each document that is not empty, the sum of its terms; a long one is summed in pieces, uint64 [starts]."""
+    """The sum of each non-empty document's terms, uint64 [starts]; a long document is summed in pieces."""
     sums = np.zeros(len(starts), dtype=np.uint64)
     steps = np.arange(1, TOKENS_AT_ONCE + 1, dtype=np.uint64) * WEYL
     for begin in range(0, len(tokens), TOKENS_AT_ONCE):

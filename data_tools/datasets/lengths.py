@@ -66,7 +66,7 @@ class LengthHistogram:
         return int(self.lengths[np.searchsorted(cumulative, rank)])
 
     def longer_than(self, limit: int) -> tuple[int, int]:
-        """Documents of more than so many tokens, and the tokens that they hold together."""
+        """How many documents are longer than this, and how many tokens they hold together."""
         first = int(np.searchsorted(self.lengths, limit, side="right"))
         documents = self.documents[first:]
         return int(documents.sum()), int((self.lengths[first:] * documents).sum())

@@ -81,9 +81,9 @@ class SettingsFacts(_Facts):
     separator: str | None = Field(None, json_schema_extra=_LATER)
     """What the answers of pairs without a template begin with."""
     tokens_asked: int | None = Field(None, json_schema_extra=_LATER)
-    """Reading stopped after the document with which the first key's dataset had so many tokens; None: all was read, or
-    the dataset was merged or split. The sources are those that were read, and the last one's documents those of it that
-    were."""
+    """Reading stopped after the document that brought the first key's dataset to this many tokens. None: all was read,
+    or the dataset was merged or split. `sources` has the files that were read; of the last one it counts the documents
+    that were."""
     inject: Mode | None = Field(None, json_schema_extra=_LATER)
     """Which expressions became tokens of the multiplication table; None: none did."""
     synthetic_documents: int | None = Field(0, json_schema_extra=_LATER)

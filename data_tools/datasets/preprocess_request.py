@@ -34,7 +34,7 @@ class PreprocessRequest:
     append_eod: bool = False
     """Whether each document ends with the tokenizer's end-of-document token; see `RecordEncoding` for records."""
     tokens: int | None = None
-    """Reading stops after the document with which the first key's dataset has so many tokens; None: all is read."""
+    """Reading stops after the document that brings the first key's dataset to this many tokens; None: all is read."""
     parse_special: bool = False
     """Whether text that spells a control token becomes it, as Megatron-LM has it."""
     largest_document: int = LARGEST_DOCUMENT

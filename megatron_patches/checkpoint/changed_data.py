@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_tools.data_plan import TOLD
+from data_tools.data_plan import describe_change
 from data_tools.samples.skipping import LAST_PLACE, Range, SkippedSamples, first_difference, ranges_of, shown
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.resume_check import SavedStep
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import Damaged, TrainyardError
-from megatron_patches.foreign.json_text import number_of, whole_of
-from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.foreign.json_text import whole_of
+from megatron_patches.foreign.printable import printable
 from megatron_patches.run.config import RunConfig
 
 
@@ -91,27 +91,8 @@ def told_changes(before: object, now: object) -> tuple[tuple[str, ...], tuple[st
     """Changes of sources that one `data.changes` has and the other has not, each in a line."""
     mine, theirs = (list(_well_formed(changes)) for changes in (before, now))
     pairs = ((mine, theirs), (theirs, mine))
-    gone, new = (tuple(_line(each) for each in these if each not in others) for these, others in pairs)
+    gone, new = (tuple(describe_change(each) for each in these if each not in others) for these, others in pairs)
     return gone, new
-
-
-def _line(change: Mapping[str, Any]) -> str:
-    sources = change["sources"]
-    total = sum(each for each in (number_of(source.get("weight")) for source in sources) if each is not None) or 1.0
-    told = [_told_source(source, total) for source in sources[:TOLD]]
-    more = [f"and {len(sources) - TOLD} more"] if len(sources) > TOLD else []
-    return f"after step {change['from_step']:,}: {', '.join([*told, *more])}"
-
-
-def _told_source(source: Mapping[str, Any], total: float) -> str:
-    share = (number_of(source.get("weight")) or 0.0) / total
-    more = [
-        f"{key} {shortened(source.get(key), 40)}"
-        for key, usual in (("range", "0:1"), ("shards", ":"), ("max_epochs", None))
-        if source.get(key) != usual
-    ]
-    told = [shortened(source.get("path"), 100), *more]
-    return f"{shortened(source['name'], 80)} {share:.6g} ({', '.join(told)})"
 
 
 def _changes_in(folder: Path) -> object:

@@ -73,7 +73,7 @@ class TrainingBatches:
         places = np.concatenate(by_batch)
         located = self._samples.locate(places)
         read, micro_batches = self._samples.read(located), []
-        delivered = summed(self._samples.hashes(places, located, read))
+        delivered = summed(self._samples.hashes(places, located, read)) if _counts_here(self._groups) else 0
         for first, of_batch in zip(range(0, len(read), len(by_batch[0])), by_batch, strict=True):
             part = slice(first, first + len(of_batch))
             items = stacked(read[part], located.number[part], self._vocab_size)
@@ -158,6 +158,11 @@ def _targets(micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
     return torch.stack([batch.weights.double().sum() for batch in micro_batches]).sum()
 
 
+def _counts_here(groups: ProcessGroups) -> bool:
+    """Whether this rank speaks for those that read the same samples: the other tensor-parallel ranks and stages."""
+    return groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
+
+
 def of_all_ranks(targets: torch.Tensor, delivered: int, groups: ProcessGroups) -> tuple[torch.Tensor, int]:
     """Sums over data-parallel ranks, in one message: of targets, and of hashes modulo 2**64.
 
@@ -167,8 +172,7 @@ def of_all_ranks(targets: torch.Tensor, delivered: int, groups: ProcessGroups) -
     if groups.layout.data == 1:
         return targets, delivered
     sums = torch.stack([targets, *(targets.new_tensor(part) for part in as_doubles(delivered))])
-    counts_here = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
-    sums = sums if counts_here else torch.zeros_like(sums)
+    sums = sums if _counts_here(groups) else torch.zeros_like(sums)
     dist.all_reduce(sums, group=groups.control_group)
     return sums[0], from_doubles(sums[1].item(), sums[2].item())
 

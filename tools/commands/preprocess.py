@@ -73,8 +73,8 @@ def main(
     ),
     tokens: str | None = typer.Option(
         None,
-        help="Stop after the document with which the dataset has so many tokens, of several keys the first one's; "
-        "sources with fewer are an error. Example: --tokens 10e9",
+        help="Stop after the document that brings the dataset to this many tokens (with several keys, the first "
+        "key's dataset). Sources with fewer tokens are an error. Example: --tokens 10e9",
     ),
     parse_special: bool = typer.Option(
         False,

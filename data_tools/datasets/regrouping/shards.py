@@ -227,7 +227,7 @@ def _settings_of_part(settings: SettingsFacts) -> SettingsFacts:
 
 
 def _answers(part: Stretch) -> AnswerFacts:
-    """Counts the answers; the dataset is opened anew for each piece, as in `length_blocks`."""
+    """Counts the answers; each piece opens the dataset again, as in `length_blocks`."""
     first, last = part.sequences
     counts = [
         IndexedDataset(part.prefix).count_answers(start, min(start + SEQUENCES_READ_AT_ONCE, last))

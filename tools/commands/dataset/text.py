@@ -68,11 +68,6 @@ def text(
 
     Example: tools/dataset text tr3d-1B3-more-warmup --step 1200 --tokens 50
     """
-    from data_tools.datasets.indexed_dataset import IndexedDataset
-    from megatron_patches.errors import Missing, TrainyardError
-    from tools.commands.dataset.decoded import own_tokenizer, print_sample, sample_record
-    from tools.commands.dataset.shards import prefix_of
-
     if step is not None:
         from tools.commands.dataset.step_text import refuse_options_of_datasets, show_step
 
@@ -81,6 +76,16 @@ def text(
         )
         show_step(str(prefix), step, rank, tokens, as_json)
         return
+    _refuse_odd_options(documents, samples, sequence_length, tokens, rank)
+    _show_dataset(prefix, documents, samples, sequence_length, tokens, tokenizer, as_json)
+
+
+def _refuse_odd_options(
+    documents: str, samples: str, sequence_length: int | None, tokens: int | None, rank: int | None
+) -> None:
+    """Raises TrainyardError where options of a dataset exclude each other, or one of them would do nothing."""
+    from megatron_patches.errors import TrainyardError
+
     if rank is not None:
         raise TrainyardError("--rank R belongs to --step N of a run; give both, or neither")
     if bool(documents) == bool(samples):
@@ -92,7 +97,23 @@ def text(
         raise TrainyardError("--samples FROM:TO and --sequence-length N belong together; give both, or neither")
     if samples and tokens is not None:
         raise TrainyardError("--tokens shortens documents; samples have --sequence-length, leave out --tokens")
-    prefix = prefix_of(prefix)
+
+
+def _show_dataset(
+    named: Path,
+    documents: str,
+    samples: str,
+    sequence_length: int | None,
+    tokens: int | None,
+    tokenizer: Path | None,
+    as_json: bool,
+) -> None:
+    from data_tools.datasets.indexed_dataset import IndexedDataset
+    from megatron_patches.errors import Missing, TrainyardError
+    from tools.commands.dataset.decoded import own_tokenizer, print_sample, sample_record
+    from tools.commands.dataset.shards import prefix_of
+
+    prefix = prefix_of(named)
     try:
         dataset = IndexedDataset(prefix)
     except Missing as error:
