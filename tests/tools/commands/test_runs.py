@@ -36,6 +36,7 @@ def execute(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def call(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """`tools/runs` of a copied checkout, in this process: exit code, and what it printed."""
     monkeypatch.setattr(runs, "CHECKOUT", checkout)
+    monkeypatch.setenv("TRAINYARD_RUNS", str(checkout / "runs"))  # not those of who runs the tests after `make demo`
     monkeypatch.setenv("COLUMNS", "200")
     return verb(runs, monkeypatch, capsys)
 
