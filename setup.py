@@ -20,8 +20,13 @@ setup(
         # tokenizers and sources of text
         "tokenizers",
         "sentencepiece",
+        "gigatoken==0.10.0",  # what it gives is compared with tokenizers; see data_tools/encoding
+        "fastokens==0.3.5",
+        "orjson",
         "pyarrow",
         "zstandard",
+        "isal",
+        "datasets",  # hf:NAME
         "jinja2>=3.1.6",  # chat templates of tokenizers; torch brings it too, and older ones' sandbox can be left
         # configs, command lines, pictures
         "pydantic>=2.8",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data_tools.text.documents import LARGEST_DOCUMENT, TEXT, Entry, checked_bytes, form_of, read_entries, text_of
+from data_tools.reading.documents import LARGEST_DOCUMENT, TEXT, Entry, checked_bytes, form_of, read_entries, text_of
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable, shortened, storable
 

@@ -1,1 +1,1 @@
-"""Documents and tokens: sources of text, tokenizers, encoding."""
+"""Tokenizers: text to token ids and back."""

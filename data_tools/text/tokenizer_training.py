@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from data_tools.text.documents import LARGEST_DOCUMENT, read_documents
-from data_tools.text.sources import NOT_READ_NAMED, FoundSources, Source, find_sources
+from data_tools.reading.documents import LARGEST_DOCUMENT, read_documents
+from data_tools.reading.sources import NOT_READ_NAMED, FoundSources, Source, find_sources
 from data_tools.text.tokenizer_folder import write_tokenizer
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.atomic_files import hash_file

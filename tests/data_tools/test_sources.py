@@ -15,7 +15,7 @@ from data_tools.data_config import DataConfig
 from data_tools.data_warnings import data_warnings
 from data_tools.datasets import indexed_dataset
 from data_tools.datasets.indexed_dataset import IndexedDataset
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.opened_sources import in_silence, prefixes_of
 from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths

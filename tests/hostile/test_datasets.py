@@ -15,9 +15,9 @@ from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.scan import scan
 from data_tools.datasets.verification import verify_dataset
+from data_tools.reading.sources import find_sources, read_documents
 from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import Message, Record, RecordForm
-from data_tools.text.sources import find_sources, read_documents
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.errors import TrainyardError
 from tests.data_tools.datasets.hand_written import state_manifest

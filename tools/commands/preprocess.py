@@ -15,7 +15,7 @@ from tools.megatron_flags import OF_PREPROCESS
 
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
     from data_tools.datasets.manifest import DatasetFacts
-    from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
+    from data_tools.datasets.preprocessing.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
     from data_tools.records.record import RecordForm, TemplateName
 
 FEW_DOCUMENTS = 20  # a split of 949,50,1 leaves no document for validation
@@ -108,7 +108,7 @@ def main(
 
     Example: tools/preprocess gsm8k.jsonl --output data/pairs --tokenizer data/tokenizer --pairs question,answer
     """
-    from data_tools.datasets.preprocess import PreprocessRequest
+    from data_tools.datasets.preprocessing.preprocess import PreprocessRequest
     from data_tools.domain_tokens.request import ArithmeticRequest
 
     request = PreprocessRequest(
@@ -178,7 +178,7 @@ def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
-    from data_tools.datasets.preprocess import preprocess
+    from data_tools.datasets.preprocessing.preprocess import preprocess
 
     console = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -198,7 +198,7 @@ def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
 
 
 def _print(summary: "PreprocessSummary") -> None:
-    from data_tools.text.sources import describe_not_read
+    from data_tools.reading.sources import describe_not_read
 
     for dataset in summary.datasets:
         facts = dataset.facts

@@ -22,7 +22,7 @@ def train(
 
     Example: tools/tokenizer train data/raw/web --output data/tokenizer --vocab-size 32000
     """
-    from data_tools.text.sources import FoundSources, describe_not_read
+    from data_tools.reading.sources import FoundSources, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
     from megatron_patches.foreign.printable import printable
 

@@ -10,7 +10,7 @@ import pytest
 from data_tools.datasets.adoption import adopt_dataset
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.verification import verify_dataset
 from data_tools.records.record import RecordForm
 from data_tools.text import document_encoding

@@ -10,7 +10,7 @@ import pytest
 from data_tools.data_config import DataConfig
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.regrouping.shards import Cut, shard_prefix, split_dataset
 from data_tools.domain_tokens.arithmetic_documents import arithmetic_document
 from data_tools.domain_tokens.expressions import Mode

@@ -6,8 +6,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from data_tools.reading.sources import find_sources
 from data_tools.records.record import Message, RecordForm
-from data_tools.text.sources import find_sources
 from megatron_patches.errors import Refused, TrainyardError
 
 PAIRS = RecordForm("pairs", ("q", "a"), None, " ")

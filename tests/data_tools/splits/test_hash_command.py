@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.splits.document_hashes import open_hashes
 from tests.command_line import Call, verb
 from tools.commands.dataset import command_line

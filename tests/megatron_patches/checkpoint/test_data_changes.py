@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from megatron_patches.artefacts.manifest import read_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.recorded_changes import CHANGES

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.run_data import RunData
 from data_tools.samples.delivered import delivered_of
 from megatron_patches.artefacts.folders import list_checkpoints

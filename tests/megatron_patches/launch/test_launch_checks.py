@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.run_data import RunData
 from megatron_patches.artefacts import folders
 from megatron_patches.checkpoint.identity import run_identity

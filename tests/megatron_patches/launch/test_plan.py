@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.text.tokenizer_training import train_bpe
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES, bin_path, idx_path
 from data_tools.datasets.manifest import AnswerFacts, SettingsFacts, SourceFacts, manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.regrouping import merge as module
 from data_tools.datasets.regrouping import stretches
 from data_tools.datasets.regrouping.merge import merge_datasets

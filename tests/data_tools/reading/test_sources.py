@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from data_tools.text.documents import Document, read_documents
-from data_tools.text.sources import describe_not_read, find_sources
+from data_tools.reading.documents import Document, read_documents
+from data_tools.reading.sources import describe_not_read, find_sources
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 
 TEXTS = ["first", "", "dritte \u00e9\u4e2d\U0001f600", "a\nb\u2028c", "x" * 3000]
@@ -188,7 +188,7 @@ def test_lines_or_one_array_by_content(tmp_path: Path, packed: str, name: str, a
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 1000])
 def test_an_array_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr("data_tools.text.json_array.CHARACTERS_READ_AT_ONCE", piece)
+    monkeypatch.setattr("data_tools.reading.json_array.CHARACTERS_READ_AT_ONCE", piece)
     documents = [{"text": text, "n": [-1.5e3, True, None, "\\u00e9\\"]} for text in TEXTS]
     for text in (json.dumps(documents), json.dumps(documents, ensure_ascii=False, indent=4) + "\n\n"):
         (tmp_path / "a.json").write_text("\ufeff" + text)

@@ -12,7 +12,7 @@ import pytest
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocess import EncodingProgress, PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import EncodingProgress, PreprocessRequest, preprocess
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.text import document_encoding

@@ -9,10 +9,10 @@ from typing import Any
 from data_tools.datasets.indexed_dataset_format import appended, bin_path, idx_path
 from data_tools.datasets.manifest import SettingsFacts, check_name_of, manifest_path
 from data_tools.domain_tokens.request import ArithmeticRequest
+from data_tools.reading.documents import LARGEST_DOCUMENT
+from data_tools.reading.sources import FoundSources, find_sources
 from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import RecordForm
-from data_tools.text.documents import LARGEST_DOCUMENT
-from data_tools.text.sources import FoundSources, find_sources
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import storable

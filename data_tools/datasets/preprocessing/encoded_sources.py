@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from data_tools.datasets.manifest import SourceFacts
-from data_tools.datasets.preprocess_request import PreprocessRequest
+from data_tools.datasets.preprocessing.request import PreprocessRequest
+from data_tools.reading.documents import Document, read_documents
+from data_tools.reading.sources import Source
 from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import Record, RecordForm
 from data_tools.text.document_encoding import (
@@ -19,8 +21,6 @@ from data_tools.text.document_encoding import (
     encode_chunk,
     encode_in_order,
 )
-from data_tools.text.documents import Document, read_documents
-from data_tools.text.sources import Source
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.atomic_files import hash_file
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.datasets.answers import counts_of
-from data_tools.datasets.encoded_sources import EncodingProgress, Reading, encoded_chunks
 from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import (
@@ -20,7 +19,8 @@ from data_tools.datasets.manifest import (
     describe_tokenizer,
     manifest_path,
 )
-from data_tools.datasets.preprocess_request import (
+from data_tools.datasets.preprocessing.encoded_sources import EncodingProgress, Reading, encoded_chunks
+from data_tools.datasets.preprocessing.request import (
     PreprocessRequest,
     check_request,
     command_of,
@@ -28,9 +28,9 @@ from data_tools.datasets.preprocess_request import (
     sources_of,
 )
 from data_tools.domain_tokens.report import InjectionCounts
+from data_tools.reading.sources import NOT_READ_NAMED, FoundSources, NotRead
 from data_tools.records.encoding import RecordEncoding
 from data_tools.text.document_encoding import EncodedTexts
-from data_tools.text.sources import NOT_READ_NAMED, FoundSources, NotRead
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest

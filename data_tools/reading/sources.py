@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from data_tools.text.documents import FORMS, TEXT, form_of, read_documents
+from data_tools.reading.documents import FORMS, TEXT, form_of, read_documents
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.printable import printable, shortened, storable
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_tools.text.decompression import COMPRESSIONS, open_decompressed
-from data_tools.text.json_array import array_objects, too_long
+from data_tools.reading.decompression import COMPRESSIONS, open_decompressed
+from data_tools.reading.json_array import array_objects, too_long
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened

@@ -1,0 +1,1 @@
+"""Samples straight from text: documents read, shuffled and cut beside training, from any place on."""
