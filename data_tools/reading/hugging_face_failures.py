@@ -1,5 +1,6 @@
 """What the libraries raise, said as errors of ours: what was wrong, where, and the remedy."""
 
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,8 +71,8 @@ def reading_failures(told: str) -> Iterator[None]:
     except ColumnProblem as problem:
         raise TrainyardError(f"{told} {problem}") from None
     except (EOFError, zlib.error, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
-        if "No match for FieldRef" in str(error):
-            raise TrainyardError(f"{told} lacks a column: {_short(error)}") from None
+        if lacking := re.match(r"No match for FieldRef\.Name\((.*?)\)", str(error)):
+            raise TrainyardError(f"{told} has no column {lacking[1]!r}") from None
         raise Damaged(f"{told} cannot be read: {type(error).__name__}: {_short(error)}") from error
     except Exception as error:
         raise _answer_told(told, error) from error

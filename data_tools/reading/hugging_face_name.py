@@ -1,4 +1,4 @@
-"""`hf:NAME` and `hf:FOLDER`: how a collection of the Hugging Face library is named, and which of its splits is which."""
+"""`hf:NAME` and `hf:FOLDER`: how a dataset of the Hugging Face library is named, and what its splits are for."""
 
 import re
 from collections.abc import Sequence
