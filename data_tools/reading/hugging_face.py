@@ -12,7 +12,8 @@ from data_tools.reading.hugging_face_client import Patience, offline, use_patien
 from data_tools.reading.hugging_face_failures import opening_failures
 from data_tools.reading.hugging_face_files import DataFiles, files_of_folder, files_of_hub
 from data_tools.reading.hugging_face_name import PREFIX, HubSpec, chosen_split
-from data_tools.reading.hugging_face_parts import CheckedCast, StoredRows, StreamedShard
+from data_tools.reading.hugging_face_parts import ROWS_AT_ONCE, CheckedCast, StoredRows, StreamedShard
+from data_tools.reading.hugging_face_rows import BLOCK_BYTES
 from megatron_patches.errors import Damaged, Missing, Refused
 from megatron_patches.foreign.printable import printable, shortened
 
@@ -174,9 +175,10 @@ def _of_files(
 
 
 def _read_only(builder: Any, columns: Sequence[str]) -> None:
-    """Of files of columns, only these are fetched; what the library makes of them is checked."""
-    if hasattr(builder.config, "columns"):
-        builder.config.columns = list(columns)
+    """Of files of columns, only these are fetched, a little at a time; what the library makes of them is checked."""
+    limits = {"columns": list(columns), "batch_size": ROWS_AT_ONCE, "chunksize": BLOCK_BYTES}
+    for name in limits.keys() & vars(builder.config).keys():
+        setattr(builder.config, name, limits[name])
     if hasattr(builder, "_cast_table"):
         builder._cast_table = CheckedCast(builder, tuple(columns))
 

@@ -49,12 +49,16 @@ def opening_failures(told: str, name: str, revision: str | None) -> Iterator[Non
         ) from None
     except (FileNotFoundError, EntryNotFoundError) as error:
         raise Missing(f"{told}: {_short(error)}; check its name and revision, or what files it holds") from None
+    except (EOFError, zlib.error) as error:
+        raise Damaged(f"{told} cannot be opened: {_short(error)}") from error
     except ValueError as error:
         if "onfig" not in str(error):  # "BuilderConfig 'x' not found", "Config name is missing"
             raise Damaged(f"{told} cannot be opened: {_short(error)}") from error
         raise Missing(f"{told}: {_short(error)}; name one as #CONFIGURATION behind the name") from None
     except Exception as error:
-        raise _answer_told(told, error) from error
+        if (answer := _answer_told(told, error)) is None:
+            raise
+        raise answer from error
 
 
 @contextmanager
@@ -75,11 +79,13 @@ def reading_failures(told: str) -> Iterator[None]:
             raise TrainyardError(f"{told} has no column {lacking[1]!r}") from None
         raise Damaged(f"{told} cannot be read: {type(error).__name__}: {_short(error)}") from error
     except Exception as error:
-        raise _answer_told(told, error) from error
+        if (answer := _answer_told(told, error)) is None:
+            raise
+        raise answer from error
 
 
-def _answer_told(told: str, error: Exception) -> Exception:
-    """An answer of the hub, or of the file system, as an error of ours; what is neither, as it is."""
+def _answer_told(told: str, error: Exception) -> TrainyardError | None:
+    """An answer of the hub, or of the file system, as an error of ours; None if it is neither."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HubFailure):
@@ -95,7 +101,7 @@ def _answer_told(told: str, error: Exception) -> Exception:
         return TrainyardError(f"{told}: the hub answered {status}: {_short(error)}")
     if isinstance(error, OSError):
         return TrainyardError(f"{told} cannot be read: {_short(error)}")
-    return error
+    return None
 
 
 def _short(error: BaseException) -> str:

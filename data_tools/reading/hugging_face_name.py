@@ -58,7 +58,7 @@ class HubSpec(NamedTuple):
     def folder(self) -> Path | None:
         """The folder, if it is one."""
         folder = Path(self.location).expanduser()
-        return folder if folder.is_dir() else None
+        return folder if self.location and folder.is_dir() else None
 
     @property
     def name(self) -> str:

@@ -102,9 +102,10 @@ class StoredRows(DatasetPart):
     rows: int
 
     def tables(self, start: int) -> "Iterator[tuple[int, pyarrow.Table]]":
-        """From `start` on."""
+        """From `start` on; an empty one where nothing is left."""
         stored = self.dataset.with_format("arrow")
-        for row in range(min(start, self.rows), self.rows, ROWS_AT_ONCE):
+        begin = min(start, self.rows)
+        for row in range(begin, max(self.rows, begin + 1), ROWS_AT_ONCE):
             behind = min(row + ROWS_AT_ONCE, self.rows)
             yield row, stored[self.first + row : self.first + behind]
 
