@@ -20,6 +20,9 @@ LONGEST_PAUSE = 60.0
 """also the longest that a server may ask for"""
 FIRST_REACH = 3.0
 """seconds in which the first connection must stand: a machine without a network often drops what it is to send"""
+UNWANTED = ("HF_UPDATE_DOWNLOAD_COUNTS", "TORCH_AVAILABLE")
+"""what datasets does unasked: it counts uses by a request to another host, and imports torch (3 s of CPU time) to share
+a number with workers"""
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 """answers that another try may change"""
 
@@ -52,8 +55,8 @@ def use_patience(patience: Patience) -> None:
     datasets.disable_progress_bars()
     for name in ("datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # their count of uses is a request to another host, which is not there on a cluster or in a closed network
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    for name in UNWANTED:
+        setattr(datasets.config, name, False)
     global _patience
     if _patience != patience:
         _patience = patience

@@ -86,10 +86,11 @@ def reading_failures(told: str) -> Iterator[None]:
 
 def _answer_told(told: str, error: Exception) -> TrainyardError | None:
     """An answer of the hub, or of the file system, as an error of ours; None if it is neither."""
+    import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, HubFailure):
-        return TrainyardError(f"{told}: {error}; start it again later, it goes on where it was")
+    if isinstance(error, (HubFailure, httpx2.TransportError)):  # the latter of a copy, which the library asks for
+        return TrainyardError(f"{told}: {_short(error)}; start it again later, it goes on where it was")
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status in (401, 403):

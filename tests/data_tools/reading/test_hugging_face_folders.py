@@ -199,7 +199,7 @@ def test_a_file_that_is_cut_off_is_no_end(tmp_path: Path, write: Callable[[Path]
     write(tmp_path)
     file = max(tmp_path.glob("*-0*"), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(Damaged, match="cannot be read|cannot be opened|is not what save_to_disk wrote"):
+    with pytest.raises(Damaged, match=r"cannot be read|cannot be opened|is not what save_to_disk wrote"):
         texts_of(opened(tmp_path))
 
 
