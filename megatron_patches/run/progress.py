@@ -44,6 +44,8 @@ class StepRecord:
     """of this rank: what was reserved on its GPU at most since the start, or what its process holds on a CPU"""
     delivered: str | None = None
     """hash of the samples that readers delivered to all ranks (data_tools/samples/delivered.py)"""
+    data_wait_seconds: float | None = None
+    """that a data-parallel rank waited for samples at most, with nothing for its device to do; part of `seconds`"""
 
 
 @dataclass(frozen=True)
