@@ -19,7 +19,6 @@ from data_tools.samples.windows import TokenWindows
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
 from megatron_patches.objectives.batches import (
-    Totals,
     TrainingBatches,
     has_target,
     is_pinned,
@@ -175,14 +174,14 @@ def test_batches_for_a_gpu_lie_where_it_copies_from(
 
 def total_with_and_without_hashes(
     values: list[list[float]], layout: Layout
-) -> tuple[list[float], list[float], Totals | None]:
-    """One rank's totals, reduced alone, and beside hashes and seconds as training does; and its last totals."""
+) -> tuple[list[float], list[float], int, float]:
+    """One rank's totals, reduced alone, and beside hashes and seconds as training does; and the last of those."""
     import torch.distributed as dist
 
     from megatron_patches.parallel.process_groups import start_process_groups
 
     groups = start_process_groups(layout, torch.float32)
-    own, alone, beside, totals = values[groups.coordinates.data], [], [], None
+    own, alone, beside = values[groups.coordinates.data], [], []
     counts = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
     for value in own:
         total = torch.tensor(value if counts else 0.0, dtype=torch.float64)
@@ -193,17 +192,18 @@ def total_with_and_without_hashes(
             torch.tensor(value, dtype=torch.float64), 2**64 - 1 - groups.coordinates.data, waited, groups
         )
         beside.append(totals.targets.item())
-    return alone, beside, totals
+    return alone, beside, totals.delivered, totals.waited_seconds
 
 
 @pytest.mark.parametrize("layout", [Layout(1, 1, 3), Layout(2, 1, 2)])
 def test_hashes_and_waits_change_no_bit_of_the_total(layout: Layout) -> None:
     """Of doubles whose sum depends on the order in which they are added up."""
     values = np.random.default_rng(0).lognormal(0, 20, (layout.data, 200)).tolist()
-    for alone, beside, totals in run_on_ranks(total_with_and_without_hashes, layout.world_size, values, layout):
+    found = run_on_ranks(total_with_and_without_hashes, layout.world_size, values, layout)
+    for alone, beside, delivered, waited in found:
         assert alone == beside
-        assert totals.waited_seconds == layout.data - 0.5, "the longest wait of any of them"
-        assert totals.delivered == sum(2**64 - 1 - rank for rank in range(layout.data)) % 2**64
+        assert waited == layout.data - 0.5, "the longest wait of any of them"
+        assert delivered == sum(2**64 - 1 - rank for rank in range(layout.data)) % 2**64
 
 
 def test_what_was_delivered_does_not_depend_on_who_reads(windows: TokenWindows) -> None:
