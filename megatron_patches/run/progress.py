@@ -99,6 +99,23 @@ class ProfileRecord:
 
 
 @dataclass(frozen=True)
+class DataWaitRecord:
+    """Some steps in a row waited for samples for a share of their time that is worth telling."""
+
+    step: int
+    """the last of them"""
+    first_step: int
+    waited_seconds: float
+    """in all"""
+    seconds: float
+    """of the steps in all"""
+    steps_waiting: int
+    """how many of them waited for such a share by themselves"""
+    remedy: str
+    """key of the run to raise"""
+
+
+@dataclass(frozen=True)
 class ChangeRecord:
     """Something that is set otherwise from a step on, at which the run was resumed."""
 
