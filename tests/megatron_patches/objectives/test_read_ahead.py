@@ -184,11 +184,17 @@ def test_ranks_that_ask_for_the_same_steps_prepare_the_same(workers: int) -> Non
 
 
 def test_what_was_dropped_is_not_read() -> None:
-    going_on = threading.Event()
-    samples = DealtOut(lambda place: going_on.wait(5) and None if place == 4 else None)
+    reads_four = threading.Event()
+
+    def pause(place: int) -> None:
+        if place == 4:  # until 40 was asked for: then 8 and 12, which are next, are dropped
+            reads_four.set()
+            wait_until(lambda: [40, 41, 42, 43] in samples.prepared)
+
+    samples = DealtOut(pause)
     with reading(samples, prefetch=3) as batches:
-        batches.at(0)  # 4 is being read, 8 and 12 are next
-        threading.Timer(0.02, going_on.set).start()
+        batches.at(0)
+        assert reads_four.wait(5)
         batches.at(40)
     assert samples.read[:3] == [0, 4, 40]
 
@@ -274,15 +280,16 @@ def test_idle_threads_hold_nothing_of_what_they_read() -> None:
 
 
 def test_a_wait_is_measured_and_reading_ahead_makes_it_short() -> None:
-    samples = DealtOut(lambda _: time.sleep(0.03))
+    there = threading.Event()
+    samples = DealtOut(lambda _: there.wait(5) and None)
     with reading(samples, prefetch=1) as batches:
+        began = time.perf_counter()
+        threading.Timer(0.2, there.set).start()
         batches.at(0)
-        assert batches.waited_seconds >= 0.03
-        batches.at(4)  # is being read
-        assert 0.02 < batches.waited_seconds < 0.5
-        wait_until(lambda: len(samples.read) == 3)
-        batches.at(8)
-        assert batches.waited_seconds < 0.01
+        assert 0.05 < batches.waited_seconds <= time.perf_counter() - began
+        wait_until(lambda: len(samples.read) == 2)
+        batches.at(4)
+        assert batches.waited_seconds < 0.05
 
 
 def test_what_a_gpu_computes_meanwhile_is_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
