@@ -63,7 +63,7 @@ def test_single_steps_that_wait_need_more_read_ahead() -> None:
     record, message = told(waits)
     assert isinstance(record, DataWaitRecord) and isinstance(message, Message)
     assert (record.steps_waiting, record.remedy) == (2, "data.loader.prefetch")
-    assert "raise data.loader.prefetch above 2" in message.text
+    assert "raise data.loader.prefetch above 4" in message.text
     record, message = told(waits, evaluates=True, persistent=False)
     assert isinstance(record, DataWaitRecord) and isinstance(message, Message)
     assert record.remedy == "data.loader.persistent" and "set data.loader.persistent to true" in message.text
