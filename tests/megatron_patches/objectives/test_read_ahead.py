@@ -27,6 +27,7 @@ from megatron_patches.objectives.build import build_objective
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 from megatron_patches.objectives.read_ahead import NAME, ReadAhead
 from tests.megatron_patches.objectives.test_batches import ALONE
+from tests.ranks import run_on_ranks
 
 OBJECTIVE = build_objective(PrefixLMConfig(name="prefix_lm"), seed=3, end_of_document=None)
 
@@ -183,6 +184,49 @@ def test_ranks_that_ask_for_the_same_steps_prepare_the_same(workers: int) -> Non
     assert prepared == [starts] * 4
 
 
+def talk_while_preparing(asked: list[int | None]) -> list[int]:
+    """First label of each step that is asked for; None is a rest.
+
+    Ranks agree on each step as it is prepared, and rank 1 reads slowly.
+    """
+    import torch.distributed as dist
+
+    from megatron_patches.parallel.layout import Layout
+    from megatron_patches.parallel.process_groups import start_process_groups
+
+    groups = start_process_groups(Layout(1, 1, 2), torch.float32)
+    own_group = dist.new_group(backend="gloo")
+
+    class Agreed(DealtOut):
+        def prepare(self, places: NDArray[np.int64]) -> OneStep:
+            sums = torch.from_numpy(places.copy())
+            dist.all_reduce(sums, group=own_group)
+            assert sums.tolist() == (2 * places).tolist(), "the ranks prepare different steps"
+            return super().prepare(places)
+
+    pauses = random.Random(groups.rank)
+    samples = Agreed(lambda _: time.sleep(groups.rank * pauses.random() / 100))
+    sampler = BatchSampler(lambda _: 4, 2, groups.coordinates.data, 2)
+    batches = TrainingBatches(samples, sampler, OBJECTIVE, 100, groups, LoaderConfig(workers=2, prefetch=3), 400)
+    found = []
+    with closing(batches):
+        for step in asked:
+            if step is None:
+                batches.rest()
+            else:
+                found.append(int(batches.at(step)[0].labels[0, 0]))
+        batches.rest()
+    dist.barrier(group=groups.control_group)
+    return found
+
+
+def test_ranks_may_talk_while_a_step_is_prepared() -> None:
+    """Beside the messages of the training thread; over resumes, validations and a stop with steps read ahead."""
+    asked = [0, 4, 8, None, 12, 16, 40, 44, None, 8, 12, 20, 24]
+    steps = [step for step in asked if step is not None]
+    assert run_on_ranks(talk_while_preparing, 2, asked) == [steps, [step + 2 for step in steps]]
+
+
 def test_what_was_dropped_is_not_read() -> None:
     reads_four = threading.Event()
 
@@ -240,11 +284,17 @@ def test_after_an_error_of_preparing_nothing_is_prepared() -> None:
 
 def test_closing_while_it_reads_waits_for_nothing_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "_PATIENCE", 0.05)
-    hanging = threading.Event()
-    samples = DealtOut(lambda place: hanging.wait(5) and None if place else None)
+    hanging, begun = threading.Event(), []
+
+    def hang(place: int) -> None:
+        begun.append(place)
+        if place:
+            hanging.wait(5)
+
+    samples = DealtOut(hang)
     with reading(samples, workers=2, prefetch=6) as batches:
         batches.at(0)
-        wait_until(lambda: len(samples.prepared) == 7)
+        wait_until(lambda: len(samples.prepared) == 7 and sorted(begun) == [0, 4, 8])
         left = [thread for thread in threading.enumerate() if thread.name.startswith(NAME)]
         started = time.monotonic()
         batches.close()
