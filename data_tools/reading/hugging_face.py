@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import JsonValue
 
 from data_tools.reading.block import Part
+from data_tools.reading.documents import BLOCK_BYTES
 from data_tools.reading.hugging_face_client import Patience, offline, use_patience
 from data_tools.reading.hugging_face_failures import opening_failures
 from data_tools.reading.hugging_face_files import DataFiles, files_of_folder, files_of_hub
 from data_tools.reading.hugging_face_name import PREFIX, HubSpec, chosen_split
 from data_tools.reading.hugging_face_parts import ROWS_AT_ONCE, CheckedCast, StoredRows, StreamedShard
-from data_tools.reading.hugging_face_rows import BLOCK_BYTES
 from megatron_patches.errors import Damaged, Missing, Refused
 from megatron_patches.foreign.printable import printable, shortened
 

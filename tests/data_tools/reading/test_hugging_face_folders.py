@@ -13,9 +13,11 @@ import pyarrow.parquet
 import pytest
 
 from data_tools.reading import hugging_face
+from data_tools.reading.documents import BLOCK_BYTES
+from data_tools.reading.entries import documents_of
 from data_tools.reading.hugging_face import HubDataset, open_hub
 from data_tools.reading.hugging_face_name import HubSpec, chosen_split, evaluation_split, is_hub
-from data_tools.reading.hugging_face_rows import BLOCK_BYTES, RowsHash, row_blocks
+from data_tools.reading.hugging_face_rows import RowsHash, row_blocks
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from tests.data_tools.reading.hugging_face_worker import read_part
 
@@ -88,6 +90,8 @@ def test_texts_of_every_format_are_the_same_from_any_row_on(tmp_path: Path, writ
     assert read_part(pickle.loads(pickle.dumps(part)), 500)[0] == read_part(part, 500)[0]
     told = json.dumps([dataset.identity, part.name])
     assert str(tmp_path) not in told and part.name.startswith("collection/train/")
+    documents = [documents_of(block, ["text"], 1 << 20) for block in part.blocks()]
+    assert [text for each in documents for text in each.texts[0]] == TEXTS
     assert dataset.identity["fingerprint"] == opened(folder).identity["fingerprint"]
     with pytest.raises(TrainyardError, match="1,000 rows, fewer than the 1,001"):
         read_part(part, 1001)
