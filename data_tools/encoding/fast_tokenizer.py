@@ -15,7 +15,7 @@ class FastTokenizer(Tokenizer):
 
     def __init__(self, reference: Tokenizer, library: Library) -> None:
         self._reference = reference
-        self._given = library
+        self.given = library
         self.id = reference.id
         self.name = reference.name
         self.vocab_size = reference.vocab_size
@@ -30,7 +30,7 @@ class FastTokenizer(Tokenizer):
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [ids.tolist() for ids in self._given.encode(texts).each()]
+        return [ids.tolist() for ids in self.given.encode(texts).each()]
 
     def tokens(self) -> dict[int, str]:
         return self._reference.tokens()
