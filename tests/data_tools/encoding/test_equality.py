@@ -91,7 +91,7 @@ def test_escaped_surrogates(tokenizer_folder: Path) -> None:
     block = Block("lines", content, "part.jsonl", "line", 1, 4, {}, len(content))
     with EncodingPool(Recipe(tokenizer_folder), 1) as pool:
         ((_, result),) = pool.encode([block])
-    good = [ids for ids in of_each(result.texts[0])]
+    good = of_each(result.texts[0])
     assert (good[0], good[-1]) == (loaded.encode("\U0001f600 pair"), loaded.encode("plain"))
     assert [each.number for each in result.bad] in ([2], [])
     assert len(good) + len(result.bad) == 3
