@@ -1,16 +1,25 @@
 """Samples of a stream by their numbers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from data_tools.reading.block import Part
 from data_tools.samples.source import Sample
-from data_tools.streams.known_positions import KnownPositions
-from data_tools.streams.position import StreamPosition
+from data_tools.streams.position import KnownPositions, StreamPosition
 from data_tools.streams.settings import Encode, StreamSettings
 from data_tools.streams.text_stream import Chunk, TextStream
+
+
+class Chunks(Protocol):
+    """Samples from a position on, as they are read."""
+
+    def __next__(self) -> Chunk: ...
+
+    def close(self) -> None:
+        """Ends reading."""
 
 
 class Cursor(ABC):
@@ -22,7 +31,7 @@ class Cursor(ABC):
 
     def __init__(self, known: Iterable[StreamPosition]) -> None:
         self._known = KnownPositions(known)
-        self._chunks: Generator[Chunk, None, None] | None = None
+        self._chunks: Chunks | None = None
         self._ready: Iterator[Sample] = iter(())
         self._number = 0
         """of the next sample"""
@@ -32,8 +41,8 @@ class Cursor(ABC):
         """position behind the chunk"""
 
     @abstractmethod
-    def _open(self, position: StreamPosition) -> Generator[Chunk, None, None]:
-        """The samples from a position on; closing it ends reading."""
+    def _open(self, position: StreamPosition) -> Chunks:
+        """The samples from a position on."""
 
     def take(self, first: int, end: int) -> list[Sample]:
         """The samples [first, end), int64 [read] each.
@@ -69,11 +78,14 @@ class Cursor(ABC):
     def _go_to(self, number: int) -> None:
         nearest = self._known.before(number)
         if self._chunks is None or number < self._number or nearest.samples > self._number + self._left:
-            self.close()
-            self._chunks = self._open(nearest)
-            self._number = nearest.samples
+            self._begin(nearest)
         while self._number < number:
             self._next()
+
+    def _begin(self, position: StreamPosition) -> None:
+        self.close()
+        self._chunks = self._open(position)
+        self._number = position.samples
 
     def _next(self) -> Sample:
         while not self._left:
@@ -115,5 +127,5 @@ class StreamCursor(Cursor):
         super().__init__(known)
         self._stream = TextStream(parts, encode, settings)
 
-    def _open(self, position: StreamPosition) -> Generator[Chunk, None, None]:
+    def _open(self, position: StreamPosition) -> Chunks:
         return self._stream.chunks(position)

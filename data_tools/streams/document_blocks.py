@@ -88,13 +88,7 @@ class DocumentBlocks:
 
     def _leave(self, here: Place, read: Read, documents: int) -> Place:
         """The place behind it."""
-        bad = here.bad + len(read.bad)
-        if bad > self._settings.max_bad:
-            raise TrainyardError(
-                f"{read.bad[self._settings.max_bad - here.bad]} (epoch {here.epoch + 1:,} of source "
-                f"{printable(self._settings.source)} has at least {counted(bad, 'such entry', 'such entries')}, and "
-                f"max_bad is {self._settings.max_bad:,}: correct them, or allow more)"
-            )
+        bad = count_bad(self._settings, here.epoch, here.bad, read.bad)
         return replace(here, position=read.behind, passed=max(0, here.passed - documents), bad=bad)
 
     def _empty(self) -> NoSamples:
@@ -105,3 +99,23 @@ class DocumentBlocks:
             f"source {printable(self._settings.source)} has no documents{reserved}: {parts}"
             f"{', ...' if len(self._parts) > 3 else ''}; give files that have some"
         )
+
+
+def count_bad(settings: StreamSettings, epoch: int, before: int, bad: Sequence[str]) -> int:
+    """How many entries of an epoch are no documents, with those of one more block.
+
+    Args:
+        before: those of the blocks before.
+        bad: what is wrong with each of the block's.
+
+    Raises:
+        TrainyardError: they are more than may be; names the first that is too many.
+    """
+    count = before + len(bad)
+    if count > settings.max_bad:
+        raise TrainyardError(
+            f"{bad[settings.max_bad - before]} (epoch {epoch + 1:,} of source {printable(settings.source)} has at "
+            f"least {counted(count, 'such entry', 'such entries')}, and max_bad is {settings.max_bad:,}: correct them, "
+            "or allow more)"
+        )
+    return count
