@@ -24,6 +24,8 @@ from data_tools.streams.settings import StreamSettings
 from megatron_patches.errors import Damaged, Refused, TrainyardError
 from tests.data_tools.streams.fakes import Accident, MemoryPart, open_encoding, parts_of, reading_ahead, settings_of
 
+pytestmark = pytest.mark.slow  # each starts a process, which imports for a second
+
 BEGINNING = StreamPosition()
 SETTINGS = settings_of({"name": "packs"}, shuffle_documents=5)
 
@@ -94,9 +96,9 @@ def test_errors_arrive_behind_what_was_read(
 def test_what_cannot_be_sent_or_opened() -> None:
     with pytest.raises(Exception, match="pickle"):
         StreamReader(StreamRequest(SETTINGS, lambda: [], open_encoding), BEGINNING, 1, 1)
-    with reader_of([], start=StreamPosition(key="other", samples=3)) as reader:
-        with pytest.raises(Refused, match="belongs to other files"):
-            reader.take(3, 4)
+    other = StreamPosition(key="other", samples=3)
+    with reader_of([], start=other) as reader, pytest.raises(Refused, match="belongs to other files"):
+        reader.take(3, 4)
 
 
 def test_a_slow_source_is_waited_for() -> None:
@@ -138,7 +140,9 @@ time.sleep(600)
 
 def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     marker = tmp_path / "number"
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(marker)], env=os.environ | {"PYTHONPATH": os.getcwd()})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(marker)], env=os.environ | {"PYTHONPATH": str(Path.cwd())}
+    )
     process = wait_for_number(marker)
     parent.kill()
     parent.wait()
@@ -148,7 +152,7 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
 def test_a_process_reads_no_further_than_it_may(tmp_path: Path) -> None:
     marker = tmp_path / "number"
     far = Accident("b", [[2] * 8], what="stalls", marker=marker)
-    settings = settings_of("windows", read=1024)
+    settings = settings_of("windows", read=1024, shuffle_documents=10)
     with reader_of([MemoryPart("a", [[1] * 1024] * 4000), far], settings, ahead=130) as reader:
         reader.take(0, 1)
         time.sleep(1)
@@ -156,7 +160,7 @@ def test_a_process_reads_no_further_than_it_may(tmp_path: Path) -> None:
 
 
 def test_a_process_has_no_torch() -> None:
-    with reader_of([Accident("a", [[1] * 8], what="imports")]) as reader:
-        with pytest.raises(TrainyardError, match="numpy") as raised:
-            reader.take(0, 9)
+    part = Accident("a", [[1] * 8], what="imports")
+    with reader_of([part]) as reader, pytest.raises(TrainyardError, match="numpy") as raised:
+        reader.take(0, 9)
     assert not {"torch", "pyarrow", "datasets", "transformers"} & set(str(raised.value).split())
