@@ -28,7 +28,7 @@ from data_tools.datasets.preprocessing.request import (
     sources_of,
 )
 from data_tools.domain_tokens.report import InjectionCounts
-from data_tools.reading.sources import NOT_READ_NAMED, FoundSources, NotRead
+from data_tools.reading.files.sources import NOT_READ_NAMED, FoundParts, NotRead
 from data_tools.records.encoding import RecordEncoding
 from data_tools.text.document_encoding import EncodedTexts
 from data_tools.text.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ def preprocess(
         encoding = RecordEncoding.of(form, request.tokenizer, request.append_eod, injection)
         encoding.check(tokenizer)
     request.output.parent.mkdir(parents=True, exist_ok=True)
-    reading = Reading(found.sources, request)
+    reading = Reading(found.parts, request)
     with ExitStack() as stack:
         dtype = best_dtype(tokenizer.vocab_size)
         writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
@@ -143,7 +143,8 @@ def _write(
                 documents = int(np.searchsorted(chunk[0].document_ends(), wanted)) + 1
             for writer, counts, texts in zip(writers, written, chunk, strict=True):
                 kept = texts.first(documents)
-                writer.add_documents(kept.tokens, kept.lengths, kept.sequences)
+                sequences = None if kept.sequences is None else kept.sequences.tolist()
+                writer.add_documents(kept.tokens, kept.lengths.tolist(), sequences)
                 counts.add(kept)
             on_progress(reading.progress)
             if request.tokens is not None and writers[0].tokens >= request.tokens:
@@ -161,7 +162,7 @@ def _write(
 def _facts(
     settings: Mapping[str, SettingsFacts],
     tokenizer: Tokenizer,
-    found: FoundSources,
+    found: FoundParts,
     sources: list[SourceFacts],
     writers: Sequence[IndexedDatasetWriter],
     written: Sequence[_Written],
