@@ -59,9 +59,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--kind", default="stream")
+    parser.add_argument("--shuffle", type=int, default=1000)
     options = parser.parse_args()
     lengths = SampleLengths(READ, READ - 1, (("tokens", READ - 1),), READ - 1)
-    settings = StreamSettings(SAMPLES.validate(options.kind), lengths, seed=1, shuffle_documents=10_000)
+    settings = StreamSettings(SAMPLES.validate(options.kind), lengths, seed=1, shuffle_documents=options.shuffle)
     from tests.stream_speed import open_files, pool_of  # by a name that another process finds, too
 
     opened = partial(pool_of, Recipe(options.tokenizer, append_eod=True))

@@ -37,7 +37,7 @@ def _read(beginning: Beginning, control: Connection, data: Connection) -> None:
     request = beginning.request
     with request.open_encoding(beginning.workers) as encode:
         Thread(target=_end_with, args=(control,), daemon=True).start()  # behind the forks of workers
-        stream = TextStream(request.open_parts(), encode, request.settings)
+        stream = TextStream(request.open_parts(), encode, request.settings, ahead=True)
         for chunk in stream.chunks(beginning.start):
             send_chunk(data, chunk)
 

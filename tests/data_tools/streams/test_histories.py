@@ -82,7 +82,7 @@ def quick_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "permute", lambda index, size, key: kept(size, key))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_twenty_histories(seed: int, monkeypatch: pytest.MonkeyPatch, quick_permutations: None) -> None:
     """The long form is `tests.torture.test_streams`."""
     histories(seed, 20, monkeypatch)
@@ -114,7 +114,7 @@ def documents_of_epoch(parts: list[MemoryPart], settings: StreamSettings, epoch:
     return found
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_each_document_of_an_epoch_is_read_once(seed: int) -> None:
     random = Random(seed)
     parts = [*parts_of(random, 4), MemoryPart("last", [[9001, 9002, 9003]] * 3)]
