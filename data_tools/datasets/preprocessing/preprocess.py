@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.datasets.answers import counts_of
-from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
 from data_tools.datasets.manifest import (
     AnswerFacts,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.datasets.preprocessing.preprocess import EncodingProgress, PreprocessRequest, preprocess
 from data_tools.datasets.regrouping.merge import merge_datasets
