@@ -131,9 +131,9 @@ class IndexedDatasetWriter:
                 )
         self.largest_token = largest if self.largest_token is None else max(self.largest_token, largest)
 
-    def mark(self) -> WriterMark:
-        """Where a writer of the same files can go on, also after a crash of the machine."""
-        for file in self._open_files():
+    def mark(self, on_disk: bool = True) -> WriterMark:
+        """Where a writer of the same files can go on; with `on_disk` also after a crash of the machine."""
+        for file in self._open_files() if on_disk else ():
             file.sync()
         return WriterMark(self.tokens, self.sequences, self.documents, self.largest_token, self._ends is not None)
 
@@ -174,6 +174,11 @@ class IndexedDatasetWriter:
 
     def _open_files(self) -> list[GrowingFile]:
         return [self._bin_file, self._lengths, *([] if self._ends is None else [self._ends])]
+
+    def flush(self) -> None:
+        """Hands what was added to the system."""
+        for file in self._open_files():
+            file.flush()
 
     def close(self) -> None:
         """Closes the files as they are, to go on from a mark."""

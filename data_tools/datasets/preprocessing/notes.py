@@ -80,7 +80,20 @@ class ReadingNote(_Note):
     """documents of each key that were cut"""
     injection: list[InjectionNote] = []
     """of each key"""
-    finished: bool = False
+    counted: int | None = None
+    """documents of the sources, where a first reading counted them"""
+    proof: dict[str, JsonValue] | None = None
+    """what showed that ids are the tokenizer's own; see `EncodingProof`"""
+    by_reference: list[str] = []
+    """origins of parts that the reference encodes, because another library gave other ids"""
+
+
+class PlaceNote(_Note):
+    """A place between two documents."""
+
+    documents: int = 0
+    sequences: int = 0
+    tokens: int = 0
 
 
 class Note(_Note):
@@ -90,14 +103,15 @@ class Note(_Note):
     asked: dict[str, JsonValue]
     """the request and the files, so far as they decide what is written"""
     stage: Literal["tokenize", "scatter", "order", "publish"] = "tokenize"
-    reading: ReadingNote = ReadingNote()
+    reading: ReadingNote
+    part_began: ReadingNote
+    """as it was in front of the part that is read"""
+    part_output: OutputNote = OutputNote()
     read: OutputNote = OutputNote()
     """tokens in the order of reading"""
-    scattered: int = 0
-    """documents that lie in their buckets"""
+    scattered: list[PlaceNote] = []
+    """of each key, where its documents lie in their buckets up to"""
     ordered: int = 0
-    """buckets that were written"""
+    """buckets that were written in order"""
     made: OutputNote = OutputNote()
     """datasets in their final order, where that is another"""
-    proofs: list[dict[str, JsonValue]] = []
-    """what showed that ids are the tokenizer's own, by process; see `EncodingPool.proof`"""

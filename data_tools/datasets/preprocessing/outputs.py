@@ -116,10 +116,15 @@ class Outputs:
             self._end_shard()
         return OutputNote(finished=self._finished)
 
-    def note(self) -> OutputNote:
-        """Where to go on; all files are on the disk up to there."""
-        current = [each.note() for each in self._open] if self._open else None
+    def note(self, on_disk: bool = True) -> OutputNote:
+        """Where to go on; with `on_disk` also after a crash of the machine."""
+        current = [each.note(on_disk) for each in self._open] if self._open else None
         return OutputNote(finished=list(self._finished), current=current)
+
+    def flush(self) -> None:
+        """Hands what was added to the system."""
+        for each in self._open:
+            each.flush()
 
     def close(self) -> None:
         """Closes the files as they are."""
@@ -160,9 +165,14 @@ class _OpenDataset:
             self._note.answers += answers.answers
             self._note.answer_tokens += answers.tokens
 
-    def note(self) -> DatasetNote:
-        self._documents.sync()
-        return self._noted(self.writer.mark()._asdict())
+    def note(self, on_disk: bool) -> DatasetNote:
+        if on_disk:
+            self._documents.sync()
+        return self._noted(self.writer.mark(on_disk)._asdict())
+
+    def flush(self) -> None:
+        self._documents.flush()
+        self.writer.flush()
 
     def finish(self) -> DatasetNote:
         self._documents.sync()
