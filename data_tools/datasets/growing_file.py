@@ -46,7 +46,9 @@ class GrowingFile:
         there = os.fstat(self._descriptor).st_size
         if there < size:
             os.close(self._descriptor)
-            raise Damaged(f"{self.path} has {there:,} bytes, {size:,} were noted; it was changed: start again without it")
+            raise Damaged(
+                f"{self.path} has {there:,} bytes, {size:,} were noted: it was changed; add --overwrite to start again"
+            )
         os.ftruncate(self._descriptor, size)
         while (at := os.lseek(self._descriptor, 0, os.SEEK_CUR)) < size:
             self._digest.update(os.read(self._descriptor, min(READ_CHUNK_BYTES, size - at)))

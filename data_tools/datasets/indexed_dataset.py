@@ -16,7 +16,7 @@ from data_tools.datasets.indexed_dataset_format import (
     idx_path,
     read_header,
 )
-from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.errors import Damaged
 from megatron_patches.foreign.mapped import map_file
 
 # Opening compares this many neighbouring pointers, spread over the index: a constant cost for any number of documents.

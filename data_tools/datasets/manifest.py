@@ -62,8 +62,8 @@ class SourceFacts(_Facts):
     sha256: str
     documents: int
     stretch: tuple[int, int] | None = Field(None, json_schema_extra=_LATER)
-    """From which byte of the file to which (not included) it was read, where it was cut for jobs beside one another; size
-    and hash are those of this stretch. None: all of it."""
+    """From which byte of the file to which (not included) it was read, where it was cut for jobs beside one another;
+    size and hash are those of this stretch. None: all of it."""
 
     @field_validator("stretch", mode="before")
     @classmethod

@@ -60,8 +60,8 @@ class ArithmeticRequest:
             )
         if self.synthetic_documents and shard is not None:
             raise TrainyardError(
-                f"--synthetic-arithmetic spreads its documents over all that the sources have, and --shard {shard} reads "
-                "a part of them; leave one of the two out"
+                f"--synthetic-arithmetic spreads its documents over all that the sources have, and --shard {shard} "
+                "reads a part of them; leave one of the two out"
             )
         if self.synthetic_documents and tokens is not None:
             raise TrainyardError(

@@ -1,5 +1,4 @@
-"""What a request reads: files and datasets of the Hugging Face library as parts, in order, and how they are known again.
-"""
+"""What a request reads: files and collections of the Hugging Face library as parts, and how they are known again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +8,9 @@ from pydantic import JsonValue
 
 from data_tools.datasets.preprocessing.request import PreprocessRequest
 from data_tools.reading.block import Part
+from data_tools.reading.files.shards import shard_of
+from data_tools.reading.files.sources import NotRead, parts_of
 from data_tools.reading.hugging_face_name import HubSpec, is_hub
-from data_tools.reading.shards import shard_of
-from data_tools.reading.sources import NotRead, find_sources, parts_of
 
 
 class Inputs(NamedTuple):
@@ -50,13 +49,16 @@ def inputs_of(request: PreprocessRequest) -> Inputs:
 def _add_files(request: PreprocessRequest, files: Sequence[Path], found: Inputs) -> None:
     if not files:
         return
-    keys, option = request.keys, request.keys_option
-    parts, not_read = parts_of(files, keys, request.largest_document, option)
+    form = request.records
+    if form is None:
+        parts, not_read = parts_of(files, request.keys, request.largest_document)
+    else:
+        parts, not_read = form.parts_of(files, request.largest_document)
     found.parts.extend(parts)
     found.not_read.extend(not_read)
-    for source in find_sources(files).sources:
-        status = source.path.stat()
-        found.known_by.append([source.name, status.st_size, status.st_mtime_ns])
+    for part in parts:
+        status = part.path.stat()
+        found.known_by.append([part.name, status.st_size, status.st_mtime_ns])
 
 
 def _add_hub(request: PreprocessRequest, name: str, found: Inputs) -> None:

@@ -1,5 +1,4 @@
-"""The two stages of a shuffle: documents put into buckets, and buckets written in order, the documents of all keys alike.
-"""
+"""The two stages of a shuffle: documents put into buckets, and buckets written in order, all keys alike."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.datasets.indexed_dataset_format import appended
 from data_tools.datasets.preprocessing.batch import Batch
 from data_tools.datasets.preprocessing.journal import Journal
 from data_tools.datasets.preprocessing.notes import Note, OutputNote, PlaceNote
@@ -34,6 +34,8 @@ def scatter(
             journal.keep(buckets.sync)
     note.stage = "order"
     journal.write()
+    for key in range(len(note.scattered)):  # lengths stay: they say where the buckets are
+        appended(unfinished_prefix(work / READ, key, 0), ".bin").unlink(missing_ok=True)
 
 
 def order(

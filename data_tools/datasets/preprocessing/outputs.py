@@ -105,13 +105,14 @@ class Outputs:
         self._finished.append([each.finish() for each in self._open])
         self._open = []
 
-    def finish(self) -> OutputNote:
-        """Completes all files, still under their unfinished names.
-
-        A dataset always has a first shard, if an empty one.
-        """
+    def begin(self) -> None:
+        """Makes the first shard, if an empty one, where there is none."""
         if not self._open and not self._finished:
             self._open = [self._dataset(key, DatasetNote()) for key in range(len(self._prefixes))]
+
+    def finish(self) -> OutputNote:
+        """Completes all files, still under their unfinished names."""
+        self.begin()
         if self._open:
             self._end_shard()
         return OutputNote(finished=self._finished)

@@ -16,6 +16,7 @@ from data_tools.datasets.indexed_dataset_writer import best_dtype
 from data_tools.datasets.preprocessing.inputs import Inputs, inputs_of
 from data_tools.datasets.preprocessing.journal import Journal
 from data_tools.datasets.preprocessing.made_up import MadeUp
+from data_tools.datasets.preprocessing.names import remove_dataset, shards_there
 from data_tools.datasets.preprocessing.notes import Note, OutputNote
 from data_tools.datasets.preprocessing.ordering import order, scatter
 from data_tools.datasets.preprocessing.outputs import Outputs, unfinished_prefix
@@ -24,8 +25,6 @@ from data_tools.datasets.preprocessing.publishing import (
     DatasetSummary,
     Made,
     Publishing,
-    remove_dataset,
-    shards_there,
 )
 from data_tools.datasets.preprocessing.request import PreprocessRequest, check_request, refuse_what_is_there
 from data_tools.datasets.preprocessing.settings import command_of, deciding, settings_facts
@@ -36,7 +35,7 @@ from data_tools.domain_tokens.injection import Injection
 from data_tools.encoding.pool import EncodingPool
 from data_tools.encoding.recipe import Recipe
 from data_tools.reading.entries import documents_of
-from data_tools.reading.sources import NotRead
+from data_tools.reading.files.sources import NotRead
 from data_tools.records.encoding import RecordEncoding
 from data_tools.text.document_encoding import encode_chunk
 from data_tools.text.tokenizer import Tokenizer
@@ -196,7 +195,9 @@ class _Making:
             request.parse_special,
             None if self._encoding is not None else self._injection,
             request.largest_document,
-            request.max_length,
+            None
+            if request.max_length is None
+            else request.max_length + 1,  # what is longer still shows, and is counted
             request.library,
         )
 

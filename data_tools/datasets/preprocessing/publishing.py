@@ -1,6 +1,5 @@
 """Finished files become datasets: their facts, their manifests, their names."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from data_tools.datasets.preprocessing.inputs import Inputs
 from data_tools.datasets.preprocessing.notes import DatasetNote, InjectionNote, ReadingNote
 from data_tools.datasets.preprocessing.outputs import DOCUMENT, DOCUMENTS
 from data_tools.domain_tokens.report import InjectionCounts, InjectionFacts
-from data_tools.reading.sources import NOT_READ_NAMED
+from data_tools.reading.files.sources import NOT_READ_NAMED
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, content_id, write_manifest
 from megatron_patches.errors import TrainyardError
@@ -146,8 +145,7 @@ class Publishing:
         first: Manifest | None = None
         summaries = []
         for made, stated in zip(each, facts, strict=True):
-            ending = (".bin", ".idx")
-            publish_files(*(appended(made.unfinished, name) for name in ending), made.prefix)
+            publish_files(appended(made.unfinished, ".bin"), appended(made.unfinished, ".idx"), made.prefix)
             paths = (bin_path(made.prefix), idx_path(made.prefix))
             files = [
                 FileRecord(path=path.name, size=file.size, sha256=file.sha256)
@@ -186,18 +184,3 @@ def _like(manifest: Manifest, files: list[FileRecord], facts: DatasetFacts) -> M
     stated = facts.model_dump(mode="json")
     identity = content_id(manifest.kind, manifest.parents, files, stated)
     return manifest.model_copy(update={"id": identity, "files": files, "facts": stated})
-
-
-def shards_there(prefix: Path) -> list[Path]:
-    """Shards of a dataset, in whatever state, by number."""
-    if not prefix.parent.is_dir():
-        return []
-    named = re.compile(rf"{re.escape(prefix.name)}-\d{{5}}(?=\.(bin|idx|manifest\.json)\Z)")
-    found = {match[0] for path in prefix.parent.iterdir() if (match := named.match(path.name))}
-    return [prefix.with_name(name) for name in sorted(found)]
-
-
-def remove_dataset(prefix: Path) -> None:
-    """Removes a dataset, its manifest first."""
-    for path in (manifest_path(prefix), idx_path(prefix), bin_path(prefix)):
-        path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_tools.datasets.indexed_dataset_format import appended, bin_path, idx_path
 from data_tools.datasets.manifest import check_name_of, manifest_path
-from data_tools.datasets.preprocessing.publishing import shards_there
+from data_tools.datasets.preprocessing.names import shards_there
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.reading.documents import LARGEST_DOCUMENT
 from data_tools.records.record import RecordForm
@@ -63,11 +63,6 @@ class PreprocessRequest:
     def keys(self) -> Sequence[str]:
         """What entries must have."""
         return self.json_keys if self.records is None else self.records.keys
-
-    @property
-    def keys_option(self) -> str:
-        """Where these were asked for."""
-        return "--json-keys" if self.records is None else f"--{self.records.kind}"
 
     @property
     def name(self) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.datasets.growing_file import named
 from data_tools.datasets.indexed_dataset_format import appended
 from data_tools.datasets.preprocessing.batch import Batch
 from data_tools.datasets.preprocessing.notes import DatasetNote, PlaceNote
@@ -81,6 +82,11 @@ class Buckets:
         self._count()
         self._starts = np.cumsum(self._sizes, axis=1) - self._sizes
 
+    @property
+    def number(self) -> int:
+        """How many buckets there are."""
+        return 1 << self._bits
+
     def _bucket(self, first: int, end: int) -> NDArray[np.intp]:
         if self._bits == 0:
             return np.zeros(end - first, dtype=np.intp)
@@ -98,7 +104,9 @@ class Buckets:
     def scatter(self) -> Iterator[PlaceNote]:
         """Puts documents into their buckets; after each piece, up to where."""
         with ExitStack() as stack:
-            files = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666) for path in self._paths]
+            files = [
+                os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666) for path in self._paths
+            ]
             for file in files:
                 stack.callback(os.close, file)
             for batch in self._read.batches(self.place):
@@ -133,13 +141,20 @@ class Buckets:
         moved = gathered(batch, order)
         of_documents = np.diff(batch.ends(), prepend=0)
         columns = (moved.tokens.astype(self._dtype, copy=False), moved.lengths.astype("<i4"), records)
-        for kind, (column, amounts) in enumerate(zip(columns, (of_documents, counts, np.ones_like(counts)), strict=True)):
+        for kind, (column, amounts) in enumerate(
+            zip(columns, (of_documents, counts, np.ones_like(counts)), strict=True)
+        ):
             sums = _sums(buckets, amounts, 1 << self._bits)
             ends = np.cumsum(sums)
             width = self._itemsizes[kind]
             for bucket in np.flatnonzero(sums).tolist():
                 piece = column[int(ends[bucket] - sums[bucket]) : int(ends[bucket])]
-                _write_at(files[kind], piece, width * int(self._starts[kind, bucket] + self._filled[kind, bucket]), self._paths[kind])
+                _write_at(
+                    files[kind],
+                    piece,
+                    width * int(self._starts[kind, bucket] + self._filled[kind, bucket]),
+                    self._paths[kind],
+                )
             self._filled[kind] += sums
 
     def bucket(self, number: int) -> Batch:
@@ -195,9 +210,7 @@ def _sums(buckets: NDArray[np.intp], amounts: NDArray[np.int64], number: int) ->
 
 
 def _write_at(file: int, piece: NDArray[Any], offset: int, path: Path) -> None:
-    from data_tools.datasets.growing_file import named
-
-    with memoryview(np.ascontiguousarray(piece)).cast("B") as octets, named(path):
+    with np.ascontiguousarray(piece).data.cast("B") as octets, named(path):
         done = 0
         while done < len(octets):
             done += os.pwrite(file, octets[done:], offset + done)

@@ -106,8 +106,8 @@ class Tokenizing:
         source = len(reading.sources)
         batches = [Batch.of(each, source, counts) for each, counts in zip(texts, self._injection, strict=True)]
         documents = batches[0].documents
-        for key, each in enumerate(texts):
-            reading.shortened[key] += each.shortened
+        if self._request.max_length is not None:
+            batches = [self._shortened(key, each, self._request.max_length) for key, each in enumerate(batches)]
         if self._made_up is not None:
             batches[0], made = self._made_up.among(batches[0], reading.documents, reading.made_up, self._injection[0])
         self._outputs.add(batches)
@@ -117,6 +117,11 @@ class Tokenizing:
         reading.position = dict(block.position)
         self.text_bytes += encoded.text_bytes
         self._tell_progress(block.source_bytes)
+
+    def _shortened(self, key: int, batch: Batch, most: int) -> Batch:
+        kept, longer = batch.shortened(most, self._request.append_eod)
+        self._note.reading.shortened[key] += longer
+        return kept
 
     def _count_bad(self, encoded: EncodedBlock) -> None:
         reading, most = self._note.reading, self._request.max_bad
@@ -163,19 +168,21 @@ class Tokenizing:
 
     def _mark_part(self) -> None:
         """Keeps where the part begins that is read next, for the case that it is to be done again."""
-        self._note.reading.injection = [_noted(each) for each in self._injection]
-        self._note.part_began = self._note.reading.model_copy(deep=True)
+        reading = self._note.reading
+        reading.injection = [_noted(each) for each in self._injection]
+        self._note.part_began = without_sources(reading)
         self._note.part_output = self._outputs.note(on_disk=False)
 
     def _do_again(self, error: DifferentIds) -> None:
         """Goes back to the beginning of the part, which the reference encodes then."""
         note = self._note
-        self._watch.tell(
-            f"note: {error}" if error.origin not in note.reading.by_reference else f"note: once more: {error}"
-        )
+        self._watch.tell(f"note: {error}")
+        sources = note.reading.sources
         by_reference = [*note.reading.by_reference, error.origin]
-        note.reading = note.part_began.model_copy(deep=True, update={"by_reference": by_reference})
-        note.part_began = note.reading.model_copy(deep=True)
+        began = note.part_began.model_copy(update={"by_reference": by_reference})
+        note.part_began = began
+        note.reading = without_sources(began)
+        note.reading.sources = sources
         self._injection = [_counts(each) for each in note.reading.injection]
         self._outputs.flush()
         self._outputs.close()
@@ -200,7 +207,10 @@ class Tokenizing:
             reading.made_up += made
             if rest is not None:
                 self._outputs.add([rest])
-        reading.injection = [_noted(each) for each in self._injection]
+        self._outputs.begin()
+        self._note_now()
+        if request.shuffle_seed is None:
+            self._note.read = self._outputs.finish()
 
     def _note_now(self) -> None:
         """Brings the note up to date; all files are on the disk up to there."""
@@ -261,6 +271,12 @@ def _noted(counts: InjectionCounts) -> InjectionNote:
         left_alone=counts.left_alone,
         literal=counts.literal,
     )
+
+
+def without_sources(reading: ReadingNote) -> ReadingNote:
+    """A copy without the parts that were read: there may be very many, and one is made for each part."""
+    lists = {name: list(getattr(reading, name)) for name in ("bad_named", "shortened", "injection", "by_reference")}
+    return reading.model_copy(update={**lists, "sources": []})
 
 
 def new_reading(keys: int) -> ReadingNote:

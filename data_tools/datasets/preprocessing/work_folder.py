@@ -1,4 +1,4 @@
-"""`PREFIX.unfinished`: what a dataset in making has written, its journal, and the lock that keeps a second maker out."""
+"""`PREFIX.unfinished`: what a dataset in making has written, its journal, and the lock against a second maker."""
 
 import errno
 import fcntl
@@ -20,6 +20,7 @@ from megatron_patches.foreign.json_text import parse_json
 from megatron_patches.foreign.printable import printable, shortened
 
 ENDING = ".unfinished"
+LARGEST_JOURNAL = 1 << 30
 _LOCK, _JOURNAL = "lock", "journal.json"
 _RANDOM = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}\Z")
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
@@ -40,12 +41,12 @@ class WorkFolder:
         """
         if not self._journal.exists():
             return None
-        content = parse_json(read_bounded(self._journal), printable(self._journal))
+        content = parse_json(read_bounded(self._journal, LARGEST_JOURNAL), printable(self._journal))
         version = content.get("version") if isinstance(content, dict) else None
         if version != VERSION:
             raise Damaged(
-                f"{printable(self._journal)} is of version {shortened(version)}, this Trainyard goes on from {VERSION}; "
-                "add --overwrite to start from the beginning"
+                f"{printable(self._journal)} is of version {shortened(version)}, this Trainyard goes on from {VERSION}; add "
+                "--overwrite to start from the beginning"
             )
         try:
             return Note.model_validate(content)
@@ -54,6 +55,10 @@ class WorkFolder:
                 f"{printable(self._journal)} is no journal of preprocessing ({shortened(error)}); add --overwrite to "
                 "start from the beginning"
             ) from None
+
+    def has_journal(self) -> bool:
+        """Whether there is anything to go on from."""
+        return self._journal.exists()
 
     def write_note(self, note: Note) -> None:
         """Replaces the journal; what it speaks of must be on the disk."""

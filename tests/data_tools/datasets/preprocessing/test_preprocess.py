@@ -13,7 +13,8 @@ import pytest
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocessing.preprocess import EncodingProgress, PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.progress import Progress
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.text import document_encoding
@@ -55,7 +56,7 @@ def test_documents_are_the_tokenized_texts(tmp_path: Path, request_for: Request,
     texts = ["one", "two two", "", "four\n" * 50, "\u4e2d"]
     first = write_jsonl(tmp_path / "b.jsonl", [{"text": text} for text in texts[:4]])
     second = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts[4:]])
-    progress: list[EncodingProgress] = []
+    progress: list[Progress] = []
     request = request_for([first, second], append_eod=True)
     summary = preprocess(request, progress.append)
     tokenizer = load_tokenizer(request.tokenizer)
