@@ -84,6 +84,8 @@ class ReadingNote(_Note):
     """documents of the sources, where a first reading counted them"""
     proof: dict[str, JsonValue] | None = None
     """what showed that ids are the tokenizer's own; see `EncodingProof`"""
+    earlier_proofs: list[dict[str, JsonValue]] = []
+    """those of other libraries, or versions, that encoded before a kill"""
     by_reference: list[str] = []
     """origins of parts that the reference encodes, because another library gave other ids"""
 

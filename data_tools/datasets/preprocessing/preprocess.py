@@ -173,7 +173,7 @@ class _Making:
 
     def _tokenize(self, note: Note, journal: Journal) -> None:
         request = self._request
-        with EncodingPool(self._recipe(), request.workers, self._tokenizer) as pool:
+        with EncodingPool(self._recipe(), request.workers, self._tokenizer, self._watch.tell) as pool:
             made_up = self._made_up(note)
             tokenizing = Tokenizing(
                 request, self._inputs.parts, note, self._outputs(READ), made_up, self._watch, journal

@@ -168,7 +168,8 @@ class Publishing:
             return None
         names = {part.origin: part.name for part in self._inputs.parts}
         of_parts = [names.get(origin, origin) for origin in self._reading.by_reference]
-        return {**proof, "by_reference": list[JsonValue](of_parts)}
+        earlier: list[JsonValue] = [dict(each) for each in self._reading.earlier_proofs]
+        return {**proof, "by_reference": list[JsonValue](of_parts), **({"before": earlier} if earlier else {})}
 
 
 def _of_shard(setting: SettingsFacts, shard: int | None) -> SettingsFacts:

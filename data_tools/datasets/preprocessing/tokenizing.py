@@ -77,7 +77,7 @@ class Tokenizing:
     def _read(self, pool: EncodingPool) -> bool:
         """Whether it came to the end; False where a part is to be done again."""
         reading = self._note.reading
-        after = None if reading.proof is None else EncodingProof.model_validate(reading.proof)
+        after = self._compared_before(pool)
         by_reference = tuple(reading.by_reference)
         pairs = pool.encode(self._reader.blocks(), by_reference, after)
         try:
@@ -94,6 +94,17 @@ class Tokenizing:
             return False
         self._end()
         return True
+
+    def _compared_before(self, pool: EncodingPool) -> EncodingProof | None:
+        """What the same library showed so far; what another one showed before a kill is kept beside it."""
+        reading = self._note.reading
+        if reading.proof is None:
+            return None
+        proof = EncodingProof.model_validate(reading.proof)
+        if (proof.library, proof.version) == (pool.proof.library, pool.proof.version):
+            return proof
+        reading.earlier_proofs = [*reading.earlier_proofs, reading.proof]
+        return None
 
     def _take(self, block: Block, encoded: EncodedBlock) -> None:
         reading = self._note.reading
@@ -275,7 +286,10 @@ def _noted(counts: InjectionCounts) -> InjectionNote:
 
 def without_sources(reading: ReadingNote) -> ReadingNote:
     """A copy without the parts that were read: there may be very many, and one is made for each part."""
-    lists = {name: list(getattr(reading, name)) for name in ("bad_named", "shortened", "injection", "by_reference")}
+    lists = {
+        name: list(getattr(reading, name))
+        for name in ("bad_named", "shortened", "injection", "by_reference", "earlier_proofs")
+    }
     return reading.model_copy(update={**lists, "sources": []})
 
 

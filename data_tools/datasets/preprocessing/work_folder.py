@@ -45,7 +45,7 @@ class WorkFolder:
         version = content.get("version") if isinstance(content, dict) else None
         if version != VERSION:
             raise Damaged(
-                f"{printable(self._journal)} is of version {shortened(version)}, this Trainyard goes on from {VERSION}; add "
+                f"{printable(self._journal)} is of version {shortened(version)}, this one goes on from {VERSION}; add "
                 "--overwrite to start from the beginning"
             )
         try:
