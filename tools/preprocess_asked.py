@@ -31,7 +31,5 @@ class Asked:
     def needed_tokenizer(self) -> Path:
         """Raises TrainyardError where there is none."""
         if self.tokenizer is None:
-            raise TrainyardError(
-                "no --tokenizer is given; add --tokenizer DIR, or --run RUN with the run that has it"
-            )
+            raise TrainyardError("no --tokenizer is given; add --tokenizer DIR, or --run RUN with the run that has it")
         return self.tokenizer

@@ -1,7 +1,7 @@
 """One block to token ids, with what is compared beside it."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray

@@ -26,7 +26,12 @@ from data_tools.datasets.preprocessing.publishing import (
     Made,
     Publishing,
 )
-from data_tools.datasets.preprocessing.request import PreprocessRequest, check_request, refuse_what_is_there
+from data_tools.datasets.preprocessing.request import (
+    PreprocessRequest,
+    check_request,
+    check_share,
+    refuse_what_is_there,
+)
 from data_tools.datasets.preprocessing.settings import command_of, deciding, settings_facts
 from data_tools.datasets.preprocessing.taking_up import begun, taken_up
 from data_tools.datasets.preprocessing.tokenizing import Tokenizing
@@ -89,6 +94,7 @@ def preprocess(
             and old ones are untouched.
     """
     started = time.perf_counter()
+    check_share(request.share)
     inputs = inputs_of(request)
     tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid, request.parse_special)
     check_request(request, tokenizer)

@@ -91,7 +91,6 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
             raise TrainyardError(f"{number:,} tokens are asked for; give one or more, or leave out {option}")
     if request.max_bad < 0:
         raise TrainyardError(f"--max-bad {request.max_bad}: give 0 or more")
-    _check_share(request.share)
     if not request.json_keys or len(set(request.json_keys)) != len(request.json_keys):
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: name at least one key, and each once")
     if any(not key or "/" in key for key in request.json_keys):
@@ -114,7 +113,8 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
         )
 
 
-def _check_share(share: tuple[int, int] | None) -> None:
+def check_share(share: tuple[int, int] | None) -> None:
+    """Raises TrainyardError if there is no such part."""
     if share is not None and not 0 <= share[0] < share[1]:
         raise TrainyardError(
             f"--shard {share[0]}/{share[1]}: shards are counted from 0, so the last one of {share[1]} is "

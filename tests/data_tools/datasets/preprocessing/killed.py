@@ -34,17 +34,22 @@ def write_sources(folder: Path) -> dict[str, list[Path | str]]:
             "text": " ".join(draw.choices(WORDS, k=draw.randrange(60))) if number % 17 else "",
             "title": f"title {number}",
         }
-        for number in range(240)
+        for number in range(90)
     ]
     lines = [json.dumps(entry) + "\n" for entry in entries]
-    (folder / "a.jsonl").write_text("".join(lines[:150]))
-    (folder / "b.jsonl").write_text("".join(lines[150:]))
-    (folder / "c.jsonl.gz").write_bytes(gzip.compress("".join(lines[:120]).encode()) + gzip.compress(b"".join(each.encode() for each in lines[120:])))
+    (folder / "a.jsonl").write_text("".join(lines[:60]))
+    (folder / "b.jsonl").write_text("".join(lines[60:]))
+    halves = ("".join(each).encode() for each in (lines[:45], lines[45:]))
+    (folder / "c.jsonl.gz").write_bytes(b"".join(map(gzip.compress, halves)))
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(entries), folder / "d.parquet", row_group_size=50)
-    return {"lines": [folder / "a.jsonl", folder / "b.jsonl"], "gz": [folder / "c.jsonl.gz"], "parquet": [folder / "d.parquet"]}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(entries), folder / "d.parquet", row_group_size=30)
+    return {
+        "lines": [folder / "a.jsonl", folder / "b.jsonl"],
+        "gz": [folder / "c.jsonl.gz"],
+        "parquet": [folder / "d.parquet"],
+    }
 
 
 def requests(folder: Path, tokenizer: Path) -> dict[str, PreprocessRequest]:
@@ -57,12 +62,12 @@ def requests(folder: Path, tokenizer: Path) -> dict[str, PreprocessRequest]:
 
     return {
         "lines": ask("lines", "lines"),
-        "gz": ask("gz", "gz", tokens=2000),
+        "gz": ask("gz", "gz", tokens=700),
         "parquet": ask("parquet", "parquet", max_length=20),
-        "shards": ask("shards", "lines", shard_tokens=700),
+        "shards": ask("shards", "lines", shard_tokens=300),
         "shuffled": ask("shuffled", "lines", shuffle_seed=3, arithmetic=ArithmeticRequest(None, 9, 3)),
         "pairs": ask("pairs", "parquet", records=PAIRS, append_eod=False, shuffle_seed=1),
-        "everything": ask("everything", "lines", json_keys=("text", "title"), shuffle_seed=3, shard_tokens=900),
+        "everything": ask("everything", "lines", json_keys=("text", "title"), shuffle_seed=3, shard_tokens=400),
     }
 
 
