@@ -177,7 +177,7 @@ class _OpenDataset:
 
     def finish(self) -> DatasetNote:
         self._documents.sync()
-        mark = self.writer.mark()._asdict()
+        mark = self.writer.mark(on_disk=False)._asdict()
         self.writer.finish()
         self.close()
         files = [FileNote(size=each.size, sha256=each.sha256) for each in self.writer.files]

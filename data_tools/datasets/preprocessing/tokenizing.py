@@ -219,9 +219,11 @@ class Tokenizing:
             if rest is not None:
                 self._outputs.add([rest])
         self._outputs.begin()
-        self._note_now()
         if request.shuffle_seed is None:
+            reading.injection = [_noted(each) for each in self._injection]
             self._note.read = self._outputs.finish()
+        else:
+            self._note_now()
 
     def _note_now(self) -> None:
         """Brings the note up to date; all files are on the disk up to there."""
