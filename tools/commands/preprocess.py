@@ -28,15 +28,6 @@ class ChatTemplate(StrEnum):
     TOKENIZER = "tokenizer"
 
 
-class Library(StrEnum):
-    """What makes ids of texts."""
-
-    AUTO = "auto"
-    TOKENIZERS = "tokenizers"
-    GIGATOKEN = "gigatoken"
-    FASTOKENS = "fastokens"
-
-
 app = typer.Typer(add_completion=False)
 
 
@@ -160,8 +151,8 @@ def main(
         True, help="Read a dataset of the hub as it is needed, or copy its files first. Example: --no-streaming"
     ),
     max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
-    library: Library = typer.Option(
-        Library.AUTO,
+    library: Literal["auto", "tokenizers", "gigatoken", "fastokens"] = typer.Option(
+        "auto",
         help="Which library tokenizes. auto: the fastest that gives the tokenizer's own ids, which a sample of each "
         "file is compared with. The ids do not depend on it. Example: --library tokenizers",
     ),
@@ -212,7 +203,7 @@ def main(
         split=asked.split,
         revision=asked.revision,
         streaming=asked.streaming,
-        library=None if library == Library.AUTO else library.value,
+        library=None if library == "auto" else library,
     )
     _make(request)
 

@@ -1,11 +1,13 @@
 """How far preprocessing is, as its journal says it: what is needed to go on, and nothing that can be read elsewhere."""
 
-from typing import Any, Literal
+from collections import Counter
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from data_tools.datasets.indexed_dataset_writer import WriterMark
 from data_tools.datasets.manifest import SourceFacts
+from data_tools.domain_tokens.report import InjectionCounts
 
 VERSION = 1
 """of the journal; whoever changes what stands in it makes unfinished work that of another version"""
@@ -59,6 +61,20 @@ class InjectionNote(_Note):
     with_product: dict[str, int] = {}
     left_alone: int = 0
     literal: int = 0
+
+    @classmethod
+    def of(cls, counts: InjectionCounts) -> Self:
+        """As it was counted."""
+        return cls(
+            bare=dict(counts.bare),
+            with_product=dict(counts.with_product),
+            left_alone=counts.left_alone,
+            literal=counts.literal,
+        )
+
+    def counts(self) -> InjectionCounts:
+        """To be counted on."""
+        return InjectionCounts(Counter(self.bare), Counter(self.with_product), self.left_alone, self.literal)
 
 
 class ReadingNote(_Note):

@@ -9,12 +9,12 @@ import numpy as np
 
 from data_tools.datasets.indexed_dataset_format import appended
 from data_tools.datasets.preprocessing.batch import Batch
-from data_tools.datasets.preprocessing.journal import Journal
 from data_tools.datasets.preprocessing.notes import Note, OutputNote, PlaceNote
 from data_tools.datasets.preprocessing.outputs import Outputs, unfinished_prefix
 from data_tools.datasets.preprocessing.progress import Progress, Watch
 from data_tools.datasets.preprocessing.request import PreprocessRequest
 from data_tools.datasets.preprocessing.shuffling import GROUP_TOKENS, Buckets, bits_of_buckets, order_key
+from data_tools.datasets.preprocessing.work_folder import Journal
 
 READ, SCATTERED = "read", "bucket"
 

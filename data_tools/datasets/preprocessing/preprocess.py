@@ -14,9 +14,7 @@ import numpy as np
 
 from data_tools.datasets.indexed_dataset_writer import best_dtype
 from data_tools.datasets.preprocessing.inputs import Inputs, inputs_of
-from data_tools.datasets.preprocessing.journal import Journal
 from data_tools.datasets.preprocessing.made_up import MadeUp
-from data_tools.datasets.preprocessing.names import remove_dataset, shards_there
 from data_tools.datasets.preprocessing.notes import Note, OutputNote
 from data_tools.datasets.preprocessing.ordering import order, scatter
 from data_tools.datasets.preprocessing.outputs import Outputs, unfinished_prefix
@@ -31,11 +29,13 @@ from data_tools.datasets.preprocessing.request import (
     check_request,
     check_share,
     refuse_what_is_there,
+    remove_dataset,
+    shards_there,
 )
 from data_tools.datasets.preprocessing.settings import command_of, deciding, settings_facts
 from data_tools.datasets.preprocessing.taking_up import begun, taken_up
 from data_tools.datasets.preprocessing.tokenizing import Tokenizing
-from data_tools.datasets.preprocessing.work_folder import WorkFolder, locked_folder, remove_leftovers
+from data_tools.datasets.preprocessing.work_folder import Journal, WorkFolder, locked_folder, remove_leftovers
 from data_tools.domain_tokens.injection import Injection
 from data_tools.encoding.pool import EncodingPool
 from data_tools.encoding.recipe import Recipe

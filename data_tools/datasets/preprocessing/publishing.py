@@ -19,9 +19,9 @@ from data_tools.datasets.manifest import (
     manifest_path,
 )
 from data_tools.datasets.preprocessing.inputs import Inputs
-from data_tools.datasets.preprocessing.notes import DatasetNote, InjectionNote, ReadingNote
+from data_tools.datasets.preprocessing.notes import DatasetNote, ReadingNote
 from data_tools.datasets.preprocessing.outputs import DOCUMENT, DOCUMENTS
-from data_tools.domain_tokens.report import InjectionCounts, InjectionFacts
+from data_tools.domain_tokens.report import InjectionFacts
 from data_tools.reading.files.sources import NOT_READ_NAMED
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, Manifest, build_manifest, content_id, write_manifest
@@ -128,10 +128,7 @@ class Publishing:
     def _injected(self, made: Made, setting: SettingsFacts) -> InjectionFacts | None:
         if setting.inject is None or made.shard is not None:
             return None
-        note: InjectionNote = self._reading.injection[made.key]
-        counts = InjectionCounts(left_alone=note.left_alone, literal=note.literal)
-        counts.bare.update(note.bare)
-        counts.with_product.update(note.with_product)
+        counts = self._reading.injection[made.key].counts()
         path = appended(made.unfinished, DOCUMENTS)
         return counts.facts(setting.inject, np.memmap(path, DOCUMENT, mode="r", shape=made.note.documents)["injected"])
 

@@ -1,12 +1,12 @@
 """What `tools/preprocess` is asked for, and whether it can be done."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.datasets.indexed_dataset_format import appended, bin_path, idx_path
 from data_tools.datasets.manifest import check_name_of, manifest_path
-from data_tools.datasets.preprocessing.names import shards_there
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.reading.documents import LARGEST_DOCUMENT
 from data_tools.records.record import RecordForm
@@ -129,3 +129,18 @@ def refuse_what_is_there(request: PreprocessRequest) -> None:
         for path in (path for each in there for path in (bin_path(each), idx_path(each), manifest_path(each))):
             if path.exists():
                 raise TrainyardError(f"{path} exists already; choose another --output, or add --overwrite")
+
+
+def shards_there(prefix: Path) -> list[Path]:
+    """Shards of a dataset, in whatever state, by number."""
+    if not prefix.parent.is_dir():
+        return []
+    named = re.compile(rf"{re.escape(prefix.name)}-\d{{5}}(?=\.(bin|idx|manifest\.json)\Z)")
+    found = {match[0] for path in prefix.parent.iterdir() if (match := named.match(path.name))}
+    return [prefix.with_name(name) for name in sorted(found)]
+
+
+def remove_dataset(prefix: Path) -> None:
+    """Removes a dataset, its manifest first."""
+    for path in (manifest_path(prefix), idx_path(prefix), bin_path(prefix)):
+        path.unlink(missing_ok=True)

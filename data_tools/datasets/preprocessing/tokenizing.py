@@ -8,13 +8,12 @@ import numpy as np
 
 from data_tools.datasets.manifest import SourceFacts
 from data_tools.datasets.preprocessing.batch import Batch
-from data_tools.datasets.preprocessing.journal import Journal
 from data_tools.datasets.preprocessing.made_up import MadeUp
 from data_tools.datasets.preprocessing.notes import BAD_NAMED, InjectionNote, Note, OutputNote, ReadingNote
 from data_tools.datasets.preprocessing.outputs import Outputs
 from data_tools.datasets.preprocessing.progress import Progress, Watch
 from data_tools.datasets.preprocessing.request import PreprocessRequest
-from data_tools.domain_tokens.report import InjectionCounts
+from data_tools.datasets.preprocessing.work_folder import Journal
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.encoding.pool import EncodingPool
 from data_tools.encoding.proof import DifferentIds, EncodingProof
@@ -49,7 +48,7 @@ class Tokenizing:
         self._journal = journal
         self._open_outputs = open_outputs
         self._outputs = open_outputs(note.read)
-        self._injection = [_counts(each) for each in note.reading.injection]
+        self._injection = [each.counts() for each in note.reading.injection]
         self._passed_bytes = sum(part.size for part in parts[: len(note.reading.sources)])
         self._total_bytes = 0 if any(part.size == 0 for part in parts) else sum(part.size for part in parts)
         self._reader = _Reader(parts, len(note.reading.sources), note.reading.position)
@@ -180,7 +179,7 @@ class Tokenizing:
     def _mark_part(self) -> None:
         """Keeps where the part begins that is read next, for the case that it is to be done again."""
         reading = self._note.reading
-        reading.injection = [_noted(each) for each in self._injection]
+        reading.injection = [InjectionNote.of(each) for each in self._injection]
         self._note.part_began = without_sources(reading)
         self._note.part_output = self._outputs.note(on_disk=False)
 
@@ -194,7 +193,7 @@ class Tokenizing:
         note.part_began = began
         note.reading = without_sources(began)
         note.reading.sources = sources
-        self._injection = [_counts(each) for each in note.reading.injection]
+        self._injection = [each.counts() for each in note.reading.injection]
         self._outputs.flush()
         self._outputs.close()
         self._outputs = self._open_outputs(note.part_output)
@@ -220,14 +219,14 @@ class Tokenizing:
                 self._outputs.add([rest])
         self._outputs.begin()
         if request.shuffle_seed is None:
-            reading.injection = [_noted(each) for each in self._injection]
+            reading.injection = [InjectionNote.of(each) for each in self._injection]
             self._note.read = self._outputs.finish()
         else:
             self._note_now()
 
     def _note_now(self) -> None:
         """Brings the note up to date; all files are on the disk up to there."""
-        self._note.reading.injection = [_noted(each) for each in self._injection]
+        self._note.reading.injection = [InjectionNote.of(each) for each in self._injection]
         self._note.read = self._outputs.note()
 
 
@@ -268,22 +267,6 @@ class _Reader:
 
 def _generator(pairs: Iterator[tuple[Block, EncodedBlock]]) -> Generator[tuple[Block, EncodedBlock], None, None]:
     yield from pairs
-
-
-def _counts(note: InjectionNote) -> InjectionCounts:
-    counts = InjectionCounts(left_alone=note.left_alone, literal=note.literal)
-    counts.bare.update(note.bare)
-    counts.with_product.update(note.with_product)
-    return counts
-
-
-def _noted(counts: InjectionCounts) -> InjectionNote:
-    return InjectionNote(
-        bare=dict(counts.bare),
-        with_product=dict(counts.with_product),
-        left_alone=counts.left_alone,
-        literal=counts.literal,
-    )
 
 
 def without_sources(reading: ReadingNote) -> ReadingNote:

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import parse_json
 from megatron_patches.foreign.printable import printable, shortened
 
+SECONDS = 5.0
+"""of work that a kill loses at most, unless what it takes to write the journal asks for longer pauses"""
+SHARE = 0.05
+"""of the time that writing it may take: files must be on the disk before it"""
 ENDING = ".unfinished"
 LARGEST_JOURNAL = 1 << 30
 _LOCK, _JOURNAL = "lock", "journal.json"
@@ -78,6 +83,32 @@ class WorkFolder:
     def size(self) -> int:
         """Bytes of its files."""
         return sum(path.stat().st_size for path in self.path.iterdir())
+
+
+class Journal:
+    """Writes a note into the work folder now and then."""
+
+    def __init__(self, work: WorkFolder, note: Note) -> None:
+        self._work = work
+        self._note = note
+        self._next = time.monotonic() + SECONDS
+
+    def keep(self, update: Callable[[], None]) -> None:
+        """Writes the note if it is time to.
+
+        Args:
+            update: brings it up to date, and everything it speaks of onto the disk.
+        """
+        if time.monotonic() >= self._next:
+            self.write(update)
+
+    def write(self, update: Callable[[], None] = lambda: None) -> None:
+        """Writes the note."""
+        started = time.monotonic()
+        update()
+        self._work.write_note(self._note)
+        ended = time.monotonic()
+        self._next = ended + max(SECONDS, (ended - started) / SHARE)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_tools.datasets.preprocessing import journal, read_documents, shuffling
+from data_tools.datasets.preprocessing import read_documents, shuffling, work_folder
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.reading.files import lines_part, rows_part
@@ -86,7 +86,7 @@ def made(folder: Path) -> dict[str, Any]:
 
 def make_small_steps() -> None:
     """So that little text makes many blocks, batches and buckets, and the journal is written behind each."""
-    journal.SECONDS, journal.SHARE = 0.0, float("inf")
+    work_folder.SECONDS, work_folder.SHARE = 0.0, float("inf")
     lines_part.BLOCK_BYTES = rows_part.BLOCK_BYTES = 3000
     read_documents.BATCH_TOKENS, read_documents.DOCUMENTS_AT_ONCE = 400, 50
     shuffling.BUCKET_BYTES = 1500

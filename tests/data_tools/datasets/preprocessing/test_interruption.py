@@ -14,8 +14,8 @@ import pytest
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import manifest_path
-from data_tools.datasets.preprocessing import journal
 from data_tools.datasets.preprocessing import preprocess as module
+from data_tools.datasets.preprocessing import work_folder
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.preprocessing.work_folder import locked_folder, remove_leftovers
 from data_tools.encoding.encoded_block import EncodedBlock
@@ -35,8 +35,8 @@ Request = Callable[..., PreprocessRequest]
 def request_for(tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """A request of two files with many blocks, whose journal is written behind each of them."""
     monkeypatch.setattr("data_tools.reading.files.lines_part.BLOCK_BYTES", 200)
-    monkeypatch.setattr(journal, "SECONDS", 0.0)
-    monkeypatch.setattr(journal, "SHARE", float("inf"))
+    monkeypatch.setattr(work_folder, "SECONDS", 0.0)
+    monkeypatch.setattr(work_folder, "SHARE", float("inf"))
     for name in "ab":
         lines = (json.dumps({"text": f"{name}, text number {each}"}) + "\n" for each in range(30))
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))
