@@ -35,7 +35,7 @@ app = typer.Typer(add_completion=False)
 def main(
     inputs: list[str] = typer.Argument(
         None,
-        metavar="[INPUT]...",
+        metavar="INPUT",
         help="Files, or folders of them, in this order: .jsonl, .json (lines or one array), .ndjson, .txt, each also "
         "with .gz .zst .bz2 .xz, and .parquet and .arrow. Links are followed; what a folder holds beside them is "
         "named. hf:NAME is a dataset of the Hugging Face hub, hf:FOLDER one on disk. Example: hf:owner/name",
