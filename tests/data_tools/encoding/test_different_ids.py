@@ -68,9 +68,7 @@ def panics(ids: list[Any]) -> list[Any]:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch, tokenizer_folder: Path) -> Callable[[Change], None]:
     def set_library(change: Change) -> None:
-        monkeypatch.setattr(
-            choice, "FAST_LIBRARIES", {"broken": lambda description, size: Broken(tokenizer_folder, change)}
-        )
+        monkeypatch.setattr(choice, "FAST_LIBRARIES", {"BPE": {"broken": lambda *_: Broken(tokenizer_folder, change)}})
 
     return set_library
 
@@ -144,9 +142,9 @@ class Unlike(Broken):
 def test_a_library_that_cannot_be_taken_is_named_and_the_next_one_taken(
     monkeypatch: pytest.MonkeyPatch, tokenizer_folder: Path
 ) -> None:
-    good = choice.FAST_LIBRARIES["gigatoken"]
+    good = choice.FAST_LIBRARIES["BPE"]["gigatoken"]
     libraries = {"panics": refusing, "unlike": lambda *_: Unlike(tokenizer_folder, wrong), "good": good}
-    monkeypatch.setattr(choice, "FAST_LIBRARIES", libraries)
+    monkeypatch.setattr(choice, "FAST_LIBRARIES", {"BPE": libraries})
     said: list[str] = []
     tokenizer = load_tokenizer(tokenizer_folder)
     assert choice.choose_library(tokenizer, None, said.append).name == "gigatoken"
@@ -154,7 +152,7 @@ def test_a_library_that_cannot_be_taken_is_named_and_the_next_one_taken(
         "panics is not used for bpe: it does not take the tokenizer (called `Option::unwrap()` on a `None` value)",
         "unlike is not used for bpe: it gives hard text 0 ('') other ids than tokenizers",
     ]
-    monkeypatch.setattr(choice, "FAST_LIBRARIES", {"panics": refusing})
+    monkeypatch.setattr(choice, "FAST_LIBRARIES", {"BPE": {"panics": refusing}})
     assert choice.choose_library(tokenizer, None, said.append).name == "tokenizers"
     assert len(said) == 3
 

@@ -91,5 +91,5 @@ def test_a_record_of_other_ids_is_named(tokenizer_folder: Path, monkeypatch: pyt
         block_encoder, "same_ids",
         lambda ids, expected, place: given(ids[1:] if place.number == 7 else ids, expected, place),
     )  # fmt: skip
-    with pytest.raises(DifferentIds, match="^chats.jsonl, line 7: gigatoken gives "):
+    with pytest.raises(DifferentIds, match=r"^chats\.jsonl, line 7: gigatoken gives "):
         encoder.encode(chats(20), by_reference=False)
