@@ -45,9 +45,7 @@ def test_a_run_says_tokenizer_output_and_that_documents_end(tmp_path: Path, corp
     invoke(corpus, "--run", run, "--target-tokens", "100")
     facts = read_dataset_manifest(tmp_path / "made")[1]
     assert facts.settings is not None and facts.settings.append_eod and facts.settings.tokens_asked == 100
-    with pytest.raises(
-        TrainyardError, match=r"--output .*other, but .*small-run.yaml reads .*made; leave out"
-    ):
+    with pytest.raises(TrainyardError, match=r"--output .*other, but .*small-run.yaml reads .*made; leave out"):
         invoke(corpus, "--run", run, "--output", tmp_path / "other")
     with pytest.raises(TrainyardError, match=r"--source code is one of a run's; add --run"):
         invoke(corpus, "--output", tmp_path / "other", "--tokenizer", tmp_path / "bpe", "--source", "code")

@@ -159,8 +159,8 @@ def main() -> None:
         killed = 0
         again = replace(request, workers=1)
         while killed < kills:
-            # most of what is to be done is behind the first instants of a run that goes on
-            if in_a_fork(again, draw.randrange(1, max(2, instants // (1 + killed % 3))), told):
+            # early enough that what is left suffices for the others
+            if in_a_fork(again, draw.randrange(1, max(3, instants * 3 // (kills + 2))), told):
                 break
             killed += 1
         ended = bool(killed < kills) or in_a_fork(again, None, told)
