@@ -46,6 +46,7 @@ class Meter:
         now = time.monotonic()
         if self._first is None or progress.stage != self._stage:
             self._first, self._stage, self._started = progress, progress.stage, now
+            return  # there is no speed yet
         if now < self._next:
             return
         if sys.stderr.isatty():
