@@ -24,8 +24,8 @@ import numpy as np
 
 from data_tools.data_config import DataConfig
 from data_tools.datasets.adoption import adopt_dataset
-from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
 from data_tools.datasets.indexed_dataset_format import CODES, HEADER, MAGIC, VERSION, bin_path, idx_path
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts, manifest_path
 from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths

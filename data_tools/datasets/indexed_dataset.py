@@ -1,39 +1,26 @@
-"""Reader and writer of Megatron's `.bin`/`.idx` pair (MMIDIDX), byte-compatible in both directions."""
+"""Reader of Megatron's `.bin`/`.idx` pair (MMIDIDX); `indexed_dataset_writer` writes it."""
 
-from array import array
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, islice
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from data_tools.datasets.answers import AnswerCounts, AnswerIndex
 from data_tools.datasets.indexed_dataset_format import (
-    CODES,
     HEADER,
-    MAGIC,
     MAKE_AGAIN,
-    VERSION,
     bin_path,
     check_files_exist,
     idx_path,
     read_header,
 )
-from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
-from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.errors import Damaged
 from megatron_patches.foreign.mapped import map_file
 
 # Opening compares this many neighbouring pointers, spread over the index: a constant cost for any number of documents.
 POINTERS_CHECKED_AT_OPEN = 1024
-SEQUENCES_PER_INDEX_CHUNK = 1 << 20
-
-
-def best_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The type Megatron writes for a vocabulary: uint16 below 65,500 ids, else int32."""
-    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
 
 
 class IndexedDataset:
@@ -231,141 +218,3 @@ class IndexedDataset:
                 f"{self.idx_path}: document {first + document} starts at {unit} {starts[document]} and the next one at "
                 f"{starts[document + 1]}. {MAKE_AGAIN}"
             )
-
-
-class IndexedDatasetWriter:
-    """Writes a dataset under temporary names; both files appear under their own when all went well, or neither.
-
-    Raises:
-        TrainyardError: a token does not fit the dtype, or the dtype has no code.
-    """
-
-    def __init__(self, prefix: Path, dtype: DTypeLike) -> None:
-        self.prefix = prefix
-        self.dtype = np.dtype(dtype).newbyteorder("<")
-        if self.dtype not in CODES:
-            raise TrainyardError(f"an indexed dataset cannot hold {self.dtype}; choose one of {list(map(str, CODES))}")
-        self.tokens = 0
-        """Tokens written so far."""
-        self.largest_token: int | float | None = None
-        """Largest token written so far; None before the first."""
-        self._lengths = array("i")
-        self._document_ends: array[int] | None = None  # while every document is one sequence, their lengths say it all
-        self._index_file: HashingWriter | None = None
-        self._bin_file = HashingWriter(temporary_path(bin_path(prefix)))
-
-    @property
-    def documents(self) -> int:
-        """Documents written so far."""
-        return len(self._lengths) if self._document_ends is None else len(self._document_ends)
-
-    @property
-    def sequences(self) -> int:
-        """Sequences written so far."""
-        return len(self._lengths)
-
-    @property
-    def files(self) -> tuple[HashingWriter, HashingWriter]:
-        """`.bin` and `.idx` with their hashes and sizes, after `finish`."""
-        assert self._index_file is not None
-        return self._bin_file, self._index_file
-
-    def add_document(self, tokens: ArrayLike) -> None:
-        """Appends one document of one sequence; it may be empty."""
-        array_of_tokens = np.asarray(tokens)
-        self.add_documents(array_of_tokens, [array_of_tokens.size])
-
-    def add_documents(self, tokens: ArrayLike, lengths: Sequence[int], sequences: Sequence[int] | None = None) -> None:
-        """Appends documents whose tokens lie end to end.
-
-        Args:
-            tokens: [sum of lengths], of any numeric type.
-            lengths: tokens of each sequence.
-            sequences: sequences of each document, which may be none; None: one each.
-        """
-        given = np.asarray(tokens)
-        assert given.ndim == 1 and given.size == sum(lengths), "lengths must cover the tokens"
-        assert sequences is None or sum(sequences) == len(lengths), "documents must cover the sequences"
-        if given.size:
-            self._check_range(given)
-            self._bin_file.write(np.ascontiguousarray(given, dtype=self.dtype).data)
-        self._add_document_ends(len(lengths), sequences)
-        self._lengths.extend(lengths)
-        self.tokens += given.size
-
-    def _add_document_ends(self, new: int, sequences: Sequence[int] | None) -> None:
-        """Notes where the documents of the next `new` sequences end, once one of them is not a single sequence."""
-        before = len(self._lengths)
-        if self._document_ends is None and (sequences is None or all(each == 1 for each in sequences)):
-            return
-        if self._document_ends is None:
-            self._document_ends = array("q", range(1, before + 1))
-        ends = accumulate(sequences if sequences is not None else [1] * new, initial=before)
-        self._document_ends.extend(islice(ends, 1, None))
-
-    def _check_range(self, given: NDArray[Any]) -> None:
-        smallest, largest = given.min().item(), given.max().item()
-        if self.dtype.kind in "iu":
-            limits = np.iinfo(self.dtype)
-            if smallest < limits.min or largest > limits.max:
-                raise TrainyardError(
-                    f"document {self.documents} or one of the next has token ids from {smallest} to {largest}; "
-                    f"{self.dtype.name} holds {limits.min} to {limits.max}. Use a wider dtype"
-                )
-        self.largest_token = largest if self.largest_token is None else max(self.largest_token, largest)
-
-    def finish(self) -> None:
-        """Completes both files, still under their temporary names; nothing can be added afterwards."""
-        if self._index_file is not None:
-            return
-        self._bin_file.close()
-        with HashingWriter(temporary_path(idx_path(self.prefix))) as index:
-            self._write_index(index)
-        self._index_file = index
-
-    def _write_index(self, index: HashingWriter) -> None:
-        lengths = np.frombuffer(self._lengths, dtype=np.intc).astype("<i4", copy=False)
-        sequences = len(lengths)
-        index.write(HEADER.pack(MAGIC, VERSION, CODES[self.dtype], sequences, self.documents + 1))
-        index.write(lengths.data)
-        start = 0
-        for first in range(0, sequences, SEQUENCES_PER_INDEX_CHUNK):
-            sizes = lengths[first : first + SEQUENCES_PER_INDEX_CHUNK].astype(np.int64) * self.dtype.itemsize
-            ends = start + np.cumsum(sizes)
-            index.write((ends - sizes).astype("<i8").data)
-            start = int(ends[-1])
-        if self._document_ends is not None:
-            index.write(bytes(8))  # the first document starts at the first sequence
-            index.write(np.frombuffer(self._document_ends, dtype=np.int64).astype("<i8", copy=False).data)
-            return
-        for first in range(0, sequences + 1, SEQUENCES_PER_INDEX_CHUNK):
-            index.write(np.arange(first, min(first + SEQUENCES_PER_INDEX_CHUNK, sequences + 1), dtype="<i8").data)
-
-    def discard(self) -> None:
-        """Removes what was written."""
-        self._bin_file.discard()
-        if self._index_file is not None:
-            self._index_file.discard()
-
-    def publish(self) -> None:
-        """Gives both finished files their own names."""
-        self.finish()
-        tokens, index = self.files
-        index.path.replace(idx_path(self.prefix))
-        tokens.path.replace(bin_path(self.prefix))
-        fsync_folder(self.prefix.parent)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self.discard()
-            return
-        try:
-            self.publish()
-        except BaseException:
-            self.discard()
-            raise

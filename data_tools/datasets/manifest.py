@@ -10,6 +10,7 @@ from pydantic import (
     JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
 )
 
@@ -60,6 +61,14 @@ class SourceFacts(_Facts):
     """Bytes."""
     sha256: str
     documents: int
+    stretch: tuple[int, int] | None = Field(None, json_schema_extra=_LATER)
+    """From which byte of the file to which (not included) it was read, where it was cut for jobs beside one another;
+    size and hash are those of this stretch. None: all of it."""
+
+    @field_validator("stretch", mode="before")
+    @classmethod
+    def _as_json_writes_it(cls, stretch: object) -> object:
+        return tuple(stretch) if isinstance(stretch, list) else stretch
 
 
 class SettingsFacts(_Facts):
@@ -91,6 +100,16 @@ class SettingsFacts(_Facts):
     not known, as in a part of a dataset."""
     synthetic_seed: int | None = Field(None, json_schema_extra=_LATER)
     """What they follow from; None: there are none, or they follow from several."""
+    max_length: int | None = Field(None, json_schema_extra=_LATER)
+    """Tokens that a document kept at most, its end-of-document token included; None: all."""
+    shuffle_seed: int | None = Field(None, json_schema_extra=_LATER)
+    """What the order of documents follows from; None: they have that of the sources."""
+    shard_tokens: int | None = Field(None, json_schema_extra=_LATER)
+    """Tokens that a document brought the first key's dataset to, with which this shard ends; None: it is no shard."""
+    shard: int | None = Field(None, json_schema_extra=_LATER)
+    """Number of this shard, from 0."""
+    share: str | None = Field(None, json_schema_extra=_LATER)
+    """Which part of the sources was read, such as 3/8: of eight, the one that 0 counts as the fourth."""
 
 
 class AnswerFacts(_Facts):
@@ -124,6 +143,12 @@ class DatasetFacts(_Facts):
     """None for texts, and for adopted datasets, of which it is not known what their sequences are."""
     injection: InjectionFacts | None = Field(None, json_schema_extra=_LATER)
     """What injection did; None: there was none, or what it did to this part of a dataset is not known."""
+    left_out: int = Field(0, json_schema_extra=_LATER)
+    """Entries of the sources that were no documents (--max-bad), of all shards of one reading together."""
+    shortened_documents: int = Field(0, json_schema_extra=_LATER)
+    """Documents that had more tokens than `max_length`, of all shards of one reading together."""
+    collections: list[dict[str, JsonValue]] = Field([], json_schema_extra=_LATER)
+    """Datasets of the Hugging Face library that were read: name, split, and at which commit or fingerprint."""
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:

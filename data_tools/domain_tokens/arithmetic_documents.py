@@ -5,13 +5,9 @@ both orders, nine at a time, shuffled for every nine documents: so every fact is
 """
 
 import random
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import TypeVar
 
 from data_tools.domain_tokens.multiplication import DIGITS
-from megatron_patches.errors import TrainyardError
-from megatron_patches.sizes import counted
 
 _Item = TypeVar("_Item")
 
@@ -57,42 +53,12 @@ def arithmetic_document(seed: int, number: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(documents: Iterable[tuple[str, ...]], number: int, made: int, seed: int) -> Iterator[tuple[str, ...]]:
-    """Documents with made-up ones among them: number k of n stands at place (2k + 1) (number + n) // 2n.
+def documents_before(each: int, number: int, made: int) -> int:
+    """How many of `number` given documents stand before made-up document `each` of `made`.
 
-    Args:
-        documents: of one text each.
-        number: how many they are.
-        made: how many are made up.
-
-    Raises:
-        TrainyardError: there are more or fewer documents than `number`.
+    Among all, it stands at place (2 each + 1) (number + made) // (2 made); `each` made-up ones are before it.
     """
-    given = iter(documents)
-    place = 0
-    for each in range(made):
-        at = (2 * each + 1) * (number + made) // (2 * made)
-        passed = 0
-        for texts in islice(given, at - place):
-            passed += 1
-            yield texts
-        if passed < at - place:
-            raise _changed(number)
-        yield (arithmetic_document(seed, each),)
-        place = at + 1
-    left = number + made - place
-    for texts in given:
-        left -= 1
-        yield texts
-    if left != 0:
-        raise _changed(number)
-
-
-def _changed(number: int) -> TrainyardError:
-    return TrainyardError(
-        f"the sources had {counted(number, 'document')} when they were counted, and another number when they were "
-        "read; run the command again once nothing writes to them"
-    )
+    return (2 * each + 1) * (number + made) // (2 * made) - each
 
 
 def _facts(seed: int, number: int) -> list[tuple[int, int]]:

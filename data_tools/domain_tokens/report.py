@@ -1,12 +1,13 @@
 """What injection did to a dataset: how many tokens it put in, which, and where in the documents they fall."""
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from data_tools.domain_tokens.expressions import Mode
@@ -86,17 +87,15 @@ class TextCounts(NamedTuple):
 
 @dataclass
 class InjectionCounts:
-    """What was counted in the documents of a dataset, in their order."""
+    """What was counted in the documents of a dataset."""
 
     bare: Counter[str] = field(default_factory=Counter)
     with_product: Counter[str] = field(default_factory=Counter)
-    of_documents: "array[int]" = field(default_factory=lambda: array("I"))
-    """Tokens put into each document; 4 bytes for each document of a dataset."""
     left_alone: int = 0
     literal: int = 0
 
-    def add(self, texts: Iterable[TextCounts]) -> None:
-        """Adds the document that follows: what was counted in its texts."""
+    def add(self, texts: Iterable[TextCounts]) -> int:
+        """Adds what was counted in the texts of one document; the tokens that were put into it."""
         injected = 0
         for text in texts:
             self.bare.update(text.bare)
@@ -104,18 +103,22 @@ class InjectionCounts:
             self.left_alone += text.left_alone
             self.literal += text.literal
             injected += len(text.bare) + len(text.with_product)
-        self.of_documents.append(injected)
+        return injected
 
-    def facts(self, mode: Mode) -> InjectionFacts:
-        """The facts of all documents together; tenth t of n documents is [n t // 10, n (t + 1) // 10)."""
-        number = len(self.of_documents)
+    def facts(self, mode: Mode, of_documents: NDArray[np.int32]) -> InjectionFacts:
+        """The facts of all documents together; tenth t of n documents is [n t // 10, n (t + 1) // 10).
+
+        Args:
+            of_documents: tokens put into each document, [n]; it may be a mapped file.
+        """
+        number = len(of_documents)
         ends = [number * part // PARTS for part in range(PARTS + 1)]
         return InjectionFacts(
             mode=mode,
             bare=dict(sorted(self.bare.items())),
             with_product=dict(sorted(self.with_product.items())),
-            tenths=[sum(self.of_documents[first:end]) for first, end in pairwise(ends)],
-            documents=sum(1 for count in self.of_documents if count),
+            tenths=[int(of_documents[first:end].sum(dtype=np.int64)) for first, end in pairwise(ends)],
+            documents=int(np.count_nonzero(of_documents)),
             left_alone=self.left_alone,
             literal=self.literal,
         )

@@ -1,9 +1,8 @@
 """What preprocessing is asked to do with arithmetic: tokens for products, and made-up documents."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_tools.domain_tokens.arithmetic_documents import spread
 from data_tools.domain_tokens.expressions import Mode
 from data_tools.domain_tokens.injection import Injection, injection_with
 from data_tools.text.tokenizer import Tokenizer
@@ -27,17 +26,28 @@ class ArithmeticRequest:
         """The seed of the made-up documents."""
         return self.seed or 0
 
-    def check(self, json_keys: Sequence[str], records: str | None, tokens: int | None) -> None:
+    def check(
+        self,
+        json_keys: Sequence[str],
+        records: str | None,
+        tokens: int | None,
+        shard: str | None = None,
+        shuffled: bool = False,
+    ) -> None:
         """Raises TrainyardError if documents cannot be made up among those that are read.
 
         Args:
             records: `pairs` or `chat`, where these are read in place of texts.
             tokens: after how many reading stops; None: all is read.
+            shard: which share of the sources is read, such as 3/8; None: all of them.
+            shuffled: whether the seed is also that of an order.
         """
         if self.synthetic_documents < 0:
             raise TrainyardError(f"{self.synthetic_documents} made-up documents were asked for; give 0 or more")
-        if self.seed is not None and not self.synthetic_documents:
-            raise TrainyardError(f"--seed {self.seed} has no effect without --synthetic-arithmetic; leave it out")
+        if self.seed is not None and not self.synthetic_documents and not shuffled:
+            raise TrainyardError(
+                f"--seed {self.seed} has no effect without --synthetic-arithmetic or --shuffle; leave it out"
+            )
         if self.synthetic_documents and len(json_keys) != 1:
             raise TrainyardError(
                 f"made-up documents have one text, and --json-keys asks for {len(json_keys)}; preprocess one key at a "
@@ -47,6 +57,11 @@ class ArithmeticRequest:
             raise TrainyardError(
                 f"--synthetic-arithmetic makes up texts, which have no place among the records of --{records}; leave "
                 "it out, or make a dataset of texts with it"
+            )
+        if self.synthetic_documents and shard is not None:
+            raise TrainyardError(
+                f"--synthetic-arithmetic spreads its documents over all that the sources have, and --shard {shard} "
+                "reads a part of them; leave one of the two out"
             )
         if self.synthetic_documents and tokens is not None:
             raise TrainyardError(
@@ -75,21 +90,6 @@ class ArithmeticRequest:
                 "tokens are ordinary, or take --chat-template plain"
             )
         return injection
-
-    def with_synthetic(
-        self, documents: Iterable[tuple[str, ...]], count: Callable[[], int]
-    ) -> Iterable[tuple[str, ...]]:
-        """The documents, with made-up ones among them if they are asked for.
-
-        The sources are read twice then: how many documents they have must be known before the first one, since progress
-        in bytes jumps where files are small or compressed, and what was spread by it would come in heaps.
-
-        Args:
-            count: reads the sources for the number of their documents.
-        """
-        if not self.synthetic_documents:
-            return documents
-        return spread(documents, count(), self.synthetic_documents, self.drawn_from)
 
     def arguments(self) -> list[str]:
         """The words of a command line that ask for this."""

@@ -1,38 +1,15 @@
-"""Documents to token ids, in this process or in several, always in the documents' order."""
+"""Documents to token ids by the reference: the tokenizer as it stands."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.text.tokenizer import Tokenizer
-from data_tools.text.tokenizers import load_tokenizer
-from megatron_patches.errors import TrainyardError
 
-# Large enough that passing a chunk between processes costs little beside tokenizing it (about 0.3 s at 3 MB/s).
-CHUNK_CHARACTERS = 1 << 20
-CHUNK_DOCUMENTS = 4096
-# Chunks read ahead for each process: enough that none waits, few enough that memory does not grow with the source.
-CHUNKS_AHEAD = 3
-
-Item = TypeVar("Item")
 Texts = tuple[str, ...]
 """the texts of one document, one for each key"""
-
-
-class TokenizerSource(NamedTuple):
-    """A tokenizer that a process can load."""
-
-    path: Path
-    parse_special: bool
 
 
 class TextEncoder(Protocol):
@@ -145,29 +122,6 @@ def texts_of(
     return EncodedTexts(tokens, kept.lengths + 1, empty, notes=noted)
 
 
-def characters_of(texts: Texts) -> int:
-    """Characters of all texts of a document."""
-    return sum(map(len, texts))
-
-
-def chunks_of(documents: Iterable[Item], characters_in: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Groups documents so that a chunk is worth sending to a process.
-
-    Args:
-        characters_in: how many a document has.
-    """
-    chunk: list[Item] = []
-    characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += characters_in(document)
-        if characters >= CHUNK_CHARACTERS or len(chunk) >= CHUNK_DOCUMENTS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
-
-
 def encode_texts(
     tokenizer: Tokenizer, texts: Sequence[str], encoder: TextEncoder | None
 ) -> tuple[list[list[int]], Sequence[Any] | None]:
@@ -193,58 +147,3 @@ def encode_chunk(
         given = spaced([np.array(ids, np.uint32) for ids in documents])
         encoded.append(texts_of(given, ending, None, ids_type(tokenizer.vocab_size), notes))
     return encoded
-
-
-def encode_in_order(
-    chunks: Iterable[Sequence[Item]],
-    tokenizer: Tokenizer,
-    source: TokenizerSource,
-    encode: Callable[[Tokenizer, Sequence[Item]], list[EncodedTexts]],
-    workers: int,
-) -> Generator[list[EncodedTexts], None, None]:
-    """Tokenizes chunks; what comes out and in which order does not depend on the number of workers.
-
-    Args:
-        source: where other processes load the tokenizer from.
-        encode: makes of a chunk an entry for each key; it is sent to the processes.
-        workers: processes; 1 tokenizes in this one, with the tokenizer library's own threads.
-
-    Raises:
-        TrainyardError: a process died.
-    """
-    if workers == 1:
-        for chunk in chunks:
-            yield encode(tokenizer, chunk)
-        return
-    # spawn: a fork copies the locks of this process's threads, and the tokenizer library has threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_use_one_thread) as pool:
-        pending: deque[Future[list[EncodedTexts]]] = deque()
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(_encode_in_worker, source, encode, chunk))
-                if len(pending) >= CHUNKS_AHEAD * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise TrainyardError(
-                "a tokenizing process died, most often for lack of memory; use fewer --workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _use_one_thread() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-@lru_cache(maxsize=1)
-def _tokenizer_of_worker(source: TokenizerSource) -> Tokenizer:
-    # whether it may be used was asked before
-    return load_tokenizer(source.path, allow_invalid=True, parse_special=source.parse_special)
-
-
-def _encode_in_worker(
-    source: TokenizerSource, encode: Callable[[Tokenizer, Sequence[Item]], list[EncodedTexts]], chunk: Sequence[Item]
-) -> list[EncodedTexts]:
-    return encode(_tokenizer_of_worker(source), chunk)

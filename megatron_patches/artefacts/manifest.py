@@ -104,6 +104,9 @@ class Origin(_Record):
     revision_missing: str | None = None
     """Why it was not known; not written where it was."""
     versions: dict[str, str]
+    proof: dict[str, JsonValue] | None = None
+    """What showed that it was made rightly, where ways that give the same were to choose from; not written where None.
+    It is no part of the id: what was made is the same."""
 
     def describe_revision(self) -> str:
         """The revision for people, or why it is not known."""
@@ -112,8 +115,9 @@ class Origin(_Record):
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_missing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = write(self)
-        if self.revision_missing is None:
-            del written["revision_missing"]
+        for name in ("revision_missing", "proof"):
+            if written[name] is None:
+                del written[name]
         return written
 
 
@@ -186,11 +190,13 @@ def build_manifest(
     facts: Mapping[str, JsonValue],
     parents: Sequence[str] = (),
     command: str | None = None,
+    proof: Mapping[str, JsonValue] | None = None,
 ) -> Manifest:
     """The manifest of an artefact made now, by this checkout.
 
     Args:
         command: how it was made; None takes this process's command line. Credentials in it are left out.
+        proof: see `Origin`.
     """
     if command is None:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -204,6 +210,7 @@ def build_manifest(
             revision=code.text,
             revision_missing=code.missing,
             versions=versions(),
+            proof=None if proof is None else dict(proof),
         ),
         parents=list(parents),
         files=list(files),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.text.tokenizer_training import train_bpe
 

@@ -8,7 +8,8 @@ import pytest
 
 from data_tools.data_config import DataConfig
 from data_tools.datasets.adoption import adopt_dataset
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.scan import scan

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_tools.data_config import DataConfig
 from data_tools.datasets.adoption import adopt_dataset
-from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
 from data_tools.source_parts import SourcePart

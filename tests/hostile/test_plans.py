@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.plans.plans import open_plan
 from megatron_patches.artefacts.manifest import content_id, manifest_bytes, read_manifest, record_file
 from megatron_patches.errors import TrainyardError

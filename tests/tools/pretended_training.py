@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from data_tools.datasets.adoption import adopt_dataset
-from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.blended import TrainingSamples

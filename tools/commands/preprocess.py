@@ -1,5 +1,6 @@
 """`tools/preprocess`: text to a dataset."""
 
+import os
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -9,16 +10,14 @@ import typer
 
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import shortened
-from megatron_patches.sizes import counted
 from tools.command_line import run_app
 from tools.megatron_flags import OF_PREPROCESS
+from tools.preprocess_asked import Asked
 
 if TYPE_CHECKING:  # numpy and pydantic would double the time that --help takes
-    from data_tools.datasets.manifest import DatasetFacts
-    from data_tools.datasets.preprocessing.preprocess import EncodingProgress, PreprocessRequest, PreprocessSummary
+    from data_tools.datasets.preprocessing.request import PreprocessRequest
     from data_tools.records.record import RecordForm, TemplateName
 
-FEW_DOCUMENTS = 20  # a split of 949,50,1 leaves no document for validation
 MOST_TOKENS = 1 << 62
 
 
@@ -34,14 +33,26 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    inputs: list[Path] = typer.Argument(
+    inputs: list[str] = typer.Argument(
+        None,
+        metavar="INPUT",
         help="Files, or folders of them, in this order: .jsonl, .json (lines or one array), .ndjson, .txt, each also "
-        "with .gz .zst .bz2 .xz, and .parquet. Links are followed; what a folder holds beside them is named."
+        "with .gz .zst .bz2 .xz, and .parquet and .arrow. Links are followed; what a folder holds beside them is "
+        "named. hf:NAME is a dataset of the Hugging Face hub, hf:FOLDER one on disk. Example: hf:owner/name",
     ),
-    output: Path = typer.Option(
-        help="Prefix of the dataset: PREFIX.bin, .idx, .manifest.json; with several keys PREFIX_KEY for each."
+    output: Path | None = typer.Option(
+        None, help="Prefix of the dataset: PREFIX.bin, .idx, .manifest.json; with several keys PREFIX_KEY for each."
     ),
-    tokenizer: Path = typer.Option(help="Folder with a tokenizer.json, or a SentencePiece .model."),
+    tokenizer: Path | None = typer.Option(None, help="Folder with a tokenizer.json, or a SentencePiece .model."),
+    run: Path | None = typer.Option(
+        None,
+        help="YAML of the run that will read the dataset: it says the tokenizer, the output (data.path), of raw text "
+        "(text:) also inputs and key, and that documents end with the end-of-document token. "
+        "Example: --run train/tr3-1B3-baseline/tr3m-1B3-pile.yaml",
+    ),
+    source: str | None = typer.Option(
+        None, help="Which of the run's sources is made, where it has several. Example: --source code"
+    ),
     json_keys: str | None = typer.Option(
         None, help="Keys (or columns) that hold the texts, separated by commas; text where none is given."
     ),
@@ -73,8 +84,44 @@ def main(
     ),
     tokens: str | None = typer.Option(
         None,
+        "--tokens",
+        "--target-tokens",
         help="Stop after the document that brings the dataset to this many tokens (with several keys, the first "
         "key's dataset). Sources with fewer tokens are an error. Example: --tokens 10e9",
+    ),
+    shard_tokens: str | None = typer.Option(
+        None,
+        help="Datasets PREFIX-00000, PREFIX-00001 and so on, each ending with the document that brings it to this many "
+        "tokens; a run reads them in order as data.path: 'PREFIX-*'. Example: --shard-tokens 1e9",
+    ),
+    shuffle: bool = typer.Option(
+        False,
+        "--shuffle",
+        help="Put all documents in a random order, behind --tokens and before --shard-tokens. Memory does not grow "
+        "with them; the disk holds the tokens twice meanwhile. Example: --shuffle --seed 7",
+    ),
+    seed: int | None = typer.Option(
+        None,
+        help="What --shuffle and --synthetic-arithmetic follow from; 0 if it is not given. The same seed gives the "
+        "same order, and the same made-up documents.",
+    ),
+    shard: str | None = typer.Option(
+        None,
+        help="Read one part of the inputs, NUMBER/HOW MANY, counted from 0, into PREFIX-00003-of-00008: for jobs "
+        "beside one another, whose datasets need no merge (slurm/preprocess-array.slurm). "
+        "Example: --shard $SLURM_ARRAY_TASK_ID/8",
+    ),
+    max_bad: int = typer.Option(
+        0,
+        min=0,
+        help="Entries that may be left out because they are no documents; one more is an error that names file and "
+        "line. Example: --max-bad 100",
+    ),
+    max_length: int | None = typer.Option(
+        None,
+        min=1,
+        help="Tokens that a document keeps, its end-of-document token included; longer ones are cut and counted. "
+        "Example: --max-length 32768",
     ),
     parse_special: bool = typer.Option(
         False,
@@ -94,39 +141,105 @@ def main(
         help="Made-up documents of multiplication facts to spread evenly over the others; the sources are read twice "
         "then. Example: --synthetic-arithmetic 20000",
     ),
-    seed: int | None = typer.Option(
-        None, help="What the made-up documents follow from; 0 if it is not given. The same seed makes the same ones."
+    split: str | None = typer.Option(
+        None, help="Split of a dataset of hf:, by default the one for training. Example: --split validation"
+    ),
+    revision: str | None = typer.Option(
+        None, help="Commit, branch or tag of a dataset on the hub, by default the newest. Example: --revision v1.2"
+    ),
+    streaming: bool = typer.Option(
+        True, help="Read a dataset of the hub as it is needed, or copy its files first. Example: --no-streaming"
     ),
     max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
-    workers: int = typer.Option(1, help="Processes that tokenize; the result does not depend on it."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset of the same name."),
+    library: Literal["auto", "tokenizers", "gigatoken", "fastokens"] = typer.Option(
+        "auto",
+        help="Which library tokenizes. auto: the fastest that gives the tokenizer's own ids, which a sample of each "
+        "file is compared with. The ids do not depend on it. Example: --library tokenizers",
+    ),
+    workers: int | None = typer.Option(
+        None,
+        min=1,
+        help="Processes that tokenize, by default as many as there are cores that this process may use; the result "
+        "does not depend on it. Example: --workers 8",
+    ),
+    overwrite: bool = typer.Option(
+        False, "--overwrite", help="Replace a dataset of the same name, and drop unfinished work of another request."
+    ),
     allow_invalid: bool = typer.Option(False, "--allow-invalid", help="The tokenizer may be marked invalid."),
 ) -> None:
     """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines.
 
-    Example: tools/preprocess data/raw/web --output data/web --tokenizer data/tokenizer --append-eod --workers 8
+    Killed and started again with the same words it goes on where it was (PREFIX.unfinished), and ends with the same
+    bytes.
 
-    Example: tools/preprocess gsm8k.jsonl --output data/pairs --tokenizer data/tokenizer --pairs question,answer
+    Example: tools/preprocess data/raw/web --output data/web --tokenizer data/tokenizer --append-eod
+
+    Example: tools/preprocess hf:owner/name --output data/pairs --tokenizer data/tokenizer --pairs question,answer
     """
-    from data_tools.datasets.preprocessing.preprocess import PreprocessRequest
+    from data_tools.datasets.preprocessing.request import PreprocessRequest
     from data_tools.domain_tokens.request import ArithmeticRequest
 
+    given = Asked(tuple(inputs or ()), output, tokenizer, json_keys, append_eod, max_bad, split, revision, streaming)
+    asked = _of_run(given, run, source, pairs is not None or chat is not None)
     request = PreprocessRequest(
-        inputs=inputs,
-        output=output,
-        tokenizer=tokenizer,
-        json_keys=[key.strip() for key in (json_keys or "text").split(",")],
+        inputs=asked.inputs,
+        output=asked.needed_output(),
+        tokenizer=asked.needed_tokenizer(),
+        json_keys=[key.strip() for key in (asked.json_keys or "text").split(",")],
         records=_record_form(json_keys, pairs, chat, chat_template, pair_separator),
-        append_eod=append_eod,
-        tokens=None if tokens is None else _number_of_tokens(tokens),
+        append_eod=asked.append_eod,
+        tokens=None if tokens is None else _number_of_tokens("--tokens", tokens),
         parse_special=parse_special,
         largest_document=max_document_mib << 20,
-        workers=workers,
+        workers=workers or len(os.sched_getaffinity(0)),
         overwrite=overwrite,
         allow_invalid=allow_invalid,
         arithmetic=ArithmeticRequest(inject, synthetic_arithmetic, seed),
+        max_bad=asked.max_bad,
+        max_length=max_length,
+        shuffle_seed=(seed or 0) if shuffle else None,
+        shard_tokens=None if shard_tokens is None else _number_of_tokens("--shard-tokens", shard_tokens),
+        share=None if shard is None else _share(shard),
+        split=asked.split,
+        revision=asked.revision,
+        streaming=asked.streaming,
+        library=None if library == "auto" else library,
     )
-    _print(_with_progress_bar(request))
+    _make(request)
+
+
+def _make(request: "PreprocessRequest") -> None:
+    from data_tools.datasets.preprocessing.preprocess import preprocess
+    from tools.preprocess_progress import metered
+    from tools.preprocess_summary import print_summary
+
+    with metered() as meter:
+        summary = preprocess(request, meter.show, meter.tell)
+    print_summary(summary)
+
+
+def _of_run(given: Asked, run: Path | None, source: str | None, records: bool) -> Asked:
+    if run is None:
+        if source is not None:
+            raise TrainyardError(f"--source {source} is one of a run's; add --run RUN")
+        return given
+    from tools.run_files.preprocess_run import completed
+
+    return completed(given, run, source, records)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Reads 3/8.
+
+    Raises:
+        TrainyardError: it is no number of how many.
+    """
+    number, mark, shards = text.partition("/")
+    if mark and number.isascii() and number.isdigit() and shards.isascii() and shards.isdigit():
+        return int(number), int(shards)
+    raise TrainyardError(
+        f"--shard '{shortened(text)}' is no part of the inputs; write NUMBER/HOW MANY, counted from 0, such as 3/8"
+    )
 
 
 def _record_form(
@@ -158,7 +271,7 @@ def _record_form(
     return RecordForm("pairs", tuple(key.strip() for key in pairs.split(",")), chosen, "" if chosen else bare)
 
 
-def _number_of_tokens(text: str) -> int:
+def _number_of_tokens(option: str, text: str) -> int:
     """Reads 10e9, 10_000 or 250000.
 
     Raises:
@@ -170,66 +283,7 @@ def _number_of_tokens(text: str) -> int:
             return int(number)
     except ArithmeticError:
         pass
-    raise TrainyardError(f"--tokens '{shortened(text)}' is no number of tokens; write 10e9 or 250000")
-
-
-def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    from data_tools.datasets.preprocessing.preprocess import preprocess
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    text = TextColumn("{task.fields[documents]:,} documents")
-    with Bar(text, *columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None, documents=0)
-
-        def show(progress: "EncodingProgress") -> None:
-            bar.update(
-                task,
-                total=progress.total_source_bytes,
-                completed=progress.source_bytes,
-                documents=progress.documents,
-            )
-
-        return preprocess(request, show)
-
-
-def _print(summary: "PreprocessSummary") -> None:
-    from data_tools.reading.files.sources import describe_not_read
-
-    for dataset in summary.datasets:
-        facts = dataset.facts
-        empty = f", {facts.empty_documents:,} of them empty" if facts.empty_documents else ""
-        print(
-            f"{dataset.prefix}: {counted(facts.documents, 'document')}{empty}, {counted(facts.tokens, 'token')} of "
-            f"{facts.dtype}, id {dataset.id[:12]}"
-        )
-        if facts.answers is not None:
-            print(f"{counted(facts.answers.answers, 'answer')} of {counted(facts.answers.tokens, 'token')}")
-        if facts.documents < FEW_DOCUMENTS:
-            print(
-                f"note: {counted(facts.documents, 'document')} may be too few to split into training and validation, "
-                "since documents are never cut for it; a .txt file is one document, each line of a .jsonl another"
-            )
-        _print_arithmetic(facts)
-    if summary.not_read:
-        print(f"note: of the folders' files, {describe_not_read(summary.not_read)}")
-    print(
-        f"{summary.text_bytes / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s: "
-        f"{summary.megabytes_per_second:,.2f} MB/s, {summary.tokens_per_second:,.0f} tokens/s"
-    )
-
-
-def _print_arithmetic(facts: "DatasetFacts") -> None:
-    from data_tools.domain_tokens.report import describe_injection
-
-    if facts.settings is not None and (made := facts.settings.synthetic_documents):
-        print(f"made up: {counted(made, 'document')} of multiplication facts among them")
-    for name, told in describe_injection(facts.injection) if facts.injection is not None else ():
-        print(f"{name}: {told}")
+    raise TrainyardError(f"{option} '{shortened(text)}' is no number of tokens; write 10e9 or 250000")
 
 
 if __name__ == "__main__":

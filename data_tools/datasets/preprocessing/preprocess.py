@@ -1,50 +1,53 @@
-"""From files of text to a dataset: `PREFIX.bin`, `PREFIX.idx`, `PREFIX.manifest.json`."""
+"""From text to datasets: `PREFIX.bin`, `PREFIX.idx`, `PREFIX.manifest.json`.
+
+The stages, each of which goes on where a kill left it: tokens in the order of reading; with a seed, in buckets and
+then in order; the files' names and manifests.
+"""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from data_tools.datasets.answers import counts_of
-from data_tools.datasets.indexed_dataset import IndexedDatasetWriter, best_dtype
-from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
-from data_tools.datasets.manifest import (
-    AnswerFacts,
-    DatasetFacts,
-    SettingsFacts,
-    SourceFacts,
-    describe_tokenizer,
-    manifest_path,
+from data_tools.datasets.indexed_dataset_writer import best_dtype
+from data_tools.datasets.preprocessing.inputs import Inputs, inputs_of
+from data_tools.datasets.preprocessing.made_up import MadeUp
+from data_tools.datasets.preprocessing.notes import Note, OutputNote
+from data_tools.datasets.preprocessing.ordering import order, scatter
+from data_tools.datasets.preprocessing.outputs import Outputs, unfinished_prefix
+from data_tools.datasets.preprocessing.progress import Progress, Watch
+from data_tools.datasets.preprocessing.publishing import (
+    DatasetSummary,
+    Made,
+    Publishing,
 )
-from data_tools.datasets.preprocessing.encoded_sources import EncodingProgress, Reading, encoded_chunks
 from data_tools.datasets.preprocessing.request import (
     PreprocessRequest,
     check_request,
-    command_of,
-    settings_facts,
-    sources_of,
+    check_share,
+    refuse_what_is_there,
+    remove_dataset,
+    shards_there,
 )
-from data_tools.domain_tokens.report import InjectionCounts
-from data_tools.reading.files.sources import NOT_READ_NAMED, FoundParts, NotRead
+from data_tools.datasets.preprocessing.settings import command_of, deciding, settings_facts
+from data_tools.datasets.preprocessing.taking_up import begun, taken_up
+from data_tools.datasets.preprocessing.tokenizing import Tokenizing
+from data_tools.datasets.preprocessing.work_folder import Journal, WorkFolder, locked_folder, remove_leftovers
+from data_tools.domain_tokens.injection import Injection
+from data_tools.encoding.pool import EncodingPool
+from data_tools.encoding.recipe import Recipe
+from data_tools.reading.entries import documents_of
+from data_tools.reading.files.sources import NotRead
 from data_tools.records.encoding import RecordEncoding
-from data_tools.text.document_encoding import EncodedTexts
+from data_tools.text.document_encoding import encode_chunk
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
-from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
-from megatron_patches.errors import TrainyardError
-from megatron_patches.sizes import counted
 
-
-@dataclass(frozen=True)
-class DatasetSummary:
-    """One finished dataset."""
-
-    prefix: Path
-    id: str
-    facts: DatasetFacts
+READ, MADE = "read", "made"
+"""names of files in the work folder: in the order of reading, and in another one"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ class PreprocessSummary:
     datasets: list[DatasetSummary]
     not_read: list[NotRead]
     """What the given folders hold beside documents."""
+    bad: int
+    """Entries that were left out."""
     text_bytes: int
+    """That this process read, in UTF-8: what an earlier one did is not among it."""
     seconds: float
+    library: str
+    """What encoded; empty where nothing was left to be encoded."""
 
     @property
     def megabytes_per_second(self) -> float:
@@ -69,16 +77,25 @@ class PreprocessSummary:
 
 
 def preprocess(
-    request: PreprocessRequest, on_progress: Callable[[EncodingProgress], None] = lambda progress: None
+    request: PreprocessRequest,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> PreprocessSummary:
     """Tokenizes text into one dataset for each key; document k of every dataset comes from the same place.
 
+    Killed at any instant and called again with the same request it goes on, and ends with the same bytes.
+
+    Args:
+        tell: is given lines for people, such as what is gone on with.
+
     Raises:
+        Refused: another process makes this dataset, or unfinished work of another request lies there.
         TrainyardError: bad input, or fewer tokens than were asked for. Nothing appears under the datasets' names then,
             and old ones are untouched.
     """
     started = time.perf_counter()
-    found = sources_of(request)
+    check_share(request.share)
+    inputs = inputs_of(request)
     tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid, request.parse_special)
     check_request(request, tokenizer)
     form = request.records
@@ -87,127 +104,159 @@ def preprocess(
     if form is not None:
         encoding = RecordEncoding.of(form, request.tokenizer, request.append_eod, injection)
         encoding.check(tokenizer)
-    request.output.parent.mkdir(parents=True, exist_ok=True)
-    reading = Reading(found.parts, request)
-    with ExitStack() as stack:
-        dtype = best_dtype(tokenizer.vocab_size)
-        writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
-        chunks = encoded_chunks(request, tokenizer, encoding, injection, reading)
-        written = _write(request, chunks, reading, writers, on_progress)
-        settings = settings_facts(request, encoding, tokenizer)
-        facts = _facts(settings, tokenizer, found, reading.source_facts(writers[0].documents), writers, written)
-        # The old manifest goes first: data without a manifest is refused, data under another one's goes unnoticed.
-        for path in request.prefixes().values():
-            manifest_path(path).unlink(missing_ok=True)
-    datasets = [_write_manifest(request, tokenizer, writer, each) for writer, each in zip(writers, facts, strict=True)]
-    return PreprocessSummary(datasets, found.not_read, reading.text_bytes, time.perf_counter() - started)
+    with locked_folder(request.name) as work:
+        making = _Making(request, inputs, tokenizer, encoding, injection, work, Watch(on_progress, tell))
+        datasets = making.make()
+    seconds = time.perf_counter() - started
+    bad = datasets[0].facts.left_out
+    return PreprocessSummary(datasets, inputs.not_read, bad, making.text_bytes, seconds, making.library)
 
 
-@dataclass
-class _Written:
-    """What one writer was given."""
+class _Making:
+    """One request on its way through the stages."""
 
-    empty_documents: int = 0
-    answers: int = 0
-    answer_tokens: int = 0
-    injected: InjectionCounts = field(default_factory=InjectionCounts)
+    def __init__(
+        self,
+        request: PreprocessRequest,
+        inputs: Inputs,
+        tokenizer: Tokenizer,
+        encoding: RecordEncoding | None,
+        injection: Injection | None,
+        work: WorkFolder,
+        watch: Watch,
+    ) -> None:
+        self._request = request
+        self._inputs = inputs
+        self._tokenizer = tokenizer
+        self._encoding = encoding
+        self._injection = injection
+        self._work = work
+        self._watch = watch
+        self._dtype: np.dtype[Any] = best_dtype(tokenizer.vocab_size)
+        self.text_bytes = 0
+        self.library = ""
 
-    def add(self, texts: EncodedTexts) -> None:
-        self.empty_documents += len(texts.empty)
-        for notes in texts.notes or ():
-            self.injected.add(notes)
-        if texts.sequences is not None:
-            answers = counts_of(np.array(texts.lengths, dtype=np.int64), np.array(texts.sequences, dtype=np.int64))
-            self.answers += answers.answers
-            self.answer_tokens += answers.tokens
+    def make(self) -> list[DatasetSummary]:
+        """All stages; what can be gone on with stays if one fails."""
+        request, work = self._request, self._work
+        try:
+            asked = deciding(request, self._inputs, self._encoding, self._tokenizer)
+            note = taken_up(work, asked, request.overwrite, self._watch.tell)
+            if (note is None or note.stage != "publish") and not request.overwrite:
+                refuse_what_is_there(request)
+            if note is None:
+                work.clear()
+                remove_leftovers(request.prefixes().values())
+                note = begun(asked, len(request.prefixes()))
+            datasets = self._stages(note, Journal(work, note))
+        except BaseException:
+            if not work.has_journal():
+                work.remove()
+            else:
+                self._watch.tell(f"note: what is done is kept in {work.path}; the same command goes on from there")
+            raise
+        work.remove()
+        return datasets
 
+    def _stages(self, note: Note, journal: Journal) -> list[DatasetSummary]:
+        seed = self._request.shuffle_seed
+        if note.stage == "tokenize":
+            self._tokenize(note, journal)
+        if note.stage in ("scatter", "order"):
+            assert seed is not None
+            if note.stage == "scatter":
+                scatter(self._request, note, self._work.path, self._dtype, journal, self._watch)
+            order(self._request, note, self._work.path, self._dtype, journal, self._watch, self._outputs(MADE))
+        return self._publish(note, journal)
 
-def _write(
-    request: PreprocessRequest,
-    chunks: Generator[list[EncodedTexts], None, None],
-    reading: Reading,
-    writers: Sequence[IndexedDatasetWriter],
-    on_progress: Callable[[EncodingProgress], None],
-) -> list[_Written]:
-    """Completes every writer's files.
+    def _outputs(self, stem: str) -> Callable[[OutputNote], Outputs]:
+        """Opens the files of one order: the final one has shards."""
+        request = self._request
+        final = stem == MADE or request.shuffle_seed is None
+        shard_tokens = request.shard_tokens if final else None
+        ending = int(request.append_eod)
+        return partial(Outputs, self._work.path / stem, request.prefixes(), self._dtype, shard_tokens, ending)
 
-    Raises:
-        TrainyardError: the sources have fewer tokens than were asked for.
-    """
-    written = [_Written() for _ in writers]
-    with closing(chunks):
-        for chunk in chunks:
-            wanted = None if request.tokens is None else request.tokens - writers[0].tokens
-            documents = len(chunk[0].document_ends())
-            if wanted is not None:
-                documents = int(np.searchsorted(chunk[0].document_ends(), wanted)) + 1
-            for writer, counts, texts in zip(writers, written, chunk, strict=True):
-                kept = texts.first(documents)
-                sequences = None if kept.sequences is None else kept.sequences.tolist()
-                writer.add_documents(kept.tokens, kept.lengths.tolist(), sequences)
-                counts.add(kept)
-            on_progress(reading.progress)
-            if request.tokens is not None and writers[0].tokens >= request.tokens:
-                break
-    if request.tokens is not None and writers[0].tokens < request.tokens:
-        raise TrainyardError(
-            f"the sources have {counted(writers[0].tokens, 'token')} in {counted(writers[0].documents, 'document')}, "
-            f"--tokens asks for {request.tokens:,}; give more sources, or ask for fewer"
-        )
-    for writer in writers:
-        writer.finish()
-    return written
-
-
-def _facts(
-    settings: Mapping[str, SettingsFacts],
-    tokenizer: Tokenizer,
-    found: FoundParts,
-    sources: list[SourceFacts],
-    writers: Sequence[IndexedDatasetWriter],
-    written: Sequence[_Written],
-) -> list[DatasetFacts]:
-    """The facts of each dataset.
-
-    Raises:
-        TrainyardError: a dataset would hold no text.
-    """
-    facts = []
-    for (key, setting), writer, counts in zip(settings.items(), writers, written, strict=True):
-        if counts.empty_documents == writer.documents or writer.largest_token is None:
-            raise TrainyardError(
-                f"the sources hold no text under {key!r}: {counted(writer.documents, 'document')}, all of them empty; "
-                f"check the inputs and --{'json-keys' if setting.records == 'text' else setting.records}"
+    def _tokenize(self, note: Note, journal: Journal) -> None:
+        request = self._request
+        with EncodingPool(self._recipe(), request.workers, self._tokenizer, self._watch.tell) as pool:
+            made_up = self._made_up(note)
+            tokenizing = Tokenizing(
+                request, self._inputs.parts, note, self._outputs(READ), made_up, self._watch, journal
             )
-        answers = AnswerFacts(answers=counts.answers, tokens=counts.answer_tokens)
-        facts.append(
-            DatasetFacts(
-                documents=writer.documents,
-                sequences=writer.sequences,
-                tokens=writer.tokens,
-                dtype=writer.dtype.name,
-                largest_token_id=int(writer.largest_token),
-                empty_documents=counts.empty_documents,
-                tokenizer=describe_tokenizer(tokenizer),
-                settings=setting,
-                sources=sources,
-                number_not_read=len(found.not_read),
-                not_read=[each.name for each in found.not_read[:NOT_READ_NAMED]],
-                answers=answers if setting.records != "text" else None,
-                injection=None if setting.inject is None else counts.injected.facts(setting.inject),
-            )
+            tokenizing.run(pool)
+            self.library = pool.proof.library
+        self.text_bytes = tokenizing.text_bytes
+        if request.shuffle_seed is not None:
+            note.stage = "scatter"
+            journal.write()
+
+    def _recipe(self) -> Recipe:
+        request = self._request
+        return Recipe(
+            request.tokenizer,
+            tuple(request.json_keys),
+            self._encoding,
+            request.append_eod,
+            request.parse_special,
+            None if self._encoding is not None else self._injection,
+            request.largest_document,
+            None
+            if request.max_length is None
+            else request.max_length + 1,  # what is longer still shows, and is counted
+            request.library,
         )
-    return facts
 
+    def _made_up(self, note: Note) -> MadeUp | None:
+        """The documents that are made up, for which a first reading counts the others."""
+        request = self._request
+        asked = request.arithmetic
+        if not asked.synthetic_documents:
+            return None
+        if note.reading.counted is None:
+            note.reading.counted = sum(
+                len(documents_of(block, request.json_keys, request.largest_document).numbers)
+                for part in self._inputs.parts
+                for block in part.blocks()
+            )
+            note.part_began.counted = note.reading.counted
 
-def _write_manifest(
-    request: PreprocessRequest, tokenizer: Tokenizer, writer: IndexedDatasetWriter, facts: DatasetFacts
-) -> DatasetSummary:
-    tokens, index = writer.files
-    files = [
-        FileRecord(path=bin_path(writer.prefix).name, size=tokens.size, sha256=tokens.sha256),
-        FileRecord(path=idx_path(writer.prefix).name, size=index.size, sha256=index.sha256),
-    ]
-    manifest = build_manifest("dataset", files, facts.model_dump(), [tokenizer.id], command_of(request, tokenizer))
-    write_manifest(manifest_path(writer.prefix), manifest)
-    return DatasetSummary(writer.prefix, manifest.id, facts)
+        def encode(texts: Any) -> Any:
+            chunk = [(text,) for text in texts]
+            [encoded] = encode_chunk(self._tokenizer, chunk, request.append_eod, self._injection)
+            return encoded
+
+        return MadeUp(note.reading.counted, asked.synthetic_documents, asked.drawn_from, encode)
+
+    def _publish(self, note: Note, journal: Journal) -> list[DatasetSummary]:
+        request = self._request
+        stem, output = (READ, note.read) if request.shuffle_seed is None else (MADE, note.made)
+        every = self._made(stem, output)
+        settings = settings_facts(request, self._encoding, self._tokenizer)
+        command = command_of(request, self._tokenizer)
+        publishing = Publishing(self._tokenizer, settings, self._inputs, note.reading, self._dtype, command)
+        facts = [publishing.facts(each) for each in every]
+        if note.stage != "publish":
+            note.stage = "publish"
+            journal.write()
+        names = {each.prefix for each in every}
+        if request.shard_tokens is not None:
+            for old in (each for prefix in request.prefixes().values() for each in shards_there(prefix)):
+                if old not in names:
+                    remove_dataset(old)
+        return publishing.publish(every, facts)
+
+    def _made(self, stem: str, output: OutputNote) -> list[Made]:
+        opened = self._outputs(stem)(OutputNote(finished=output.finished))
+        sharded = self._request.shard_tokens is not None
+        return [
+            Made(
+                key,
+                shard if sharded else None,
+                opened.prefix(key, shard),
+                unfinished_prefix(self._work.path / stem, key, shard),
+                each,
+            )
+            for shard, datasets in enumerate(output.finished)
+            for key, each in enumerate(datasets)
+        ]

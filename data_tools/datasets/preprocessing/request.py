@@ -1,17 +1,14 @@
 """What `tools/preprocess` is asked for, and whether it can be done."""
 
-import shlex
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from data_tools.datasets.indexed_dataset_format import appended, bin_path, idx_path
-from data_tools.datasets.manifest import SettingsFacts, check_name_of, manifest_path
+from data_tools.datasets.manifest import check_name_of, manifest_path
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.reading.documents import LARGEST_DOCUMENT
-from data_tools.reading.files.sources import FoundParts, parts_of
-from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import RecordForm
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
@@ -22,10 +19,10 @@ from megatron_patches.foreign.printable import storable
 class PreprocessRequest:
     """What to tokenize, with what, and where to."""
 
-    inputs: Sequence[Path]
-    """Files, or folders of files."""
+    inputs: Sequence[Path | str]
+    """Files, or folders of files, or hf:NAME."""
     output: Path
-    """Prefix of the dataset; with several keys, of PREFIX_key for each."""
+    """Prefix of the dataset; with several keys, of PREFIX_key for each. A share adds its number."""
     tokenizer: Path
     json_keys: Sequence[str] = ("text",)
     """Keys of the texts; records have their own."""
@@ -45,29 +42,55 @@ class PreprocessRequest:
     """Whether the tokenizer may be one that was marked invalid."""
     arithmetic: ArithmeticRequest = field(default_factory=ArithmeticRequest)
     """Tokens for products, and made-up documents."""
+    max_bad: int = 0
+    """Entries that may be left out because they are no documents."""
+    max_length: int | None = None
+    """Tokens that a document keeps; None: all."""
+    shuffle_seed: int | None = None
+    """What the order of documents follows from; None: they keep that of the sources."""
+    shard_tokens: int | None = None
+    """Tokens of a shard; None: the dataset is in one piece."""
+    share: tuple[int, int] | None = None
+    """Which part of the sources is read, from 0, of how many; None: all of them."""
+    split: str | None = None
+    """Of a dataset of the Hugging Face library; None: the one for training."""
+    revision: str | None = None
+    streaming: bool = True
+    library: str | None = None
+    """Which one encodes; None: the fastest that takes the tokenizer."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """What entries must have."""
+        return self.json_keys if self.records is None else self.records.keys
+
+    @property
+    def name(self) -> Path:
+        """The prefix, with the number of the share."""
+        if self.share is None:
+            return self.output
+        return appended(self.output, f"-{self.share[0]:05}-of-{self.share[1]:05}")
 
     def prefixes(self) -> dict[str, Path]:
         """The dataset of each key; records make one dataset."""
         if self.records is not None:
-            return {self.records.label: self.output}
+            return {self.records.label: self.name}
         if len(self.json_keys) == 1:
-            return {self.json_keys[0]: self.output}
-        return {key: appended(self.output, f"_{key}") for key in self.json_keys}
-
-
-def sources_of(request: PreprocessRequest) -> FoundParts:
-    if request.records is not None:
-        return request.records.parts_of(request.inputs, request.largest_document)
-    return parts_of(request.inputs, request.json_keys, request.largest_document)
+            return {self.json_keys[0]: self.name}
+        return {key: appended(self.name, f"_{key}") for key in self.json_keys}
 
 
 def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
+    """Raises TrainyardError if it cannot be done, whatever is there already."""
     if request.largest_document < 1:
         raise TrainyardError(f"the limit for one document is {request.largest_document} bytes; give 1 MiB or more")
     if request.workers < 1:
         raise TrainyardError(f"workers is {request.workers}; at least one process must tokenize")
-    if request.tokens is not None and request.tokens < 1:
-        raise TrainyardError(f"{request.tokens:,} tokens are asked for; give one or more, or leave out --tokens")
+    for number, option in ((request.tokens, "--tokens"), (request.shard_tokens, "--shard-tokens")):
+        if number is not None and number < 1:
+            raise TrainyardError(f"{number:,} tokens are asked for; give one or more, or leave out {option}")
+    if request.max_bad < 0:
+        raise TrainyardError(f"--max-bad {request.max_bad}: give 0 or more")
     if not request.json_keys or len(set(request.json_keys)) != len(request.json_keys):
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: name at least one key, and each once")
     if any(not key or "/" in key for key in request.json_keys):
@@ -75,7 +98,12 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
     if any(storable(key) != key for key in request.json_keys):
         raise TrainyardError(f"keys {','.join(request.json_keys)!r}: a key is text in UTF-8; set your terminal to it")
     kind = None if request.records is None else request.records.kind
-    request.arithmetic.check(request.json_keys, kind, request.tokens)
+    share = None if request.share is None else f"{request.share[0]}/{request.share[1]}"
+    request.arithmetic.check(request.json_keys, kind, request.tokens, share, request.shuffle_seed is not None)
+    if request.max_length is not None and request.arithmetic.inject is not None:
+        raise TrainyardError(
+            "--max-length would cut off tokens that --inject counts; leave one of the two out, or cut the texts"
+        )
     for prefix in request.prefixes().values():
         check_name_of(prefix)
     if request.append_eod and request.records is None and tokenizer.end_of_document is None:
@@ -83,57 +111,36 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
             f"tokenizer {request.tokenizer} has no end-of-document token to append; set eos_token in its "
             "tokenizer_config.json, or leave out --append-eod"
         )
-    if request.overwrite:
-        return
+
+
+def check_share(share: tuple[int, int] | None) -> None:
+    """Raises TrainyardError if there is no such part."""
+    if share is not None and not 0 <= share[0] < share[1]:
+        raise TrainyardError(
+            f"--shard {share[0]}/{share[1]}: shards are counted from 0, so the last one of {share[1]} is "
+            f"{share[1] - 1}/{share[1]}; in a job array: --array=0-{share[1] - 1}"
+        )
+
+
+def refuse_what_is_there(request: PreprocessRequest) -> None:
+    """Raises TrainyardError if a dataset has the name, and is not to be replaced."""
     for prefix in request.prefixes().values():
-        for path in (bin_path(prefix), idx_path(prefix), manifest_path(prefix)):
+        there = [prefix, *(shards_there(prefix) if request.shard_tokens is not None else [])]
+        for path in (path for each in there for path in (bin_path(each), idx_path(each), manifest_path(each))):
             if path.exists():
                 raise TrainyardError(f"{path} exists already; choose another --output, or add --overwrite")
 
 
-def settings_facts(
-    request: PreprocessRequest, encoding: RecordEncoding | None, tokenizer: Tokenizer
-) -> dict[str, SettingsFacts]:
-    """How the documents of each dataset were read, by its keys."""
-    asked = request.arithmetic
-    shared: dict[str, Any] = {
-        "parse_special": request.parse_special,
-        "tokens_asked": request.tokens,
-        "inject": asked.inject,
-        "synthetic_documents": asked.synthetic_documents,
-        "synthetic_seed": asked.drawn_from if asked.synthetic_documents else None,
-    }
-    if encoding is None:
-        shared |= {"json_keys": list(request.json_keys), "append_eod": request.append_eod}
-        return {key: SettingsFacts(json_key=key, **shared) for key in request.json_keys}
-    form = encoding.form
-    ended = request.append_eod or form.template != "tokenizer"
-    facts = SettingsFacts(
-        json_key=form.label,
-        json_keys=list(form.keys),
-        append_eod=ended,
-        records=form.kind,
-        template=form.template,
-        template_sha256=encoding.template(tokenizer).sha256,
-        separator=form.separator if form.template is None else None,
-        **shared,
-    )
-    return {form.label: facts}
+def shards_there(prefix: Path) -> list[Path]:
+    """Shards of a dataset, in whatever state, by number."""
+    if not prefix.parent.is_dir():
+        return []
+    named = re.compile(rf"{re.escape(prefix.name)}-\d{{5}}(?=\.(bin|idx|manifest\.json)\Z)")
+    found = {match[0] for path in prefix.parent.iterdir() if (match := named.match(path.name))}
+    return [prefix.with_name(name) for name in sorted(found)]
 
 
-def command_of(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
-    """The command line with the names of files in place of this machine's paths."""
-    arguments = ["tools/preprocess", *(path.name for path in request.inputs)]
-    arguments += ["--output", request.output.name, "--tokenizer", tokenizer.name]
-    if request.records is None:
-        arguments += ["--json-keys", ",".join(request.json_keys)]
-    else:
-        arguments += [f"--{request.records.kind}", request.records.label]
-        template = request.records.template
-        arguments += (
-            ["--pair-separator", request.records.separator] if template is None else ["--chat-template", template]
-        )
-    arguments += ["--append-eod"] if request.append_eod else []
-    arguments += ["--parse-special"] if request.parse_special else []
-    arguments += ["--tokens", str(request.tokens)] if request.tokens is not None else []
-    return shlex.join([*arguments, *request.arithmetic.arguments()])
+def remove_dataset(prefix: Path) -> None:
+    """Removes a dataset, its manifest first."""
+    for path in (manifest_path(prefix), idx_path(prefix), bin_path(prefix)):
+        path.unlink(missing_ok=True)

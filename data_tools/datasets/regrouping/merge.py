@@ -20,7 +20,8 @@ SOURCES_NAMED = 10_000
 """files that a merged dataset's manifest names at most, a few MB; the manifests of its parents have the others"""
 INPUTS_IN_COMMAND = 20
 
-_OF_ORIGIN = {"json_key", "json_keys", "tokens_asked", "synthetic_documents", "synthetic_seed"}
+_OF_ORDER = ("tokens_asked", "shuffle_seed", "shard_tokens", "shard", "share")
+_OF_ORIGIN = {"json_key", "json_keys", "synthetic_documents", "synthetic_seed", "max_length", *_OF_ORDER}
 """settings in which datasets may differ: they say where documents came from, not what they are"""
 
 
@@ -122,8 +123,10 @@ def _settings(inputs: Sequence[VerifiedInput]) -> SettingsFacts | None:
     each = [settings for _, settings in known]
     made_up = _sum_of_known([settings.synthetic_documents for settings in each])
     seeds = {settings.synthetic_seed for settings in each if settings.synthetic_documents != 0}
+    limits = {settings.max_length for settings in each}
     changed: dict[str, Any] = {
-        "tokens_asked": None,
+        **dict.fromkeys(_OF_ORDER),
+        "max_length": limits.pop() if len(limits) == 1 else None,
         "synthetic_documents": made_up,
         "synthetic_seed": seeds.pop() if len(seeds) == 1 else None,
     }
@@ -163,6 +166,7 @@ def _facts(inputs: Sequence[VerifiedInput], writer: StretchWriter, settings: Set
         not_read=not_read[:NOT_READ_NAMED],
         answers=_answers(inputs),
         injection=joined_facts([each.facts.injection for each in inputs]),
+        collections=[one for each in inputs for one in each.facts.collections][:SOURCES_NAMED],
     )
 
 

@@ -223,7 +223,9 @@ def _facts(opened: VerifiedInput, writer: StretchWriter, part: Stretch) -> Datas
 def _settings_of_part(settings: SettingsFacts) -> SettingsFacts:
     """Without what is true of the whole dataset alone."""
     made_up = 0 if settings.synthetic_documents == 0 else None
-    return settings.model_copy(update={"tokens_asked": None, "synthetic_documents": made_up})
+    return settings.model_copy(
+        update={"tokens_asked": None, "synthetic_documents": made_up, "shard_tokens": None, "shard": None}
+    )
 
 
 def _answers(part: Stretch) -> AnswerFacts:
@@ -237,8 +239,9 @@ def _answers(part: Stretch) -> AnswerFacts:
 
 
 def _sources_of(facts: DatasetFacts, first: int, last: int) -> list[SourceFacts]:
-    """The sources of the documents [first, last), which have their order; none where the manifest lacks some."""
-    if sum(source.documents for source in facts.sources) != facts.documents:
+    """The sources of the documents [first, last); none where the manifest lacks some, or documents were shuffled."""
+    shuffled = facts.settings is not None and facts.settings.shuffle_seed is not None
+    if shuffled or sum(source.documents for source in facts.sources) != facts.documents:
         return []
     found = []
     start = 0

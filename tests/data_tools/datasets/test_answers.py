@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from data_tools.datasets import answers
 from data_tools.datasets.answers import counts_of
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import idx_path
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.scan import scan
 from megatron_patches.errors import Damaged
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES, HEADER, idx_path, shortened_files
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.scan import scan
 from megatron_patches.errors import TrainyardError
 from tests.data_tools.datasets.hand_written import Documents, contents, quick_folder, some_documents, write_sequences

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.datasets import indexed_dataset
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
+from data_tools.datasets import indexed_dataset_writer
+from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES, HEADER, MAGIC, bin_path, idx_path, shortened_files
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.scan import scan
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import Damaged, TrainyardError
@@ -64,7 +65,7 @@ def test_an_index_written_in_several_pieces(tmp_path: Path, monkeypatch: pytest.
     lengths = np.random.default_rng(0).integers(0, 9, 100).tolist()
     tokens = np.arange(sum(lengths))
     for name, chunk in (("one", 1 << 20), ("many", 7)):
-        monkeypatch.setattr(indexed_dataset, "SEQUENCES_PER_INDEX_CHUNK", chunk)
+        monkeypatch.setattr(indexed_dataset_writer, "NUMBERS_AT_ONCE", chunk)
         with IndexedDatasetWriter(tmp_path / name, "i4") as writer:
             writer.add_documents(tokens, lengths)
     for suffix in (".idx", ".bin"):

@@ -14,8 +14,9 @@ from megatron.core.datasets.blended_megatron_dataset_config import (
 from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from megatron.core.datasets.indexed_dataset import IndexedDataset as MegatronDataset
 
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.split import split_documents

@@ -13,7 +13,6 @@ from data_tools.datasets.manifest import DatasetFacts, manifest_path, read_datas
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.verification import verify_dataset
 from data_tools.records.record import RecordForm
-from data_tools.text import document_encoding
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import build_manifest, read_manifest, write_manifest
 from megatron_patches.errors import TrainyardError
@@ -45,7 +44,7 @@ def chats(count: int) -> list[dict[str, Any]]:
 @pytest.fixture
 def request_for(tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """A request whose output is tmp_path/out/data, of chunks of three documents."""
-    monkeypatch.setattr(document_encoding, "CHUNK_DOCUMENTS", 3)
+    monkeypatch.setattr("data_tools.reading.files.lines_part.BLOCK_BYTES", 128)
 
     def make(inputs: Sequence[Path], **settings: Any) -> PreprocessRequest:
         return PreprocessRequest(

@@ -3,14 +3,12 @@
 import re
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.domain_tokens.arithmetic_documents import arithmetic_document, spread
+from data_tools.domain_tokens.arithmetic_documents import arithmetic_document, documents_before
 from data_tools.domain_tokens.expressions import WrongProduct, find_expressions
 from data_tools.domain_tokens.multiplication import PAIRS
-from megatron_patches.errors import TrainyardError
 
 FIRST = """\
 Practice sheet
@@ -51,18 +49,10 @@ def test_all_is_true_and_every_fact_is_told_equally_often() -> None:
     assert len(forms) > 20
 
 
-@given(st.integers(0, 30), st.integers(0, 20))
-def test_they_are_spread_evenly_and_the_others_keep_their_order(number: int, made: int) -> None:
-    given_ones = [(f"text {each}",) for each in range(number)]
-    result = list(spread(iter(given_ones), number, made, 5))
-    assert [each for each in result if each in given_ones] == given_ones
-    places = [place for place, each in enumerate(result) if each not in given_ones]
-    assert [result[place][0] for place in places] == [arithmetic_document(5, each) for each in range(made)]
-    for end in range(len(result) + 1):  # in every beginning the share is that of the whole, to one document
-        assert abs(sum(place < end for place in places) * len(result) - end * made) <= len(result)
-
-
-@pytest.mark.parametrize(("number", "made"), [(4, 2), (6, 2), (4, 0), (6, 9)])
-def test_sources_that_change_between_two_readings_are_refused(number: int, made: int) -> None:
-    with pytest.raises(TrainyardError, match=rf"had {number} documents when they were counted"):
-        list(spread(iter([("text",)] * 5), number, made, 0))
+@given(st.integers(0, 30), st.integers(1, 20))
+def test_they_are_spread_evenly(number: int, made: int) -> None:
+    before = [documents_before(each, number, made) for each in range(made)]
+    assert before == sorted(before) and before[0] >= 0 and before[-1] <= number
+    places = [each + made_up for made_up, each in enumerate(before)]
+    for end in range(number + made + 1):  # in every beginning the share is that of the whole, to one document
+        assert abs(sum(place < end for place in places) * (number + made) - end * made) <= number + made

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,10 +97,9 @@ def test_what_is_counted(extended: Tokenizer) -> None:
         TextCounts(("<MUL_2_2_4>",)),
     ]
     together = InjectionCounts()
-    for each in counts * 2:
-        together.add([each])
-    facts = together.facts("weak")
-    assert together.of_documents.tolist() == [3, 0, 0, 1] * 2
+    of_documents = [together.add([each]) for each in counts * 2]
+    facts = together.facts("weak", np.array(of_documents, dtype=np.int32))
+    assert of_documents == [3, 0, 0, 1] * 2
     assert (facts.tenths, facts.documents, facts.injected) == ([0, 3, 0, 0, 1, 0, 3, 0, 0, 1], 4, 8)
     assert (facts.bare["<MUL_3_4_12>"], facts.with_product, facts.left_alone) == (2, {"<MUL_3_4_12>": 4}, 2)
     told = dict(describe_injection(facts))
@@ -109,9 +109,8 @@ def test_what_is_counted(extended: Tokenizer) -> None:
 
 @given(st.lists(st.integers(min_value=0, max_value=9), max_size=35))
 def test_every_document_falls_into_one_tenth(counts: list[int]) -> None:
-    together = InjectionCounts()
-    together.of_documents.extend(counts)
-    assert sum(together.facts("strict").tenths) == sum(counts)
+    facts = InjectionCounts().facts("strict", np.array(counts, dtype=np.int32))
+    assert (sum(facts.tenths), facts.documents) == (sum(counts), len(counts) - counts.count(0))
 
 
 def test_a_tokenizer_without_the_tokens_is_refused(plain: Tokenizer, sentencepiece_model: Path) -> None:

@@ -18,7 +18,6 @@ from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.records.record import RecordForm
 from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
-from data_tools.text import document_encoding
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import content_id, read_manifest
 from megatron_patches.errors import TrainyardError
@@ -36,7 +35,7 @@ TEXTS = [
 @pytest.fixture
 def make(tmp_path: Path, extended_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Preprocesses TEXTS in chunks of three documents, and gives the dataset's prefix."""
-    monkeypatch.setattr(document_encoding, "CHUNK_DOCUMENTS", 3)
+    monkeypatch.setattr("data_tools.reading.files.lines_part.BLOCK_BYTES", 128)
     source = tmp_path / "texts.jsonl"
     source.write_text("".join(json.dumps({"text": text, "n": "1"}) + "\n" for text in TEXTS))
 

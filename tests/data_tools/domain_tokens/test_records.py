@@ -16,7 +16,6 @@ from data_tools.datasets.verification import verify_dataset
 from data_tools.domain_tokens.expressions import Mode
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.records.record import RecordForm
-from data_tools.text import document_encoding
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import MANIFEST, read_manifest
 from megatron_patches.errors import TrainyardError
@@ -41,7 +40,7 @@ def folder(tmp_path: Path, extended_folder: Path) -> Path:
 @pytest.fixture
 def encode(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Encode:
     """Preprocesses pairs into tmp_path/data; the texts of the sequences of each."""
-    monkeypatch.setattr(document_encoding, "CHUNK_DOCUMENTS", 2)
+    monkeypatch.setattr("data_tools.reading.files.lines_part.BLOCK_BYTES", 128)
 
     def encoded(form: RecordForm, pairs: Sequence[tuple[str, str]], mode: Mode | None, **more: Any) -> list[list[str]]:
         source = tmp_path / "pairs.jsonl"

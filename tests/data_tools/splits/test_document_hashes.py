@@ -8,7 +8,8 @@ import pytest
 
 from data_tools.datasets import derived
 from data_tools.datasets.checksums import checksum
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.splits import document_hashes
 from data_tools.splits.document_hashes import HEADER, DocumentHasher, HashingProgress, make_hashes, open_hashes

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import DatasetFacts, SourceFacts, TokenizerFacts
 from data_tools.datasets.selection import DocumentRange
 from data_tools.datasets.split import split_documents

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data_tools.data_config import DataConfig
-from data_tools.datasets.indexed_dataset import IndexedDatasetWriter
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import DatasetFacts, TokenizerFacts, manifest_path
 from data_tools.samples.blend import PERIOD, whole_weights
 from megatron_patches.artefacts.manifest import build_manifest, record_file, write_manifest

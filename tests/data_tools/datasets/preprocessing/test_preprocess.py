@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
-from data_tools.datasets.preprocessing.preprocess import EncodingProgress, PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
+from data_tools.datasets.preprocessing.progress import Progress
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
-from data_tools.text import document_encoding
 from data_tools.text.tokenizer_training import train_bpe
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import Status, read_manifest, verify_files, write_manifest
@@ -46,15 +47,15 @@ def request_for(tmp_path: Path, tokenizer_folder: Path) -> Request:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a small source makes many chunks."""
-    monkeypatch.setattr(document_encoding, "CHUNK_DOCUMENTS", 3)
+    """So that a small source makes many blocks."""
+    monkeypatch.setattr("data_tools.reading.files.lines_part.BLOCK_BYTES", 64)
 
 
 def test_documents_are_the_tokenized_texts(tmp_path: Path, request_for: Request, small_chunks: None) -> None:
     texts = ["one", "two two", "", "four\n" * 50, "\u4e2d"]
     first = write_jsonl(tmp_path / "b.jsonl", [{"text": text} for text in texts[:4]])
     second = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts[4:]])
-    progress: list[EncodingProgress] = []
+    progress: list[Progress] = []
     request = request_for([first, second], append_eod=True)
     summary = preprocess(request, progress.append)
     tokenizer = load_tokenizer(request.tokenizer)
@@ -74,8 +75,7 @@ def test_documents_are_the_tokenized_texts(tmp_path: Path, request_for: Request,
     }  # fmt: skip
     assert summary.text_bytes == sum(len(text.encode()) for text in texts)
     total = first.stat().st_size + second.stat().st_size
-    assert progress[-1] == EncodingProgress(5, total, total)
-    assert len(progress) == 2 and progress[0].documents == 3
+    assert progress[-1] == Progress("reading", 5, facts.tokens, total, total)
 
 
 def test_no_manifest_holds_a_path_of_this_machine(tmp_path: Path, request_for: Request) -> None:
@@ -194,9 +194,13 @@ def test_a_crash_between_the_files_of_a_replacement_is_never_taken_for_whole(
     monkeypatch.setattr(Path, "replace", fail_for_the_tokens)
     with pytest.raises(OSError, match="no space"):
         preprocess(request)
-    assert outputs(tmp_path / "out") == {"data.bin", "data.idx"}
+    assert outputs(tmp_path / "out") == {"data.bin", "data.idx", "data.unfinished"}
     with pytest.raises(TrainyardError, match="has no manifest"):
         read_dataset_manifest(request.output)
+    monkeypatch.undo()
+    preprocess(request)
+    assert outputs(tmp_path / "out") == {f"data{suffix}" for suffix in SUFFIXES}
+    assert verify_files(read_dataset_manifest(request.output)[0], request.output.parent, hashes=True) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -212,22 +216,6 @@ def test_a_tokenizer_marked_invalid(tmp_path: Path, tokenizer_folder: Path, work
     assert not (tmp_path / "out").exists()
     [made] = preprocess(replace(request, allow_invalid=True)).datasets
     assert read_manifest(manifest_path(made.prefix)).parents == [read_manifest(path).id]
-
-
-def test_a_dead_worker_is_reported(
-    tmp_path: Path, request_for: Request, small_chunks: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}] * 9)
-    monkeypatch.setattr(document_encoding, "_encode_in_worker", _die)
-    with pytest.raises(TrainyardError, match=r"process died.*fewer --workers"):
-        preprocess(request_for([source], workers=2))
-    assert outputs(tmp_path / "out") == set()
-
-
-def _die(*arguments: object) -> None:
-    import os
-
-    os._exit(1)
 
 
 @pytest.mark.parametrize(
