@@ -69,6 +69,7 @@ FLOORS = [
     "megatron_patches/launch/init_from",
     "megatron_patches/launch",
     "megatron_patches/benchmark",
+    "data_tools/benchmark",
     "megatron_patches/exchange",
     "megatron_patches/generation",
     "megatron_patches/report",
