@@ -21,18 +21,27 @@ def dataset(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return verb(command_line, monkeypatch, capsys)
 
 
+HARD = [
+    "中文和日本語のテキスト", "مرحبا بالعالم", "👍🏽 🇨🇭", "e\u0301a\u0308 \u200b\u202e", "\x00\x01\x7f\r\n\t  \n\n", " ",
+    "<|endoftext|> </s> [SEP] <unk>", "a" * 20_000, "\ud7ff\ue000 \U0010ffff", "  two  spaces\u00a0and 1234567890",
+]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_all_make_the_same_files(dataset: Call, tmp_path: Path) -> None:
-    command = "bench --make-text 1 --vocab-size 400 --rounds 0 --folder FOLDER --json FOLDER/found.json"
+    sources = [file.read_text() for file in sorted(Path(command_line.__file__).parent.glob("*.py"))]
+    lines = [json.dumps({"text": text}, ensure_ascii=number % 2 == 0) for number, text in enumerate(sources + HARD)]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines) + "\n")
+    command = "bench FOLDER/text.jsonl --vocab-size 400 --rounds 0 --folder FOLDER --json FOLDER/found.json"
     done = dataset(*shlex.split(command.replace("FOLDER", str(tmp_path))))
     assert done.returncode == 0, done.stderr
     assert "all made the same .bin and .idx, byte for byte: " in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
     assert [each["name"] for each in found["measured"]] == ["tools/preprocess", "pool", "whole-file"]
     assert all(20e6 < each["memory"] < 2e9 and each["whole"] == [] for each in found["measured"])
-    assert found["left_out"] == {} and found["identical"]["tokens"] > 100_000
+    assert found["left_out"] == {} and found["identical"]["documents"] == len(lines)
     assert "--json" not in found["command"]
-    assert [file.name for file in tmp_path.iterdir()] == ["found.json"]
+    assert {file.name for file in tmp_path.iterdir()} == {"found.json", "text.jsonl"}
 
 
 @pytest.mark.parametrize(
