@@ -2,16 +2,8 @@
 
 from typing import NamedTuple
 
+from data_tools.reading.block import BadEntry
 from data_tools.text.document_encoding import EncodedTexts
-
-
-class BadEntry(NamedTuple):
-    """An entry that is no document, and was left out."""
-
-    number: int
-    """of the entry in its part, from 1"""
-    reason: str
-    """names file and entry, and what to do"""
 
 
 class EncodedBlock(NamedTuple):

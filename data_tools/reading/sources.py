@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from data_tools.reading.documents import FORMS, TEXT, form_of, read_documents
+from data_tools.reading.block import Part
+from data_tools.reading.documents import LARGEST_DOCUMENT, FORMS, TEXT, form_of, read_documents
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.printable import printable, shortened, storable
 
@@ -155,3 +156,21 @@ def describe_not_read(not_read: Sequence[NotRead], most: int = 5) -> str:
     told = [f"{printable(each.name)} {shortened(each.reason, 120)}" for each in not_read[:most]]
     rest = f"; and {len(not_read) - most} more" if len(not_read) > most else ""
     return f"{len(not_read)} not read: {'; '.join(told)}{rest}"
+
+
+class FoundParts(NamedTuple):
+    """What there is to read, in order, and what folders hold beside it."""
+
+    parts: list[Part]
+    not_read: list[NotRead]
+
+
+def parts_of(
+    inputs: Sequence[Path], keys: Sequence[str], largest: int = LARGEST_DOCUMENT, option: str = "--json-keys"
+) -> FoundParts:
+    """Files, and the files below folders, as parts; the columns of all files of rows are known to be there.
+
+    Raises:
+        TrainyardError: as `find_sources` and `file_part`.
+    """
+    raise NotImplementedError

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from data_tools.reading.block import BadEntry, Block
 from data_tools.reading.documents import LARGEST_DOCUMENT, TEXT, Entry, checked_bytes, form_of, read_entries, text_of
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable, shortened, storable
@@ -69,6 +70,10 @@ class RecordForm:
     def label(self) -> str:
         """The keys, for manifests and messages."""
         return ",".join(self.keys)
+
+    def records_of(self, block: Block, largest: int) -> tuple[list[Record], list[BadEntry]]:
+        """The records of a block, in order, and entries that are not as the form says."""
+        raise NotImplementedError
 
     def read(self, path: Path, keys: Sequence[str] | None = None, largest: int = LARGEST_DOCUMENT) -> Iterator[Record]:
         """Reads one file, record by record.
