@@ -40,6 +40,7 @@ FLOORS = [
     SECTIONS,
     "data_tools/plans",
     "data_tools/streams",
+    "data_tools/text_sources",
     "data_tools",
     "megatron_patches/artefacts/storage",
     "megatron_patches/artefacts/foreign_formats",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.reading.block import Part
-from data_tools.reading.documents import LARGEST_DOCUMENT, FORMS, TEXT, form_of, read_documents
+from data_tools.reading.documents import FORMS, LARGEST_DOCUMENT, TEXT, form_of, read_documents
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.printable import printable, shortened, storable
 

@@ -86,7 +86,7 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     if not request.weights_only:
         refuse_living_owner(run)
         _refuse_checkpoints(run)
-    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
+    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after, texts=text_preparation(config))
     folder = find_checkpoint_folder(request.folder)
     known = manifest_beside(request.folder, folder) or request.adopted
     names = given_names(request.names)

@@ -166,4 +166,6 @@ def _stretches(numbers: NDArray[np.int64]) -> Iterable[tuple[int, int]]:
 
 def _by_number(rows: _Rows, numbers: NDArray[np.int64]) -> dict[int, Sample]:
     whole = {name: values.astype(np.int64) for name, values in rows.items()}
-    return {number: {name: values[row] for name, values in whole.items()} for row, number in enumerate(numbers.tolist())}
+    return {
+        number: {name: values[row] for name, values in whole.items()} for row, number in enumerate(numbers.tolist())
+    }

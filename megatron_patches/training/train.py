@@ -44,7 +44,7 @@ from megatron_patches.run.layout import plan_layout, require_whole_batches
 from megatron_patches.run.parameter_count import count_parameters
 from megatron_patches.run.progress import ChangeRecord, DataRecord, Message, Outcome
 from megatron_patches.run.reading import load_resolved
-from megatron_patches.run.run_directory import Launch
+from megatron_patches.run.run_directory import Launch, text_preparation
 from megatron_patches.run.summary import training_samples
 from megatron_patches.training.build_callbacks import build_callbacks
 from megatron_patches.training.trainer import Trainer
@@ -80,7 +80,7 @@ def train(launch: Launch) -> Outcome:
 
 def open_data(config: RunConfig) -> RunData:
     """The data of a run; raises TrainyardError where it is not what it was when the launch was planned."""
-    return RunData(config.data, CHECKOUT, config.lengths, config.place_after, prepare=None)
+    return RunData(config.data, CHECKOUT, config.lengths, config.place_after, None, text_preparation(config))
 
 
 def build_trainer(

@@ -1,6 +1,6 @@
 """What a launch reads, opened again from its configuration: the samples at each place of its order."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from data_tools.samples.source import Sample
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.launch.preparation import PreparationProgress
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.run_directory import text_preparation
 
 TOKENS_AT_ONCE = 1 << 20
 """of samples that are in memory together"""
@@ -27,7 +28,9 @@ class ReadOrder:
     def __init__(self, config: RunConfig) -> None:
         # what was marked invalid since can be looked at too
         section = config.data.model_copy(update={"allow_invalid": True})
-        self.data = RunData(section, CHECKOUT, config.lengths, config.place_after, PreparationProgress())
+        self.data = RunData(
+            section, CHECKOUT, config.lengths, config.place_after, PreparationProgress(), text_preparation(config)
+        )
         self.samples = self.data.training(config.training.seed)
         self.skipped = SkippedSamples(section.skip_samples)
         self.seed = config.training.seed
@@ -71,7 +74,9 @@ class ReadOrder:
         stages = [stage for stage in self.samples.stages.stages if stage.first < place]
         told = [(stage.first, stage.weights, [keys[each] for each in stage.sources]) for stage in stages]
         used = {each for stage in stages for each in stage.sources}
-        return self.seed, told, {keys[each]: len(sources[each].samples) for each in used}
+        # a stream's key says all of it
+        lengths = {keys[each]: len(found) for each in used if isinstance(found := sources[each].samples, Sized)}
+        return self.seed, told, lengths
 
 
 class ReadOrders:

@@ -2,11 +2,16 @@
 
 import glob
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import JsonValue
+
 from data_tools.reading.block import Part
+from data_tools.reading.hugging_face import HubDataset, open_hub
+from data_tools.reading.hugging_face_name import PREFIX as HUB
+from data_tools.reading.hugging_face_name import HubSpec, evaluation_split
 from data_tools.reading.parts import file_part
 from data_tools.reading.sources import Source, find_sources
 from data_tools.streams.text_config import TextConfig
@@ -26,6 +31,10 @@ class TextParts(NamedTuple):
     training: list[Part]
     validation: list[Part]
     """those that its names hold out for validation; none where they hold out nothing"""
+    identity: dict[str, JsonValue] | None = None
+    """what the hub says that it is; None of files"""
+    validation_told: str = ""
+    """what holds them out, for people"""
 
 
 def parts_of_text(text: TextConfig, checkout: Path) -> TextParts:
@@ -50,7 +59,8 @@ def parts_of_text(text: TextConfig, checkout: Path) -> TextParts:
             "name the files that are trained on, in text.path"
         )
     chosen = next((name for name in HELD_OUT_NAMES if name in held.values()), None)
-    return TextParts(_parts(training, text), _parts([each for each in found if held.get(each.name) == chosen], text))
+    validation = [each for each in found if chosen is not None and held.get(each.name) == chosen]
+    return TextParts(_parts(training, text), _parts(validation, text), None, f"files named {chosen}")
 
 
 def held_out_by(name: str) -> str | None:
@@ -76,9 +86,18 @@ def _parts(files: Iterable[Source], text: TextConfig) -> list[Part]:
 
 
 def _of_hub(text: TextConfig, checkout: Path) -> TextParts:
-    raise NotImplementedError
+    spec = HubSpec.parse(_from(text.path, checkout))
+    training = _opened(spec, text, text.split)
+    name = evaluation_split([each for each in training.splits if each != training.split])
+    validation = _opened(spec, text, name).parts() if name is not None else []
+    return TextParts(training.parts(), validation, training.identity, f"split {name}")
 
 
-def listed(parts: Sequence[Part]) -> list[tuple[str, int]]:
-    """Name and bytes of each part."""
-    return [(part.name, part.size) for part in parts]
+def _from(path: str, checkout: Path) -> str:
+    """The same with a folder below the checkout written out."""
+    bare, mark, configuration = path.removeprefix(HUB).partition("#")
+    return f"{HUB}{checkout / bare}{mark}{configuration}" if (checkout / bare).is_dir() else path
+
+
+def _opened(spec: HubSpec, text: TextConfig, split: str | None) -> HubDataset:
+    return open_hub(spec, split, [text.key], text.revision, text.streaming, text.timeout_seconds, text.retries)
