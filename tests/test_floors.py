@@ -26,6 +26,7 @@ FLOORS = [
     "megatron_patches/artefacts",
     "megatron_patches/events",
     "data_tools/reading",
+    "data_tools/reading/files",
     "data_tools/text",
     "data_tools/domain_tokens",
     "data_tools/records",
