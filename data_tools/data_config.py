@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from data_tools.datasets.split import parse_split
+from data_tools.loader_config import LoaderConfig
 from data_tools.plans.samples_config import SAMPLES, FilteredSection, SamplesSection, StreamConfig
 from data_tools.samples.blend import whole_weights
 from data_tools.samples.skipping import ranges_of
@@ -91,6 +92,7 @@ class DataConfig(Section):
         description="samples that are left out, as [FROM, TO) places in the run's order of samples, from 0, in "
         "ascending order: [[8000, 9600]]; a run that has begun can only change what lies ahead (tools/runs rollback)",
     )
+    loader: LoaderConfig = Field(LoaderConfig(), description="how samples are read beside training")
     allow_invalid: bool = Field(
         False, description="train although dataset or tokenizer, and so the run's checkpoints, are marked invalid"
     )

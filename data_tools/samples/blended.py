@@ -117,6 +117,13 @@ class TrainingSamples:
         """The sample at a place."""
         return self.read(self.locate(np.array([place], dtype=np.int64)))[0]
 
+    def prepare(self, places: NDArray[np.int64]) -> "TrainingSamples":
+        """As `step_samples.SamplesByStep`: any sample can be read at any time, so there is nothing to do."""
+        return self
+
+    def rest(self) -> None:
+        """Nothing is held between two steps: the pages of the files are the kernel's."""
+
     def locate(self, places: NDArray[np.int64]) -> Located:
         """Where the samples at these places lie; int64 [n]."""
         source, number = self.stages.indices(places)

@@ -163,7 +163,10 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     )
     end_of_document = data.end_of_document(config.document_ends_needed_by)
     objective = build_objective(config.objective, training.seed, end_of_document)
-    return TrainingBatches(data.training(training.seed), sampler, objective, config.model.vocabulary, groups)
+    return TrainingBatches(
+        data.training(training.seed), sampler, objective, config.model.vocabulary, groups, config.data.loader,
+        config.timetable.end.samples,
+    )  # fmt: skip
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:
