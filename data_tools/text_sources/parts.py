@@ -2,18 +2,18 @@
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
 from data_tools.reading.block import Part
+from data_tools.reading.files.file_part import FilePart
+from data_tools.reading.files.sources import parts_of
 from data_tools.reading.hugging_face import HubDataset, open_hub
 from data_tools.reading.hugging_face_name import PREFIX as HUB
 from data_tools.reading.hugging_face_name import HubSpec, evaluation_split
-from data_tools.reading.parts import file_part
-from data_tools.reading.sources import Source, find_sources
 from data_tools.streams.text_config import TextConfig
 from megatron_patches.errors import Missing
 from megatron_patches.foreign.printable import printable
@@ -49,18 +49,20 @@ def parts_of_text(text: TextConfig, checkout: Path) -> TextParts:
         return _of_hub(text, checkout)
     given = checkout / text.path
     if not given.is_dir():
-        return TextParts(_parts(_files(text, given), text), [])
-    found = [Source(path, name.partition("/")[2]) for path, name in find_sources([given], [text.key]).sources]
-    held = {each.name: name for each in found if (name := held_out_by(each.name)) is not None}
-    training = [each for each in found if each.name not in held]
+        return TextParts(_files(text, given), [])
+    found = _parts(text, [given])
+    for part in found:
+        part.name = part.name.partition("/")[2]  # what the folder is called is no part of what lies in it
+    held = {part.name: word for part in found if (word := held_out_by(part.name)) is not None}
+    training: list[Part] = [part for part in found if part.name not in held]
     if not training:
         raise Missing(
             f"every file of {printable(given)} is held out by its name ({', '.join(sorted(set(held.values())))}); "
             "name the files that are trained on, in text.path"
         )
     chosen = next((name for name in HELD_OUT_NAMES if name in held.values()), None)
-    validation = [each for each in found if chosen is not None and held.get(each.name) == chosen]
-    return TextParts(_parts(training, text), _parts(validation, text), None, f"files named {chosen}")
+    validation: list[Part] = [part for part in found if chosen is not None and held.get(part.name) == chosen]
+    return TextParts(training, validation, None, f"files named {chosen}")
 
 
 def held_out_by(name: str) -> str | None:
@@ -69,20 +71,19 @@ def held_out_by(name: str) -> str | None:
     return next((match[1].lower() for match in found if match), None)
 
 
-def _files(text: TextConfig, given: Path) -> list[Source]:
+def _files(text: TextConfig, given: Path) -> list[Part]:
     """The files that a path or a pattern names."""
-    pattern = str(given)
-    paths = [given]
+    pattern, paths = str(given), [given]
     if glob.has_magic(pattern) and not given.exists():
         paths = [Path(each) for each in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  absolute
         paths = [each for each in paths if each.is_file()]
         if not paths:
             raise Missing(f"no file fits {printable(pattern)} (text.path); correct it")
-    return find_sources(paths, [text.key]).sources
+    return list(_parts(text, paths))
 
 
-def _parts(files: Iterable[Source], text: TextConfig) -> list[Part]:
-    return [file_part(path, name, [text.key], option=OPTION) for path, name in files]
+def _parts(text: TextConfig, paths: Sequence[Path]) -> list[FilePart]:
+    return parts_of(paths, [text.key], option=OPTION).parts
 
 
 def _of_hub(text: TextConfig, checkout: Path) -> TextParts:

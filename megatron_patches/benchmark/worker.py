@@ -185,7 +185,11 @@ def _roof(groups: ProcessGroups) -> Roof | None:
 
 
 def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[list[MicroBatch]]:
-    batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths, config.place_after, texts=text_preparation(config)), groups)
+    batches = training_batches(
+        config,
+        RunData(config.data, CHECKOUT, config.lengths, config.place_after, texts=text_preparation(config)),
+        groups,
+    )
     try:
         return [batches.at(config.timetable.after(step).samples) for step in range(steps)]
     finally:

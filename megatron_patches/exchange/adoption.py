@@ -38,6 +38,7 @@ from megatron_patches.run.moment_table import moment_shapes
 from megatron_patches.run.ownership import refuse_living_owner
 from megatron_patches.run.progress import Progress
 from megatron_patches.run.reading import to_yaml
+from megatron_patches.run.run_directory import text_preparation
 from megatron_patches.sizes import counted
 
 FILE_BYTES = 4 << 30  # of one file, about: so that many ranks can read and hash a checkpoint together

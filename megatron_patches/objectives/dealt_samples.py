@@ -27,18 +27,12 @@ class DealtSamples:
 
     Args:
         open_stream: called on rank 0 alone, when a stream is first read, and after a rest.
-        steps_ahead: that may be prepared before they are trained; so many places are remembered.
     """
 
-    def __init__(
-        self, samples: TrainingSamples, open_stream: OpenStream, steps_ahead: int, groups: ProcessGroups
-    ) -> None:
+    def __init__(self, samples: TrainingSamples, open_stream: OpenStream, groups: ProcessGroups) -> None:
         self.samples = samples
-        self._streams = (
-            {number: _ReadStream(number, open_stream, steps_ahead + 2) for number in samples.streams}
-            if groups.rank == 0
-            else {}
-        )
+        here = samples.streams if groups.rank == 0 else ()
+        self._streams = {number: _ReadStream(number, open_stream) for number in here}
         alone = groups.layout.world_size == 1
         self._group = None if alone else dist.new_group(backend="gloo", timeout=TIMEOUT)
 
@@ -70,29 +64,24 @@ class DealtSamples:
             return TrainyardError(f"a stream cannot be read: {type(error).__name__}: {error}")
 
     def positions(self, numbers: Sequence[int]) -> dict[str, StreamPosition]:
-        """On rank 0: from where each stream that was read gives its sample of that number, by the source's name.
+        """On rank 0: from where each stream gives its sample of that number, by the source's name.
 
         Args:
             numbers: of each of the run's sources, the next sample that is trained on.
         """
-        found = {
-            self.samples.sources[number].name: stream.position_for(numbers[number])
-            for number, stream in self._streams.items()
-        }
-        return {name: position for name, position in found.items() if position is not None}
+        found = self._streams.items()
+        return {self.samples.sources[number].name: each.position_for(numbers[number]) for number, each in found}
 
     def begin_from(self, positions: Mapping[str, StreamPosition]) -> None:
         """On every rank, before the first step: places from which streams are read, by their sources' names."""
         for number, stream in self._streams.items():
             if (position := positions.get(self.samples.sources[number].name)) is not None:
-                stream.remember(position)
+                stream.known.append(position)
 
     def rest(self) -> None:
         """End the processes that read; they begin again where they are asked to."""
         for stream in self._streams.values():
             stream.close()
-
-    close = rest
 
 
 class DealtStep:
@@ -116,46 +105,34 @@ class DealtStep:
 
 
 class _ReadStream:
-    """One stream on rank 0, and the places that it can be read from again.
+    """One stream on rank 0; what reads it starts with its first sample."""
 
-    Args:
-        most: places that are remembered; each step adds one at most.
-    """
-
-    def __init__(self, number: int, open_stream: OpenStream, most: int) -> None:
-        self._number, self._open, self._most = number, open_stream, most
-        self._known: list[StreamPosition] = []
+    def __init__(self, number: int, open_stream: OpenStream) -> None:
+        self._number, self._open = number, open_stream
         self._cursor: Cursor | None = None
+        self.known: list[StreamPosition] = []
+        """places from which it can be read, until it is opened"""
 
     def take(self, numbers: NDArray[np.int64]) -> _Rows:
         """The samples of these numbers, ascending; those between them are read and thrown away."""
-        first = int(numbers[0])
         if self._cursor is None:
-            start = self.position_for(first)
-            self._cursor = self._open(self._number, [] if start is None else [start])
-        taken: list[Sample] = []
-        for begin, end in _stretches(numbers):
-            taken += self._cursor.take(begin, end)
-        self.remember(self._cursor.position_for(first))
+            self._cursor = self._open(self._number, self.known)
+        taken = [sample for begin, end in _stretches(numbers) for sample in self._cursor.take(begin, end)]
         return {name: np.stack([sample[name] for sample in taken]).astype(np.int32) for name in taken[0]}
 
-    def position_for(self, number: int) -> StreamPosition | None:
-        """The last place at or before a sample; None where none is known."""
-        return max((each for each in self._known if each.samples <= number), key=_samples, default=None)
-
-    def remember(self, position: StreamPosition) -> None:
-        """Go on from there when a sample behind it is asked for."""
-        others = [each for each in self._known if each.samples != position.samples]
-        self._known = sorted([*others, position], key=_samples)[-self._most :]
+    def position_for(self, number: int) -> StreamPosition:
+        """The last known place at or before a sample."""
+        if self._cursor is not None:
+            return self._cursor.position_for(number)
+        return max(
+            (each for each in self.known if each.samples <= number), key=lambda each: each.samples,
+            default=StreamPosition(),
+        )  # fmt: skip
 
     def close(self) -> None:
-        cursor, self._cursor = self._cursor, None
-        if cursor is not None:
-            cursor.close()
-
-
-def _samples(position: StreamPosition) -> int:
-    return position.samples
+        """End what reads."""
+        if self._cursor is not None:
+            self._cursor.close()
 
 
 def _stretches(numbers: NDArray[np.int64]) -> Iterable[tuple[int, int]]:

@@ -16,7 +16,6 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.ownership import Former, claim_launch
 from megatron_patches.run.reading import to_yaml
 
-
 TEXT = "text"
 """folder, in a run's own, of what launches find out of its raw text, and of what they hold out of it"""
 

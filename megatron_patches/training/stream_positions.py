@@ -2,13 +2,9 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from data_tools.samples.skipping import SkippedSamples
-from data_tools.streams.position import StreamPosition
+from data_tools.text_sources.places import STATE_KEY, places_of, places_to_json
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
-from megatron_patches.errors import Damaged
-from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.dealt_samples import DealtSamples
 from megatron_patches.run.progress import Message
 
@@ -17,7 +13,7 @@ class StreamPositions(Callback):
     """Keeps, of each text source, a place at or before its next sample. What is read again from there is one block of
     documents."""
 
-    state_key = "streams"
+    state_key = STATE_KEY
 
     def __init__(self, samples: DealtSamples, skipped: SkippedSamples) -> None:
         self._samples = samples
@@ -39,20 +35,13 @@ class StreamPositions(Callback):
 
     def state(self) -> dict[str, Any]:
         """By the source's name."""
-        found = self._samples.positions(self._next_numbers())
-        return {name: position.model_dump() for name, position in found.items()}
+        return places_to_json(self._samples.positions(self._next_numbers()))
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Raises Damaged where a place cannot be read."""
-        try:
-            positions = {name: StreamPosition.model_validate(value) for name, value in state.items()}
-        except ValidationError as error:
-            reason = printable(str(error).splitlines()[0])
-            raise Damaged(
-                f"the checkpoint's place in a text source cannot be read ({reason}); resume from an older checkpoint"
-            ) from None
-        self._known = set(positions)
-        self._samples.begin_from(positions)
+        places = places_of(state)
+        self._known = set(places)
+        self._samples.begin_from(places)
 
     def _next_numbers(self) -> list[int]:
         """Of each source, how many samples the run has passed."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence, Sized
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.opened_text import ReadText
 from data_tools.run_data import RunData
 from data_tools.samples.blended import Located
 from data_tools.samples.skipping import SkippedSamples, first_difference
@@ -13,6 +14,7 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.launch.preparation import PreparationProgress
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.run_directory import text_preparation
+from tools.run_views.stream_places import Places
 
 TOKENS_AT_ONCE = 1 << 20
 """of samples that are in memory together"""
@@ -21,17 +23,24 @@ TOKENS_AT_ONCE = 1 << 20
 class ReadOrder:
     """The samples of a run, by how many were trained on before them.
 
+    Args:
+        places: from which its text sources can be read on.
+
     Raises:
         TrainyardError: datasets or the tokenizer are missing or damaged.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, places: Places) -> None:
         # what was marked invalid since can be looked at too
         section = config.data.model_copy(update={"allow_invalid": True})
         self.data = RunData(
             section, CHECKOUT, config.lengths, config.place_after, PreparationProgress(), text_preparation(config)
         )
         self.samples = self.data.training(config.training.seed)
+        for number in self.samples.streams:
+            source = self.samples.sources[number]
+            assert isinstance(source.samples, ReadText)
+            source.samples.begin_from(places.get(source.name, ()))
         self.skipped = SkippedSamples(section.skip_samples)
         self.seed = config.training.seed
         self._at_once = max(1, TOKENS_AT_ONCE // config.lengths.read)
@@ -82,7 +91,8 @@ class ReadOrder:
 class ReadOrders:
     """Those of a run's launches; launches that read the same share one."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._opened: list[tuple[tuple[object, ...], ReadOrder]] = []
 
     def open(self, config: RunConfig) -> ReadOrder:
@@ -91,6 +101,6 @@ class ReadOrders:
         for known, order in self._opened:
             if known == wanted:
                 return order
-        order = ReadOrder(config)
+        order = ReadOrder(config, self._places)
         self._opened.append((wanted, order))
         return order
