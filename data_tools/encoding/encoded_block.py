@@ -6,6 +6,17 @@ from data_tools.reading.block import BadEntry
 from data_tools.text.document_encoding import EncodedTexts
 
 
+class Compared(NamedTuple):
+    """What the reference encoded too, with the same ids."""
+
+    documents: int = 0
+    """texts, or records"""
+    text_bytes: int = 0
+    """of these in UTF-8"""
+    hashes: tuple[bytes, ...] = ()
+    """sha256 of the ids of each, as little-endian int32"""
+
+
 class EncodedBlock(NamedTuple):
     """The documents of a block, in order."""
 
@@ -14,3 +25,4 @@ class EncodedBlock(NamedTuple):
     bad: list[BadEntry]
     text_bytes: int
     """of its texts in UTF-8"""
+    compared: Compared = Compared()

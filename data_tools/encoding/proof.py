@@ -1,10 +1,11 @@
 """What shows that a fast library gives the tokenizer's own ids: documents compared beside the work."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from pydantic import BaseModel, ConfigDict
 
+from data_tools.encoding.encoded_block import Compared
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import printable, shortened
 
@@ -28,13 +29,17 @@ class EncodingProof(BaseModel):
     by_reference: tuple[str, ...] = ()
     """origins of parts that the reference encoded, because the library had given other ids there"""
 
-    def after(self, documents: int, text_bytes: int, hashes: Sequence[bytes]) -> "EncodingProof":
+    def after(self, compared: Compared) -> "EncodingProof":
         """With what was compared in one more block."""
         state = bytes.fromhex(self.sha256)
-        for each in hashes:
+        for each in compared.hashes:
             state = hashlib.sha256(state + each).digest()
-        more = {"documents": self.documents + documents, "text_bytes": self.text_bytes + text_bytes}
-        return self.model_copy(update={**more, "sha256": state.hex()})
+        documents, text_bytes = self.documents + compared.documents, self.text_bytes + compared.text_bytes
+        return self.model_copy(update={"documents": documents, "text_bytes": text_bytes, "sha256": state.hex()})
+
+    def redone(self, origins: Collection[str]) -> "EncodingProof":
+        """With parts that the reference encodes."""
+        return self.model_copy(update={"by_reference": tuple(sorted({*self.by_reference, *origins}))})
 
 
 class DifferentIds(Refused):
@@ -49,10 +54,11 @@ class DifferentIds(Refused):
         self.origin = origin
         self.where = where
         self.library = library
+        self.reason = reason
         super().__init__(
             f"{printable(where)}: {library} {shortened(reason, 300)}; the part is to be encoded again by the "
             "tokenizer's own library"
         )
 
-    def __reduce__(self) -> str | tuple[object, ...]:
-        return super().__reduce__()
+    def __reduce__(self) -> tuple[type["DifferentIds"], tuple[str, str, str, str]]:
+        return DifferentIds, (self.origin, self.where, self.library, self.reason)

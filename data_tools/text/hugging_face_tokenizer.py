@@ -38,6 +38,8 @@ class HuggingFaceTokenizer(Tokenizer):
         TrainyardError: a file is not what a tokenizer has.
     """
 
+    library = "tokenizers"
+
     def __init__(self, files: TokenizerFiles, identity: str, parse_special: bool) -> None:
         self.id = identity
         self.name = files.name
