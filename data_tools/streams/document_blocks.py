@@ -1,7 +1,6 @@
 """Documents in blocks of equal numbers, in the order in which they are read, from any place on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from data_tools.reading.block import BEGINNING, Part, Position
@@ -14,8 +13,7 @@ from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Between two documents, where a block begins; see `StreamPosition`."""
 
     epoch: int = 0
@@ -58,7 +56,7 @@ class DocumentBlocks:
         for read in Feed(self._parts, self._encode, self._settings).read(start.epoch, start.part, start.position):
             if isinstance(read, EpochEnd):
                 if held:
-                    yield DocumentBlock(together(held), begin, replace(here, block=begin.block + 1))
+                    yield DocumentBlock(together(held), begin, here._replace(block=begin.block + 1))
                 elif begin == Place(read.epoch):
                     raise self._empty()
                 begin = here = Place(read.epoch + 1)
@@ -73,7 +71,8 @@ class DocumentBlocks:
                 held.append(documents.between(taken, end))
                 taken, room = end, room - (end - taken)
                 if not room:
-                    behind = replace(after if taken == count else replace(here, passed=taken), block=begin.block + 1)
+                    behind = after if taken == count else here._replace(passed=taken)
+                    behind = behind._replace(block=begin.block + 1)
                     found = DocumentBlock(together(held), begin, behind)
                     begin, held, room = behind, [], self._settings.block_documents  # held once, not twice
                     yield found
@@ -84,12 +83,12 @@ class DocumentBlocks:
         passed = here.passed if here.part == read.part else 0
         if not read.before:  # the part begins
             passed = max(passed, self._settings.reserved_of(read.given))
-        return replace(here, part=read.part, position=read.before, passed=passed)
+        return here._replace(part=read.part, position=read.before, passed=passed)
 
     def _leave(self, here: Place, read: Read, documents: int) -> Place:
         """The place behind it."""
         bad = count_bad(self._settings, here.epoch, here.bad, read.bad)
-        return replace(here, position=read.behind, passed=max(0, here.passed - documents), bad=bad)
+        return here._replace(position=read.behind, passed=max(0, here.passed - documents), bad=bad)
 
     def _empty(self) -> NoSamples:
         held_back = sum(self._settings.reserved)

@@ -41,11 +41,6 @@ class Beginning:
     workers: int
 
 
-def send_beginning(pipe: Connection, beginning: Beginning) -> None:
-    """Raises OSError where nobody reads."""
-    pipe.send_bytes(pickle.dumps(beginning))
-
-
 def receive_beginning(pipe: Connection) -> Beginning:
     """Raises EOFError where nobody writes any more."""
     beginning = pickle.loads(pipe.recv_bytes())

@@ -48,12 +48,13 @@ class StreamPosition(BaseModel):
 
 
 class KnownPositions:
-    """Positions from which reading can go back: the beginning, positions that were given, and those that reading passed: these are dense near its end and sparse
-    far behind it. May be asked by several threads.
+    """Where reading can go back to: the beginning, positions that were given, and those that reading passed.
+
+    Of these there are all of the last ones, and fewer the further they lie behind. Several threads may ask.
     """
 
     def __init__(self, given: Iterable[StreamPosition]) -> None:
-        self._given = sorted((StreamPosition(), *given), key=_samples)
+        self._given = sorted((StreamPosition(), *given), key=lambda each: (each.samples, each.documents))
         self._passed: list[StreamPosition] = []
         self._lock = Lock()
 

@@ -1,6 +1,7 @@
 """A stream that is read in a process of its own, ahead of what is taken."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from threading import Condition, Thread
 
 from data_tools.streams.cursor import Chunks, Cursor
-from data_tools.streams.messages import Beginning, StreamRequest, receive, send_beginning
+from data_tools.streams.messages import Beginning, StreamRequest, receive
 from data_tools.streams.position import StreamPosition
 from data_tools.streams.text_stream import Chunk
 from megatron_patches.errors import TrainyardError
@@ -59,7 +60,8 @@ class _ReadAhead:
     """
 
     def __init__(self, beginning: Beginning, prefetch_samples: int) -> None:
-        self._beginning = beginning
+        self._source = printable(beginning.request.settings.source)
+        self._message = pickle.dumps(beginning)
         self._prefetch = prefetch_samples
         self._changed = Condition()
         self._chunks: deque[Chunk] = deque()
@@ -102,13 +104,10 @@ class _ReadAhead:
             return chunk
 
     def _run(self) -> None:
-        data, data_write = Pipe(duplex=False)
         try:
-            error = self._start_and_receive(data, data_write)
-        except OSError as why:
-            error = TrainyardError(f"no process could be started to read text: {why}")
-        finally:
-            data.close()
+            error = self._start_and_receive(*Pipe(duplex=False))
+        except Exception as why:  # noqa: BLE001  whoever waits must be told
+            error = TrainyardError(f"text of source {self._source} cannot be read: {type(why).__name__}: {why}")
         with self._changed:
             self._error = error
             self._changed.notify_all()
@@ -141,7 +140,7 @@ class _ReadAhead:
         """Holds what comes until it is closed; the error that ends it."""
         alive = os.pidfd_open(process.pid)
         try:
-            send_beginning(self._control, self._beginning)
+            self._control.send_bytes(self._message)
             while True:
                 ready = wait([data, alive])
                 if data not in ready:
@@ -171,8 +170,8 @@ class _ReadAhead:
         code = process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return TrainyardError(
-            f"the process that reads text of source {printable(self._beginning.request.settings.source)} {how}, most "
-            "often for lack of memory; its own messages are above. Start the run again: it goes on where it was. If it "
+            f"the process that reads text of source {self._source} {how}, most often for "
+            "lack of memory; its own messages are above. Start the run again: it goes on where it was. If it "
             "happens again, give fewer workers, or a smaller shuffle_documents"
         )
 
