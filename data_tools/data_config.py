@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from data_tools.datasets.split import parse_split
+from data_tools.loader_config import LoaderConfig
 from data_tools.plans.samples_config import SAMPLES, FilteredSection, SamplesSection, StreamConfig
 from data_tools.samples.blend import whole_weights
 from data_tools.samples.skipping import ranges_of
 from data_tools.sources_config import SourceConfig, ValidationGroupConfig, check_names
+from data_tools.streams.text_config import TextConfig
 from megatron_patches.artefacts.chosen import UNNAMED_GROUP
 from megatron_patches.configuration.section import PathText, Section, path_field
 
@@ -40,8 +42,15 @@ class SourceChangeConfig(Section):
 class DataConfig(Section):
     """Which tokens a run reads and how they are cut into samples."""
 
+    short_paths = ("text",)
+
     path: PathText | None = path_field(
         "prefix of the dataset: PATH.bin, PATH.idx and PATH.manifest.json; the same as one source named data", None
+    )
+    text: TextConfig | None = Field(
+        None,
+        description="raw text in place of path, tokenized while the run trains: data/raw/*.jsonl, or {path: hf:NAME, "
+        "key: content}; the same as one source named data",
     )
     sources: list[SourceConfig] = Field(
         [],
@@ -83,16 +92,17 @@ class DataConfig(Section):
         description="samples that are left out, as [FROM, TO) places in the run's order of samples, from 0, in "
         "ascending order: [[8000, 9600]]; a run that has begun can only change what lies ahead (tools/runs rollback)",
     )
+    loader: LoaderConfig = Field(LoaderConfig(), description="how samples are read beside training")
     allow_invalid: bool = Field(
         False, description="train although dataset or tokenizer, and so the run's checkpoints, are marked invalid"
     )
 
     @property
     def first_sources(self) -> list[SourceConfig]:
-        """The sources that a run begins with; `path` is one of them."""
-        if self.path is None:
+        """The sources that a run begins with; `path` or `text` is one of them."""
+        if self.path is None and self.text is None:
             return self.sources
-        return [SourceConfig(name=ONLY_SOURCE, path=self.path)]
+        return [SourceConfig(name=ONLY_SOURCE, path=self.path, text=self.text)]
 
     @property
     def all_sources(self) -> list[SourceConfig]:
@@ -116,8 +126,9 @@ class DataConfig(Section):
 
     @property
     def validates(self) -> bool:
-        """Whether there is anything to validate on."""
-        return bool(self.validation) or parse_split(self.split)[1] > 0
+        """Whether there is anything to validate on; of raw text there is what is held out of it."""
+        held_out = any(each.text is not None for each in self.first_sources)
+        return bool(self.validation) or held_out or parse_split(self.split)[1] > 0
 
     @model_validator(mode="before")
     @classmethod
@@ -156,12 +167,17 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "DataConfig":
-        if self.path is None and not self.sources:
-            raise ValueError("neither path nor sources is given; give path for one dataset, or sources for a blend")
-        if self.path is not None and self.sources:
+        values = {"path": self.path, "text": self.text, "sources": self.sources or None}
+        given = [key for key, value in values.items() if value is not None]
+        if not given:
             raise ValueError(
-                "both path and sources are given; keep path for one dataset, or sources for a blend. Where a base run "
-                "has the other one, write path: null, or sources: []"
+                "neither path nor sources is given; give path for one dataset, text for raw text, or sources for a "
+                "blend"
+            )
+        if len(given) > 1:
+            raise ValueError(
+                f"both {' and '.join(given)} are given; keep path for one dataset, text for raw text, or sources for a "
+                "blend. Where a base run has another one, write path: null, text: null, or sources: []"
             )
         if self.validation and parse_split(self.split)[1] > 0:
             raise ValueError(
@@ -179,7 +195,7 @@ class DataConfig(Section):
         known: dict[str, SourceConfig] = {}
         for source in (*self.first_sources, *(each for change in self.changes for each in change.sources)):
             before = known.setdefault(source.name, source)
-            if (before.path, before.range, before.shards) != (source.path, source.range, source.shards):
+            if before.reads != source.reads:
                 raise ValueError(
                     f"source {source.name} reads {before.told()} at first and {source.told()} from a change on; give "
                     "what is new a name of its own"

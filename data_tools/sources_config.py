@@ -10,22 +10,30 @@ from pydantic import Field, field_validator, model_validator
 from data_tools.samples.blend import whole_weights
 from data_tools.splits.shards import parse_shards
 from data_tools.splits.shares import parse_range
+from data_tools.streams.text_config import TextConfig
 from megatron_patches.configuration.section import PathText, Section, path_field
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
 LONGEST_NAME = 80
-_OF_ONE_SOURCE = ("path", "range", "shards")
+_OF_ONE_SOURCE = ("path", "text", "range", "shards")
 
 
 class SourceConfig(Section):
-    """Documents that are read together."""
+    """Documents that are read together: of a dataset, or raw text that is tokenized while the run trains."""
+
+    short_paths = ("text",)
 
     name: str = Field(
         max_length=LONGEST_NAME, description="what people, records and curves call it: letters, digits, _ . + -"
     )
     weight: float = Field(1.0, gt=0, description="share of samples, in proportion to the other sources' weights")
-    path: PathText = path_field(
-        "prefix of a dataset, or a pattern such as data/en-* whose datasets are read one after the other, sorted"
+    path: PathText | None = path_field(
+        "prefix of a dataset, or a pattern such as data/en-* whose datasets are read one after the other, sorted", None
+    )
+    text: TextConfig | None = Field(
+        None,
+        description="raw text in place of path, tokenized while the run trains: data/raw/*.jsonl, or {path: hf:NAME, "
+        "key: content}",
     )
     range: str = Field(
         "0:1",
@@ -58,8 +66,32 @@ class SourceConfig(Section):
         parse_shards(text)
         return text
 
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> "SourceConfig":
+        if self.path is None and self.text is None:
+            raise ValueError(
+                f"source {self.name} has neither path nor text; give path for a dataset, text for raw text"
+            )
+        if self.text is None:
+            return self
+        if self.path is not None:
+            raise ValueError(f"source {self.name} has both path and text; keep path for a dataset, text for raw text")
+        if self.range != "0:1" or self.shards != ":":
+            raise ValueError(
+                f"range and shards choose documents and datasets that are known beforehand, and the text of source "
+                f"{self.name} is read as it comes; name other files (text.path), or make a dataset (tools/preprocess)"
+            )
+        return self
+
+    @property
+    def reads(self) -> tuple[object, ...]:
+        """What decides which documents it gives."""
+        return self.path, self.text, self.range, self.shards
+
     def told(self) -> str:
         """What it reads, in a few words."""
+        if self.text is not None:
+            return f"text {self.text.path}"
         shards = "" if self.shards == ":" else f" shards {self.shards}"
         return f"{self.path}{shards}" + ("" if self.range == "0:1" else f" range {self.range}")
 
@@ -67,7 +99,7 @@ class SourceConfig(Section):
 class ValidationGroupConfig(Section):
     """What is validated on together, with one loss."""
 
-    short_paths = ("path",)
+    short_paths = ("path", "text", "text.path")
 
     name: str = Field(
         max_length=LONGEST_NAME, description="name of its loss in records and curves: letters, digits, _ . + -"
@@ -81,7 +113,7 @@ class ValidationGroupConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_one_source(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "sources" in values or "path" not in values:
+        if not isinstance(values, dict) or "sources" in values or not {"path", "text"} & values.keys():
             return values
         source = {key: values[key] for key in _OF_ONE_SOURCE if key in values}
         rest = {key: value for key, value in values.items() if key not in source}

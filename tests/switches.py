@@ -48,7 +48,9 @@ class Plans:
 class Writes:
     """A launch leaves other files or events."""
 
-    what: Literal["files", "saves", "messages", "validations", "losses", "best", "data", "log", "wandb", "profiles"]
+    what: Literal[
+        "files", "saves", "messages", "validations", "losses", "best", "data", "log", "wandb", "profiles", "reads"
+    ]
     change: list[str]
     base: list[str] = field(default_factory=list)
 
@@ -283,6 +285,10 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "data.sequence_length": Trains(overrides(data__sequence_length=8)),
     "data.skip_samples": Trains(["--data.skip_samples=[[0, 8]]"]),
     "data.allow_invalid": Plans("invalid data", overrides(data__allow_invalid="true")),
+    "data.loader.workers": Holds("reading threads", overrides(data__loader__workers=3)),
+    "data.loader.prefetch": Holds("steps read at first", overrides(data__loader__prefetch=1)),
+    "data.loader.pin_memory": Plans("pin_memory true needs a GPU", overrides(data__loader__pin_memory="true")),
+    "data.loader.persistent": Writes("reads", overrides(data__loader__persistent="false"), EVALUATED),
     "data.max_epochs": Plans("no overlap", overrides(data__max_epochs=99), overrides(training__steps=2000)),
     # what is asked of the model
     "objective.causal.name": Trains(kind("objective", "causal"), PREFIX),

@@ -5,6 +5,7 @@ What must differ is the numbers of training, what the ranks hold, what the plan 
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
@@ -135,6 +136,8 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     import torch
     from torch import Tensor
 
+    from megatron_patches.objectives.read_ahead import NAME
+
     kept, compiled, gradients, early = 0, 0, 0, 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -166,8 +169,12 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         small = SmallEngine(config)
         backward = getattr(small.engine.deepspeed, "backward", None)  # type: ignore[attr-defined]
         small.engine.deepspeed.backward = counted_backward  # type: ignore[attr-defined]
-        small.train(STEPS)
+        reads = note_reads()
+        small.train(1)
+        read_at_first = len(reads)
+        small.train(STEPS - 1)
     torch.distributed.all_reduce = all_reduce
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith(NAME)]
     small.batches.close()
     pieces = small.engine.state()
     return {
@@ -181,7 +188,24 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         "saved bytes": kept,
         "compiled blocks": compiled,
         "early messages": early,
+        "reading threads": len(threads),
+        "steps read at first": read_at_first,
     }
+
+
+def note_reads() -> list[int]:
+    """The steps that are read from now on, as they are ordered."""
+    from megatron_patches.objectives.read_ahead import ReadAhead
+
+    noted: list[int] = []
+    order = ReadAhead.order
+
+    def note(self: ReadAhead[Any, Any], step: int) -> Any:
+        noted.append(step)
+        return order(self, step)
+
+    ReadAhead.order = note  # type: ignore[method-assign]
+    return noted
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +250,7 @@ def test_a_key_changes_the_plan(
 def launch_and_look(small_data: SmallData, folder: Path, given: list[str]) -> dict[str, Any]:
     """What a launch has left behind."""
     launch = start_launch(configure(small_data, folder, given))
-    asked = run_on_ranks(train_and_tell_wandb, 1, str(launch.directory))[0]
+    asked, reads = run_on_ranks(train_and_tell_wandb, 1, str(launch.directory))[0]
     lines = (launch.run.logs / f"{launch.id}.log").read_text().splitlines()
     events = read_events(launch.run.events)
     return {
@@ -242,6 +266,7 @@ def launch_and_look(small_data: SmallData, folder: Path, given: list[str]) -> di
         "data": [event.facts["validation"] for event in events if event.kind == "data"],
         "profiles": [(event.facts["first_step"], event.facts["step"]) for event in events if event.kind == "profile"],
         "wandb": asked,
+        "reads": reads,
     }
 
 
@@ -254,8 +279,8 @@ def _best(run: RunFolder) -> tuple[str, float] | None:
     return found.group, found.loss
 
 
-def train_and_tell_wandb(launch_directory: str) -> list[dict[str, Any]]:
-    """Train; what Weights & Biases was asked for."""
+def train_and_tell_wandb(launch_directory: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """Train; what Weights & Biases was asked for, and the steps that were read, by the samples before them."""
     import wandb
 
     asked: list[dict[str, Any]] = []
@@ -266,8 +291,9 @@ def train_and_tell_wandb(launch_directory: str) -> list[dict[str, Any]]:
         return start(**{**options, "mode": "disabled"})
 
     wandb.init = listen  # type: ignore[assignment]
+    reads = note_reads()
     train_launch(launch_directory)
-    return asked
+    return asked, reads
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Writes)])

@@ -2,16 +2,19 @@
 
 from typing import NamedTuple
 
+from data_tools.reading.block import BadEntry
 from data_tools.text.document_encoding import EncodedTexts
 
 
-class BadEntry(NamedTuple):
-    """An entry that is no document, and was left out."""
+class Compared(NamedTuple):
+    """What the reference encoded too, with the same ids."""
 
-    number: int
-    """of the entry in its part, from 1"""
-    reason: str
-    """names file and entry, and what to do"""
+    documents: int = 0
+    """texts, or records"""
+    text_bytes: int = 0
+    """of these in UTF-8"""
+    hashes: tuple[bytes, ...] = ()
+    """sha256 of the ids of each, as little-endian int32"""
 
 
 class EncodedBlock(NamedTuple):
@@ -22,3 +25,4 @@ class EncodedBlock(NamedTuple):
     bad: list[BadEntry]
     text_bytes: int
     """of its texts in UTF-8"""
+    compared: Compared = Compared()

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.plans.extents import Stretches
 from data_tools.plans.sums import sums
 from data_tools.text.tokenizers import load_tokenizer
@@ -34,8 +33,8 @@ def count_characters(text: bytes) -> tuple[int, int, int, int]:
     )
 
 
-class CharacterCounts:
-    """Counts over stretches of a dataset that was made with a tokenizer.
+class CharacterTable:
+    """Counts of each token.
 
     Args:
         tokenizer: its folder, or a SentencePiece `.model`.
@@ -44,33 +43,46 @@ class CharacterCounts:
         TrainyardError: it is missing or damaged, or which bytes its tokens stand for is not known.
     """
 
-    def __init__(self, tokenizer: Path, dataset: IndexedDataset) -> None:
-        # whoever opened the dataset has decided whether to use what is marked invalid
+    def __init__(self, tokenizer: Path) -> None:
+        # whoever opened the data has decided whether to use what is marked invalid
         spelled = load_tokenizer(tokenizer, allow_invalid=True).token_bytes()
-        table = np.zeros((len(COUNTED), max(spelled) + 1), dtype=np.int64)
+        self.tokenizer = tokenizer
+        self.counts: NDArray[np.int64] = np.zeros((len(COUNTED), max(spelled) + 1), dtype=np.int64)
+        """int64 [4, tokens]"""
         for token, text in spelled.items():
-            table[:, token] = count_characters(text)
+            self.counts[:, token] = count_characters(text)
+
+
+class CharacterCounts:
+    """Counts over stretches of tokens that were made with a tokenizer.
+
+    Args:
+        tokens: [tokens]; they may be mapped.
+        origin: where they lie, for errors.
+    """
+
+    def __init__(self, table: CharacterTable, tokens: NDArray[np.integer], origin: object) -> None:
         self._table = table
-        self._dataset = dataset
-        self._tokenizer = tokenizer
+        self._tokens = tokens
+        self._origin = origin
 
     def of(self, stretches: Stretches) -> NDArray[np.int64]:
         """The `COUNTED` of each of n stretches, in file order and none of them empty: int64 [4, n].
 
         Raises:
-            Damaged: the dataset holds a token that the tokenizer does not have.
+            Damaged: there is a token that the tokenizer does not have.
         """
         return sums(stretches, self._look_up, len(COUNTED))
 
     def _look_up(self, runs: Stretches) -> NDArray[np.int64]:
-        tokens = self._dataset.tokens
+        table = self._table.counts
         pieces = zip(runs.starts.tolist(), runs.ends.tolist(), strict=True)
-        together = np.concatenate([tokens[start:end] for start, end in pieces])
+        together = np.concatenate([self._tokens[start:end] for start, end in pieces])
         smallest, largest = int(together.min()), int(together.max())
-        if smallest < 0 or largest >= self._table.shape[1]:
+        if smallest < 0 or largest >= table.shape[1]:
             raise Damaged(
-                f"{self._dataset.bin_path} holds token {largest if smallest >= 0 else smallest}, tokenizer "
-                f"{printable(self._tokenizer)} has {self._table.shape[1]:,}: the dataset is damaged, or was made with "
+                f"{self._origin} holds token {largest if smallest >= 0 else smallest}, tokenizer "
+                f"{printable(self._table.tokenizer)} has {table.shape[1]:,}: the dataset is damaged, or was made with "
                 "another tokenizer; copy it again, or run tools/preprocess again"
             )
-        return self._table.take(together, axis=1)  # twice as fast as an index in brackets
+        return table.take(together, axis=1)  # twice as fast as an index in brackets

@@ -8,15 +8,12 @@ import numpy as np
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.selection import DocumentRange, Selection
-from data_tools.plans.cutting import cut
 from data_tools.plans.extents import Stretches, equal_blocks, extents
 from data_tools.plans.facts import Coverage
-from data_tools.plans.filters import Filters
-from data_tools.plans.packing import pack
 from data_tools.plans.plan_file import PlanWriter
-from data_tools.plans.planned_samples import Answers
-from data_tools.plans.samples_config import PacksConfig, WindowsConfig
-from data_tools.plans.sums import merged, sums
+from data_tools.plans.samples_config import PacksConfig
+from data_tools.plans.segmenting import Segmenter
+from data_tools.plans.sums import merged
 from data_tools.samples.lengths import SampleLengths
 
 DOCUMENTS_AT_ONCE = 4096
@@ -92,52 +89,24 @@ class Maker(ABC):
 
 
 class SegmentMaker(Maker):
-    """What `windows` and `packs` have in common.
+    """Plans of segments."""
 
-    Args:
-        answers: None where all tokens are to be predicted.
-    """
-
-    def __init__(self, read: int, writer: PlanWriter, filters: Filters, answers: Answers | None) -> None:
+    def __init__(self, read: int, writer: PlanWriter, segmenter: Segmenter) -> None:
         super().__init__(read, writer)
-        self._filters = filters
-        self._answers = answers
-        self._without_answers = 0
-
-    def _with_answers(self, segments: Stretches) -> Stretches:
-        """Those in which something is to be predicted: an answer's token that is not the segment's first."""
-        if self._answers is None:
-            return segments
-        answers = self._answers
-        has = segments.lengths > 1
-        behind = Stretches(segments.starts[has] + 1, segments.lengths[has] - 1)
-
-        def look(runs: Stretches) -> Any:
-            each = zip(runs.starts.tolist(), runs.lengths.tolist(), strict=True)
-            return np.concatenate([answers(start, count) for start, count in each])[np.newaxis]
-
-        has[has] = sums(behind, look, 1)[0] > 0
-        self._without_answers += int(np.count_nonzero(~has))
-        return segments.where(has)
+        self._segmenter = segmenter
 
     def _counts(self) -> dict[str, Any]:
         """See `Maker`."""
-        return {**super()._counts(), "removed": self._filters.removed, "without_answers": self._without_answers}
+        left_out = {"removed": self._segmenter.removed, "without_answers": self._segmenter.without_answers}
+        return {**super()._counts(), **left_out}
 
 
 class WindowMaker(SegmentMaker):
     """Windows within documents."""
 
-    def __init__(
-        self, section: WindowsConfig, read: int, writer: PlanWriter, filters: Filters, answers: Answers | None
-    ) -> None:
-        super().__init__(read, writer, filters, answers)
-        self._section = section
-
     def add(self, documents: Stretches) -> None:
         """See `Maker`."""
-        windows = cut(documents, self._read, self._section.stride_of(self._read), self._section.balance_last)
-        windows = self._with_answers(self._filters.keep(windows))
+        windows = self._segmenter.cut(documents).segments
         self._coverage.add(windows)
         self._writer.add(starts=windows.starts, lengths=windows.lengths)
         self.segments += len(windows.starts)
@@ -147,37 +116,28 @@ class WindowMaker(SegmentMaker):
 class PackMaker(SegmentMaker):
     """Several documents a sample."""
 
-    def __init__(
-        self, section: PacksConfig, read: int, writer: PlanWriter, filters: Filters, answers: Answers | None
-    ) -> None:
-        super().__init__(read, writer, filters, answers)
+    def __init__(self, section: PacksConfig, read: int, writer: PlanWriter, segmenter: Segmenter) -> None:
+        super().__init__(read, writer, segmenter)
         self.block_documents = section.block_documents
-        self._drops = section.longer == "drop"
-        self._longer = 0
+        self._longer_are = "dropped" if section.longer == "drop" else "cut"
         writer.add(first_segments=np.zeros(1, dtype=np.int64))
 
     def add(self, documents: Stretches) -> None:
         """See `Maker`."""
-        kept = self._filters.keep(documents)
-        longer = kept.lengths > self._read
-        self._longer += int(np.count_nonzero(longer))
-        if self._drops:
-            kept = kept.where(~longer)
-        segments = self._with_answers(cut(kept, self._read, self._read, balance_last=False))
+        found = self._segmenter.cut(documents)
+        segments, order = found.segments, found.order
         self._coverage.add(segments)
-        packs = pack(segments.lengths, self._read)
-        order = np.argsort(packs, kind="stable")
         self._writer.add(
             starts=segments.starts[order],
             lengths=segments.lengths[order],
-            first_segments=np.cumsum(np.bincount(packs)) + self.segments,
+            first_segments=found.firsts[1:] + self.segments,
         )
-        self.segments += len(packs)
-        self.samples += int(packs.max() + 1) if len(packs) else 0
+        self.segments += len(order)
+        self.samples += found.samples
 
     def _counts(self) -> dict[str, Any]:
         """See `Maker`."""
-        return {**super()._counts(), "dropped" if self._drops else "cut": self._longer}
+        return {**super()._counts(), self._longer_are: self._segmenter.longer}
 
 
 class StreamMaker(Maker):

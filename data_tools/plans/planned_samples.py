@@ -1,21 +1,20 @@
 """Samples that a plan's file lists."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.plans.extents import Stretches
 from data_tools.plans.facts import PlanFacts
 from data_tools.plans.plan_file import Arrays, make_again
+from data_tools.plans.segmenting import Answers, gather, lay_out
 from data_tools.samples.source import Sample
 from megatron_patches.errors import Damaged
 from megatron_patches.foreign.printable import printable
 
-Answers = Callable[[int, int], NDArray[np.bool_]]
-"""(first token, count) -> whether each of these tokens of the dataset belongs to an answer, bool [count]"""
 CHECKED_AT_OPEN = 1024
 """places of an array that are looked at, spread over it: a constant cost for any number of samples"""
 
@@ -66,14 +65,6 @@ class PlannedSamples(ABC):
                 f"{self.facts.read}: the plan is damaged; {make_again(self._path)}"
             )
 
-    def _gather(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The tokens of stretches, end to end."""
-        tokens = self._dataset.tokens
-        if len(starts) == 1:
-            return tokens[starts[0] : starts[0] + lengths[0]].astype(np.int64)
-        before = np.cumsum(lengths) - lengths
-        return tokens[np.repeat(starts - before, lengths) + np.arange(lengths.sum())].astype(np.int64)
-
 
 class PlannedSegments(PlannedSamples):
     """Samples of segments, each a stretch of one document: of `windows` one, of `packs` as many as have room.
@@ -114,18 +105,11 @@ class PlannedSegments(PlannedSamples):
         return starts, lengths
 
     def _read(self, number: int) -> Sample:
-        starts, lengths = self._stretches(number)
-        count = int(lengths.sum())
-        tokens = np.zeros(self.facts.read, dtype=np.int64)
-        segments = np.full(self.facts.read, -1, dtype=np.int64)
-        tokens[:count] = self._gather(starts, lengths)
-        segments[:count] = np.repeat(np.arange(len(starts)), lengths)
-        if self._answers is None:
-            return {"tokens": tokens, "segments": segments}
-        answers = np.zeros(self.facts.read, dtype=np.int64)
-        each = zip(starts.tolist(), lengths.tolist(), strict=True)
-        answers[:count] = np.concatenate([self._answers(start, length) for start, length in each])
-        return {"tokens": tokens, "segments": segments, "answers": answers}
+        segments = Stretches(*self._stretches(number))
+        names = ("tokens", "segments") if self._answers is None else ("tokens", "segments", "answers")
+        sample = {name: np.empty(self.facts.read, dtype=np.int64) for name in names}
+        lay_out(sample, gather(self._dataset.tokens, segments), segments, self._answers)
+        return sample
 
 
 class SelectedStream(PlannedSamples):
@@ -149,7 +133,8 @@ class SelectedStream(PlannedSamples):
         return np.where(runs > 0, self._ends[runs - 1], 0)
 
     def _read(self, number: int) -> Sample:
-        return {"tokens": self._gather(*self._stretches(number))}
+        tokens = gather(self._dataset.tokens, Stretches(*self._stretches(number)))
+        return {"tokens": tokens.astype(np.int64)}
 
     def _stretches(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         begin = number * self._stride

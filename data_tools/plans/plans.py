@@ -11,13 +11,14 @@ from data_tools.datasets.derived import place_to_write, places, written_whole
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import manifest_path
 from data_tools.datasets.selection import DocumentRange, Selection
-from data_tools.plans.characters import CharacterCounts
+from data_tools.plans.characters import CharacterCounts, CharacterTable
 from data_tools.plans.facts import PlanFacts
 from data_tools.plans.filters import Filters
 from data_tools.plans.making import Maker, OnProgress, PackMaker, StreamMaker, WindowMaker
 from data_tools.plans.plan_file import VERSION, PlanKind, PlanWriter, make_again, map_plan
-from data_tools.plans.planned_samples import Answers, PlannedSamples, PlannedSegments, SelectedStream
+from data_tools.plans.planned_samples import PlannedSamples, PlannedSegments, SelectedStream
 from data_tools.plans.samples_config import FilteredSection, PacksConfig, SamplesSection, StreamConfig, WindowsConfig
+from data_tools.plans.segmenting import Answers, segmenter_of
 from data_tools.samples.lengths import SampleLengths
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from megatron_patches.artefacts.manifest import (
@@ -161,12 +162,14 @@ def _tokenizer_of(request: PlanRequest) -> Path:
 def _maker(request: PlanRequest, dataset: IndexedDataset, writer: PlanWriter, answers: Answers | None) -> Maker:
     section, read = request.samples, request.lengths.read
     if isinstance(section, FilteredSection):
-        characters = CharacterCounts(_tokenizer_of(request), dataset) if _read_characters(section) else None
-        filters = Filters(section.filters, characters)
-        if isinstance(section, WindowsConfig):
-            return WindowMaker(section, read, writer, filters, answers)
-        assert isinstance(section, PacksConfig)
-        return PackMaker(section, read, writer, filters, answers)
+        characters = None
+        if section.filters.read_characters:
+            table = CharacterTable(_tokenizer_of(request))
+            characters = CharacterCounts(table, dataset.tokens, dataset.bin_path)
+        segmenter = segmenter_of(section, read, Filters(section.filters, characters), answers)
+        if isinstance(section, PacksConfig):
+            return PackMaker(section, read, writer, segmenter)
+        return WindowMaker(read, writer, segmenter)
     return StreamMaker(request.lengths, writer)
 
 

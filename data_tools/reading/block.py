@@ -30,6 +30,15 @@ class Block(NamedTuple):
     """bytes of the part's file that were read up to here, for progress"""
 
 
+class BadEntry(NamedTuple):
+    """An entry that is no document, and was left out."""
+
+    number: int
+    """of the entry in its part, from 1"""
+    reason: str
+    """names file and entry, and what to do"""
+
+
 class PartContent(NamedTuple):
     """What a part held, once it was read to its end."""
 
@@ -47,6 +56,8 @@ class Part(Protocol):
     """how errors call it: with its path"""
     size: int
     """bytes, for progress; 0 where they are not known"""
+    stretch: tuple[int, int] | None
+    """from which byte of its file to which (not included) it is, where the file was cut; None: all of it"""
 
     def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
         """The blocks behind a place. Where they are cut may depend on the place; their entries do not.

@@ -14,7 +14,7 @@ import numpy as np
 from data_tools.records.record import Record, RecordForm
 from data_tools.records.templates import BarePair, PlainTemplate, Segment, Template
 from data_tools.records.tokenizer_template import TemplateText, TokenizerTemplate, read_template
-from data_tools.text.document_encoding import EncodedTexts, TextEncoder, encode_texts
+from data_tools.text.document_encoding import EncodedTexts, TextEncoder, encode_texts, ids_type
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
 
@@ -105,7 +105,10 @@ class RecordEncoding:
                 ids += ending if segment.ended else []
                 lengths.append(len(tokens) + len(ending) * segment.ended)
         of_records = None if notes is None else [[next(noted) for _ in each] for each in pieces]
-        return [EncodedTexts(np.array(ids, dtype=np.int32), lengths, [], [len(each) for each in records], of_records)]
+        tokens = np.array(ids, dtype=ids_type(tokenizer.vocab_size))
+        sequences = np.fromiter(map(len, records), np.int64, len(records))
+        none = np.zeros(0, np.int64)
+        return [EncodedTexts(tokens, np.array(lengths, dtype=np.int64), none, sequences, of_records)]
 
 
 def _pieces(segments: Sequence[Segment], puts_space: bool) -> Iterator[str]:
@@ -141,12 +144,12 @@ def _sequences(
         yield tokens
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # a fast tokenizer and its reference take turns
 def _template_of(encoding: RecordEncoding, tokenizer: Tokenizer) -> Template:
     return encoding.template(tokenizer)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _puts_space(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer puts a space in front of what it is given, as many SentencePiece models do.
 

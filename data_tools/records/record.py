@@ -1,13 +1,16 @@
 """Records with answers, as they stand in files: pairs of two texts, and chats, which are lists of messages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data_tools.reading.documents import LARGEST_DOCUMENT, TEXT, Entry, checked_bytes, form_of, read_entries, text_of
+from data_tools.reading.block import BadEntry, Block
+from data_tools.reading.documents import LARGEST_DOCUMENT
+from data_tools.reading.entries import Entry, checked_bytes, entries_of, text_of
+from data_tools.reading.files.sources import FoundParts, parts_of
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.printable import printable, shortened, storable
+from megatron_patches.foreign.printable import shortened, storable
 
 Role = Literal["system", "user", "assistant"]
 TemplateName = Literal["plain", "tokenizer"]
@@ -31,8 +34,6 @@ class Record(NamedTuple):
     """File and line (or element, or row), from 1, for errors."""
     text_bytes: int
     """Bytes of the contents in UTF-8."""
-    source_bytes: int
-    """Bytes of its file that were read when it came up, for progress."""
 
     @property
     def characters(self) -> int:
@@ -70,23 +71,26 @@ class RecordForm:
         """The keys, for manifests and messages."""
         return ",".join(self.keys)
 
-    def read(self, path: Path, keys: Sequence[str] | None = None, largest: int = LARGEST_DOCUMENT) -> Iterator[Record]:
-        """Reads one file, record by record.
+    def parts_of(self, inputs: Sequence[Path], largest: int = LARGEST_DOCUMENT) -> FoundParts:
+        """Files and folders of records, as `data_tools.reading.sources.parts_of` has them."""
+        return parts_of(inputs, self.keys, largest, f"--{self.kind}", lambda block: self.records_of(block, largest)[1])
+
+    def records_of(self, block: Block, largest: int = LARGEST_DOCUMENT) -> tuple[list[Record], list[BadEntry]]:
+        """The records of a block, in order, and the entries that are not as the form says.
 
         Args:
-            keys: in place of the form's own, as `find_sources` calls it with these.
-            largest: bytes of the longest record.
-
-        Raises:
-            Damaged: the file is cut off, or not of its format.
-            TrainyardError: a record is not as the form says; names file and line (or element, or row), from 1.
+            largest: bytes of the longest record; the same as the part was given.
         """
-        if form_of(path.name) == TEXT:
-            raise TrainyardError(f"{printable(path)} is one text without keys, but --{self.kind} asks for records")
-        for entry in read_entries(path, keys or self.keys, largest, f"--{self.kind}"):
-            messages = _pair(entry, *self.keys) if self.kind == "pairs" else _chat(entry, self.keys[0])
-            texts = ((f"message {number}", each.content) for number, each in enumerate(messages, 1))
-            yield Record(messages, entry.where, checked_bytes(entry, texts, largest), entry.source_bytes)
+        entries, bad = entries_of(block, self.keys, largest, f"--{self.kind}")
+        records = list[Record]()
+        for entry in entries:
+            try:
+                messages = _pair(entry, *self.keys) if self.kind == "pairs" else _chat(entry, self.keys[0])
+                texts = ((f"message {number}", each.content) for number, each in enumerate(messages, 1))
+                records.append(Record(messages, entry.where, checked_bytes(entry.where, texts, largest)))
+            except TrainyardError as error:
+                bad.append(BadEntry(entry.number, str(error)))
+        return records, sorted(bad)
 
 
 def _pair(entry: Entry, inputs: str, targets: str) -> tuple[Message, ...]:

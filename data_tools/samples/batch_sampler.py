@@ -33,12 +33,14 @@ class BatchSampler:
         self._rank = data_parallel_rank
         self._skipped = skipped or SkippedSamples()
 
-    def micro_batches(self, consumed_samples: int) -> list[NDArray[np.int64]]:
-        """Places in the run's order of samples that this rank reads in the next step: int64 [micro_batch_size] for each
-        micro-batch.
-        """
+    def places(self, consumed_samples: int) -> NDArray[np.int64]:
+        """Places in the run's order of samples that all ranks read in the next step: int64 [global batch]."""
         size = self.batch_size_at(consumed_samples)
+        return self._skipped.places(np.arange(size, dtype=np.int64) + consumed_samples)
+
+    def micro_batches(self, consumed_samples: int) -> list[NDArray[np.int64]]:
+        """Those of them that this rank reads: int64 [micro_batch_size] for each micro-batch."""
+        places = self.places(consumed_samples)
         micro_batch, data_parallel = self._shape[2], self._shape[1]
-        assert size % (micro_batch * data_parallel) == 0, "layouts that do not divide are refused by plan_layout"
-        places = self._skipped.places(np.arange(size, dtype=np.int64) + consumed_samples)
+        assert len(places) % (micro_batch * data_parallel) == 0, "layouts that do not divide are refused by plan_layout"
         return list(places.reshape(self._shape)[:, self._rank])

@@ -1,6 +1,6 @@
 """What a run reads: sources in proportion to their weights, which may change on the way. Arithmetic, no state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from data_tools.samples.blend import BlendPattern
 from data_tools.samples.delivered import sample_hashes, source_key
 from data_tools.samples.order import TrainingOrder, numbers_of_each
-from data_tools.samples.source import Sample, SampleSource
+from data_tools.samples.source import Sample, SampleSource, SampleStream
 from megatron_patches.errors import TrainyardError
 
 
@@ -19,9 +19,16 @@ class NamedSource:
     """A source of a run."""
 
     name: str
-    samples: SampleSource
+    samples: SampleSource | SampleStream
+    """of a stream, sample i is the one that is trained on after i others; of a source with an end, the run's order says
+    which"""
     dataset_ids: tuple[str, ...] = ()
     """what its samples are cut from"""
+    is_stream: bool = False
+
+
+Dealt = Mapping[int, Mapping[int, Sample]]
+"""samples of streams that were read beforehand: by position among the run's sources, and by number"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ class BlendStages:
 
 
 class TrainingSamples:
-    """The samples of a run by their place in its order, without an end: each source is read over and over.
+    """The samples of a run by their place in its order, without an end: each source is read over and over, and a
+    stream as it comes.
 
     Raises:
         TrainyardError: a source has no sample.
@@ -99,21 +107,44 @@ class TrainingSamples:
         self.stages = stages
         self.keys = np.array([source_key(each.name, each.dataset_ids) for each in sources], dtype=np.uint64)
         """of each source, for `delivered`"""
-        self._orders = [_order(source, seed) for source in sources]
+        self.streams = tuple(number for number, each in enumerate(sources) if each.is_stream)
+        """positions of the sources that are streams"""
+        self._is_stream = np.array([each.is_stream for each in sources])
+        # a stream has no order but its own: an entry keeps the others' places in the list
+        self._orders = [TrainingOrder(1, seed) if each.is_stream else _order(each, seed) for each in sources]
 
     def __getitem__(self, place: int) -> Sample:
         """The sample at a place."""
         return self.read(self.locate(np.array([place], dtype=np.int64)))[0]
 
+    def prepare(self, places: NDArray[np.int64]) -> "TrainingSamples":
+        """As `step_samples.SamplesByStep`: any sample can be read at any time, so there is nothing to do."""
+        return self
+
+    def rest(self) -> None:
+        """Nothing is held between two steps: the pages of the files are the kernel's."""
+
     def locate(self, places: NDArray[np.int64]) -> Located:
         """Where the samples at these places lie; int64 [n]."""
-        source, index = self.stages.indices(places)
-        return Located(source, numbers_of_each(self._orders, source, index))
+        source, number = self.stages.indices(places)
+        ordered = np.flatnonzero(~self._is_stream[source])
+        if len(ordered):
+            number[ordered] = numbers_of_each(self._orders, source[ordered], number[ordered])
+        return Located(source, number)
 
-    def read(self, located: Located) -> list[Sample]:
-        """The samples, in order."""
+    def read(self, located: Located, dealt: Dealt | None = None) -> list[Sample]:
+        """The samples, in order.
+
+        Args:
+            dealt: those of streams, where another process reads them.
+        """
         pairs = zip(located.source.tolist(), located.number.tolist(), strict=True)
-        return [self.sources[source].samples[number] for source, number in pairs]
+        if dealt is None:
+            return [self.sources[source].samples[number] for source, number in pairs]
+        return [
+            dealt[source][number] if source in dealt else self.sources[source].samples[number]
+            for source, number in pairs
+        ]
 
     def hashes(self, places: NDArray[np.int64], located: Located, samples: Sequence[Sample]) -> NDArray[np.uint64]:
         """The number of each sample that was read from these places (`delivered.sample_hashes`), uint64 [n]."""
@@ -121,6 +152,7 @@ class TrainingSamples:
 
 
 def _order(source: NamedSource, seed: int) -> TrainingOrder:
+    assert isinstance(source.samples, Sized)
     try:
         return TrainingOrder(len(source.samples), seed, source.name)
     except TrainyardError as error:

@@ -1,4 +1,4 @@
-"""Where samples come from: anything with a length and an item for each number."""
+"""Where samples come from: anything with an item for each number, and mostly a length."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -21,3 +21,13 @@ class SampleSource(Protocol):
 
     def __getitem__(self, number: int) -> Sample:
         """One of them. Raises IndexError where there is none of this number."""
+
+
+class SampleStream(Protocol):
+    """Samples by number, as many as are asked for: the order in which they are trained on is their own.
+
+    Each is a pure function of its number, but one after the other is how they are read fast.
+    """
+
+    def __getitem__(self, number: int) -> Sample:
+        """One of them. Raises TrainyardError where its text cannot be read."""

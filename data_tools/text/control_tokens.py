@@ -78,8 +78,8 @@ def control_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any], end_
     found |= {token for token in _named(config) if token in added}
     if end_of_document is not None:
         found.add(end_of_document)
-    own = {piece for piece in _vocabulary(tokenizer) if len(piece) == 1}
-    return found - own
+    single = {token for token in found if len(token) == 1}
+    return found - single.intersection(_vocabulary(tokenizer)) if single else found
 
 
 def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
@@ -93,33 +93,61 @@ def secret_names(tokens: Iterable[str]) -> dict[str, str]:
     return {token: f"\ufdd0{secrets.token_hex(16)}" for token in sorted(tokens)}
 
 
-def without_tokens(tokenizer: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def without_tokens(
+    tokenizer: Mapping[str, Any], names: Mapping[str, str], vocabulary: Mapping[str, int]
+) -> dict[str, Any]:
     """The same tokenizer, of the same ids, in which these tokens have other names.
 
     Args:
         names: the new name of each, from `secret_names`, so that no text becomes one of them.
+        vocabulary: ids of all tokens.
     """
     tokens = set(names)
     model = dict(tokenizer["model"])
-    vocabulary = model.get("vocab")
-    if isinstance(vocabulary, dict):
-        model["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
-    elif isinstance(vocabulary, list):  # Unigram: [piece, score]
-        model["vocab"] = [[names.get(piece, piece), *score] for piece, *score in vocabulary]
+    pieces = model.get("vocab")
+    if isinstance(pieces, dict):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in pieces.items()}
+    elif isinstance(pieces, list):  # Unigram: [piece, score]
+        model["vocab"] = [[names.get(piece, piece), *score] for piece, *score in pieces]
     if isinstance(model.get("unk_token"), str):
         model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
     if isinstance(model.get("merges"), list):
-        model["merges"] = [merge for merge in model["merges"] if not tokens.intersection(_pieces(merge))]
-    added = [
-        {**each, "content": names.get(each["content"], each["content"])} for each in tokenizer.get("added_tokens") or ()
-    ]
+        model["merges"] = _without(model["merges"], tokens)
+    given = tokenizer.get("added_tokens") or ()
+    added = [{**each, "content": names.get(each["content"], each["content"])} for each in given]
+    # Those that the model alone has would not be found by their names.
+    alone = tokens - {each["content"] for each in given}
+    added += [added_token(vocabulary[token], names[token]) for token in sorted(alone)]
     return {**tokenizer, "model": model, "added_tokens": added}
 
 
-def _pieces(merge: Any) -> tuple[str, ...]:
-    """What a merge joins, and what it makes."""
-    left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
-    return left, right, left + right
+def added_token(number: int, content: str) -> dict[str, Any]:
+    """An entry of `added_tokens` for a token that is found wherever a text spells it."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": content, **flags, "special": True}
+
+
+def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """The ids that a `tokenizer.json` states, of the model's pieces and of added tokens; empty where it states none."""
+    try:
+        pieces = tokenizer["model"]["vocab"]
+        numbered = pieces if isinstance(pieces, dict) else {each[0]: number for number, each in enumerate(pieces)}
+        stated = {**numbered, **{each["content"]: each["id"] for each in tokenizer.get("added_tokens") or ()}}
+    except (KeyError, IndexError, TypeError):
+        return {}
+    return stated if set(map(type, stated.values())) == {int} and set(map(type, stated)) == {str} else {}
+
+
+def _without(merges: list[Any], tokens: set[str]) -> list[Any]:
+    """The merges that neither join nor make one of the tokens: pairs, or two pieces with a space between them."""
+    pairs = merges
+    if merges and isinstance(merges[0], str):
+        pairs = [merge.split(" ", 1) for merge in merges]
+    return [
+        merge
+        for merge, (left, right) in zip(merges, pairs, strict=True)
+        if left + right not in tokens and left not in tokens and right not in tokens
+    ]
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> Iterator[str]:

@@ -45,29 +45,104 @@ class TextEncoder(Protocol):
 class EncodedTexts(NamedTuple):
     """The texts of one key in one chunk of documents."""
 
-    tokens: NDArray[np.int32]
-    """All tokens end to end."""
-    lengths: list[int]
+    tokens: NDArray[Any]
+    """All tokens end to end: uint16 where every id of the vocabulary fits, else int32; see `ids_type`."""
+    lengths: NDArray[np.int64]
     """Tokens of each sequence, its end-of-document token included."""
-    empty: list[int]
+    empty: NDArray[np.int64]
     """Numbers, within the chunk, of the documents whose text gave no token."""
-    sequences: list[int] | None = None
+    sequences: NDArray[np.int64] | None = None
     """Sequences of each document; None: one each."""
     notes: list[list[Any]] | None = None
     """What a `TextEncoder` noted of the texts of each document; None: there was none."""
 
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+        return len(self.lengths if self.sequences is None else self.sequences)
+
     def document_ends(self) -> NDArray[np.int64]:
         """Tokens up to the end of each document, int64 [documents]."""
-        ends = np.cumsum([0, *self.lengths], dtype=np.int64)
-        return ends[1:] if self.sequences is None else ends[np.cumsum(self.sequences, dtype=np.int64)]
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        if self.sequences is None:
+            return ends
+        return np.concatenate([[0], ends])[np.cumsum(self.sequences, dtype=np.int64)]
 
     def first(self, documents: int) -> "EncodedTexts":
         """The first documents alone."""
         sequences = None if self.sequences is None else self.sequences[:documents]
-        lengths = self.lengths[: documents if sequences is None else sum(sequences)]
-        empty = [number for number in self.empty if number < documents]
+        lengths = self.lengths[: documents if sequences is None else int(sequences.sum())]
+        empty = self.empty[: np.searchsorted(self.empty, documents)]
         notes = None if self.notes is None else self.notes[:documents]
-        return EncodedTexts(self.tokens[: sum(lengths)], lengths, empty, sequences, notes)
+        return EncodedTexts(self.tokens[: int(lengths.sum())], lengths, empty, sequences, notes)
+
+
+class SpacedIds(NamedTuple):
+    """Ids of texts as a library gives them, with room for an end-of-document token behind each text."""
+
+    ids: NDArray[np.uint32]
+    """[sum of lengths + texts]; what stands in the room means nothing"""
+    lengths: NDArray[np.int64]
+    """ids of each text, without the room"""
+
+    def ends(self) -> NDArray[np.int64]:
+        """Where the room of each text is, int64 [texts]."""
+        return np.cumsum(self.lengths + 1) - 1
+
+    def each(self) -> list[NDArray[np.uint32]]:
+        """The ids of each text."""
+        ends = self.ends()
+        return [self.ids[end - length : end] for end, length in zip(ends.tolist(), self.lengths.tolist(), strict=True)]
+
+    def cut(self, most: int) -> "SpacedIds":
+        """With the first ids of each text alone.
+
+        Args:
+            most: ids that a text keeps.
+        """
+        if not self.lengths.size or self.lengths.max() <= most:
+            return self
+        starts = self.ends() - self.lengths
+        places = np.arange(self.ids.size) - np.repeat(starts, self.lengths + 1)
+        kept = places < np.repeat(np.minimum(self.lengths, most) + 1, self.lengths + 1)
+        return SpacedIds(self.ids[kept], np.minimum(self.lengths, most))
+
+
+def spaced(parts: Sequence[NDArray[np.uint32]]) -> SpacedIds:
+    """Ids of texts that a library gave text by text."""
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    ids = np.empty(int(lengths.sum()) + len(parts), np.uint32)
+    begin = 0
+    for part, length in zip(parts, lengths.tolist(), strict=True):
+        ids[begin : begin + length] = part
+        begin += length + 1
+    return SpacedIds(ids, lengths)
+
+
+def ids_type(vocab_size: int) -> "np.dtype[Any]":
+    """The type of ids on their way to a dataset: uint16 below 65,500 ids as Megatron-LM has it, else int32."""
+    return np.dtype(np.uint16 if vocab_size < 65500 else np.int32)
+
+
+def texts_of(
+    given: SpacedIds, ending: int | None, max_length: int | None, kind: "np.dtype[Any]", notes: Sequence[Any] | None
+) -> EncodedTexts:
+    """Documents of one sequence each. The ids given may be changed.
+
+    Args:
+        ending: the token that ends each document, an empty one too; None: none does.
+        max_length: tokens that a document keeps, its ending included; None: all.
+        kind: of the tokens; holds every id.
+    """
+    kept = given if max_length is None else given.cut(max_length - (ending is not None))
+    empty = np.flatnonzero(given.lengths == 0)
+    noted = None if notes is None else [[note] for note in notes]
+    if ending is None:
+        tokens = np.delete(kept.ids, kept.ends())
+        return EncodedTexts(tokens.astype(kind), kept.lengths, empty, notes=noted)
+    tokens = kept.ids.astype(kind)
+    tokens[kept.ends()] = ending
+    return EncodedTexts(tokens, kept.lengths + 1, empty, notes=noted)
 
 
 def characters_of(texts: Texts) -> int:
@@ -111,15 +186,12 @@ def encode_chunk(
     Returns:
         One entry for each key.
     """
-    ending = [tokenizer.end_of_document] if append_eod else []
+    ending = tokenizer.end_of_document if append_eod else None
     encoded = []
     for texts in zip(*chunk, strict=True):
         documents, notes = encode_texts(tokenizer, texts, encoder)
-        empty = [number for number, tokens in enumerate(documents) if not tokens]
-        ids = [token for tokens in documents for token in (*tokens, *ending)]
-        lengths = [len(tokens) + len(ending) for tokens in documents]
-        noted = None if notes is None else [[note] for note in notes]
-        encoded.append(EncodedTexts(np.array(ids, dtype=np.int32), lengths, empty, notes=noted))
+        given = spaced([np.array(ids, np.uint32) for ids in documents])
+        encoded.append(texts_of(given, ending, None, ids_type(tokenizer.vocab_size), notes))
     return encoded
 
 

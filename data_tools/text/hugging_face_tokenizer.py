@@ -1,8 +1,8 @@
 """A `tokenizer.json`, through the tokenizers library."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from data_tools.text.control_tokens import (
     read_config,
     secret_names,
     tokens_as_ids_alone,
+    vocabulary_of,
     without_tokens,
 )
 from data_tools.text.spelling import spelling_of
@@ -37,18 +38,34 @@ class HuggingFaceTokenizer(Tokenizer):
         TrainyardError: a file is not what a tokenizer has.
     """
 
+    library = "tokenizers"
+
     def __init__(self, files: TokenizerFiles, identity: str, parse_special: bool) -> None:
         self.id = identity
         self.name = files.name
         text = read_bounded(files.model, LARGEST_FILE)
-        described = parse_object(text, printable(files.model))
+        described = _parsed(text, files.model)
         self._path = files.model
-        self._library = self._load(text.decode("utf-8-sig"))
+        self._text = text.decode("utf-8-sig")
+        self._vocabulary = vocabulary_of(described) or self._library.get_vocab(with_added_tokens=True)
         config = {} if files.config is None else read_config(files.config)
-        vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
+        if not self._renames(files, described, config, parse_special):
+            # The library does not read the ids that the file states, or the file states none.
+            self._vocabulary = self._library.get_vocab(with_added_tokens=True)
+            if not self._renames(files, described, config, parse_special):
+                raise Refused(
+                    f"{printable(self._path)} cannot be read without its control tokens: others would get other ids. "
+                    "Take --parse-special if no text holds them"
+                )
+
+    def _renames(
+        self, files: TokenizerFiles, described: Mapping[str, Any], config: dict[str, Any], parse_special: bool
+    ) -> bool:
+        """Loads what encodes, in which tokens that no text becomes have secret names; False where the vocabulary is not
+        the library's.
+        """
+        vocabulary = self._vocabulary
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
-        if not 0 < self.vocab_size <= LARGEST_ID:
-            raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
         ending = _end_of_document(files, config, vocabulary)
         self.end_of_document = None if ending is None else vocabulary[ending]
         control = control_tokens(described, config, ending) & vocabulary.keys()
@@ -57,9 +74,23 @@ class HuggingFaceTokenizer(Tokenizer):
         self._added = {each["content"] for each in described.get("added_tokens") or ()}
         alone = set() if files.config is None else tokens_as_ids_alone(config, vocabulary, files.config)
         self.as_ids_alone = len(alone)
-        names = secret_names(alone if parse_special else alone | control)
+        hidden = alone if parse_special else alone | control
+        names = secret_names(hidden)
         self.control_spellings = {token: names.get(token, token) for token in self.control_tokens}
-        self._encoder = self._renamed(described, names, vocabulary) if names else self._library
+        self.description = without_tokens(described, names, vocabulary) if names else described
+        self.hidden_ids = frozenset(vocabulary[token] for token in hidden) - _unknown(described, vocabulary)
+        self._encoder = self._load(serialized(self.description, self._path)) if names else self._library
+        if not 0 < self.vocab_size <= LARGEST_ID:
+            raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
+        ids: dict[str, int] = self._encoder.get_vocab(with_added_tokens=True)
+        renamed = dict(vocabulary)
+        renamed.update({name: renamed.pop(token) for token, name in names.items()})
+        return renamed.items() <= ids.items()
+
+    @cached_property
+    def _library(self) -> Any:
+        """The tokenizer under its own names, which decodes."""
+        return self._load(self._text)
 
     def _load(self, text: str) -> Any:
         from tokenizers import Tokenizer as Library
@@ -71,21 +102,6 @@ class HuggingFaceTokenizer(Tokenizer):
             library.no_padding()
         return library
 
-    def _renamed(self, described: dict[str, Any], names: Mapping[str, str], vocabulary: dict[str, int]) -> Any:
-        """The library's tokenizer that finds these tokens in a text by their secret names alone, and gives all others
-        their ids.
-        """
-        encoder = self._load(json.dumps(without_tokens(described, names), ensure_ascii=False))
-        with _library_errors(self._path):  # those that the model alone has would not be found by their names
-            encoder.add_special_tokens([name for token, name in names.items() if token not in self._added])
-        ids: dict[str, int] = encoder.get_vocab(with_added_tokens=True)
-        if any(ids.get(names.get(token, token)) != number for token, number in vocabulary.items()):
-            raise Refused(
-                f"{printable(self._path)} cannot be read without its control tokens: others would get other ids. Take "
-                "--parse-special if no text holds them"
-            )
-        return encoder
-
     def encode(self, text: str) -> list[int]:
         with _library_errors(self._path):
             return self._encoder.encode(text, add_special_tokens=False).ids
@@ -95,7 +111,7 @@ class HuggingFaceTokenizer(Tokenizer):
             return [each.ids for each in self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def tokens(self) -> dict[int, str]:
-        return {number: token for token, number in self._library.get_vocab(with_added_tokens=True).items()}
+        return {number: token for token, number in self._vocabulary.items()}
 
     def token_bytes(self) -> dict[int, bytes]:
         if self._spelling is None:
@@ -125,6 +141,42 @@ def _library_errors(path: Path) -> Iterator[None]:
         if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
         raise Damaged(f"{printable(path)} is not a tokenizer ({shortened(error)}); copy or train it again") from error
+
+
+def _parsed(text: bytes, path: Path) -> dict[str, Any]:
+    """The object of a `tokenizer.json`: a fast parser first, and for what it refuses the one that says what is wrong.
+
+    Raises:
+        Damaged: it is none.
+    """
+    import orjson
+
+    try:
+        described = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        described = None
+    return described if isinstance(described, dict) else parse_object(text, printable(path))
+
+
+def _unknown(described: Mapping[str, Any], vocabulary: Mapping[str, int]) -> set[int]:
+    """The id of what the vocabulary lacks, which any text may become."""
+    model = described["model"]
+    named = vocabulary.get(model["unk_token"]) if isinstance(model.get("unk_token"), str) else model.get("unk_id")
+    return set() if named is None else {named}
+
+
+def serialized(description: Mapping[str, Any], path: Path) -> str:
+    """The text of a `tokenizer.json`.
+
+    Raises:
+        Damaged: it holds what UTF-8 cannot.
+    """
+    import orjson
+
+    try:
+        return orjson.dumps(description).decode()
+    except orjson.JSONEncodeError as error:
+        raise Damaged(f"{printable(path)} is not a tokenizer ({error}); copy or train it again") from error
 
 
 def _end_of_document(files: TokenizerFiles, config: dict[str, Any], vocabulary: dict[str, int]) -> str | None:

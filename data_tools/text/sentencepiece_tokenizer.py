@@ -30,6 +30,8 @@ class SentencePieceTokenizer(Tokenizer):
         TrainyardError: the file is no such model.
     """
 
+    library = "sentencepiece"
+
     def __init__(self, files: TokenizerFiles, identity: str, parse_special: bool) -> None:
         self.id = identity
         self.name = files.name
@@ -51,7 +53,7 @@ class SentencePieceTokenizer(Tokenizer):
         return self._encoder.encode(text, add_bos=False, add_eos=False)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
+        return self._encoder.encode(list(texts), add_bos=False, add_eos=False, num_threads=1)
 
     def tokens(self) -> dict[int, str]:
         return {number: self._library.id_to_piece(number) for number in range(self.vocab_size)}

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 END_OF_DOCUMENT_CANDIDATES = ("<|endoftext|>", "</s>")
 
@@ -30,6 +31,12 @@ class Tokenizer(ABC):
     from one loading of a tokenizer to the next."""
     as_ids_alone: int = 0
     """Tokens of its vocabulary that are no control tokens and still never made of text."""
+    hidden_ids: frozenset[int] = frozenset()
+    """Ids that no text becomes, where the tokenizer knows them."""
+    library: str
+    """The distribution that encodes: `tokenizers`, `sentencepiece`."""
+    description: Mapping[str, Any] | None = None
+    """A `tokenizer.json` of the same ids in which tokens that no text becomes have secret names, for other libraries."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

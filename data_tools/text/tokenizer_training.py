@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from data_tools.reading.documents import LARGEST_DOCUMENT, read_documents
-from data_tools.reading.sources import NOT_READ_NAMED, FoundSources, Source, find_sources
+from data_tools.reading.documents import LARGEST_DOCUMENT
+from data_tools.reading.entries import read_documents
+from data_tools.reading.files.file_part import FilePart
+from data_tools.reading.files.sources import NOT_READ_NAMED, FoundParts, parts_of
 from data_tools.text.tokenizer_folder import write_tokenizer
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.atomic_files import hash_file
@@ -26,14 +28,14 @@ def train_bpe(
     special_tokens: Sequence[str] = (END_OF_DOCUMENT,),
     json_key: str = "text",
     largest_document: int = LARGEST_DOCUMENT,
-    on_found: Callable[[FoundSources], None] = lambda found: None,
+    on_found: Callable[[FoundParts], None] = lambda found: None,
 ) -> Manifest:
     """Trains a byte-level BPE (Radford et al. 2019) and writes tokenizer.json, tokenizer_config.json, manifest.json.
 
     The same files give the same tokenizer, on any number of cores.
 
     Args:
-        files: sources as `find_sources` takes them.
+        files: sources as `parts_of` takes them.
         output: folder to make; it appears when it is complete.
         vocab_size: ids in all: 256 bytes, the special tokens (the first ones), merges.
         special_tokens: the first one ends a document.
@@ -50,9 +52,9 @@ def train_bpe(
             f"vocabulary of {vocab_size} with {len(special_tokens)} special tokens: at least one special token and "
             f"{BYTES} bytes must fit; choose --vocab-size {BYTES + max(1, len(special_tokens))} or more"
         )
-    found = find_sources(files, [json_key])
+    found = parts_of(files, [json_key], largest_document)
     on_found(found)
-    texts = _texts(found.sources, json_key, largest_document)
+    texts = _texts(found.parts, json_key, largest_document)
     library = _train(texts, vocab_size, special_tokens)
     if library.get_vocab_size() < vocab_size:
         raise TrainyardError(
@@ -71,7 +73,7 @@ def train_bpe(
         "special_tokens": list(special_tokens),
         "end_of_document": library.token_to_id(special_tokens[0]),
         "json_key": json_key,
-        "sources": [_describe(source) for source in found.sources],
+        "sources": [_describe(part) for part in found.parts],
         "not_read": [each.name for each in found.not_read[:NOT_READ_NAMED]],
         "number_not_read": len(found.not_read),
     }
@@ -100,12 +102,12 @@ def _train(texts: Iterator[str], vocab_size: int, special_tokens: Sequence[str])
     return library
 
 
-def _texts(sources: Sequence[Source], json_key: str, largest: int) -> Iterator[str]:
-    for source in sources:
-        for document in read_documents(source.path, [json_key], largest):
-            yield document.texts[0]
+def _texts(parts: Sequence[FilePart], json_key: str, largest: int) -> Iterator[str]:
+    for part in parts:
+        for (text,) in read_documents(part, [json_key], largest):
+            yield text
 
 
-def _describe(source: Source) -> JsonValue:
-    sha256, size = hash_file(source.path)
-    return {"name": source.name, "size": size, "sha256": sha256}
+def _describe(part: FilePart) -> JsonValue:
+    sha256, size = hash_file(part.path)
+    return {"name": part.name, "size": size, "sha256": sha256}

@@ -18,6 +18,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.progress import (
     ChangeRecord,
     DataRecord,
+    DataWaitRecord,
     Message,
     Outcome,
     ProfileRecord,
@@ -29,8 +30,9 @@ from megatron_patches.run.progress import (
 from megatron_patches.run.run_directory import Launch
 
 Record = (
-    StepRecord | ValidationRecord | ValidatedRecord | ProfileRecord | SaveRecord | ChangeRecord | DataRecord | Message
-)
+    StepRecord | ValidationRecord | ValidatedRecord | ProfileRecord | SaveRecord | ChangeRecord | DataRecord
+    | DataWaitRecord | Message
+)  # fmt: skip
 """what callbacks tell each other, and the trainer them; a callback passes over kinds that it does not know"""
 
 

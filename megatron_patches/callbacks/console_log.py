@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from megatron_patches.atomic_files import append_to
 from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
+from megatron_patches.callbacks.data_wait import waits
 from megatron_patches.checkpoint.saver import SaveRecord
 from megatron_patches.errors import TrainingFailed
 from megatron_patches.profiling.time_breakdown import describe_breakdown
@@ -57,6 +58,7 @@ class ConsoleLog(Callback):
         )  # fmt: skip
         self._task = self._bar.add_task(config.name, total=self._total)
         self._seconds: float | None = None
+        self._first_step = 0
 
     def print_line(self, text: str) -> None:
         """One line to the log file and to the console, headed by the time of day."""
@@ -93,6 +95,7 @@ class ConsoleLog(Callback):
 
     def on_start(self, trainer: TrainingLoop) -> None:
         step = trainer.progress.step
+        self._first_step = step + 1
         self.print_line(f"{trainer.config.name}: launch {trainer.launch.id}, step {step} of {self._total}")
         self.print_line(f"{datetime.now().astimezone():%Y-%m-%d UTC%z}; {COLUMNS}")
         if self._peak:
@@ -119,7 +122,9 @@ class ConsoleLog(Callback):
         self._seconds = SMOOTHING * mixed + (1 - SMOOTHING) * record.seconds
         self._bar.update(self._task, completed=record.step)
         if record.step % self._every_steps == 0 or record.step == self._total:
-            self.print_line(step_line(record, self._total))
+            # the first one waits for the first samples in any case
+            waited = record.data_wait_seconds if waits(record) and record.step != self._first_step else None
+            self.print_line(step_line(record, self._total, waited))
         if self._is_tenth(record.step):
             self.print_line(outlook_line(record, self._total, self._seconds, self._peak))
 
@@ -148,10 +153,11 @@ def _timed(text: str) -> str:
     return f"{datetime.now():%H:%M:%S} {text}"
 
 
-def step_line(record: StepRecord, total_steps: int) -> str:
+def step_line(record: StepRecord, total_steps: int, waited: float | None = None) -> str:
     """A step in 71 columns, with the time of day before it 80, as long as no number is out of the usual.
 
-    Seconds, tokens and TFLOP/s are as `COLUMNS` says; events have all digits.
+    Seconds, tokens and TFLOP/s are as `COLUMNS` says; events have all digits. What it `waited` for samples, in seconds,
+    is a number out of the usual.
     """
     parts = [
         f"{record.step:>{len(str(total_steps))}}/{total_steps}",
@@ -165,6 +171,8 @@ def step_line(record: StepRecord, total_steps: int) -> str:
         parts.append(f"{_short(record.tflops_per_process * 1e12)}F")
     if record.memory_bytes is not None:
         parts.append(f"{_short(record.memory_bytes)}B")
+    if waited is not None:
+        parts.append(f"data wait {_seconds(waited)}")
     return " ".join(parts)
 
 

@@ -14,6 +14,7 @@ from megatron_patches.hardware.gpu_samples import GpuSampler
 from megatron_patches.run.progress import (
     ChangeRecord,
     DataRecord,
+    DataWaitRecord,
     Message,
     Outcome,
     ProfileRecord,
@@ -62,6 +63,8 @@ class EventRecorder(Callback):
                 )  # fmt: skip
             case DataRecord():
                 self.writer.write("data", step=record.step, best_by=record.best_by, **record.facts)
+            case DataWaitRecord():
+                self.writer.write("data_wait", **asdict(record))
             case ChangeRecord():
                 self.writer.write("change", **asdict(record))
             case Message(text):

@@ -7,7 +7,7 @@ from data_tools.samples.source import SampleSource
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
 from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.errors import Refused
-from megatron_patches.objectives.batches import has_target, validation_micro_batches
+from megatron_patches.objectives.batches import has_target, is_pinned, validation_micro_batches
 from megatron_patches.run.progress import ValidatedRecord, ValidationRecord
 from megatron_patches.sizes import counted
 
@@ -42,6 +42,9 @@ class Validation(Callback):
     def validate(self, trainer: TrainingLoop) -> None:
         """Validate the current weights on every group."""
         trainer.read_numbers()
+        if not trainer.config.data.loader.persistent:
+            with trainer.outside_steps():
+                trainer.batches.rest()
         found = []
         for name, samples in self.groups.items():
             found.append(self._measure(trainer, name, samples))
@@ -58,6 +61,7 @@ class Validation(Callback):
                 trainer.config.training.micro_batch_size,
                 trainer.config.model.vocabulary,
                 trainer.groups,
+                is_pinned(trainer.config.data.loader, trainer.groups.device),
             )
             loss = trainer.engine.evaluate(micro_batches)["loss"]
         return ValidationRecord(

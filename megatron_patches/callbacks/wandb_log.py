@@ -28,7 +28,10 @@ from megatron_patches.events.tensorboard_files import loss_name, validation_scal
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.run.progress import Message, Outcome, StepRecord, ValidationRecord
 
-STEP_NUMBERS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale")
+STEP_NUMBERS = (
+    *("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale"),
+    "data_wait_seconds",
+)
 LONGEST_WAIT = 10.0
 """seconds that a launch which was stopped, or failed, waits for the steps before it to be written"""
 

@@ -26,7 +26,7 @@ from megatron_patches.run.progress import ChangeRecord
 from megatron_patches.run.reading import load_resolved
 from megatron_patches.training.training_config import LossScaleConfig
 
-Effect = Literal["identity", "rate", "stored", "applied"]
+Effect = Literal["identity", "rate", "stored", "applied", "none"]
 
 OPTIMIZER_NUMBERS = (
     *("gradient_clip", "weight_decay", "weight_decay_by_name", "beta1", "beta2", "epsilon", "momentum", "rest"),
@@ -52,7 +52,10 @@ _EFFECTS: dict[str, Effect] = {
     "data.skip_samples": "applied",  # where it changes nothing that was read: changed_data.py
     "data.changes": "applied",  # where they change nothing that was read: changed_data.py
     "data.validation": "applied",
-    **dict.fromkeys(("data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
+    "data.loader": "none",  # it decides when samples are read, and no number of training
+    # of raw text what it holds is compared, and what decides order and tokens; the same files may lie somewhere else
+    **dict.fromkeys(("data.text.key", "data.text.append_eod", "data.text.shuffle_documents"), "identity"),
+    **dict.fromkeys(("data.text", "data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
     **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),
     **dict.fromkeys(("training.extend_to", "training.extend_by"), "applied"),
     **dict.fromkeys(("training.micro_batch_size", "training.recomputation", "training.compile"), "applied"),
@@ -123,11 +126,15 @@ def recorded_changes(newest: SavedStep, config: RunConfig) -> list[ChangeRecord]
         TrainyardError: the checkpoint's configuration cannot be read.
     """
     step = newest.step
-    found = [each for each in changes(newest.folder, config) if each.key.split(".")[0] in _RECORDED]
+    found = [each for each in changes(newest.folder, config) if _decides_numbers(each.key)]
     records = [ChangeRecord(step, each.key, in_json(each.before), in_json(each.now)) for each in found]
     if jump := rate_jump(newest, config):
         records.append(ChangeRecord(step, "learning_rate", *jump))
     return records
+
+
+def _decides_numbers(key: str) -> bool:
+    return key.split(".")[0] in _RECORDED and effect_of(key) != "none"
 
 
 def second_rate_problems(newest: SavedStep, config: RunConfig) -> Iterator[str]:

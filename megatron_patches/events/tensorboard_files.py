@@ -24,7 +24,10 @@ from megatron_patches.foreign.files import names_in
 _FLUSH_SECONDS = 30.0
 _BEGINNING = "events.out.tfevents."
 _VERSION = "brain.Event:2"
-_OF_A_STEP = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "tflops_per_process", "loss_scale")
+_OF_A_STEP = (
+    *("loss", "learning_rate", "grad_norm", "tokens_per_second", "tflops_per_process", "loss_scale"),
+    "data_wait_seconds",
+)
 
 
 def step_scalars(facts: Mapping[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 from megatron_patches.errors import Damaged
 from megatron_patches.foreign.printable import shortened
 
-_DEEPEST = 100
+DEEPEST = 100
 """lists and objects within one another: what Python's parser takes, about 1,000, is too much for printing or copying"""
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _LONE = re.compile("[\ud800-\udfff]")
@@ -36,7 +36,7 @@ def parse_json(text: bytes | str, origin: str, keep_surrogates: bool = False, ke
     except ValueError as error:
         raise Damaged(f"{origin} is not JSON ({error})") from None
     # counting brackets, those in texts too, costs next to nothing, and what has few is not deep
-    if content.count("[") + content.count("{") > _DEEPEST and _is_deeper(value, _DEEPEST):
+    if content.count("[") + content.count("{") > DEEPEST and is_deeper(value, DEEPEST):
         raise Damaged(f"{origin} is nested too deeply to be read")
     return _without_lone_surrogates(value) if not keep_surrogates and _HALF_PAIR.search(content) else value
 
@@ -81,7 +81,7 @@ def whole_of(value: Any, below: int = 2**63) -> int | None:
 _KINDS: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
+def is_deeper(value: Any, levels: int) -> bool:
     """Whether lists and objects lie within one another more than so many levels deep."""
     layer = [value]
     for _ in range(levels + 1):

@@ -22,6 +22,11 @@ def device_problems(config: RunConfig, gpu: bool, models: Sequence[str]) -> Iter
             "training.precision fp16 needs a GPU, and this machine has none: a CPU is no faster with it, and pays for "
             "its small range with loss scaling; use bf16 or fp32"
         )
+    if config.data.loader.pin_memory is True and not gpu:
+        yield (
+            "data.loader.pin_memory true needs a GPU, which copies from such memory, and this machine has none; use "
+            "auto, which pins on GPUs alone"
+        )
     yield from _fp8(config, models)
     yield from _attention_kernel(config, gpu)
 

@@ -44,6 +44,8 @@ class StepRecord:
     """of this rank: what was reserved on its GPU at most since the start, or what its process holds on a CPU"""
     delivered: str | None = None
     """hash of the samples that readers delivered to all ranks (data_tools/samples/delivered.py)"""
+    data_wait_seconds: float | None = None
+    """that a data-parallel rank waited for samples at most, with nothing for its device to do; part of `seconds`"""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,23 @@ class ProfileRecord:
     """of a step, by kind of work; together they are the mean step"""
     trace: str
     """file in the launch's folder"""
+
+
+@dataclass(frozen=True)
+class DataWaitRecord:
+    """Some steps in a row waited for samples for a share of their time that is worth telling."""
+
+    step: int
+    """the last of them"""
+    first_step: int
+    waited_seconds: float
+    """in all"""
+    seconds: float
+    """of the steps in all"""
+    steps_waiting: int
+    """how many of them waited for such a share by themselves"""
+    remedy: str
+    """key of the run to raise"""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from data_tools.run_data import RunData
 from megatron_patches.callbacks.callback import Callback
 from megatron_patches.callbacks.checkpointing import Checkpointing
 from megatron_patches.callbacks.console_log import ConsoleLog
+from megatron_patches.callbacks.data_wait import DataWait
 from megatron_patches.callbacks.event_recorder import EventRecorder
 from megatron_patches.callbacks.finite_guard import FiniteGuard
 from megatron_patches.callbacks.profiling import Profiling
@@ -54,4 +55,4 @@ def _recorders(config: RunConfig, launch: Launch, groups: ProcessGroups, events:
     ]
     if config.logging.wandb is not None:
         recorders.append(WandbLog(config.logging.wandb))
-    return recorders
+    return [*recorders, DataWait()]  # last: what it finds of a step is recorded behind it

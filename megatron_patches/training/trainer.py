@@ -34,6 +34,7 @@ class _StepOnDevice:
     """loss, gradient norm, and in fp16 the loss scale"""
     learning_rate: float
     delivered: str
+    data_wait_seconds: float
 
 
 class Trainer:
@@ -81,6 +82,7 @@ class Trainer:
         self._read_at = perf_counter()
         while self.progress.step < self.config.timetable.steps and self.stop_reason is None:
             self.train_step()
+        self.batches.rest()
         self.votes.collect()
         self.read_numbers()
         outcome = Outcome.FINISHED if self.progress.step >= self.config.timetable.steps else Outcome.STOPPED
@@ -108,8 +110,9 @@ class Trainer:
         if self.delivered is not None:
             self.delivered = self.delivered.after(delivered, batch_size)
         self._unread = _StepOnDevice(
-            progress.step, progress.samples, progress.tokens, batch_size, numbers, rate, hash_text(delivered)
-        )
+            progress.step, progress.samples, progress.tokens, batch_size, numbers, rate, hash_text(delivered),
+            self.batches.waited_seconds,
+        )  # fmt: skip
         if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
             self.read_numbers()
         self.votes.collect()
@@ -131,7 +134,7 @@ class Trainer:
             loss=loss, learning_rate=done.learning_rate, grad_norm=norm, seconds=seconds, tokens_per_second=rate,
             tflops_per_process=rate * self._flops / self.groups.layout.world_size / 1e12,
             loss_scale=scale[0] if scale else None, memory_bytes=memory_in_use(self.groups.device),
-            delivered=done.delivered,
+            delivered=done.delivered, data_wait_seconds=done.data_wait_seconds,
         ))  # fmt: skip
 
     @contextmanager

@@ -15,7 +15,10 @@ from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.scan import scan
 from data_tools.datasets.verification import verify_dataset
-from data_tools.reading.sources import find_sources, read_documents
+from data_tools.reading.block import BadEntry
+from data_tools.reading.entries import read_documents
+from data_tools.reading.files.parts import file_part
+from data_tools.reading.files.sources import parts_of
 from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import Message, Record, RecordForm
 from data_tools.text.tokenizers import load_tokenizer
@@ -96,6 +99,10 @@ def test_what_stands_where_a_file_of_a_dataset_is_expected(
     place.check()
 
 
+def _texts_in(path: Path) -> list[str]:
+    return [texts[0] for texts in read_documents(file_part(path, path.name, ["text"]), ["text"])]
+
+
 _LINES = "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in ("one", "two\nlines", "", "drei 漢字"))
 
 
@@ -104,11 +111,7 @@ _LINES = "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in ("one", "
 def test_lines_of_documents(new_place: NewPlace, content: bytes, packed: bool) -> None:
     path = new_place().inside / ("a.jsonl.gz" if packed else "a.jsonl")
     path.write_bytes(gzip.compress(content) if packed else content)
-
-    def read() -> list[str]:
-        return [document.texts[0] for document in read_documents(path, ["text"])]
-
-    found = attempt(read)
+    found = attempt(lambda: _texts_in(path))
     if isinstance(found, TrainyardError):
         assert path.name in str(found) and "line" in str(found), found
     else:
@@ -125,13 +128,19 @@ _CHAT = RecordForm("chat", ("messages",), "tokenizer")
 def test_chats(new_place: NewPlace, content: bytes) -> None:
     path = new_place().inside / "a.jsonl"
     path.write_bytes(content)
-    found = attempt(lambda: [each.messages for each in _CHAT.read(path)])
+
+    def read() -> tuple[list[Record], list[BadEntry]]:
+        read = [_CHAT.records_of(block) for part in _CHAT.parts_of([path]).parts for block in part.blocks()]
+        return [each for records, _ in read for each in records], [each for _, bad in read for each in bad]
+
+    found = attempt(read)
     if isinstance(found, TrainyardError):
         assert path.name in str(found), found
     else:
-        assert all(
-            message.content.encode() for messages in found for message in messages if message.role == "assistant"
-        )
+        records, bad = found
+        assert all(path.name in each.reason and len(each.reason) < 10_000 for each in bad)
+        answers = [each for record in records for each in record.messages if each.role == "assistant"]
+        assert all(each.content.encode() for each in answers)
 
 
 _TEMPLATE = (
@@ -153,7 +162,7 @@ def test_a_chat_template(new_place: NewPlace, text: bytes) -> None:
     def encode() -> list[int]:
         tokenizer = load_tokenizer(folder)
         encoding = RecordEncoding.of(_CHAT, folder, False)
-        [encoded] = encoding(tokenizer, [Record(messages, "a.jsonl, line 1", 0, 0)])
+        [encoded] = encoding(tokenizer, [Record(messages, "a.jsonl, line 1", 0)])
         return encoded.lengths
 
     found = attempt(encode)
@@ -171,7 +180,7 @@ def test_packed_lines(new_place: NewPlace, data: st.DataObject, packed: str) -> 
     whole = gzip.compress(_LINES.encode()) if packed == ".gz" else zstandard.compress(_LINES.encode())
     path = new_place().inside / f"a.jsonl{packed}"
     path.write_bytes(data.draw(odd_bytes(whole)))
-    found = attempt(lambda: [document.texts[0] for document in read_documents(path, ["text"])])
+    found = attempt(lambda: _texts_in(path))
     if isinstance(found, TrainyardError):
         assert path.name in str(found)
 
@@ -187,7 +196,7 @@ def test_what_stands_in_a_corpus(new_place: NewPlace, put: Callable[[Place, Path
     (corpus / "round").symlink_to(".")
 
     def read() -> list[str]:
-        return [found.name for found in find_sources([corpus]).sources]
+        return [found.name for found in parts_of([corpus]).parts]
 
     found = attempt(read)
     if not isinstance(found, TrainyardError):

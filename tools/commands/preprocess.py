@@ -198,7 +198,7 @@ def _with_progress_bar(request: "PreprocessRequest") -> "PreprocessSummary":
 
 
 def _print(summary: "PreprocessSummary") -> None:
-    from data_tools.reading.sources import describe_not_read
+    from data_tools.reading.files.sources import describe_not_read
 
     for dataset in summary.datasets:
         facts = dataset.facts

@@ -22,11 +22,11 @@ def train(
 
     Example: tools/tokenizer train data/raw/web --output data/tokenizer --vocab-size 32000
     """
-    from data_tools.reading.sources import FoundSources, describe_not_read
+    from data_tools.reading.files.sources import FoundParts, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
     from megatron_patches.foreign.printable import printable
 
-    def tell(found: FoundSources) -> None:
+    def tell(found: FoundParts) -> None:
         if found.not_read:
             print(f"note: of the folders' files, {describe_not_read(found.not_read)}")
 

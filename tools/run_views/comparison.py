@@ -37,6 +37,7 @@ METRICS = (
     Metric("learning_rate", "learning_rate", "", smooth=False, from_zero=True),
     Metric("tokens_per_second", "tokens_per_second", "tokens/s", from_zero=True),
     Metric("seconds_per_step", "seconds", "s", from_zero=True),
+    Metric("data_wait_seconds", "data_wait_seconds", "s", from_zero=True),
     Metric("grad_norm", "grad_norm", "before clipping"),
     Metric("tflops_per_process", "tflops_per_process", "TFLOP/s", from_zero=True),
 )

@@ -16,7 +16,16 @@ from megatron_patches.events.group_losses import group_of_validation, recorded_g
 from megatron_patches.events.reading import Event, effective, event_files, scan_events
 from megatron_patches.run.progress import StepRecord
 
-COLUMNS = ("tokens", "loss", "learning_rate", "grad_norm", "seconds", "tokens_per_second", "tflops_per_process")
+COLUMNS = (
+    "tokens",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "seconds",
+    "tokens_per_second",
+    "tflops_per_process",
+    "data_wait_seconds",
+)
 """what is read of each step"""
 _WRITTEN = [field.name for field in fields(StepRecord) if field.name != "step"]
 _WORTH_PROCESSES = 64 << 20

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from data_tools.datasets.manifest import SourceFacts
 from data_tools.datasets.preprocessing.request import PreprocessRequest
-from data_tools.reading.documents import Document, read_documents
-from data_tools.reading.sources import Source
+from data_tools.reading.block import BadEntry, Block
+from data_tools.reading.entries import documents_of
+from data_tools.reading.files.file_part import FilePart
 from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import Record, RecordForm
 from data_tools.text.document_encoding import (
@@ -23,8 +23,9 @@ from data_tools.text.document_encoding import (
 )
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.atomic_files import hash_file
+from megatron_patches.errors import TrainyardError
 
-Passing = TypeVar("Passing", Document, Record)
+Passing = TypeVar("Passing")
 
 
 class EncodingProgress(NamedTuple):
@@ -39,39 +40,50 @@ class EncodingProgress(NamedTuple):
 class Reading:
     """The documents of all sources, counted as they pass."""
 
-    def __init__(self, sources: Sequence[Source], request: PreprocessRequest) -> None:
+    def __init__(self, sources: Sequence[FilePart], request: PreprocessRequest) -> None:
         self._sources = sources
         self._request = request
         self._documents = [0] * len(sources)
-        self._total_source_bytes = sum(source.path.stat().st_size for source in sources)
+        self._total_source_bytes = sum(source.size for source in sources)
         self.text_bytes = 0
         self.progress = EncodingProgress(0, 0, self._total_source_bytes)
 
     def texts(self) -> Iterator[Texts]:
         """Documents that are texts."""
-        read = partial(read_documents, json_keys=self._request.json_keys, largest=self._request.largest_document)
-        return (document.texts for document in self._counted(read))
+        return self._counted(self._texts_of)
+
+    def _texts_of(self, block: Block) -> tuple[Sequence[Texts], list[BadEntry], int]:
+        found = documents_of(block, self._request.json_keys, self._request.largest_document)
+        return list(zip(*found.texts, strict=True)), found.bad, found.text_bytes
 
     def count(self) -> int:
         """Reads all sources once for the number of their texts."""
-        keys, largest = self._request.json_keys, self._request.largest_document
-        return sum(1 for source in self._sources for _ in read_documents(source.path, keys, largest))
+        return sum(len(self._texts_of(block)[0]) for source in self._sources for block in source.blocks())
 
     def records(self, form: RecordForm) -> Iterator[Record]:
         """Documents that are records."""
-        return self._counted(partial(form.read, largest=self._request.largest_document))
 
-    def _counted(self, read: Callable[[Path], Iterator[Passing]]) -> Iterator[Passing]:
+        def records_of(block: Block) -> tuple[Sequence[Record], list[BadEntry], int]:
+            records, bad = form.records_of(block, self._request.largest_document)
+            return records, bad, sum(record.text_bytes for record in records)
+
+        return self._counted(records_of)
+
+    def _counted(self, decode: Callable[[Block], tuple[Sequence[Passing], list[BadEntry], int]]) -> Iterator[Passing]:
         documents = finished_source_bytes = 0
         for number, source in enumerate(self._sources):
-            for document in read(source.path):
-                documents += 1
-                self._documents[number] += 1
-                self.text_bytes += document.text_bytes
-                read_bytes = finished_source_bytes + document.source_bytes
-                self.progress = EncodingProgress(documents, read_bytes, self._total_source_bytes)
-                yield document
-            finished_source_bytes += source.path.stat().st_size
+            for block in source.blocks():
+                found, bad, text_bytes = decode(block)
+                if bad:
+                    raise TrainyardError(bad[0].reason)
+                self.text_bytes += text_bytes
+                for document in found:
+                    documents += 1
+                    self._documents[number] += 1
+                    read_bytes = finished_source_bytes + block.source_bytes
+                    self.progress = EncodingProgress(documents, read_bytes, self._total_source_bytes)
+                    yield document
+            finished_source_bytes += source.size
 
     def source_facts(self, documents: int) -> list[SourceFacts]:
         """Hashes the sources of the first documents, those that were written: with a number of tokens to reach, some

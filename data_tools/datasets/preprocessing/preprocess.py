@@ -28,7 +28,7 @@ from data_tools.datasets.preprocessing.request import (
     sources_of,
 )
 from data_tools.domain_tokens.report import InjectionCounts
-from data_tools.reading.sources import NOT_READ_NAMED, FoundSources, NotRead
+from data_tools.reading.files.sources import NOT_READ_NAMED, FoundParts, NotRead
 from data_tools.records.encoding import RecordEncoding
 from data_tools.text.document_encoding import EncodedTexts
 from data_tools.text.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ def preprocess(
         encoding = RecordEncoding.of(form, request.tokenizer, request.append_eod, injection)
         encoding.check(tokenizer)
     request.output.parent.mkdir(parents=True, exist_ok=True)
-    reading = Reading(found.sources, request)
+    reading = Reading(found.parts, request)
     with ExitStack() as stack:
         dtype = best_dtype(tokenizer.vocab_size)
         writers = [stack.enter_context(IndexedDatasetWriter(path, dtype)) for path in request.prefixes().values()]
@@ -161,7 +161,7 @@ def _write(
 def _facts(
     settings: Mapping[str, SettingsFacts],
     tokenizer: Tokenizer,
-    found: FoundSources,
+    found: FoundParts,
     sources: list[SourceFacts],
     writers: Sequence[IndexedDatasetWriter],
     written: Sequence[_Written],

@@ -10,7 +10,7 @@ from data_tools.datasets.indexed_dataset_format import appended, bin_path, idx_p
 from data_tools.datasets.manifest import SettingsFacts, check_name_of, manifest_path
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.reading.documents import LARGEST_DOCUMENT
-from data_tools.reading.sources import FoundSources, find_sources
+from data_tools.reading.files.sources import FoundParts, parts_of
 from data_tools.records.encoding import RecordEncoding
 from data_tools.records.record import RecordForm
 from data_tools.text.tokenizer import Tokenizer
@@ -55,10 +55,10 @@ class PreprocessRequest:
         return {key: appended(self.output, f"_{key}") for key in self.json_keys}
 
 
-def sources_of(request: PreprocessRequest) -> FoundSources:
+def sources_of(request: PreprocessRequest) -> FoundParts:
     if request.records is not None:
-        return find_sources(request.inputs, request.records.keys, request.records.read)
-    return find_sources(request.inputs, request.json_keys)
+        return request.records.parts_of(request.inputs, request.largest_document)
+    return parts_of(request.inputs, request.json_keys, request.largest_document)
 
 
 def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:

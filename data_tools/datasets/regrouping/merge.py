@@ -11,7 +11,7 @@ from data_tools.datasets.manifest import AnswerFacts, DatasetFacts, SettingsFact
 from data_tools.datasets.regrouping.stretches import StretchWriter, check_output, place_of
 from data_tools.datasets.regrouping.verified_input import VerifiedInput, open_input
 from data_tools.domain_tokens.report import joined_facts
-from data_tools.reading.sources import NOT_READ_NAMED
+from data_tools.reading.files.sources import NOT_READ_NAMED
 from megatron_patches.artefacts.manifest import Manifest, build_manifest
 from megatron_patches.errors import refuse
 from megatron_patches.foreign.printable import storable

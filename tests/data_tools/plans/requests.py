@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.selection import DocumentRange, Selection
-from data_tools.plans.planned_samples import Answers, PlannedSamples
+from data_tools.plans.planned_samples import PlannedSamples
 from data_tools.plans.plans import PlanRequest, make_plan
 from data_tools.plans.samples_config import SAMPLES
+from data_tools.plans.segmenting import Answers
 from data_tools.samples.lengths import SampleLengths
 
 DATASET_ID = "d" * 64

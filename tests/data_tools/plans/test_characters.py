@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
-from data_tools.plans.characters import CharacterCounts, count_characters
+from data_tools.plans.characters import CharacterCounts, CharacterTable, count_characters
 from data_tools.plans.extents import Stretches
 from data_tools.plans.sums import sums
 from data_tools.text.tokenizer import Tokenizer
@@ -39,6 +39,10 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory, sentencepiece_model: Pa
     return {"bpe": folder / "bpe", "bytes": folder / "bytes.model", "unknown": sentencepiece_model}
 
 
+def counts_of(tokenizer: Path, dataset: IndexedDataset) -> CharacterCounts:
+    return CharacterCounts(CharacterTable(tokenizer), dataset.tokens, dataset.bin_path)
+
+
 def counted_exactly(text: str, cuts: list[int]) -> list[int]:
     """From the text itself; a character in which a token ends is a letter."""
     ends, at = set(cuts), 0
@@ -65,7 +69,7 @@ def test_sums_over_tokens_are_what_the_text_has(
     encoded = [tokenizer.encode(text) for text in texts]
     dataset = IndexedDataset(make_dataset(encoded))
     lengths = np.array([len(tokens) for tokens in encoded])
-    counts = CharacterCounts(tokenizers[kind], dataset).of(Stretches(np.cumsum(lengths) - lengths, lengths))
+    counts = counts_of(tokenizers[kind], dataset).of(Stretches(np.cumsum(lengths) - lengths, lengths))
     assert counts.dtype == np.int64
     for number, tokens in enumerate(encoded):
         spelled = [tokenizer.token_bytes()[token] for token in tokens]
@@ -79,7 +83,7 @@ def test_words_are_not_split(tokenizers: dict[str, Path], make_dataset: MakeData
     text = LATIN[0]
     tokens = load_tokenizer(tokenizers["bpe"]).encode(text)
     dataset = IndexedDataset(make_dataset([tokens]))
-    found = CharacterCounts(tokenizers["bpe"], dataset).of(Stretches(np.array([0]), np.array([len(tokens)])))
+    found = counts_of(tokenizers["bpe"], dataset).of(Stretches(np.array([0]), np.array([len(tokens)])))
     assert found[:, 0].tolist() == [len(text), 7, text.count(" ") + 7, 6]
 
 
@@ -109,7 +113,7 @@ def test_characters_are_counted_once_wherever_they_are_split(text: str, at: int)
 def test_a_token_that_the_tokenizer_does_not_have(tokenizers: dict[str, Path], make_dataset: MakeDataset) -> None:
     dataset = IndexedDataset(make_dataset([[5, 400]]))
     with pytest.raises(Damaged, match=r"holds token 400, tokenizer .* has 330"):
-        CharacterCounts(tokenizers["bpe"], dataset).of(Stretches(np.array([0]), np.array([2])))
+        counts_of(tokenizers["bpe"], dataset).of(Stretches(np.array([0]), np.array([2])))
 
 
 @given(

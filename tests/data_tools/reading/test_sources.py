@@ -12,9 +12,11 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from data_tools.reading.documents import Document, read_documents
-from data_tools.reading.sources import describe_not_read, find_sources
-from megatron_patches.errors import Damaged, Refused, TrainyardError
+from data_tools.reading.documents import LARGEST_DOCUMENT
+from data_tools.reading.entries import documents_of, read_documents
+from data_tools.reading.files.parts import file_part
+from data_tools.reading.files.sources import describe_not_read, parts_of
+from megatron_patches.errors import Damaged, TrainyardError
 
 TEXTS = ["first", "", "dritte \u00e9\u4e2d\U0001f600", "a\nb\u2028c", "x" * 3000]
 LINES = "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in TEXTS).encode()
@@ -34,24 +36,27 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def texts_of(path: Path, *keys: str) -> list[tuple[str, ...]]:
-    return [document.texts for document in read_documents(path, keys or ["text"])]
+def texts_of(path: Path, *keys: str, largest: int = LARGEST_DOCUMENT) -> list[tuple[str, ...]]:
+    keys = keys or ("text",)
+    return list(read_documents(file_part(path, path.name, keys, largest), keys, largest))
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_every_format_gives_the_same_documents(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"source{suffix}"
     WRITERS[suffix](path)
-    documents = list(read_documents(path, ["text"]))
-    assert [document.texts[0] for document in documents] == TEXTS
-    assert [document.text_bytes for document in documents] == [len(text.encode()) for text in TEXTS]
-    positions = [document.source_bytes for document in documents]
+    blocks = list(file_part(path, path.name, ["text"]).blocks())
+    documents = [documents_of(block, ["text"]) for block in blocks]
+    assert [text for each in documents for text in each.texts[0]] == TEXTS
+    assert [number for each in documents for number in each.numbers] == [1, 2, 3, 4, 5]
+    assert sum(each.text_bytes for each in documents) == sum(len(text.encode()) for text in TEXTS)
+    positions = [block.source_bytes for block in blocks]
     assert positions == sorted(positions) and positions[-1] == path.stat().st_size
 
 
 def test_a_txt_file_is_one_document(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("één\r\n\ntwo\n".encode())
-    assert list(read_documents(tmp_path / "a.txt", ["text"])) == [Document(("één\r\n\ntwo\n",), 12, 12)]
+    assert texts_of(tmp_path / "a.txt") == [("één\r\n\ntwo\n",)]
     with pytest.raises(TrainyardError, match="one text without keys, but 2"):
         texts_of(tmp_path / "a.txt", "a", "b")
     (tmp_path / "a.txt").write_bytes(b"\xff")
@@ -117,8 +122,8 @@ def test_files_keep_their_order_and_folders_are_sorted(tmp_path: Path) -> None:
     for name in ("z.txt", "b/2.txt", "b/10.txt", "b/a/3.jsonl", "b/README.md", "b/_SUCCESS"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
-    found = find_sources([tmp_path / "z.txt", tmp_path / "b"])
-    assert [source.name for source in found.sources] == ["z.txt", "b/10.txt", "b/2.txt", "b/a/3.jsonl"]
+    found = parts_of([tmp_path / "z.txt", tmp_path / "b"])
+    assert [part.name for part in found.parts] == ["z.txt", "b/10.txt", "b/2.txt", "b/a/3.jsonl"]
     assert [each.name for each in found.not_read] == ["b/README.md", "b/_SUCCESS"]
     assert describe_not_read(found.not_read) == (
         "2 not read: b/README.md is of another format; b/_SUCCESS is of another format"
@@ -131,8 +136,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def names_below(folder: Path) -> tuple[list[str], dict[str, str]]:
-    found = find_sources([folder])
-    return [source.name for source in found.sources], {each.name: each.reason for each in found.not_read}
+    found = parts_of([folder])
+    return [part.name for part in found.parts], {each.name: each.reason for each in found.not_read}
 
 
 def test_linked_folders_are_read_and_circles_noticed(tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ def test_links_that_double_at_each_level_are_read_once(tmp_path: Path) -> None:
         write_text(tmp_path / f"{level}/{level}.jsonl", "x")
         for side in ("left", "right"):
             (tmp_path / f"{level}/{side}").symlink_to(f"../{level + 1}")
-    assert len(find_sources([tmp_path / "0"]).sources) == 40
+    assert len(parts_of([tmp_path / "0"]).parts) == 40
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -188,7 +193,7 @@ def test_lines_or_one_array_by_content(tmp_path: Path, packed: str, name: str, a
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 1000])
 def test_an_array_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr("data_tools.reading.json_array.CHARACTERS_READ_AT_ONCE", piece)
+    monkeypatch.setattr("data_tools.reading.files.json_array.CHARACTERS_READ_AT_ONCE", piece)
     documents = [{"text": text, "n": [-1.5e3, True, None, "\\u00e9\\"]} for text in TEXTS]
     for text in (json.dumps(documents), json.dumps(documents, ensure_ascii=False, indent=4) + "\n\n"):
         (tmp_path / "a.json").write_text("\ufeff" + text)
@@ -241,8 +246,8 @@ def test_a_document_beyond_the_limit_is_no_damage(tmp_path: Path, suffix: str) -
     path.write_bytes(packed(beginning + b"x" * (64 << 20)))
     tracemalloc.start()
     try:
-        with pytest.raises(Refused, match=r"bomb.* is longer than 1 MiB, the limit .*--max-document-mib"):
-            list(read_documents(path, ["text"], largest=1 << 20))
+        with pytest.raises(TrainyardError, match=r"bomb.* is longer than 1 MiB, the limit .*--max-document-mib"):
+            texts_of(path, largest=1 << 20)
         assert tracemalloc.get_traced_memory()[1] < 48 << 20
     finally:
         tracemalloc.stop()
@@ -276,4 +281,4 @@ def test_unusable_sources(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "e.jsonl").touch()
     with pytest.raises(TrainyardError, match=message):
-        find_sources([tmp_path / name])
+        parts_of([tmp_path / name])

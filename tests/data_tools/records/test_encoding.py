@@ -16,7 +16,7 @@ QUESTION, ANSWER = Message("user", "Why does the dog run?"), Message("assistant"
 
 
 def record(*messages: Message) -> Record:
-    return Record(messages, "a.jsonl, line 1", 0, 0)
+    return Record(messages, "a.jsonl, line 1", 0)
 
 
 def sequences(encoding: RecordEncoding, tokenizer: Tokenizer, *records: Record) -> list[list[list[int]]]:

@@ -6,14 +6,25 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_tools.reading.sources import find_sources
-from data_tools.records.record import Message, RecordForm
-from megatron_patches.errors import Refused, TrainyardError
+from data_tools.reading.documents import LARGEST_DOCUMENT
+from data_tools.records.record import Message, Record, RecordForm
+from megatron_patches.errors import TrainyardError
 
 PAIRS = RecordForm("pairs", ("q", "a"), None, " ")
 CHAT = RecordForm("chat", ("messages",), "plain")
 USER, ANSWER = {"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}
 SYSTEM = {"role": "system", "content": "be brief"}
+
+
+def records_in(form: RecordForm, path: Path, largest: int = LARGEST_DOCUMENT) -> list[Record]:
+    """The records of a file; the first entry that is none raises its reason."""
+    found: list[Record] = []
+    for block in form.parts_of([path], largest).parts[0].blocks():
+        records, bad = form.records_of(block, largest)
+        if bad:
+            raise TrainyardError(bad[0].reason)
+        found += records
+    return found
 
 
 def write(path: Path, *records: object) -> Path:
@@ -23,11 +34,10 @@ def write(path: Path, *records: object) -> Path:
 
 def test_pairs_are_a_question_and_its_answer(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"q": "é", "a": "1", "n": 2}, {"a": "2", "q": ""})
-    first, second = PAIRS.read(path)
+    first, second = records_in(PAIRS, path)
     assert first.messages == (Message("user", "é"), Message("assistant", "1"))
     assert (first.where, first.text_bytes, first.characters) == (f"{path}, line 1", 3, 2)
     assert second.messages == (Message("user", ""), Message("assistant", "2"))
-    assert second.source_bytes == path.stat().st_size
 
 
 def test_chats_of_all_orders_that_may_be(tmp_path: Path) -> None:
@@ -39,17 +49,17 @@ def test_chats_of_all_orders_that_may_be(tmp_path: Path) -> None:
         [USER, ANSWER, USER],
     ]
     path = write(tmp_path / "a.jsonl", *({"messages": chat} for chat in chats))
-    read = [[each._asdict() for each in record.messages] for record in CHAT.read(path)]
+    read = [[each._asdict() for each in record.messages] for record in records_in(CHAT, path)]
     assert read == chats
 
 
 def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
     rows = {"q": ["1", "2"], "a": ["x", "y"], "messages": [[USER, ANSWER], [ANSWER]]}
     pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
-    assert [record.messages[1].content for record in PAIRS.read(tmp_path / "a.parquet")] == ["x", "y"]
-    assert [len(record.messages) for record in CHAT.read(tmp_path / "a.parquet")] == [2, 1]
+    assert [record.messages[1].content for record in records_in(PAIRS, tmp_path / "a.parquet")] == ["x", "y"]
+    assert [len(record.messages) for record in records_in(CHAT, tmp_path / "a.parquet")] == [2, 1]
     with pytest.raises(TrainyardError, match=r"a\.parquet: no column 'b', only .*; see --pairs"):
-        list(RecordForm("pairs", ("q", "b"), None).read(tmp_path / "a.parquet"))
+        records_in(RecordForm("pairs", ("q", "b"), None), tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +78,7 @@ def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
 def test_bad_pairs_are_named(tmp_path: Path, record: object, message: str) -> None:
     path = write(tmp_path / "a.jsonl", {"q": "x", "a": "y"}, record)
     with pytest.raises(TrainyardError, match=rf"a\.jsonl, {message}"):
-        list(PAIRS.read(path))
+        list(records_in(PAIRS, path))
 
 
 @pytest.mark.parametrize(
@@ -101,20 +111,20 @@ def test_bad_pairs_are_named(tmp_path: Path, record: object, message: str) -> No
 def test_bad_chats_are_named(tmp_path: Path, messages: Any, message: str) -> None:
     path = write(tmp_path / "a.jsonl", {"messages": [USER, ANSWER]}, {"messages": messages})
     with pytest.raises(TrainyardError, match=rf"a\.jsonl, {message}"):
-        list(CHAT.read(path))
+        list(records_in(CHAT, path))
 
 
 def test_a_record_beyond_the_limit(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"q": ["x" * 90], "a": ["y" * 20]}), tmp_path / "a.parquet")
-    with pytest.raises(Refused, match=r"row 1 is longer .*--max-document-mib"):
-        list(PAIRS.read(tmp_path / "a.parquet", largest=100))
-    assert len(list(PAIRS.read(tmp_path / "a.parquet", largest=110))) == 1
+    with pytest.raises(TrainyardError, match=r"row 1 is longer .*--max-document-mib"):
+        list(records_in(PAIRS, tmp_path / "a.parquet", largest=100))
+    assert len(list(records_in(PAIRS, tmp_path / "a.parquet", largest=110))) == 1
 
 
 def test_a_text_holds_no_records(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(TrainyardError, match="one text without keys, but --chat asks for records"):
-        list(CHAT.read(tmp_path / "a.txt"))
+        list(records_in(CHAT, tmp_path / "a.txt"))
 
 
 def test_files_of_a_folder_that_hold_records_are_read(tmp_path: Path) -> None:
@@ -122,8 +132,8 @@ def test_files_of_a_folder_that_hold_records_are_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "chats.json").write_text(json.dumps([{"messages": [USER, ANSWER]}]))
     (folder / "card.json").write_text('{"license": "none"}')
-    found = find_sources([folder], CHAT.keys, CHAT.read)
-    assert [each.name for each in found.sources] == ["in/chats.json"]
+    found = CHAT.parts_of([folder])
+    assert [each.name for each in found.parts] == ["in/chats.json"]
     assert [each.name for each in found.not_read] == ["in/card.json"]
 
 

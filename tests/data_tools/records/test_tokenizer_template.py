@@ -38,7 +38,7 @@ MARKED = (
 
 
 def record(*messages: Message) -> Record:
-    return Record(messages, "a.jsonl, line 7", 0, 0)
+    return Record(messages, "a.jsonl, line 7", 0)
 
 
 def texts(folder: Path, *messages: Message, append_eod: bool = False) -> list[str]:

@@ -85,7 +85,8 @@ def test_of_every_key_it_is_said_what_a_change_does() -> None:
     keys = list(fields(RunConfig))
     assert len(keys) > 80 and "schedule.decay" in keys and "training.loss_scale.initial" in keys
     assert [key for key in keys if sorted_in(key) is None] == ["data", "training"], "sort new keys in"
-    assert {effect_of(key) for key in keys} == {"identity", "rate", "stored", "applied"}
+    assert {effect_of(key) for key in keys} == {"identity", "rate", "stored", "applied", "none"}
+    assert {key for key in keys if effect_of(key) == "none"} == {key for key in keys if key.startswith("data.loader")}
 
 
 def test_what_is_identity_is_compared_as_such(tmp_path: Path) -> None:

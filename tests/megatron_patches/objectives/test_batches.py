@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.loader_config import LoaderConfig
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.blend import PERIOD
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
@@ -20,6 +21,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.objectives.batches import (
     TrainingBatches,
     has_target,
+    is_pinned,
     of_all_ranks,
     share_targets,
     stacked,
@@ -145,21 +147,24 @@ def test_a_batch_without_targets_is_refused() -> None:
         share_targets([empty], ALONE)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("pin_memory", "device", "expected"),
+    [("auto", "cpu", False), ("auto", "cuda", True), (False, "cuda", False), (True, "cuda", True)],
+)
 def test_batches_for_a_gpu_lie_where_it_copies_from(
-    device: str, windows: TokenWindows, monkeypatch: pytest.MonkeyPatch
+    pin_memory: Any, device: str, expected: bool, windows: TokenWindows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pinned as the last thing on the host, and sent without waiting; a CPU's are left alone."""
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
-    groups: Any = SimpleNamespace(**{**vars(ALONE), "device": torch.device(device)})
     resetting = CausalConfig(name="causal", reset_attention=True, reset_positions=True)
     objective = build_objective(resetting, seed=3, end_of_document=7)
     rows = stacked([windows[0], windows[1]], np.arange(2), 100)
-    shared = share_targets([objective(rows, np.arange(2))], groups)[0]
+    asked = is_pinned(LoaderConfig(pin_memory=pin_memory), torch.device(device))
+    shared = share_targets([objective(rows, np.arange(2))], ALONE, asked)[0]
     everything = [*shared.inputs.values(), shared.labels, shared.weights]
     assert len(everything) == 5
-    assert [id(tensor) for tensor in pinned] == ([id(tensor) for tensor in everything] if device == "cuda" else [])
+    assert [id(tensor) for tensor in pinned] == ([id(tensor) for tensor in everything] if expected else [])
 
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **options: sent.append(options) or tensor)
@@ -167,33 +172,38 @@ def test_batches_for_a_gpu_lie_where_it_copies_from(
     assert sent == [{"non_blocking": True}] * 5
 
 
-def total_with_and_without_hashes(values: list[list[float]], layout: Layout) -> tuple[list[float], list[float], int]:
-    """One rank's totals, reduced alone, and beside hashes as training does; and its last sum of hashes."""
+def total_with_and_without_hashes(
+    values: list[list[float]], layout: Layout
+) -> tuple[list[float], list[float], int, float]:
+    """One rank's totals, reduced alone, and beside hashes and seconds as training does; and the last of those."""
     import torch.distributed as dist
 
     from megatron_patches.parallel.process_groups import start_process_groups
 
     groups = start_process_groups(layout, torch.float32)
-    own, alone, beside, found = values[groups.coordinates.data], [], [], 0
+    own, alone, beside = values[groups.coordinates.data], [], []
     counts = groups.coordinates.tensor == 0 and groups.coordinates.pipeline == 0
     for value in own:
         total = torch.tensor(value if counts else 0.0, dtype=torch.float64)
         dist.all_reduce(total, group=groups.control_group)
         alone.append(total.item())
-        targets, found = of_all_ranks(
-            torch.tensor(value, dtype=torch.float64), 2**64 - 1 - groups.coordinates.data, groups
+        waited = 0.5 + groups.coordinates.data
+        totals = of_all_ranks(
+            torch.tensor(value, dtype=torch.float64), 2**64 - 1 - groups.coordinates.data, waited, groups
         )
-        beside.append(targets.item())
-    return alone, beside, found
+        beside.append(totals.targets.item())
+    return alone, beside, totals.delivered, totals.waited_seconds
 
 
 @pytest.mark.parametrize("layout", [Layout(1, 1, 3), Layout(2, 1, 2)])
-def test_hashes_change_no_bit_of_the_total(layout: Layout) -> None:
+def test_hashes_and_waits_change_no_bit_of_the_total(layout: Layout) -> None:
     """Of doubles whose sum depends on the order in which they are added up."""
     values = np.random.default_rng(0).lognormal(0, 20, (layout.data, 200)).tolist()
-    for alone, beside, found in run_on_ranks(total_with_and_without_hashes, layout.world_size, values, layout):
+    found = run_on_ranks(total_with_and_without_hashes, layout.world_size, values, layout)
+    for alone, beside, delivered, waited in found:
         assert alone == beside
-        assert found == sum(2**64 - 1 - rank for rank in range(layout.data)) % 2**64
+        assert waited == layout.data - 0.5, "the longest wait of any of them"
+        assert delivered == sum(2**64 - 1 - rank for rank in range(layout.data)) % 2**64
 
 
 def test_what_was_delivered_does_not_depend_on_who_reads(windows: TokenWindows) -> None:

@@ -8,31 +8,37 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+from data_tools.reading.documents import compression_of
+from data_tools.reading.files.stored_file import StoredFile
 from megatron_patches.errors import Damaged, Refused
 from megatron_patches.foreign.printable import printable, shortened
 
-COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 READ_AHEAD_BYTES = 1 << 20
 ZSTD_PIECE_BYTES = 1 << 10
-"""fed at a time: zstd makes at most 32,768 bytes of one, so a piece becomes 32 MiB at worst"""
+"""fed at a time: zstd makes at most 32,768 bytes of one, so a piece becomes 32 MiB at worst; pieces of 16 KiB would be
+a quarter faster (540 MB/s for 430)"""
 ZSTD_WINDOW_BYTES = 1 << 31
 """the largest that the format's own program makes, with --long=31; it is what decompressing takes of memory"""
 
 
 @contextmanager
-def open_decompressed(path: Path) -> Iterator[tuple[io.BufferedReader, BinaryIO]]:
+def open_decompressed(path: Path, hashed: bool = False) -> Iterator[tuple[BinaryIO, StoredFile]]:
     """What a file holds, by its name's ending, and the file itself, whose position says how far reading is.
+
+    Args:
+        hashed: the file's own bytes are hashed as they are read.
 
     Raises:
         Damaged: the file is cut off, or not of its ending's format. Raised within the block, while it is read.
         Refused: it may not be read, or memory does not suffice for it.
     """
+    packed = compression_of(path.name)
     try:
-        with path.open("rb") as raw, _stream(path.name.lower(), raw) as stream:
+        with StoredFile(path, hashed) as raw, _stream(packed, raw) as stream:
             yield stream, raw
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BadZstd) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BadStream) as error:
         raise Damaged(f"{printable(path)} is damaged ({shortened(error)}); copy it again") from error
     except MemoryError as error:
         raise Refused(f"{printable(path)} takes more memory to decompress than there is; pack it again") from error
@@ -42,20 +48,42 @@ def open_decompressed(path: Path) -> Iterator[tuple[io.BufferedReader, BinaryIO]
         raise Refused(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
-def _stream(name: str, raw: BinaryIO) -> Any:
-    if name.endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw), READ_AHEAD_BYTES)
-    if name.endswith(".bz2"):
-        return io.BufferedReader(bz2.BZ2File(raw), READ_AHEAD_BYTES)
-    if name.endswith(".xz"):
-        return io.BufferedReader(lzma.LZMAFile(raw), READ_AHEAD_BYTES)
-    if name.endswith(".zst"):
-        return io.BufferedReader(_ZstdStream(raw), READ_AHEAD_BYTES)
+def _stream(packed: str, raw: StoredFile) -> BinaryIO:
+    if packed == ".gz":
+        return cast(BinaryIO, io.BufferedReader(_GzipStream(raw), READ_AHEAD_BYTES))
+    if packed == ".bz2":
+        return cast(BinaryIO, bz2.BZ2File(raw))
+    if packed == ".xz":
+        return cast(BinaryIO, lzma.LZMAFile(raw))
+    if packed == ".zst":
+        return cast(BinaryIO, io.BufferedReader(_ZstdStream(raw), READ_AHEAD_BYTES))
     return raw
 
 
-class _BadZstd(Exception):
-    """A frame is not as zstd writes it."""
+class _BadStream(Exception):
+    """What is read is not as its format has it."""
+
+
+class _GzipStream(io.RawIOBase):
+    """Members of gzip one after the other, zeros between and behind them, by the reader of isal.
+
+    It is 1.9 times as fast as Python's own, and refuses what that refuses.
+    """
+
+    def __init__(self, raw: StoredFile) -> None:
+        from isal import igzip, igzip_lib
+
+        self._error = igzip_lib.IsalError
+        self._file = igzip.GzipFile(fileobj=raw, mode="rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            return self._file.readinto(buffer)
+        except self._error as error:
+            raise _BadStream(error) from error
 
 
 class _ZstdStream(io.RawIOBase):
@@ -65,7 +93,7 @@ class _ZstdStream(io.RawIOBase):
     more than 128 MiB, which zstd --long=31 makes.
     """
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: StoredFile) -> None:
         import zstandard
 
         self._raw = raw
@@ -80,6 +108,7 @@ class _ZstdStream(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         while not self._ready:
+            self._ready = memoryview(b"")  # an exhausted view holds what it is of
             piece = self._unused or self._raw.read(ZSTD_PIECE_BYTES)
             if not piece:
                 if self._frame is not None:
@@ -99,7 +128,7 @@ class _ZstdStream(io.RawIOBase):
         except self._error as error:
             if "not enough memory" in str(error):
                 raise MemoryError from error
-            raise _BadZstd(error) from error
+            raise _BadStream(error) from error
         self._unused = self._frame.unused_data if self._frame.eof else b""
         if self._frame.eof:
             self._frame = None

@@ -3,9 +3,9 @@
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
 
-from megatron_patches.errors import Damaged, Refused, TrainyardError
+from data_tools.reading.documents import too_long
+from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.foreign.printable import shortened
 
 CHARACTERS_READ_AT_ONCE = 1 << 20
@@ -14,16 +14,8 @@ _NEAR_THE_END = 16
 """characters: where what was read so far ends within an escape, a number or a word, the decoder stops this near"""
 
 
-def too_long(where: str, largest: int) -> Refused:
-    """The error of a document beyond the limit."""
-    return Refused(
-        f"{where} is longer than {largest / (1 << 20):,.3g} MiB, the limit for one document; raise it with "
-        "--max-document-mib, or leave the document out"
-    )
-
-
-def array_objects(text: io.TextIOBase, origin: str, largest: int) -> Iterator[dict[str, Any]]:
-    """The objects of an array, of which the text is at the beginning.
+def array_objects(text: io.TextIOBase, origin: str, largest: int) -> Iterator[str]:
+    """The objects of an array as they are written, of which the text is at the beginning.
 
     Args:
         origin: where it is read, for errors.
@@ -87,14 +79,14 @@ class _Reading:
             if not self.read_more():
                 raise Damaged(f"{self._origin} ends within its array, behind element {self.elements}; copy it again")
 
-    def take_object(self) -> dict[str, Any]:
+    def take_object(self) -> str:
         """The object that begins here."""
         while True:
+            begin = self.position
             try:
-                value: dict[str, Any]
-                value, self.position = self._decoder.raw_decode(self.buffer, self.position)
+                _, self.position = self._decoder.raw_decode(self.buffer, begin)
                 self.elements += 1
-                return value
+                return self.buffer[begin : self.position]
             except RecursionError:
                 raise TrainyardError(f"{self.where} is nested too deeply to be read; correct or remove it") from None
             except json.JSONDecodeError as error:

@@ -1,0 +1,103 @@
+"""Parts whose documents are lists of token ids, cut into blocks anywhere, and an encoder of these."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+import numpy as np
+
+from data_tools.encoding.encoded_block import BadEntry, EncodedBlock
+from data_tools.plans.samples_config import SAMPLES
+from data_tools.reading.block import BEGINNING, Block, PartContent, Position
+from data_tools.samples.lengths import SampleLengths
+from data_tools.streams.settings import Encode, StreamSettings
+from data_tools.text.document_encoding import EncodedTexts
+
+Document = Sequence[int] | None
+"""token ids; None is an entry that is no document; several sequences are written `[[...], [...]]`"""
+
+
+@dataclass
+class MemoryPart:
+    """Entries in memory; a position is the number of entries before it."""
+
+    name: str
+    entries: Sequence[Document]
+    cuts: int = 0
+    """seed of where blocks are cut"""
+    fails_behind: int | None = None
+    size: int = 0
+    stretch: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        self.origin = f"/data/{self.name}"
+
+    def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
+        first = after.get("entry", 0)
+        assert isinstance(first, int)
+        random = Random(self.cuts)
+        while first < len(self.entries):
+            end = min(first + random.randint(1, 9), len(self.entries))
+            if self.fails_behind is not None and end > self.fails_behind:
+                raise OSError(f"{self.origin} cannot be read behind entry {self.fails_behind}")
+            content = json.dumps(self.entries[first:end]).encode()
+            yield Block("lines", content, self.origin, "line", first + 1, end - first, {"entry": end}, 0)
+            first = end
+
+    def content(self) -> PartContent:
+        raise NotImplementedError
+
+
+def encode(blocks: Iterable[Block], ahead: int = 0) -> Iterator[tuple[Block, EncodedBlock]]:
+    """Reads up to `ahead` blocks more than it gives, as a pool does."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if len(waiting) > ahead:
+            yield _encoded(waiting.pop(0))
+    yield from map(_encoded, waiting)
+
+
+def _encoded(block: Block) -> tuple[Block, EncodedBlock]:
+    entries: list[Document] = json.loads(block.content)
+    documents = [each for each in entries if each is not None]
+    told = [
+        (number, f"{block.origin}, line {number} is bad") for number in range(block.first, block.first + len(entries))
+    ]
+    bad = [BadEntry(*each) for each, entry in zip(told, entries, strict=True) if entry is None]
+    nested = [each if each and isinstance(each[0], list) else [each] for each in documents]
+    lengths = [len(sequence) for document in nested for sequence in document]
+    ids = np.array([token for document in nested for sequence in document for token in sequence], dtype=np.int32)
+    texts = EncodedTexts(ids, lengths, [], [len(document) for document in nested])
+    return block, EncodedBlock([texts], bad, 0)
+
+
+def reading_ahead(blocks: int) -> Encode:
+    return partial(encode, ahead=blocks)
+
+
+def open_encoding(workers: int) -> AbstractContextManager[Encode]:
+    """For a reader process: as many blocks ahead as there would be workers."""
+    return nullcontext(reading_ahead(workers))
+
+
+def settings_of(samples: object, read: int = 8, stride: int | None = None, **more: object) -> StreamSettings:
+    """Of next-token prediction, unless samples are at another distance."""
+    lengths = SampleLengths(read, stride or read - 1, (("tokens", read - 1),), read - 1)
+    return StreamSettings(samples=SAMPLES.validate(samples), lengths=lengths, **{"seed": 1, **more})  # type: ignore[arg-type]
+
+
+def parts_of(random: Random, number: int, most: int = 12, longest: int = 12) -> list[MemoryPart]:
+    """Parts of 0 to `most` documents of 0 to `longest` tokens, each of which no other document has."""
+    token, parts = 1, []
+    for name in range(number):
+        entries = []
+        for _ in range(random.randint(0, most)):
+            length = random.randint(0, longest)
+            entries.append(list(range(token, token + length)))
+            token += length
+        parts.append(MemoryPart(f"part{name}", entries))
+    return parts
