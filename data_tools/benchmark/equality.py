@@ -16,10 +16,8 @@ _SHOWN = 4
 class Files(NamedTuple):
     """What two datasets are compared by."""
 
-    tokens_sha256: str
-    """of the `.bin`"""
-    index_sha256: str
-    """of the `.idx`"""
+    sha256: tuple[str, str]
+    """of the `.bin` and of the `.idx`"""
     documents: int
     tokens: int
 
@@ -28,8 +26,8 @@ def files_of(prefix: Path) -> Files:
     """The hashes of a dataset's two files, and what they hold."""
     header = read_header(idx_path(prefix))
     tokens = bin_path(prefix).stat().st_size // header.dtype.itemsize
-    of_tokens, of_index = (hash_file(path)[0] for path in (bin_path(prefix), idx_path(prefix)))
-    return Files(of_tokens, of_index, header.document_indices - 1, tokens)
+    hashes = hash_file(bin_path(prefix))[0], hash_file(idx_path(prefix))[0]
+    return Files(hashes, header.document_indices - 1, tokens)
 
 
 def first_difference(ours: Path, theirs: Path) -> str:

@@ -114,7 +114,7 @@ def test_peers_write_what_our_writer_writes(tmp_path: Path) -> None:
 def test_medians_and_ratios() -> None:
     ours = Measured(OURS, "", [2.0, 3.0, 9.0], [1.0, 1.0, 2.0], [4.0, 5.0, 6.0], 10)
     peer = Measured("pool", "", [30.0, 60.0, 90.0], [3.0, 4.0, 5.0], [1.0, 1.0, 1.0], 20)
-    found = Comparison([ours, peer], {}, Files("a", "b", 1, 2))
+    found = Comparison([ours, peer], {}, Files(("a", "b"), 1, 2))
     of_ours = medians_of(ours)
     assert (of_ours.whole, of_ours.start, of_ours.work, of_ours.cpu, of_ours.memory) == (3.0, 1.0, 2.0, 5.0, 10)
     assert ratios_of(found) == {"pool": (20.0, 28.0)}

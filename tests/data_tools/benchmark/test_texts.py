@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.benchmark import texts
+from data_tools.benchmark.drain import drain
 from data_tools.benchmark.small_tokenizers import Kind, train_small
 from data_tools.benchmark.texts import texts_of, write_beginning, write_installed_text, write_random_words
 from data_tools.text.tokenizers import load_tokenizer
@@ -67,3 +68,16 @@ def test_tokenizers_of_all_kinds(kind: Kind, tmp_path: Path) -> None:
     assert 300 < tokenizer.vocab_size <= 500
     ids = tokenizer.encode("def text(): <|endoftext|> </s>")
     assert tokenizer.end_of_document not in ids and len(ids) > 5
+
+
+@pytest.mark.slow
+def test_an_epoch_straight_from_text_has_all_samples(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.jsonl"
+    documents = [{"text": "some words to learn from " * 200 + str(number)} for number in range(30)]
+    sample.write_text("".join(json.dumps(each) + "\n" for each in documents))
+    train_small(Kind.BPE, sample, tmp_path / "made", 270)
+    tokenizer = load_tokenizer(tmp_path / "made")
+    tokens = sum(len(tokenizer.encode(each["text"])) + 1 for each in documents)
+    assert drain(sample, tmp_path / "made", 64, 1) == (tokens - 1) // 64 > 100
+    sample.write_text(json.dumps({"text": "short"}) + "\n")
+    assert drain(sample, tmp_path / "made", 64, 1) == 0

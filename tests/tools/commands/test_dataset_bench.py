@@ -9,6 +9,7 @@ import pytest
 from data_tools.benchmark.comparison import Comparison, Measured
 from data_tools.benchmark.equality import Files
 from data_tools.benchmark.result import Setting
+from data_tools.benchmark.straight_from_text import Fed
 from megatron_patches.configuration.yaml_text import parse_yaml
 from tests.command_line import Call, verb
 from tools.commands.dataset import command_line
@@ -22,7 +23,7 @@ def dataset(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 HARD = [
-    "中文和日本語のテキスト", "مرحبا بالعالم", "👍🏽 🇨🇭", "e\u0301a\u0308 \u200b\u202e", "\x00\x01\x7f\r\n\t  \n\n", " ",
+    "中文和日本語のテキスト", "مرحبا بالعالم", "👍🏽 🇨🇭", "e\u0301a\u0308 \u200b\u202e", "\x00\x01\x7f\r\n\t \n\n", " ",
     "<|endoftext|> </s> [SEP] <unk>", "a" * 20_000, "\ud7ff\ue000 \U0010ffff", "  two  spaces\u00a0and 1234567890",
 ]  # fmt: skip
 
@@ -50,6 +51,7 @@ def test_all_make_the_same_files(dataset: Call, tmp_path: Path) -> None:
         ("", "give one text: a .jsonl file, --make-text MB, or --random-words MB"),
         ("x.jsonl --make-text 1", "give one text"),
         ("--make-text 1 --tokenizer x --kind bpe", "--kind and --vocab-size describe a tokenizer to train"),
+        ("x.jsonl --stream --no-pool", "--stream has no peers"),
         ("x.jsonl --tokenizer x", "x.jsonl is no file"),
         ("--make-text 1 --tokenizer x", "tokenizer x is neither a folder nor a .model file"),
     ],
@@ -68,7 +70,9 @@ def test_what_it_prints(capsys: pytest.CaptureFixture[str], timed: bool) -> None
     times = ([61.25], [1.25], [118.0]) if timed else ([], [], [])
     ours = Measured("tools/preprocess", "hashed, with a manifest", *times, 300_000_000)
     pool = Measured("pool", "2 processes", *([10 * each[0]] if each else [] for each in times), 1_100_000_000)
-    found = Comparison([ours, pool], {"whole-file": "gigatoken refuses this tokenizer"}, Files("a", "b", 12_345, 6789))
+    found = Comparison(
+        [ours, pool], {"whole-file": "gigatoken refuses this tokenizer"}, Files(("a", "b"), 12_345, 6789)
+    )
     setting = Setting("12,345 files", 200_000_000, "bpe, up to 16,000 ids", "tools/dataset bench --make-text 200")
     print_comparison(found, setting)
     printed = capsys.readouterr().out
@@ -88,3 +92,15 @@ def test_what_it_prints(capsys: pytest.CaptureFixture[str], timed: bool) -> None
     assert len(values) == (8 if timed else 2)
     assert values.get("pool-ratio") == ("10.0 times" if timed else None)
     assert {entry.command for entry in entries.values()} == {"tools/dataset bench --make-text 200"}
+
+
+def test_what_a_loader_feeds(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = Measured("straight from text", "2 cores", [12.0], [2.0], [18.0], 400_000_000)
+    setting = Setting(
+        "12,345 files", 200_000_000, "bpe, up to 16,000 ids", "tools/dataset bench --make-text 200 --stream"
+    )
+    print_feeding(Fed(measured, 10_000_000, 2), setting)
+    printed = capsys.readouterr().out
+    assert "1,000,000 tokens/s from 2 cores; 10,000,000 tokens of an epoch" in printed
+    # 6 operations for each of 1.3e9 parameters and 1e6 tokens a second are 7.8e15; an H100 at 40 % of 989e12 does 396e12
+    assert "that feeds 19.7 H100s that train 1.3B parameters at 40% of their peak" in printed

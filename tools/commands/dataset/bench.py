@@ -33,8 +33,13 @@ def bench(
     vocab_size: int | None = typer.Option(
         None, min=257, help="Ids of the trained tokenizer; 16,000 if it is not given."
     ),
+    stream: bool = typer.Option(
+        False, "--stream", help="Measure samples straight from the text instead, as training reads them, and no peer."
+    ),
     workers: int = typer.Option(
-        2, min=1, help="Processes that tokenize, of ours and of the pool; threads of gigatoken."
+        2,
+        min=1,
+        help="Processes that tokenize, of ours and of the pool; threads of gigatoken. With --stream, cores for all.",
     ),
     rounds: int = typer.Option(3, min=0, help="Timed rounds. With 0, memory and equality alone are looked at."),
     pool: bool = typer.Option(True, "--pool/--no-pool", help="The first peer; it takes most of the time."),
@@ -56,17 +61,25 @@ def bench(
     Example: tools/dataset bench --make-text 200
 
     Example: tools/dataset bench --random-words 1200 --rounds 0 --no-pool
+
+    Example: tools/dataset bench --make-text 200 --stream
     """
     from data_tools.benchmark.comparison import compare
     from data_tools.benchmark.contenders import POOL, WHOLE_FILE, Task
     from data_tools.benchmark.preparation import VOCAB_SIZE, TextRequest, prepare_text, prepare_tokenizer
     from data_tools.benchmark.result import Setting, as_json
     from data_tools.benchmark.small_tokenizers import Kind
+    from data_tools.benchmark.straight_from_text import measure_feeding
     from megatron_patches.atomic_files import write_atomically
-    from tools.commands.dataset.bench_tables import print_comparison, print_figures
+    from tools.commands.dataset.bench_tables import print_comparison, print_feeding, print_figures
     from tools.terminal import remark
 
     _check(file, make_text, random_words, tokenizer, kind, vocab_size)
+    if stream and not (pool and whole_file and rounds and json_file is None and figures is None):
+        raise TrainyardError(
+            "--stream has no peers, prints alone, and times at least one round; leave out --no-pool, --no-whole-file, "
+            "--rounds 0, --json and --figures"
+        )
     request = TextRequest(file, *(None if size is None else size * MB for size in (make_text, random_words)))
     with tempfile.TemporaryDirectory(dir=folder, prefix="trainyard-bench-") as temporary:
         place = Path(temporary)
@@ -77,6 +90,9 @@ def bench(
         else:
             chosen, words = tokenizer.resolve(), tokenizer.resolve().name
         setting = Setting(text.words, text.path.stat().st_size, words, _command(json_file, figures))
+        if stream:
+            print_feeding(measure_feeding(text.path, chosen, workers, rounds, place, remark), setting)
+            return
         peers = [name for name, wanted in ((POOL, pool), (WHOLE_FILE, whole_file)) if wanted]
         comparison = compare(text.path, Task(chosen, workers), peers, rounds, place, remark)
     print_comparison(comparison, setting)

@@ -1,11 +1,12 @@
 """What `tools/dataset bench` prints: a table of 80 columns, and entries for the record of figures."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from data_tools.benchmark.comparison import Comparison
+from data_tools.benchmark.comparison import Comparison, Measured
 from data_tools.benchmark.contenders import OURS
 from data_tools.benchmark.result import Medians, Setting, machine, medians_of, ratios_of
+from data_tools.benchmark.straight_from_text import GPU, MODELS, SHARE, Fed
 from megatron_patches.configuration.yaml_text import dump_yaml
 from megatron_patches.sizes import counted, readable
 from tools.tables import print_table
@@ -18,15 +19,8 @@ _NAMED_VERSIONS = ("tokenizers", "gigatoken", "fastokens", "transformers", "sent
 
 def print_comparison(comparison: Comparison, setting: Setting) -> None:
     """The setting, a row for each contender, ratios, and what was compared."""
-    facts = machine()
-    libraries = [f"{name} {facts[name]}" for name in facts if name not in ("machine", "date", "revision")]
-    tell(f"{facts['machine']}, {facts['date']}, {str(facts['revision'])[:12]}")
-    tell("\n".join(textwrap.wrap(", ".join(libraries), COLUMNS)), layout=True)
-    tell(f"{readable(setting.bytes)}: {setting.text}; tokenizer {setting.tokenizer}")
-    tell()
-    rows = [_row(each.name, medians_of(each), setting.bytes) for each in comparison.measured]
-    print_table(_HEAD, rows, numbers=range(1, len(_HEAD)))
-    tell("whole: the process over the text; start: over one document; work: the rest")
+    _print_setting(setting)
+    _print_rows(comparison.measured, setting)
     tell()
     for each in comparison.measured[1:]:
         tell(f"{each.name}: {each.what}")
@@ -39,6 +33,31 @@ def print_comparison(comparison: Comparison, setting: Setting) -> None:
         tell(f"all made the same .bin and .idx, byte for byte: {held}")
     else:
         tell(f"made: {held}; there was no peer to compare it with")
+
+
+def print_feeding(fed: Fed, setting: Setting) -> None:
+    """What a loader gives, and what that feeds."""
+    _print_setting(setting)
+    _print_rows([fed.measured], setting)
+    tell()
+    tell(f"{fed.tokens_per_second:,.0f} tokens/s from {fed.measured.what}; {counted(fed.tokens, 'token')} of an epoch")
+    for name, parameters in MODELS.items():
+        tell(f"that feeds {fed.gpus(parameters):,.1f} {GPU}s that train {name} parameters at {SHARE:.0%} of their peak")
+
+
+def _print_setting(setting: Setting) -> None:
+    facts = machine()
+    libraries = [f"{name} {facts[name]}" for name in facts if name not in ("machine", "date", "revision")]
+    tell(f"{facts['machine']}, {facts['date']}, {str(facts['revision'])[:12]}")
+    tell("\n".join(textwrap.wrap(", ".join(libraries), COLUMNS)), layout=True)
+    tell(f"{readable(setting.bytes)}: {setting.text}; tokenizer {setting.tokenizer}")
+    tell()
+
+
+def _print_rows(measured: Sequence[Measured], setting: Setting) -> None:
+    rows = [_row(each.name, medians_of(each), setting.bytes) for each in measured]
+    print_table(_HEAD, rows, numbers=range(1, len(_HEAD)))
+    tell("whole: the process over the text; start: over one document; work: the rest")
 
 
 def _row(name: str, found: Medians, size: int) -> list[str]:
