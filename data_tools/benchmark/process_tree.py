@@ -76,10 +76,10 @@ def _wait(process: int, deadline: float, memory: bool) -> int:
         end = select.poll()
         end.register(handle, select.POLLIN)
         while (left := deadline - time.perf_counter()) > 0:
-            if end.poll(1000 * min(left, _EVERY if memory else left)):
-                return most
             if memory:
                 most = max(most, memory_of(process))
+            if end.poll(1000 * min(left, _EVERY if memory else left)):
+                return most
     finally:
         os.close(handle)
     raise TrainyardError("it took longer than it may, and was killed; give less text, or leave this peer out")

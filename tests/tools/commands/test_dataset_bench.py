@@ -13,7 +13,7 @@ from data_tools.benchmark.straight_from_text import Fed
 from megatron_patches.configuration.yaml_text import parse_yaml
 from tests.command_line import Call, verb
 from tools.commands.dataset import command_line
-from tools.commands.dataset.bench_tables import COLUMNS, print_comparison, print_figures
+from tools.commands.dataset.bench_tables import COLUMNS, print_comparison, print_feeding, print_figures
 from tools.pages.documents import Figure
 
 
@@ -102,5 +102,5 @@ def test_what_a_loader_feeds(capsys: pytest.CaptureFixture[str]) -> None:
     print_feeding(Fed(measured, 10_000_000, 2), setting)
     printed = capsys.readouterr().out
     assert "1,000,000 tokens/s from 2 cores; 10,000,000 tokens of an epoch" in printed
-    # 6 operations for each of 1.3e9 parameters and 1e6 tokens a second are 7.8e15; an H100 at 40 % of 989e12 does 396e12
+    # 6 operations for each of 1.3e9 parameters and 1e6 tokens/s are 7.8e15; an H100 at 40 % of 989e12 does 396e12
     assert "that feeds 19.7 H100s that train 1.3B parameters at 40% of their peak" in printed
