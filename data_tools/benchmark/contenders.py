@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from data_tools.datasets.indexed_dataset import best_dtype
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainyardError
@@ -14,6 +13,8 @@ from megatron_patches.errors import TrainyardError
 OURS = "tools/preprocess"
 POOL = "pool"
 WHOLE_FILE = "whole-file"
+UINT16_BELOW = 65500
+"""ids of a vocabulary for which Megatron-LM writes uint16: its own number, so that ours is compared with it"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def contenders(task: Task, peers: Sequence[str]) -> tuple[list[Contender], dict[
     ours = [str(CHECKOUT / "tools" / "preprocess"), "INPUT", "--output", "PREFIX", "--tokenizer", str(task.tokenizer)]
     found = [Contender(OURS, "hashed, with a manifest", (*ours, "--append-eod", "--workers", str(task.workers)))]
     model = find_tokenizer(task.tokenizer).model
-    dtype = best_dtype(tokenizer.vocab_size).newbyteorder("<").str
+    dtype = "<u2" if tokenizer.vocab_size < UINT16_BELOW else "<i4"
     asked = ["--end", str(tokenizer.end_of_document), "--dtype", dtype, "--workers", str(task.workers)]
     missing = {}
     for name, module, library, what in _peers(model, task.workers):
