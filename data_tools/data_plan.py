@@ -21,26 +21,29 @@ class SourcePlan:
     name: str
     weight: float
     """share of samples, at the run's beginning; 0 where it is read later only"""
-    tokens: int
-    """of its documents for training"""
-    samples: int
-    """of one epoch"""
+    tokens: int | None
+    """of its documents for training; of raw text an estimate, or None where not even that is known"""
+    samples: int | None
+    """of one epoch; of raw text as its tokens"""
     planned_samples: int
     """What is left out counts: another epoch begins when this one has been passed."""
     max_epochs: float
     cut_into: str
     """what its documents are cut into: windows of 2048"""
-    cutting: Cutting
+    cutting: Cutting | None
+    """None of raw text, which is cut as it is read"""
+    text: str | None = None
+    """which raw text it is; None of a dataset"""
 
     @property
     def how_cut(self) -> str:
         """How often tokens are read, what is padding, what is left out."""
-        return self.cutting.describe()
+        return self.text or "" if self.cutting is None else self.cutting.describe()
 
     @property
-    def planned_epochs(self) -> float:
-        """Times that its samples are read."""
-        return self.planned_samples / self.samples
+    def planned_epochs(self) -> float | None:
+        """Times that its samples are read; None where it is not known how many there are."""
+        return None if self.samples is None else self.planned_samples / self.samples
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,13 @@ class DataPlan:
             share = f"{100 * each.weight:.4g} %" if each.weight else "later"
             yield "", f"{each.name}: {share}, {self._of(each, says_how=not alike)}"
         if rest := most[TOLD:]:
-            epochs = max(each.planned_epochs for each in rest)
+            epochs = max(each.planned_epochs or 0.0 for each in rest)
             yield "", f"and {counted(len(rest), 'source')} more, read {epochs:.3f} times at most"
 
     def _of(self, source: SourcePlan, says_how: bool = True) -> str:
         how = f"; {source.how_cut}" if says_how else ""
+        if source.text is not None:
+            return f"{_estimated(source)}{how}"
         epochs = f"{source.planned_epochs:.3f} epochs of {source.samples:,} {source.cut_into}"
         return f"{epochs} ({source.tokens:,} tokens{how})"
 
@@ -138,6 +143,16 @@ class DataPlan:
             yield "" if number else "validation data", text
         if rest := self.groups[TOLD:]:
             yield "", f"and {counted(len(rest), 'group')} more, {counted(rest[0].read, rest[0].unit)} of each"
+
+
+def _estimated(source: SourcePlan) -> str:
+    """What is read of raw text, as far as sizes of files tell."""
+    if source.samples is None or source.tokens is None:
+        return f"{source.planned_samples:,} {source.cut_into} of raw text; how many there are is not known before"
+    return (
+        f"about {source.planned_epochs:.3g} epochs of about {source.samples:,} {source.cut_into} (raw text of about "
+        f"{source.tokens:,} tokens, by the sizes of its files)"
+    )
 
 
 def describe_change(change: Mapping[str, Any]) -> str:
@@ -160,5 +175,7 @@ def _told_source(source: Mapping[str, Any], total: float) -> str:
         for key, usual in (("range", "0:1"), ("shards", ":"), ("max_epochs", None))
         if source.get(key) != usual
     ]
-    told = [shortened(source.get("path"), 100), *more]
+    text = source.get("text")
+    read = f"text {text.get('path')}" if isinstance(text, Mapping) else source.get("path")
+    told = [shortened(read, 100), *more]
     return f"{shortened(source['name'], 80)} {share:.6g} ({', '.join(told)})"

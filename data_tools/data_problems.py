@@ -12,12 +12,13 @@ ADOPTED_DOCUMENTS_LOOKED_AT = 100  # evenly over the file; each costs one read o
 
 
 def end_of_document_problems(
-    shards: Sequence[Shard], tokenizer: TokenizerFacts, needed_by: Sequence[str]
+    shards: Sequence[Shard], tokenizer: TokenizerFacts, needed_by: Sequence[str], not_ended: Sequence[str] = ()
 ) -> Iterator[str]:
     """Why the settings of a run that must see where documents end cannot.
 
     Args:
         needed_by: the settings, as people write them.
+        not_ended: text sources whose documents get no end-of-document token.
     """
     if not needed_by:
         return
@@ -27,6 +28,11 @@ def end_of_document_problems(
             f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
             "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
             "--append-eod, or leave the setting at its default"
+        )
+    elif not_ended:
+        yield (
+            f"{need}, and text.append_eod of source {not_ended[0]} is false; set it to true, or leave the setting at "
+            "its default"
         )
     elif chats := [shard.prefix for shard in shards if _ends_within_chats(shard.facts)]:
         yield (
@@ -80,6 +86,15 @@ def vocabulary_problems(shards: Sequence[Shard], vocab_size: int) -> Iterator[st
                 f"ids, model.vocab_size {vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to "
                 f"{tokenizer.vocab_size} or more"
             )
+
+
+def tokenizer_problems(tokenizer: TokenizerFacts, vocab_size: int) -> Iterator[str]:
+    """That a model lacks ids which a tokenizer may give raw text."""
+    if tokenizer.vocab_size > vocab_size:
+        yield (
+            f"tokenizer {tokenizer.name} gives raw text ids up to {tokenizer.vocab_size - 1}, model.vocab_size "
+            f"{vocab_size} has ids up to {vocab_size - 1}; set model.vocab_size to {tokenizer.vocab_size} or more"
+        )
 
 
 def answer_problems(shards: Sequence[Shard], samples: SamplesSection) -> Iterator[str]:

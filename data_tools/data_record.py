@@ -6,6 +6,7 @@ from typing import Any
 
 from data_tools.data_plan import DataPlan
 from data_tools.opened_sources import OpenedSource
+from data_tools.opened_text import OpenedText
 from data_tools.run_data import RunData
 from data_tools.validation_group import ValidationGroup
 
@@ -59,7 +60,9 @@ class _Names:
     def __init__(self, room: int) -> None:
         self._room = room
 
-    def describe(self, opened: OpenedSource) -> dict[str, Any]:
+    def describe(self, opened: OpenedSource | OpenedText) -> dict[str, Any]:
+        if isinstance(opened, OpenedText):
+            return {"text_source": {**opened.text.model_dump(), **opened.identity, "id": opened.stream_id}}
         source, pairs = opened.source, [(shard.id, str(shard.prefix)) for shard in opened.shards]
         lines = "".join(f"{each} {path}\n" for each, path in pairs).encode(errors="surrogateescape")
         datasets: dict[str, Any] = {"count": len(pairs), "hash": hashlib.sha256(lines).hexdigest()}

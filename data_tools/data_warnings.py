@@ -31,7 +31,7 @@ def data_warnings(data: RunData) -> Iterator[str]:
     trained on.
     """
     if not data.groups_are_named:
-        for source in data.sources:
+        for source in data.datasets:
             yield from _order_warnings(source)
     yield from _read_by_two(data)
     small = sum(len(shard.dataset.tokens) for shard in data.shards) <= TOKENS_HASHED_UNASKED
@@ -62,7 +62,7 @@ def _read_by_two(data: RunData) -> Iterator[str]:
     one source reads.
     """
     read: dict[str, list[tuple[OpenedSource, Shard, Selection]]] = {}
-    for each in data.sources:
+    for each in data.datasets:
         for shard, selection in zip(each.shards, each.training.selections, strict=True):
             read.setdefault(shard.id, []).append((each, shard, selection))
     twice = [
@@ -84,7 +84,7 @@ def _read_by_two(data: RunData) -> Iterator[str]:
 def _trained_on(data: RunData, group: ValidationGroup) -> Iterator[str]:
     """Documents of a group that are trained on by their place in a dataset, which takes no hashes to see."""
     trained: dict[str, list[Selection]] = {}
-    for each in data.sources:
+    for each in data.datasets:
         for shard, selection in zip(each.shards, each.training.selections, strict=True):
             trained.setdefault(shard.id, []).append(selection)
     for source, part in zip(group.sources, group.parts, strict=True):
@@ -108,9 +108,11 @@ def overlaps(data: RunData, hashes: Hashes) -> Iterator[tuple[ValidationGroup, O
         hashes: of all documents of a dataset, uint64 [documents]; None where there are none.
     """
     for group in data.groups:
-        if data.splits_by_hash and not data.groups_are_named and len(data.sources) == 1:
+        if not data.datasets:
+            continue  # what is held out of raw text is read by nobody else
+        if data.splits_by_hash and not data.groups_are_named and len(data.datasets) == 1:
             continue
-        training = _selected([(each, each.training) for each in data.sources], hashes)
+        training = _selected([(each, each.training) for each in data.datasets], hashes)
         validation = _selected(list(zip(group.sources, group.parts, strict=True)), hashes)
         both = training is not None and validation is not None
         yield group, overlapping_documents(training or [], validation or []) if both else None

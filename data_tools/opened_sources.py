@@ -94,9 +94,10 @@ class Shards:
 
 
 def all_prefixes(config: DataConfig, checkout: Path) -> list[Path]:
-    """Every dataset that a run reads, for training or validation, each once."""
+    """Every dataset that a run names, for training or validation, each once."""
     sources = [*config.all_sources, *(source for group in config.validation for source in group.sources)]
-    return list(dict.fromkeys(prefix for source in sources for prefix in prefixes_of(source, checkout)))
+    datasets = [source for source in sources if source.path is not None]
+    return list(dict.fromkeys(prefix for source in datasets for prefix in prefixes_of(source, checkout)))
 
 
 def prefixes_of(source: SourceConfig, checkout: Path, folders: Folders | None = None) -> list[Path]:
@@ -108,6 +109,7 @@ def prefixes_of(source: SourceConfig, checkout: Path, folders: Folders | None = 
     Raises:
         Missing: there are none.
     """
+    assert source.path is not None, "raw text has no datasets"
     pattern = str(checkout / source.path)
     if is_file(Path(f"{pattern}.idx")) or not glob.has_magic(pattern):
         found = [pattern]

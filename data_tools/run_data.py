@@ -5,22 +5,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data_tools.data_amounts import DataAmounts
 from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
-from data_tools.data_plan import DataPlan, GroupPlan, SourcePlan, describe_change
-from data_tools.data_problems import answer_problems, end_of_document_problems, vocabulary_problems
+from data_tools.data_plan import DataPlan
+from data_tools.data_problems import (
+    answer_problems,
+    end_of_document_problems,
+    tokenizer_problems,
+    vocabulary_problems,
+)
 from data_tools.datasets.manifest import TokenizerFacts
 from data_tools.opened_sources import Folders, OnPreparation, OpenedSource, Shard, Shards, in_silence, prefixes_of
-from data_tools.samples.blend import PERIOD, whole_weights
+from data_tools.opened_text import OpenedText
+from data_tools.samples.blend import whole_weights
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
 from data_tools.samples.lengths import SampleLengths
-from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import SampleSource
 from data_tools.sources_config import SourceConfig
 from data_tools.splits.shares import parse_range
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
+from data_tools.text_sources.facts import TextPreparation, TextRequest
 from data_tools.validation_group import ValidationGroup
 from megatron_patches.errors import TrainyardError, refuse
-from megatron_patches.sizes import counted
 
 
 class RunData:
@@ -32,6 +38,7 @@ class RunData:
         place_after: the place in the run's order of samples that is reached after a step; needed where `data.changes`
             has any.
         prepare: told of what is made first where it is not there yet, such as plans of samples; None makes nothing.
+        texts: what is wanted of raw text; needed where the run reads any.
 
     Raises:
         TrainyardError: datasets or the tokenizer are missing, damaged, marked invalid, or do not belong together.
@@ -44,16 +51,22 @@ class RunData:
         lengths: SampleLengths,
         place_after: Callable[[int], int] | None = None,
         prepare: OnPreparation | None = in_silence,
+        texts: TextPreparation | None = None,
     ) -> None:
         self._config = config
         self._lengths = lengths
         self._checkout = checkout
         self._prepare = prepare
+        self._texts = texts
         self._shards = Shards(config.allow_invalid)
         self._folders: Folders = {}
-        self.sources = [self._open(source) for source in config.all_sources]
-        self._opened_groups = [[self._open(source) for source in group.sources] for group in config.validation]
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
+        held_out_of = {each.name for each in config.first_sources} if not config.validation else set()
+        self.sources: list[OpenedSource | OpenedText] = [
+            self._open_text(each, each.name in held_out_of) if each.text else self._open(each)
+            for each in config.all_sources
+        ]
+        self._opened_groups = [[self._open_validated(each) for each in group.sources] for group in config.validation]
         for shard in self._shards.all():
             self._check_tokenizer(shard)
         self.stages = self._stages(place_after)
@@ -62,6 +75,33 @@ class RunData:
         shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout, self._folders)]
         tokenizer = self._checkout / self._config.tokenizer
         return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare)
+
+    def _open_validated(self, source: SourceConfig) -> OpenedSource:
+        """One of a validation group; of raw text the first documents."""
+        if source.text is None:
+            return self._open(source)
+        held_out = self._open_text(source, held_out=True, alone=True).held_out
+        if held_out is None:
+            raise TrainyardError(
+                f"data.validation names the text of {source.name}, and how much of it is read says evaluation.samples, "
+                "which the run has not; add evaluation, or leave the group out"
+            )
+        return held_out
+
+    def _open_text(self, source: SourceConfig, held_out: bool, alone: bool = False) -> OpenedText:
+        """Raw text, and the dataset of what is held out of it, where the run validates."""
+        config, texts = self._config, self._texts
+        assert source.text is not None and texts is not None, "what is wanted of raw text is needed"
+        request = TextRequest(
+            source.name, source.text, self._checkout, self._checkout / config.tokenizer, self.tokenizer_id,
+            config.allow_invalid, config.samples, self._lengths, texts, held_out and texts.validation_samples > 0,
+            alone,
+        )  # fmt: skip
+        opened = OpenedText(source, config, request, self._prepare)
+        if opened.facts.held_out is not None:
+            path = str(texts.folder / opened.facts.held_out)
+            opened.held_out = self._open(SourceConfig(name=source.name, weight=source.weight, path=path))
+        return opened
 
     def _check_tokenizer(self, shard: Shard) -> None:
         theirs = shard.facts.tokenizer
@@ -93,19 +133,31 @@ class RunData:
 
     @property
     def _tokenizer(self) -> TokenizerFacts:
-        return self.sources[0].shards[0].facts.tokenizer
+        first = self.sources[0]
+        return first.facts.tokenizer if isinstance(first, OpenedText) else first.shards[0].facts.tokenizer
+
+    @property
+    def datasets(self) -> list[OpenedSource]:
+        """The sources of training that are datasets."""
+        return [each for each in self.sources if isinstance(each, OpenedSource)]
+
+    @property
+    def texts(self) -> list[OpenedText]:
+        """The sources of training that are raw text."""
+        return [each for each in self.sources if isinstance(each, OpenedText)]
 
     @property
     def dataset_ids(self) -> list[str]:
         """Ids of all datasets that the run is trained on, each once."""
-        return list(dict.fromkeys(each for source in self.sources for each in source.dataset_ids))
+        return list(dict.fromkeys(each for source in self.datasets for each in source.dataset_ids))
 
     @property
     def _is_one(self) -> bool:
         """Whether the run begins with one whole dataset, as `data.path` names it."""
         (first, *others) = self._config.first_sources
         usual = first.name == ONLY_SOURCE and parse_range(first.range) == (0, 1)
-        return usual and not others and len(self.sources[0].shards) == 1
+        opened = self.sources[0]
+        return usual and not others and isinstance(opened, OpenedSource) and len(opened.shards) == 1
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -118,18 +170,20 @@ class RunData:
         read_later = self.sources[1:] if self._is_one else self.sources
         found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
         if self._is_one:
-            return {"dataset": self.sources[0].shards[0].id, **found}
+            return {"dataset": self.datasets[0].shards[0].id, **found}
         first = self._config.first_sources
         weights = whole_weights([each.weight for each in first])
         return {**found, "blend": [[each.name, weight] for each, weight in zip(first, weights, strict=True)]}
 
     def training(self, seed: int) -> TrainingSamples:
         """The samples of the run by their place in its order."""
-        return TrainingSamples(
-            [NamedSource(each.name, each.training.samples, tuple(each.dataset_ids)) for each in self.sources],
-            self.stages,
-            seed,
-        )
+        named = [
+            NamedSource(each.name, each.samples(seed), (each.stream_id,), is_stream=True)
+            if isinstance(each, OpenedText)
+            else NamedSource(each.name, each.training.samples, tuple(each.dataset_ids))
+            for each in self.sources
+        ]
+        return TrainingSamples(named, self.stages, seed)
 
     @property
     def validation(self) -> Mapping[str, SampleSource]:
@@ -155,10 +209,17 @@ class RunData:
     def groups(self) -> list[ValidationGroup]:
         """What the run is validated on."""
         if not self.groups_are_named:
-            first = self._config.first_sources
-            opened = self.sources[: len(first)]
-            weights = [each.weight for each in first]
-            return [ValidationGroup(ONLY_GROUP, weights, opened, [each.validation for each in opened])]
+            weights = [each.weight for each in self._config.first_sources]
+            first = self.sources[: len(weights)]
+            opened = [each.held_out if isinstance(each, OpenedText) else each for each in first]
+            there = [each for each in opened if each is not None]
+            if len(there) < len(opened):
+                return []  # the run does not validate, so nothing is held out of its text
+            parts = [
+                one.whole if isinstance(each, OpenedText) else one.validation
+                for each, one in zip(first, there, strict=True)
+            ]
+            return [ValidationGroup(ONLY_GROUP, weights, there, parts)]
         return [
             ValidationGroup(group.name, [e.weight for e in group.sources], opened, [each.whole for each in opened])
             for group, opened in zip(self._config.validation, self._opened_groups, strict=True)
@@ -178,7 +239,8 @@ class RunData:
 
     def end_of_document_problems(self, needed_by: Sequence[str]) -> Iterator[str]:
         """Why the settings of a run that must see where documents end cannot."""
-        return end_of_document_problems(self.shards, self._tokenizer, needed_by)
+        not_ended = [each.name for each in self.texts if not each.text.append_eod]
+        return end_of_document_problems(self.shards, self._tokenizer, needed_by, not_ended)
 
     def check(self, vocab_size: int, training_samples: int, validation_samples: int) -> DataPlan:
         """Checks that the data is enough for a run and fits its model.
@@ -203,119 +265,26 @@ class RunData:
 
     def plan(self, training_samples: int, validation_samples: int) -> DataPlan:
         """How much a run reads of data that is enough for it."""
-        skipped = SkippedSamples(self._config.skip_samples)
-        return DataPlan(
-            window=self._lengths.stride,
-            counted=self._lengths.counted,
-            planned_samples=training_samples,
-            skipped_samples=skipped.passed(training_samples),
-            skipped=skipped,
-            sources=self._source_plans(skipped.reached(training_samples)),
-            changes=[describe_change(change.model_dump()) for change in self._config.changes],
-            groups=[
-                GroupPlan(group.name, group.tokens, len(group.samples), validation_samples, self._unit)
-                for group in self.groups
-            ],
-        )
+        return self._amounts.plan(training_samples, validation_samples)
 
-    def _source_plans(self, places: int) -> list[SourcePlan]:
-        shares = dict(zip(self.stages.stages[0].sources, self.stages.stages[0].weights, strict=True))
-        return [
-            SourcePlan(
-                name=each.name,
-                weight=shares.get(number, 0) / PERIOD,
-                tokens=each.training.tokens,
-                samples=len(each.training.samples),
-                planned_samples=planned,
-                max_epochs=each.source.max_epochs or self._config.max_epochs,
-                cut_into=f"{self._unit}s of {self._cut_length}",
-                cutting=each.training.cutting,
-            )
-            for number, (each, planned) in enumerate(
-                zip(self.sources, self.stages.counts(places).tolist(), strict=True)
-            )
-        ]
+    def training_problems(self, samples: int) -> Iterator[str]:
+        """What keeps a run from reading this many training samples."""
+        return self._amounts.training_problems(samples)
 
-    @property
-    def _unit(self) -> str:
-        """What a sample is."""
-        return "pack" if self._config.samples.name == "packs" else "window"
+    def validation_problems(self, samples: int) -> Iterator[str]:
+        """What keeps a run from reading this many validation samples of each group."""
+        return self._amounts.validation_problems(samples)
 
-    @property
-    def _cut_length(self) -> int:
-        """Tokens of a sample: of a stream those that no other has, else all that it reads."""
-        return self._lengths.stride if self._config.samples.name == "stream" else self._lengths.read
+    @cached_property
+    def _amounts(self) -> DataAmounts:
+        return DataAmounts(self._config, self._lengths, self._checkout, self.sources, self.stages, self.groups)
 
     def vocabulary_problems(self, vocab_size: int) -> Iterator[str]:
-        """Token ids of the datasets that a vocabulary of this size lacks."""
-        return vocabulary_problems(self.shards, vocab_size)
+        """Token ids of the datasets, or of the tokenizer of raw text, that a vocabulary of this size lacks."""
+        yield from vocabulary_problems(self.shards, vocab_size)
+        if self.texts:
+            yield from tokenizer_problems(self._tokenizer, vocab_size)
 
     def answer_problems(self) -> Iterator[str]:
         """Pairs and chats that would be cut as if they were text, and a choice about answers where there are none."""
         return answer_problems(self.shards, self._config.samples)
-
-    def training_problems(self, samples: int) -> Iterator[str]:
-        """What keeps a run from reading this many training samples."""
-        skipped = SkippedSamples(self._config.skip_samples)
-        for opened, plan in zip(self.sources, self._source_plans(skipped.reached(samples)), strict=True):
-            if plan.samples == 0:
-                yield (
-                    f"{self._told(opened, 'training')} has {plan.tokens} tokens, one sample needs "
-                    f"{self._lengths.read}; give more data, a larger share, or a smaller data.sequence_length"
-                )
-            elif plan.planned_samples > plan.samples * plan.max_epochs:
-                yield self._too_many_epochs(opened, plan, samples, skipped)
-
-    def _too_many_epochs(self, opened: OpenedSource, plan: SourcePlan, samples: int, skipped: SkippedSamples) -> str:
-        passed = plan.planned_samples
-        if len(self.sources) == 1:
-            left_out = f" and leaves out {skipped.passed(samples):,}" if passed > samples else ""
-            reads = f"the run reads {counted(samples, 'sample')}{left_out}"
-        else:
-            reads = f"the run reads {counted(passed, 'sample')} of source {plan.name}"
-        key = "data.max_epochs" if opened.source.max_epochs is None else f"max_epochs of source {plan.name}"
-        return (
-            f"{reads} = {plan.planned_epochs:.3f} epochs of the {self._samples_told(plan.samples)} in "
-            f"{self._told(opened, 'training')}, {key} allows {plan.max_epochs:g}; give more "
-            f"data, fewer training.steps, {'' if len(self.sources) == 1 else 'a smaller weight, '}or set {key} to "
-            f"{-(-passed * 1000 // plan.samples) / 1000:.3f} or more"
-        )
-
-    def _told(self, opened: OpenedSource, part: str) -> str:
-        """The part of a source, for people."""
-        source = opened.source
-        which = str(self._checkout / source.path)
-        named = "" if source.name == ONLY_SOURCE else f"source {source.name}, "
-        details = "" if source.told() == source.path else f", {source.told().removeprefix(source.path).strip()}"
-        return f"the {part} split of {named}{which} (data.split {self._config.split}{details})"
-
-    def validation_problems(self, samples: int) -> Iterator[str]:
-        """What keeps a run from reading this many validation samples of each group."""
-        if not samples:
-            return
-        for group in self.groups:
-            if samples > len(group.samples):
-                yield self._too_few_to_validate(group, samples)
-
-    def _too_few_to_validate(self, group: ValidationGroup, samples: int) -> str:
-        source, part = group.shortest
-        there = f"{self._samples_told(len(part.samples))} ({part.tokens:,} tokens in"
-        if len(group.sources) > 1:  # they end together, where one of them does
-            there = f"enough for {len(group.samples):,} in proportion to the weights: {there}"
-        if self.groups_are_named:
-            of = "" if len(group.sources) == 1 else f", source {source.name}"
-            return (
-                f"evaluation.samples is {samples:,}, validation group {group.name}{of} has {there} "
-                f"{counted(part.documents, 'document')}{group.told_left_out}); lower it, or give the group more "
-                "documents"
-            )
-        all_documents = sum(shard.dataset.number_of_documents for shard in source.shards)
-        return (
-            f"evaluation.samples is {samples:,}, {self._told(source, 'validation')} has {there} {part.documents:,} of "
-            f"{counted(all_documents, 'document')}: splits are by document); lower it, raise the validation share of "
-            "data.split, or set evaluation to null"
-        )
-
-    def _samples_told(self, count: int) -> str:
-        """So many of what documents are cut into."""
-        return f"{counted(count, self._unit)} of {self._cut_length}"

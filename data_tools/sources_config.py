@@ -69,7 +69,9 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def _is_one_thing(self) -> "SourceConfig":
         if self.path is None and self.text is None:
-            raise ValueError(f"source {self.name} has neither path nor text; give path for a dataset, text for raw text")
+            raise ValueError(
+                f"source {self.name} has neither path nor text; give path for a dataset, text for raw text"
+            )
         if self.text is None:
             return self
         if self.path is not None:

@@ -4,10 +4,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from data_tools.reading.hugging_face_name import PREFIX, is_hub
 from megatron_patches.configuration.section import PathText, Section, path_field
 
-HUB = "hf:"
-"""what names of datasets of the Hugging Face hub begin with, and of those that `datasets` wrote to a folder"""
 _OF_HUB = ("split", "revision", "streaming", "timeout_seconds", "retries")
 
 
@@ -36,14 +35,12 @@ class TextConfig(Section):
         0, ge=0, description="documents that may be left out because they cannot be read; one more is an error"
     )
     timeout_seconds: float = Field(60.0, gt=0, description="longest wait for an answer of the hub, in seconds")
-    retries: int = Field(
-        5, ge=0, description="further tries after a failed one of the hub, each after a longer pause"
-    )
+    retries: int = Field(5, ge=0, description="further tries after a failed one of the hub, each after a longer pause")
 
     @property
     def is_of_hub(self) -> bool:
         """Whether it is read through `datasets`."""
-        return self.path.startswith(HUB)
+        return is_hub(self.path)
 
     @model_validator(mode="before")
     @classmethod
@@ -57,6 +54,6 @@ class TextConfig(Section):
         if given and not self.is_of_hub:
             raise ValueError(
                 f"{', '.join(given)} of {self.path} would do nothing: files are read where they lie, and it is for "
-                f"datasets of the Hugging Face hub ({HUB}NAME). Remove {'it' if len(given) == 1 else 'them'}"
+                f"datasets of the Hugging Face hub ({PREFIX}NAME). Remove {'it' if len(given) == 1 else 'them'}"
             )
         return self

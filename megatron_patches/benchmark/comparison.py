@@ -33,7 +33,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout
 from megatron_patches.run.parameter_count import count_parameters
 from megatron_patches.run.reading import load_run, to_yaml
-from megatron_patches.run.run_directory import Launch
+from megatron_patches.run.run_directory import Launch, text_preparation
 from megatron_patches.run.summary import tokens_per_step
 
 # Both sides differ in one thing, the order in which the squares of the gradient's norm are summed. With equal norms 33
@@ -142,7 +142,7 @@ def measure_run(
     plan_layout(config, world)
     check_device(config, has_gpu(), gpu_models())
     samples = measured_steps * config.training.global_batch_size
-    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
+    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after, texts=text_preparation(config))
     data.check(config.model.vocabulary, samples, validation_samples=0)
     load = os.getloadavg()[0]
     shared = runs_root() if job_nodes() > 1 else None  # of several nodes all must see it

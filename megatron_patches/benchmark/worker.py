@@ -35,7 +35,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout
 from megatron_patches.run.progress import StepRecord
 from megatron_patches.run.reading import load_resolved
-from megatron_patches.run.run_directory import Launch
+from megatron_patches.run.run_directory import Launch, text_preparation
 from megatron_patches.training.train import build_trainer, training_batches
 from megatron_patches.training.trainer import Trainer
 
@@ -185,7 +185,11 @@ def _roof(groups: ProcessGroups) -> Roof | None:
 
 
 def _read_batches(config: RunConfig, groups: ProcessGroups, steps: int) -> list[list[MicroBatch]]:
-    batches = training_batches(config, RunData(config.data, CHECKOUT, config.lengths, config.place_after), groups)
+    batches = training_batches(
+        config,
+        RunData(config.data, CHECKOUT, config.lengths, config.place_after, texts=text_preparation(config)),
+        groups,
+    )
     try:
         return [batches.at(config.timetable.after(step).samples) for step in range(steps)]
     finally:

@@ -71,7 +71,7 @@ def changed_sources_problems(newest: SavedStep, config: RunConfig) -> Iterator[s
 
 
 def replaced_sources(saved: SavedStep, config: RunConfig) -> set[str]:
-    """Names of sources that a checkpoint had not read and that have another path, range or shards now.
+    """Names of sources that a checkpoint had not read and that have another path, text, range or shards now.
 
     One that reads other documents although the run says the same of it is none of them: its dataset was made again,
     which is no change that anybody asked for.
@@ -118,7 +118,7 @@ def _is_named(source: Mapping[str, Any]) -> bool:
 def _of_each(changes: object) -> dict[str, tuple[object, ...]]:
     """What each source of these changes reads, by its name."""
     sources = (source for change in _well_formed(changes) for source in change["sources"])
-    return {source["name"]: tuple(source.get(key) for key in ("path", "range", "shards")) for source in sources}
+    return {source["name"]: tuple(source.get(key) for key in ("path", "text", "range", "shards")) for source in sources}
 
 
 def _changes_by_step(changes: object) -> dict[int, list[tuple[object, ...]]]:

@@ -53,7 +53,9 @@ _EFFECTS: dict[str, Effect] = {
     "data.changes": "applied",  # where they change nothing that was read: changed_data.py
     "data.validation": "applied",
     "data.loader": "none",  # it decides when samples are read, and no number of training
-    **dict.fromkeys(("data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
+    # of raw text what it holds is compared, and what decides order and tokens; the same files may lie somewhere else
+    **dict.fromkeys(("data.text.key", "data.text.append_eod", "data.text.shuffle_documents"), "identity"),
+    **dict.fromkeys(("data.text", "data.path", "data.tokenizer", "data.max_epochs", "data.allow_invalid"), "applied"),
     **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),
     **dict.fromkeys(("training.extend_to", "training.extend_by"), "applied"),
     **dict.fromkeys(("training.micro_batch_size", "training.recomputation", "training.compile"), "applied"),

@@ -7,6 +7,7 @@ from typing import Any
 from data_tools.data_config import DataConfig
 from data_tools.samples.blend import PERIOD
 from megatron_patches.configuration.section import Section
+from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.optim.optimizer_config import SGDConfig
 from megatron_patches.run.config import RunConfig
@@ -17,6 +18,8 @@ _SOURCES_TOLD = 12
 OF_TRAINING = ("global_batch_size", "batch_ramp", "trainable", "frozen", "precision", "fp8", "seed")
 _SOURCE = "source "
 """what keys of sources begin with (RunData.identity)"""
+_RESERVED = "reserved"
+"""in the identity of a text source (OpenedText.identity): how many documents are held out of it"""
 
 
 def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: str) -> dict[str, Any]:
@@ -71,7 +74,22 @@ def _difference(key: str, saved: Any, wanted: Any) -> str:
             f"the weights of data.sources, in parts of {PERIOD:,}, are {before} in the checkpoint and {now} now, in "
             "this order (other weights from a later step on go into data.changes)"
         )
+    if (reserved := _reserved(saved, wanted)) is not None:
+        return (
+            f"{key}: its first {reserved[0]:,} documents were held out for validation in the checkpoint and the first "
+            f"{reserved[1]:,} are now, which would train on others (restore evaluation.samples, or evaluation; to "
+            "validate on other text, name it in a group of data.validation from the start of a run)"
+        )
     return f"{key} is {_shown(saved)} in the checkpoint and {_shown(wanted)} now"
+
+
+def _reserved(saved: Any, wanted: Any) -> tuple[int, int] | None:
+    """How many documents of raw text were and are held out, where that is what differs."""
+    if not isinstance(saved, Mapping) or not isinstance(wanted, Mapping):
+        return None
+    before, now = (whole_of(each.get(_RESERVED)) for each in (saved, wanted))
+    rest = [{key: value for key, value in each.items() if key != _RESERVED} for each in (saved, wanted)]
+    return (before, now) if before is not None and now is not None and rest[0] == rest[1] else None
 
 
 def _weights(blend: object) -> str:

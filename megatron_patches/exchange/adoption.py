@@ -38,6 +38,7 @@ from megatron_patches.run.moment_table import moment_shapes
 from megatron_patches.run.ownership import refuse_living_owner
 from megatron_patches.run.progress import Progress
 from megatron_patches.run.reading import to_yaml
+from megatron_patches.run.run_directory import text_preparation
 from megatron_patches.sizes import counted
 
 FILE_BYTES = 4 << 30  # of one file, about: so that many ranks can read and hash a checkpoint together
@@ -86,7 +87,7 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
     if not request.weights_only:
         refuse_living_owner(run)
         _refuse_checkpoints(run)
-    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
+    data = RunData(config.data, CHECKOUT, config.lengths, config.place_after, texts=text_preparation(config))
     folder = find_checkpoint_folder(request.folder)
     known = manifest_beside(request.folder, folder) or request.adopted
     names = given_names(request.names)

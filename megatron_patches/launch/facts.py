@@ -19,7 +19,7 @@ from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import lay_out
 from megatron_patches.run.reading import ReadRun
-from megatron_patches.run.run_directory import run_directory
+from megatron_patches.run.run_directory import run_directory, text_preparation
 from megatron_patches.run.summary import training_samples
 
 OPTIONAL_PACKAGES = ("wandb",)
@@ -91,13 +91,15 @@ class LaunchFacts:
     def _opened_data(self) -> RunData | TrainyardError:
         try:
             self.require(
-                "data.path", "data.sources", "data.changes", "data.validation", "data.samples", "data.tokenizer"
-            )
+                "data.path", "data.text", "data.sources", "data.changes", "data.validation", "data.samples",
+                "data.tokenizer", "evaluation",
+            )  # fmt: skip
             if self.config.data.changes:
                 self.require("training", "data.skip_samples")
             return RunData(
-                self.config.data, CHECKOUT, self.config.lengths, self.config.place_after, PreparationProgress()
-            )
+                self.config.data, CHECKOUT, self.config.lengths, self.config.place_after, PreparationProgress(),
+                text_preparation(self.config),
+            )  # fmt: skip
         except TrainyardError as error:
             return error
 

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_tools.text_sources.facts import TextPreparation
 from megatron_patches.artefacts.manifest import build_manifest, manifest_bytes
-from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder
+from megatron_patches.artefacts.run_folder import CONFIG, STOPPED, RunFolder, rehearsal_of
 from megatron_patches.atomic_files import create_once, write_atomically
 from megatron_patches.checkout import runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.ownership import Former, claim_launch
 from megatron_patches.run.reading import to_yaml
+
+TEXT = "text"
+"""folder, in a run's own, of what launches find out of its raw text, and of what they hold out of it"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ class Launch:
 def run_directory(config: RunConfig) -> RunFolder:
     """The folder of a run, whether it exists or not."""
     return RunFolder(runs_root() / config.name)
+
+
+def text_preparation(config: RunConfig) -> TextPreparation:
+    """What a run wants of its text sources before it trains, and where that is kept; a rehearsal takes the run's."""
+    name = rehearsal_of(config.name) or config.name
+    return TextPreparation(runs_root() / name / TEXT, config.evaluation.samples if config.evaluation else 0)
 
 
 def start_launch(config: RunConfig, owner: Mapping[str, Any] | None = None, former: Former | None = None) -> Launch:

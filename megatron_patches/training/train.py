@@ -2,16 +2,19 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch.distributed as dist
 
 from data_tools.data_record import record_of
+from data_tools.opened_text import OpenedText
 from data_tools.run_data import RunData
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.skipping import SkippedSamples
+from data_tools.streams.cursor import Cursor
+from data_tools.streams.position import StreamPosition
 from megatron_patches.artefacts.folders import inspect, step_of
 from megatron_patches.artefacts.unfinished import remove_leftovers
 from megatron_patches.callbacks.checkpointing import Checkpointing, describe_resume, describe_start
@@ -34,6 +37,7 @@ from megatron_patches.events.writing import EventWriter
 from megatron_patches.foreign.printable import printable
 from megatron_patches.objectives.batches import TrainingBatches
 from megatron_patches.objectives.build import build_objective
+from megatron_patches.objectives.dealt_samples import DealtSamples
 from megatron_patches.parallel.kernels import kernels_of
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups, stop_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -44,9 +48,10 @@ from megatron_patches.run.layout import plan_layout, require_whole_batches
 from megatron_patches.run.parameter_count import count_parameters
 from megatron_patches.run.progress import ChangeRecord, DataRecord, Message, Outcome
 from megatron_patches.run.reading import load_resolved
-from megatron_patches.run.run_directory import Launch
+from megatron_patches.run.run_directory import Launch, text_preparation
 from megatron_patches.run.summary import training_samples
 from megatron_patches.training.build_callbacks import build_callbacks
+from megatron_patches.training.stream_positions import StreamPositions
 from megatron_patches.training.trainer import Trainer
 
 
@@ -80,7 +85,7 @@ def train(launch: Launch) -> Outcome:
 
 def open_data(config: RunConfig) -> RunData:
     """The data of a run; raises TrainyardError where it is not what it was when the launch was planned."""
-    return RunData(config.data, CHECKOUT, config.lengths, config.place_after, prepare=None)
+    return RunData(config.data, CHECKOUT, config.lengths, config.place_after, None, text_preparation(config))
 
 
 def build_trainer(
@@ -102,15 +107,19 @@ def build_trainer(
         (*data.dataset_ids, data.tokenizer_id),
     )
     checkpointing.further_facts[TOKENIZER_VOCABULARY] = data.tokenizer_vocabulary
+    dealt = dealt_samples(config, data, groups)
+    callbacks = build_callbacks(config, launch, groups, data, votes, checkpointing, events)
+    if dealt is not None:
+        callbacks.insert(0, StreamPositions(dealt, SkippedSamples(config.data.skip_samples)))
     trainer = Trainer(
         config=config,
         launch=launch,
         groups=groups,
         engine=engine,
-        batches=training_batches(config, data, groups),
+        batches=training_batches(config, data, groups, dealt),
         randomness=randomness,
         votes=votes,
-        callbacks=build_callbacks(config, launch, groups, data, votes, checkpointing, events),
+        callbacks=callbacks,
     )
     return trainer, checkpointing
 
@@ -154,9 +163,31 @@ def _not_hiding(error: Exception) -> Iterator[None]:
             print(f"note: the failure is not on record: {unrecorded}", file=sys.stderr, flush=True)
 
 
-def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) -> TrainingBatches:
-    """What this rank reads, step by step."""
+def dealt_samples(config: RunConfig, data: RunData, groups: ProcessGroups) -> DealtSamples | None:
+    """What rank 0 reads of the run's text sources for all; None for a run without any."""
+    samples, loader, seed = data.training(config.training.seed), config.data.loader, config.training.seed
+    if not samples.streams:
+        return None
+    ahead = (loader.prefetch + 1) * config.training.global_batch_size
+
+    def open_stream(source: int, known: Sequence[StreamPosition]) -> Cursor:
+        opened = data.sources[source]
+        assert isinstance(opened, OpenedText)
+        return opened.open_reader(seed, known, ahead, loader.workers)
+
+    return DealtSamples(samples, open_stream, groups)
+
+
+def training_batches(
+    config: RunConfig, data: RunData, groups: ProcessGroups, dealt: DealtSamples | None = None
+) -> TrainingBatches:
+    """What this rank reads, step by step.
+
+    Args:
+        dealt: of a run with text sources, if it was opened already.
+    """
     training = config.training
+    samples = dealt or dealt_samples(config, data, groups) or data.training(training.seed)
     skipped = SkippedSamples(config.data.skip_samples)
     sampler = BatchSampler(
         config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data, skipped
@@ -164,9 +195,8 @@ def training_batches(config: RunConfig, data: RunData, groups: ProcessGroups) ->
     end_of_document = data.end_of_document(config.document_ends_needed_by)
     objective = build_objective(config.objective, training.seed, end_of_document)
     return TrainingBatches(
-        data.training(training.seed), sampler, objective, config.model.vocabulary, groups, config.data.loader,
-        config.timetable.end.samples,
-    )  # fmt: skip
+        samples, sampler, objective, config.model.vocabulary, groups, config.data.loader, config.timetable.end.samples
+    )
 
 
 def resume(trainer: Trainer, checkpointing: Checkpointing) -> None:

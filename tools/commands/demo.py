@@ -75,7 +75,7 @@ class Demo:
 
     def make_data(self) -> None:
         """Corpus, tokenizer and dataset, each unless it is there already."""
-        tokenizer, dataset = self.config.data.tokenizer, Path(self.config.data.first_sources[0].path)
+        tokenizer, dataset = self.config.data.tokenizer, _dataset_of(self.config)
         corpus = str(dataset.with_name("corpus.jsonl"))
         vocabulary, workers = str(self.config.model.vocabulary), str(len(os.sched_getaffinity(0)))
         self.make("Text: the Python standard library", corpus, ["tools/stdlib-corpus", "--output", corpus])
@@ -183,12 +183,19 @@ def newest_step(events: Path) -> int:
     return max((event.facts["step"] for event in effective(read_events(events), "step")), default=0)
 
 
+def _dataset_of(config: "RunConfig") -> Path:
+    """What the demo trains on: its prefix, relative to the checkout."""
+    path = config.data.first_sources[0].path
+    assert path is not None, "the demo's run names a dataset"
+    return Path(path)
+
+
 def held_out_tokens(config: "RunConfig") -> "NDArray[np.integer]":
     """All tokens of the documents that the run validates on, [tokens]."""
     from data_tools.datasets.indexed_dataset import IndexedDataset
     from data_tools.datasets.split import split_documents
 
-    dataset = IndexedDataset(CHECKOUT / config.data.first_sources[0].path)
+    dataset = IndexedDataset(CHECKOUT / _dataset_of(config))
     first, last = split_documents(config.data.split, dataset.number_of_documents)[1]
     return dataset.tokens[dataset.document_token_offset(first) : dataset.document_token_offset(last)]
 

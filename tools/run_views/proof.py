@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.opened_sources import OpenedSource
+from data_tools.opened_text import OpenedText
 from data_tools.samples.delivered import delivered_of, hash_text
 from data_tools.samples.difference import ChangedToken, single_changes
 from megatron_patches.artefacts.folders import inspect, list_checkpoints
@@ -25,6 +27,7 @@ from megatron_patches.foreign.printable import shortened
 from tools.run_views.read_order import ReadOrder, ReadOrders
 from tools.run_views.recorded_steps import LaunchSteps, RecordedStep, config_of, gaps, recorded_launches
 from tools.run_views.running_hashes import SAMPLES_AT_ONCE, RunningHashes
+from tools.run_views.stream_places import stream_places
 
 _SECONDS = 10
 _TOLD_SOURCES = 8
@@ -142,7 +145,7 @@ def prove(run: RunFolder, within: tuple[int, int] | None, say: Callable[[str], N
         recorded = [_cut(each, *within) for each in recorded]
         recorded = [each for each in recorded if len(each.steps)]
     progress = _Progress(sum(int(each.sizes[each.hashed].sum()) for each in recorded), say)
-    orders, known, launches = ReadOrders(), RunningHashes(), []
+    orders, known, launches = ReadOrders(stream_places(run)), RunningHashes(), []
     opened: dict[str, ReadOrder] = {}
     for steps in recorded:
         try:
@@ -206,12 +209,17 @@ def _describe(step: RecordedStep, found: int, order: ReadOrder) -> Difference:
         else:
             told.append(f"the samples at places {places[change.first]:,} and {places[change.second]:,} were swapped")
     shards = {
-        str(order.data.sources[source].find(number)[0].prefix): None
+        _lies_in(order.data.sources[source], number): None
         for source, number in zip(located.source.tolist(), located.number.tolist(), strict=True)
     }
     return Difference(
         step.step, step.hash, found, dict(Counter(names).most_common(_TOLD_SOURCES)), tuple(told), tuple(shards)
     )
+
+
+def _lies_in(source: OpenedSource | OpenedText, number: int) -> str:
+    """Path of what a sample is read from."""
+    return source.text.path if isinstance(source, OpenedText) else str(source.find(number)[0].prefix)
 
 
 def _checkpoints(
@@ -256,7 +264,7 @@ def _strangers(run: RunFolder, opened: Mapping[str, ReadOrder]) -> list[str]:
         order = opened.get(str(manifest.facts.get("launch"))) if manifest is not None else None
         if manifest is None or order is None:
             continue
-        for source in order.data.sources:
+        for source in order.data.datasets:
             for shard in source.shards:
                 if shard.id not in manifest.parents:
                     text = f"source {source.name}: {shard.prefix} is dataset {shard.id[:12]}, on which {folder.name}"

@@ -1,10 +1,11 @@
 """What a launch reads, opened again from its configuration: the samples at each place of its order."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.opened_text import ReadText
 from data_tools.run_data import RunData
 from data_tools.samples.blended import Located
 from data_tools.samples.skipping import SkippedSamples, first_difference
@@ -12,6 +13,8 @@ from data_tools.samples.source import Sample
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.launch.preparation import PreparationProgress
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.run_directory import text_preparation
+from tools.run_views.stream_places import Places
 
 TOKENS_AT_ONCE = 1 << 20
 """of samples that are in memory together"""
@@ -20,15 +23,24 @@ TOKENS_AT_ONCE = 1 << 20
 class ReadOrder:
     """The samples of a run, by how many were trained on before them.
 
+    Args:
+        places: from which its text sources can be read on.
+
     Raises:
         TrainyardError: datasets or the tokenizer are missing or damaged.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, places: Places) -> None:
         # what was marked invalid since can be looked at too
         section = config.data.model_copy(update={"allow_invalid": True})
-        self.data = RunData(section, CHECKOUT, config.lengths, config.place_after, PreparationProgress())
+        self.data = RunData(
+            section, CHECKOUT, config.lengths, config.place_after, PreparationProgress(), text_preparation(config)
+        )
         self.samples = self.data.training(config.training.seed)
+        for number in self.samples.streams:
+            source = self.samples.sources[number]
+            assert isinstance(source.samples, ReadText)
+            source.samples.begin_from(places.get(source.name, ()))
         self.skipped = SkippedSamples(section.skip_samples)
         self.seed = config.training.seed
         self._at_once = max(1, TOKENS_AT_ONCE // config.lengths.read)
@@ -71,13 +83,16 @@ class ReadOrder:
         stages = [stage for stage in self.samples.stages.stages if stage.first < place]
         told = [(stage.first, stage.weights, [keys[each] for each in stage.sources]) for stage in stages]
         used = {each for stage in stages for each in stage.sources}
-        return self.seed, told, {keys[each]: len(sources[each].samples) for each in used}
+        # a stream's key says all of it
+        lengths = {keys[each]: len(found) for each in used if isinstance(found := sources[each].samples, Sized)}
+        return self.seed, told, lengths
 
 
 class ReadOrders:
     """Those of a run's launches; launches that read the same share one."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._opened: list[tuple[tuple[object, ...], ReadOrder]] = []
 
     def open(self, config: RunConfig) -> ReadOrder:
@@ -86,6 +101,6 @@ class ReadOrders:
         for known, order in self._opened:
             if known == wanted:
                 return order
-        order = ReadOrder(config)
+        order = ReadOrder(config, self._places)
         self._opened.append((wanted, order))
         return order

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.opened_sources import OpenedSource
+from data_tools.opened_text import OpenedText
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.source import Sample
 from megatron_patches.artefacts.run_folder import RunFolder
@@ -20,6 +22,7 @@ from megatron_patches.run.config import RunConfig
 from megatron_patches.sizes import counted
 from tools.run_views.read_order import ReadOrder
 from tools.run_views.recorded_steps import LaunchSteps, RecordedStep, config_of, owners, recorded_launches
+from tools.run_views.stream_places import stream_places
 
 _RANKS = 1 << 20
 
@@ -33,10 +36,11 @@ class ReadSample:
     source: str
     number: int
     """in the source"""
-    dataset: Path
-    """prefix of the one that it lies in"""
+    dataset: str
+    """prefix of the one that it lies in; of raw text what the run calls it"""
     documents: tuple[tuple[int, int], ...]
-    """first and last document of each stretch of the dataset that the sample is made of, numbered from 0"""
+    """first and last document of each stretch of the dataset that the sample is made of, numbered from 0; none of raw
+    text, which is shuffled before it is cut"""
     data_rank: int | None
     """data-parallel rank that read it; None where the layout is not on record"""
     micro_batch: int | None
@@ -61,7 +65,7 @@ class ReadStep:
         assert recorded is not None
         self.recorded: RecordedStep = recorded
         self.config: RunConfig = config_of(run, self.launch)
-        self.order = ReadOrder(self.config)
+        self.order = ReadOrder(self.config, stream_places(run))
         self.layout = _layout(self.launch)
 
     @property
@@ -86,14 +90,13 @@ class ReadStep:
             places, located, contents = self.order.read(self.recorded.first + position, 1)
             source = self.order.data.sources[int(located.source[0])]
             number = int(located.number[0])
-            shard, stretches = source.find(number)
+            dataset, documents = _lies_in(source, number)
             turn, data_rank = None, None
             if self.layout is not None:
                 turn, data_rank = divmod(position // micro_batch, self.layout.data)
             yield ReadSample(
-                int(places[0]), source.name, number, shard.prefix,
-                tuple(documents_of(shard.dataset, *each) for each in stretches), data_rank, turn, contents[0],
-            )  # fmt: skip
+                int(places[0]), source.name, number, dataset, documents, data_rank, turn, contents[0]
+            )
 
     def _require_layout(self, rank: int) -> Layout:
         if self.layout is None:
@@ -107,6 +110,14 @@ class ReadStep:
                 f"no rank {rank}"
             )
         return self.layout
+
+
+def _lies_in(source: OpenedSource | OpenedText, number: int) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Dataset and documents of a sample."""
+    if isinstance(source, OpenedText):
+        return source.text.path, ()
+    shard, stretches = source.find(number)
+    return str(shard.prefix), tuple(documents_of(shard.dataset, *each) for each in stretches)
 
 
 def documents_of(dataset: IndexedDataset, first: int, end: int) -> tuple[int, int]:

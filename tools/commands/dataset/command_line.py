@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from megatron_patches.sizes import counted
+from tools.commands.dataset.bench import bench
 from tools.commands.dataset.blend import blend
 from tools.commands.dataset.lengths import lengths
 from tools.commands.dataset.plan import OVERRIDES, overlap, plan
@@ -109,7 +110,7 @@ def hash_documents(prefixes: list[Path] = PREFIXES) -> None:
     hash_datasets([prefix_of(each) for each in prefixes])
 
 
-for command in (merge, split, lengths, text, blend, proof):
+for command in (merge, split, lengths, text, blend, proof, bench):
     app.command()(command)
 for of_a_run in (plan, overlap):
     app.command(context_settings=OVERRIDES)(of_a_run)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from data_tools.data_plan import SourcePlan
     from data_tools.run_data import RunData
     from megatron_patches.run.config import RunConfig
 
@@ -42,10 +43,10 @@ def plan(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
         (
             each.name,
             f"{each.weight:.2%}" if each.weight else "later",
-            f"{each.tokens:,}",
-            f"{each.samples:,}",
+            _about(each, each.tokens),
+            _about(each, each.samples),
             f"{each.planned_samples:,}",
-            f"{each.planned_epochs:.3f}",
+            "unknown" if each.planned_epochs is None else f"{each.planned_epochs:.3f}",
             f"{each.cut_into}; {each.how_cut}",
         )
         for each in found.sources
@@ -62,6 +63,11 @@ def plan(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
         tell(f"warning: {warning}")
 
 
+def _about(source: "SourcePlan", count: int | None) -> str:
+    """A number, which of raw text is an estimate."""
+    return "unknown" if count is None else f"{'about ' if source.text is not None else ''}{count:,}"
+
+
 def overlap(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
     """Look for documents of a run's validation that it is trained on too, token for token.
 
@@ -75,14 +81,18 @@ def overlap(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
     from tools.terminal import tell, tell_json
 
     _, data = _open(run, context.args)
-    source = data.sources[0]
-    compared = [(group, found) for group, found in overlaps(data, source.hashes) if found is not None]
+    hashes = data.datasets[0].hashes if data.datasets else lambda shard: None
+    compared = [(group, found) for group, found in overlaps(data, hashes) if found is not None]
     if as_json:
         tell_json(
             [{"group": g.name, "documents": each.documents, "trained_on_too": each.repeated} for g, each in compared]
         )
     elif not compared:
-        tell("one source is split by hash: no document can be on both sides")
+        tell(
+            "one source is split by hash: no document can be on both sides"
+            if data.datasets
+            else "the run reads raw text, and documents that are held out of it are not trained on"
+        )
     else:
         for group, found in compared:
             none = f"{group.name}: none of {counted(found.documents, 'document')} of validation is trained on too"
@@ -96,7 +106,10 @@ def _open(run: str, overrides: list[str]) -> "tuple[RunConfig, RunData]":
     from megatron_patches.checkout import CHECKOUT
     from megatron_patches.launch.preparation import PreparationProgress
     from megatron_patches.run.reading import load_run
+    from megatron_patches.run.run_directory import text_preparation
     from tools.run_files.catalogue import find_run
 
     config = load_run(find_run(run, CHECKOUT), overrides)
-    return config, RunData(config.data, CHECKOUT, config.lengths, config.place_after, PreparationProgress())
+    return config, RunData(
+        config.data, CHECKOUT, config.lengths, config.place_after, PreparationProgress(), text_preparation(config)
+    )

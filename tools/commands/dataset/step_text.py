@@ -52,7 +52,7 @@ def _facts(sample: ReadSample) -> dict[str, object]:
     return {
         "place": sample.place,
         "source": sample.source,
-        "dataset": str(sample.dataset),
+        "dataset": sample.dataset,
         "documents": [list(each) for each in sample.documents],
         "data_rank": sample.data_rank,
         "micro_batch": sample.micro_batch,
@@ -61,14 +61,20 @@ def _facts(sample: ReadSample) -> dict[str, object]:
 
 def _where(sample: ReadSample) -> str:
     """Everything that is known of a sample, in a line behind its number."""
-    told = list(_documents(sample))
-    more = " ..." if len(told) > _DOCUMENTS_TOLD else ""
-    which = "document" if len(told) == 1 and " " not in told[0] else "documents"
-    text = f"sample of source {sample.source} at place {sample.place:,}, {which} {', '.join(told[:_DOCUMENTS_TOLD])}"
-    text += f"{more} of {sample.dataset}"
+    text = f"sample of source {sample.source} at place {sample.place:,}, {_which(sample)}"
     if sample.data_rank is None:
         return text
     return f"{text} (data rank {sample.data_rank}, micro-batch {sample.micro_batch})"
+
+
+def _which(sample: ReadSample) -> str:
+    """What it is made of."""
+    told = list(_documents(sample))
+    if not told:
+        return f"of the text of {sample.dataset}"
+    more = " ..." if len(told) > _DOCUMENTS_TOLD else ""
+    which = "document" if len(told) == 1 and " " not in told[0] else "documents"
+    return f"{which} {', '.join(told[:_DOCUMENTS_TOLD])}{more} of {sample.dataset}"
 
 
 def _documents(sample: ReadSample) -> Iterator[str]:

@@ -1,0 +1,51 @@
+"""Where the streams of a run are read on from: kept in every checkpoint, on any number of ranks."""
+
+from typing import Any
+
+from data_tools.samples.skipping import SkippedSamples
+from data_tools.text_sources.places import STATE_KEY, places_of, places_to_json
+from megatron_patches.callbacks.callback import Callback, TrainingLoop
+from megatron_patches.objectives.dealt_samples import DealtSamples
+from megatron_patches.run.progress import Message
+
+
+class StreamPositions(Callback):
+    """Keeps, of each text source, a place at or before its next sample. What is read again from there is one block of
+    documents."""
+
+    state_key = STATE_KEY
+
+    def __init__(self, samples: DealtSamples, skipped: SkippedSamples) -> None:
+        self._samples = samples
+        self._skipped = skipped
+        self._trainer: TrainingLoop | None = None
+        self._known: set[str] = set()
+
+    def on_start(self, trainer: TrainingLoop) -> None:
+        """Say which streams are read from their beginning although the run has read of them."""
+        self._trainer = trainer
+        samples, numbers = self._samples.samples, self._next_numbers()
+        for number in samples.streams:
+            name = samples.sources[number].name
+            if numbers[number] and name not in self._known:
+                trainer.emit(Message(
+                    f"the checkpoint does not say where the text of source {name} is read on from: it is read from its "
+                    f"beginning, and its first {numbers[number]:,} samples are passed over"
+                ))  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """By the source's name."""
+        return places_to_json(self._samples.positions(self._next_numbers()))
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Raises Damaged where a place cannot be read."""
+        places = places_of(state)
+        self._known = set(places)
+        self._samples.begin_from(places)
+
+    def _next_numbers(self) -> list[int]:
+        """Of each source, how many samples the run has passed."""
+        assert self._trainer is not None
+        passed = self._skipped.reached(self._trainer.progress.samples)
+        found: list[int] = self._samples.samples.stages.counts(passed).tolist()
+        return found
