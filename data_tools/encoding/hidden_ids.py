@@ -22,11 +22,11 @@ class HiddenIds:
         """Where in the ids the first of them is; None if there is none."""
         if not ids.size:
             return None
-        if ids.max() >= self._vocab_size:
+        if (highest := ids.max()) >= self._vocab_size:
             return int(np.argmax(ids >= self._vocab_size))
-        if self._span is None:
+        if self._span is None or highest < self._lowest:  # as of GPT-2 and Llama 3, whose hidden ids come last
             return None
-        # Most ids lie outside the range of hidden ones: below it the difference is a large number.
+        # Below the range of hidden ids the difference is a large number.
         near = np.flatnonzero(ids - self._lowest <= self._span)
         found = near[self._is_hidden[ids[near]]]
         return int(found[0]) if found.size else None
