@@ -25,6 +25,8 @@ AHEAD = 8
 at a part's beginning do, which are compared, keeps no other worker idle"""
 _AT_A_TIME = 2
 """blocks that a worker has: one in work, one at hand when that is done"""
+_NONE = Block("lines", b"", "", "line", 0, 0, {}, 0)
+"""stands for the block that could not be read"""
 
 
 def _to_stderr(message: str) -> None:
@@ -113,13 +115,21 @@ class EncodingPool:
     def _fill(self, source: Iterator[Block], waiting: "deque[tuple[int, Block]]", by_reference: Collection[str]) -> bool:
         """Sends blocks until enough are on the way, or the one whose turn it is is encoded; False: there are no more."""
         while len(waiting) < len(self._slots) and not (waiting and waiting[0][0] in self._results):
-            block = next(source, None)
+            number = next(self._numbers)
+            try:
+                block = next(source, None)
+            except Exception as error:  # noqa: BLE001 (it is raised behind the blocks that were read before)
+                self._results[number] = error
+                waiting.append((number, _NONE))
+                return False
             if block is None:
                 return False
-            waiting.append((next(self._numbers), block._replace(content=b"")))
+            waiting.append((number, block._replace(content=b"")))
+            while not self._free:  # what an earlier call left is on the way
+                self._collect(None)
             slot = self._free.pop()
             self._slots[slot].put(sendable(block))
-            self._unsent.append((waiting[-1][0], slot, block.origin in by_reference))
+            self._unsent.append((number, slot, block.origin in by_reference))
             self._send()
             self._collect(0)
         return True

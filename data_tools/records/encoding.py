@@ -8,15 +8,18 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_tools.records.record import Record, RecordForm
 from data_tools.records.templates import BarePair, PlainTemplate, Segment, Template
-from data_tools.records.tokenizer_template import TemplateText, TokenizerTemplate, read_template
 from data_tools.text.document_encoding import EncodedTexts, TextEncoder, encode_texts, ids_type
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
+
+if TYPE_CHECKING:  # a template needs Jinja, 0.1 s to import, and texts need none
+    from data_tools.records.tokenizer_template import TemplateText
 
 _SPACES = ("\u2581", "\u0120")
 """how SentencePiece and byte-level BPE write the space in front of a word"""
@@ -36,7 +39,7 @@ class RecordEncoding:
     """
 
     form: RecordForm
-    source: TemplateText | None
+    source: "TemplateText | None"
     append_eod: bool
     encoder: TextEncoder | None = field(default=None, compare=False)  # which need not be hashable
 
@@ -49,6 +52,8 @@ class RecordEncoding:
         Raises:
             TrainyardError: the template is not to be had.
         """
+        from data_tools.records.tokenizer_template import read_template
+
         return cls(form, read_template(folder) if form.template == "tokenizer" else None, append_eod, encoder)
 
     def template(self, tokenizer: Tokenizer) -> Template:
@@ -58,6 +63,8 @@ class RecordEncoding:
             TrainyardError: the template is damaged.
         """
         if self.source is not None:
+            from data_tools.records.tokenizer_template import TokenizerTemplate
+
             return TokenizerTemplate(self.source, tokenizer, self.append_eod)
         return PlainTemplate() if self.form.template == "plain" else BarePair(self.form.separator)
 
