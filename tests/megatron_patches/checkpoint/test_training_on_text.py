@@ -109,7 +109,9 @@ def test_each_checkpoint_keeps_a_place_near_its_next_sample(trained: Trained) ->
         for run in (trained.straight, trained.resumed, trained.on_two)
     ]
     passed = 43  # two thirds of 8 steps of 8 samples
-    assert [0 < place["samples"] <= passed < place["samples"] + 60 for place in places] == [True] * 3, [place["samples"] for place in places]
+    assert [0 < place["samples"] <= passed < place["samples"] + 60 for place in places] == [True] * 3, [
+        place["samples"] for place in places
+    ]
     messages = [event.facts["text"] for event in read_events(trained.resumed.events) if event.kind == "message"]
     assert not [text for text in messages if "read from its beginning" in text]
 
