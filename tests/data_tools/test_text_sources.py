@@ -16,6 +16,7 @@ from data_tools.opened_text import ReadText
 from data_tools.run_data import RunData
 from data_tools.samples.blended import Located, TrainingSamples
 from data_tools.samples.lengths import SampleLengths
+from data_tools.streams.end_of_data import EndOfData
 from data_tools.text.tokenizers import load_tokenizer
 from data_tools.text_sources.facts import TextPreparation
 from megatron_patches.errors import Missing, Refused, TrainyardError
@@ -137,6 +138,23 @@ def read(data: RunData, count: int) -> list[list[int]]:
     found = [each["tokens"].tolist() for each in samples.read(samples.locate(np.arange(count)))]
     close(samples)
     return found
+
+
+@pytest.mark.slow
+def test_a_reader_ends_with_the_epochs_that_it_may_read(opened: Any, raw: Path) -> None:
+    data = opened(0, text="raw", max_epochs=1.5)
+    (text,) = data.texts
+    reader = text.open_reader(1, [], 32, 1)
+    try:
+        assert [each["tokens"].tolist() for each in reader.take(0, 40)] == read(data, 40)
+        with pytest.raises(EndOfData) as ended:
+            reader.take(40, 10_000)
+    finally:
+        reader.close()
+    planned = data.plan(ended.value.samples + 1, 0)
+    assert abs(planned.sources[0].planned_epochs - 2) < 0.2
+    (warning,) = planned.warnings()
+    assert "epochs of its text are planned, and max_epochs is 1.5" in warning
 
 
 def test_ranks_look_at_no_file(opened: Any, raw: Path) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
+from data_tools.samples.skipping import SkippedSamples
 from data_tools.samples.source import Sample
 from data_tools.streams.position import StreamPosition
 from megatron_patches.errors import Damaged, TrainyardError
+from megatron_patches.run.progress import Progress
 from tests.ranks import run_on_ranks
 
 ENDS = 40
@@ -59,7 +61,6 @@ def deal(steps: int) -> dict[str, Any]:
 
     import torch
 
-    from megatron_patches.batch.micro_batch import MicroBatch  # noqa: F401  torch is loaded by the ranks alone
     from megatron_patches.objectives.dealt_samples import DealtSamples
     from megatron_patches.parallel.layout import Layout
     from megatron_patches.parallel.process_groups import start_process_groups, stop_process_groups
@@ -104,15 +105,13 @@ def test_every_rank_reads_its_own_and_an_error_is_the_same_on_all() -> None:
     assert first["opened"] == [[10]] and first["positions"] == {"raw": 20}
 
 
-def test_what_lies_between_is_thrown_away() -> None:
+def test_what_was_dealt_is_read() -> None:
     samples = training_samples()
     located = samples.locate(np.arange(4, 8))
     assert located.number[located.source == 0].tolist() == [2, 3]
-    assert [
-        row["tokens"].tolist()
-        for row in samples.read(located, {0: {2: {"tokens": np.array([7])}, 3: {"tokens": np.array([8])}}})
-        if len(row["tokens"]) == 1
-    ] == [[7], [8]]
+    dealt = {0: {number: {"tokens": np.array([number + 5])} for number in (2, 3)}}
+    rows = [row["tokens"].tolist() for row in samples.read(located, dealt)]
+    assert [row for row in rows if len(row) == 1] == [[7], [8]]
 
 
 @pytest.mark.parametrize("shift", [0, 3])
@@ -126,3 +125,35 @@ def test_hashes_are_of_places_sources_and_content(shift: int) -> None:
     )
     ours, theirs = (each.hashes(places, located, found) for each in (samples, other))
     assert ((ours == theirs) == (located.source == 1)).all()
+
+
+def test_a_place_that_a_checkpoint_lacks_is_told() -> None:
+    from megatron_patches.objectives.dealt_samples import DealtSamples
+    from megatron_patches.training.stream_positions import StreamPositions
+
+    class Dealt(DealtSamples):
+        def __init__(self) -> None:
+            self.samples = training_samples()
+            self.begun: dict[str, StreamPosition] = {}
+
+        def begin_from(self, positions: Any) -> None:
+            self.begun = dict(positions)
+
+    class Loop:
+        def __init__(self) -> None:
+            self.progress = Progress(step=1, samples=8)
+            self.told: list[str] = []
+
+        def emit(self, record: Any) -> None:
+            self.told.append(record.text)
+
+    expected = "source raw is read on from: it is read from its beginning, and its first 5 samples are passed over"
+    for state, told in (({}, 1), ({"raw": StreamPosition(samples=3).model_dump()}, 0)):
+        dealt, loop = Dealt(), Loop()
+        callback = StreamPositions(dealt, SkippedSamples([(0, 2)]))
+        callback.load_state(state)
+        callback.on_start(loop)  # type: ignore[arg-type]
+        assert list(dealt.begun) == list(state)
+        assert [expected in each for each in loop.told] == [True] * told
+    with pytest.raises(Damaged, match="the place in a text source cannot be read"):
+        StreamPositions(Dealt(), SkippedSamples()).load_state({"raw": {"samples": "many"}})
