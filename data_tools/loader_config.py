@@ -18,7 +18,7 @@ class LoaderConfig(Section):
         "processes that tokenize raw text; more help where the event data_wait comes in every step and cores are free",
     )
     prefetch: int = Field(
-        2,
+        4,
         ge=1,
         le=1024,
         description="steps that are read ahead of the one that trains; more bridge a file system that stands still at "

@@ -152,15 +152,7 @@ def beside_megatron_core(
     folder: Path, turns: int, sources: int = 16, tokens: int = 8_000_000, reads: int = 8192
 ) -> None:
     """Samples a second of both, in turns."""
-    tokenizer = make_tokenizer(folder)
-    draw = np.random.default_rng(0)
-    for number in range(sources):
-        prefix = folder / f"source-{number:03d}"
-        with IndexedDatasetWriter(prefix, np.uint16) as writer:
-            while writer.tokens < tokens:
-                counts = draw.integers(100, 3000, 1000).tolist()
-                writer.add_documents(draw.integers(0, 260, sum(counts)), counts)
-        adopt_dataset(prefix, tokenizer)
+    draw = make_datasets(folder, sources, tokens)
     ours = _ours(folder, sources)
     theirs, count = _theirs(folder, sources)
     rates: dict[str, list[float]] = {"ours, batches of 512": [], "ours, one by one": [], "megatron-core": []}
@@ -177,6 +169,20 @@ def beside_megatron_core(
     print(f"{sources} sources of {tokens:,} tokens, {reads:,} random samples of {LENGTH} a turn, {turns} turns:")
     for name, found in rates.items():
         print(f"  {name:<22} {median(found):10,.0f} samples/s (median; {min(found):,.0f} to {max(found):,.0f})")
+
+
+def make_datasets(folder: Path, sources: int, tokens: int) -> np.random.Generator:
+    """Datasets `source-000` and so on of random tokens; returns what they were drawn with."""
+    tokenizer = make_tokenizer(folder)
+    draw = np.random.default_rng(0)
+    for number in range(sources):
+        prefix = folder / f"source-{number:03d}"
+        with IndexedDatasetWriter(prefix, np.uint16) as writer:
+            while writer.tokens < tokens:
+                counts = draw.integers(100, 3000, 1000).tolist()
+                writer.add_documents(draw.integers(0, 260, sum(counts)), counts)
+        adopt_dataset(prefix, tokenizer)
+    return draw
 
 
 def _ours(folder: Path, sources: int) -> list[Callable[[np.ndarray[Any, Any]], None]]:

@@ -43,11 +43,11 @@ class DataWait(Callback):
         waiting = sum(waits(step) for step in self._last)
         steady = 2 * waiting > len(self._last)
         key, remedy = (_of_slow_reading if steady else _of_single_waits)(trainer.config)
-        first, last = self._last[0].step, self._last[-1].step
-        trainer.emit(DataWaitRecord(last, first, waited, seconds, waiting, key))
+        found = DataWaitRecord(self._last[-1].step, self._last[0].step, waited, seconds, waiting, key)
+        trainer.emit(found)
         trainer.emit(Message(
-            f"steps {first} to {last} waited for data for {waited / seconds:.0%} of their time, {waiting} of "
-            f"{len(self._last)} for long: {remedy}"
+            f"steps {found.first_step} to {found.step} waited for data for {waited / seconds:.0%} of their time, "
+            f"{found.steps_waiting} of {len(self._last)} for long: {remedy}"
         ))  # fmt: skip
 
 

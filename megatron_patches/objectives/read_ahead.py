@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
 Prepared = TypeVar("Prepared")
@@ -78,8 +79,9 @@ class ReadAhead(Generic[Prepared, Read]):
         if not threads:
             return
         self._ordered.put(None)
+        deadline = None if patience is None else monotonic() + patience
         for thread in threads:
-            thread.join(None if patience is None else patience / len(threads))
+            thread.join(None if deadline is None else max(0.0, deadline - monotonic()))
 
     def _deal(self) -> None:
         while self._deal_one(self._ordered.get()):
