@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from io import BytesIO
+from itertools import filterfalse
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -12,6 +13,10 @@ from data_tools.reading.rows import columns_of, texts_of_column
 from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.foreign.json_text import DEEPEST, is_deeper, parse_object
 from megatron_patches.foreign.printable import shortened
+
+_CONTAINERS = frozenset((list, dict))
+_LEAST_DEEP = 2 * DEEPEST
+"""bytes of the shortest line that is nested too deeply"""
 
 
 class Documents(NamedTuple):
@@ -57,7 +62,7 @@ def documents_of(
     if texts is None:
         return _one_by_one(block, keys, largest, option)
     numbers = range(block.first, block.first + block.entries)
-    return Documents(texts, numbers, [], sum(_bytes_of(text) for each in texts for text in each))
+    return Documents(texts, numbers, [], sum(map(_bytes_of_all, texts)))
 
 
 def read_documents(part: Part, json_keys: Sequence[str], largest: int = LARGEST_DOCUMENT) -> Iterator[tuple[str, ...]]:
@@ -125,7 +130,7 @@ def checked_bytes(where: str, texts: Iterable[tuple[str, str]], largest: int) ->
     size = 0
     for name, text in texts:
         try:
-            size += _bytes_of(text)
+            size += len(text.encode())
         except UnicodeEncodeError as error:  # JSON can spell it, but no tokenizer can read it
             raise TrainyardError(f"{where}: {name} has half of a surrogate pair ({error}); remove it") from None
     if size > largest:
@@ -133,8 +138,8 @@ def checked_bytes(where: str, texts: Iterable[tuple[str, str]], largest: int) ->
     return size
 
 
-def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+def _bytes_of_all(texts: Sequence[str]) -> int:
+    return sum(map(len, texts)) + sum(len(text.encode()) - len(text) for text in filterfalse(str.isascii, texts))
 
 
 def _one_text(block: Block, largest: int) -> Documents:
@@ -162,39 +167,27 @@ def _one_by_one(block: Block, keys: Sequence[str], largest: int, option: str) ->
     return Documents(of_keys, numbers, sorted(bad), size)
 
 
-def _lines_of(block: Block) -> list[bytes]:
-    lines = block.content.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    return lines
-
-
 def _texts_of_lines(block: Block, keys: Sequence[str], largest: int) -> list[list[str]] | None:
     """The texts of each key where every line is a document; None where one is odd, or blank."""
     import orjson
 
-    lines = _lines_of(block)
-    if len(block.content) > largest and max(map(len, lines)) >= largest:
-        return None
+    loads, get, found = orjson.loads, itemgetter(*keys), list[Any]()
+    shortest = min(_LEAST_DEEP, largest)
     try:
-        values = list(map(orjson.loads, lines))
-        texts = [list(map(itemgetter(key), values)) for key in keys]
+        for line in BytesIO(block.content):  # which finds line ends four times as fast as split
+            values = loads(line)
+            found.append(get(values))
+            if len(line) > shortest and (len(line) > largest or _is_deep(values)):
+                return None
     except (ValueError, LookupError, TypeError):
         return None
-    if any(set(map(type, each)) != {str} for each in texts) or _any_deep(lines, values):
-        return None
-    return texts
+    texts = [found] if len(keys) == 1 else list(map(list, zip(*found, strict=True)))
+    return texts if all(set(map(type, each)) == {str} for each in texts) else None
 
 
-def _any_deep(lines: Sequence[bytes], values: Sequence[dict[str, Any]]) -> bool:
-    """Whether a line is nested more deeply than the strict parser takes; next to nothing where values are flat."""
-    if {list, dict}.isdisjoint(map(type, chain.from_iterable(map(dict.values, values)))):
-        return False
-    return any(_is_deep(line, value) for line, value in zip(lines, values, strict=True))
-
-
-def _is_deep(line: bytes, value: Any) -> bool:
-    return line.count(b"[") + line.count(b"{") > DEEPEST and is_deeper(value, DEEPEST)
+def _is_deep(values: dict[str, Any]) -> bool:
+    # flat objects are the rule, and seen as such in one call
+    return not _CONTAINERS.isdisjoint(map(type, values.values())) and is_deeper(values, DEEPEST)
 
 
 def _texts_of_rows(block: Block, keys: Sequence[str], largest: int) -> list[list[str]] | None:
@@ -211,17 +204,15 @@ Read = Callable[[str], dict[str, Any]]
 
 
 def _objects_of_lines(block: Block, keys: Sequence[str], largest: int) -> Iterator[tuple[int, Read]]:
-    lines = _lines_of(block)
-    for number, line in enumerate(lines, block.first):
-        if line and not line.isspace():
-            ended = number < block.first + len(lines) - 1 or block.content.endswith(b"\n")
-            yield number, partial(_object, line, len(line) + ended > largest, keys, largest)
+    for number, line in enumerate(BytesIO(block.content), block.first):
+        if not line.isspace():
+            yield number, partial(_object, line, keys, largest)
 
 
-def _object(line: bytes, is_too_long: bool, keys: Sequence[str], largest: int, where: str) -> dict[str, Any]:
+def _object(line: bytes, keys: Sequence[str], largest: int, where: str) -> dict[str, Any]:
     import orjson
 
-    if is_too_long:
+    if len(line) > largest:
         raise too_long(where, largest)
     try:
         values = orjson.loads(line)
@@ -229,7 +220,7 @@ def _object(line: bytes, is_too_long: bool, keys: Sequence[str], largest: int, w
         return _strictly(line, where)
     # floats: those of integers of more than 64 bits are told as what they are
     plain = isinstance(values, dict) and not any(type(values.get(key)) is float for key in keys)
-    return values if plain and not _is_deep(line, values) else _strictly(line, where)
+    return values if plain and not _is_deep(values) else _strictly(line, where)
 
 
 def _strictly(line: bytes, where: str) -> dict[str, Any]:
@@ -245,7 +236,6 @@ def _strictly(line: bytes, where: str) -> dict[str, Any]:
 def _rows_of(block: Block) -> Iterator[tuple[int, Read]]:
     columns = columns_of(block.content)
     try:
-        # "strict" is what RowsPart's own columns are: equally long
         rows = list(zip(*(column.to_pylist() for column in columns.values()), strict=True))
     except UnicodeDecodeError:
         rows = None

@@ -11,6 +11,7 @@ from megatron_patches.foreign.printable import shortened
 
 DEEPEST = 100
 """lists and objects within one another: what Python's parser takes, about 1,000, is too much for printing or copying"""
+_CONTAINERS = frozenset((list, dict))
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -83,16 +84,16 @@ _KINDS: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean", t
 
 def is_deeper(value: Any, levels: int) -> bool:
     """Whether lists and objects lie within one another more than so many levels deep."""
-    layer = [value]
-    for _ in range(levels + 1):
-        layer = [each for outer in layer if isinstance(outer, (list, dict)) for each in _inner(outer)]
+    layer = [value] if type(value) in _CONTAINERS else []
+    for _ in range(levels):
+        layer = [inner for outer in layer for inner in _inner(outer) if type(inner) in _CONTAINERS]
         if not layer:
             return False
-    return True
+    return any(layer)  # an empty one holds nothing that lies deeper
 
 
 def _inner(outer: list[Any] | dict[str, Any]) -> Iterable[Any]:
-    return outer.values() if isinstance(outer, dict) else outer
+    return outer.values() if type(outer) is dict else outer
 
 
 def _without_lone_surrogates(value: Any) -> Any:

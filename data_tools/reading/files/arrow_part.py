@@ -40,11 +40,16 @@ class ArrowPart(RowsPart):
         with refusing_damage(self.path), self._source() as source:
             names = self._columns(source)
             with _reader(source, sorted(names.index(key) for key in self.keys)) as reader:
-                if _is_listed(source):
-                    yield from self._listed(reader, after)
-                else:
-                    yield from self._streamed(reader, source)
+                is_listed, end = _is_listed(source), 0
+                for rows in self._listed(reader, after) if is_listed else self._streamed(reader, source):
+                    end = rows.first + rows.batch.num_rows
+                    yield rows
+                if not is_listed:
                     self._check_end(source)
+        passed = after.get("row", 0)
+        assert isinstance(passed, int)
+        if end < passed:
+            raise self.shorter_than(passed, "row")
 
     def _listed(self, reader: Any, after: Position) -> Iterator[Rows]:
         begin, first = after.get("batch", 0), after.get("batch_row", 0)

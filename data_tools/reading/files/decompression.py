@@ -73,7 +73,7 @@ class _GzipStream(io.RawIOBase):
     def __init__(self, raw: StoredFile) -> None:
         from isal import igzip, igzip_lib
 
-        self._error = igzip_lib.IsalError
+        self._error: Any = igzip_lib.IsalError
         self._file = igzip.GzipFile(fileobj=raw, mode="rb")
 
     def readable(self) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from data_tools.reading.block import BEGINNING, Block, Position
 from data_tools.reading.documents import BLOCK_BYTES, compression_of, not_utf8
 from data_tools.reading.files.decompression import open_decompressed
@@ -58,7 +60,7 @@ class LinesPart(FilePart):
                 raise self.shorter_than(place, "byte")
         self._drop(stream, place - (raw.tell() if stream is raw else 0), place)
         for lines in _whole_lines(stream, place, end, self.largest):
-            count = lines.content.count(b"\n") + (not lines.content.endswith(b"\n"))
+            count = _line_ends(lines.content) + (not lines.content.endswith(b"\n"))
             position = {"byte": lines.end, "line": line + count}
             read = (lines.end if stream is raw else raw.tell()) - begin
             yield Block("lines", lines.content, self.origin_of_stretch, "line", line + 1, count, position, read)
@@ -122,18 +124,29 @@ def _whole_lines(stream: BinaryIO, place: int, end: int | None, largest: int) ->
         place: byte of the stream that is read first.
         end: byte up to which is read; None: to the end.
     """
-    pieces, waiting = list[bytes](), 0
-    while data := stream.read(BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - place)):
-        place += len(data)
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            yield _Lines(b"".join((*pieces, memoryview(data)[:cut])), place - len(data) + cut)
-            pieces, waiting = [data[cut:]], len(data) - cut
-        elif waiting <= largest:
-            pieces.append(data[: largest + 1 - waiting])
-            waiting += len(pieces[-1])
-    if waiting:
-        yield _Lines(b"".join(pieces), place)
+    buffer, held = bytearray(2 * BLOCK_BYTES), 0  # held: bytes of a line that has not ended yet
+    while True:
+        if held + BLOCK_BYTES > len(buffer):
+            buffer += bytes(len(buffer))
+        into = BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - place)
+        with memoryview(buffer) as view:
+            count = stream.readinto(view[held : held + into])  # type: ignore[attr-defined]
+            place += count
+            cut = buffer.rfind(b"\n", held, held + count) + 1
+            if not count:
+                break
+            held += count - cut
+            if cut:
+                yield _Lines(bytes(view[:cut]), place - held)
+                view[:held] = view[cut : cut + held]
+            held = min(held, largest + 1)
+    if held:
+        yield _Lines(bytes(buffer[:held]), place)
+
+
+def _line_ends(content: bytes) -> int:
+    # in 3.11 twice as fast as bytes.count
+    return int(np.count_nonzero(np.frombuffer(content, np.uint8) == ord("\n")))
 
 
 def _line_start(raw: StoredFile, place: int, size: int) -> int:

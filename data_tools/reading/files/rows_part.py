@@ -41,7 +41,11 @@ class RowsPart(FilePart):
 
     @abstractmethod
     def rows_from(self, after: Position) -> Iterator[Rows]:
-        """The rows from the piece of the file on that holds a place; those before the place in that piece too."""
+        """The rows from the piece of the file on that holds a place; those before the place in that piece too.
+
+        Raises:
+            Damaged: it is not of its format, or ends before the place.
+        """
 
     def check_columns(self, option: str) -> None:
         """Raises TrainyardError unless each key names one column.
@@ -70,18 +74,15 @@ class RowsPart(FilePart):
         passed = after.get("row", 0)
         assert isinstance(passed, int)
         waiting: list[Rows] = []
-        size, end = 0, 0
+        size = 0
         for rows in self._pieces(after, passed):
-            end = rows.first + rows.batch.num_rows
-            if end <= passed:
+            if rows.first + rows.batch.num_rows <= passed:
                 continue
             waiting.append(rows)
             size += rows.batch.nbytes
             if size >= BLOCK_BYTES:
                 yield self._block(waiting)
                 waiting, size = [], 0
-        if end < passed:
-            raise self.shorter_than(passed, "row")
         if waiting:
             yield self._block(waiting)
 
