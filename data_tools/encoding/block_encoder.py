@@ -1,7 +1,8 @@
 """One block to token ids, with what is compared beside it."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from data_tools.text.tokenizer import Tokenizer
 
 MEMORY_GROWTH = 120e6
 """resident bytes beyond those at the start at which a library is built again: caches of gigatoken only grow"""
+_MEMORY = Path("/proc/self/statm")
 _BLOCKS_BETWEEN = 16
 """blocks between two looks at the memory; one block of random words adds 1.5 MB"""
 
@@ -77,14 +79,16 @@ class BlockEncoder:
         for of_key in documents.texts:
             given, notes = self._encoded(of_key, fast)
             if fast is not None:
-                places = [Place(block, documents.numbers[each.index], fast.library) for each in chosen]
+                places = [Place(block, documents.numbers[each.place], fast.library) for each in chosen]
                 if self._recipe.encoder is None:
                     self._refuse_hidden(given, block, documents.numbers, fast.library)
                 ids = self._given_again(of_key, given, chosen, fast)
                 expected = self._expected(of_key, chosen)
                 same.append([same_ids(*each) for each in zip(ids, expected, places, strict=True)])
             texts.append(texts_of(given, self._ending, self._recipe.max_length, self._type, notes))
-        sizes = [sum(len(of_key[each.index][: each.characters].encode()) for of_key in documents.texts) for each in chosen]
+        sizes = [
+            sum(len(of_key[each.place][: each.characters].encode()) for of_key in documents.texts) for each in chosen
+        ]
         return EncodedBlock(texts, documents.bad, documents.text_bytes, compared(sizes, same))
 
     def _encoded(self, texts: Sequence[str], fast: FastTokenizer | None) -> tuple[SpacedIds, Sequence[object] | None]:
@@ -139,5 +143,4 @@ class BlockEncoder:
 
 def resident_bytes() -> int:
     """Memory that this process has in use, what it shares with others included."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

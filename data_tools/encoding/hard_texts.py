@@ -5,7 +5,7 @@ _WORDS = (
     "def f(x):\n    return x  # four spaces\n\n\n\tif x:\r\n\t\treturn -x\r",
     "  two before, two behind  ",
     " \n \n\t \t\n  x\n \n",
-    "no-break\u00a0space, ideographic\u3000space, thin\u2009space, zero\u200bwidth, line\u2028separator, next\u0085line",
+    "no-break\u00a0space, ideographic\u3000space, thin\u2009space, zero\u200bwidth, line\u2028end, next\u0085line",
     "0 1 12 123 1234 12345 1234567890 3.14159 1,000,000 0x1F 1e-10 ½ ² Ⅻ ٣٤٥ १२३ １２３",
     "!!! ... ??? ---- ==== ++++ //// \\\\\\\\ ((())) [[]] {{}} <<>> $$$ %%% ^^^ &&& *** ~~~ ``` @@@ ###",
     "中文分词没有空格，日本語のテキストもカタカナも。한국어 텍스트입니다.",

@@ -151,5 +151,5 @@ def checked(encode: Callable[[Sequence[str]], SpacedIds], texts: Sequence[str]) 
     return ids
 
 
-FastLibrary = Callable[[dict[str, Any], int], Library]
-"""makes a library of a `tokenizer.json` and the number of its ids"""
+FastLibrary = Callable[[dict[str, Any], Tokenizer], Library]
+"""makes a library of a `tokenizer.json` and of the tokenizer loaded from it"""

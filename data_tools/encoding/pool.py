@@ -112,8 +112,10 @@ class EncodingPool:
         finally:
             self._forget()
 
-    def _fill(self, source: Iterator[Block], waiting: "deque[tuple[int, Block]]", by_reference: Collection[str]) -> bool:
-        """Sends blocks until enough are on the way, or the one whose turn it is is encoded; False: there are no more."""
+    def _fill(
+        self, source: Iterator[Block], waiting: "deque[tuple[int, Block]]", by_reference: Collection[str]
+    ) -> bool:
+        """Sends blocks until enough are on the way or the first of them is encoded; False: there are no more."""
         while len(waiting) < len(self._slots) and not (waiting and waiting[0][0] in self._results):
             number = next(self._numbers)
             try:

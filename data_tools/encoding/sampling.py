@@ -20,7 +20,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 class Sampled(NamedTuple):
     """A document that is compared."""
 
-    index: int
+    place: int
     """in the block"""
     characters: int
     """of its text that are compared: encoded by themselves where there are more"""

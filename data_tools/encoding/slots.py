@@ -64,5 +64,5 @@ class Slot:
         array = np.empty(size, np.uint8)
         read = 0
         while read < size:
-            read += os.preadv(self._file, [array[read : read + _MOST_AT_ONCE]], at + read)
+            read += os.preadv(self._file, [array[read : read + _MOST_AT_ONCE].data], at + read)
         return array if writable else array.tobytes()

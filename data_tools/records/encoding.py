@@ -112,10 +112,9 @@ class RecordEncoding:
                 ids += ending if segment.ended else []
                 lengths.append(len(tokens) + len(ending) * segment.ended)
         of_records = None if notes is None else [[next(noted) for _ in each] for each in pieces]
-        tokens = np.array(ids, dtype=ids_type(tokenizer.vocab_size))
-        sequences = np.fromiter(map(len, records), np.int64, len(records))
-        none = np.zeros(0, np.int64)
-        return [EncodedTexts(tokens, np.array(lengths, dtype=np.int64), none, sequences, of_records)]
+        of_each = np.fromiter(map(len, records), np.int64, len(records))
+        given, none = np.array(ids, dtype=ids_type(tokenizer.vocab_size)), np.zeros(0, np.int64)
+        return [EncodedTexts(given, np.array(lengths, dtype=np.int64), none, of_each, of_records)]
 
 
 def _pieces(segments: Sequence[Segment], puts_space: bool) -> Iterator[str]:

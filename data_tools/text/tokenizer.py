@@ -36,7 +36,7 @@ class Tokenizer(ABC):
     library: str
     """The distribution that encodes: `tokenizers`, `sentencepiece`."""
     description: Mapping[str, Any] | None = None
-    """A `tokenizer.json` of the same ids in which tokens that no text becomes have secret names, for other libraries."""
+    """A `tokenizer.json` of the same ids where tokens that no text becomes have secret names, for other libraries."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

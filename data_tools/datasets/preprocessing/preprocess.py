@@ -143,7 +143,8 @@ def _write(
                 documents = int(np.searchsorted(chunk[0].document_ends(), wanted)) + 1
             for writer, counts, texts in zip(writers, written, chunk, strict=True):
                 kept = texts.first(documents)
-                writer.add_documents(kept.tokens, kept.lengths, kept.sequences)
+                sequences = None if kept.sequences is None else kept.sequences.tolist()
+                writer.add_documents(kept.tokens, kept.lengths.tolist(), sequences)
                 counts.add(kept)
             on_progress(reading.progress)
             if request.tokens is not None and writers[0].tokens >= request.tokens:

@@ -68,9 +68,7 @@ def panics(ids: list[Any]) -> list[Any]:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch, tokenizer_folder: Path) -> Callable[[Change], None]:
     def set_library(change: Change) -> None:
-        monkeypatch.setattr(
-            choice, "FAST_LIBRARIES", {"broken": lambda description, size: Broken(tokenizer_folder, change)}
-        )
+        monkeypatch.setattr(choice, "FAST_LIBRARIES", {"BPE": {"broken": lambda *_: Broken(tokenizer_folder, change)}})
 
     return set_library
 
@@ -144,10 +142,9 @@ class Unlike(Broken):
 def test_a_library_that_cannot_be_taken_is_named_and_the_next_one_taken(
     monkeypatch: pytest.MonkeyPatch, tokenizer_folder: Path
 ) -> None:
-    monkeypatch.setattr(
-        choice, "FAST_LIBRARIES",
-        {"panics": refusing, "unlike": lambda *_: Unlike(tokenizer_folder, wrong), "good": choice.FAST_LIBRARIES["gigatoken"]},
-    )  # fmt: skip
+    good = choice.FAST_LIBRARIES["BPE"]["gigatoken"]
+    libraries = {"panics": refusing, "unlike": lambda *_: Unlike(tokenizer_folder, wrong), "good": good}
+    monkeypatch.setattr(choice, "FAST_LIBRARIES", {"BPE": libraries})
     said: list[str] = []
     tokenizer = load_tokenizer(tokenizer_folder)
     assert choice.choose_library(tokenizer, None, said.append).name == "gigatoken"
@@ -155,7 +152,7 @@ def test_a_library_that_cannot_be_taken_is_named_and_the_next_one_taken(
         "panics is not used for bpe: it does not take the tokenizer (called `Option::unwrap()` on a `None` value)",
         "unlike is not used for bpe: it gives hard text 0 ('') other ids than tokenizers",
     ]
-    monkeypatch.setattr(choice, "FAST_LIBRARIES", {"panics": refusing})
+    monkeypatch.setattr(choice, "FAST_LIBRARIES", {"BPE": {"panics": refusing}})
     assert choice.choose_library(tokenizer, None, said.append).name == "tokenizers"
     assert len(said) == 3
 
@@ -164,14 +161,16 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tokeni
     monkeypatch.setitem(sys.modules, "gigatoken.gigatoken_rs", None)
     said: list[str] = []
     assert choice.choose_library(load_tokenizer(tokenizer_folder), None, said.append).name == "fastokens"
-    assert len(said) == 1 and said[0].startswith("gigatoken is not used for bpe: it does not take the tokenizer (import")
+    assert len(said) == 1 and said[0].startswith(
+        "gigatoken is not used for bpe: it does not take the tokenizer (import"
+    )
 
 
 def test_fast_libraries_refuse_other_models_by_an_exception(tokenizer_of: Callable[[str], Path]) -> None:
     for kind in ("wordpiece", "unigram"):
         description = {"added_tokens": [], **(load_tokenizer(tokenizer_of(kind)).description or {})}
         for load in choice.FAST_LIBRARIES.values():
-            with pytest.raises(BaseException) as raised:  # noqa: PT011
+            with pytest.raises(BaseException) as raised:
                 load(dict(description), 900)
             assert type(raised.value).__name__ == "PanicException" or isinstance(raised.value, Exception)
 

@@ -108,7 +108,7 @@ def test_blocks_are_read_as_they_are_needed(tokenizer_folder: Path) -> None:
 
     def blocks() -> Iterator[Block]:
         nonlocal read
-        for read in range(1, 300):  # noqa: B007
+        for read in range(1, 300):
             yield lines([str(read)])
 
     with EncodingPool(Recipe(tokenizer_folder), 2) as pool:
@@ -148,9 +148,7 @@ def test_arrays_may_be_changed(tokenizer_folder: Path) -> None:
     assert encoded.texts[0].tokens.dtype == np.uint16
 
 
-def test_a_library_whose_memory_grows_is_built_again(
-    tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_whose_memory_grows_is_built_again(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[int] = []
     monkeypatch.setattr(block_encoder, "resident_bytes", lambda: 10**12)
     rebuilt = Gigatoken.rebuilt
