@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.plans.samples_config import PacksConfig, SamplesSection
@@ -18,11 +17,8 @@ UNSHUFFLED_DOCUMENTS = 4096
 """documents of a block whose order is kept, where samples do not depend on it"""
 
 
-class Encode(Protocol):
-    """Makes token ids of blocks, in order: a function, or an `EncodingPool`'s `encode`."""
-
-    def __call__(self, blocks: Iterable[Block], /) -> Iterator[tuple[Block, EncodedBlock]]:
-        """Each block with its documents; it may read some blocks ahead."""
+Encode = Callable[[Iterable[Block]], Iterator[tuple[Block, EncodedBlock]]]
+"""makes token ids of blocks, in order, and may read some blocks ahead: a function, or an `EncodingPool`'s `encode`"""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,17 @@
 """Parts whose documents are lists of token ids, cut into blocks anywhere, and an encoder of these."""
 
 import json
+import os
+import signal
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +21,9 @@ from data_tools.reading.block import BEGINNING, Block, PartContent, Position
 from data_tools.samples.lengths import SampleLengths
 from data_tools.streams.settings import Encode, StreamSettings
 from data_tools.text.document_encoding import EncodedTexts
+from megatron_patches.errors import Damaged, TrainyardError
 
-Document = Sequence[int] | None
+Document = Sequence[Any] | None
 """token ids; None is an entry that is no document; several sequences are written `[[...], [...]]`"""
 
 
@@ -28,6 +35,8 @@ class MemoryPart:
     entries: Sequence[Document]
     cuts: int = 0
     """seed of where blocks are cut"""
+    most: int = 9
+    """entries of a block"""
     fails_behind: int | None = None
     size: int = 0
     stretch: tuple[int, int] | None = None
@@ -40,7 +49,7 @@ class MemoryPart:
         assert isinstance(first, int)
         random = Random(self.cuts)
         while first < len(self.entries):
-            end = min(first + random.randint(1, 9), len(self.entries))
+            end = min(first + random.randint(1, self.most), len(self.entries))
             if self.fails_behind is not None and end > self.fails_behind:
                 raise OSError(f"{self.origin} cannot be read behind entry {self.fails_behind}")
             content = json.dumps(self.entries[first:end]).encode()
@@ -101,3 +110,32 @@ def parts_of(random: Random, number: int, most: int = 12, longest: int = 12) -> 
             token += length
         parts.append(MemoryPart(f"part{name}", entries))
     return parts
+
+
+@dataclass
+class Accident(MemoryPart):
+    """A part at whose end something happens to the process that reads it."""
+
+    what: str = ""
+    marker: Path | None = None
+    """a file that the process writes, with its number, before"""
+
+    def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
+        yield from super().blocks(after, hashed)
+        if self.marker is not None:
+            self.marker.write_text(str(os.getpid()))
+        match self.what:
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exits":
+                os._exit(7)
+            case "damaged":
+                raise Damaged(f"{self.origin} is cut off; copy it again")
+            case "mistaken":
+                raise KeyError("nothing of this name")
+            case "slow":
+                time.sleep(1.5)
+            case "stalls":
+                time.sleep(600)
+            case "imports":
+                raise TrainyardError(" ".join(sorted(sys.modules)))
