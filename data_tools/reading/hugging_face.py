@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import JsonValue
 
 from data_tools.reading.block import Part
+from data_tools.reading.documents import BLOCK_BYTES
 from data_tools.reading.hugging_face_client import Patience, offline, use_patience
 from data_tools.reading.hugging_face_failures import opening_failures
 from data_tools.reading.hugging_face_files import DataFiles, files_of_folder, files_of_hub
 from data_tools.reading.hugging_face_name import PREFIX, HubSpec, chosen_split
-from data_tools.reading.hugging_face_parts import CheckedCast, StoredRows, StreamedShard
-from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
+from data_tools.reading.hugging_face_parts import ROWS_AT_ONCE, CheckedCast, StoredRows, StreamedShard
+from megatron_patches.errors import Damaged, Missing, Refused
 from megatron_patches.foreign.printable import printable, shortened
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def open_hub(
         columns: what is read of it.
         revision: commit, branch or tag on the hub; None is the newest.
         streaming: read it as it is needed; False copies the files of the split below HF_HOME first. With
-            HF_HUB_OFFLINE=1 what lies there is read. Shards and positions are the same in all cases.
+            HF_HUB_OFFLINE=1 a whole copy there is read. Shards and positions are the same in all three cases.
         timeout_seconds: the longest wait for an answer.
         retries: further tries after one that failed, each after a longer pause.
 
@@ -124,16 +125,21 @@ def _stored_parts(
     """Equal stretches of its rows, as many as its bytes ask for."""
     rows, size = len(stored), stored.data.nbytes
     number = max(1, min(rows, -(-size // PART_BYTES)))
-    parts = []
+    parts: list[Part] = []
     for index in range(number):
         first, behind = rows * index // number, rows * (index + 1) // number
         label = f"{index + 1:05d}-of-{number:05d}"
         parts.append(
             StoredRows(
-                f"{spec.name}/{split}/{label}", f"{told}, {split}, part {index + 1} of {number}", tuple(columns),
-                size * (behind - first) // max(1, rows), dataset=stored, first=first, rows=behind - first,
+                name=f"{spec.name}/{split}/{label}",
+                origin=f"{told}, {split}, part {index + 1} of {number}",
+                columns=tuple(columns),
+                size=size * (behind - first) // max(1, rows),
+                dataset=stored,
+                first=first,
+                rows=behind - first,
             )
-        )  # fmt: skip
+        )
     return tuple(parts)
 
 
@@ -151,24 +157,28 @@ def _of_files(
         _need_columns(columns, shards.column_names, f"{told}, {chosen}")
     _read_only(builder, columns)
     described = (builder.info.splits or {}).get(chosen)
-    parts = []
+    parts: list[Part] = []
     for index in range(shards.num_shards):
         number = f"{index + 1:05d}-of-{shards.num_shards:05d}"
         name = names[index] if len(names) == shards.num_shards else number
         parts.append(
             StreamedShard(
-                f"{spec.name}/{chosen}/{name}", f"{told}, {chosen}, shard {index + 1} of {shards.num_shards} ({name})",
-                tuple(columns), dataset=shards.shard(shards.num_shards, index), patience=patience,
+                name=f"{spec.name}/{chosen}/{name}",
+                origin=f"{told}, {chosen}, shard {index + 1} of {shards.num_shards} ({name})",
+                columns=tuple(columns),
+                dataset=shards.shard(shards.num_shards, index),
+                patience=patience,
             )
-        )  # fmt: skip
+        )
     identity = _identity(spec, chosen, columns, files.identity(chosen))
     return HubDataset(files.splits, chosen, identity, described.num_examples if described else None, tuple(parts))
 
 
 def _read_only(builder: Any, columns: Sequence[str]) -> None:
-    """Of files of columns, only these are fetched; what the library makes of them is checked."""
-    if hasattr(builder.config, "columns"):
-        builder.config.columns = list(columns)
+    """Of files of columns, only these are fetched, a little at a time; what the library makes of them is checked."""
+    limits = {"columns": list(columns), "batch_size": ROWS_AT_ONCE, "chunksize": BLOCK_BYTES}
+    for name in limits.keys() & vars(builder.config).keys():
+        setattr(builder.config, name, limits[name])
     if hasattr(builder, "_cast_table"):
         builder._cast_table = CheckedCast(builder, tuple(columns))
 
@@ -180,9 +190,7 @@ def _need_columns(columns: Sequence[str], there: Sequence[str], told: str) -> No
         )
 
 
-def _identity(
-    spec: HubSpec, split: str, columns: Sequence[str], version: dict[str, JsonValue]
-) -> dict[str, JsonValue]:
+def _identity(spec: HubSpec, split: str, columns: Sequence[str], version: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return {
         "name": spec.name, "configuration": spec.configuration, "split": split, "columns": list(columns), **version,
     }  # fmt: skip

@@ -1,8 +1,8 @@
 """The connection to the hub: one client for all that the libraries ask, which waits, tries again, and says so.
 
-The libraries have retries of their own in three layers, one inside the other (huggingface_hub: 6 tries; datasets: 20 for
-reading, 20 for opening, 5 to 60 s apart), so that a server that stalls holds a run for hours, without a word. Their
-client can be replaced. Ours raises what none of these layers knows, and so none of them tries again.
+The libraries try again in three layers, one inside the other (huggingface_hub: 6 times; datasets: 20 times for reading
+and 20 for opening, 5 to 60 s apart), so that a server that stalls holds a run for hours, without a word. Their client
+can be replaced. Ours raises what none of these layers knows, and so none of them tries again.
 """
 
 import logging
@@ -19,7 +19,10 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """also the longest that a server may ask for"""
 FIRST_REACH = 3.0
-"""seconds in which the first connection must stand: machines without a network often drop what they are asked to send"""
+"""seconds in which the first connection must stand: a machine without a network often drops what it is to send"""
+UNWANTED = ("HF_UPDATE_DOWNLOAD_COUNTS", "TORCH_AVAILABLE")
+"""what datasets does unasked: it counts uses by a request to another host, and imports torch (3 s of CPU time) to share
+a number with workers"""
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 """answers that another try may change"""
 
@@ -52,8 +55,8 @@ def use_patience(patience: Patience) -> None:
     datasets.disable_progress_bars()
     for name in ("datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # their count of uses is a request to another host, which is not there on a cluster or in a closed network
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    for name in UNWANTED:
+        setattr(datasets.config, name, False)
     global _patience
     if _patience != patience:
         _patience = patience
@@ -111,7 +114,7 @@ def _patient_client(patience: Patience) -> "httpx2.Client":
 
 
 def _shortage(request: "httpx2.Request", response: "httpx2.Response") -> str | None:
-    """What is missing of a body that was asked for by a range: its readers take what is short for the end of the file."""
+    """What is missing of a body that was asked for by a range: its reader would take it for the end of the file."""
     wanted = request.headers.get("range", "").removeprefix("bytes=")
     first, _, last = wanted.partition("-")
     if not first or not last or not response.is_success:

@@ -1,5 +1,6 @@
 """What the libraries raise, said as errors of ours: what was wrong, where, and the remedy."""
 
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,12 +49,16 @@ def opening_failures(told: str, name: str, revision: str | None) -> Iterator[Non
         ) from None
     except (FileNotFoundError, EntryNotFoundError) as error:
         raise Missing(f"{told}: {_short(error)}; check its name and revision, or what files it holds") from None
+    except (EOFError, zlib.error) as error:
+        raise Damaged(f"{told} cannot be opened: {_short(error)}") from error
     except ValueError as error:
         if "onfig" not in str(error):  # "BuilderConfig 'x' not found", "Config name is missing"
             raise Damaged(f"{told} cannot be opened: {_short(error)}") from error
         raise Missing(f"{told}: {_short(error)}; name one as #CONFIGURATION behind the name") from None
     except Exception as error:
-        raise _answer_told(told, error) from error
+        if (answer := _answer_told(told, error)) is None:
+            raise
+        raise answer from error
 
 
 @contextmanager
@@ -70,19 +75,22 @@ def reading_failures(told: str) -> Iterator[None]:
     except ColumnProblem as problem:
         raise TrainyardError(f"{told} {problem}") from None
     except (EOFError, zlib.error, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
-        if "No match for FieldRef" in str(error):
-            raise TrainyardError(f"{told} lacks a column: {_short(error)}") from None
+        if lacking := re.match(r"No match for FieldRef\.Name\((.*?)\)", str(error)):
+            raise TrainyardError(f"{told} has no column {lacking[1]!r}") from None
         raise Damaged(f"{told} cannot be read: {type(error).__name__}: {_short(error)}") from error
     except Exception as error:
-        raise _answer_told(told, error) from error
+        if (answer := _answer_told(told, error)) is None:
+            raise
+        raise answer from error
 
 
-def _answer_told(told: str, error: Exception) -> Exception:
-    """An answer of the hub, or of the file system, as an error of ours; what is neither, as it is."""
+def _answer_told(told: str, error: Exception) -> TrainyardError | None:
+    """An answer of the hub, or of the file system, as an error of ours; None if it is neither."""
+    import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, HubFailure):
-        return TrainyardError(f"{told}: {error}; start it again later, it goes on where it was")
+    if isinstance(error, (HubFailure, httpx2.TransportError)):  # the latter of a copy, which the library asks for
+        return TrainyardError(f"{told}: {_short(error)}; start it again later, it goes on where it was")
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status in (401, 403):
@@ -94,7 +102,7 @@ def _answer_told(told: str, error: Exception) -> Exception:
         return TrainyardError(f"{told}: the hub answered {status}: {_short(error)}")
     if isinstance(error, OSError):
         return TrainyardError(f"{told} cannot be read: {_short(error)}")
-    return error
+    return None
 
 
 def _short(error: BaseException) -> str:

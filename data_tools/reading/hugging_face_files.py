@@ -21,6 +21,8 @@ class DataFiles(NamedTuple):
     """on the hub; None: they are here"""
     commit: str | None
     """of the repository; None: a folder"""
+    revision: str | None = None
+    """that this is the commit of"""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -47,9 +49,12 @@ class DataFiles(NamedTuple):
         names = self.names(split)
         described = ["README.md", ".huggingface.yaml", "dataset_infos.json"]
         literal = [name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for name in names]
+        # by the revision, which the cache then knows by its name without a network
         folder = snapshot_download(
-            self.repository, repo_type="dataset", revision=self.commit, allow_patterns=[*literal, *described]
+            self.repository, repo_type="dataset", revision=self.revision, allow_patterns=[*literal, *described]
         )
+        if Path(folder).name != self.commit:
+            raise TrainyardError(f"hf:{self.repository} was changed while it was copied; start it again")
         listed = self.builder.config.data_files[split]
         listed[:] = [f"{folder}/{name}" for name in names]
 
@@ -75,7 +80,7 @@ def files_of_hub(name: str, configuration: str | None, revision: str | None, off
     if commit is None:
         raise TrainyardError(f"hf:{name}: the hub names no commit of it; name one as its revision")
     builder = _builder(name, configuration, commit)
-    return DataFiles(builder, f"hf://datasets/{name}@{commit}", name, commit)
+    return DataFiles(builder, f"hf://datasets/{name}@{commit}", name, commit, revision)
 
 
 def _builder(path: str, configuration: str | None, commit: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""`hf:NAME` and `hf:FOLDER`: how a collection of the Hugging Face library is named, and which of its splits is which."""
+"""`hf:NAME` and `hf:FOLDER`: how a dataset of the Hugging Face library is named, and what its splits are for."""
 
 import re
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class HubSpec(NamedTuple):
     def folder(self) -> Path | None:
         """The folder, if it is one."""
         folder = Path(self.location).expanduser()
-        return folder if folder.is_dir() else None
+        return folder if self.location and folder.is_dir() else None
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 200
 """rows of a table of the library; blocks are put together of several"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DatasetPart:
     """Rows of a dataset. A position is the number of rows before it."""
 
@@ -26,11 +26,11 @@ class DatasetPart:
     origin: str
     columns: tuple[str, ...]
     size: int = 0
-    stretch: None = None
+    stretch: tuple[int, int] | None = None
     _content: PartContent | None = field(default=None, init=False)
 
     def tables(self, start: int) -> "Iterator[tuple[int, pyarrow.Table]]":
-        """Tables of all its columns, each with the number of its first row, from 0; rows before `start` may come too."""
+        """Its tables, each with the number of its first row, from 0; rows before `start` may come too."""
         raise NotImplementedError
 
     def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
@@ -76,36 +76,36 @@ def _row(after: Position, origin: str) -> int:
     return row
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StreamedShard(DatasetPart):
-    """One shard that the library reads as it is needed: what lies before a position is read again, of this one alone."""
+    """One shard that the library reads as it is needed; what lies before a position is read again, of it alone."""
 
-    dataset: "datasets.IterableDataset | None" = None
-    patience: Patience = Patience(60.0, 5)
+    dataset: "datasets.IterableDataset"
+    patience: Patience
 
     def tables(self, start: int) -> "Iterator[tuple[int, pyarrow.Table]]":
         """From the beginning, always."""
         use_patience(self.patience)
-        assert self.dataset is not None
         first = 0
         for table in self.dataset.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
             yield first, table
             first += table.num_rows
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StoredRows(DatasetPart):
     """Rows of a dataset on disk, in its format: any of them is read at once."""
 
-    dataset: "datasets.Dataset | None" = None
-    first: int = 0
-    rows: int = 0
+    dataset: "datasets.Dataset"
+    first: int
+    """row of the dataset that is its first"""
+    rows: int
 
     def tables(self, start: int) -> "Iterator[tuple[int, pyarrow.Table]]":
-        """From `start` on."""
-        assert self.dataset is not None
+        """From `start` on; an empty one where nothing is left."""
         stored = self.dataset.with_format("arrow")
-        for row in range(min(start, self.rows), self.rows, ROWS_AT_ONCE):
+        begin = min(start, self.rows)
+        for row in range(begin, max(self.rows, begin + 1), ROWS_AT_ONCE):
             behind = min(row + ROWS_AT_ONCE, self.rows)
             yield row, stored[self.first + row : self.first + behind]
 
@@ -134,8 +134,9 @@ class CheckedCast:
             kind = str(table.schema.field(column).type)
             expected = None if features is None else getattr(features.get(column), "dtype", None)
             if expected in ("string", "large_string") and "string" not in kind and kind != "null":
+                dates = "; the library reads texts that are all dates this way" if "time" in kind else ""
                 raise ColumnProblem(
-                    f"has {kind} in column {column!r}, where the dataset has texts; texts that are all dates are read "
-                    f"as {kind} too: read the files themselves, without hf:"
+                    f"has {kind} in column {column!r}, where the dataset has texts{dates}; correct it, or give the "
+                    f"files themselves without hf:"
                 )
         return type(self.builder)._cast_table(self.builder, table, *further, **options)

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from data_tools.reading.block import Block, PartContent
+from data_tools.reading.documents import BLOCK_BYTES
+from data_tools.reading.rows import packed_rows
 
 if TYPE_CHECKING:
     import pyarrow
-
-BLOCK_BYTES = 1 << 20
-"""bytes of the rows of a block; one row that is larger is a block of its own"""
 
 
 def row_blocks(tables: "Iterable[pyarrow.Table]", origin: str, done: int) -> Iterator[Block]:
@@ -27,7 +26,8 @@ def row_blocks(tables: "Iterable[pyarrow.Table]", origin: str, done: int) -> Ite
         source_bytes += table.nbytes
         rows = table.num_rows
         first, done = done + 1, done + rows
-        yield Block("rows", _stream(table), origin, "row", first, rows, {"row": done}, source_bytes)
+        bare = table.replace_schema_metadata(None).combine_chunks()  # without the library's notes on the schema
+        yield Block("rows", packed_rows(bare.to_batches()), origin, "row", first, rows, {"row": done}, source_bytes)
 
 
 def _of_block_size(tables: "Iterable[pyarrow.Table]") -> "Iterator[pyarrow.Table]":
@@ -56,17 +56,6 @@ def _halves(table: "pyarrow.Table") -> "Iterator[pyarrow.Table]":
     half = table.num_rows // 2
     yield from _halves(table.slice(0, half))
     yield from _halves(table.slice(half))
-
-
-def _stream(table: "pyarrow.Table") -> bytes:
-    """One batch, without the library's notes on the schema."""
-    import pyarrow
-
-    bare = table.replace_schema_metadata(None).combine_chunks()
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_stream(sink, bare.schema) as writer:
-        writer.write_table(bare)
-    return sink.getvalue().to_pybytes()
 
 
 class RowsHash:

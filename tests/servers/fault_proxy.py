@@ -18,7 +18,8 @@ class Fault:
     """What is done to the next request that fits."""
 
     kind: str
-    """cut (no answer), half (half an answer), slow, corrupt (a byte of what is sent), or a status such as 500"""
+    """cut (no answer), half (half an answer), short (half an answer that calls itself whole), slow, stall (a second
+    without an answer), corrupt (a byte of what is sent), or a status such as 500"""
     method: str = ""
     path: str = ""
     """part of it"""
@@ -74,10 +75,12 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                 return
             if fault and fault.kind == "slow":
                 time.sleep(0.1)
+            if fault and fault.kind == "stall":
+                time.sleep(1.0)
             if fault and fault.kind == "corrupt" and body:
                 middle = len(body) // 2
                 body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-            self.forward(body, half=fault is not None and fault.kind == "half")
+            self.forward(body, fault.kind if fault else "")
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = handle_any
 
@@ -91,7 +94,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                 return b"".join(parts)
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-        def forward(self, body: bytes, half: bool) -> None:
+        def forward(self, body: bytes, fault: str) -> None:
             connection = http.client.HTTPConnection(host, timeout=30)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
             headers["Content-Length"] = str(len(body))
@@ -103,7 +106,9 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                 connection.close()
             kept = [(name, value) for name, value in response.getheaders() if name.lower() not in HOP]
             length = response.getheader("Content-Length") if self.command == "HEAD" else None
-            self.answer(response.status, kept, content, length, half)
+            if fault == "short":
+                content = content[: len(content) // 2]
+            self.answer(response.status, kept, content, length, half=fault == "half")
 
         def answer(
             self, status: int, headers: list[tuple[str, str]], content: bytes, length: str | None = None,

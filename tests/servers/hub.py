@@ -148,9 +148,11 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
             wanted = json.loads(body)["paths"]
             self.say(200, [self.record(name, path) for path in wanted if path in hub.files.get(name, {})])
 
-        def info(self, body: bytes, name: str) -> None:
+        def info(self, body: bytes, name: str, revision: str | None) -> None:
             if name not in hub.files:
                 self.say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            elif revision and revision != "main" and not re.fullmatch("[0-9a-f]{40}", revision):
+                self.say(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
             else:
                 self.say(200, {"id": name, "modelId": name, "sha": f"{hub.commits:040x}", "siblings": [], "tags": []})
 
@@ -160,8 +162,15 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
                 code = "EntryNotFound" if name in hub.files else "RepoNotFound"
                 self.say(404, {"error": "not found"}, {"X-Error-Code": code})
                 return
-            self.send_response(200)
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            etag = hashlib.sha256(content).hexdigest()
+            if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                first, last = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+                content, whole = content[first : last + 1], len(content)
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
+            else:
+                self.send_response(200)
+            self.send_header("ETag", f'"{etag}"')
             self.send_header("X-Repo-Commit", f"{hub.commits:040x}")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -245,7 +254,7 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
         ("POST", r"/api/models/([^/]+/[^/]+)/commit/[^/]+", Handler.commit),
         ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(/.*)?", Handler.tree),
         ("POST", r"/api/models/([^/]+/[^/]+)/paths-info/([^/]+)", Handler.paths_info),
-        ("GET", r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", Handler.info),
+        ("GET", r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", Handler.info),
         ("GET", r"/buckets/([^/]+/[^/]+)/resolve/(.+)", Handler.bucket_content),
         ("POST", r"/api/buckets/([^/]+/[^/]+)/batch", Handler.bucket_batch),
         ("POST", r"/api/buckets/([^/]+/[^/]+)/paths-info", Handler.bucket_paths),
