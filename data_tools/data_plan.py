@@ -102,8 +102,8 @@ class DataPlan:
             if each.text is not None and epochs is not None and epochs > each.max_epochs:
                 yield (
                     f"source {each.name}: about {epochs:.3g} epochs of its text are planned, and max_epochs is "
-                    f"{each.max_epochs:g}: the run would end there with an error, its checkpoints kept. Give more text, "
-                    f"fewer training.steps, or set max_epochs to {math.ceil(epochs)} or more"
+                    f"{each.max_epochs:g}: the run would end there with an error, its checkpoints kept. Give more "
+                    f"text, fewer training.steps, or set max_epochs to {math.ceil(epochs)} or more"
                 )
 
     def facts(self) -> dict[str, Any]:
