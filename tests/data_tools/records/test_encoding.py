@@ -22,7 +22,7 @@ def record(*messages: Message) -> Record:
 def sequences(encoding: RecordEncoding, tokenizer: Tokenizer, *records: Record) -> list[list[list[int]]]:
     """The sequences of each record."""
     [encoded] = encoding(tokenizer, records)
-    assert encoded.sequences is not None and encoded.empty == []
+    assert encoded.sequences is not None and encoded.empty.size == 0
     tokens, lengths = iter(encoded.tokens.tolist()), iter(encoded.lengths)
     return [[[next(tokens) for _ in range(next(lengths))] for _ in range(count)] for count in encoded.sequences]
 
