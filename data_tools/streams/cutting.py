@@ -50,7 +50,7 @@ class _OfStream(CutSamples):
 class _OfSegments(CutSamples):
     """Segments of documents, one or more a sample."""
 
-    def __init__(self, tokens: NDArray[np.int32], found: Segmented, answers: Answers | None, read: int) -> None:
+    def __init__(self, tokens: NDArray[np.integer], found: Segmented, answers: Answers | None, read: int) -> None:
         super().__init__(found.samples, read)
         self._tokens = tokens
         self._found = found

@@ -1,6 +1,7 @@
 """Documents in blocks of equal numbers, in the order in which they are read, from any place on."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from data_tools.reading.block import BEGINNING, Part, Position
@@ -98,6 +99,16 @@ class DocumentBlocks:
             f"source {printable(self._settings.source)} has no documents{reserved}: {parts}"
             f"{', ...' if len(self._parts) > 3 else ''}; give files that have some"
         )
+
+
+def one_ahead(blocks: Iterator[DocumentBlock]) -> Iterator[DocumentBlock]:
+    """The same, each read by a thread while the one before is used: 10,000 documents of 2,000 tokens take seconds."""
+    with ThreadPoolExecutor(1, "reads a block ahead") as thread:
+        following = thread.submit(next, blocks, None)
+        while (block := following.result()) is not None:
+            following = thread.submit(next, blocks, None)
+            yield block
+            del block  # before another one is there
 
 
 def count_bad(settings: StreamSettings, epoch: int, before: int, bad: Sequence[str]) -> int:

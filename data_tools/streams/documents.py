@@ -13,8 +13,8 @@ from data_tools.text.document_encoding import EncodedTexts
 class TokenDocuments(NamedTuple):
     """Documents, in order."""
 
-    tokens: NDArray[np.int32]
-    """of all of them, end to end, int32 [tokens]"""
+    tokens: NDArray[np.integer]
+    """of all of them, end to end, [tokens]"""
     lengths: NDArray[np.int64]
     """tokens of each, int64 [documents]"""
     answers: NDArray[np.bool_] | None
@@ -64,11 +64,10 @@ def documents_of(texts: EncodedTexts, answers: bool) -> TokenDocuments:
     Args:
         answers: whether the odd-numbered sequences of each document are answers.
     """
-    sequence_lengths = np.asarray(texts.lengths, dtype=np.int64)
     lengths = np.diff(texts.document_ends(), prepend=0)
     if not answers:
         return TokenDocuments(texts.tokens, lengths, None)
-    sequences = np.ones(len(lengths), dtype=np.int64) if texts.sequences is None else np.asarray(texts.sequences)
+    sequences = np.ones(len(lengths), dtype=np.int64) if texts.sequences is None else texts.sequences
     firsts = np.cumsum(sequences) - sequences
-    odd = (np.arange(len(sequence_lengths)) - np.repeat(firsts, sequences)) % 2 == 1
-    return TokenDocuments(texts.tokens, lengths, np.repeat(odd, sequence_lengths))
+    odd = (np.arange(len(texts.lengths)) - np.repeat(firsts, sequences)) % 2 == 1
+    return TokenDocuments(texts.tokens, lengths, np.repeat(odd, texts.lengths))

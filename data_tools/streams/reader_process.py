@@ -25,10 +25,9 @@ def main(control: Connection, data: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     signal.signal(signal.SIGTERM, _stop)
     with suppress(BrokenPipeError, EOFError):
-        beginning = receive_beginning(control)
         try:
-            _read(beginning, control, data)
-        except BrokenPipeError:
+            _read(receive_beginning(control), control, data)
+        except (BrokenPipeError, EOFError):
             raise
         except Exception as error:  # noqa: BLE001  told to the parent, who raises it
             send_error(data, error)
@@ -38,7 +37,7 @@ def _read(beginning: Beginning, control: Connection, data: Connection) -> None:
     request = beginning.request
     with request.open_encoding(beginning.workers) as encode:
         Thread(target=_end_with, args=(control,), daemon=True).start()  # behind the forks of workers
-        stream = TextStream(request.open_parts(), encode, request.settings)
+        stream = TextStream(request.open_parts(), encode, request.settings, ahead=True)
         for chunk in stream.chunks(beginning.start):
             send_chunk(data, chunk)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from data_tools.reading.block import Part
 from data_tools.streams.cutting import Arrays, CutSamples, Cutting
-from data_tools.streams.document_blocks import DocumentBlock, DocumentBlocks, Place
+from data_tools.streams.document_blocks import DocumentBlock, DocumentBlocks, Place, one_ahead
 from data_tools.streams.end_of_data import EndOfData, NoSamples
 from data_tools.streams.order import order_of_documents
 from data_tools.streams.position import VERSION, StreamPosition
@@ -35,11 +35,15 @@ class TextStream:
     What a sample is depends on the parts, the encoding and the settings: not on where reading began, or on how parts
     are cut into blocks.
 
+    Args:
+        ahead: whether a thread reads the next block while samples of one are taken, so that two are held.
+
     Raises:
         TrainyardError: the settings have no sense, or filters need a tokenizer that cannot be had.
     """
 
-    def __init__(self, parts: Sequence[Part], encode: Encode, settings: StreamSettings) -> None:
+    def __init__(self, parts: Sequence[Part], encode: Encode, settings: StreamSettings, ahead: bool = False) -> None:
+        self._ahead = ahead
         self._settings = settings
         self._key = settings.key(parts)
         self._blocks = DocumentBlocks(parts, encode, settings)
@@ -59,7 +63,8 @@ class TextStream:
         position = start.model_copy(update={"key": self._key})
         place = Place(start.epoch, start.part, start.position, start.passed, start.block, start.bad)
         gain = _Gain(start)
-        for block in self._blocks.read(place):
+        blocks = self._blocks.read(place)
+        for block in one_ahead(blocks) if self._ahead else blocks:
             if block.place.epoch != position.epoch:
                 gain = self._next_epoch(gain, position)
             samples, behind = self._cut(position, block)

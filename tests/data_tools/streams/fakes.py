@@ -78,9 +78,10 @@ def _encoded(block: Block) -> tuple[Block, EncodedBlock]:
     ]
     bad = [BadEntry(*each) for each, entry in zip(told, entries, strict=True) if entry is None]
     nested = [each if each and isinstance(each[0], list) else [each] for each in documents]
-    lengths = [len(sequence) for document in nested for sequence in document]
+    lengths = np.array([len(sequence) for document in nested for sequence in document], dtype=np.int64)
     ids = np.array([token for document in nested for sequence in document for token in sequence], dtype=np.int32)
-    texts = EncodedTexts(ids, lengths, [], [len(document) for document in nested])
+    none = np.empty(0, dtype=np.int64)
+    texts = EncodedTexts(ids, lengths, none, np.array([len(document) for document in nested], dtype=np.int64))
     return block, EncodedBlock([texts], bad, 0)
 
 

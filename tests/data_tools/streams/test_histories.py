@@ -75,22 +75,28 @@ def a_history(random: Random, parts: list[MemoryPart], settings: StreamSettings,
             trained = min(trained + 3, len(expected))
 
 
-@pytest.fixture
+@pytest.fixture(name="quick_permutations")
 def quick_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Histories of one stream ask for the same ones again and again, and of few elements they are slow."""
     kept = lru_cache(lambda size, key: permute(np.arange(size), size, key))
     monkeypatch.setattr(order, "permute", lambda index, size, key: kept(size, key))
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_fifty_histories(seed: int, monkeypatch: pytest.MonkeyPatch, quick_permutations: None) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_twenty_histories(seed: int, monkeypatch: pytest.MonkeyPatch, quick_permutations: None) -> None:
+    """The long form is `tests.torture.test_streams`."""
+    histories(seed, 20, monkeypatch)
+
+
+def histories(seed: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some histories of one stream."""
     random = Random(seed)
     parts = [*parts_of(random, random.randint(0, 3), 6), MemoryPart("last", [[9001, 9002, 9003]] * 3)]
     settings = some_settings(random, parts)
     expected = StreamCursor(parts, reading_ahead(0), settings).take(0, random.choice([5, 30]))
-    for number in range(50):
+    for history in range(number):
         monkeypatch.setattr(text_stream, "CHUNK_TOKENS", random.choice([8, 30, 1 << 17]))
-        a_history(Random(seed * 1000 + number), parts, settings, expected)
+        a_history(Random(seed * 1000 + history), parts, settings, expected)
 
 
 def documents_of_epoch(parts: list[MemoryPart], settings: StreamSettings, epoch: int) -> list[list[int]]:
@@ -108,7 +114,7 @@ def documents_of_epoch(parts: list[MemoryPart], settings: StreamSettings, epoch:
     return found
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_each_document_of_an_epoch_is_read_once(seed: int) -> None:
     random = Random(seed)
     parts = [*parts_of(random, 4), MemoryPart("last", [[9001, 9002, 9003]] * 3)]

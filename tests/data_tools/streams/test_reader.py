@@ -151,9 +151,9 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_a_process_reads_no_further_than_it_may(tmp_path: Path) -> None:
     marker = tmp_path / "number"
-    far = Accident("b", [[2] * 8], what="stalls", marker=marker)
+    part = Accident("a", [[1] * 1024] * 4000, what="stalls", marker=marker)
     settings = settings_of("windows", read=1024, shuffle_documents=10)
-    with reader_of([MemoryPart("a", [[1] * 1024] * 4000), far], settings, ahead=130) as reader:
+    with reader_of([part], settings, ahead=130) as reader:
         reader.take(0, 1)
         time.sleep(1)
         assert not marker.exists()
