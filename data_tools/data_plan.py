@@ -1,5 +1,6 @@
 """How much a run reads of what there is, and how people are told."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -93,6 +94,17 @@ class DataPlan:
         """Pairs of a label and its text."""
         changes = [("" if number else "data changes", text) for number, text in enumerate(self.changes)]
         return [*self._training(), *changes, *self._skipped(), *self._validation()]
+
+    def warnings(self) -> Iterator[str]:
+        """Raw text that may end before the run does: how much there is shows when it is read."""
+        for each in self.sources:
+            epochs = each.planned_epochs
+            if each.text is not None and epochs is not None and epochs > each.max_epochs:
+                yield (
+                    f"source {each.name}: about {epochs:.3g} epochs of its text are planned, and max_epochs is "
+                    f"{each.max_epochs:g}: the run would end there with an error, its checkpoints kept. Give more "
+                    f"text, fewer training.steps, or set max_epochs to {math.ceil(epochs)} or more"
+                )
 
     def facts(self) -> dict[str, Any]:
         """For the record."""

@@ -103,11 +103,11 @@ class OpenedText:
 
     def open_cursor(self, seed: int, known: Iterable[StreamPosition], closing: ExitStack) -> Cursor:
         """Reads in this process."""
+        parts = training_parts(self._request, self.facts.identity)
         recipe = recipe_of(self.text, self._request.tokenizer)
         encode = closing.enter_context(open_encoding(recipe, self._config.allow_invalid, READ_HERE_WORKERS))
         # whoever looks at what was read may look at all of it
         settings = self._request.settings(seed, self.facts.reserved)
-        parts = training_parts(self._request, self.facts.identity)
         key = settings.key(parts)
         return StreamCursor(parts, encode, settings, [each for each in known if each.key == key])
 

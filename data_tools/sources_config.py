@@ -136,6 +136,13 @@ class ValidationGroupConfig(Section):
         capped = next((each for each in sources if each.max_epochs is not None), None)
         if capped:
             raise ValueError(f"max_epochs of {capped.name} has no effect: validation reads nothing twice; remove it")
+        usual = TextConfig.model_fields["shuffle_documents"].default
+        shuffled = next((each for each in sources if each.text and each.text.shuffle_documents != usual), None)
+        if shuffled:
+            raise ValueError(
+                f"shuffle_documents of {shuffled.name} has no effect: validation reads the first documents of a text, "
+                "in order; remove it"
+            )
         return sources
 
 

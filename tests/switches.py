@@ -6,7 +6,7 @@ it is compared with, named `key=value`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -161,6 +161,48 @@ def of_source(key: str, value: object, **source: object) -> dict[str, object]:
     return {**HALF, **source, key: value}
 
 
+RAW: dict[str, object] = {"path": "$DATA/pairs.jsonl", "key": "question"}
+
+
+def with_text(where: str, **changes: object) -> list[str]:
+    """A run with raw text as all that it reads, as one of its sources, from a step on, or to validate on."""
+    text = {**RAW, **changes}
+    source: dict[str, object] = {"name": "raw", "text": text}
+    if where == "data":
+        return ["--data.path=null", f"--data.text={json.dumps(text)}"]
+    if where == "data.sources":
+        return blend(source, MORE)
+    return changed(2, source) if where == "data.changes.sources" else validated({"name": "held", "sources": [source]})
+
+
+def told(where: str, text: str, change: dict[str, object], base: dict[str, object], *settings: str) -> Plans:
+    """What the plan says of a text of which a key is changed."""
+    return Plans(text, [*settings, *with_text(where, **{**base, **change})], [*settings, *with_text(where, **base)])
+
+
+def text_cases(where: str) -> Iterator[tuple[str, Plans | Refuses]]:
+    """What each key of a text does. Of files the keys of the hub are refused."""
+    yield "path", told(where, "gone.jsonl does not exist", {"path": "$DATA/gone.jsonl"}, {})
+    yield "key", told(where, "content", {"key": "content"}, {})
+    without = {"key": "content"}  # no record has it
+    of_group = where == "data.validation.sources"
+    missing = "has no document" if of_group else "is not known before"
+    yield "max_bad", told(where, missing, {"max_bad": 100}, without)
+    yield "append_eod", told(where, "append", {"append_eod": False}, {}, *RESET)
+    if of_group:
+        yield (
+            "shuffle_documents",
+            Refuses(with_text(where, shuffle_documents=7), "shuffle_documents of raw has no effect"),
+        )
+    else:
+        yield "shuffle_documents", told(where, "shuffled 7 documents", {"shuffle_documents": 7}, {})
+    for key, value in {
+        "split": "train", "revision": "main", "streaming": False, "timeout_seconds": 1.0, "retries": 1
+    }.items():  # fmt: skip
+        refused = f"{key} of $DATA/pairs.jsonl would do nothing".replace("$DATA/", "")
+        yield key, Refuses(with_text(where, path="pairs.jsonl", **{key: value}), refused)
+
+
 # what a key of a source changes, beside the second source `MORE`
 OF_A_SOURCE: dict[str, dict[str, object]] = {
     "name": of_source("name", "other"),
@@ -264,6 +306,11 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
         validated({"name": "held", "sources": [{**HALF, "max_epochs": 2}]}),
         "max_epochs of half has no effect: validation reads nothing twice",
     ),
+    **{
+        f"{where}.text.{key}": case
+        for where in ("data", "data.sources", "data.changes.sources", "data.validation.sources")
+        for key, case in text_cases(where)
+    },
     "data.samples.stream.name": Trains(["--data.samples=windows"], ["--data.samples=stream"]),
     "data.samples.windows.name": Trains(WINDOWS),
     "data.samples.windows.stride": Trains(cut("windows", stride=5), WINDOWS),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.encoding.pool import EncodingPool
 from data_tools.encoding.proof import DifferentIds
@@ -15,7 +17,7 @@ from data_tools.reading.block import Block
 from data_tools.reading.entries import documents_of
 from data_tools.streams.settings import Encode
 from data_tools.streams.text_config import TextConfig
-from data_tools.text.document_encoding import encode_chunk
+from data_tools.text.document_encoding import EncodedTexts, encode_chunk
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
 from data_tools.text_sources.parts import OPTION
@@ -60,8 +62,14 @@ def encoding_here(recipe: Recipe, tokenizer: Tokenizer) -> Encode:
     def encode(blocks: Iterable[Block], /) -> Iterator[tuple[Block, EncodedBlock]]:
         for block in blocks:
             found = documents_of(block, recipe.keys, recipe.largest_document, OPTION)
-            documents = [tuple(texts) for texts in zip(*found.texts, strict=True)]
-            texts = encode_chunk(tokenizer, documents, recipe.append_eod)
-            yield block, EncodedBlock(texts, found.bad, found.text_bytes)
+            (texts,) = found.texts
+            documents = [(text,) for text in texts]
+            encoded = encode_chunk(tokenizer, documents, recipe.append_eod) if documents else [_none()]
+            yield block, EncodedBlock(encoded, found.bad, found.text_bytes)
 
     return encode
+
+
+def _none() -> EncodedTexts:
+    """The texts of no document."""
+    return EncodedTexts(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -24,7 +24,7 @@ from data_tools.text_sources.encoding import encoding_here, recipe_of
 from data_tools.text_sources.held_out import write_first_documents
 from data_tools.text_sources.parts import TextParts, parts_of_text
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
@@ -166,6 +166,12 @@ def _read_facts(request: TextRequest) -> TextFacts:
 
 def _found_out(request: TextRequest, parts: TextParts, prepare: OnPreparation) -> TextFacts:
     tokenizer = load_tokenizer(request.tokenizer, request.allow_invalid)
+    if request.text.append_eod and tokenizer.end_of_document is None:
+        raise Refused(
+            f"tokenizer {tokenizer.name} has no end-of-document token for the text of source {request.name}; set "
+            "text.append_eod to false, or take a tokenizer with one (a Hugging Face folder names it as eos_token in "
+            "tokenizer_config.json)"
+        )
     encode = encoding_here(recipe_of(request.text, request.tokenizer), tokenizer)
     size = sum(part.size for part in parts.training)
     known = all(part.size for part in parts.training)
@@ -174,7 +180,7 @@ def _found_out(request: TextRequest, parts: TextParts, prepare: OnPreparation) -
         identity=identity_of(parts),
         files=len(parts.training),
         size=size if known else 0,
-        bytes_per_token=_bytes_per_token(parts.training, encode) if known and not request.validates_alone else None,
+        bytes_per_token=_bytes_per_token(parts.training, encode, request.text.max_bad),
     )
     if not request.held_out:
         return facts
@@ -210,9 +216,17 @@ def identity_of(parts: TextParts) -> dict[str, Any]:
     return {"files": len(listed), "bytes": sum(part.size for part in parts.training), "names": _key(listed)}
 
 
-def _bytes_per_token(parts: Sequence[Part], encode: Encode) -> float | None:
-    """Of the first block that has tokens."""
+def _bytes_per_token(parts: Sequence[Part], encode: Encode, max_bad: int) -> float | None:
+    """Of the first block that has tokens.
+
+    Raises:
+        TrainyardError: it holds too many entries that are no documents; the first of them is named.
+    """
+    bad = 0
     for block, encoded in encode(parts[0].blocks()):
+        bad += len(encoded.bad)
+        if bad > max_bad:
+            raise TrainyardError(encoded.bad[0].reason)
         tokens = sum(len(texts.tokens) for texts in encoded.texts)
         if tokens:
             return block.source_bytes / tokens

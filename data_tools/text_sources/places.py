@@ -1,4 +1,4 @@
-"""Places in the text sources of a run, as its checkpoints keep them: among the states of callbacks in `trainer.json`."""
+"""Places in the text sources of a run, as its checkpoints keep them: a state of a callback in `trainer.json`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -78,7 +78,7 @@ def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehea
     amounts = facts.data.plan(facts.training_samples, facts.validation_samples)
     return Plan(
         facts.config, facts.directory, facts.nodes, facts.processes_per_node, facts.layout, amounts,
-        list(data_warnings(facts.data)), former, rehearsed, find_continuation(facts, amounts.epoch),
+        [*amounts.warnings(), *data_warnings(facts.data)], former, rehearsed, find_continuation(facts, amounts.epoch),
         facts.starting_point,
     )  # fmt: skip
 

@@ -95,7 +95,6 @@ class TrainingBatches:
         """Stop reading ahead; other ranks may be gone."""
         self._drop()
         self._reader.close()
-        self._samples.rest()
 
     def _ordered(self, consumed_samples: int) -> "Future[_Read]":
         """A step, which is being read or will be next; steps that follow on it are read behind it."""

@@ -94,9 +94,7 @@ class ReadStep:
             turn, data_rank = None, None
             if self.layout is not None:
                 turn, data_rank = divmod(position // micro_batch, self.layout.data)
-            yield ReadSample(
-                int(places[0]), source.name, number, dataset, documents, data_rank, turn, contents[0]
-            )
+            yield ReadSample(int(places[0]), source.name, number, dataset, documents, data_rank, turn, contents[0])
 
     def _require_layout(self, rank: int) -> Layout:
         if self.layout is None:

@@ -27,7 +27,9 @@ class RecordedData:
         more = whole_of(self.facts.get("further_sources")) or 0
         found = [each for each in (_datasets(source) for source in sources) if each is not None]
         step = whole_of(self.facts.get("step")) or 0
-        told = f"{counted(len(sources) + more, 'source')} of {counted(sum(found), 'dataset')}" if found else "no source"
+        texts = sum(1 for source in sources if _text(source) is not None)
+        kinds = [*([counted(sum(found), "dataset")] if found else []), *(["raw text"] if texts else [])]
+        told = f"{counted(len(sources) + more, 'source')} of {' and '.join(kinds)}" if kinds else "no source"
         yield "data read", f"{told}, recorded by launch {self.launch} after step {step:,}: {_named(sources, more)}"
         changes = self.facts.get("changes")
         for change in [each for each in changes if isinstance(each, str)][:_TOLD] if isinstance(changes, list) else []:
@@ -55,9 +57,22 @@ def _datasets(source: Mapping[str, Any]) -> int | None:
 
 
 def _named(entries: list[Mapping[str, Any]], more: int) -> str:
-    names = [shortened(each.get("name"), 80) + _share(each, len(entries)) for each in entries[:_TOLD]]
+    names = [
+        shortened(each.get("name"), 80) + _share(each, len(entries)) + _text_told(each) for each in entries[:_TOLD]
+    ]
     more += len(entries) - len(names)
     return ", ".join([*names, *([f"and {more:,} more"] if more else [])])
+
+
+def _text(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What is recorded of raw text; None of datasets."""
+    text = source.get("text_source")
+    return text if isinstance(text, dict) else None
+
+
+def _text_told(entry: Mapping[str, Any]) -> str:
+    text = _text(entry)
+    return "" if text is None else f" (text {shortened(text.get('path'), 100)})"
 
 
 def _share(entry: Mapping[str, Any], entries: int) -> str:

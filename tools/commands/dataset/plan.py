@@ -34,7 +34,8 @@ def plan(context: typer.Context, run: Run, as_json: AsJson = False) -> None:
     samples = training_samples(config), config.evaluation.samples if config.evaluation else 0
     enough = [*data.training_problems(samples[0]), *data.validation_problems(samples[1])]
     refuse([*data.vocabulary_problems(config.model.vocabulary), *data.answer_problems(), *enough])
-    found, warnings = data.plan(*samples), list(data_warnings(data))
+    found = data.plan(*samples)
+    warnings = [*found.warnings(), *data_warnings(data)]
     if as_json:
         tell_json({**found.facts(), "warnings": warnings})
         return
