@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.datasets.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.loader_config import LoaderConfig
 from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.blend import PERIOD
