@@ -81,7 +81,7 @@ class OpenedText:
     def told(self) -> str:
         """What it is, in a few words."""
         text, facts = self.text, self.facts
-        files = f"{counted(facts.files, 'shard' if text.is_of_hub else 'file')} of {shortened(text.path, 100)}"
+        files = f"{shortened(text.path, 100)} ({counted(facts.files, 'shard' if text.is_of_hub else 'file')})"
         held_out = f"; held out: {facts.held_out_told}" if facts.held_out_told else ""
         return f"{files}, {_shuffled(text.shuffle_documents)}{held_out}"
 
@@ -106,7 +106,7 @@ class OpenedText:
         parts = training_parts(self._request, self.facts.identity)
         recipe = recipe_of(self.text, self._request.tokenizer)
         encode = closing.enter_context(open_encoding(recipe, self._config.allow_invalid, READ_HERE_WORKERS))
-        # whoever looks at what was read may look at all of it
+        # no limit of epochs here: a view of what was read may look at all of it
         settings = self._request.settings(seed, self.facts.reserved)
         key = settings.key(parts)
         return StreamCursor(parts, encode, settings, [each for each in known if each.key == key])

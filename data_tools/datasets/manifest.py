@@ -62,7 +62,7 @@ class SourceFacts(_Facts):
     sha256: str
     documents: int
     stretch: tuple[int, int] | None = Field(None, json_schema_extra=_LATER)
-    """From which byte of the file to which (not included) it was read, where it was cut for jobs beside one another;
+    """From which byte of the file to which (not included) it was read, where jobs share it;
     size and hash are those of this stretch. None: all of it."""
 
     @field_validator("stretch", mode="before")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 VERSION = 1
-"""of how documents become samples; whoever changes order or cutting makes recorded positions another version's"""
+"""of how documents become samples; raise it with a change of order or cutting, so that older positions are refused"""
 MOST_REMEMBERED = 128
 """a position has up to a sample's tokens: 128 of 2,048 as Python integers take about 10 MB"""
 
@@ -32,7 +32,7 @@ class StreamPosition(BaseModel):
     position: dict[str, Any] = {}
     """in the part, where its reader begins; see `data_tools.reading.block.Position`"""
     passed: int = 0
-    """documents behind that place that this block does not have: blocks before took them, or they are reserved"""
+    """documents after that place that this block does not have: blocks before took them, or they are reserved"""
     block: int = 0
     """number of the block in its epoch"""
     bad: int = 0
@@ -50,7 +50,7 @@ class StreamPosition(BaseModel):
 class KnownPositions:
     """Where reading can go back to: the beginning, positions that were given, and those that reading passed.
 
-    The further these lie behind the last one, the larger are their gaps: about a tenth of the distance. Several threads
+    The further these lie after the last one, the larger are their gaps: about a tenth of the distance. Several threads
     may ask.
     """
 
@@ -64,7 +64,7 @@ class KnownPositions:
         with self._lock:
             place = bisect_right(self._passed, position.samples, key=_samples)
             if place and self._passed[place - 1].samples == position.samples:
-                self._passed[place - 1] = position  # behind a block without a sample: less is read again
+                self._passed[place - 1] = position  # after a block without a sample: less is read again
             else:
                 self._passed.insert(place, position)
             if len(self._passed) > MOST_REMEMBERED:

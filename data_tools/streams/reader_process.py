@@ -36,7 +36,7 @@ def main(control: Connection, data: Connection) -> None:
 def _read(beginning: Beginning, control: Connection, data: Connection) -> None:
     request = beginning.request
     with request.open_encoding(beginning.workers) as encode:
-        Thread(target=_end_with, args=(control,), daemon=True).start()  # behind the forks of workers
+        Thread(target=_end_with, args=(control,), daemon=True).start()  # after the forks of workers
         stream = TextStream(request.open_parts(), encode, request.settings, ahead=True)
         for chunk in stream.chunks(beginning.start):
             send_chunk(data, chunk)

@@ -55,7 +55,7 @@ class EncodedTexts(NamedTuple):
 
 
 class SpacedIds(NamedTuple):
-    """Ids of texts as a library gives them, with room for an end-of-document token behind each text."""
+    """Ids of texts as a library gives them, with room for an end-of-document token after each text."""
 
     ids: NDArray[np.uint32]
     """[sum of lengths + texts]; what stands in the room means nothing"""

@@ -45,7 +45,7 @@ class TextPreparation:
 
 
 class TextFacts(BaseModel):
-    """Of one text source."""
+    """What a launch found of one text source."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -191,13 +191,13 @@ def _found_out(request: TextRequest, parts: TextParts, prepare: OnPreparation) -
 def _with_held_out(
     facts: TextFacts, request: TextRequest, parts: TextParts, encode: Encode, tokenizer: Tokenizer
 ) -> TextFacts:
-    # of a group what it names is taken
+    # a group that names a split gets that split
     by_name = bool(parts.validation) and not (request.validates_alone and request.text.split is not None)
     chosen = parts.validation if by_name else parts.training
     wanted = request.preparation.validation_samples
     held = reserve(chosen, encode, request.settings(), wanted, wanted)
-    which = parts.validation_told if by_name else "its own"
-    told = f"the first {counted(held.documents, 'document')} of {which}"
+    which = f" of {parts.validation_told}" if by_name else ""
+    told = f"the first {counted(held.documents, 'document')}{which}"
     content = [identity_of(TextParts(chosen, [], parts.identity)), list(held.per_part), request.settings().identity]
     name = f"{request.name}-{_key(content)}"
     prefix = request.preparation.folder / name
@@ -217,7 +217,7 @@ def identity_of(parts: TextParts) -> dict[str, Any]:
 
 
 def _bytes_per_token(parts: Sequence[Part], encode: Encode, max_bad: int) -> float | None:
-    """Of the first block that has tokens.
+    """Bytes per token of the first block that has tokens.
 
     Raises:
         TrainyardError: it holds too many entries that are no documents; the first of them is named.

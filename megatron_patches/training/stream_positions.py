@@ -44,7 +44,7 @@ class StreamPositions(Callback):
         self._samples.begin_from(places)
 
     def _next_numbers(self) -> list[int]:
-        """Of each source, how many samples the run has passed."""
+        """How many samples the run has passed, for each source."""
         assert self._trainer is not None
         passed = self._skipped.reached(self._trainer.progress.samples)
         found: list[int] = self._samples.samples.stages.counts(passed).tolist()

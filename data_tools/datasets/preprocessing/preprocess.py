@@ -86,7 +86,7 @@ def preprocess(
     Killed at any instant and called again with the same request it goes on, and ends with the same bytes.
 
     Args:
-        tell: is given lines for people, such as what is gone on with.
+        tell: is given lines for people, such as which unfinished work is continued.
 
     Raises:
         Refused: another process makes this dataset, or unfinished work of another request lies there.
@@ -137,7 +137,7 @@ class _Making:
         self.library = ""
 
     def make(self) -> list[DatasetSummary]:
-        """All stages; what can be gone on with stays if one fails."""
+        """All stages; if one fails, what can be continued stays."""
         request, work = self._request, self._work
         try:
             asked = deciding(request, self._inputs, self._encoding, self._tokenizer)

@@ -33,7 +33,7 @@ _SCATTERED = np.dtype([("number", "<i8"), ("source", "<i4"), ("injected", "<i4")
 
 
 def order_key(seed: int, share: tuple[int, int] | None) -> np.uint64:
-    """What the drawn numbers of one reading follow from; jobs beside one another draw each its own."""
+    """What seeds the random numbers of one reading; each of several jobs draws its own."""
     digest = hashlib.sha256(f"preprocess:shuffle:{seed}:{share or (0, 1)}".encode()).digest()
     return np.uint64(int.from_bytes(digest[:8], "little"))
 

@@ -65,7 +65,7 @@ class _BadStream(Exception):
 
 
 class _GzipStream(io.RawIOBase):
-    """Members of gzip one after the other, zeros between and behind them, by the reader of isal.
+    """Members of gzip one after the other, zeros between and after them, by the reader of isal.
 
     It is 1.9 times as fast as Python's own, and refuses what that refuses.
     """

@@ -244,7 +244,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             HubSpec.parse(wrong)
     with pytest.raises(Missing, match="folder /no/such does not exist"):
         HubSpec.parse("hf:/no/such")
-    with pytest.raises(TrainyardError, match="no configuration behind the #"):
+    with pytest.raises(TrainyardError, match="no configuration after the #"):
         HubSpec.parse("hf:x/y#")
 
 
