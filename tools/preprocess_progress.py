@@ -1,4 +1,4 @@
-"""How far `tools/preprocess` is: a bar on a terminal, now and then a line in a pipe, nothing of what is soon done."""
+"""How far `tools/preprocess` is: a bar on a terminal, a line every 10 s in a pipe, nothing for short work."""
 
 import shutil
 import sys

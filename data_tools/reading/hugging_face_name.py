@@ -89,5 +89,5 @@ def chosen_split(asked: str | None, splits: Sequence[str], told: str) -> str:
     if TRAINING_SPLIT in splits:
         return TRAINING_SPLIT
     if len(splits) != 1:
-        raise Missing(f"{told} has no split {TRAINING_SPLIT!r} and no only one, but {there}; name one of them")
+        raise Missing(f"{told} has no split {TRAINING_SPLIT!r} and several others, {there}; name one of them")
     return splits[0]

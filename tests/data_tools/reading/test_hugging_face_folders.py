@@ -149,7 +149,7 @@ def test_a_dataset_on_disk_is_parts_of_its_rows(tmp_path: Path, monkeypatch: pyt
     parts = dataset.parts()
     assert len(parts) > 2 and parts[1].name == f"d/a/00002-of-{len(parts):05d}"
     assert [text for index in range(len(parts)) for text in texts_of(dataset, index)] == TEXTS[:7]
-    with pytest.raises(Missing, match="no split 'train' and no only one, but a, dev"):
+    with pytest.raises(Missing, match="no split 'train' and several others, a, dev"):
         opened(tmp_path / "d")
     with pytest.raises(Missing, match="d, dev has no column 'words', only text, n"):
         opened(tmp_path / "d", split="dev", columns=["words"])
