@@ -81,7 +81,7 @@ class OpenedText:
     def told(self) -> str:
         """What it is, in a few words."""
         text, facts = self.text, self.facts
-        files = f"{shortened(text.path, 100)} ({counted(facts.files, 'shard' if text.is_of_hub else 'file')})"
+        files = f"{counted(facts.files, 'shard' if text.is_of_hub else 'file')} of {shortened(text.path, 100)}"
         held_out = f"; held out: {facts.held_out_told}" if facts.held_out_told else ""
         return f"{files}, {_shuffled(text.shuffle_documents)}{held_out}"
 

@@ -83,8 +83,8 @@ class RunData:
         held_out = self._open_text(source, held_out=True, alone=True).held_out
         if held_out is None:
             raise TrainyardError(
-                f"data.validation names the text of {source.name}, but evaluation.samples, which says how much of it is "
-                "read, is not set; add evaluation, or leave the group out"
+                f"data.validation names the text of {source.name}, but evaluation.samples, which says how much of it "
+                "is read, is not set; add evaluation, or leave the group out"
             )
         return held_out
 

@@ -32,7 +32,7 @@ class StreamPosition(BaseModel):
     position: dict[str, Any] = {}
     """in the part, where its reader begins; see `data_tools.reading.block.Position`"""
     passed: int = 0
-    """documents after that place that this block does not have: blocks before took them, or they are reserved"""
+    """documents behind that place that this block does not have: blocks before took them, or they are reserved"""
     block: int = 0
     """number of the block in its epoch"""
     bad: int = 0

@@ -191,7 +191,7 @@ def _found_out(request: TextRequest, parts: TextParts, prepare: OnPreparation) -
 def _with_held_out(
     facts: TextFacts, request: TextRequest, parts: TextParts, encode: Encode, tokenizer: Tokenizer
 ) -> TextFacts:
-    # a group that names a split gets that split
+    # of a group what it names is taken
     by_name = bool(parts.validation) and not (request.validates_alone and request.text.split is not None)
     chosen = parts.validation if by_name else parts.training
     wanted = request.preparation.validation_samples

@@ -70,7 +70,7 @@ class Batch(NamedTuple):
         return np.arange(1, self.documents + 1) if self.sequences is None else np.cumsum(self.sequences)
 
     def shortened(self, most: int, ending: bool) -> tuple["Batch", int]:
-        """Documents of one sequence cut to a number of tokens, and how many were longer.
+        """Documents of one sequence cut to so many tokens, and how many were longer.
 
         Args:
             ending: whether the last token of each document is the end-of-document token, which stays the last.
@@ -90,7 +90,7 @@ class Batch(NamedTuple):
 
 
 def joined(batches: list[Batch]) -> Batch:
-    """Batches of documents of one sequence, one after the other."""
+    """Batches of documents of one sequence, one behind the other."""
     if len(batches) == 1:
         return batches[0]
     return Batch(

@@ -28,7 +28,7 @@ class Outputs:
         dtype: of the tokens.
         shard_tokens: a shard ends with the document that brings the first key's tokens to this many; None: one piece.
         ending: tokens that an empty text has: 1 where documents end with one of their own.
-        note: where the files that lie there go on; what lies after it is removed.
+        note: where the files that lie there go on; what lies behind it is removed.
 
     Raises:
         Damaged: the files have less than the note says.
