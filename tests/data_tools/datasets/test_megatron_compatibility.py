@@ -16,10 +16,11 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset as MegatronDat
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES
-from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.split import split_documents
+from data_tools.text.document_encoding import ids_type
 from tests.data_tools.datasets.hand_written import (
     contents,
     quick_folder,
@@ -96,7 +97,7 @@ def test_megatron_reads_documents_of_any_number_of_sequences(tmp_path: Path, rec
 
 @pytest.mark.parametrize("vocab_size", [256, 65499, 65500, 10**6])
 def test_dtype_of_a_vocabulary(vocab_size: int) -> None:
-    assert best_dtype(vocab_size) == np.dtype(DType.optimal_dtype(vocab_size))
+    assert ids_type(vocab_size) == np.dtype(DType.optimal_dtype(vocab_size))
 
 
 @pytest.mark.parametrize("split", ["949,50,1", "1,1,1", "0.98,0.02", "100", "0,1,1", "1,0,2", "900,90,10", "3,3,7"])
