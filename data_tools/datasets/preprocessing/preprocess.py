@@ -236,7 +236,9 @@ class _Making:
         command = command_of(request, self._tokenizer)
         publishing = Publishing(self._tokenizer, settings, self._inputs, note.reading, self._dtype, command)
         facts = [publishing.facts(each) for each in every]
-        if note.stage != "publish":
+        if note.stage == "publish":
+            remove_leftovers(each.prefix for each in every)  # of a kill while files were given their names
+        else:
             note.stage = "publish"
             journal.write()
         names = {each.prefix for each in every}
