@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from data_tools.datasets.indexed_dataset_format import appended, bin_path
-from data_tools.domain_tokens.expressions import Mode
+from data_tools.domain_tokens.multiplication import Mode
 from data_tools.domain_tokens.report import InjectionFacts
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest, refuse_invalid

@@ -133,7 +133,7 @@ class Buckets:
         first = self.place.documents
         buckets = self._bucket(first, first + batch.documents)
         order = np.argsort(buckets, kind="stable")
-        counts = np.ones(batch.documents, dtype=np.int64) if batch.sequences is None else batch.sequences
+        counts = batch.counts()
         records = np.empty(batch.documents, dtype=_SCATTERED)
         records["number"] = first + order
         records["source"], records["injected"] = batch.sources[order], batch.injected[order]
@@ -179,7 +179,7 @@ class Buckets:
 
 def gathered(batch: Batch, order: NDArray[np.intp]) -> Batch:
     """The documents of a batch in another order."""
-    counts = np.ones(batch.documents, dtype=np.int64) if batch.sequences is None else batch.sequences
+    counts = batch.counts()
     of_documents = np.diff(batch.ends(), prepend=0)
     lengths = np.empty_like(batch.lengths)
     tokens = np.empty_like(batch.tokens)
