@@ -82,7 +82,7 @@ class OpenedText:
         """What it is, in a few words."""
         text, facts = self.text, self.facts
         files = f"{counted(facts.files, 'shard' if text.is_of_hub else 'file')} of {shortened(text.path, 100)}"
-        held_out = f"; held out: {facts.held_out_told}" if facts.held_out_told else ""
+        held_out = f"; held out: {shortened(facts.held_out_told, 200)}" if facts.held_out_told else ""
         return f"{files}, {_shuffled(text.shuffle_documents)}{held_out}"
 
     def open_reader(self, seed: int, known: Iterable[StreamPosition], prefetch_samples: int, workers: int) -> Cursor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, ValidationError
 
 from data_tools.datasets.manifest import TokenizerFacts, describe_tokenizer, manifest_path
 from data_tools.plans.samples_config import SamplesSection
@@ -30,6 +30,8 @@ from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
 
 LARGEST_FACTS = 1 << 28
+LARGEST_SIZE = 1 << 62
+"""bytes of text, in facts that can be true"""
 OnPreparation = Callable[[str, int, int], None]
 """is told what is made, how much is done, and of how much"""
 
@@ -53,16 +55,16 @@ class TextFacts(BaseModel):
     """the run's"""
     identity: dict[str, JsonValue]
     """which documents there are to train on, by names and sizes of files, or as the hub says it"""
-    files: int
-    size: int
+    files: NonNegativeInt
+    size: int = Field(ge=0, le=LARGEST_SIZE)
     """bytes of them; 0 where that is not known"""
-    reserved: list[int] = []
+    reserved: list[NonNegativeInt] = []
     """of each part, how many of its first documents are never trained on"""
-    held_out: str | None = None
+    held_out: str | None = Field(None, pattern=r"^[^./\x00][^/\x00]*$")
     """name of the dataset of what is validated on"""
     held_out_told: str = ""
     """which documents these are, for people"""
-    bytes_per_token: float | None = None
+    bytes_per_token: float | None = Field(None, ge=1e-9, le=LARGEST_SIZE, allow_inf_nan=False)
     """of the first documents, in files as they lie"""
 
 

@@ -82,4 +82,5 @@ def documents_of_part(part: Part, encode: Encode) -> Iterator[NDArray[np.int32]]
 
 def _documents_of(encoded: EncodedBlock) -> Iterator[NDArray[np.int32]]:
     for texts in encoded.texts:
-        yield from np.split(texts.tokens, texts.document_ends()[:-1])
+        ends = texts.document_ends()
+        yield from np.split(texts.tokens, ends[:-1]) if len(ends) else ()  # split makes one piece of nothing
