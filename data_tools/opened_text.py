@@ -17,7 +17,14 @@ from data_tools.streams.cursor import Cursor, StreamCursor
 from data_tools.streams.position import VERSION, StreamPosition
 from data_tools.streams.reader import StreamReader, StreamRequest
 from data_tools.text_sources.encoding import open_encoding, recipe_of
-from data_tools.text_sources.facts import TextFacts, TextRequest, identity_of, text_facts
+from data_tools.text_sources.facts import (
+    TextFacts,
+    TextRequest,
+    identity_of,
+    places_trained_on,
+    places_validated_on,
+    text_facts,
+)
 from data_tools.text_sources.parts import parts_of_text
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import shortened
@@ -76,6 +83,16 @@ class OpenedText:
         """An estimate from the sizes of its files; None where these are not known."""
         facts = self.facts
         return None if not facts.size or not facts.bytes_per_token else int(facts.size / facts.bytes_per_token)
+
+    @property
+    def trained_on(self) -> set[str]:
+        """Where the parts lie that are trained on."""
+        return places_trained_on(self._request)
+
+    @property
+    def validated_on(self) -> list[str]:
+        """Where the parts lie of which documents are held out."""
+        return places_validated_on(self._request, self.facts)
 
     @property
     def told(self) -> str:

@@ -55,8 +55,8 @@ class StreamPositions(Callback):
         with suppress(TrainyardError):  # whoever resumes is told, and may fall back to another one
             newest = newest_whole(saved_steps(checkpoints, True))
             self._samples.begin_from(kept_places(newest.folder) if newest else {})
-            passed = self._skipped.reached(newest.samples if newest else 0)
-            self._samples.read_ahead(np.arange(passed, passed + samples_of_a_step))
+            consumed = newest.samples if newest else 0
+            self._samples.read_ahead(self._skipped.places(np.arange(consumed, consumed + samples_of_a_step)))
 
     def _next_numbers(self) -> list[int]:
         """Of each source, how many samples the run has passed."""
