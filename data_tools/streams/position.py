@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = 1
 """of how documents become samples; raise it with a change of order or cutting, so that older positions are refused"""
@@ -26,22 +26,22 @@ class StreamPosition(BaseModel):
     version: int = VERSION
     key: str = ""
     """`StreamSettings.key` of the stream that it is a place of; empty at the beginning of any"""
-    epoch: int = 0
-    part: int = 0
+    epoch: int = Field(0, ge=0)
+    part: int = Field(0, ge=0)
     """place of the part in the epoch's order of parts"""
     position: dict[str, Any] = {}
     """in the part, where its reader begins; see `data_tools.reading.block.Position`"""
-    passed: int = 0
+    passed: int = Field(0, ge=0)
     """documents behind that place that this block does not have: blocks before took them, or they are reserved"""
-    block: int = 0
+    block: int = Field(0, ge=0)
     """number of the block in its epoch"""
-    bad: int = 0
+    bad: int = Field(0, ge=0)
     """entries of the epoch before `position` that are no documents"""
-    documents: int = 0
+    documents: int = Field(0, ge=0)
     """documents of all blocks before"""
-    tokens: int = 0
+    tokens: int = Field(0, ge=0)
     """tokens of all blocks before"""
-    samples: int = 0
+    samples: int = Field(0, ge=0)
     """samples of all blocks before: the number of this block's first one"""
     carried: list[int] = []
     """tokens of blocks before that belong to this one's first sample, where samples are cut of a stream"""

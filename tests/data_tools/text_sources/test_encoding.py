@@ -5,11 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.encoding.proof import DifferentIds
 from data_tools.encoding.recipe import Recipe
+from data_tools.text.document_encoding import EncodedTexts
 from data_tools.text_sources import encoding
+from data_tools.text_sources.held_out import documents_of_part
 
 
 class Pool:
@@ -50,3 +54,11 @@ def test_the_reference_takes_over(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert found == ["fast 0", "fast 1", "fast 2", "tokenizers 3", "tokenizers 4", "tokenizers 5"]
         assert read == ["0", "1", "2", "3", "4", "5"]
     assert "part, line 7: fast gives other ids" in capsys.readouterr().err
+
+
+def test_a_block_without_a_document_is_none_of_those_held_out() -> None:
+    none = EncodedBlock([EncodedTexts(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))], [], 0)
+    one = EncodedBlock([EncodedTexts(np.arange(3), np.array([2, 1]), np.zeros(0, np.int64))], [], 0)
+    part = SimpleNamespace(blocks=lambda: [none, one, none])
+    found = documents_of_part(part, lambda blocks: ((each, each) for each in blocks))  # type: ignore[arg-type]
+    assert [each.tolist() for each in found] == [[0, 1], [2]]
