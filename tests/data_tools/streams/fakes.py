@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +60,9 @@ class MemoryPart:
         raise NotImplementedError
 
 
-def encode(blocks: Iterable[Block], ahead: int = 0) -> Iterator[tuple[Block, EncodedBlock]]:
+def encode(
+    blocks: Iterable[Block], /, by_reference: Collection[str] = (), ahead: int = 0
+) -> Iterator[tuple[Block, EncodedBlock]]:
     """Reads up to `ahead` blocks more than it gives, as a pool does."""
     waiting: list[Block] = []
     for block in blocks:

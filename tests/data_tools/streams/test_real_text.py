@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,9 @@ def text_files(folder: Path) -> None:
     (folder / "d.txt").write_text("One text.\nOf two lines.\n")
 
 
-def encode_here(tokenizer_folder: Path, blocks: Iterable[Block]) -> Iterator[tuple[Block, EncodedBlock]]:
+def encode_here(
+    tokenizer_folder: Path, blocks: Iterable[Block], by_reference: Collection[str] = ()
+) -> Iterator[tuple[Block, EncodedBlock]]:
     """By the tokenizer itself, text by text."""
     tokenizer = load_tokenizer(tokenizer_folder)
     for block in blocks:
