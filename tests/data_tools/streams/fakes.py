@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -76,15 +77,23 @@ def _encoded(block: Block) -> tuple[Block, EncodedBlock]:
     entries: list[Document] = json.loads(block.content)
     documents = [each for each in entries if each is not None]
     told = [
-        (number, f"{block.origin}, line {number} is bad") for number in range(block.first, block.first + len(entries))
+        BadEntry(number, f"{block.origin}, line {number} is bad")
+        for number, entry in enumerate(entries, block.first)
+        if entry is None
     ]
-    bad = [BadEntry(*each) for each, entry in zip(told, entries, strict=True) if entry is None]
-    nested = [each if each and isinstance(each[0], list) else [each] for each in documents]
-    lengths = np.array([len(sequence) for document in nested for sequence in document], dtype=np.int64)
-    ids = np.array([token for document in nested for sequence in document for token in sequence], dtype=np.int32)
-    none = np.empty(0, dtype=np.int64)
-    texts = EncodedTexts(ids, lengths, none, np.array([len(document) for document in nested], dtype=np.int64))
-    return block, EncodedBlock([texts], bad, 0)
+    return block, EncodedBlock([encoded_texts(documents)], told, 0)
+
+
+def encoded_texts(documents: Sequence[Sequence[Any]]) -> EncodedTexts:
+    """Of token ids, or of sequences of them."""
+    sequences = None
+    if any(each and isinstance(each[0], list) for each in documents):
+        nested = [each if each and isinstance(each[0], list) else [each] for each in documents]
+        sequences = np.array([len(document) for document in nested], dtype=np.int64)
+        documents = list(chain.from_iterable(nested))
+    lengths = np.array(list(map(len, documents)), dtype=np.int64)
+    ids = np.array(list(chain.from_iterable(documents)), dtype=np.int32)
+    return EncodedTexts(ids, lengths, np.empty(0, dtype=np.int64), sequences)
 
 
 def reading_ahead(blocks: int) -> Encode:
