@@ -122,12 +122,15 @@ def _shuffled(documents: int) -> str:
 
 
 def training_parts(request: TextRequest, identity: dict[str, Any]) -> list[Part]:
-    """The parts that are trained on.
+    """The parts that are trained on; of the hub those of the commit that the launch found, though it has a newer one.
 
     Raises:
         Refused: they are others than when the launch looked.
     """
-    parts = parts_of_text(request.text, request.checkout)
+    text, commit = request.text, identity.get("revision")
+    if isinstance(commit, str):
+        text = text.model_copy(update={"revision": commit})
+    parts = parts_of_text(text, request.checkout)
     if (found := identity_of(parts)) != identity:
         raise Refused(
             f"the text of source {request.name} was changed since the launch looked at it: {json.dumps(identity)} then "

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, describe_tokenizer, manifest_path
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.encoding.recipe import Recipe
@@ -42,9 +42,9 @@ def write_first_documents(
         if writer.largest_token is None:
             raise TrainyardError(f"the first documents of {parts[0].origin} hold no text; look at the file and the key")
         writer.finish()
-    tokens, index = writer.files
+    token_file, index = writer.files
     files = [
-        FileRecord(path=bin_path(prefix).name, size=tokens.size, sha256=tokens.sha256),
+        FileRecord(path=bin_path(prefix).name, size=token_file.size, sha256=token_file.sha256),
         FileRecord(path=idx_path(prefix).name, size=index.size, sha256=index.sha256),
     ]
     facts = DatasetFacts(

@@ -19,6 +19,7 @@ from data_tools.samples.lengths import SampleLengths
 from data_tools.streams.end_of_data import EndOfData
 from data_tools.text.tokenizers import load_tokenizer
 from data_tools.text_sources.facts import TextPreparation
+from megatron_patches.callbacks.evaluation_config import EvaluationConfig
 from megatron_patches.errors import Missing, Refused, TrainyardError
 from tests.data_tools.conftest import TEXTS
 
@@ -73,6 +74,11 @@ def opened(tmp_path: Path, tokenizer_folder: Path) -> Any:
 def test_sections_that_cannot_be(section: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataConfig(tokenizer="t", sequence_length=8, **section)
+
+
+def test_how_much_is_held_out_has_to_be_said() -> None:
+    with pytest.raises(ValidationError, match=r"samples\s+Field required"):
+        EvaluationConfig(every_steps=2)
 
 
 def test_a_path_alone_is_short_for_a_section() -> None:

@@ -13,8 +13,8 @@ from data_tools.benchmark.contenders import OURS, Contender, Task
 from data_tools.benchmark.equality import Files, files_of, first_difference
 from data_tools.benchmark.plain_writer import PlainWriter
 from data_tools.benchmark.result import Setting, as_json, medians_of, ratios_of
-from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from megatron_patches.errors import TrainyardError
 
 DOCUMENTS = [[5, 6, 7], [], [8], [9, 10]]

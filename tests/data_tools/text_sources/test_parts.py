@@ -55,6 +55,19 @@ def test_where_files_lie_is_no_part_of_what_they_are(tmp_path: Path) -> None:
     assert identity_of(parts_of_text(TextConfig(path="one"), tmp_path)) != identity_of(two)
 
 
+def test_splits_of_a_collection_on_disk(tmp_path: Path) -> None:
+    import datasets
+
+    rows = {"train": ["a", "b"], "test": ["c"], "dev": ["d"]}
+    collection = {name: datasets.Dataset.from_dict({"text": texts}) for name, texts in rows.items()}
+    datasets.DatasetDict(collection).save_to_disk(tmp_path / "set")
+    found = parts_of_text(TextConfig(path="hf:set"), tmp_path)
+    assert identity_of(found)["split"] == "train" and found.validation_told == "split test"
+    assert [b"a" in block.content for part in found.training for block in part.blocks()] == [True]
+    assert [b"c" in block.content for part in found.validation for block in part.blocks()] == [True]
+    assert identity_of(parts_of_text(TextConfig(path="hf:set", split="dev"), tmp_path))["split"] == "dev"
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     write(tmp_path / "raw" / "test.jsonl", "text")
     with pytest.raises(Missing, match=r"every file of .*raw is held out by its name \(test\)"):

@@ -22,6 +22,7 @@ from tests.small_engine import SAME_IN_FP32
 from tests.small_training import SmallData, train_launch
 from tests.whole_state import same_state
 from tools.commands.dataset import command_line as dataset
+from tools.run_views.recorded_data import read_recorded_data
 
 NAME = "tr900a-28K-small"
 KEPT, LAST = "step-0000000003", "step-0000000008"
@@ -153,6 +154,20 @@ def test_a_step_is_shown_as_text(
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["source"] for row in rows} == {"raw", "more"}
     assert {row["dataset"] for row in rows if row["source"] == "raw"} == {str(trained.raw)}
+
+
+def test_what_was_read_and_what_will_be_is_told(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRAINYARD_RUNS", str(trained.straight.path.parent))
+    done = verb(dataset, monkeypatch, capsys)("plan", str(trained.path), *trained.words)
+    assert done.returncode == 0, done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("raw")]
+    assert "about" in row and "shuffled 3 documents at a time; held out: the first 10 documents of its own" in row
+    recorded = read_recorded_data(trained.straight.events, [])
+    assert recorded is not None
+    _, told = next(recorded.describe())
+    assert told.startswith("2 sources of 1 dataset and raw text") and f"(text {trained.raw})" in told
 
 
 def test_a_text_that_was_changed_is_found(
