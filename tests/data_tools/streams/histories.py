@@ -79,12 +79,12 @@ def some_settings(random: Random, documents: Sequence[int], bad: int) -> StreamS
     )
 
 
-def some_entries(random: Random, parts: int, most: int = 6, bad_share: float = 0.1) -> list[list[Document]]:
+def some_entries(random: Random, parts: int, least: int = 0, bad_share: float = 0.1) -> list[list[Document]]:
     """Documents of 0 to 12 tokens, each of which no other document has; some are none."""
     token, found = 1, list[list[Document]]()
     for _ in range(parts):
         entries = list[Document]()
-        for _ in range(random.randint(0, most)):
+        for _ in range(random.randint(least, 6)):
             length = random.randint(0, 12)
             entries.append(None if random.random() < bad_share else list(range(token, token + length)))
             token += length
@@ -127,11 +127,12 @@ def cut_elsewhere(parts: list[MemoryPart], random: Random) -> list[MemoryPart]:
 
 def stream_of_files(random: Random, folder: Path, most: int) -> Stream:
     """Files of several formats, read as training reads them; a token is a number in a text."""
-    entries = some_entries(random, 3, bad_share=0)
+    entries = some_entries(random, 3, least=1, bad_share=0)
     for number, each in enumerate(entries):
         write_file(folder, str(number), [" ".join(map(str, entry or ())) for entry in each], random)
     by_name = [entries[int(path.name.partition(".")[0])] for path in sorted(folder.iterdir())]
-    return stream_of(by_name, random, partial(files_in, folder), encode_numbers, most)
+    parts = sources.parts_of([folder], ["text"]).parts
+    return stream_of(by_name, random, lambda _: parts, encode_numbers, most)
 
 
 def write_file(folder: Path, name: str, texts: list[str], random: Random) -> None:
@@ -144,10 +145,6 @@ def write_file(folder: Path, name: str, texts: list[str], random: Random) -> Non
         case "gz":  # of two members
             half = lines.find(b"\n") + 1
             (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines[:half], 1) + gzip.compress(lines[half:], 1))
-
-
-def files_in(folder: Path, random: Random) -> list[Part]:
-    return list(sources.parts_of([folder], ["text"]).parts)
 
 
 def encode_numbers(
@@ -186,15 +183,15 @@ def a_history(random: Random, stream: Stream, open_cursor: Open = open_here) -> 
             if cursor is None:
                 cursor = open_cursor(stream, random, [StreamPosition.model_validate_json(saved.model_dump_json())])
                 opened += 1
-            end = min(trained + random.choice([1, 7, 40]), stream.samples)
+            end = min(trained + random.choice([1, 2, 5, 25]), stream.samples)
             if end > trained:
                 assert stream.same(cursor.take(trained, end), trained)
             trained = end
             event = random.random()
-            if event < 0.3:
+            if event < 0.4:
                 saved = cursor.position_for(trained)
                 assert saved.samples <= trained
-            if event < 0.2:
+            if event < 0.25:
                 cursor.close()
                 cursor = None
             elif event > 0.9:  # a rollback

@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from data_tools.reading.files import lines_part
 from data_tools.samples.permutation import permute
 from data_tools.streams import text_stream
 from data_tools.streams.cursor import StreamCursor
@@ -23,15 +24,16 @@ from tests.data_tools.streams.histories import (
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_hundred_histories_of_four_streams(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of them in memory, one of files. Histories with reader processes are in `tests.torture.test_streams`."""
+def test_a_hundred_histories_of_five_streams(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four of them in memory, one of files. Histories with reader processes are in `tests.torture.test_streams`."""
     quick_permutations(monkeypatch)
     random = Random(seed)
-    for of in range(4):
-        most = random.choice([4, 12, 25])
-        stream = stream_of_files(random, tmp_path, most) if of == 3 else stream_in_memory(random, most)
-        for _ in range(25):
+    for of in range(5):
+        most = random.choice([4, 12, 20])
+        stream = stream_of_files(random, tmp_path, most) if of == 4 else stream_in_memory(random, most)
+        for _ in range(20):
             monkeypatch.setattr(text_stream, "CHUNK_TOKENS", random.choice([8, 30, 1 << 17]))
+            monkeypatch.setattr(lines_part, "BLOCK_BYTES", random.choice([50, 1 << 12]))
             a_history(random, stream)
 
 
