@@ -50,8 +50,9 @@ class DocumentBlocks:
         """The blocks behind a place, up to the end of `max_epochs`.
 
         Where a fast library gives other ids than the tokenizer's own, the block that is being filled begins again with
-        that one, and so does all behind it. Which block that is follows from where parts are cut, and so from the
-        place where reading began: those of a stream lie on the same cuts.
+        that one, and so does all behind it; places behind it say so. Reading that begins before it may find the
+        document with up to 1 MB of others in front of it, as its part is cut there: blocks of these are the library's
+        in one reading and the other's in another, which matters only where it is wrong about them too, unnoticed.
 
         Raises:
             NoSamples: an epoch has no document.

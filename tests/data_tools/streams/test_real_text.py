@@ -16,7 +16,6 @@ from data_tools.encoding.recipe import Recipe
 from data_tools.reading.block import Block, Part
 from data_tools.reading.documents import LARGEST_DOCUMENT
 from data_tools.reading.entries import documents_of
-from data_tools.reading.files import lines_part
 from data_tools.reading.files.sources import parts_of
 from data_tools.streams.cursor import StreamCursor
 from data_tools.streams.messages import StreamRequest
@@ -91,13 +90,3 @@ def test_killed_and_resumed_with_other_workers(tmp_path: Path, tokenizer_folder:
                 assert saved.samples > 100
             finally:
                 reader.close()
-
-
-def test_reading_goes_on_at_the_same_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a stream begins to fall back follows from them."""
-    monkeypatch.setattr(lines_part, "BLOCK_BYTES", 300)
-    text_files(tmp_path / "text")
-    for part in open_files(tmp_path / "text"):
-        blocks = list(part.blocks())
-        for number, block in enumerate(blocks[:-1]):
-            assert next(part.blocks(block.position))[:-1] == blocks[number + 1][:-1]
