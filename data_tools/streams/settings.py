@@ -22,7 +22,7 @@ class Encode(Protocol):
     """Makes token ids of blocks, in order, and may read some blocks ahead: an `EncodingPool`'s `encode`, say."""
 
     def __call__(
-        self, blocks: Iterable[Block], /, by_reference: Collection[str] = ()
+        self, blocks: Iterable[Block], by_reference: Collection[str] = ()
     ) -> Iterator[tuple[Block, EncodedBlock]]:
         """One call at a time.
 

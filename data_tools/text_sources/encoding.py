@@ -34,7 +34,7 @@ def open_encoding(recipe: Recipe, allow_invalid: bool, workers: int) -> Iterator
 def encoding_here(recipe: Recipe, tokenizer: Tokenizer) -> Encode:
     """The same ids from this process, by the tokenizer's own library: for a few documents."""
 
-    def encode(blocks: Iterable[Block], /, by_reference: Collection[str] = ()) -> Iterator[tuple[Block, EncodedBlock]]:
+    def encode(blocks: Iterable[Block], by_reference: Collection[str] = ()) -> Iterator[tuple[Block, EncodedBlock]]:
         for block in blocks:
             found = documents_of(block, recipe.keys, recipe.largest_document, OPTION)
             (texts,) = found.texts

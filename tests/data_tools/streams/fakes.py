@@ -61,7 +61,7 @@ class MemoryPart:
 
 
 def encode(
-    blocks: Iterable[Block], /, by_reference: Collection[str] = (), ahead: int = 0
+    blocks: Iterable[Block], by_reference: Collection[str] = (), ahead: int = 0
 ) -> Iterator[tuple[Block, EncodedBlock]]:
     """Reads up to `ahead` blocks more than it gives, as a pool does."""
     waiting: list[Block] = []

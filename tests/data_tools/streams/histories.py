@@ -148,7 +148,7 @@ def write_file(folder: Path, name: str, texts: list[str], random: Random) -> Non
 
 
 def encode_numbers(
-    blocks: Iterable[Block], /, by_reference: Collection[str] = (), ahead: int = 0
+    blocks: Iterable[Block], by_reference: Collection[str] = (), ahead: int = 0
 ) -> Iterator[tuple[Block, EncodedBlock]]:
     waiting = list[Block]()
     for block in blocks:

@@ -35,7 +35,7 @@ PARTS = [
 
 
 def wrong_library(
-    blocks: Iterable[Block], /, by_reference: Collection[str] = (), ahead: int = 0
+    blocks: Iterable[Block], by_reference: Collection[str] = (), ahead: int = 0
 ) -> Iterator[tuple[Block, EncodedBlock]]:
     for block, encoded in encode(blocks, ahead=ahead):
         texts = encoded.texts[0]
