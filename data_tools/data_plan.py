@@ -184,8 +184,8 @@ def _told_source(source: Mapping[str, Any], total: float) -> str:
     share = (number_of(source.get("weight")) or 0.0) / total
     more = [
         f"{key} {shortened(source.get(key), 40)}"
-        for key, usual in (("range", "0:1"), ("shards", ":"), ("max_epochs", None))
-        if source.get(key) != usual
+        for key, usual in (("range", "0:1"), ("shards", ":"), ("order", "shuffled"), ("max_epochs", None))
+        if source.get(key, usual) != usual
     ]
     text = source.get("text")
     read = f"text {text.get('path')}" if isinstance(text, Mapping) else source.get("path")

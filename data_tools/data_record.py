@@ -69,4 +69,5 @@ class _Names:
         if len(pairs) <= self._room:
             self._room -= len(pairs)
             datasets["named"] = [{"id": each, "path": path} for each, path in pairs]
-        return {"path": source.path, "range": source.range, "shards": source.shards, "datasets": datasets}
+        order = {"order": source.order} if source.order != "shuffled" else {}
+        return {"path": source.path, "range": source.range, "shards": source.shards, **order, "datasets": datasets}

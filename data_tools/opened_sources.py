@@ -179,9 +179,11 @@ class OpenedSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Which documents it reads: a hash of the datasets' ids in their order, how many they are, and the range."""
+        """Which documents it reads: a hash of the datasets' ids in their order, how many they are, and the range; and
+        the order of samples where it is not the usual one, which earlier versions did not have."""
         datasets = hashlib.sha256(" ".join(self.dataset_ids).encode()).hexdigest()
-        return {"count": len(self.shards), "datasets": datasets, "range": list(parse_range(self.source.range))}
+        order = {"order": self.source.order} if self.source.order != "shuffled" else {}
+        return {"count": len(self.shards), "datasets": datasets, "range": list(parse_range(self.source.range)), **order}
 
     @cached_property
     def training(self) -> SourcePart:

@@ -158,7 +158,7 @@ class RunData:
     def _is_one(self) -> bool:
         """Whether the run begins with one whole dataset, as `data.path` names it."""
         (first, *others) = self._config.first_sources
-        usual = first.name == ONLY_SOURCE and parse_range(first.range) == (0, 1)
+        usual = first.name == ONLY_SOURCE and parse_range(first.range) == (0, 1) and first.order == "shuffled"
         opened = self.sources[0]
         return usual and not others and isinstance(opened, OpenedSource) and len(opened.shards) == 1
 
@@ -183,7 +183,9 @@ class RunData:
         named = [
             NamedSource(each.name, each.samples(seed), (each.stream_id,), is_stream=True)
             if isinstance(each, OpenedText)
-            else NamedSource(each.name, each.training.samples, tuple(each.dataset_ids))
+            else NamedSource(
+                each.name, each.training.samples, tuple(each.dataset_ids), in_file_order=each.source.order == "file"
+            )
             for each in self.sources
         ]
         return TrainingSamples(named, self.stages, seed)

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,6 +45,11 @@ class SourceConfig(Section):
         description="which of the datasets that path matches, START:END counted from 0 after sorting: '1:', in "
         "quotes, leaves out the first",
     )
+    order: Literal["shuffled", "file"] = Field(
+        "shuffled",
+        description="how samples of a dataset follow each other: shuffled, in another order every epoch, or file, as "
+        "they lie (Megatron-LM's --dataloader-type single), which is for datasets that were shuffled before",
+    )
     max_epochs: float | None = Field(
         None, gt=0, description="most readings that the run may plan, in epochs; unset means data.max_epochs"
     )
@@ -76,6 +81,11 @@ class SourceConfig(Section):
             return self
         if self.path is not None:
             raise ValueError(f"source {self.name} has both path and text; keep path for a dataset, text for raw text")
+        if self.order != "shuffled":
+            raise ValueError(
+                f"order is for datasets, and source {self.name} reads text, in the order of its files with "
+                "text.shuffle_documents 1; remove it"
+            )
         if self.range != "0:1" or self.shards != ":":
             raise ValueError(
                 f"range and shards choose documents and datasets that are known beforehand, and the text of source "
@@ -85,15 +95,16 @@ class SourceConfig(Section):
 
     @property
     def reads(self) -> tuple[object, ...]:
-        """What decides which documents it gives."""
-        return self.path, self.text, self.range, self.shards
+        """What decides which documents it gives, and in which order."""
+        return self.path, self.text, self.range, self.shards, self.order
 
     def told(self) -> str:
         """What it reads, in a few words."""
         if self.text is not None:
             return f"text {self.text.path}"
-        shards = "" if self.shards == ":" else f" shards {self.shards}"
-        return f"{self.path}{shards}" + ("" if self.range == "0:1" else f" range {self.range}")
+        usual = {"shards": ":", "range": "0:1", "order": "shuffled"}
+        given = {key: getattr(self, key) for key in usual}
+        return " ".join([str(self.path), *(f"{key} {value}" for key, value in given.items() if value != usual[key])])
 
 
 class ValidationGroupConfig(Section):
@@ -136,6 +147,11 @@ class ValidationGroupConfig(Section):
         capped = next((each for each in sources if each.max_epochs is not None), None)
         if capped:
             raise ValueError(f"max_epochs of {capped.name} has no effect: validation reads nothing twice; remove it")
+        ordered = next((each for each in sources if each.order != "shuffled"), None)
+        if ordered:
+            raise ValueError(
+                f"order of {ordered.name} has no effect: validation reads the first samples, as they lie; remove it"
+            )
         usual = TextConfig.model_fields["shuffle_documents"].default
         shuffled = next((each for each in sources if each.text and each.text.shuffle_documents != usual), None)
         if shuffled:

@@ -209,6 +209,7 @@ OF_A_SOURCE: dict[str, dict[str, object]] = {
     "weight": of_source("weight", 3),
     "path": of_source("path", "$DATA/more"),
     "range": of_source("range", "0.5:1"),
+    "order": of_source("order", "file"),
 }
 ONE_GROUP: dict[str, object] = {"name": "held", "sources": [HALF, MORE]}
 PROFILED = overrides(profile="{steps: 1, after_step: 2}")
@@ -301,6 +302,10 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "data.validation.sources.shards": Writes(
         "losses", validated({"name": "held", "sources": [{**EVERY, "shards": "1:"}]}),
         validated({"name": "held", "sources": [EVERY]}),
+    ),
+    "data.validation.sources.order": Refuses(
+        validated({"name": "held", "sources": [{**HALF, "order": "file"}]}),
+        "order of half has no effect: validation reads the first samples, as they lie",
     ),
     "data.validation.sources.max_epochs": Refuses(
         validated({"name": "held", "sources": [{**HALF, "max_epochs": 2}]}),

@@ -55,10 +55,8 @@ class DifferentIds(Refused):
         self.where = where
         self.library = library
         self.reason = reason
-        super().__init__(
-            f"{printable(where)}: {library} {shortened(reason, 300)}; the part is to be encoded again by the "
-            "tokenizer's own library"
-        )
+        self.told = f"{printable(where)}: {library} {shortened(reason, 300)}"
+        super().__init__(f"{self.told}; the part is to be encoded again by the tokenizer's own library")
 
     def __reduce__(self) -> tuple[type["DifferentIds"], tuple[str, str, str, str]]:
         return DifferentIds, (self.origin, self.where, self.library, self.reason)

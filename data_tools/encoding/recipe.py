@@ -1,6 +1,6 @@
 """How blocks become token ids: all that decides it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.reading.documents import LARGEST_DOCUMENT
@@ -41,7 +41,3 @@ class Recipe:
             raise TrainyardError(f"documents would keep {self.max_length:,} tokens; give --max-length 1 or more")
         if self.max_length is not None and self.records is not None:
             raise TrainyardError("--max-length would cut answers off; it is for texts: leave it out")
-
-    def with_library(self, name: str) -> "Recipe":
-        """The same ids from a library that is given: a run that goes on keeps the one it began with."""
-        return replace(self, library=name)

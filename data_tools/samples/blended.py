@@ -25,6 +25,8 @@ class NamedSource:
     dataset_ids: tuple[str, ...] = ()
     """what its samples are cut from"""
     is_stream: bool = False
+    in_file_order: bool = False
+    """whether its samples are read as they lie, epoch after epoch"""
 
 
 Dealt = Mapping[int, Mapping[int, Sample]]
@@ -109,9 +111,13 @@ class TrainingSamples:
         """of each source, for `delivered`"""
         self.streams = tuple(number for number, each in enumerate(sources) if each.is_stream)
         """positions of the sources that are streams"""
-        self._is_stream = np.array([each.is_stream for each in sources])
+        self._is_permuted = np.array([not each.is_stream and not each.in_file_order for each in sources])
         # a stream has no order but its own: an entry keeps the others' places in the list
         self._orders = [TrainingOrder(1, seed) if each.is_stream else _order(each, seed) for each in sources]
+        self._lengths = np.array(
+            [o.length if each.in_file_order else 0 for each, o in zip(sources, self._orders, strict=True)]
+        )
+        """samples of each source that is read as it lies; 0 for others"""
 
     def __getitem__(self, place: int) -> Sample:
         """The sample at a place."""
@@ -127,9 +133,11 @@ class TrainingSamples:
     def locate(self, places: NDArray[np.int64]) -> Located:
         """Where the samples at these places lie; int64 [n]."""
         source, number = self.stages.indices(places)
-        ordered = np.flatnonzero(~self._is_stream[source])
-        if len(ordered):
-            number[ordered] = numbers_of_each(self._orders, source[ordered], number[ordered])
+        permuted = np.flatnonzero(self._is_permuted[source])
+        if len(permuted):
+            number[permuted] = numbers_of_each(self._orders, source[permuted], number[permuted])
+        lengths = self._lengths[source]
+        np.remainder(number, lengths, out=number, where=lengths > 0)
         return Located(source, number)
 
     def read(self, located: Located, dealt: Dealt | None = None) -> list[Sample]:

@@ -1,9 +1,11 @@
 """Documents in blocks of equal numbers, in the order in which they are read, from any place on."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from data_tools.encoding.proof import DifferentIds
 from data_tools.reading.block import BEGINNING, Part, Position
 from data_tools.streams.documents import TokenDocuments, documents_of, together
 from data_tools.streams.end_of_data import NoSamples
@@ -23,6 +25,7 @@ class Place(NamedTuple):
     passed: int = 0
     block: int = 0
     bad: int = 0
+    by_reference: bool = False
 
 
 class DocumentBlock(NamedTuple):
@@ -46,21 +49,38 @@ class DocumentBlocks:
     def read(self, start: Place) -> Iterator[DocumentBlock]:
         """The blocks after a place, up to the end of `max_epochs`.
 
+        Where a fast library gives other ids than the tokenizer's own, the block that is being filled begins again with
+        that one, and so does all behind it; places behind it say so. Reading that begins before it may find the
+        document with up to 1 MB of others in front of it, as its part is cut there: blocks of these are the library's
+        in one reading and the other's in another, which matters only where it is wrong about them too, unnoticed.
+
         Raises:
             NoSamples: an epoch has no document.
             Damaged: a part is cut off, or not of its format.
             TrainyardError: a part cannot be read, or has too many entries that are no documents.
         """
+        try:
+            for block in self._read(start):
+                start = block.behind
+                yield block
+                del block  # before the next one is read
+            return
+        except DifferentIds as different:
+            self._tell(start, different)
+        yield from self._read(start._replace(by_reference=True))
+
+    def _read(self, start: Place) -> Iterator[DocumentBlock]:
         begin = here = start
         held: list[TokenDocuments] = []
         room = self._settings.block_documents
-        for read in Feed(self._parts, self._encode, self._settings).read(start.epoch, start.part, start.position):
+        feed = Feed(self._parts, self._encode, self._settings)
+        for read in feed.read(start.epoch, start.part, start.position, start.by_reference):
             if isinstance(read, EpochEnd):
                 if held:
                     yield DocumentBlock(together(held), begin, here._replace(block=begin.block + 1))
-                elif begin == Place(read.epoch):
+                elif begin == Place(read.epoch, by_reference=start.by_reference):
                     raise self._empty()
-                begin = here = Place(read.epoch + 1)
+                begin = here = Place(read.epoch + 1, by_reference=start.by_reference)
                 held, room = [], self._settings.block_documents
                 continue
             here, documents = self._arrive(here, read), documents_of(read.texts, self._settings.answers)
@@ -90,6 +110,14 @@ class DocumentBlocks:
         """The place after it."""
         bad = count_bad(self._settings, here.epoch, here.bad, read.bad)
         return here._replace(position=read.behind, passed=max(0, here.passed - documents), bad=bad)
+
+    def _tell(self, begin: Place, different: DifferentIds) -> None:
+        print(
+            f"note: source {printable(self._settings.source)}: {different.told}; from its block on (block "
+            f"{begin.block + 1:,} of epoch {begin.epoch + 1:,}) the tokenizer's own library encodes",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _empty(self) -> NoSamples:
         held_back = sum(self._settings.reserved)

@@ -31,6 +31,8 @@ class TokenDocuments(NamedTuple):
 
     def between(self, first: int, end: int) -> "TokenDocuments":
         """The documents [first, end), without a copy."""
+        if first == 0 and end >= len(self.lengths):
+            return self
         begin = int(self.lengths[:first].sum())
         tokens = slice(begin, begin + int(self.lengths[first:end].sum()))
         answers = None if self.answers is None else self.answers[tokens]
@@ -64,6 +66,8 @@ def documents_of(texts: EncodedTexts, answers: bool) -> TokenDocuments:
     Args:
         answers: whether the odd-numbered sequences of each document are answers.
     """
+    if texts.sequences is None and not answers:
+        return TokenDocuments(texts.tokens, texts.lengths, None)
     lengths = np.diff(texts.document_ends(), prepend=0)
     if not answers:
         return TokenDocuments(texts.tokens, lengths, None)

@@ -57,14 +57,16 @@ class Feed:
         self._fed: deque[_Fed | EpochEnd] = deque()
         self._error: Exception | None = None
 
-    def read(self, epoch: int, part: int, position: Position) -> Iterator[Read | EpochEnd]:
+    def read(self, epoch: int, part: int, position: Position, by_reference: bool = False) -> Iterator[Read | EpochEnd]:
         """From a position in the part at a place of an epoch's order.
 
         Raises:
+            DifferentIds: what encodes gives other ids than the tokenizer's own library, and that was not asked for.
             Damaged: a part is cut off, or not of its format.
             TrainyardError: a part cannot be read.
         """
-        for block, encoded in self._encode(self._blocks(epoch, part, position)):
+        origins = frozenset(each.origin for each in self._parts) if by_reference else ()
+        for block, encoded in self._encode(self._blocks(epoch, part, position), by_reference=origins):
             yield from self._ends()
             fed = self._fed.popleft()
             assert isinstance(fed, _Fed)

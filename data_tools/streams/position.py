@@ -37,6 +37,8 @@ class StreamPosition(BaseModel):
     """number of the block in its epoch"""
     bad: int = Field(0, ge=0)
     """entries of the epoch before `position` that are no documents"""
+    by_reference: bool = False
+    """whether the tokenizer's own library encodes from here on: a faster one had given other ids"""
     documents: int = Field(0, ge=0)
     """documents of all blocks before"""
     tokens: int = Field(0, ge=0)

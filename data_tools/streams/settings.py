@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.plans.samples_config import PacksConfig, SamplesSection
@@ -17,8 +18,20 @@ UNSHUFFLED_DOCUMENTS = 4096
 """documents of a block whose order is kept, where samples do not depend on it"""
 
 
-Encode = Callable[[Iterable[Block]], Iterator[tuple[Block, EncodedBlock]]]
-"""makes token ids of blocks, in order, and may read some blocks ahead: a function, or an `EncodingPool`'s `encode`"""
+class Encode(Protocol):
+    """Makes token ids of blocks, in order, and may read some blocks ahead: an `EncodingPool`'s `encode`, say."""
+
+    def __call__(
+        self, blocks: Iterable[Block], by_reference: Collection[str] = ()
+    ) -> Iterator[tuple[Block, EncodedBlock]]:
+        """One call at a time.
+
+        Args:
+            by_reference: origins of parts that the tokenizer's own library encodes, whatever else does the others.
+
+        Raises:
+            DifferentIds: what encodes gives other ids than the tokenizer's own library, found in the block that is due.
+        """
 
 
 @dataclass(frozen=True)

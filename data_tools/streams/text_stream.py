@@ -61,7 +61,7 @@ class TextStream:
         """
         self.check(start)
         position = start.model_copy(update={"key": self._key})
-        place = Place(start.epoch, start.part, start.position, start.passed, start.block, start.bad)
+        place = Place(start.epoch, start.part, start.position, start.passed, start.block, start.bad, start.by_reference)
         gain = _Gain(start)
         blocks = self._blocks.read(place)
         for block in one_ahead(blocks) if self._ahead else blocks:
@@ -106,6 +106,7 @@ class TextStream:
             passed=place.passed,
             block=place.block,
             bad=place.bad,
+            by_reference=place.by_reference,
             documents=position.documents + len(documents.lengths),
             tokens=position.tokens + len(documents.tokens),
             samples=position.samples + len(samples),

@@ -71,7 +71,7 @@ def changed_sources_problems(newest: SavedStep, config: RunConfig) -> Iterator[s
 
 
 def replaced_sources(saved: SavedStep, config: RunConfig) -> set[str]:
-    """Names of sources that a checkpoint had not read and that have another path, text, range or shards now.
+    """Names of sources that a checkpoint had not read and that have another path, text, range, shards or order now.
 
     One that reads other documents although the run says the same of it is none of them: its dataset was made again,
     which is no change that anybody asked for.
@@ -118,14 +118,20 @@ def _is_named(source: Mapping[str, Any]) -> bool:
 def _of_each(changes: object) -> dict[str, tuple[object, ...]]:
     """What each source of these changes reads, by its name."""
     sources = (source for change in _well_formed(changes) for source in change["sources"])
-    return {source["name"]: tuple(source.get(key) for key in ("path", "text", "range", "shards")) for source in sources}
+    keys = ("path", "text", "range", "shards", "order")
+    return {source["name"]: tuple(_value(source, key) for key in keys) for source in sources}
+
+
+def _value(source: Mapping[str, Any], key: str) -> object:
+    """Sources of earlier versions had no key for their order."""
+    return source.get(key, "shuffled" if key == "order" else None)
 
 
 def _changes_by_step(changes: object) -> dict[int, list[tuple[object, ...]]]:
     """What each change reads, by its step; paths are left out, since the same dataset may lie somewhere else."""
-    keys = ("name", "weight", "range", "shards")
+    keys = ("name", "weight", "range", "shards", "order")
     return {
-        change["from_step"]: [tuple(source.get(key) for key in keys) for source in change["sources"]]
+        change["from_step"]: [tuple(_value(source, key) for key in keys) for source in change["sources"]]
         for change in _well_formed(changes)
     }
 

@@ -109,12 +109,24 @@ def test_identity(config: Config, shards: Path) -> None:
         [source(shards, "part-0", weight=3, range="0:0.5"), two[1]],
         [source(shards, "part-0", weight=3, path=str(shards / "part-1")), two[1]],
         [source(shards, "renamed", weight=3, path=str(shards / "part-0")), two[1]],
+        [source(shards, "part-0", weight=3, order="file"), two[1]],
         [*two[::-1], source(shards, "part-1")],
     ):
         assert opened(config(sources=changed)).identity != identity
     one = opened(config(path=str(shards / "part-0")))
     assert one.identity == {"dataset": one.dataset_ids[0]}
-    assert opened(config(sources=[source(shards, "data", path=str(shards / "part-0"))])).identity == one.identity
+    named = source(shards, "data", path=str(shards / "part-0"))
+    assert opened(config(sources=[named])).identity == one.identity
+    assert opened(config(sources=[{**named, "order": "file"}])).identity not in (one.identity, identity)
+
+
+def test_a_source_in_file_order(config: Config, shards: Path) -> None:
+    """The samples of its datasets, one after the other, in each epoch."""
+    data = opened(config(sources=[source(shards, "parts", path=str(shards / "part-*"), order="file")]))
+    training, length = data.training(seed=3), len(data.datasets[0].training.samples)
+    assert training.locate(np.arange(2 * length + 1)).number.tolist() == [*range(length)] * 2 + [0]
+    in_order = data.datasets[0].training.samples
+    assert all(np.array_equal(training[length + at]["tokens"], in_order[at]["tokens"]) for at in (0, 7, length - 1))
 
 
 def test_groups_have_their_own_documents(config: Config, shards: Path) -> None:
@@ -181,6 +193,15 @@ def test_a_change_brings_other_sources_from_a_place_on(config: Config, shards: P
             "validation reads nothing twice",
         ),
         ({"path": "a", "changes": [{"from_step": 5, "sources": [{"name": "data", "path": "b"}]}]}, "a name of its own"),
+        (
+            {"path": "a", "changes": [{"from_step": 5, "sources": [{"name": "data", "path": "a", "order": "file"}]}]},
+            "source data reads a at first and a order file from a change on",
+        ),
+        ({"sources": [{"name": "a", "text": "b.txt", "order": "file"}]}, "text.shuffle_documents 1"),
+        (
+            {"path": "a", "validation": [{"name": "v", "sources": [{"name": "b", "path": "b", "order": "file"}]}]},
+            "order of b has no effect",
+        ),
         (
             {"path": "a", "changes": [{"from_step": at, "sources": [{"name": "b", "path": "b"}]} for at in (5, 5)]},
             "put them in order, each step once",

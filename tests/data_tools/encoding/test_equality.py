@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_neither_workers_nor_cuts_nor_the_library_change_anything(tokenizer_fold
         assert again == once
         assert pool.proof == first.proof
     for library in ("fastokens", "tokenizers"):
-        other, pool = encoded(recipe.with_library(library), cut(texts, 50))
+        other, pool = encoded(replace(recipe, library=library), cut(texts, 50))
         assert other == once
         assert pool.proof.library == library
     assert first.proof.documents >= 100

@@ -71,6 +71,18 @@ def test_each_source_goes_on_where_it_was(data: st.DataObject, chosen: list[tupl
     assert [found[place] for place in scattered] == list(zip(*map(NDArray.tolist, located), strict=True))
 
 
+def test_a_source_in_file_order_is_read_as_it_lies_beside_others() -> None:
+    shuffled, lies = NamedSource("s0", Numbers(9)), NamedSource("s1", Numbers(7, 1000), in_file_order=True)
+    samples = TrainingSamples([shuffled, lies], BlendStages([Stage(0, (0, 1), whole_weights([1, 1]))], 2), seed=5)
+    found = everything(samples, 60)
+    assert [number for source, number in found if source == 1] == [place % 7 for place in range(30)]
+    assert [number for source, number in found if source == 0] == TrainingOrder(9, 5, "s0").numbers(
+        np.arange(30)
+    ).tolist()
+    place = [each for each, (source, _) in enumerate(found) if source == 1][10]
+    assert samples[place]["tokens"].tolist() == [1003]
+
+
 def test_one_source_named_data_is_read_as_ever() -> None:
     samples = TrainingSamples([NamedSource("data", Numbers(97))], BlendStages([Stage(0, (0,), (PERIOD,))], 1), 1234)
     assert [number for _, number in everything(samples, 300)] == TrainingOrder(97, 1234).numbers(

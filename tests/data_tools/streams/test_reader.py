@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 from random import Random
 
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 
 from data_tools.samples.source import Sample
+from data_tools.streams import reader as reader_module
 from data_tools.streams.cursor import StreamCursor
 from data_tools.streams.end_of_data import EndOfData, NoSamples
-from data_tools.streams.messages import StreamRequest
+from data_tools.streams.messages import StreamRequest, receive, send_error
 from data_tools.streams.position import StreamPosition
 from data_tools.streams.reader import StreamReader
 from data_tools.streams.settings import StreamSettings
@@ -55,55 +57,62 @@ def same(found: list[Sample], expected: list[Sample]) -> None:
 
 
 def test_samples_of_a_process_are_those_of_a_cursor() -> None:
-    parts = parts_of(Random(1), 3, most=60)
-    expected = StreamCursor(parts, reading_ahead(0), SETTINGS).take(0, 300)
+    """Three processes: one is slow, one goes on from a place of the first, and from back there again."""
+    parts: list[MemoryPart] = [Accident("slow", [[7] * 9] * 30, what="slow"), *parts_of(Random(1), 3, most=60)]
+    expected = StreamCursor([MemoryPart(each.name, each.entries) for each in parts], reading_ahead(0), SETTINGS).take(
+        0, 300
+    )
     with reader_of(parts) as reader:
         same(reader.take(0, 7), expected[:7])
         same(reader.take(7, 7), [])
-        same(reader.take(7, 250), expected[7:250])
-        saved = json.loads(reader.position_for(250).model_dump_json())
+        same(reader.take(7, 90), expected[7:90])
+        saved = json.loads(reader.position_for(90).model_dump_json())
     start = StreamPosition.model_validate(saved)
-    assert 0 < start.samples <= 250
+    assert 0 < start.samples <= 90
     with reader_of([MemoryPart(each.name, each.entries, cuts=9) for each in parts], start=start, ahead=1) as reader:
-        same(reader.take(250, 300), expected[250:])
+        same(reader.take(90, 300), expected[90:])
         same(reader.take(3, 9), expected[3:9])  # back, further than its own start
 
 
-@pytest.mark.parametrize(
-    ("part", "settings", "error", "told"),
-    [
-        (Accident("a", [[1] * 8] * 5, what="damaged"), SETTINGS, Damaged, "/data/a is cut off"),
-        (Accident("a", [[1] * 8] * 5, what="mistaken"), SETTINGS, TrainyardError, "KeyError: 'nothing of this name'"),
-        (Accident("a", [[1] * 8] * 5, what="killed"), SETTINGS, TrainyardError, r"source data was killed by SIGKILL"),
-        (Accident("a", [[1] * 8] * 5, what="exits"), SETTINGS, TrainyardError, "source data ended with code 7"),
-        (MemoryPart("a", [[1] * 8] * 5), settings_of("packs", max_epochs=1), EndOfData, "which made 5 samples"),
-        (MemoryPart("a", []), SETTINGS, NoSamples, "has no documents"),
-    ],
-    ids=lambda value: getattr(value, "what", None),
-)
-def test_errors_arrive_behind_what_was_read(
-    part: MemoryPart, settings: StreamSettings, error: type[Exception], told: str
-) -> None:
-    with reader_of([part], settings) as reader:
-        with pytest.raises(error, match=told) as raised:
+def test_an_error_arrives_behind_what_was_read_and_no_process_has_torch() -> None:
+    with reader_of([Accident("a", [[1] * 8] * 5, what="imports")]) as reader:
+        with pytest.raises(TrainyardError, match="numpy") as raised:
             reader.take(0, 9)
-        assert type(raised.value) is error
-        if isinstance(raised.value, EndOfData):
-            assert raised.value.samples == 5
-            assert len(reader.take(0, 5)) == 5
+        assert not {"torch", "pyarrow", "datasets", "transformers"} & set(str(raised.value).split())
 
 
-def test_what_cannot_be_sent_or_opened() -> None:
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (Damaged("/data/a is cut off"), Damaged, "/data/a is cut off"),
+        (KeyError("nothing of this name"), TrainyardError, "KeyError: 'nothing of this name'"),
+        (EndOfData("which made 5 samples", 5), EndOfData, "which made 5 samples"),
+        (NoSamples("has no documents"), NoSamples, "has no documents"),
+        (Refused("belongs to other files"), Refused, "belongs to other files"),
+    ],
+)
+def test_errors_keep_their_kind(error: Exception, kind: type[TrainyardError], told: str) -> None:
+    receiving, sending = Pipe(duplex=False)
+    with receiving, sending:
+        send_error(sending, error)
+        received = receive(receiving)
+    assert type(received) is kind and told in str(received)
+    if isinstance(error, EndOfData):
+        assert isinstance(received, EndOfData) and received.samples == error.samples
+
+
+@pytest.mark.parametrize(
+    ("process", "told"), [("killed", "source data was killed by SIGKILL"), ("exits", "source data ended with code 7")]
+)
+def test_a_process_that_says_nothing(process: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "PROCESS", f"tests.data_tools.streams.{process}")
+    with reader_of([]) as reader, pytest.raises(TrainyardError, match=told):
+        reader.take(0, 9)
+
+
+def test_what_cannot_be_sent() -> None:
     with pytest.raises(Exception, match="pickle"):
         StreamReader(StreamRequest(SETTINGS, lambda: [], open_encoding), BEGINNING, 1, 1)
-    other = StreamPosition(key="other", samples=3)
-    with reader_of([], start=other) as reader, pytest.raises(Refused, match="belongs to other files"):
-        reader.take(3, 4)
-
-
-def test_a_slow_source_is_waited_for() -> None:
-    with reader_of([Accident("a", [[1] * 8] * 5, what="slow")]) as reader:
-        assert len(reader.take(0, 12)) == 12
 
 
 def wait_for_number(marker: Path) -> int:
@@ -121,19 +130,17 @@ def wait_for_end(process: int) -> None:
         time.sleep(0.02)
 
 
-def test_closing_ends_a_process_that_stalls(tmp_path: Path) -> None:
-    marker = tmp_path / "number"
-    with reader_of([Accident("a", [[1] * 8], what="stalls", marker=marker)]):
-        process = wait_for_number(marker)
-    assert not Path(f"/proc/{process}").exists()
-
-
 PARENT = """
 import sys, time
 from pathlib import Path
-from tests.data_tools.streams.test_reader import Accident, StreamReader, request_of, BEGINNING
+from functools import partial
+from data_tools.streams.messages import StreamRequest
+from data_tools.streams.position import StreamPosition
+from data_tools.streams.reader import StreamReader
+from tests.data_tools.streams.fakes import Accident, open_encoding, settings_of
 part = Accident("a", [[1] * 8], what="stalls", marker=Path(sys.argv[1]))
-reader = StreamReader(request_of([part]), BEGINNING, 5, 1)
+request = StreamRequest(settings_of("packs"), partial(list, [part]), open_encoding)
+reader = StreamReader(request, StreamPosition(), 5, 1)
 time.sleep(600)
 """
 
@@ -149,18 +156,14 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     wait_for_end(process)
 
 
-def test_a_process_reads_no_further_than_it_may(tmp_path: Path) -> None:
+def test_a_process_reads_no_further_than_it_may_and_ends_where_it_stalls(tmp_path: Path) -> None:
     marker = tmp_path / "number"
-    part = Accident("a", [[1] * 1024] * 4000, what="stalls", marker=marker)
+    part = Accident("a", [[1] * 1024] * 1500, what="stalls", marker=marker)
     settings = settings_of("windows", read=1024, shuffle_documents=10)
     with reader_of([part], settings, ahead=130) as reader:
         reader.take(0, 1)
-        time.sleep(1)
+        time.sleep(0.5)
         assert not marker.exists()
-
-
-def test_a_process_has_no_torch() -> None:
-    part = Accident("a", [[1] * 8], what="imports")
-    with reader_of([part]) as reader, pytest.raises(TrainyardError, match="numpy") as raised:
-        reader.take(0, 9)
-    assert not {"torch", "pyarrow", "datasets", "transformers"} & set(str(raised.value).split())
+        reader.take(1, 1400)
+        process = wait_for_number(marker)
+    assert not Path(f"/proc/{process}").exists()

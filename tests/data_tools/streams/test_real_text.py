@@ -1,12 +1,11 @@
-"""Files of several formats through reader processes with encoding workers, killed and resumed elsewhere."""
+"""Files of several formats through reader processes with encoding workers, resumed from another reading's place."""
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
@@ -54,7 +53,9 @@ def text_files(folder: Path) -> None:
     (folder / "d.txt").write_text("One text.\nOf two lines.\n")
 
 
-def encode_here(tokenizer_folder: Path, blocks: Iterable[Block]) -> Iterator[tuple[Block, EncodedBlock]]:
+def encode_here(
+    tokenizer_folder: Path, blocks: Iterable[Block], by_reference: Collection[str] = ()
+) -> Iterator[tuple[Block, EncodedBlock]]:
     """By the tokenizer itself, text by text."""
     tokenizer = load_tokenizer(tokenizer_folder)
     for block in blocks:
@@ -69,23 +70,21 @@ def encode_here(tokenizer_folder: Path, blocks: Iterable[Block]) -> Iterator[tup
         )
 
 
-@pytest.mark.parametrize("kind", ["stream", "packs"])
-def test_killed_and_resumed_with_other_workers(kind: str, tmp_path: Path, tokenizer_folder: Path) -> None:
+def test_a_cursors_place_is_gone_on_from_by_a_process_with_workers(tmp_path: Path, tokenizer_folder: Path) -> None:
     text_files(tmp_path / "text")
-    settings = settings_of(kind, read=16, shuffle_documents=20, seed=4)
-    expected = StreamCursor(open_files(tmp_path / "text"), partial(encode_here, tokenizer_folder), settings).take(
-        0, 900
-    )
     opened = partial(pool_of, Recipe(tokenizer_folder, append_eod=True))
-    request = StreamRequest(settings, partial(open_files, tmp_path / "text"), opened)
-    random, trained, saved = Random(kind), 0, StreamPosition()
-    for workers, ahead in ((1, 1), (2, 200), (3, 7)):
+    for kind, (workers, ahead) in {"stream": (2, 200), "packs": (3, 7)}.items():
+        settings = settings_of(kind, read=16, shuffle_documents=20, seed=4)
+        cursor = StreamCursor(open_files(tmp_path / "text"), partial(encode_here, tokenizer_folder), settings)
+        expected = cursor.take(0, 700)
+        request = StreamRequest(settings, partial(open_files, tmp_path / "text"), opened)
+        saved = StreamPosition.model_validate_json(cursor.position_for(200).model_dump_json())
+        assert 0 < saved.samples <= 200
         reader = StreamReader(request, saved, ahead, workers)
         try:
-            end = trained + random.randint(100, 300)
-            for sample, right in zip(reader.take(trained, end), expected[trained:end], strict=True):
+            for sample, right in zip(reader.take(200, 700), expected[200:], strict=True):
                 assert all(np.array_equal(sample[name], right[name]) for name in right)
-            trained, saved = end, StreamPosition.model_validate_json(reader.position_for(end).model_dump_json())
-            assert saved.samples > 0
+            position = reader.position_for(700)
+            assert position.samples > 500 and position == cursor.position_for(700)
         finally:
             reader.close()
