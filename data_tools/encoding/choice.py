@@ -63,9 +63,13 @@ def choose_library(tokenizer: Tokenizer, name: str | None, tell: Callable[[str],
     description = tokenizer.description
     if description is None or name == reference.name:
         return reference
-    libraries = FAST_LIBRARIES.get(_kind(description), {})
+    kind = _kind(description)
+    libraries = FAST_LIBRARIES.get(kind, {})
     bare = {"added_tokens": [], **description, "post_processor": None, "truncation": None, "padding": None}
     names = [each for each in libraries if name in (None, each)]
+    if not names:
+        told = f"{name} is not used" if name else "no fast library is used"
+        tell(f"{told} for {printable(tokenizer.name)}: {'it takes' if name else 'they take'} no {kind or 'such model'}")
     for each in names or libraries:
         library, reason = _tried(libraries[each], bare, tokenizer, reference)
         if library is not None:

@@ -66,8 +66,8 @@ def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
     ("record", "message"),
     [
         ({"q": "x"}, "line 2: no key 'a', only q; see --pairs"),
-        ({"q": None, "a": "x"}, "line 2: 'q' is NoneType, expected a text"),
-        ({"q": "x", "a": 5}, "line 2: 'a' is int, expected a text"),
+        ({"q": None, "a": "x"}, "line 2: 'q' is null, expected a text"),
+        ({"q": "x", "a": 5}, "line 2: 'a' is a number, expected a text"),
         ({"q": "x", "a": ["y"]}, "line 2: 'a' is list, expected a text"),
         ({"q": "x", "a": ""}, "line 2: 'a' is empty, expected an answer"),
         ({"q": "x", "a": " \n"}, "line 2: 'a' is empty, expected an answer"),
@@ -84,7 +84,7 @@ def test_bad_pairs_are_named(tmp_path: Path, record: object, message: str) -> No
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        (None, "line 2: 'messages' is NoneType, expected a list of messages such as"),
+        (None, "line 2: 'messages' is null, expected a list of messages such as"),
         ("hello", "line 2: 'messages' is str, expected a list"),
         ({"role": "user"}, "line 2: 'messages' is dict, expected a list"),
         ([], "line 2: no answer"),
@@ -97,7 +97,7 @@ def test_bad_pairs_are_named(tmp_path: Path, record: object, message: str) -> No
             r"line 2, message 1: unknown role '\\x1b\[2J', expected system, user, assistant",
         ),
         ([{**USER, "role": ["user"]}], "line 2, message 1: unknown role"),
-        ([USER, {**ANSWER, "content": None}], "line 2, message 2: content is NoneType, expected a text"),
+        ([USER, {**ANSWER, "content": None}], "line 2, message 2: content is null, expected a text"),
         ([USER, {**ANSWER, "content": [{"type": "text"}]}], "line 2, message 2: content is list"),
         ([USER, {**ANSWER, "tool_calls": [{"name": "f"}]}], "line 2, message 2 has tool_calls"),
         ([USER, {**ANSWER, "content": "\n "}], "line 2, message 2: an empty answer"),
