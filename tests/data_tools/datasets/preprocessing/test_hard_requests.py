@@ -152,9 +152,8 @@ def test_progress_of_parts_whose_size_is_not_known_goes_on(
     monkeypatch.setattr(BLOCKS, 200)
     monkeypatch.setattr("data_tools.reading.files.file_part.FilePart.__setattr__", _without_size, raising=False)
     done: list[int] = []
-    preprocess(
-        request_for("data", inputs=[tmp_path / "a.jsonl"] * 3, max_bad=30), lambda progress: done.append(progress.done_bytes)
-    )
+    request = request_for("data", inputs=[tmp_path / "a.jsonl"] * 3, max_bad=30)
+    preprocess(request, lambda progress: done.append(progress.done_bytes))
     assert done == sorted(done) and done[-1] > 2 * (tmp_path / "a.jsonl").stat().st_size
     assert read_manifest(manifest_path(tmp_path / "out" / "data")) and read_dataset_manifest(tmp_path / "out" / "data")
 
