@@ -53,7 +53,8 @@ def _print_dataset(dataset: "DatasetSummary") -> None:
 def _print_kept_and_left(summary: "PreprocessSummary") -> None:
     facts = summary.datasets[0].facts
     if facts.left_out:
-        print(f"left out: {counted(facts.left_out, 'entry', 'entries')} that were no documents (--max-bad)")
+        which = "that was no document" if facts.left_out == 1 else "that were no documents"
+        print(f"left out: {counted(facts.left_out, 'entry', 'entries')} {which} (--max-bad)")
     if facts.shortened_documents and facts.settings is not None:
         print(f"cut: {counted(facts.shortened_documents, 'document')} to {facts.settings.max_length:,} tokens")
 

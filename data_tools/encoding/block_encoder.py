@@ -1,6 +1,7 @@
 """One block to token ids, with what is compared beside it."""
 
 import os
+from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from data_tools.encoding.libraries import Library, LibraryFailed, Reference
 from data_tools.encoding.proof import DifferentIds
 from data_tools.encoding.recipe import Recipe
 from data_tools.encoding.sampling import DRAWN_CHARACTERS, Sampled, sampled
-from data_tools.reading.block import Block
+from data_tools.reading.block import BadEntry, Block
 from data_tools.reading.entries import documents_of, where_of
 from data_tools.records.encoding import RecordEncoding
 from data_tools.text.document_encoding import SpacedIds, ids_type, spaced, texts_of
@@ -89,7 +90,8 @@ class BlockEncoder:
         sizes = [
             sum(len(of_key[each.place][: each.characters].encode()) for of_key in documents.texts) for each in chosen
         ]
-        return EncodedBlock(texts, documents.bad, documents.text_bytes, compared(sizes, same))
+        before = _before(documents.numbers, documents.bad)
+        return EncodedBlock(texts, documents.bad, documents.text_bytes, compared(sizes, same), before)
 
     def _encoded(self, texts: Sequence[str], fast: FastTokenizer | None) -> tuple[SpacedIds, Sequence[object] | None]:
         """Ids, and the notes of the recipe's encoder."""
@@ -126,8 +128,11 @@ class BlockEncoder:
         records, bad = encoding.form.records_of(block, self._recipe.largest_document)
         texts = encoding(fast or self._tokenizer, records)
         sizes, same = list[int](), list[list[bytes]]()
-        if fast is not None:
+        before: list[int] = []
+        if fast is not None or bad:
             numbers = {where_of(block, number): number for number in range(block.first, block.first + block.entries)}
+            before = _before([numbers[record.where] for record in records], bad)
+        if fast is not None:
             ends = texts[0].document_ends()
             for index, _ in sampled([numbers[record.where] for record in records]):
                 record = records[index]
@@ -138,7 +143,12 @@ class BlockEncoder:
                 same.append([same_ids(given, encoding(self._tokenizer, [record])[0].tokens, place)])
                 sizes.append(record.text_bytes)
         text_bytes = sum(record.text_bytes for record in records)
-        return EncodedBlock(texts, bad, text_bytes, compared(sizes, list(zip(*same, strict=True))))
+        return EncodedBlock(texts, bad, text_bytes, compared(sizes, list(zip(*same, strict=True))), before)
+
+
+def _before(numbers: Sequence[int], bad: Sequence[BadEntry]) -> list[int]:
+    """How many of these documents stand before each bad entry."""
+    return [bisect(numbers, each.number) for each in bad]
 
 
 def resident_bytes() -> int:

@@ -63,9 +63,15 @@ def choose_library(tokenizer: Tokenizer, name: str | None, tell: Callable[[str],
     description = tokenizer.description
     if description is None or name == reference.name:
         return reference
-    libraries = FAST_LIBRARIES.get(_kind(description), {})
+    kind = _kind(description)
+    libraries = FAST_LIBRARIES.get(kind, {})
     bare = {"added_tokens": [], **description, "post_processor": None, "truncation": None, "padding": None}
     names = [each for each in libraries if name in (None, each)]
+    model = kind or "one whose ids are drawn"
+    if name is not None and not names:
+        tell(f"{name} is not used for {printable(tokenizer.name)}: it does not take its model ({model})")
+    elif not libraries:
+        tell(f"no fast library takes the model of {printable(tokenizer.name)} ({model}); {reference.name} encodes")
     for each in names or libraries:
         library, reason = _tried(libraries[each], bare, tokenizer, reference)
         if library is not None:

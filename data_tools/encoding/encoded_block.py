@@ -1,5 +1,6 @@
 """What encoding makes of a block."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_tools.reading.block import BadEntry
@@ -26,3 +27,5 @@ class EncodedBlock(NamedTuple):
     text_bytes: int
     """of its texts in UTF-8"""
     compared: Compared = Compared()
+    before_bad: Sequence[int] = ()
+    """of each bad entry, how many documents of the block stand before it"""

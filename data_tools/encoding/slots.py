@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from megatron_patches.errors import TrainyardError
+
 KEPT = 8 << 20
 """bytes up to which a slot keeps its memory; blocks have 1 MB, and pages that are there already cost no fault"""
 _COUNT = struct.Struct("<q")
@@ -54,7 +56,13 @@ class Slot:
     def _write(self, data: "bytes | memoryview", at: int) -> int:
         view = memoryview(data).cast("B")
         while view:
-            written = os.pwrite(self._file, view[:_MOST_AT_ONCE], at)
+            try:
+                written = os.pwrite(self._file, view[:_MOST_AT_ONCE], at)
+            except OSError as error:  # a limit on sizes of files holds for this memory too
+                raise TrainyardError(
+                    f"{at + len(view):,} bytes cannot be handed to another process: {error.strerror}; raise the limit "
+                    "on sizes of files (ulimit -f), or give the job more memory"
+                ) from error
             view, at = view[written:], at + written
         return at
 

@@ -11,7 +11,7 @@ from data_tools.reading.block import BadEntry, Block, Part
 from data_tools.reading.documents import LARGEST_DOCUMENT, not_utf8, too_long
 from data_tools.reading.rows import columns_of, texts_of_column
 from megatron_patches.errors import Damaged, TrainyardError
-from megatron_patches.foreign.json_text import DEEPEST, is_deeper, parse_object
+from megatron_patches.foreign.json_text import DEEPEST, is_deeper, kind_of, parse_object
 from megatron_patches.foreign.printable import shortened
 
 _CONTAINERS = frozenset((list, dict))
@@ -112,9 +112,7 @@ def text_of(entry: Entry, key: str) -> str:
     """
     text = entry.values[key]
     if not isinstance(text, str):
-        raise TrainyardError(
-            f"{entry.where}: {key!r} is {type(text).__name__}, expected a text; an empty one is allowed"
-        )
+        raise TrainyardError(f"{entry.where}: {key!r} is {kind_of(text)}, expected a text; an empty one is allowed")
     return text
 
 

@@ -9,6 +9,8 @@ from data_tools.reading.hugging_face_client import HubFailure, HubUnreachable
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.printable import printable, shortened
 
+COLUMN_REMEDY = "name a column that all shards have, or give the files that have it without hf:"
+
 
 class ColumnProblem(Exception):
     """A table lacks a column, or has something else in it than those before it; the message begins in mid-sentence."""
@@ -76,7 +78,7 @@ def reading_failures(told: str) -> Iterator[None]:
         raise TrainyardError(f"{told} {problem}") from None
     except (EOFError, zlib.error, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
         if lacking := re.match(r"No match for FieldRef\.Name\((.*?)\)", str(error)):
-            raise TrainyardError(f"{told} has no column {lacking[1]!r}") from None
+            raise TrainyardError(f"{told} has no column {lacking[1]!r}; {COLUMN_REMEDY}") from None
         raise Damaged(f"{told} cannot be read: {type(error).__name__}: {_short(error)}") from error
     except Exception as error:
         if (answer := _answer_told(told, error)) is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_tools.reading.block import BEGINNING, Block, PartContent, Position
 from data_tools.reading.hugging_face_client import Patience, use_patience
-from data_tools.reading.hugging_face_failures import ColumnProblem, reading_failures
+from data_tools.reading.hugging_face_failures import COLUMN_REMEDY, ColumnProblem, reading_failures
 from data_tools.reading.hugging_face_rows import RowsHash, row_blocks
 from megatron_patches.errors import TrainyardError
 
@@ -66,7 +66,10 @@ class DatasetPart:
     def _check(self, table: "pyarrow.Table", first: int) -> None:
         for column in self.columns:
             if column not in table.column_names:
-                raise ColumnProblem(f"has no column {column!r} from row {first + 1:,} on, only {table.column_names}")
+                there = ", ".join(table.column_names) or "none"
+                raise ColumnProblem(
+                    f"has no column {column!r} from row {first + 1:,} on, only {there}; {COLUMN_REMEDY}"
+                )
 
 
 def _row(after: Position, origin: str) -> int:
@@ -130,7 +133,8 @@ class CheckedCast:
         features = self.builder.info.features
         for column in self.columns:
             if column not in table.column_names:
-                raise ColumnProblem(f"has no column {column!r}, only {', '.join(table.column_names) or 'none'}")
+                there = ", ".join(table.column_names) or "none"
+                raise ColumnProblem(f"has no column {column!r}, only {there}; {COLUMN_REMEDY}")
             kind = str(table.schema.field(column).type)
             expected = None if features is None else getattr(features.get(column), "dtype", None)
             if expected in ("string", "large_string") and "string" not in kind and kind != "null":

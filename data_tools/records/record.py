@@ -10,6 +10,7 @@ from data_tools.reading.documents import LARGEST_DOCUMENT
 from data_tools.reading.entries import Entry, checked_bytes, entries_of, text_of
 from data_tools.reading.files.sources import FoundParts, parts_of
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.json_text import kind_of
 from megatron_patches.foreign.printable import shortened, storable
 
 Role = Literal["system", "user", "assistant"]
@@ -104,7 +105,7 @@ def _chat(entry: Entry, key: str) -> tuple[Message, ...]:
     given = entry.values[key]
     if not isinstance(given, list):
         raise TrainyardError(
-            f"{entry.where}: {key!r} is {type(given).__name__}, expected a list of messages such as "
+            f"{entry.where}: {key!r} is {kind_of(given)}, expected a list of messages such as "
             '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'
         )
     messages = tuple(_message(each, f"{entry.where}, message {number}") for number, each in enumerate(given, 1))
@@ -115,7 +116,7 @@ def _chat(entry: Entry, key: str) -> tuple[Message, ...]:
 
 def _message(given: Any, where: str) -> Message:
     if not isinstance(given, Mapping) or "role" not in given or "content" not in given:
-        found = shortened(", ".join(map(str, given)) or "none") if isinstance(given, Mapping) else type(given).__name__
+        found = shortened(", ".join(map(str, given)) or "none") if isinstance(given, Mapping) else kind_of(given)
         raise TrainyardError(f'{where}: expected an object with "role" and "content", found {found}; correct it')
     role, content = given["role"], given["content"]
     if not isinstance(role, str) or role not in ROLES:
@@ -123,7 +124,7 @@ def _message(given: Any, where: str) -> Message:
             f"{where}: unknown role '{shortened(role)}', expected {', '.join(ROLES)}; rename it, or remove the record"
         )
     if not isinstance(content, str):
-        raise TrainyardError(f"{where}: content is {type(content).__name__}, expected a text; correct it")
+        raise TrainyardError(f"{where}: content is {kind_of(content)}, expected a text; correct it")
     if calls := [name for name in _CALLS if given.get(name)]:
         raise TrainyardError(f"{where} has {calls[0]}, which no template here writes; remove the record")
     return Message(ROLES[role], content)

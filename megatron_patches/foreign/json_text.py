@@ -59,8 +59,13 @@ def parse_object(text: bytes | str, origin: str, keep_surrogates: bool = False) 
     """
     value = parse_json(text, origin, keep_surrogates)
     if not isinstance(value, dict):
-        raise Damaged(f"{origin} is not a JSON object but {_KINDS.get(type(value), 'a number')}")
+        raise Damaged(f"{origin} is not a JSON object but {kind_of(value)}")
     return value
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is called; one of another format by the name of its type."""
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 def number_of(value: Any) -> float | None:
@@ -79,7 +84,10 @@ def whole_of(value: Any, below: int = 2**63) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
 
 
-_KINDS: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+_KINDS: dict[type, str] = {
+    list: "a list", dict: "an object", str: "a string", bool: "a boolean", int: "a number", float: "a number",
+    type(None): "null",
+}  # fmt: skip
 
 
 def is_deeper(value: Any, levels: int) -> bool:

@@ -76,6 +76,39 @@ def test_what_a_dataset_holds_is_whole_in_a_pipe_and_steers_no_terminal(tmp_path
     )
 
 
+def test_how_a_dataset_was_made_is_told_in_words(tmp_path: Path, tokenizer_folder: Path) -> None:
+    texts = [json.dumps({"text": "a longer text of many tokens"}), "no document", json.dumps({"text": "x"})]
+    for folder in (tmp_path / "saved", tmp_path / "plain"):
+        folder.mkdir()
+        (folder / "train.jsonl").write_text("\n".join(texts[::2] if folder.name == "saved" else texts) + "\n")
+    options = (
+        "--tokenizer",
+        tokenizer_folder,
+        "--shuffle",
+        "--seed",
+        "7",
+        "--max-length",
+        "3",
+        "--library",
+        "gigatoken",
+    )
+    run(preprocess, tmp_path / "plain", "--output", tmp_path / "d", "--max-bad", "1", "--shard-tokens", "90", *options)
+    shown = " ".join(run(dataset, "info", tmp_path / "d-00000").output.split())
+    for told in (
+        "order shuffled with seed 7",
+        "shard number 0 from 0, ended at 90 tokens",
+        "left out 1 entry of the sources: no documents",
+        "cut 1 document to 3 tokens",
+        "ids by gigatoken 0.",
+        "compared 2 texts (0.0 MB) with the tokenizer's own library (tokenizers 0.",
+    ):
+        assert told in shown
+    run(preprocess, f"hf:{tmp_path / 'saved'}", "--output", tmp_path / "h", "--shard", "0/1", *options)
+    shown = " ".join(run(dataset, "info", tmp_path / "h-00000-of-00001").output.split())
+    assert "part part 0 of 1 of the sources (--shard), counted from 0" in shown
+    assert "dataset of hf: saved, split train, columns text, fingerprint" in shown
+
+
 def test_a_dataset_may_be_named_by_its_files(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:
     for name in "ab":
         run(preprocess, corpus, "--output", tmp_path / name, "--tokenizer", tokenizer_folder)
@@ -174,7 +207,7 @@ def test_records_with_answers(tmp_path: Path, corpus: Path, tokenizer_folder: Pa
         (["--pairs", "text,n", "--append-eod"], "--append-eod would do nothing"),
         (["--pairs", "text,n", "--chat-template", "tokenizer"], "has no chat template"),
         (["--pairs", "text,b"], "line 1: no key 'b', only text, n; see --pairs"),
-        (["--chat", "text"], "line 1: 'text' is str, expected a list of messages"),
+        (["--chat", "text"], "line 1: 'text' is a string, expected a list of messages"),
         (["--tokens", "1.5"], "--tokens '1.5' is no number of tokens; write 10e9 or 250000"),
         (["--tokens", "NaN"], "--tokens 'NaN' is no number"),
         (["--tokens", "many"], "--tokens 'many' is no number"),

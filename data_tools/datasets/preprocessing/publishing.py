@@ -80,9 +80,11 @@ class Publishing:
         note = made.note
         if note.empty_documents == note.documents or note.largest_token is None:
             shard = "" if made.shard is None else f" for shard {made.shard}"
+            option = "json-keys" if setting.records == "text" else setting.records
+            empty = ", all of them empty" if note.documents else ""
             raise TrainyardError(
-                f"the sources hold no text under {key!r}{shard}: {counted(note.documents, 'document')}, all of them "
-                f"empty; check the inputs and --{'json-keys' if setting.records == 'text' else setting.records}"
+                f"the sources hold no text under {key!r}{shard}: {counted(note.documents, 'document')}{empty}; check "
+                f"the inputs and --{option}"
             )
         answers = AnswerFacts(answers=note.answers, tokens=note.answer_tokens)
         not_read = self._inputs.not_read

@@ -9,10 +9,14 @@ from data_tools.datasets.indexed_dataset_format import appended, bin_path, idx_p
 from data_tools.datasets.manifest import check_name_of, manifest_path
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.reading.documents import LARGEST_DOCUMENT
+from data_tools.reading.hugging_face_name import is_hub
 from data_tools.records.record import RecordForm
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import storable
+
+MOST_SHARES = 99_999
+"""what the five digits of PREFIX-00003-of-00008 hold"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
         raise TrainyardError(f"the limit for one document is {request.largest_document} bytes; give 1 MiB or more")
     if request.workers < 1:
         raise TrainyardError(f"workers is {request.workers}; at least one process must tokenize")
+    of_hub = {"--split": request.split, "--revision": request.revision, "--no-streaming": not request.streaming or None}
+    given = [option for option, value in of_hub.items() if value is not None]
+    if given and not any(is_hub(str(each)) for each in request.inputs):
+        raise TrainyardError(f"{' and '.join(given)} has no effect without a dataset of hf:; leave it out")
     for number, option in ((request.tokens, "--tokens"), (request.shard_tokens, "--shard-tokens")):
         if number is not None and number < 1:
             raise TrainyardError(f"{number:,} tokens are asked for; give one or more, or leave out {option}")
@@ -115,6 +123,8 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
 
 def check_share(share: tuple[int, int] | None) -> None:
     """Raises TrainyardError if there is no such part."""
+    if share is not None and not 0 < share[1] <= MOST_SHARES:
+        raise TrainyardError(f"--shard {share[0]}/{share[1]}: give from 1 to {MOST_SHARES:,} shards, such as 0/8")
     if share is not None and not 0 <= share[0] < share[1]:
         raise TrainyardError(
             f"--shard {share[0]}/{share[1]}: shards are counted from 0, so the last one of {share[1]} is "

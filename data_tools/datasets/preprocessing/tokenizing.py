@@ -17,7 +17,8 @@ from data_tools.datasets.preprocessing.work_folder import Journal
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.encoding.pool import EncodingPool
 from data_tools.encoding.proof import DifferentIds, EncodingProof
-from data_tools.reading.block import BEGINNING, Block, Part, PartContent, Position
+from data_tools.reading.block import BEGINNING, BadEntry, Block, Part, PartContent, Position
+from data_tools.text.document_encoding import EncodedTexts
 from megatron_patches.errors import TrainyardError
 from megatron_patches.sizes import counted
 
@@ -49,7 +50,8 @@ class Tokenizing:
         self._open_outputs = open_outputs
         self._outputs = open_outputs(note.read)
         self._injection = [each.counts() for each in note.reading.injection]
-        self._passed_bytes = sum(part.size for part in parts[: len(note.reading.sources)])
+        read = zip(parts, note.reading.sources, strict=False)
+        self._passed_bytes = sum(part.size or source.size for part, source in read)
         self._total_bytes = 0 if any(part.size == 0 for part in parts) else sum(part.size for part in parts)
         self._reader = _Reader(parts, len(note.reading.sources), note.reading.position)
         self.text_bytes = 0
@@ -107,12 +109,12 @@ class Tokenizing:
 
     def _take(self, block: Block, encoded: EncodedBlock) -> None:
         reading = self._note.reading
-        self._count_bad(encoded)
-        texts, made = encoded.texts, 0
-        if self._request.tokens is not None:
-            ends = texts[0].document_ends()
-            documents = int(np.searchsorted(ends, self._request.tokens - self._outputs.tokens)) + 1
-            texts = [each.first(documents) for each in texts] if documents < len(ends) else texts
+        texts, bad, made = encoded.texts, encoded.bad, 0
+        if (wanted := self._wanted(texts[0])) is not None:
+            texts = [each.first(wanted) for each in texts]
+            # what stands behind the last document is not read, wherever blocks are cut
+            bad = [each for each, before in zip(bad, encoded.before_bad, strict=True) if before < wanted]
+        self._count_bad(bad)
         source = len(reading.sources)
         batches = [Batch.of(each, source, counts) for each, counts in zip(texts, self._injection, strict=True)]
         documents = batches[0].documents
@@ -128,22 +130,33 @@ class Tokenizing:
         self.text_bytes += encoded.text_bytes
         self._tell_progress(block.source_bytes)
 
+    def _wanted(self, texts: EncodedTexts) -> int | None:
+        """How many documents bring the dataset to the tokens that are asked for; None: more than these."""
+        request = self._request
+        if request.tokens is None:
+            return None
+        ends = texts.document_ends()
+        if request.max_length is not None:  # which makes texts alone shorter, of one sequence each
+            ends = np.cumsum(np.minimum(texts.lengths, request.max_length))
+        documents = int(np.searchsorted(ends, request.tokens - self._outputs.tokens)) + 1
+        return documents if documents <= len(ends) else None
+
     def _shortened(self, key: int, batch: Batch, most: int) -> Batch:
         kept, longer = batch.shortened(most, self._request.append_eod)
         self._note.reading.shortened[key] += longer
         return kept
 
-    def _count_bad(self, encoded: EncodedBlock) -> None:
+    def _count_bad(self, bad: Sequence[BadEntry]) -> None:
         reading, most = self._note.reading, self._request.max_bad
-        if reading.bad + len(encoded.bad) > most:
-            reason = encoded.bad[most - reading.bad].reason
+        if reading.bad + len(bad) > most:
+            reason = bad[most - reading.bad].reason
             before = f"; --max-bad {most:,} left out as many before it" if most else ""
             raise TrainyardError(f"{reason}{before}")
-        for each in encoded.bad:
+        for each in bad:
             if len(reading.bad_named) < BAD_NAMED:
                 reading.bad_named.append(each.reason)
                 self._watch.tell(f"left out: {each.reason}")
-        reading.bad += len(encoded.bad)
+        reading.bad += len(bad)
 
     def _tell_progress(self, source_bytes: int) -> None:
         done = self._passed_bytes + source_bytes
@@ -173,7 +186,7 @@ class Tokenizing:
             )
         )
         reading.position, reading.part_documents = {}, 0
-        self._passed_bytes += part.size
+        self._passed_bytes += part.size or content.size
         self._mark_part()
 
     def _mark_part(self) -> None:

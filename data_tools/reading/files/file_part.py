@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_tools.reading.block import BEGINNING, Block, PartContent, Position
 from data_tools.reading.documents import LARGEST_DOCUMENT
-from megatron_patches.errors import Damaged
+from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.foreign.printable import printable
 
 
@@ -27,7 +27,8 @@ class FilePart(ABC):
         self.largest = largest
         self.stretch = stretch
         self.origin = printable(path)
-        self.size = path.stat().st_size if stretch is None else stretch[1] - stretch[0]
+        self._found = _state(path)
+        self.size = self._found[0] if stretch is None else stretch[1] - stretch[0]
         self._content: PartContent | None = None
 
     @abstractmethod
@@ -47,7 +48,16 @@ class FilePart(ABC):
         return type(self)(self.path, self.name, self.keys, self.largest, (first, end))
 
     def content(self) -> PartContent:
-        """As in `Part`."""
+        """As in `Part`.
+
+        Raises:
+            TrainyardError: the file is another one than when it was found.
+        """
+        if _state(self.path) != self._found:
+            raise TrainyardError(
+                f"{self.origin} changed while it was read: it had {self._found[0]:,} bytes, and has "
+                f"{self.path.stat().st_size:,}, or was written again; start again once nothing writes to it"
+            )
         assert self._content is not None, "hashed blocks were not read to their end"
         return self._content
 
@@ -57,3 +67,9 @@ class FilePart(ABC):
             f"{self.origin} ends before {unit} {place:,}, after which reading was to go on: it has changed since; "
             "copy it again, or begin from the start"
         )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What tells that a file has changed."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""One JSON array of a whole file, read object by object: memory holds one of them and what was read ahead."""
+"""One JSON array of a whole file, read element by element: memory holds one of them and what was read ahead."""
 
 import io
 import json
@@ -10,29 +10,29 @@ from megatron_patches.foreign.printable import shortened
 
 CHARACTERS_READ_AT_ONCE = 1 << 20
 _WHITESPACE = " \t\r\n"
+_CLOSED = '{["'
+"""what begins a value whose end shows; a number may go on behind what was read so far"""
 _NEAR_THE_END = 16
 """characters: where what was read so far ends within an escape, a number or a word, the decoder stops this near"""
 
 
-def array_objects(text: io.TextIOBase, origin: str, largest: int) -> Iterator[str]:
-    """The objects of an array as they are written, of which the text is at the beginning.
+def array_elements(text: io.TextIOBase, origin: str, largest: int) -> Iterator[str]:
+    """The elements of an array as they are written, of which the text is at the beginning; they should be objects.
 
     Args:
         origin: where it is read, for errors.
-        largest: characters of the longest object.
+        largest: characters of the longest element.
 
     Raises:
         Damaged: the text ends within the array.
-        TrainyardError: an element is no object, is longer than the limit, or is no JSON; something follows the array.
+        TrainyardError: an element is longer than the limit, or is no JSON, so that nothing says where the next one
+            begins; something follows the array.
     """
     reading = _Reading(text, origin, largest)
     reading.skip(_WHITESPACE)
     reading.position += 1  # the bracket
-    while (following := reading.skip(_WHITESPACE + ("," if reading.elements else ""))) != "]":
-        if following != "{":
-            found = shortened(reading.buffer[reading.position :][:40], 40)
-            raise TrainyardError(f"{reading.where}: expected an object, found '{found}'; correct or remove it")
-        yield reading.take_object()
+    while reading.skip(_WHITESPACE + ("," if reading.elements else "")) != "]":
+        yield reading.take_element()
     reading.position += 1
     if rest := reading.rest():
         raise TrainyardError(f"{origin} goes on behind its array: '{shortened(rest[:40])}'; correct or remove it")
@@ -48,6 +48,7 @@ class _Reading:
         self._text = text
         self._origin = origin
         self._largest = largest
+        self._ended = False
         self._decoder = json.JSONDecoder()
 
     @property
@@ -58,6 +59,7 @@ class _Reading:
         """Read as much again as is waiting, so that a long object is tried a few times only; False at the end."""
         waiting = self.buffer[self.position :]
         more = self._text.read(max(CHARACTERS_READ_AT_ONCE, len(waiting)))
+        self._ended = not more
         self.buffer, self.position = waiting + more, 0
         return bool(self.buffer)
 
@@ -79,14 +81,15 @@ class _Reading:
             if not self.read_more():
                 raise Damaged(f"{self._origin} ends within its array, behind element {self.elements}; copy it again")
 
-    def take_object(self) -> str:
-        """The object that begins here."""
+    def take_element(self) -> str:
+        """The element that begins here."""
         while True:
             begin = self.position
             try:
-                _, self.position = self._decoder.raw_decode(self.buffer, begin)
-                self.elements += 1
-                return self.buffer[begin : self.position]
+                _, end = self._decoder.raw_decode(self.buffer, begin)
+                if self.buffer[begin] in _CLOSED or end < len(self.buffer) - _NEAR_THE_END or self._ended:
+                    self.elements, self.position = self.elements + 1, end
+                    return self.buffer[begin:end]
             except RecursionError:
                 raise TrainyardError(f"{self.where} is nested too deeply to be read; correct or remove it") from None
             except json.JSONDecodeError as error:
@@ -95,9 +98,9 @@ class _Reading:
                     raise TrainyardError(f"{self.where} is not JSON ({error.msg}); correct or remove it") from None
             except ValueError as error:  # an integer of thousands of digits
                 raise TrainyardError(f"{self.where} is not JSON ({error}); correct or remove it") from None
-            waiting = len(self.buffer) - self.position
-            if waiting > self._largest:
+            if len(self.buffer) - self.position > self._largest:
                 raise too_long(self.where, self._largest)
-            self.read_more()
-            if len(self.buffer) == waiting:
+            if not self._ended:
+                self.read_more()
+            else:
                 raise Damaged(f"{self._origin} ends within element {self.elements + 1}; copy it again")

@@ -11,7 +11,7 @@ from data_tools.reading.block import BEGINNING, Block, Position
 from data_tools.reading.documents import BLOCK_BYTES, compression_of, not_utf8
 from data_tools.reading.files.decompression import open_decompressed
 from data_tools.reading.files.file_part import FilePart
-from data_tools.reading.files.json_array import array_objects
+from data_tools.reading.files.json_array import array_elements
 from data_tools.reading.files.stored_file import StoredFile
 
 _LOOK_AHEAD_BYTES = 1 << 16
@@ -93,7 +93,7 @@ class LinesPart(FilePart):
     def _array(self, stream: BinaryIO) -> Iterator[str]:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig")
         try:
-            yield from array_objects(text, self.origin, self.largest)
+            yield from array_elements(text, self.origin, self.largest)
         except UnicodeDecodeError as error:
             raise not_utf8(self.origin, error) from None
         finally:

@@ -6,6 +6,9 @@ from data_tools.reading.block import Part
 from data_tools.reading.files.file_part import FilePart
 from megatron_patches.errors import TrainyardError
 
+_MOST_TRIED = 100_000
+"""pieces that are looked at to tell how many shards there can be, which takes a second"""
+
 
 def shard_of(parts: Sequence[Part], number: int, shards: int) -> list[Part]:
     """One of several shards of about equal bytes.
@@ -23,6 +26,10 @@ def shard_of(parts: Sequence[Part], number: int, shards: int) -> list[Part]:
         raise TrainyardError(f"shard {number} of {shards}: shards are numbered from 0 to one less than their number")
     if found := list(_shard(parts, number, shards)):
         return found
+    if shards * len(parts) > _MOST_TRIED:
+        raise TrainyardError(
+            f"shard {number} of {shards:,} is empty: the sources cannot be divided so far; ask for fewer shards"
+        )
     possible = sum(any(_shard(parts, each, shards)) for each in range(shards))
     while not all(any(_shard(parts, each, possible)) for each in range(possible)):
         possible -= 1

@@ -155,6 +155,8 @@ def test_a_library_that_cannot_be_taken_is_named_and_the_next_one_taken(
     monkeypatch.setattr(choice, "FAST_LIBRARIES", {"BPE": {"panics": refusing}})
     assert choice.choose_library(tokenizer, None, said.append).name == "tokenizers"
     assert len(said) == 3
+    assert choice.choose_library(tokenizer, "absent", said.append).name == "tokenizers"
+    assert said[3] == "absent is not used for bpe: it does not take its model (BPE)"
 
 
 def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tokenizer_folder: Path) -> None:

@@ -33,7 +33,9 @@ def encoded(recipe: Recipe, blocks: Sequence[Block], workers: int = 2) -> tuple[
     said: list[str] = []
     with EncodingPool(recipe, workers, tell=said.append) as pool:
         ids = [each for _, encoded in pool.encode(blocks) for each in of_each(encoded.texts[0])]
-    assert said == []
+    assert said == [f"no fast library takes the model of {recipe.tokenizer.name} (Unigram); tokenizers encodes"] * (
+        "unigram" in recipe.tokenizer.name
+    )
     return ids, pool
 
 

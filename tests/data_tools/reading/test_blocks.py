@@ -24,6 +24,7 @@ from data_tools.reading.files.file_part import FilePart
 from data_tools.reading.files.parts import file_part
 from data_tools.reading.files.sources import parts_of
 from megatron_patches.errors import Damaged, TrainyardError
+from tests.hostile.cases import TIMES
 
 TEXTS = [f"text {number} " + "\u00e9x" * (number * 7919 % 500) for number in range(200)]
 
@@ -149,7 +150,7 @@ def test_bad_rows_are_counted_and_named(tmp_path: Path, suffix: str) -> None:
     documents = documents_of(block, ["text"])
     assert (documents.texts, list(documents.numbers)) == ([["a", "", "b"]], [1, 3, 5])
     assert [each.number for each in documents.bad] == [2, 4]
-    assert documents.bad[1].reason == f"{path}, row 4: 'text' is NoneType, expected a text; an empty one is allowed"
+    assert documents.bad[1].reason == f"{path}, row 4: 'text' is null, expected a text; an empty one is allowed"
 
 
 def test_a_row_that_is_no_utf8_is_a_bad_one(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_the_ends_of_gzip_files_are_taken_as_python_takes_them(tmp_path: Path, c
         assert b"".join(block.content for block in part_of(tmp_path / "a.jsonl.gz").blocks()) == expected
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10 * TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_lines_of_any_length_are_numbered_as_they_stand(tmp_path: Path, data: st.DataObject) -> None:
     drawn = random.Random(data.draw(st.integers(0, 2**32)))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from data_tools.reading.block import BadEntry, Block
 from data_tools.reading.entries import documents_of, entries_of
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.json_text import parse_object
+from megatron_patches.foreign.json_text import kind_of, parse_object
+from tests.hostile.cases import TIMES
 from tests.hostile.oddities import odd_text
 
 GOOD = '{"text": "one", "n": [1, 2.5, {"a": null}], "o": "two"}'
@@ -46,7 +47,7 @@ def by_the_strict_parser(content: bytes) -> list[str | BadEntry]:
             there = ", ".join(values) or "none"
             found.append(BadEntry(number, f"{where}: no key 'text', only {there}; see --json-keys"))
         except AssertionError:
-            kind = type(text).__name__
+            kind = kind_of(text)
             found.append(BadEntry(number, f"{where}: 'text' is {kind}, expected a text; an empty one is allowed"))
         except UnicodeEncodeError as error:
             found.append(BadEntry(number, f"{where}: 'text' has half of a surrogate pair ({error}); remove it"))
@@ -81,7 +82,7 @@ def test_an_odd_line_by_itself_and_among_others(line: str) -> None:
         assert plain(by_blocks(content)) == plain(by_the_strict_parser(content))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=30 * TIMES, deadline=None)
 @given(content=odd_text("\n".join([GOOD, *ODD[:12], GOOD])))
 @example(content=b'{"text": "\xed\xa0\x80"}')
 @example(content=b'{"text": "\xff"}')
@@ -89,7 +90,7 @@ def test_odd_lines_are_taken_and_refused_as_before(content: bytes) -> None:
     assert plain(by_blocks(content)) == plain(by_the_strict_parser(content))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=20 * TIMES, deadline=None)
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(st.characters(exclude_categories=[])),

@@ -109,7 +109,7 @@ def test_all_texts_come_in_order_from_any_row_on(ask: Callable[..., Told], name:
     whole = ask(read, at, 0, hashed=True)
     assert texts_of(whole) == LONG
     assert all(sum(map(len, texts)) < 1.1e6 for texts, _ in whole.value[0])
-    for row in (whole.value[0][2][1]["row"], 123, 299, 300):
+    for row in (whole.value[0][2][1]["row"], 123, 300):
         behind = ask(read, at, 0, row, hashed=row == 123)
         assert texts_of(behind) == LONG[row:]
         assert row != 123 or behind.value[1] == whole.value[1]
@@ -241,7 +241,10 @@ def test_a_column_that_is_missing_in_the_tenth_shard(ask: Callable[..., Told]) -
     ask(opened, "hf:me/lacking")
     assert texts_of(ask(read, "hf:me/lacking", 8)) == SHORT
     error = ask(read, "hf:me/lacking", 9).error
-    assert str(error) == ("hf:me/lacking, train, shard 10 of 10 (train-9.jsonl) has no column 'text', only words, n")
+    assert str(error) == (
+        "hf:me/lacking, train, shard 10 of 10 (train-9.jsonl) has no column 'text', only words, n; "
+        "name a column that all shards have, or give the files that have it without hf:"
+    )
 
 
 def test_a_compressed_file_that_is_cut_off_is_no_end(ask: Callable[..., Told]) -> None:

@@ -18,6 +18,7 @@ from data_tools.reading.files import lines_part
 from data_tools.reading.files.shards import shard_of
 from data_tools.reading.files.sources import parts_of
 from megatron_patches.errors import TrainyardError
+from tests.hostile.cases import TIMES
 
 
 def texts_in(parts: list[Part]) -> list[str]:
@@ -47,7 +48,7 @@ def write(folder: Path, drawn: random.Random) -> None:
             path.write_text(drawn.choice(["", "a text"]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12 * TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), shards=st.integers(1, 40))
 def test_each_document_is_in_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, shards: int) -> None:
     monkeypatch.setattr(lines_part, "_LOOK_AHEAD_BYTES", 100)

@@ -1,6 +1,6 @@
 """What `tools/dataset info` shows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,13 @@ def _of_manifest(prefix: Path) -> list[tuple[str, str]]:
         ("tokenizer", f"{facts.tokenizer.name} of {facts.tokenizer.vocab_size:,} ids, {facts.tokenizer.id}"),
         ("settings", _settings(facts)),
         *_answers(facts),
+        *_order_and_part(facts),
+        *_left(facts),
+        *_proof(manifest.by.proof),
+        *(
+            ("dataset of hf:" if number == 0 else "", _collection(each))
+            for number, each in enumerate(facts.collections)
+        ),
         *(("sources" if number == 0 else "", line) for number, line in enumerate(sources)),
     ]
     if facts.injection is not None:
@@ -177,3 +184,54 @@ def _first_sequences(dataset: IndexedDataset, tokens: int, tokenizer: Tokenizer)
                 return
             text = tokenizer.decode(dataset.tokens[start : min(end, tokens)].tolist())
             yield f"{document} {'answer' if number % 2 else 'context'}: {text}"
+
+
+def _order_and_part(facts: DatasetFacts) -> list[tuple[str, str]]:
+    """What was shuffled, and which part of all documents this dataset is."""
+    settings, told = facts.settings, list[tuple[str, str]]()
+    if settings is None:
+        return told
+    if settings.shuffle_seed is not None:
+        told.append(("order", f"shuffled with seed {settings.shuffle_seed}"))
+    if settings.share is not None:
+        number, _, shares = settings.share.partition("/")
+        told.append(("part", f"part {number} of {shares} of the sources (--shard), counted from 0"))
+    if settings.shard is not None and settings.shard_tokens is not None:
+        told.append(("shard", f"number {settings.shard} from 0, ended at {settings.shard_tokens:,} tokens"))
+    return told
+
+
+def _left(facts: DatasetFacts) -> list[tuple[str, str]]:
+    """What of the sources is not in the dataset."""
+    told = list[tuple[str, str]]()
+    if facts.left_out:
+        told.append(("left out", f"{counted(facts.left_out, 'entry', 'entries')} of the sources: no documents"))
+    if facts.settings is not None and facts.settings.max_length is not None:
+        cut = counted(facts.shortened_documents, "document")
+        told.append(("cut", f"{cut} to {counted(facts.settings.max_length, 'token')}"))
+    return told
+
+
+def _proof(proof: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Which library made the ids, and what shows that they are the tokenizer's own."""
+    if proof is None:
+        return []
+    own = f"the tokenizer's own library ({proof['reference']})"
+    told = [("ids by", f"{proof['library']} {proof['version']}" if proof["documents"] else own)]
+    if proof["documents"]:
+        size = f"{counted(proof['documents'], 'text')} ({proof['text_bytes'] / 1e6:,.1f} MB)"
+        told.append(("compared", f"{size} with {own}: the same ids"))
+    again = proof["by_reference"]
+    if again:
+        more = f" and {len(again) - 5:,} more" if len(again) > 5 else ""
+        told.append(
+            ("encoded again", f"{', '.join(again[:5])}{more}, by its own library, because other ids were found")
+        )
+    return told
+
+
+def _collection(collection: Mapping[str, Any]) -> str:
+    """A dataset of the Hugging Face library in a line."""
+    name = f"{collection['name']}{'#' + collection['configuration'] if collection['configuration'] else ''}"
+    version = next((f"{key} {collection[key]}" for key in ("revision", "fingerprint") if key in collection), "")
+    return f"{name}, split {collection['split']}, columns {', '.join(collection['columns'])}, {version}"
