@@ -37,9 +37,9 @@ def write_first_documents(
     manifest_path(prefix).unlink(missing_ok=True)
     with IndexedDatasetWriter(prefix, ids_type(tokenizer.vocab_size)) as writer:
         for part, wanted in zip(parts, per_part, strict=False):
-            for tokens in islice(documents_of_part(part, encode), wanted):
-                sequences = int(len(tokens) > 0)
-                writer.add_documents(tokens, [len(tokens)] * sequences, [sequences])
+            for document in islice(documents_of_part(part, encode), wanted):
+                sequences = int(len(document) > 0)
+                writer.add_documents(document, [len(document)] * sequences, [sequences])
                 empty += not sequences
         if writer.largest_token is None:
             raise TrainyardError(f"the first documents of {parts[0].origin} hold no text; look at the file and the key")

@@ -199,7 +199,7 @@ def _nearest(dataset: IndexedDataset, target: int) -> int:
 
 def _facts(opened: VerifiedInput, writer: StretchWriter, part: Stretch) -> DatasetFacts:
     settings = opened.facts.settings
-    # a text that gave no token has none; before version 0.7 it had the token that ends it, and no other was as short
+    # a text that gave no token has none; before version 0.7 one had the token that ends it, and no other was as short
     most = 1 if settings is not None and settings.append_eod and opened.facts.answers is None else 0
     return opened.facts.model_copy(
         update={
