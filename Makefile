@@ -57,6 +57,7 @@ torture: install-dev  ## hundreds of random kills and full disks, thousands of h
 	$(bin)/python -m tests.torture.orphans --rounds $(or $(ROUNDS),100)
 	$(bin)/python -m tests.torture.orders --rounds $(or $(ROUNDS),20000)
 	$(bin)/python -m tests.torture.preprocessing --rounds $(or $(ROUNDS),20)
+	$(bin)/python -m tests.torture.text_runs --rounds $(or $(ROUNDS),20)
 	$(bin)/python -m tests.hostile --times $(or $(TIMES),20)
 
 lint: install-dev  ## style, types, dead code, and what documents say of files and figures

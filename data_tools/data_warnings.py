@@ -34,6 +34,7 @@ def data_warnings(data: RunData) -> Iterator[str]:
         for source in data.datasets:
             yield from _order_warnings(source)
     yield from _read_by_two(data)
+    yield from _text_on_both_sides(data)
     small = sum(len(shard.dataset.tokens) for shard in data.shards) <= TOKENS_HASHED_UNASKED
     for group, found in overlaps(data, lambda shard: hashes_of(shard, make=small)):
         if found is None:
@@ -79,6 +80,19 @@ def _read_by_two(data: RunData) -> Iterator[str]:
             f"{' and others' if len(twice) > 1 else ''}, such as document {shared.first} of {printable(shard.prefix)}: "
             "more often than the epochs of each say; give ranges that do not overlap, or leave one of them out"
         )
+
+
+def _text_on_both_sides(data: RunData) -> Iterator[str]:
+    """Files of raw text whose first documents are validated on, and all of whose documents are trained on: named groups
+    hold nothing out.
+    """
+    trained = {place: each.name for each in data.texts for place in each.trained_on} if data.validated_texts else {}
+    for text in data.validated_texts:
+        if (place := next((each for each in text.validated_on if each in trained), None)) is not None:
+            yield (
+                f"the first documents of {printable(place)} are validated on as the text {text.name}, and trained on "
+                f"as that of source {trained[place]}: groups of data.validation hold nothing out; give them other files"
+            )
 
 
 def _trained_on(data: RunData, group: ValidationGroup) -> Iterator[str]:

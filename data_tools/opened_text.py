@@ -17,7 +17,14 @@ from data_tools.streams.cursor import Cursor, StreamCursor
 from data_tools.streams.position import VERSION, StreamPosition
 from data_tools.streams.reader import StreamReader, StreamRequest
 from data_tools.text_sources.encoding import open_encoding, recipe_of
-from data_tools.text_sources.facts import TextFacts, TextRequest, identity_of, text_facts
+from data_tools.text_sources.facts import (
+    TextFacts,
+    TextRequest,
+    identity_of,
+    places_trained_on,
+    places_validated_on,
+    text_facts,
+)
 from data_tools.text_sources.parts import parts_of_text
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import shortened
@@ -78,11 +85,21 @@ class OpenedText:
         return None if not facts.size or not facts.bytes_per_token else int(facts.size / facts.bytes_per_token)
 
     @property
+    def trained_on(self) -> set[str]:
+        """Where the parts lie that are trained on."""
+        return places_trained_on(self._request)
+
+    @property
+    def validated_on(self) -> list[str]:
+        """Where the parts lie of which documents are held out."""
+        return places_validated_on(self._request, self.facts)
+
+    @property
     def told(self) -> str:
         """What it is, in a few words."""
         text, facts = self.text, self.facts
         files = f"{counted(facts.files, 'shard' if text.is_of_hub else 'file')} of {shortened(text.path, 100)}"
-        held_out = f"; held out: {facts.held_out_told}" if facts.held_out_told else ""
+        held_out = f"; held out: {shortened(facts.held_out_told, 200)}" if facts.held_out_told else ""
         return f"{files}, {_shuffled(text.shuffle_documents)}{held_out}"
 
     def open_reader(self, seed: int, known: Iterable[StreamPosition], prefetch_samples: int, workers: int) -> Cursor:
@@ -106,7 +123,7 @@ class OpenedText:
         parts = training_parts(self._request, self.facts.identity)
         recipe = recipe_of(self.text, self._request.tokenizer)
         encode = closing.enter_context(open_encoding(recipe, self._config.allow_invalid, READ_HERE_WORKERS))
-        # whoever looks at what was read may look at all of it
+        # no limit of epochs here: a view of what was read may look at all of it
         settings = self._request.settings(seed, self.facts.reserved)
         key = settings.key(parts)
         return StreamCursor(parts, encode, settings, [each for each in known if each.key == key])

@@ -66,6 +66,8 @@ class RunData:
             self._open_text(each, each.name in held_out_of) if each.text else self._open(each)
             for each in config.all_sources
         ]
+        self.validated_texts: list[OpenedText] = []
+        """what groups of validation read of raw text"""
         self._opened_groups = [[self._open_validated(each) for each in group.sources] for group in config.validation]
         for shard in self._shards.all():
             self._check_tokenizer(shard)
@@ -80,13 +82,14 @@ class RunData:
         """One of a validation group; of raw text the first documents."""
         if source.text is None:
             return self._open(source)
-        held_out = self._open_text(source, held_out=True, alone=True).held_out
-        if held_out is None:
+        opened = self._open_text(source, held_out=True, alone=True)
+        if opened.held_out is None:
             raise TrainyardError(
-                f"data.validation names the text of {source.name}, and how much of it is read says evaluation.samples, "
-                "which the run has not; add evaluation, or leave the group out"
+                f"data.validation names the text of {source.name}, but evaluation.samples, which says how much of it "
+                "is read, is not set; add evaluation, or leave the group out"
             )
-        return held_out
+        self.validated_texts.append(opened)
+        return opened.held_out
 
     def _open_text(self, source: SourceConfig, held_out: bool, alone: bool = False) -> OpenedText:
         """Raw text, and the dataset of what is held out of it, where the run validates."""

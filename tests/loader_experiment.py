@@ -75,7 +75,7 @@ def batches(samples: Any, objective: Objective, **loader: Any) -> TrainingBatche
 
 
 def read_steps(samples: Any, objective: Objective, computes: float = 0.0, **loader: Any) -> tuple[float, float, float]:
-    """Seconds and CPU seconds of a turn's steps behind the first, and the share of them that was waited."""
+    """Seconds and CPU seconds of a turn's steps after the first, and the share of them that was waited."""
     with closing(batches(samples, objective, **loader)) as reader:
         reader.at(0)
         started, used, waited = time.perf_counter(), time.process_time(), 0.0
@@ -132,7 +132,7 @@ def measure_prefetch(samples: TrainingSamples, turns: int) -> None:
 
 
 def measure_persistence(samples: TrainingSamples, turns: int) -> None:
-    """Prints what the step behind a validation waits."""
+    """Prints what the step after a validation waits."""
 
     def wait(persistent: bool) -> float:
         with closing(batches(samples, OBJECTIVES["causal"])) as reader:
@@ -145,7 +145,7 @@ def measure_persistence(samples: TrainingSamples, turns: int) -> None:
             return time.perf_counter() - started
 
     measures = {f"persistent {str(each).lower()}": lambda each=each: wait(each) for each in (True, False)}
-    print("the step behind a validation:")
+    print("the step after a validation:")
     for label, found in in_turns(turns, measures).items():
         print(f"  {label}: {median(found) * 1e3:.2f} ms until its samples are there")
 

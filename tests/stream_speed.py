@@ -47,7 +47,7 @@ def children_of(process: int) -> list[int]:
 
 
 def cpu_seconds(process: int) -> float:
-    """Of a process up to now."""
+    """CPU seconds of a process up to now."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 

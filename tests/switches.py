@@ -181,7 +181,7 @@ def told(where: str, text: str, change: dict[str, object], base: dict[str, objec
 
 
 def text_cases(where: str) -> Iterator[tuple[str, Plans | Refuses]]:
-    """What each key of a text does. Of files the keys of the hub are refused."""
+    """What each key of a text does. The keys of the hub are refused for files."""
     yield "path", told(where, "gone.jsonl does not exist", {"path": "$DATA/gone.jsonl"}, {})
     yield "key", told(where, "content", {"key": "content"}, {})
     without = {"key": "content"}  # no record has it

@@ -20,12 +20,22 @@ class Asked:
     revision: str | None
     streaming: bool
 
+    def check_hub_options(self) -> None:
+        """Raises TrainyardError where an option of hf: datasets would do nothing."""
+        given = {"--split": self.split, "--revision": self.revision, "--no-streaming": not self.streaming}
+        named = [option for option, value in given.items() if value]
+        if named and not any(each.startswith("hf:") for each in self.inputs):
+            raise TrainyardError(f"{' and '.join(named)}: only for inputs hf:NAME, and none is given; leave it out")
+
     def needed_output(self) -> Path:
         """Raises TrainyardError where there is none, or nothing is to be read."""
         if not self.inputs:
             raise TrainyardError("no input is named; give files, folders or hf:NAME, or --run with a source of text")
         if self.output is None:
-            raise TrainyardError("no --output is given; add --output PREFIX, or --run RUN with the run that reads it")
+            raise TrainyardError(
+                "no --output is given; add --output PREFIX, or --run RUN where RUN reads a dataset (for raw "
+                "text it names none)"
+            )
         return self.output
 
     def needed_tokenizer(self) -> Path:

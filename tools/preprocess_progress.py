@@ -1,4 +1,4 @@
-"""How far `tools/preprocess` is: a bar on a terminal, now and then a line in a pipe, nothing of what is soon done."""
+"""How far `tools/preprocess` is: a bar on a terminal, a line every 10 s in a pipe, nothing for short work."""
 
 import shutil
 import sys
@@ -24,8 +24,10 @@ class _Bar:
         self._columns = columns
 
     def update(self, done: int, total: int, told: str) -> None:
-        share = f"{done / total:4.0%} " if total else ""
-        print(f"\r{(share + told)[: self._columns - 1]}\x1b[K", end="", file=sys.stderr, flush=True)
+        line = (f"{done / total:4.0%} " if total else "") + told
+        while len(line) >= self._columns and ", " in line:
+            line = line.rpartition(", ")[0]  # the last part matters least
+        print(f"\r{line[: self._columns - 1]}\x1b[K", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -64,9 +66,10 @@ class Meter:
         told = [f"{progress.stage} {short(progress.done_bytes)}B"]
         if progress.total_bytes:
             told[0] += f" of {short(progress.total_bytes)}B"
-        told += [f"{short(progress.documents)} documents", f"{speed / 1e6:,.1f} MB/s", f"{short(tokens)} tokens/s"]
+        told += [f"{speed / 1e6:,.1f} MB/s", f"{short(tokens)} tokens/s"]
         if progress.total_bytes and speed > 0:
             told.append(f"{_clock((progress.total_bytes - progress.done_bytes) / speed)} left")
+        told.append(f"{short(progress.documents)} documents")
         return ", ".join(told)
 
     def _draw(self, progress: "Progress", now: float) -> None:
@@ -88,7 +91,7 @@ class Meter:
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """A meter, whose bar is gone behind the block."""
+    """A meter, whose bar is gone after the block."""
     meter = Meter()
     try:
         yield meter

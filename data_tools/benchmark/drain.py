@@ -1,4 +1,4 @@
-"""Samples straight from a text, as training takes them, by nobody: `python -m data_tools.benchmark.drain ...`.
+"""Takes samples straight from a text, as training does, and drops them: `python -m data_tools.benchmark.drain ...`.
 
 Prints how many there are in an epoch.
 """

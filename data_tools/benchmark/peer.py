@@ -23,7 +23,7 @@ class PeerRequest:
     """`tokenizer.json`, or SentencePiece's `.model`"""
     prefix: Path
     end: int
-    """id behind each document that has tokens"""
+    """id after each document that has tokens"""
     dtype: np.dtype[Any]
     workers: int
 

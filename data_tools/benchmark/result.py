@@ -17,7 +17,7 @@ _LIBRARIES = ("tokenizers", "gigatoken", "fastokens", "sentencepiece", "transfor
 
 @dataclass(frozen=True)
 class Medians:
-    """Of one contender, over the rounds; None where nothing was timed."""
+    """Medians of one contender over the rounds; None where nothing was timed."""
 
     whole: float | None
     """seconds"""

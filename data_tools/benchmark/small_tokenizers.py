@@ -32,7 +32,7 @@ def train_small(kind: Kind, sample: Path, folder: Path, vocab_size: int) -> None
 
     Args:
         sample: `.jsonl` to learn from.
-        vocab_size: ids, or fewer where the text does not yield so many (bpe: it is refused then).
+        vocab_size: ids, or fewer where the text does not yield that many (bpe: it is refused then).
     """
     if kind is Kind.BPE:
         train_bpe([sample], folder, vocab_size)

@@ -37,7 +37,7 @@ class Fed:
         return self.tokens / median(self.measured.work)
 
     def gpus(self, parameters: float) -> float:
-        """GPUs that are kept busy by it with a model of so many parameters."""
+        """How many GPUs it keeps busy with a model of this many parameters."""
         peak = peak_of(hardware_named(GPU), "bf16")
         assert peak is not None
         return self.tokens_per_second * 6 * parameters / (SHARE * peak * 1e12)
@@ -46,7 +46,7 @@ class Fed:
 def measure_feeding(
     text: Path, tokenizer: Path, cores: int, rounds: int, folder: Path, on_turn: Callable[[str], None]
 ) -> Fed:
-    """Reads an epoch of the text as training does, all processes on so many cores, one that tokenizes for each.
+    """Reads an epoch of the text as training does, all processes on `workers` cores, with one that tokenizes for each.
 
     As in a comparison, memory is looked at in a run of its own, and each round also reads the first document alone.
 

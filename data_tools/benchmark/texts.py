@@ -37,7 +37,7 @@ def write_installed_text(path: Path, size: int) -> int:
 
 
 def write_random_words(path: Path, size: int) -> int:
-    """Documents of words that hardly ever come twice: what caches of words must not grow without end on."""
+    """Documents of words that are rarely repeated, to show that caches of words are bounded."""
     return _write(path, _random_documents(np.random.default_rng(0)), size)
 
 

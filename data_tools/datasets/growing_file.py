@@ -19,7 +19,7 @@ class GrowingFile:
     """One file, open to be appended to. Nothing but `discard` removes it: what was noted of it outlives every error.
 
     Args:
-        size: bytes of the file that is there, which are kept and hashed; what lies behind them is cut off. 0 makes a
+        size: bytes of the file that is there, which are kept and hashed; what lies after them is cut off. 0 makes a
             new file, and removes what has its path.
 
     Raises:

@@ -17,11 +17,6 @@ NUMBERS_AT_ONCE = 1 << 20
 LENGTHS, ENDS = ".lengths", ".ends"
 
 
-def best_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The type Megatron writes for a vocabulary: uint16 below 65,500 ids, else int32."""
-    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
-
-
 class WriterMark(NamedTuple):
     """How far a writer is; its files up to there are on the disk."""
 

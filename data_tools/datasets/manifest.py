@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from data_tools.datasets.indexed_dataset_format import appended, bin_path
-from data_tools.domain_tokens.expressions import Mode
+from data_tools.domain_tokens.multiplication import Mode
 from data_tools.domain_tokens.report import InjectionFacts
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest, refuse_invalid
@@ -62,7 +62,7 @@ class SourceFacts(_Facts):
     sha256: str
     documents: int
     stretch: tuple[int, int] | None = Field(None, json_schema_extra=_LATER)
-    """From which byte of the file to which (not included) it was read, where it was cut for jobs beside one another;
+    """From which byte of the file to which (not included) it was read, where jobs share it;
     size and hash are those of this stretch. None: all of it."""
 
     @field_validator("stretch", mode="before")

@@ -23,9 +23,9 @@ on the next one is not seen. Other words are not understood: `3*4 makes about 13
 
 import re
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from data_tools.domain_tokens.multiplication import multiplication_token
+from data_tools.domain_tokens.multiplication import Mode, multiplication_token
 from data_tools.domain_tokens.surroundings import (
     GAP,
     another_is_said,
@@ -45,10 +45,6 @@ _NOT_BARE, _DIMENSIONS_TOO = frozenset("xX·"), frozenset("×✕✖")
 _CANDIDATE = re.compile(r"([1-9])([ \u00a0\u2009\u202f]?)([*∗⋅·×✕✖xX]\ufe0f?)\2([1-9])")
 _EQUALS = re.compile(rf"{GAP}*+=(?![=>/~]|<(?!<)){GAP}*+")
 _OPEN = re.compile(r"\Z|[\r\n?_…□]|\.\.\.")
-
-
-Mode = Literal["weak", "strict"]
-"""which expressions count: bare ones and those with their product, or those with their product alone"""
 
 
 class Expression(NamedTuple):

@@ -17,8 +17,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from data_tools.domain_tokens.expressions import Mode, WrongProduct, find_expressions
-from data_tools.domain_tokens.multiplication import SPELLING, multiplication_tokens
+from data_tools.domain_tokens.expressions import WrongProduct, find_expressions
+from data_tools.domain_tokens.multiplication import SPELLING, Mode, multiplication_tokens
 from data_tools.domain_tokens.report import TextCounts
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError

@@ -1,7 +1,10 @@
 """The multiplication table as tokens: `<MUL_a_b_c>` for each product c = a * b of one-digit operands, a <= b."""
 
 import re
+from typing import Literal
 
+Mode = Literal["weak", "strict"]
+"""which expressions count: bare ones and those with their product, or those with their product alone"""
 DIGITS = range(1, 10)
 PAIRS = [(low, high) for low in DIGITS for high in DIGITS if low <= high]
 """45 pairs; one token serves both orders"""

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from data_tools.domain_tokens.expressions import Mode
-from data_tools.domain_tokens.multiplication import multiplication_tokens
+from data_tools.domain_tokens.multiplication import Mode, multiplication_tokens
 from megatron_patches.sizes import counted
 
 PARTS = 10

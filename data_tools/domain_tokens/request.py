@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from data_tools.domain_tokens.expressions import Mode
-from data_tools.domain_tokens.injection import Injection, injection_with
+from data_tools.domain_tokens.multiplication import Mode
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
+
+if TYPE_CHECKING:  # its patterns take 0.04 s, and few ask for it
+    from data_tools.domain_tokens.injection import Injection
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class ArithmeticRequest:
                 "dataset with tools/dataset split"
             )
 
-    def injection(self, tokenizer: Tokenizer, templates: bool = False) -> Injection | None:
+    def injection(self, tokenizer: Tokenizer, templates: bool = False) -> "Injection | None":
         """What makes ids of texts; None leaves it to the tokenizer.
 
         Args:
@@ -81,6 +84,8 @@ class ArithmeticRequest:
         """
         if self.inject is None:
             return None
+        from data_tools.domain_tokens.injection import injection_with
+
         injection = injection_with(tokenizer, self.inject)
         control = set(tokenizer.control_tokens.values())
         if templates and (found := [token for token, number in injection.ids.items() if number in control]):

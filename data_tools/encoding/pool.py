@@ -86,7 +86,7 @@ class EncodingPool:
         """The blocks, without their content, and their ids, in order. One call at a time.
 
         At `DifferentIds` the caller drops what it has of the part `error.origin`, and calls this again with the part
-        from its beginning (and the parts behind it), `by_reference` with the origin added, and `after` the proof as it
+        from its beginning (and the parts after it), `by_reference` with the origin added, and `after` the proof as it
         was in front of the part.
 
         Args:
@@ -120,7 +120,7 @@ class EncodingPool:
             number = next(self._numbers)
             try:
                 block = next(source, None)
-            except Exception as error:  # noqa: BLE001 (it is raised behind the blocks that were read before)
+            except Exception as error:  # noqa: BLE001 (it is raised after the blocks that were read before)
                 self._results[number] = error
                 waiting.append((number, _NONE))
                 return False

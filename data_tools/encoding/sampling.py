@@ -10,7 +10,7 @@ FIRST = 100
 FIRST_CHARACTERS = 2048
 """of each of them: 0.2 MB in all, for which the reference takes 0.1 s"""
 _DRAWN_BITS = 10
-"""of the documents behind them, one in 2**10 is compared"""
+"""of the documents after them, one in 2**10 is compared"""
 DRAWN_CHARACTERS = 1 << 20
 """of each of these, 0.3 s of a core"""
 _ODD = np.uint64(0x9E3779B97F4A7C15)

@@ -113,7 +113,7 @@ def fork_worker(encoder: BlockEncoder, slots: Sequence[Slot], others: Sequence[W
 
 @contextlib.contextmanager
 def _libraries_alone() -> Iterator[None]:
-    """In a fork the tokenizers library has none of its threads; told so, it does not warn of it."""
+    """In a fork the tokenizers library has none of its threads; with this variable it does not warn."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
     os.environ[name] = "false"

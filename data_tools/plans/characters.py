@@ -44,7 +44,7 @@ class CharacterTable:
     """
 
     def __init__(self, tokenizer: Path) -> None:
-        # whoever opened the data has decided whether to use what is marked invalid
+        # the caller, who opened the data, decided whether a tokenizer marked invalid may be used
         spelled = load_tokenizer(tokenizer, allow_invalid=True).token_bytes()
         self.tokenizer = tokenizer
         self.counts: NDArray[np.int64] = np.zeros((len(COUNTED), max(spelled) + 1), dtype=np.int64)

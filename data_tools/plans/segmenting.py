@@ -1,4 +1,4 @@
-"""Which segments of documents make which samples: windows, and packs. Of a dataset, or of documents in memory."""
+"""Which segments of documents make which samples: windows and packs, of a dataset or of documents in memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

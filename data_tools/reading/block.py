@@ -1,4 +1,4 @@
-"""What is read at a time: a block of whole entries, and the place that reading goes on from behind it."""
+"""What is read at a time: a block of whole entries, and the place that reading goes on from after it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple, Protocol
@@ -25,7 +25,7 @@ class Block(NamedTuple):
     """number of its first entry, from 1; of lines, blank ones count too"""
     entries: int
     position: Position
-    """of the place behind it"""
+    """of the place after it"""
     source_bytes: int
     """bytes of the part's file that were read up to here, for progress"""
 
@@ -60,7 +60,7 @@ class Part(Protocol):
     """from which byte of its file to which (not included) it is, where the file was cut; None: all of it"""
 
     def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
-        """The blocks behind a place. Where they are cut may depend on the place; their entries do not.
+        """The blocks after a place. Where they are cut may depend on the place; their entries do not.
 
         Args:
             hashed: all bytes of the part are read, those before `after` too, for `content`.
@@ -71,4 +71,4 @@ class Part(Protocol):
         """
 
     def content(self) -> PartContent:
-        """Of a part whose hashed blocks have been read to their end."""
+        """Hash of a part whose hashed blocks have been read to their end."""

@@ -122,7 +122,7 @@ def checked_bytes(where: str, texts: Iterable[tuple[str, str]], largest: int) ->
     """Bytes of an entry's texts in UTF-8.
 
     Args:
-        texts: each behind its name, for errors.
+        texts: each after its name, for errors.
 
     Raises:
         TrainyardError: there are too many of them, or a text cannot be written.

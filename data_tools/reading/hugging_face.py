@@ -175,7 +175,7 @@ def _of_files(
 
 
 def _read_only(builder: Any, columns: Sequence[str]) -> None:
-    """Of files of columns, only these are fetched, a little at a time; what the library makes of them is checked."""
+    """Fetches only these columns of files of columns, a little at a time; what the library makes of them is checked."""
     limits = {"columns": list(columns), "batch_size": ROWS_AT_ONCE, "chunksize": BLOCK_BYTES}
     for name in limits.keys() & vars(builder.config).keys():
         setattr(builder.config, name, limits[name])

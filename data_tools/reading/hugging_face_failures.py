@@ -54,7 +54,7 @@ def opening_failures(told: str, name: str, revision: str | None) -> Iterator[Non
     except ValueError as error:
         if "onfig" not in str(error):  # "BuilderConfig 'x' not found", "Config name is missing"
             raise Damaged(f"{told} cannot be opened: {_short(error)}") from error
-        raise Missing(f"{told}: {_short(error)}; name one as #CONFIGURATION behind the name") from None
+        raise Missing(f"{told}: {_short(error)}; name one as #CONFIGURATION after the name") from None
     except Exception as error:
         if (answer := _answer_told(told, error)) is None:
             raise

@@ -60,13 +60,13 @@ class DataFiles(NamedTuple):
 
 
 def files_of_folder(folder: Path, configuration: str | None, commit: str | None = None) -> DataFiles:
-    """Of files in a folder, found by their names as the library finds them."""
+    """Files of a folder, found by their names as the library finds them."""
     root = str(folder.resolve())
     return DataFiles(_builder(root, configuration, None), root, None, commit)
 
 
 def files_of_hub(name: str, configuration: str | None, revision: str | None, offline: bool) -> DataFiles:
-    """Of a dataset of the hub, at one commit: that of the revision now.
+    """Files of a dataset of the hub at one commit, the one that the revision names now.
 
     Args:
         offline: take the copy that lies below HF_HOME.

@@ -43,14 +43,14 @@ class HubSpec(NamedTuple):
         if not mark or Path(bare).expanduser().is_dir():
             location, configuration = bare, ""
         if mark and location != bare and not configuration:
-            raise TrainyardError(f"{told}: no configuration behind the #; name it, or leave out the #")
+            raise TrainyardError(f"{told}: no configuration after the #; name it, or leave out the #")
         spec = cls(location, configuration or None)
         if spec.folder is None and location.startswith(_FOLDERS):
             raise Missing(f"{told}: folder {shortened(printable(location))} does not exist")
         if spec.folder is None and not _ON_THE_HUB.fullmatch(location):
             raise TrainyardError(
                 f"{told} is no dataset: expected {PREFIX}OWNER/NAME on the Hugging Face hub, or {PREFIX}FOLDER for a "
-                f"folder that exists, each with #CONFIGURATION behind it where there are several"
+                f"folder that exists, each with #CONFIGURATION after it where there are several"
             )
         return spec
 
@@ -89,5 +89,5 @@ def chosen_split(asked: str | None, splits: Sequence[str], told: str) -> str:
     if TRAINING_SPLIT in splits:
         return TRAINING_SPLIT
     if len(splits) != 1:
-        raise Missing(f"{told} has no split {TRAINING_SPLIT!r} and no only one, but {there}; name one of them")
+        raise Missing(f"{told} has no split {TRAINING_SPLIT!r} and several others, {there}; name one of them")
     return splits[0]

@@ -34,7 +34,7 @@ class DatasetPart:
         raise NotImplementedError
 
     def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
-        """The blocks behind a place; see `Part`."""
+        """The blocks after a place; see `Part`."""
         start = _row(after, self.origin)
         seen = RowsHash(len(self.columns)) if hashed else None
         yield from row_blocks(self._behind(start, seen), self.origin, start)
@@ -42,7 +42,7 @@ class DatasetPart:
             self._content = seen.content()
 
     def content(self) -> PartContent:
-        """Of a part whose hashed blocks have been read to their end; see `RowsHash`."""
+        """Hash of a part whose hashed blocks have been read to their end; see `RowsHash`."""
         assert self._content is not None, "its hashed blocks have not been read to their end"
         return self._content
 

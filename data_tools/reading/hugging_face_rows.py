@@ -61,7 +61,7 @@ def _halves(table: "pyarrow.Table") -> "Iterator[pyarrow.Table]":
 class RowsHash:
     """The content of a part: sha256 over its values, however they are cut into tables.
 
-    Of each column, in order, there are two sha256: of its texts one behind the other in UTF-8, and of their lengths in
+    Each column, in order, has two sha256: of its texts one after the other in UTF-8, and of their lengths in
     bytes as little-endian int64, -1 where there is none. The whole is the sha256 of these digests. What is no text
     counts as its JSON with sorted keys.
     """
@@ -87,7 +87,7 @@ class RowsHash:
 
 
 def _bytes_of(chunk: "pyarrow.Array") -> tuple[memoryview, bytes]:
-    """The texts of an array, one behind the other, and their lengths."""
+    """The texts of an array, one after the other, and their lengths."""
     import numpy
     import pyarrow
 

@@ -38,7 +38,7 @@ class Cursor(ABC):
         self._left = 0
         """samples of the chunk that are ready"""
         self._behind: StreamPosition | None = None
-        """position behind the chunk"""
+        """position after the chunk"""
 
     @abstractmethod
     def _open(self, position: StreamPosition) -> Chunks:
@@ -58,7 +58,7 @@ class Cursor(ABC):
             self._go_to(first)
             return [self._next() for _ in range(first, end)]
         except BaseException:
-            self.close()  # whoever asks again reads again from a known position, and is told the same
+            self.close()  # a second call reads again from a known position, and raises the same
             raise
 
     def __getitem__(self, number: int) -> Sample:
@@ -66,7 +66,7 @@ class Cursor(ABC):
         return self.take(number, number + 1)[0]
 
     def position_for(self, number: int) -> StreamPosition:
-        """The last known position at or before a sample: going on from it gives this sample and all behind it."""
+        """The last known position at or before a sample: going on from it gives this sample and all after it."""
         return self._known.before(number)
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ class DocumentBlocks:
         self._settings = settings
 
     def read(self, start: Place) -> Iterator[DocumentBlock]:
-        """The blocks behind a place, up to the end of `max_epochs`.
+        """The blocks after a place, up to the end of `max_epochs`.
 
         Where a fast library gives other ids than the tokenizer's own, the block that is being filled begins again with
         that one, and so does all behind it; places behind it say so. Reading that begins before it may find the
@@ -107,7 +107,7 @@ class DocumentBlocks:
         return here._replace(part=read.part, position=read.before, passed=passed)
 
     def _leave(self, here: Place, read: Read, documents: int) -> Place:
-        """The place behind it."""
+        """The place after it."""
         bad = count_bad(self._settings, here.epoch, here.bad, read.bad)
         return here._replace(position=read.behind, passed=max(0, here.passed - documents), bad=bad)
 

@@ -46,8 +46,8 @@ class _Fed(NamedTuple):
 class Feed:
     """What is read from a place on: documents, and ends of epochs, in order.
 
-    An error of a part comes behind what was read before it, however far ahead the encoder reads. It stops behind
-    `max_epochs`, and behind an epoch without a block, which would be followed by others without an end.
+    An error of a part comes after what was read before it, however far ahead the encoder reads. It stops after
+    `max_epochs`, and after an epoch without a block, which would be followed by others without an end.
     """
 
     def __init__(self, parts: Sequence[Part], encode: Encode, settings: StreamSettings) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = 1
-"""of how documents become samples; whoever changes order or cutting makes recorded positions another version's"""
+"""of how documents become samples; raise it with a change of order or cutting, so that older positions are refused"""
 MOST_REMEMBERED = 128
 """a position has up to a sample's tokens: 128 of 2,048 as Python integers take about 10 MB"""
 
@@ -26,24 +26,24 @@ class StreamPosition(BaseModel):
     version: int = VERSION
     key: str = ""
     """`StreamSettings.key` of the stream that it is a place of; empty at the beginning of any"""
-    epoch: int = 0
-    part: int = 0
+    epoch: int = Field(0, ge=0)
+    part: int = Field(0, ge=0)
     """place of the part in the epoch's order of parts"""
     position: dict[str, Any] = {}
     """in the part, where its reader begins; see `data_tools.reading.block.Position`"""
-    passed: int = 0
+    passed: int = Field(0, ge=0)
     """documents behind that place that this block does not have: blocks before took them, or they are reserved"""
-    block: int = 0
+    block: int = Field(0, ge=0)
     """number of the block in its epoch"""
-    bad: int = 0
+    bad: int = Field(0, ge=0)
     """entries of the epoch before `position` that are no documents"""
     by_reference: bool = False
     """whether the tokenizer's own library encodes from here on: a faster one had given other ids"""
-    documents: int = 0
+    documents: int = Field(0, ge=0)
     """documents of all blocks before"""
-    tokens: int = 0
+    tokens: int = Field(0, ge=0)
     """tokens of all blocks before"""
-    samples: int = 0
+    samples: int = Field(0, ge=0)
     """samples of all blocks before: the number of this block's first one"""
     carried: list[int] = []
     """tokens of blocks before that belong to this one's first sample, where samples are cut of a stream"""
@@ -52,7 +52,7 @@ class StreamPosition(BaseModel):
 class KnownPositions:
     """Where reading can go back to: the beginning, positions that were given, and those that reading passed.
 
-    The further these lie behind the last one, the larger are their gaps: about a tenth of the distance. Several threads
+    The further these lie after the last one, the larger are their gaps: about a tenth of the distance. Several threads
     may ask.
     """
 
@@ -66,7 +66,7 @@ class KnownPositions:
         with self._lock:
             place = bisect_right(self._passed, position.samples, key=_samples)
             if place and self._passed[place - 1].samples == position.samples:
-                self._passed[place - 1] = position  # behind a block without a sample: less is read again
+                self._passed[place - 1] = position  # after a block without a sample: less is read again
             else:
                 self._passed.insert(place, position)
             if len(self._passed) > MOST_REMEMBERED:

@@ -91,7 +91,7 @@ class _ReadAhead:
         """What comes next.
 
         Raises:
-            TrainyardError: what the process raised, behind what it had read before; or it died.
+            TrainyardError: what the process raised, after what it had read before; or it died.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._chunks or self._error is not None)
@@ -106,7 +106,7 @@ class _ReadAhead:
     def _run(self) -> None:
         try:
             error = self._start_and_receive(*Pipe(duplex=False))
-        except Exception as why:  # noqa: BLE001  whoever waits must be told
+        except Exception as why:  # noqa: BLE001  the process that waits must be told
             error = TrainyardError(f"text of source {self._source} cannot be read: {type(why).__name__}: {why}")
         with self._changed:
             self._error = error
@@ -156,7 +156,7 @@ class _ReadAhead:
             os.close(alive)
 
     def _hold(self, chunk: Chunk) -> bool:
-        """Waits until there is room behind it; whether more is wanted."""
+        """Waits until there is room after it; whether more is wanted."""
         with self._changed:
             self._chunks.append(chunk)
             self._held += _samples(chunk)

@@ -36,10 +36,13 @@ def main(control: Connection, data: Connection) -> None:
 def _read(beginning: Beginning, control: Connection, data: Connection) -> None:
     request = beginning.request
     with request.open_encoding(beginning.workers) as encode:
-        Thread(target=_end_with, args=(control,), daemon=True).start()  # behind the forks of workers
+        Thread(target=_end_with, args=(control,), daemon=True).start()  # after the forks of workers
         stream = TextStream(request.open_parts(), encode, request.settings, ahead=True)
         for chunk in stream.chunks(beginning.start):
-            send_chunk(data, chunk)
+            try:
+                send_chunk(data, chunk)
+            except BrokenPipeError:
+                _stop(signal.SIGTERM, None)
 
 
 def _end_with(control: Connection) -> None:
@@ -52,6 +55,7 @@ def _end_with(control: Connection) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while generators close, Python would print it and go on
     raise SystemExit(0)
 
 

@@ -83,7 +83,7 @@ class _Documents:
         self._bad = 0
 
     def read(self, documents: int) -> bool:
-        """Reads up to so many; whether there are."""
+        """Reads up to a number of documents; whether there are that many."""
         while self._count < documents:
             read = next(self._reads, None)
             if read is None:

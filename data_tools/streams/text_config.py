@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from data_tools.reading.hugging_face_name import PREFIX, is_hub
 from megatron_patches.configuration.section import PathText, Section, path_field
 
+MOST_PATIENCE_SECONDS = 1200
+"""for one answer of the hub, with all tries: other ranks wait for rank 0, half an hour at most"""
 _OF_HUB = ("split", "revision", "streaming", "timeout_seconds", "retries")
 
 
@@ -55,5 +57,10 @@ class TextConfig(Section):
             raise ValueError(
                 f"{', '.join(given)} of {self.path} would do nothing: files are read where they lie, and it is for "
                 f"datasets of the Hugging Face hub ({PREFIX}NAME). Remove {'it' if len(given) == 1 else 'them'}"
+            )
+        if (patience := self.timeout_seconds * (self.retries + 1)) > MOST_PATIENCE_SECONDS:
+            raise ValueError(
+                f"timeout_seconds {self.timeout_seconds:g} and retries {self.retries} wait {patience:,.0f} s for one "
+                f"answer, and other ranks wait for it: {MOST_PATIENCE_SECONDS:,} s at most. Set one of them lower"
             )
         return self

@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
     arrays: Arrays
     """int32 [samples, read] each"""
     behind: StreamPosition | None
-    """where the next block begins, if it is right behind them"""
+    """where the next block begins, if it is right after them"""
 
 
 class TextStream:
@@ -54,7 +54,7 @@ class TextStream:
 
         Raises:
             Refused: the position is one of another stream.
-            EndOfData: behind the last sample of `max_epochs`.
+            EndOfData: after the last sample of `max_epochs`.
             NoSamples: an epoch makes no sample.
             Damaged: a part is cut off, or not of its format.
             TrainyardError: a part cannot be read, or has too many entries that are no documents.
@@ -91,7 +91,7 @@ class TextStream:
             )
 
     def _cut(self, position: StreamPosition, block: DocumentBlock) -> tuple[CutSamples, StreamPosition]:
-        """A block's samples, and the position behind them."""
+        """A block's samples, and the position after them."""
         documents = block.documents
         order = order_of_documents(self._settings, len(documents.lengths), block.place.epoch, block.place.block)
         if order is not None:

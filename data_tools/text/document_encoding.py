@@ -29,7 +29,7 @@ class EncodedTexts(NamedTuple):
     empty: NDArray[np.int64]
     """Numbers, within the chunk, of the documents whose text gave no token."""
     sequences: NDArray[np.int64] | None = None
-    """Sequences of each document; None: one each."""
+    """Sequences of each document; None: one each. A text that gave no token has none, as Megatron-LM writes it."""
     notes: list[list[Any]] | None = None
     """What a `TextEncoder` noted of the texts of each document; None: there was none."""
 
@@ -55,7 +55,7 @@ class EncodedTexts(NamedTuple):
 
 
 class SpacedIds(NamedTuple):
-    """Ids of texts as a library gives them, with room for an end-of-document token behind each text."""
+    """Ids of texts as a library gives them, with room for an end-of-document token after each text."""
 
     ids: NDArray[np.uint32]
     """[sum of lengths + texts]; what stands in the room means nothing"""
@@ -97,29 +97,34 @@ def spaced(parts: Sequence[NDArray[np.uint32]]) -> SpacedIds:
 
 
 def ids_type(vocab_size: int) -> "np.dtype[Any]":
-    """The type of ids on their way to a dataset: uint16 below 65,500 ids as Megatron-LM has it, else int32."""
-    return np.dtype(np.uint16 if vocab_size < 65500 else np.int32)
+    """The type that Megatron-LM writes for a vocabulary: uint16 below 65,500 ids, else int32."""
+    return np.dtype("<u2" if vocab_size < 65500 else "<i4")
 
 
 def texts_of(
     given: SpacedIds, ending: int | None, max_length: int | None, kind: "np.dtype[Any]", notes: Sequence[Any] | None
 ) -> EncodedTexts:
-    """Documents of one sequence each. The ids given may be changed.
+    """Documents of one sequence each, of none where a text gave no token. The ids given may be changed.
 
     Args:
-        ending: the token that ends each document, an empty one too; None: none does.
+        ending: the token that ends each document that is not empty; None: none does.
         max_length: tokens that a document keeps, its ending included; None: all.
         kind: of the tokens; holds every id.
     """
     kept = given if max_length is None else given.cut(max_length - (ending is not None))
     empty = np.flatnonzero(given.lengths == 0)
     noted = None if notes is None else [[note] for note in notes]
+    ends, lengths, sequences = kept.ends(), kept.lengths, None
     if ending is None:
-        tokens = np.delete(kept.ids, kept.ends())
-        return EncodedTexts(tokens.astype(kind), kept.lengths, empty, notes=noted)
-    tokens = kept.ids.astype(kind)
-    tokens[kept.ends()] = ending
-    return EncodedTexts(tokens, kept.lengths + 1, empty, notes=noted)
+        tokens = np.delete(kept.ids, ends).astype(kind)
+    else:
+        tokens, lengths = kept.ids.astype(kind), lengths + 1
+        tokens[ends] = ending
+    if empty.size:
+        sequences = (given.lengths > 0).astype(np.int64)
+        tokens = tokens if ending is None else np.delete(tokens, ends[empty])
+        lengths = np.delete(lengths, empty)
+    return EncodedTexts(tokens, lengths, empty, sequences, noted)
 
 
 def encode_texts(

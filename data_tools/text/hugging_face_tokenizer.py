@@ -82,10 +82,9 @@ class HuggingFaceTokenizer(Tokenizer):
         self._encoder = self._load(serialized(self.description, self._path)) if names else self._library
         if not 0 < self.vocab_size <= LARGEST_ID:
             raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")
-        ids: dict[str, int] = self._encoder.get_vocab(with_added_tokens=True)
-        renamed = dict(vocabulary)
-        renamed.update({name: renamed.pop(token) for token, name in names.items()})
-        return renamed.items() <= ids.items()
+        # One by one: the library's whole vocabulary as a dict takes four times as long, 0.1 s for 50,000 tokens.
+        given = map(self._encoder.token_to_id, [names.get(token, token) for token in vocabulary])
+        return list(given) == list(vocabulary.values())
 
     @cached_property
     def _library(self) -> Any:

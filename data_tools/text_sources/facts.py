@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, ValidationError
 
 from data_tools.datasets.manifest import TokenizerFacts, describe_tokenizer, manifest_path
 from data_tools.plans.samples_config import SamplesSection
@@ -22,7 +22,7 @@ from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
 from data_tools.text_sources.encoding import encoding_here, recipe_of
 from data_tools.text_sources.held_out import write_first_documents
-from data_tools.text_sources.parts import TextParts, parts_of_text
+from data_tools.text_sources.parts import TextParts, parts_of_text, place_of
 from megatron_patches.atomic_files import write_atomically
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import is_file, read_bounded
@@ -30,6 +30,8 @@ from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
 
 LARGEST_FACTS = 1 << 28
+LARGEST_SIZE = 1 << 62
+"""bytes of text, in facts that can be true"""
 OnPreparation = Callable[[str, int, int], None]
 """is told what is made, how much is done, and of how much"""
 
@@ -45,7 +47,7 @@ class TextPreparation:
 
 
 class TextFacts(BaseModel):
-    """Of one text source."""
+    """What a launch found of one text source."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -53,16 +55,18 @@ class TextFacts(BaseModel):
     """the run's"""
     identity: dict[str, JsonValue]
     """which documents there are to train on, by names and sizes of files, or as the hub says it"""
-    files: int
-    size: int
+    files: NonNegativeInt
+    size: int = Field(ge=0, le=LARGEST_SIZE)
     """bytes of them; 0 where that is not known"""
-    reserved: list[int] = []
+    reserved: list[NonNegativeInt] = []
     """of each part, how many of its first documents are never trained on"""
-    held_out: str | None = None
+    held_out: str | None = Field(None, pattern=r"^[^./\x00][^/\x00]*$")
     """name of the dataset of what is validated on"""
+    held_out_parts: NonNegativeInt = 0
+    """from how many of the first parts these documents come"""
     held_out_told: str = ""
     """which documents these are, for people"""
-    bytes_per_token: float | None = None
+    bytes_per_token: float | None = Field(None, ge=1e-9, le=LARGEST_SIZE, allow_inf_nan=False)
     """of the first documents, in files as they lie"""
 
 
@@ -191,13 +195,11 @@ def _found_out(request: TextRequest, parts: TextParts, prepare: OnPreparation) -
 def _with_held_out(
     facts: TextFacts, request: TextRequest, parts: TextParts, encode: Encode, tokenizer: Tokenizer
 ) -> TextFacts:
-    # of a group what it names is taken
-    by_name = bool(parts.validation) and not (request.validates_alone and request.text.split is not None)
-    chosen = parts.validation if by_name else parts.training
+    by_name, chosen = _to_hold_out(request, parts)
     wanted = request.preparation.validation_samples
     held = reserve(chosen, encode, request.settings(), wanted, wanted)
-    which = parts.validation_told if by_name else "its own"
-    told = f"the first {counted(held.documents, 'document')} of {which}"
+    which = f" of {parts.validation_told}" if by_name else ""
+    told = f"the first {counted(held.documents, 'document')}{which}"
     content = [identity_of(TextParts(chosen, [], parts.identity)), list(held.per_part), request.settings().identity]
     name = f"{request.name}-{_key(content)}"
     prefix = request.preparation.folder / name
@@ -205,7 +207,26 @@ def _with_held_out(
         recipe = recipe_of(request.text, request.tokenizer)
         write_first_documents(prefix, chosen, held.per_part, encode, recipe, tokenizer)
     reserved = [] if by_name or request.validates_alone else list(held.per_part)
-    return facts.model_copy(update={"reserved": reserved, "held_out": name, "held_out_told": told})
+    found = {"reserved": reserved, "held_out": name, "held_out_parts": len(held.per_part), "held_out_told": told}
+    return facts.model_copy(update=found)
+
+
+def _to_hold_out(request: TextRequest, parts: TextParts) -> tuple[bool, list[Part]]:
+    """Whether names say what is held out, and the parts that it is the first documents of."""
+    # of a group what it names is taken
+    by_name = bool(parts.validation) and not (request.validates_alone and request.text.split is not None)
+    return by_name, parts.validation if by_name else parts.training
+
+
+def places_trained_on(request: TextRequest) -> set[str]:
+    """Where the parts lie that a source trains on: files, or shards of the hub."""
+    return {place_of(each) for each in parts_of_text(request.text, request.checkout).training}
+
+
+def places_validated_on(request: TextRequest, facts: TextFacts) -> list[str]:
+    """Where those parts lie of which the held-out documents are."""
+    _, chosen = _to_hold_out(request, parts_of_text(request.text, request.checkout))
+    return [place_of(each) for each in chosen[: facts.held_out_parts]]
 
 
 def identity_of(parts: TextParts) -> dict[str, Any]:
@@ -217,7 +238,7 @@ def identity_of(parts: TextParts) -> dict[str, Any]:
 
 
 def _bytes_per_token(parts: Sequence[Part], encode: Encode, max_bad: int) -> float | None:
-    """Of the first block that has tokens.
+    """Bytes per token of the first block that has tokens.
 
     Raises:
         TrainyardError: it holds too many entries that are no documents; the first of them is named.

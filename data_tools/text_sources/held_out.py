@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
-from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, describe_tokenizer, manifest_path
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.encoding.recipe import Recipe
 from data_tools.reading.block import Part
 from data_tools.streams.settings import Encode
+from data_tools.text.document_encoding import ids_type
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import FileRecord, build_manifest, write_manifest
 from megatron_patches.errors import TrainyardError
@@ -34,11 +35,12 @@ def write_first_documents(
     empty = 0
     _make_folder(prefix.parent)
     manifest_path(prefix).unlink(missing_ok=True)
-    with IndexedDatasetWriter(prefix, best_dtype(tokenizer.vocab_size)) as writer:
+    with IndexedDatasetWriter(prefix, ids_type(tokenizer.vocab_size)) as writer:
         for part, wanted in zip(parts, per_part, strict=False):
             for tokens in islice(documents_of_part(part, encode), wanted):
-                writer.add_document(tokens)
-                empty += len(tokens) <= recipe.append_eod
+                sequences = int(len(tokens) > 0)
+                writer.add_documents(tokens, [len(tokens)] * sequences, [sequences])
+                empty += not sequences
         if writer.largest_token is None:
             raise TrainyardError(f"the first documents of {parts[0].origin} hold no text; look at the file and the key")
         writer.finish()
@@ -82,4 +84,5 @@ def documents_of_part(part: Part, encode: Encode) -> Iterator[NDArray[np.int32]]
 
 def _documents_of(encoded: EncodedBlock) -> Iterator[NDArray[np.int32]]:
     for texts in encoded.texts:
-        yield from np.split(texts.tokens, texts.document_ends()[:-1])
+        if texts.documents:  # of nothing, split makes a piece all the same
+            yield from np.split(texts.tokens, texts.document_ends()[:-1])

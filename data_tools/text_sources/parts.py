@@ -1,6 +1,7 @@
 """The files of a text source: which are trained on, and which are held out by their names."""
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,11 @@ def parts_of_text(text: TextConfig, checkout: Path) -> TextParts:
     chosen = next((name for name in HELD_OUT_NAMES if name in held.values()), None)
     validation: list[Part] = [part for part in found if chosen is not None and held.get(part.name) == chosen]
     return TextParts(training, validation, None, f"files named {chosen}")
+
+
+def place_of(part: Part) -> str:
+    """The same for the same part, whatever names it: the real path of a file, a shard of the hub."""
+    return os.path.realpath(part.path) if isinstance(part, FilePart) else part.origin
 
 
 def held_out_by(name: str) -> str | None:

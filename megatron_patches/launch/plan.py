@@ -61,7 +61,10 @@ class Plan:
 
 
 def plan_run(path: Path, overrides: Sequence[str], machines: LaunchTarget, rehearsal_steps: int | None = None) -> Plan:
-    """Checks a run with its layout on these machines, its data and its checkpoints; writes nothing.
+    """Checks a run with its layout on these machines, its data and its checkpoints.
+
+    It writes nothing but what is made of data once, where that is missing: hashes of documents and plans of samples
+    beside the datasets, what is known and held out of raw text in the run's folder.
 
     With `rehearsal_steps` what is planned is its rehearsal.
 

@@ -97,7 +97,7 @@ class TrainingBatches:
         self._reader.close()
 
     def _ordered(self, consumed_samples: int) -> "Future[_Read]":
-        """A step, which is being read or will be next; steps that follow on it are read behind it."""
+        """A step, which is being read or will be next; steps that follow on it are read after it."""
         if not self._ahead or self._ahead[0].consumed_samples != consumed_samples:
             self._drop()
             self._order(consumed_samples)
@@ -247,7 +247,7 @@ def of_all_ranks(targets: torch.Tensor, delivered: int, waited: float, groups: P
     """What this rank found, put together with what the others did, in one message that adds up.
 
     Targets come first: gloo adds up each element in an order that follows from its position, so their sum is the double
-    that it is without the others. Of seconds each data-parallel rank has a place of its own, where the others add 0.
+    that it is without the others. Each data-parallel rank has a place for its seconds, where the others add 0.
     """
     if groups.layout.data == 1:
         return Totals(targets, delivered, waited)

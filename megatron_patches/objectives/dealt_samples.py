@@ -73,10 +73,17 @@ class DealtSamples:
         return {self.samples.sources[number].name: each.position_for(numbers[number]) for number, each in found}
 
     def begin_from(self, positions: Mapping[str, StreamPosition]) -> None:
-        """On every rank, before the first step: places from which streams are read, by their sources' names."""
+        """On every rank, before the first step: places from which streams are read, by their sources' names; without
+        one a stream is read from its beginning."""
         for number, stream in self._streams.items():
-            if (position := positions.get(self.samples.sources[number].name)) is not None:
-                stream.known.append(position)
+            position = positions.get(self.samples.sources[number].name)
+            stream.begin_from([] if position is None else [position])
+
+    def read_ahead(self, places: NDArray[np.int64]) -> None:
+        """Have the streams that have samples at these places begin to read, which takes them a second or more."""
+        sources = set(self.samples.locate(places).source.tolist()) if self._streams else set()
+        for number in sources & self._streams.keys():
+            self._streams[number].open()
 
     def rest(self) -> None:
         """End the processes that read; they begin again where they are asked to."""
@@ -105,7 +112,7 @@ class DealtStep:
 
 
 class _ReadStream:
-    """One stream on rank 0; what reads it starts with its first sample."""
+    """One stream on rank 0; what reads it starts with its first sample, or when it is opened."""
 
     def __init__(self, number: int, open_stream: OpenStream) -> None:
         self._number, self._open = number, open_stream
@@ -113,11 +120,22 @@ class _ReadStream:
         self.known: list[StreamPosition] = []
         """places from which it can be read, until it is opened"""
 
-    def take(self, numbers: NDArray[np.int64]) -> _Rows:
-        """The samples of these numbers, ascending; those between them are read and thrown away."""
+    def begin_from(self, known: list[StreamPosition]) -> None:
+        """Read from these places; what was opened to read from others is closed."""
+        if known != self.known:
+            self.close()
+            self._cursor, self.known = None, known
+
+    def open(self) -> Cursor:
+        """What reads; it begins at the last known place."""
         if self._cursor is None:
             self._cursor = self._open(self._number, self.known)
-        taken = [sample for begin, end in _stretches(numbers) for sample in self._cursor.take(begin, end)]
+        return self._cursor
+
+    def take(self, numbers: NDArray[np.int64]) -> _Rows:
+        """The samples of these numbers, ascending; those between them are read and thrown away."""
+        cursor = self.open()
+        taken = [sample for begin, end in _stretches(numbers) for sample in cursor.take(begin, end)]
         return {name: np.stack([sample[name] for sample in taken]).astype(np.int32) for name in taken[0]}
 
     def position_for(self, number: int) -> StreamPosition:

@@ -55,4 +55,4 @@ def _recorders(config: RunConfig, launch: Launch, groups: ProcessGroups, events:
     ]
     if config.logging.wandb is not None:
         recorders.append(WandbLog(config.logging.wandb))
-    return [*recorders, DataWait()]  # last: what it finds of a step is recorded behind it
+    return [*recorders, DataWait()]  # last: what it finds of a step is recorded after it

@@ -1,10 +1,17 @@
 """Where the streams of a run are read on from: kept in every checkpoint, on any number of ranks."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_tools.samples.skipping import SkippedSamples
-from data_tools.text_sources.places import STATE_KEY, places_of, places_to_json
+from data_tools.streams.position import StreamPosition
+from data_tools.text_sources.places import STATE_KEY, kept_places, places_of, places_to_json
 from megatron_patches.callbacks.callback import Callback, TrainingLoop
+from megatron_patches.checkpoint.resume_check import newest_whole, saved_steps
+from megatron_patches.errors import TrainyardError
 from megatron_patches.objectives.dealt_samples import DealtSamples
 from megatron_patches.run.progress import Message
 
@@ -19,11 +26,12 @@ class StreamPositions(Callback):
         self._samples = samples
         self._skipped = skipped
         self._trainer: TrainingLoop | None = None
-        self._known: set[str] = set()
+        self._known: dict[str, StreamPosition] = {}
 
     def on_start(self, trainer: TrainingLoop) -> None:
         """Say which streams are read from their beginning although the run has read of them."""
         self._trainer = trainer
+        self._samples.begin_from(self._known)
         samples, numbers = self._samples.samples, self._next_numbers()
         for number in samples.streams:
             name = samples.sources[number].name
@@ -39,12 +47,19 @@ class StreamPositions(Callback):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Raises Damaged where a place cannot be read."""
-        places = places_of(state)
-        self._known = set(places)
-        self._samples.begin_from(places)
+        self._known = places_of(state)
+
+    def read_ahead(self, checkpoints: Path, samples_of_a_step: int) -> None:
+        """On rank 0, before the run is resumed: read on from where its newest checkpoint seems to end, while other
+        things are made. `on_start` corrects it."""
+        with suppress(TrainyardError):  # whoever resumes is told, and may fall back to another one
+            newest = newest_whole(saved_steps(checkpoints, True))
+            self._samples.begin_from(kept_places(newest.folder) if newest else {})
+            consumed = newest.samples if newest else 0
+            self._samples.read_ahead(self._skipped.places(np.arange(consumed, consumed + samples_of_a_step)))
 
     def _next_numbers(self) -> list[int]:
-        """Of each source, how many samples the run has passed."""
+        """How many samples the run has passed, for each source."""
         assert self._trainer is not None
         passed = self._skipped.reached(self._trainer.progress.samples)
         found: list[int] = self._samples.samples.stages.counts(passed).tolist()

@@ -97,6 +97,10 @@ def build_trainer(
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     identity = run_identity(config, data.identity, data.tokenizer_id)
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
+    dealt = dealt_samples(config, data, groups)
+    streams = dealt and StreamPositions(dealt, SkippedSamples(config.data.skip_samples))
+    if streams and groups.rank == 0:
+        streams.read_ahead(launch.run.checkpoints, config.training.global_batch_size)
     engine = build_engine(config, groups, randomness)
     votes = StepVotes(groups.control_group)
     checkpointing = Checkpointing(
@@ -107,10 +111,9 @@ def build_trainer(
         (*data.dataset_ids, data.tokenizer_id),
     )
     checkpointing.further_facts[TOKENIZER_VOCABULARY] = data.tokenizer_vocabulary
-    dealt = dealt_samples(config, data, groups)
     callbacks = build_callbacks(config, launch, groups, data, votes, checkpointing, events)
-    if dealt is not None:
-        callbacks.insert(0, StreamPositions(dealt, SkippedSamples(config.data.skip_samples)))
+    if streams:
+        callbacks.insert(0, streams)
     trainer = Trainer(
         config=config,
         launch=launch,

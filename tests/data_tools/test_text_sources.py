@@ -64,6 +64,7 @@ def opened(tmp_path: Path, tokenizer_folder: Path) -> Any:
         ({"sources": [{"name": "a", "text": "c", "shards": "1:"}]}, "the text of source a is read as it comes"),
         ({"text": {"path": "a", "streaming": False}}, "streaming of a would do nothing: files are read where they lie"),
         ({"text": {"path": "a", "split": "train", "retries": 1}}, r"split, retries of a would do nothing.*Remove them"),
+        ({"text": {"path": "hf:a", "timeout_seconds": 400}}, "wait 2,400 s for one answer, .* 1,200 s at most"),
         ({"text": {"path": "a", "shuffle_documents": 0}}, "greater than or equal to 1"),
         (
             {"path": "a", "changes": [{"from_step": 5, "sources": [{"name": "data", "text": "a"}]}]},
@@ -221,6 +222,15 @@ def test_a_group_validates_on_text(opened: Any, raw: Path) -> None:
     record = record_of(data, data.plan(8, EVALUATED))
     assert record["sources"][0]["text_source"]["id"] == data.texts[0].stream_id
     assert record["validation"][0]["sources"][0]["datasets"]["count"] == 1
+
+
+def test_a_group_that_reads_files_of_training_is_told(opened: Any, raw: Path) -> None:
+    write(raw.with_name("a.jsonl"), TEXTS[:10])
+    path = raw.with_name("a.jsonl")
+    (warning,) = data_warnings(opened(text="raw", validation=[{"name": "held", "text": str(path)}]))
+    assert warning.startswith(f"the first documents of {path} are validated on as the text held, and trained on")
+    group = {"name": "held", "text": "raw"}  # its first documents are those of a.jsonl alone
+    assert not list(data_warnings(opened(text="raw/texts.jsonl", validation=[group])))
 
 
 def test_too_little_to_hold_out_and_too_few_ids(opened: Any, raw: Path) -> None:

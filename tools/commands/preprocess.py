@@ -41,41 +41,52 @@ def main(
         "named. hf:NAME is a dataset of the Hugging Face hub, hf:FOLDER one on disk. Example: hf:owner/name",
     ),
     output: Path | None = typer.Option(
-        None, help="Prefix of the dataset: PREFIX.bin, .idx, .manifest.json; with several keys PREFIX_KEY for each."
+        None,
+        metavar="PREFIX",
+        help="Prefix of the dataset: PREFIX.bin, .idx, .manifest.json; with several keys PREFIX_KEY for each.",
     ),
-    tokenizer: Path | None = typer.Option(None, help="Folder with a tokenizer.json, or a SentencePiece .model."),
+    tokenizer: Path | None = typer.Option(
+        None, metavar="PATH", help="Folder with a tokenizer.json, or a SentencePiece .model."
+    ),
     run: Path | None = typer.Option(
         None,
-        help="YAML of the run that will read the dataset: it says the tokenizer, the output (data.path), of raw text "
-        "(text:) also inputs and key, and that documents end with the end-of-document token. "
-        "Example: --run train/tr3-1B3-baseline/tr3m-1B3-pile.yaml",
+        metavar="YAML",
+        help="YAML of the run that will read the dataset. It gives the tokenizer, the output (data.path) or, for raw "
+        "text (data.text), inputs and key; documents then end with the end-of-document token. Example: --run "
+        "train/tr3-1B3-baseline/tr3m-1B3-pile.yaml",
     ),
     source: str | None = typer.Option(
-        None, help="Which of the run's sources is made, where it has several. Example: --source code"
+        None, metavar="NAME", help="Which of the run's sources is made, where it has several. Example: --source code"
     ),
     json_keys: str | None = typer.Option(
-        None, help="Keys (or columns) that hold the texts, separated by commas; text where none is given."
+        None,
+        metavar="KEYS",
+        help="Keys (or columns) that hold the texts, separated by commas; text where none is given.",
     ),
     pairs: str | None = typer.Option(
         None,
-        help="Keys of inputs and of targets, which are their answers, in place of texts. One dataset says in its index "
-        "which tokens are answers. Example: --pairs question,answer",
+        metavar="KEYS",
+        help="Keys of inputs and of targets, which are their answers, in place of texts; the index of the dataset says"
+        " which tokens are answers. Example: --pairs question,answer",
     ),
     chat: str | None = typer.Option(
         None,
+        metavar="KEY",
         help='Key of a list of messages {"role": "user", "content": "..."}, of which those of the role assistant are '
         "answers, in place of texts. Example: --chat messages",
     ),
     chat_template: ChatTemplate | None = typer.Option(
         None,
+        metavar="TEMPLATE",
         help="What is written around messages. plain: 'User: ...', an empty line, 'Assistant: ...'. tokenizer: the "
-        "template in the tokenizer's folder. Chats have the plain one where none is named, pairs none. "
-        "Example: --pairs question,answer --chat-template plain",
+        "template in the tokenizer's folder. Chats have the plain one where none is named, pairs none. Example: "
+        "--pairs question,answer --chat-template plain",
     ),
     pair_separator: str | None = typer.Option(
         None,
-        help="What the answers of pairs without a template begin with; a space where none is given. "
-        "Example: --pair-separator $'\\n'",
+        metavar="TEXT",
+        help="What the answers of pairs without a template begin with; a space where none is given. Example: "
+        "--pair-separator $'\\n'",
     ),
     append_eod: bool = typer.Option(
         False,
@@ -86,39 +97,44 @@ def main(
         None,
         "--tokens",
         "--target-tokens",
-        help="Stop after the document that brings the dataset to this many tokens (with several keys, the first "
-        "key's dataset). Sources with fewer tokens are an error. Example: --tokens 10e9",
+        metavar="N",
+        help="Stop after the document that brings the dataset to this many tokens (with several keys, the first key's "
+        "dataset). Sources with fewer tokens are an error. Example: --tokens 10e9",
     ),
     shard_tokens: str | None = typer.Option(
         None,
-        help="Datasets PREFIX-00000, PREFIX-00001 and so on, each ending with the document that brings it to this many "
-        "tokens; a run reads them in order as data.path: 'PREFIX-*'. Example: --shard-tokens 1e9",
+        metavar="N",
+        help="Datasets PREFIX-00000, PREFIX-00001 and so on, each ending with the document that brings it to this many"
+        " tokens; a run reads them in order as data.path: 'PREFIX-*'. Example: --shard-tokens 1e9",
     ),
     shuffle: bool = typer.Option(
         False,
         "--shuffle",
-        help="Put all documents in a random order, behind --tokens and before --shard-tokens. Memory does not grow "
-        "with them; the disk holds the tokens twice meanwhile. Example: --shuffle --seed 7",
+        help="Put documents in a random order: those that --tokens keeps, before --shard-tokens cuts. Memory does not "
+        "grow with them; the disk holds the tokens twice meanwhile. Example: --shuffle --seed 7",
     ),
     seed: int | None = typer.Option(
         None,
-        help="What --shuffle and --synthetic-arithmetic follow from; 0 if it is not given. The same seed gives the "
-        "same order, and the same made-up documents.",
+        metavar="N",
+        help="Seed of --shuffle and --synthetic-arithmetic, 0 if not given. The same seed gives the same order and the"
+        " same made-up documents.",
     ),
     shard: str | None = typer.Option(
         None,
-        help="Read one part of the inputs, NUMBER/HOW MANY, counted from 0, into PREFIX-00003-of-00008: for jobs "
-        "beside one another, whose datasets need no merge (slurm/preprocess-array.slurm). "
-        "Example: --shard $SLURM_ARRAY_TASK_ID/8",
+        metavar="N/M",
+        help="Read one part of the inputs, NUMBER/HOW MANY, counted from 0, into PREFIX-00003-of-00008: for jobs that "
+        "share the work (slurm/preprocess-array.slurm); their datasets need no merge. Example: --shard 3/8",
     ),
     max_bad: int = typer.Option(
         0,
+        metavar="N",
         min=0,
-        help="Entries that may be left out because they are no documents; one more is an error that names file and "
-        "line. Example: --max-bad 100",
+        help="Bad entries that may be left out, such as lines that are no JSON; one more is an error that names file "
+        "and line. Example: --max-bad 100",
     ),
     max_length: int | None = typer.Option(
         None,
+        metavar="N",
         min=1,
         help="Tokens that a document keeps, its end-of-document token included; longer ones are cut and counted. "
         "Example: --max-length 32768",
@@ -131,36 +147,47 @@ def main(
     ),
     inject: Literal["weak", "strict"] | None = typer.Option(
         None,
-        help="Let a product of two digits become one token of the multiplication table: with weak 3*4, 3 × 4 and "
-        "3 x 4 = 12, with strict those with their product alone. Needs a tokenizer of tools/tokenizer extend "
+        metavar="weak|strict",
+        help="Let a product of two digits become one token of the multiplication table: with weak 3*4, 3 × 4 and 3 x 4"
+        " = 12, with strict those with their product alone. Needs a tokenizer of tools/tokenizer extend "
         "--multiplication. Example: --inject strict",
     ),
     synthetic_arithmetic: int = typer.Option(
         0,
+        metavar="N",
         min=0,
         help="Made-up documents of multiplication facts to spread evenly over the others; the sources are read twice "
         "then. Example: --synthetic-arithmetic 20000",
     ),
     split: str | None = typer.Option(
-        None, help="Split of a dataset of hf:, by default the one for training. Example: --split validation"
+        None,
+        metavar="NAME",
+        help="Split of an hf: dataset, by default the one for training. Example: --split validation",
     ),
     revision: str | None = typer.Option(
-        None, help="Commit, branch or tag of a dataset on the hub, by default the newest. Example: --revision v1.2"
+        None,
+        metavar="NAME",
+        help="Commit, branch or tag of a dataset on the hub, by default the newest. Example: --revision v1.2",
     ),
-    streaming: bool = typer.Option(
-        True, help="Read a dataset of the hub as it is needed, or copy its files first. Example: --no-streaming"
+    no_streaming: bool = typer.Option(
+        False, "--no-streaming", help="Copy the files of a dataset of the hub first; else they are read as needed."
     ),
-    max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
+    max_document_mib: int = typer.Option(
+        256, metavar="MIB", min=1, help="Longest document that is read, in MiB of the file."
+    ),
     library: Literal["auto", "tokenizers", "gigatoken", "fastokens"] = typer.Option(
         "auto",
-        help="Which library tokenizes. auto: the fastest that gives the tokenizer's own ids, which a sample of each "
-        "file is compared with. The ids do not depend on it. Example: --library tokenizers",
+        metavar="LIBRARY",
+        help="Which library tokenizes: tokenizers, gigatoken, fastokens, or auto, the fastest that gives the "
+        "tokenizer's own ids, as a sample of each file shows. The ids do not depend on it. Example: --library "
+        "tokenizers",
     ),
     workers: int | None = typer.Option(
         None,
+        metavar="N",
         min=1,
-        help="Processes that tokenize, by default as many as there are cores that this process may use; the result "
-        "does not depend on it. Example: --workers 8",
+        help="Processes that tokenize, by default one for each core. The result does not depend on it. Example: "
+        "--workers 8",
     ),
     overwrite: bool = typer.Option(
         False, "--overwrite", help="Replace a dataset of the same name, and drop unfinished work of another request."
@@ -169,8 +196,8 @@ def main(
 ) -> None:
     """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines.
 
-    Killed and started again with the same words it goes on where it was (PREFIX.unfinished), and ends with the same
-    bytes.
+    Killed or interrupted, it keeps what is done in PREFIX.unfinished: the same command goes on there, and ends with
+    the same bytes.
 
     Example: tools/preprocess data/raw/web --output data/web --tokenizer data/tokenizer --append-eod
 
@@ -179,8 +206,11 @@ def main(
     from data_tools.datasets.preprocessing.request import PreprocessRequest
     from data_tools.domain_tokens.request import ArithmeticRequest
 
-    given = Asked(tuple(inputs or ()), output, tokenizer, json_keys, append_eod, max_bad, split, revision, streaming)
+    given = Asked(
+        tuple(inputs or ()), output, tokenizer, json_keys, append_eod, max_bad, split, revision, not no_streaming
+    )
     asked = _of_run(given, run, source, pairs is not None or chat is not None)
+    asked.check_hub_options()
     request = PreprocessRequest(
         inputs=asked.inputs,
         output=asked.needed_output(),

@@ -1,12 +1,10 @@
 """Places in a run's text sources that its checkpoints keep, so that what a step read is found without reading all."""
 
 from data_tools.streams.position import StreamPosition
-from data_tools.text_sources.places import STATE_KEY, places_of
-from megatron_patches.artefacts.folders import TRAINER_STATE, list_checkpoints
+from data_tools.text_sources.places import kept_places
+from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
-from megatron_patches.foreign.files import read_bounded
-from megatron_patches.foreign.json_text import parse_object
 
 Places = dict[str, list[StreamPosition]]
 """by the source's name"""
@@ -17,8 +15,7 @@ def stream_places(run: RunFolder) -> Places:
     found: Places = {}
     for folder in list_checkpoints(run.checkpoints):
         try:
-            callbacks = parse_object(read_bounded(folder / TRAINER_STATE), str(folder)).get("callbacks")
-            places = places_of(callbacks.get(STATE_KEY) if isinstance(callbacks, dict) else None)
+            places = kept_places(folder)
         except TrainyardError:
             continue
         for name, position in places.items():

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     lengths: NDArray[np.int64]
     """tokens of each sequence"""
     sequences: NDArray[np.int64] | None
-    """sequences of each document; None: one each"""
+    """sequences of each document, none of an empty text; None: one each"""
     sources: NDArray[np.int32]
     """number of the source of each document, or MADE_UP"""
     injected: NDArray[np.int32]
@@ -46,6 +46,10 @@ class Batch(NamedTuple):
         """How many there are."""
         return len(self.sources)
 
+    def counts(self) -> NDArray[np.int64]:
+        """Sequences of each document, int64 [documents]."""
+        return np.ones(self.documents, dtype=np.int64) if self.sequences is None else self.sequences
+
     def ends(self) -> NDArray[np.int64]:
         """Tokens up to the end of each document, int64 [documents]."""
         return _up_to(self.lengths)[self._last_sequences()]
@@ -70,7 +74,7 @@ class Batch(NamedTuple):
         return np.arange(1, self.documents + 1) if self.sequences is None else np.cumsum(self.sequences)
 
     def shortened(self, most: int, ending: bool) -> tuple["Batch", int]:
-        """Documents of one sequence cut to so many tokens, and how many were longer.
+        """Documents of at most one sequence cut to so many tokens, and how many were longer.
 
         Args:
             ending: whether the last token of each document is the end-of-document token, which stays the last.
@@ -90,13 +94,14 @@ class Batch(NamedTuple):
 
 
 def joined(batches: list[Batch]) -> Batch:
-    """Batches of documents of one sequence, one behind the other."""
+    """Batches, one behind the other."""
     if len(batches) == 1:
         return batches[0]
+    several = any(each.sequences is not None for each in batches)
     return Batch(
         np.concatenate([each.tokens for each in batches]),
         np.concatenate([each.lengths for each in batches]),
-        None,
+        np.concatenate([each.counts() for each in batches]) if several else None,
         np.concatenate([each.sources for each in batches]),
         np.concatenate([each.injected for each in batches]),
     )

@@ -47,7 +47,7 @@ class MadeUp:
         return joined([*pieces, batch.part(first, batch.documents)]), len(places)
 
     def rest(self, before: int, made_before: int, counts: InjectionCounts) -> tuple[Batch | None, int]:
-        """Those behind the last document, and how many they are.
+        """Those after the last document, and how many they are.
 
         Raises:
             TrainyardError: there were more or fewer documents than when they were counted.

@@ -10,7 +10,7 @@ from data_tools.datasets.manifest import SourceFacts
 from data_tools.domain_tokens.report import InjectionCounts
 
 VERSION = 1
-"""of the journal; whoever changes what stands in it makes unfinished work that of another version"""
+"""of the journal; raise it with each change of what the journal holds: older unfinished work is then refused"""
 BAD_NAMED = 100
 """reasons of left-out entries that are kept; their number is there too"""
 
@@ -78,12 +78,12 @@ class InjectionNote(_Note):
 
 
 class ReadingNote(_Note):
-    """What was read, up to a place behind a block."""
+    """What was read, up to a place after a block."""
 
     sources: list[SourceFacts] = []
     """parts that were read to their ends"""
     position: dict[str, Any] = {}
-    """in the part behind them"""
+    """in the part after them"""
     part_documents: int = 0
     """documents of that part up to there"""
     documents: int = 0

@@ -1,4 +1,4 @@
-"""The datasets of one request in writing: one for each key, each in one piece or in shards of so many tokens."""
+"""The datasets of one request in writing: one for each key, each in one piece or in shards of a number of tokens."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,6 @@ class Outputs:
         prefixes: where the dataset of each key will lie, without the number of a shard.
         dtype: of the tokens.
         shard_tokens: a shard ends with the document that brings the first key's tokens to this many; None: one piece.
-        ending: tokens that an empty text has: 1 where documents end with one of their own.
         note: where the files that lie there go on; what lies behind it is removed.
 
     Raises:
@@ -40,14 +39,12 @@ class Outputs:
         prefixes: Mapping[str, Path],
         dtype: np.dtype[Any],
         shard_tokens: int | None,
-        ending: int,
         note: OutputNote,
     ) -> None:
         self._work = work
         self._prefixes = list(prefixes.values())
         self._dtype = dtype
         self._shard_tokens = shard_tokens
-        self._ending = ending
         self._finished = list(note.finished)
         self._open: list[_OpenDataset] = []
         self._remove_behind(len(self._finished), note.current is not None)
@@ -86,7 +83,7 @@ class Outputs:
         if not self._open:
             self._open = [self._dataset(key, DatasetNote()) for key in range(len(self._prefixes))]
         for dataset, batch in zip(self._open, batches, strict=True):
-            dataset.add(batch, self._ending)
+            dataset.add(batch)
 
     def _dataset(self, key: int, note: DatasetNote) -> "_OpenDataset":
         shard = len(self._finished)
@@ -154,14 +151,13 @@ class _OpenDataset:
         self.writer = IndexedDatasetWriter(prefix, dtype, unfinished, note.mark())
         self._documents = GrowingFile(appended(unfinished, DOCUMENTS), DOCUMENT.itemsize * note.documents)
 
-    def add(self, batch: Batch, ending: int) -> None:
+    def add(self, batch: Batch) -> None:
         self.writer.add_documents(batch.tokens, batch.lengths, batch.sequences)
         documents: NDArray[Any] = np.empty(batch.documents, dtype=DOCUMENT)
         documents["source"], documents["injected"] = batch.sources, batch.injected
         self._documents.write(documents.data)
-        if batch.sequences is None:
-            self._note.empty_documents += int(np.count_nonzero(batch.lengths == ending))
-        else:
+        if batch.sequences is not None:
+            self._note.empty_documents += int(np.count_nonzero(batch.sequences == 0))
             answers = counts_of(batch.lengths, batch.sequences)
             self._note.answers += answers.answers
             self._note.answer_tokens += answers.tokens

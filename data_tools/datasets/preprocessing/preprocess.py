@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_tools.datasets.indexed_dataset_writer import best_dtype
 from data_tools.datasets.preprocessing.inputs import Inputs, inputs_of
 from data_tools.datasets.preprocessing.made_up import MadeUp
 from data_tools.datasets.preprocessing.notes import Note, OutputNote
@@ -36,15 +35,17 @@ from data_tools.datasets.preprocessing.settings import command_of, deciding, set
 from data_tools.datasets.preprocessing.taking_up import begun, taken_up
 from data_tools.datasets.preprocessing.tokenizing import Tokenizing
 from data_tools.datasets.preprocessing.work_folder import Journal, WorkFolder, locked_folder, remove_leftovers
-from data_tools.domain_tokens.injection import Injection
 from data_tools.encoding.pool import EncodingPool
 from data_tools.encoding.recipe import Recipe
 from data_tools.reading.entries import documents_of
 from data_tools.reading.files.sources import NotRead
 from data_tools.records.encoding import RecordEncoding
-from data_tools.text.document_encoding import encode_chunk
+from data_tools.text.document_encoding import encode_chunk, ids_type
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
+
+if TYPE_CHECKING:
+    from data_tools.domain_tokens.injection import Injection
 
 READ, MADE = "read", "made"
 """names of files in the work folder: in the order of reading, and in another one"""
@@ -86,7 +87,7 @@ def preprocess(
     Killed at any instant and called again with the same request it goes on, and ends with the same bytes.
 
     Args:
-        tell: is given lines for people, such as what is gone on with.
+        tell: is given lines for people, such as which unfinished work is continued.
 
     Raises:
         Refused: another process makes this dataset, or unfinished work of another request lies there.
@@ -121,7 +122,7 @@ class _Making:
         inputs: Inputs,
         tokenizer: Tokenizer,
         encoding: RecordEncoding | None,
-        injection: Injection | None,
+        injection: "Injection | None",
         work: WorkFolder,
         watch: Watch,
     ) -> None:
@@ -132,12 +133,12 @@ class _Making:
         self._injection = injection
         self._work = work
         self._watch = watch
-        self._dtype: np.dtype[Any] = best_dtype(tokenizer.vocab_size)
+        self._dtype: np.dtype[Any] = ids_type(tokenizer.vocab_size)
         self.text_bytes = 0
         self.library = ""
 
     def make(self) -> list[DatasetSummary]:
-        """All stages; what can be gone on with stays if one fails."""
+        """All stages; if one fails, what can be continued stays."""
         request, work = self._request, self._work
         try:
             asked = deciding(request, self._inputs, self._encoding, self._tokenizer)
@@ -174,8 +175,7 @@ class _Making:
         request = self._request
         final = stem == MADE or request.shuffle_seed is None
         shard_tokens = request.shard_tokens if final else None
-        ending = int(request.append_eod)
-        return partial(Outputs, self._work.path / stem, request.prefixes(), self._dtype, shard_tokens, ending)
+        return partial(Outputs, self._work.path / stem, request.prefixes(), self._dtype, shard_tokens)
 
     def _tokenize(self, note: Note, journal: Journal) -> None:
         request = self._request
@@ -236,7 +236,9 @@ class _Making:
         command = command_of(request, self._tokenizer)
         publishing = Publishing(self._tokenizer, settings, self._inputs, note.reading, self._dtype, command)
         facts = [publishing.facts(each) for each in every]
-        if note.stage != "publish":
+        if note.stage == "publish":
+            remove_leftovers(each.prefix for each in every)  # of a kill while files were given their names
+        else:
             note.stage = "publish"
             journal.write()
         names = {each.prefix for each in every}

@@ -31,13 +31,13 @@ class ReadDocuments:
         return np.fromfile(self._paths[ending], dtype, end - first, offset=first * dtype.itemsize)
 
     def _sequences(self, first: int, end: int, before: int) -> NDArray[np.int64]:
-        """Sequences of the documents [first, end), before which there are so many."""
+        """Sequences of each document of [first, end); `before` is how many sequences come before them."""
         if not self.several:
             return np.ones(end - first, dtype=np.int64)
         return np.diff(self._column(ENDS, np.dtype("<i8"), first, end), prepend=before)
 
     def _pieces(self, place: PlaceNote) -> Iterator[tuple[int, int, int, NDArray[np.int64], NDArray[np.int64]]]:
-        """Stretches [first, end) of documents behind a place: sequences before, sequences of each, lengths of those."""
+        """Stretches [first, end) of documents after a place: sequences before, sequences of each, lengths of those."""
         before = place.sequences
         for first in range(place.documents, self._documents, DOCUMENTS_AT_ONCE):
             end = min(first + DOCUMENTS_AT_ONCE, self._documents)
@@ -55,7 +55,7 @@ class ReadDocuments:
             yield first, np.diff(bare.ends(), prepend=0), counts
 
     def batches(self, place: PlaceNote) -> Iterator[Batch]:
-        """All documents behind a place, in batches of bounded size, unless one document is larger."""
+        """All documents after a place, in batches of bounded size, unless one document is larger."""
         token = place.tokens
         for first, end, _, counts, lengths in self._pieces(place):
             documents = self._column(DOCUMENTS, DOCUMENT, first, end)

@@ -53,7 +53,7 @@ class PreprocessRequest:
     share: tuple[int, int] | None = None
     """Which part of the sources is read, from 0, of how many; None: all of them."""
     split: str | None = None
-    """Of a dataset of the Hugging Face library; None: the one for training."""
+    """of a dataset of the Hugging Face library; None: the one for training"""
     revision: str | None = None
     streaming: bool = True
     library: str | None = None

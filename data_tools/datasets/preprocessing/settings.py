@@ -55,10 +55,10 @@ def _share(request: PreprocessRequest) -> str | None:
 def deciding(
     request: PreprocessRequest, inputs: Inputs, encoding: RecordEncoding | None, tokenizer: Tokenizer
 ) -> dict[str, JsonValue]:
-    """What unfinished work must agree in to be gone on with, by what a person calls it.
+    """What must be equal for unfinished work to be continued, by the names that people know.
 
-    Not among it are --workers and --library, which change no byte, and --max-bad: who raises it goes on behind the
-    entry that was one too many.
+    --workers and --library are not among it, since they change no byte, nor is --max-bad: with a larger one the work
+    goes on after the entry that was one too many.
     """
     settings = next(iter(settings_facts(request, encoding, tokenizer).values()))
     return {

@@ -33,7 +33,7 @@ _SCATTERED = np.dtype([("number", "<i8"), ("source", "<i4"), ("injected", "<i4")
 
 
 def order_key(seed: int, share: tuple[int, int] | None) -> np.uint64:
-    """What the drawn numbers of one reading follow from; jobs beside one another draw each its own."""
+    """What seeds the random numbers of one reading; each of several jobs draws its own."""
     digest = hashlib.sha256(f"preprocess:shuffle:{seed}:{share or (0, 1)}".encode()).digest()
     return np.uint64(int.from_bytes(digest[:8], "little"))
 
@@ -133,7 +133,7 @@ class Buckets:
         first = self.place.documents
         buckets = self._bucket(first, first + batch.documents)
         order = np.argsort(buckets, kind="stable")
-        counts = np.ones(batch.documents, dtype=np.int64) if batch.sequences is None else batch.sequences
+        counts = batch.counts()
         records = np.empty(batch.documents, dtype=_SCATTERED)
         records["number"] = first + order
         records["source"], records["injected"] = batch.sources[order], batch.injected[order]
@@ -179,7 +179,7 @@ class Buckets:
 
 def gathered(batch: Batch, order: NDArray[np.intp]) -> Batch:
     """The documents of a batch in another order."""
-    counts = np.ones(batch.documents, dtype=np.int64) if batch.sequences is None else batch.sequences
+    counts = batch.counts()
     of_documents = np.diff(batch.ends(), prepend=0)
     lengths = np.empty_like(batch.lengths)
     tokens = np.empty_like(batch.tokens)

@@ -41,7 +41,7 @@ def taken_up(
     changed = [name for name, value in asked.items() if note.asked.get(name) != value]
     if not changed:
         stage = _STAGES.get(note.stage)
-        tell(f"note: going on with {printable(work.path)}: {done}{f', {stage}' if stage else ''}")
+        tell(f"note: continuing {printable(work.path)}: {done}{f', {stage}' if stage else ''}")
         return note
     named = f"{printable(work.path)} holds unfinished work ({done}, {work.size() / 1e6:,.1f} MB)"
     differs = " and ".join(changed)

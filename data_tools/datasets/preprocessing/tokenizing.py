@@ -242,7 +242,7 @@ class _Reader:
         self._contents: dict[int, PartContent] = {}
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks behind the place where reading begins."""
+        """All blocks after the place where reading begins."""
         for number in range(self._at, len(self._parts)):
             part = self._parts[number]
             self._at, self._current = number, part.blocks(self._position, hashed=True)

@@ -125,7 +125,7 @@ def locked_folder(output: Path) -> Iterator[WorkFolder]:
         try:
             descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
-            continue  # whoever had it removed the folder in between
+            continue  # the process that had it removed the folder in between
         try:
             _lock(descriptor, path)
             if not _still_there(descriptor, path / _LOCK):

@@ -199,8 +199,8 @@ def _nearest(dataset: IndexedDataset, target: int) -> int:
 
 def _facts(opened: VerifiedInput, writer: StretchWriter, part: Stretch) -> DatasetFacts:
     settings = opened.facts.settings
-    # a text that gave no token is the token that ends it, where there is one: no other document is as short
-    empty = 1 if settings is not None and settings.append_eod and opened.facts.answers is None else 0
+    # a text that gave no token has none; before version 0.7 it had the token that ends it, and no other was as short
+    most = 1 if settings is not None and settings.append_eod and opened.facts.answers is None else 0
     return opened.facts.model_copy(
         update={
             "documents": writer.documents,
@@ -208,7 +208,7 @@ def _facts(opened: VerifiedInput, writer: StretchWriter, part: Stretch) -> Datas
             "tokens": writer.tokens,
             "largest_token_id": writer.largest_token,
             "empty_documents": sum(
-                int(np.count_nonzero(block == empty)) for block in length_blocks(part.prefix, *part.documents)
+                int(np.count_nonzero(block <= most)) for block in length_blocks(part.prefix, *part.documents)
             ),
             "sources": _sources_of(opened.facts, *part.documents),
             "number_not_read": 0,

@@ -80,7 +80,7 @@ class ArrowPart(RowsPart):
         if source.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
             raise Damaged(f"{self.origin} is not a whole arrow file (its end is missing); copy it again")
         if end < self.size:
-            raise Damaged(f"{self.origin} goes on behind the end of its rows (at byte {end:,}); copy it again")
+            raise Damaged(f"{self.origin} goes on after the end of its rows (at byte {end:,}); copy it again")
 
 
 def _is_listed(source: Any) -> bool:
@@ -92,7 +92,7 @@ def _is_listed(source: Any) -> bool:
 
 
 def _reader(source: Any, fields: list[int] | None) -> Any:
-    """Of some fields, by number: others are not unpacked, and of a file with a list of batches not even read."""
+    """A reader of some fields, by number (None: all): others are not unpacked, nor read where batches are listed."""
     import pyarrow.ipc
 
     listed = _is_listed(source)

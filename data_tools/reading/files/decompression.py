@@ -16,9 +16,9 @@ from megatron_patches.errors import Damaged, Refused
 from megatron_patches.foreign.printable import printable, shortened
 
 READ_AHEAD_BYTES = 1 << 20
-ZSTD_PIECE_BYTES = 1 << 10
-"""fed at a time: zstd makes at most 32,768 bytes of one, so a piece becomes 32 MiB at worst; pieces of 16 KiB would be
-a quarter faster (540 MB/s for 430)"""
+ZSTD_PIECE_BYTES = 1 << 12
+"""fed at a time: zstd makes at most 32,768 bytes of one, so a piece becomes 128 MiB at worst; reading takes a quarter
+less time than with pieces of 1 KiB, and as much as with 16 KiB"""
 ZSTD_WINDOW_BYTES = 1 << 31
 """the largest that the format's own program makes, with --long=31; it is what decompressing takes of memory"""
 
@@ -65,7 +65,7 @@ class _BadStream(Exception):
 
 
 class _GzipStream(io.RawIOBase):
-    """Members of gzip one after the other, zeros between and behind them, by the reader of isal.
+    """Members of gzip one after the other, zeros between and after them, by the reader of isal.
 
     It is 1.9 times as fast as Python's own, and refuses what that refuses.
     """

@@ -35,7 +35,7 @@ class FilePart(ABC):
         """As in `Part`."""
 
     def cut_places(self, after: Sequence[int]) -> Sequence[int] | None:
-        """The first place at or behind each of these bytes where the file can be cut; None: it cannot be cut.
+        """The first place at or after each of these bytes where the file can be cut; None: it cannot be cut.
 
         Args:
             after: in order, each within the file.
@@ -54,6 +54,6 @@ class FilePart(ABC):
     def shorter_than(self, place: int, unit: str) -> Damaged:
         """The error of a place to go on from that the file does not have."""
         return Damaged(
-            f"{self.origin} ends before {unit} {place:,}, behind which reading was to go on: it has changed since; "
+            f"{self.origin} ends before {unit} {place:,}, after which reading was to go on: it has changed since; "
             "copy it again, or begin from the start"
         )

@@ -150,7 +150,7 @@ def _line_ends(content: bytes) -> int:
 
 
 def _line_start(raw: StoredFile, place: int, size: int) -> int:
-    """Where the first line begins that begins at a byte or behind it; the file's end where there is none."""
+    """Where the first line begins that begins at a byte or after it; the file's end where there is none."""
     if not 0 < place < size:
         return min(place, size)
     place -= 1  # a line that ends there begins at the byte itself

@@ -60,7 +60,7 @@ class ParquetPart(RowsPart):
             first += group.num_rows
 
     def _rows_of(self, file: Any, group: _Group, done: int, total: int) -> Iterator[Rows]:
-        """The rows of a group, of which the part has so many others before it."""
+        """The rows of a group, after `done` of the `total` rows of the part."""
         at_once = min(_MOST_ROWS, max(1, group.rows * BLOCK_BYTES // max(1, group.size)))
         passed = 0
         for batch in file.iter_batches(at_once, [group.number], list(self.keys), use_threads=False):
@@ -89,6 +89,6 @@ def _start(group: Any) -> int:
 
 
 def _bytes_of(group: Any, keys: Collection[str]) -> int:
-    """Of the wanted columns, unpacked."""
+    """Bytes of the wanted columns, unpacked."""
     columns = map(group.column, range(group.num_columns))
     return sum(each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] in keys)

@@ -1,4 +1,4 @@
-"""Shares of the parts for jobs beside one another: in order they hold what the parts hold, each document once."""
+"""Shares of the parts for several jobs: in order they hold what the parts hold, each document once."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from megatron_patches.errors import TrainyardError
 
 
 def shard_of(parts: Sequence[Part], number: int, shards: int) -> list[Part]:
-    """One of so many shards of about equal bytes.
+    """One of several shards of about equal bytes.
 
     Lines of a file that is not compressed are cut anywhere, parquet between row groups; everything else is whole in the
     shard in which it begins.

@@ -44,7 +44,7 @@ def parts_of(
 ) -> FoundParts:
     """The files to read, in order: files as given, a folder's files below it sorted by path.
 
-    Of a folder, files of unknown endings and .json files that hold no documents, such as a dataset's description, are
+    In a folder, files of unknown endings and .json files that hold no documents, such as a dataset's description, are
     left out. Links to folders are followed; a folder that several lead to is read once. The columns of all files of
     rows are known to be there.
 

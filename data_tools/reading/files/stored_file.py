@@ -35,7 +35,7 @@ class StoredFile(io.FileIO):
         return count
 
     def content(self) -> PartContent:
-        """Of the bytes that were read, which must have been hashed."""
+        """Hash of the bytes that were read, which must have been hashed."""
         assert self._hash is not None
         return PartContent(self._hashed, self._hash.hexdigest())
 

@@ -9,7 +9,7 @@ from data_tools.reading.files.file_part import FilePart
 
 
 class TextPart(FilePart):
-    """One block, or none behind it."""
+    """One block, or none after it."""
 
     def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
         with open_decompressed(self.path, hashed) as (stream, raw):

@@ -9,8 +9,9 @@ import pytest
 from data_tools.datasets import indexed_dataset_writer
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES, HEADER, MAGIC, bin_path, idx_path, shortened_files
-from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.scan import scan
+from data_tools.text.document_encoding import ids_type
 from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import Damaged, TrainyardError
 
@@ -85,7 +86,7 @@ def test_the_writer_counts_and_hashes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65499, "uint16"), (65500, "int32")])
 def test_dtype_of_a_vocabulary(vocab_size: int, dtype: str) -> None:
-    assert best_dtype(vocab_size).name == dtype
+    assert ids_type(vocab_size).name == dtype
 
 
 @pytest.mark.parametrize(("dtype", "token"), [("u2", 65536), ("u1", 256), ("i1", 128), ("u2", -1), ("i4", 2**31)])

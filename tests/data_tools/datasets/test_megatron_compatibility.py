@@ -1,5 +1,6 @@
 """Against megatron-core itself: the only module here that imports it, because that takes seconds."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset as MegatronDat
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_format import DTYPES
-from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter, best_dtype
+from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
 from data_tools.datasets.split import split_documents
+from data_tools.text.document_encoding import ids_type
+from data_tools.text.tokenizers import load_tokenizer
 from tests.data_tools.datasets.hand_written import (
     contents,
     quick_folder,
@@ -94,9 +98,36 @@ def test_megatron_reads_documents_of_any_number_of_sequences(tmp_path: Path, rec
         assert np.diff(theirs.document_indices).tolist() == list(map(len, records))
 
 
+@pytest.mark.parametrize("append_eod", [False, True])
+@pytest.mark.parametrize(
+    "texts", [["", "one", "", "", "two two", ""], ["one", "two"]], ids=["some empty", "none empty"]
+)
+def test_texts_are_written_as_megatrons_preprocessing_writes_them(
+    tmp_path: Path, tokenizer_folder: Path, texts: list[str], append_eod: bool
+) -> None:
+    """Its Encoder and its loop, of tools/preprocess_data.py: an empty text is a document of no sequence."""
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    preprocess(PreprocessRequest([tmp_path / "a.jsonl"], tmp_path / "ours", tokenizer_folder, append_eod=append_eod))
+    tokenizer = load_tokenizer(tokenizer_folder)
+    assert tokenizer.end_of_document is not None
+    builder = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=DType.optimal_dtype(tokenizer.vocab_size))
+    for text in texts:
+        ids, lengths = list[int](), list[int]()
+        if len(sentence := tokenizer.encode(text)) > 0:
+            ids.extend(sentence)
+            lengths.append(len(sentence))
+        if len(ids) > 0 and append_eod:
+            ids.append(tokenizer.end_of_document)
+            lengths[-1] += 1
+        builder.add_document(torch.tensor(ids), lengths)
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    for suffix in (".bin", ".idx"):
+        assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
+
+
 @pytest.mark.parametrize("vocab_size", [256, 65499, 65500, 10**6])
 def test_dtype_of_a_vocabulary(vocab_size: int) -> None:
-    assert best_dtype(vocab_size) == np.dtype(DType.optimal_dtype(vocab_size))
+    assert ids_type(vocab_size) == np.dtype(DType.optimal_dtype(vocab_size))
 
 
 @pytest.mark.parametrize("split", ["949,50,1", "1,1,1", "0.98,0.02", "100", "0,1,1", "1,0,2", "900,90,10", "3,3,7"])

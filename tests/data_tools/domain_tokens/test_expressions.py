@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.domain_tokens.expressions import Expression, Mode, WrongProduct, find_expressions
-from data_tools.domain_tokens.multiplication import PAIRS, multiplication_token, multiplication_tokens
+from data_tools.domain_tokens.expressions import Expression, WrongProduct, find_expressions
+from data_tools.domain_tokens.multiplication import PAIRS, Mode, multiplication_token, multiplication_tokens
 
 SIGNS = "*∗⋅·×✕✖xX"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.domain_tokens.expressions import Expression, Mode, find_expressions
+from data_tools.domain_tokens.expressions import Expression, find_expressions
 from data_tools.domain_tokens.injection import injection_with
-from data_tools.domain_tokens.multiplication import multiplication_tokens
+from data_tools.domain_tokens.multiplication import Mode, multiplication_tokens
 from data_tools.domain_tokens.report import InjectionCounts, TextCounts, describe_injection
 from data_tools.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from data_tools.text.tokenizer import Tokenizer

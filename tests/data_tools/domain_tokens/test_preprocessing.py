@@ -13,7 +13,7 @@ from data_tools.datasets.manifest import DatasetFacts, SettingsFacts, manifest_p
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.regrouping.shards import Cut, shard_prefix, split_dataset
 from data_tools.domain_tokens.arithmetic_documents import arithmetic_document
-from data_tools.domain_tokens.expressions import Mode
+from data_tools.domain_tokens.multiplication import Mode
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.records.record import RecordForm
 from data_tools.run_data import RunData

@@ -13,7 +13,7 @@ from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.verification import verify_dataset
-from data_tools.domain_tokens.expressions import Mode
+from data_tools.domain_tokens.multiplication import Mode
 from data_tools.domain_tokens.request import ArithmeticRequest
 from data_tools.records.record import RecordForm
 from data_tools.text.tokenizers import load_tokenizer

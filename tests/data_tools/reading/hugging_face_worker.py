@@ -13,7 +13,7 @@ from data_tools.reading.hugging_face_name import HubSpec
 from megatron_patches.errors import TrainyardError
 
 Batches = list[tuple[list[str | None], dict[str, Any]]]
-"""of each block, its texts and the position behind it"""
+"""of each block, its texts and the position after it"""
 
 
 class Told(NamedTuple):
@@ -69,7 +69,7 @@ def offline(text: str, **options: Any) -> Told:
 
 
 def read_part(part: Part, row: int = 0, hashed: bool = False) -> tuple[Batches, str | None]:
-    """The blocks behind a row, checked for what they say of themselves, and the hash of the whole part."""
+    """The blocks after a row, checked for what they say of themselves, and the hash of the whole part."""
     import pyarrow
 
     batches: Batches = []

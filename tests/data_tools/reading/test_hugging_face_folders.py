@@ -149,7 +149,7 @@ def test_a_dataset_on_disk_is_parts_of_its_rows(tmp_path: Path, monkeypatch: pyt
     parts = dataset.parts()
     assert len(parts) > 2 and parts[1].name == f"d/a/00002-of-{len(parts):05d}"
     assert [text for index in range(len(parts)) for text in texts_of(dataset, index)] == TEXTS[:7]
-    with pytest.raises(Missing, match="no split 'train' and no only one, but a, dev"):
+    with pytest.raises(Missing, match="no split 'train' and several others, a, dev"):
         opened(tmp_path / "d")
     with pytest.raises(Missing, match="d, dev has no column 'words', only text, n"):
         opened(tmp_path / "d", split="dev", columns=["words"])
@@ -244,7 +244,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             HubSpec.parse(wrong)
     with pytest.raises(Missing, match="folder /no/such does not exist"):
         HubSpec.parse("hf:/no/such")
-    with pytest.raises(TrainyardError, match="no configuration behind the #"):
+    with pytest.raises(TrainyardError, match="no configuration after the #"):
         HubSpec.parse("hf:x/y#")
 
 

@@ -51,7 +51,7 @@ class MemoryPart:
         while first < len(self.entries):
             end = min(first + random.randint(1, self.most), len(self.entries))
             if self.fails_behind is not None and end > self.fails_behind:
-                raise OSError(f"{self.origin} cannot be read behind entry {self.fails_behind}")
+                raise OSError(f"{self.origin} cannot be read after entry {self.fails_behind}")
             content = json.dumps(self.entries[first:end]).encode()
             yield Block("lines", content, self.origin, "line", first + 1, end - first, {"entry": end}, 0)
             first = end
@@ -111,7 +111,7 @@ def open_encoding(workers: int) -> AbstractContextManager[Encode]:
 
 
 def settings_of(samples: object, read: int = 8, stride: int | None = None, **more: object) -> StreamSettings:
-    """Of next-token prediction, unless samples are at another distance."""
+    """Lengths of next-token prediction, unless samples are at another distance."""
     lengths = SampleLengths(read, stride or read - 1, (("tokens", read - 1),), read - 1)
     return StreamSettings(samples=SAMPLES.validate(samples), lengths=lengths, **{"seed": 1, **more})  # type: ignore[arg-type]
 

@@ -28,7 +28,7 @@ def firsts(parts: list[Part], settings: StreamSettings, end: int) -> list[int]:
 def test_the_end_of_the_last_epoch_says_what_there_was() -> None:
     cursor = cursor_of([TEXTS], settings_of("windows", shuffle_documents=4, max_epochs=2, source="en"))
     assert len(cursor.take(0, 20)) == 20
-    for _ in range(2):  # whoever asks again is told again
+    for _ in range(2):  # a second call raises again
         with pytest.raises(
             EndOfData, match=r"source en .*2 epochs .*20 documents with 160 tokens.*20 samples; "
         ) as told:

@@ -96,7 +96,7 @@ def steps(run: RunFolder) -> list[dict[str, Any]]:
 def test_a_resumed_run_equals_one_that_was_not_stopped(trained: Trained) -> None:
     assert same_state(trained.straight.checkpoints / LAST, trained.resumed.checkpoints / LAST)
     straight, resumed, on_two = (steps(each) for each in (trained.straight, trained.resumed, trained.on_two))
-    resumed = resumed[:5]  # behind them it reads another source
+    resumed = resumed[:5]  # after them it reads another source
     assert [each["step"] for each in resumed] == [each["step"] for each in on_two] == [4, 5, 6, 7, 8]
     for others in (resumed, on_two):
         assert [each["delivered"] for each in others] == [each["delivered"] for each in straight[3:]]
@@ -163,7 +163,7 @@ def test_what_was_read_and_what_will_be_is_told(
     done = verb(dataset, monkeypatch, capsys)("plan", str(trained.path), *trained.words)
     assert done.returncode == 0, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("raw")]
-    assert "about" in row and "shuffled 3 documents at a time; held out: the first 10 documents of its own" in row
+    assert "about" in row and "shuffled 3 documents at a time; held out: the first 10 documents" in row
     recorded = read_recorded_data(trained.straight.events, [])
     assert recorded is not None
     _, told = next(recorded.describe())

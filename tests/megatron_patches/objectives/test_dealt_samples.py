@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from data_tools.samples.blended import BlendStages, NamedSource, Stage, TrainingSamples
 from data_tools.samples.skipping import SkippedSamples
@@ -157,3 +160,43 @@ def test_a_place_that_a_checkpoint_lacks_is_told() -> None:
         assert [expected in each for each in loop.told] == [True] * told
     with pytest.raises(Damaged, match="the place in a text source cannot be read"):
         StreamPositions(Dealt(), SkippedSamples()).load_state({"raw": {"samples": "many"}})
+
+
+def test_streams_begin_before_the_run_is_resumed_and_again_if_that_finds_another_place() -> None:
+    from megatron_patches.objectives.dealt_samples import DealtSamples
+
+    opened: list[Counted] = []
+
+    def open_stream(source: int, known: Sequence[StreamPosition]) -> Any:
+        opened.append(Counted(known, []))
+        return opened[-1]
+
+    groups = SimpleNamespace(rank=0, layout=SimpleNamespace(world_size=1))
+    samples = DealtSamples(training_samples(), open_stream, groups)  # type: ignore[arg-type]
+    raw = np.flatnonzero(samples.samples.locate(np.arange(9)).source == 0)
+    samples.begin_from({"raw": StreamPosition(samples=20)})
+    samples.read_ahead(np.setdiff1d(np.arange(9), raw))
+    assert not opened  # nothing of the stream is due
+    samples.read_ahead(raw)
+    samples.begin_from({"raw": StreamPosition(samples=20)})
+    samples.prepare(np.arange(60, 80))
+    assert [(each.begins, each.closed) for each in opened] == [(20, 0)]
+    for places, begins in (({"raw": StreamPosition(samples=10)}, 10), ({}, 0)):
+        samples.begin_from(places)
+        assert opened[-1].closed == 1
+        samples.prepare(np.arange(60, 80))
+        assert opened[-1].begins == begins
+    assert len(opened) == 3
+
+
+def test_a_checkpoint_that_cannot_be_read_keeps_nothing_from_beginning(tmp_path: Path) -> None:
+    from megatron_patches.training.stream_positions import StreamPositions
+
+    read: list[NDArray[np.int64]] = []
+    dealt = SimpleNamespace(begin_from=lambda places: None, read_ahead=read.append)
+    positions = StreamPositions(dealt, SkippedSamples([(0, 2)]))  # type: ignore[arg-type]
+    positions.read_ahead(tmp_path, 4)
+    (tmp_path / "step-0000000003").mkdir()
+    (tmp_path / "step-0000000003" / "manifest.json").write_text("{")
+    positions.read_ahead(tmp_path, 4)
+    assert [each.tolist() for each in read] == [[2, 3, 4, 5]] * 2

@@ -113,7 +113,7 @@ def as_bytes(batches: list[MicroBatch]) -> list[bytes]:
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 1), (1, 5), (3, 1), (4, 4)])
 @pytest.mark.parametrize("persistent", [True, False])
 def test_no_setting_changes_a_bit(workers: int, prefetch: int, persistent: bool) -> None:
-    """Of batches that grow, with samples left out; with a validation after every third step."""
+    """Steps of batches that grow, with samples left out and a validation after every third step."""
 
     def size(consumed: int) -> int:
         return 2 if consumed < 8 else 4 if consumed < 24 else 8
@@ -138,7 +138,7 @@ def test_no_setting_changes_a_bit(workers: int, prefetch: int, persistent: bool)
                 if loader and not persistent and number % 3 == 2:
                     batches.rest()
                     assert running() == []
-        assert max(max(places) for places in samples.prepared) == 48 + 7, "nothing behind the end is read"
+        assert max(max(places) for places in samples.prepared) == 48 + 7, "nothing after the end is read"
     assert found[0] == found[1]
 
 

@@ -89,6 +89,16 @@ def test_a_share_that_is_none(tmp_path: Path, corpus: Path, text: str, told: str
         invoke(corpus, "--output", tmp_path / "d", "--tokenizer", tmp_path / "bpe", "--shard", text)
 
 
+def test_an_option_of_the_hub_needs_an_input_of_it(tmp_path: Path, corpus: Path) -> None:
+    with pytest.raises(TrainyardError, match="--split and --no-streaming: only for inputs hf:NAME"):
+        invoke(corpus, "--output", tmp_path / "d", "--tokenizer", tmp_path / "bpe", "--split", "a", "--no-streaming")
+
+
+def test_a_bar_drops_whole_parts_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    preprocess_progress._Bar(30).update(1, 4, "reading 11 MB, 1.0 MB/s, 11 k documents")
+    assert capsys.readouterr().err == "\r 25% reading 11 MB, 1.0 MB/s\x1b[K"
+
+
 def test_progress_in_a_pipe_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +108,6 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(
     for done in (0, 5_000_000, 11_000_000, 12_000_000):
         meter.show(Progress("reading", done // 1000, done // 4, done, 33_000_000))
     meter.close()
-    line = "reading 11 MB of 33 MB, 11 k documents, 1.0 MB/s, 250 k tokens/s, 0:22 left\n"
+    line = "reading 11 MB of 33 MB, 1.0 MB/s, 250 k tokens/s, 0:22 left, 11 k documents\n"
     assert capsys.readouterr().err == line and len(line) <= 80
     assert [short(number) for number in (0, 999, 1234, 5.67e9)] == ["0", "999", "1.23 k", "5.67 G"]

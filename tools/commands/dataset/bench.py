@@ -20,7 +20,7 @@ def bench(
         None, min=1, metavar="MB", help="In place of FILE: sources and documentation of the installed Python packages."
     ),
     random_words: int | None = typer.Option(
-        None, min=1, metavar="MB", help="In place of FILE: words that hardly ever come twice, which caches grow on."
+        None, min=1, metavar="MB", help="In place of FILE: words that are rarely repeated, so that caches grow."
     ),
     tokenizer: Path | None = typer.Option(
         None,
@@ -34,18 +34,18 @@ def bench(
         None, min=257, help="Ids of the trained tokenizer; 16,000 if it is not given."
     ),
     stream: bool = typer.Option(
-        False, "--stream", help="Measure samples straight from the text instead, as training reads them, and no peer."
+        False, "--stream", help="Measure instead how fast training reads samples straight from the text; no peers."
     ),
     workers: int = typer.Option(
         2,
         min=1,
-        help="Processes that tokenize, of ours and of the pool; threads of gigatoken. With --stream, cores for all.",
+        help="Processes of tools/preprocess and of the pool, threads of gigatoken; with --stream, cores in all.",
     ),
-    rounds: int = typer.Option(3, min=0, help="Timed rounds. With 0, memory and equality alone are looked at."),
-    pool: bool = typer.Option(True, "--pool/--no-pool", help="The first peer; it takes most of the time."),
-    whole_file: bool = typer.Option(True, "--whole-file/--no-whole-file", help="The second; it takes most memory."),
+    rounds: int = typer.Option(3, min=0, help="Timed rounds; 0: only memory and equality."),
+    pool: bool = typer.Option(True, "--pool/--no-pool", help="The first peer, which takes most of the time."),
+    whole_file: bool = typer.Option(True, "--whole-file/--no-whole-file", help="The second, which takes most memory."),
     folder: Path | None = typer.Option(
-        None, help="Where texts and datasets lie meanwhile; where the system keeps temporary files if not given."
+        None, help="For texts and datasets meanwhile; by default the system's folder of temporary files."
     ),
     json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Also write all that was measured."),
     figures: str | None = typer.Option(

@@ -1,7 +1,7 @@
 """A process that preprocesses in forks of itself and kills them: `python -m ....killed FOLDER TOKENIZER KILLS SEED`.
 
 Every kind of request is made once without a kill, and once with kills at random ones of the instants at which
-something is put on the disk: before or behind the call. What the second one leaves must be what the first one left.
+something is put on the disk: before or after the call. What the second one leaves must be what the first one left.
 """
 
 import gzip
@@ -85,7 +85,7 @@ def made(folder: Path) -> dict[str, Any]:
 
 
 def make_small_steps() -> None:
-    """So that little text makes many blocks, batches and buckets, and the journal is written behind each."""
+    """So that little text makes many blocks, batches and buckets, and the journal is written after each."""
     work_folder.SECONDS, work_folder.SHARE = 0.0, float("inf")
     lines_part.BLOCK_BYTES = rows_part.BLOCK_BYTES = 3000
     read_documents.BATCH_TOKENS, read_documents.DOCUMENTS_AT_ONCE = 400, 50
@@ -93,7 +93,7 @@ def make_small_steps() -> None:
 
 
 def count_instants(at: Callable[[int], None]) -> None:
-    """Calls `at` with a number before and behind each call that puts something on the disk."""
+    """Calls `at` with a number before and after each call that puts something on the disk."""
     instants = 0
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ Request = Callable[..., PreprocessRequest]
 
 @pytest.fixture
 def request_for(tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
-    """A request of two files with many blocks, whose journal is written behind each of them."""
+    """A request of two files with many blocks, whose journal is written after each of them."""
     monkeypatch.setattr("data_tools.reading.files.lines_part.BLOCK_BYTES", 200)
     monkeypatch.setattr(work_folder, "SECONDS", 0.0)
     monkeypatch.setattr(work_folder, "SHARE", float("inf"))
@@ -49,7 +49,7 @@ def request_for(tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.Monk
 
 
 def interrupted(request: PreprocessRequest, documents: int = 20) -> None:
-    """Runs a request up to so many documents."""
+    """Runs a request up to a number of documents."""
 
     def stop(progress: Any) -> None:
         if progress.documents >= documents:
@@ -75,7 +75,7 @@ def test_what_was_interrupted_is_gone_on_with(tmp_path: Path, request_for: Reque
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["data.unfinished"]
     first: list[int] = []
     preprocess(replace(request, workers=2, max_bad=5), lambda progress: first.append(progress.documents), told.append)
-    assert "going on with" in told[0] and "documents tokenized" in told[0]
+    assert "note: continuing" in told[0] and "documents tokenized" in told[0]
     assert first[0] > 10
     for ending in (".bin", ".idx"):
         assert (tmp_path / f"whole{ending}").read_bytes() == (tmp_path / "out" / f"data{ending}").read_bytes()
@@ -119,7 +119,7 @@ def test_a_full_disk_loses_nothing_that_was_done(
     assert "the same command goes on from there" in told[-1]
     monkeypatch.setattr(os, "write", write)
     preprocess(request_for(), tell=told.append)
-    assert "going on with" in told[-1]
+    assert "note: continuing" in told[-1]
     assert IndexedDataset(tmp_path / "out" / "data").number_of_documents == 60
 
 

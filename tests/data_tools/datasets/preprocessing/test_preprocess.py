@@ -61,13 +61,14 @@ def test_documents_are_the_tokenized_texts(tmp_path: Path, request_for: Request,
     tokenizer = load_tokenizer(request.tokenizer)
     dataset = IndexedDataset(request.output)
     assert dataset.dtype == np.uint16
-    assert [dataset[number].tolist() for number in range(5)] == [[*tokenizer.encode(text), 0] for text in texts]
+    assert [each.tolist() for each in dataset] == [[*tokenizer.encode(text), 0] for text in texts if text]
+    assert (dataset.document_lengths(0, 5) == 0).tolist() == [not text for text in texts]
 
     manifest, facts = read_dataset_manifest(request.output)
     assert verify_files(manifest, request.output.parent, hashes=True) == []
     assert manifest.parents == [tokenizer.id]
     assert summary.datasets[0].id == manifest.id
-    assert (facts.documents, facts.sequences, facts.tokens) == (5, 5, len(dataset.tokens))
+    assert (facts.documents, facts.sequences, facts.tokens) == (5, 4, len(dataset.tokens))
     assert (facts.empty_documents, facts.largest_token_id) == (1, int(dataset.tokens.max()))
     assert [(source.name, source.documents) for source in facts.sources] == [("b.jsonl", 4), ("a.jsonl", 1)]
     assert facts.tokenizer.model_dump() == {
@@ -108,7 +109,9 @@ def test_pairs_stay_aligned_with_empty_texts(tmp_path: Path, request_for: Reques
     assert outputs(tmp_path / "out") == {f"data_{key}{suffix}" for key in "qa" for suffix in SUFFIXES}
     for column, key in enumerate("qa"):
         dataset = IndexedDataset(tmp_path / "out" / f"data_{key}")
-        assert [tokenizer.decode(document.tolist()) for document in dataset] == [pair[column] for pair in pairs]
+        texts = [pair[column] for pair in pairs]
+        assert [tokenizer.decode(document.tolist()) for document in dataset] == list(filter(None, texts))
+        assert (dataset.document_lengths(0, len(pairs)) == 0).tolist() == [not text for text in texts]
         assert read_dataset_manifest(tmp_path / "out" / f"data_{key}")[1].empty_documents == 2
 
 
