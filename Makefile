@@ -56,6 +56,7 @@ torture: install-dev  ## hundreds of random kills and full disks, thousands of h
 	$(bin)/python -m tests.torture.owners --rounds $(or $(ROUNDS),200)
 	$(bin)/python -m tests.torture.orphans --rounds $(or $(ROUNDS),100)
 	$(bin)/python -m tests.torture.orders --rounds $(or $(ROUNDS),20000)
+	$(bin)/python -m tests.torture.streams --rounds $(or $(ROUNDS),5)
 	$(bin)/python -m tests.torture.preprocessing --rounds $(or $(ROUNDS),20)
 	$(bin)/python -m tests.torture.text_runs --rounds $(or $(ROUNDS),20)
 	$(bin)/python -m tests.hostile --times $(or $(TIMES),20)

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from data_tools.reading.block import Block, Part
 from data_tools.reading.documents import LARGEST_DOCUMENT
 from data_tools.reading.entries import documents_of
 from data_tools.reading.files import sources
+from data_tools.reading.hugging_face import open_hub
+from data_tools.reading.hugging_face_name import HubSpec
 from data_tools.samples.source import Sample
 from data_tools.streams.cursor import Cursor, StreamCursor
 from data_tools.streams.end_of_data import EndOfData
@@ -166,6 +169,16 @@ def _numbers(block: Block) -> tuple[Block, EncodedBlock]:
 
 Open = Callable[[Stream, Random, list[StreamPosition]], Cursor]
 """opens a stream at the places that a checkpoint kept"""
+
+
+def open_encoding(workers: int) -> AbstractContextManager[Encode]:
+    """For reader processes, which are sent it by its name."""
+    return nullcontext(partial(encode_numbers, ahead=workers))
+
+
+def hub_parts(folder: Path, seed: Random) -> Sequence[Part]:
+    """The parts of a dataset on disk, also for reader processes."""
+    return open_hub(HubSpec.parse(f"hf:{folder}"), None, ["text"]).parts()
 
 
 def open_here(stream: Stream, random: Random, known: list[StreamPosition]) -> Cursor:

@@ -25,7 +25,7 @@ from tests.data_tools.streams.histories import (
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_hundred_histories_of_five_streams(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four of them in memory, one of files. Histories with reader processes are in `tests.torture.test_streams`."""
+    """Four of them in memory, one of files. Histories with reader processes are in `tests.torture.streams`."""
     quick_permutations(monkeypatch)
     random = Random(seed)
     for of in range(5):
