@@ -133,18 +133,21 @@ def start_launch(checkout: StubbornCheckout, marked: Marked) -> subprocess.Popen
     )
 
 
-def left_after_kill(checkout: StubbornCheckout, victim: str, delay: float) -> dict[int, str]:
+def left_after_kill(checkout: StubbornCheckout, victim: str, delay: float | None) -> dict[int, str]:
     """What is left 10 s after a kill of the launcher, or of the node process, mostly much sooner known to be nothing.
 
     Args:
         victim: `launcher`, killed so many seconds after its start, or `node`, after the node's.
-        delay: seconds.
+        delay: seconds; None: until all its ranks run.
     """
     marked = Marked()
     launched = start_launch(checkout, marked)
     try:
         victim_pid = launched.pid if victim == "launcher" else marked.find(is_node)
-        time.sleep(delay)
+        if delay is None:
+            wait_until(lambda: checkout.ranks_started() == 3, 60, "the start of the ranks")
+        else:
+            time.sleep(delay)
         os.kill(victim_pid, signal.SIGKILL)
         killed = time.monotonic()
         launched.wait(GONE_SECONDS)

@@ -16,7 +16,9 @@ SCRIPTS = sorted([*CHECKOUT.glob("train/*.slurm"), *CHECKOUT.glob("train/*/*.slu
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_says_so(script: Path) -> None:
-    assert re.findall(r"^#SBATCH --output=(.*)$", script.read_text(), re.M) == [JOB_LOG]
+    text = script.read_text()
+    log = ARRAY_LOG if "#SBATCH --array=" in text else JOB_LOG
+    assert re.findall(r"^#SBATCH --output=(.*)$", text, re.M) == [log]
 
 
 def test_git_has_the_folder_and_ignores_what_is_in_it() -> None:

@@ -26,19 +26,25 @@ from tests.slurm.orphans import (
 from tests.slurm.test_two_launches import RUN, arguments, family, launched, says
 from tests.small_training import SmallData
 
-INSTANTS = [*(("launcher", 0.15 * number) for number in range(12)), *(("node", 0.08 * number) for number in range(8))]
+INSTANTS = [*(("launcher", 0.09 * number) for number in range(12)), *(("node", 0.05 * number) for number in range(8))]
+"""delays in parts of what a launch takes until its ranks run, which differs from machine to machine"""
 
 
 @pytest.mark.slow
 def test_nothing_is_left_of_a_launch_whose_launcher_or_node_is_killed(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    started = time.monotonic()
+    assert left_after_kill(StubbornCheckout(whole), "launcher", None) == {}
+    seconds = time.monotonic() - started
+
     def left(number: int) -> dict[int, str]:
-        return left_after_kill(StubbornCheckout(tmp_path / str(number)), *INSTANTS[number])
+        victim, share = INSTANTS[number]
+        return left_after_kill(StubbornCheckout(tmp_path / str(number)), victim, share * seconds)
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(left, range(len(INSTANTS))))
     assert found == [{}] * len(INSTANTS)
-    reached = [StubbornCheckout.ranks_of(tmp_path / str(number)) for number in range(len(INSTANTS))]
-    assert 0 in reached and 3 in reached, "all kills came before the ranks started, or all after"
+    assert StubbornCheckout.ranks_of(whole) == 3 and StubbornCheckout.ranks_of(tmp_path / "0") == 0
 
 
 @pytest.mark.slow
