@@ -130,7 +130,7 @@ def test_blocks_of_all_sizes_at_once(tokenizer_folder: Path) -> None:
     short, shorter = (len(reference.encode("ab c" * times)) for times in (200, 100))
     known = {len(text): len(text) // 400 * (short - shorter) for text in texts if len(text) > 400}
     known |= {len(text): len(reference.encode(text)) for text in set(texts) if len(text) <= 400}
-    assert [each for block in lengths for each in block] == [known[len(text)] for text in texts]
+    assert [each for block in lengths for each in block] == [known[len(text)] for text in texts if text]
 
 
 def test_a_source_that_fails_gives_what_it_gave_before(tokenizer_folder: Path) -> None:
