@@ -3,7 +3,7 @@
 import atexit
 import gzip
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
@@ -68,7 +68,7 @@ def parts() -> list[Part]:
     return list(parts_of([folder], ["text"]).parts)
 
 
-def encode(blocks: Iterable[Block], /) -> Iterator[tuple[Block, EncodedBlock]]:
+def encode(blocks: Iterable[Block], by_reference: Collection[str] = ()) -> Iterator[tuple[Block, EncodedBlock]]:
     """A document is three tokens."""
     for block in blocks:
         found = documents_of(block, ["text"], 1 << 20, "key")
