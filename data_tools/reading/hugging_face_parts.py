@@ -1,5 +1,6 @@
 """Shards of a dataset as parts: streamed, or rows of a dataset on disk."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ ROWS_AT_ONCE = 200
 
 
 @dataclass(kw_only=True)
-class DatasetPart:
+class DatasetPart(ABC):
     """Rows of a dataset. A position is the number of rows before it."""
 
     name: str
@@ -29,9 +30,9 @@ class DatasetPart:
     stretch: tuple[int, int] | None = None
     _content: PartContent | None = field(default=None, init=False)
 
+    @abstractmethod
     def tables(self, start: int) -> "Iterator[tuple[int, pyarrow.Table]]":
         """Its tables, each with the number of its first row, from 0; rows before `start` may come too."""
-        raise NotImplementedError
 
     def blocks(self, after: Position = BEGINNING, hashed: bool = False) -> Iterator[Block]:
         """The blocks after a place; see `Part`."""
