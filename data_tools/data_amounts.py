@@ -155,5 +155,5 @@ class DataAmounts:
         )
 
     def _samples_told(self, count: int) -> str:
-        """So many of what documents are cut into."""
+        """A number of samples, called by what documents are cut into."""
         return f"{counted(count, self._unit)} of {self._cut_length}"

@@ -123,7 +123,7 @@ def overlaps(data: RunData, hashes: Hashes) -> Iterator[tuple[ValidationGroup, O
     """
     for group in data.groups:
         if not data.datasets:
-            continue  # what is held out of raw text is read by nobody else
+            continue  # no source of training reads what raw text holds out
         if data.splits_by_hash and not data.groups_are_named and len(data.datasets) == 1:
             continue
         training = _selected([(each, each.training) for each in data.datasets], hashes)

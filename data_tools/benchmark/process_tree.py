@@ -89,7 +89,7 @@ def memory_of(process: int) -> int:
     """Bytes of a process and its descendants: each page once, however many share it.
 
     The sum of their proportional set sizes, and memory without a name that is passed on through descriptors (memfd) as
-    far as nobody has mapped it.
+    far as no process has mapped it.
     """
     proportional = shared = 0
     files: dict[tuple[int, int], int] = {}

@@ -36,7 +36,7 @@ class IndexedDatasetWriter:
     number of documents.
 
     Args:
-        unfinished: prefix of the files until they have their own names; None: names that nobody else uses, beside them.
+        unfinished: prefix of the files until they have their own names; None: unique names beside them.
         mark: where the files that lie there go on; they are read once for their hash.
 
     Raises:

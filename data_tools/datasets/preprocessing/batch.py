@@ -74,7 +74,7 @@ class Batch(NamedTuple):
         return np.arange(1, self.documents + 1) if self.sequences is None else np.cumsum(self.sequences)
 
     def shortened(self, most: int, ending: bool) -> tuple["Batch", int]:
-        """Documents of at most one sequence cut to so many tokens, and how many were longer.
+        """Documents cut to a number of tokens, each of at most one sequence, and how many were longer.
 
         Args:
             ending: whether the last token of each document is the end-of-document token, which stays the last.
@@ -94,7 +94,7 @@ class Batch(NamedTuple):
 
 
 def joined(batches: list[Batch]) -> Batch:
-    """Batches, one behind the other."""
+    """Batches joined in their order."""
     if len(batches) == 1:
         return batches[0]
     several = any(each.sequences is not None for each in batches)

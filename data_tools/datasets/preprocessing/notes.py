@@ -49,9 +49,9 @@ class OutputNote(_Note):
     """Datasets in writing, those of all keys."""
 
     finished: list[list[DatasetNote]] = []
-    """of each finished shard, the dataset of each key"""
+    """datasets of the finished shards, one for each key"""
     current: list[DatasetNote] | None = None
-    """of the shard that is being written; None where none is begun"""
+    """the shard that is being written; None before the first and between two"""
 
 
 class InjectionNote(_Note):

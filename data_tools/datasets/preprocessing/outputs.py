@@ -27,7 +27,7 @@ class Outputs:
         prefixes: where the dataset of each key will lie, without the number of a shard.
         dtype: of the tokens.
         shard_tokens: a shard ends with the document that brings the first key's tokens to this many; None: one piece.
-        note: where the files that lie there go on; what lies behind it is removed.
+        note: where the files that lie there go on; what follows is removed.
 
     Raises:
         Damaged: the files have less than the note says.

@@ -11,7 +11,7 @@ class Progress(NamedTuple):
     documents: int
     tokens: int
     done_bytes: int
-    """of the source files, or of tokens that are put in order"""
+    """bytes of the source files; while documents are put in order, bytes of tokens"""
     total_bytes: int
     """0 where it is not known"""
 
