@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.text.recent_characters import RecentCharacters
 from megatron_patches.errors import Missing
 
 ENDINGS = (".py", ".md", ".rst", ".txt")
@@ -75,13 +76,14 @@ def _installed_files() -> list[Path]:
 
 
 def _texts(files: Iterable[Path]) -> Iterator[str]:
+    recent = RecentCharacters()
     for file in files:
         if file.is_file() and file.stat().st_size <= LARGEST_FILE:
             try:
                 text = file.read_text(encoding="utf-8")
             except UnicodeDecodeError:  # tests of packages hold files in other encodings on purpose
                 continue
-            if text.strip():
+            if text.strip() and not recent.holders([text]):  # which the second peer, gigatoken alone, cuts otherwise
                 yield text
 
 

@@ -29,7 +29,7 @@ def _gigatoken(description: dict[str, Any], tokenizer: Tokenizer) -> Library:
     separator = secret_names(["separator"])["separator"]
     added = [*description["added_tokens"], added_token(tokenizer.vocab_size, separator)]
     text = _text({**description, "added_tokens": added})
-    return Gigatoken(text, separator, tokenizer.vocab_size).joining(HARD_TEXTS)
+    return Gigatoken(text, separator, tokenizer.vocab_size, Reference(tokenizer)).joining(HARD_TEXTS)
 
 
 def _fastokens(description: dict[str, Any], tokenizer: Tokenizer) -> Library:

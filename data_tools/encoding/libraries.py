@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.text.document_encoding import SpacedIds, spaced
+from data_tools.text.recent_characters import RecentCharacters
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.foreign.printable import shortened
 
@@ -61,24 +62,40 @@ class Gigatoken:
     Args:
         description: a `tokenizer.json`, as text, whose token `separator` no text holds.
         number: the separator's id.
+        reference: encodes the texts with characters that gigatoken sorts by a later Unicode.
+        joins: texts are joined where they are short.
     """
 
     name = "gigatoken"
 
-    def __init__(self, description: str, separator: str, number: int, joins: bool = True) -> None:
+    def __init__(
+        self, description: str, separator: str, number: int, reference: Reference, joins: bool = True
+    ) -> None:
         from gigatoken.gigatoken_rs import load_hf_json
 
         self.version = version(self.name)
         self._description = description
         self._separator = separator
         self._number = number
+        self._reference = reference
+        self._recent = RecentCharacters()
         self._joins = joins
         self._encode: Callable[[str], NDArray[np.uint32]] = load_hf_json(description).encode
 
     def encode(self, texts: Sequence[str]) -> SpacedIds:
         """See `Library`."""
+        recent = self._recent.holders(texts)
+        if not recent:
+            return self._all(texts)
+        left_out = set(recent)
+        ids = self._all([text for index, text in enumerate(texts) if index not in left_out]).each()
+        for index, each in zip(recent, self._reference.encode([texts[index] for index in recent]).each(), strict=True):
+            ids.insert(index, each)
+        return spaced(ids)
+
+    def _all(self, texts: Sequence[str]) -> SpacedIds:
         many = self._joins and len(texts) > 1 and sum(map(len, texts)) < JOINED_BELOW * len(texts)
-        return checked(self._joined, texts) if many else checked(self._each, texts)
+        return checked(self._joined if many else self._each, texts)
 
     def _each(self, texts: Sequence[str]) -> SpacedIds:
         return spaced(list(map(self._encode, texts)))
@@ -96,7 +113,7 @@ class Gigatoken:
 
     def rebuilt(self) -> "Gigatoken":
         """See `Library`."""
-        return Gigatoken(self._description, self._separator, self._number, self._joins)
+        return Gigatoken(self._description, self._separator, self._number, self._reference, self._joins)
 
 
 class Fastokens:
