@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data_tools.samples.lengths import SampleLengths
@@ -14,6 +14,7 @@ from megatron_patches.models.gpt.megatron_names import TITLE, MegatronNames
 from megatron_patches.models.gpt.parameters import gpt_parameters, gpt_path
 from megatron_patches.models.gpt.problems import gpt_problems
 from megatron_patches.models.gpt.summary import describe_gpt
+from megatron_patches.models.gpt.transformers_formats.gpt2 import GPT2Format
 from megatron_patches.models.interface.architecture import (
     Activations,
     Architecture,
@@ -22,6 +23,7 @@ from megatron_patches.models.interface.architecture import (
     Recomputation,
     Workload,
 )
+from megatron_patches.models.interface.transformers_format import TransformersFormat
 from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.parameters.row import ParameterRow, PathLayer
 
@@ -60,6 +62,9 @@ class GPT(Architecture):
 
     def formats(self) -> Mapping[str, NameFormat]:
         return {TITLE: MegatronNames()}
+
+    def transformers_formats(self) -> Sequence[TransformersFormat]:
+        return (GPT2Format(),)
 
     def layers(
         self,

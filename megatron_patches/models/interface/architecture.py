@@ -11,6 +11,7 @@ from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import AttentionKind, ModelInputs
 from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.configuration.problems import Problem
+from megatron_patches.models.interface.transformers_format import TransformersFormat
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.name_map import NameMap
 from megatron_patches.parameters.row import ParameterRow, PathLayer
@@ -138,6 +139,10 @@ class Architecture(ABC):
     def formats(self) -> Mapping[str, NameFormat]:
         """Names in other programs' checkpoints, by the title that `--names` takes."""
         return {}
+
+    def transformers_formats(self) -> Sequence[TransformersFormat]:
+        """Its forms in transformers, the first that can express a model before others."""
+        return ()
 
     @abstractmethod
     def layers(

@@ -1,0 +1,1 @@
+"""The GPT family in transformers: GPT-2, BLOOM, Llama, GPT-NeoX."""

@@ -1,0 +1,168 @@
+"""GPT-2 (Radford et al. 2019) as transformers has it: learned positions, layer norms, matrices stored as (in, out)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic import JsonValue
+
+from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
+from megatron_patches.models.gpt.transformers_formats.rearranging import (
+    query_key_value_first,
+    same,
+    transposed,
+    vocabulary,
+)
+from megatron_patches.models.gpt.transformers_formats.switches import (
+    ANY,
+    AS_MANY_AS_HEADS,
+    Taken,
+    obstacles,
+    only,
+    only_kinds,
+)
+from megatron_patches.models.interface.transformers_format import (
+    FilledTensor,
+    ModelRead,
+    Obstacle,
+    TensorPair,
+    TransformersFormat,
+)
+from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.parameters.row import ParameterRow
+
+ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
+"""ours and theirs; `gelu_pytorch_tanh` and `gelu_fast` are the same function as `gelu_new`"""
+
+
+class GPT2Format(TransformersFormat):
+    """`GPT2LMHeadModel`. Biases that the model has not are written as zeros."""
+
+    model_type = "gpt2"
+    class_name = "GPT2LMHeadModel"
+    taken: Mapping[str, Taken] = {
+        "name": only("name", "gpt"),
+        "layers": ANY,
+        "hidden_size": ANY,
+        "attention_heads": ANY,
+        "key_value_heads": AS_MANY_AS_HEADS,
+        "ffn_size": ANY,
+        "vocab_size": ANY,
+        "vocab_multiple": ANY,
+        "position_embedding": only_kinds("learned"),
+        "activation": only("activation", *ACTIVATIONS),
+        "norm": only("norm", "layernorm"),
+        "norm_placement": only("norm_placement", "pre"),
+        "norm_epsilon": ANY,
+        "norm_bias": ANY,
+        "embedding_norm": only("embedding_norm", False),
+        "query_key_norm": only("query_key_norm", False),
+        "parallel_residual": only("parallel_residual", False),
+        "attention_bias": ANY,
+        "mlp_bias": ANY,
+        "tied_head": ANY,
+        "logit_soft_cap": only("logit_soft_cap", None),
+        "hidden_dropout": ANY,
+        "attention_dropout": ANY,
+        "embedding_dropout": ANY,
+        "init_std": ANY,
+        "init_residual_scaling": ANY,
+    }
+    """for each key of the section what the format takes"""
+
+    def obstacles(self, model: ModelConfig) -> list[Obstacle]:
+        return obstacles(model, self.taken)
+
+    def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
+        return {
+            "n_layer": model.layers,
+            "n_embd": model.hidden_size,
+            "n_head": model.attention_heads,
+            "n_inner": model.ffn_size,
+            "n_positions": lengths.of("tokens"),
+            "activation_function": written_activation(ACTIVATIONS, model),
+            "layer_norm_epsilon": model.norm_epsilon,
+            "resid_pdrop": model.hidden_dropout,
+            "attn_pdrop": model.attention_dropout,
+            "embd_pdrop": model.dropout_of_embedding,
+            "initializer_range": model.deviation,
+        }
+
+    def read(self, config: Mapping[str, JsonValue]) -> ModelRead:
+        keys = ConfigReader(self.model_type, config)
+        keys.only("scale_attn_weights", True, default=True)
+        keys.only("scale_attn_by_inverse_layer_idx", False, default=False)
+        keys.only("add_cross_attention", False, default=False)
+        hidden = keys.whole("n_embd", default=768)
+        section = {
+            "name": "gpt",
+            "layers": keys.whole("n_layer", default=12),
+            "hidden_size": hidden,
+            "attention_heads": keys.whole("n_head", default=12),
+            "ffn_size": keys.whole("n_inner", default=4 * hidden),
+            "vocab_size": keys.whole("vocab_size", default=50257),
+            "activation": keys.activation("activation_function", ACTIVATIONS, default="gelu_new"),
+            "norm_epsilon": keys.number("layer_norm_epsilon", default=1e-5),
+            "tied_head": keys.flag("tie_word_embeddings", default=True),
+            "hidden_dropout": keys.number("resid_pdrop", default=0.1),
+            "attention_dropout": keys.number("attn_pdrop", default=0.1),
+            "embedding_dropout": keys.number("embd_pdrop", default=0.1),
+            "init_std": keys.number("initializer_range", default=0.02),
+        }
+        return ModelRead(section, keys.whole("n_positions", default=1024))
+
+    def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
+        return [_pair(row.name, row.shape, model) for row in rows]
+
+    def filled(self, model: ModelConfig) -> list[FilledTensor]:
+        return [FilledTensor(f"transformer.{name}", (size,)) for name, size in _absent_biases(model)]
+
+    def ignored(self, name: str) -> bool:
+        return name.endswith((".attn.bias", ".attn.masked_bias"))  # masks, which versions before 4.35 saved
+
+
+_OUTSIDE = {
+    "positions.weight": "transformer.wpe.weight",
+    "final_norm.weight": "transformer.ln_f.weight",
+    "final_norm.bias": "transformer.ln_f.bias",
+}
+_BLOCK = {
+    "attention_norm": "ln_1",
+    "attention.query_key_value.linear": "attn.c_attn",
+    "attention.output.linear": "attn.c_proj",
+    "mlp_norm": "ln_2",
+    "mlp.up.linear": "mlp.c_fc",
+    "mlp.down.linear": "mlp.c_proj",
+}
+
+
+def _pair(name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+    """Conv1D stores (in, out); queries, keys and values come one after another."""
+    if name == "embedding.tokens.table.weight":
+        return vocabulary(name, "transformer.wte.weight", model.vocab_size)
+    if name == "head.logits.linear.weight":
+        return vocabulary(name, "lm_head.weight", model.vocab_size)
+    if name in _OUTSIDE:
+        return same(name, _OUTSIDE[name], shape)
+    _, number, rest = name.split(".", 2)
+    layer, _, kind = rest.rpartition(".")
+    theirs = f"transformer.h.{number}.{_BLOCK[layer]}.{kind}"
+    if layer == "attention.query_key_value.linear":
+        return query_key_value_first(name, theirs, shape, transpose=True)
+    if layer.endswith(".linear") and kind == "weight":
+        return transposed(name, theirs, shape)
+    return same(name, theirs, shape)
+
+
+def _absent_biases(model: ModelConfig) -> Iterator[tuple[str, int]]:
+    """Biases that GPT-2 always has and the model has not: name and size."""
+    hidden = model.hidden_size
+    for number in range(model.layers):
+        block = f"h.{number}"
+        if not model.norm_bias:
+            yield from ((f"{block}.ln_1.bias", hidden), (f"{block}.ln_2.bias", hidden))
+        if not model.attention_bias:
+            yield from ((f"{block}.attn.c_attn.bias", 3 * hidden), (f"{block}.attn.c_proj.bias", hidden))
+        if not model.mlp_bias:
+            yield from ((f"{block}.mlp.c_fc.bias", model.ffn_size), (f"{block}.mlp.c_proj.bias", hidden))
+    if not model.norm_bias:
+        yield ("ln_f.bias", hidden)

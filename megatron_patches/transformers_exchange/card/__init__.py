@@ -1,0 +1,1 @@
+"""Whether a run's model and its export are the same: tensors, logits, greedy tokens."""
