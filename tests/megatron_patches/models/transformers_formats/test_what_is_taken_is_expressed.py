@@ -1,7 +1,6 @@
 """What a format says it takes, transformers computes; what it refuses, transformers computes with no setting."""
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from megatron_patches.models.layers.model_config import ModelConfig
 from tests.megatron_patches.models.theirs import build, config_keys, load, logits, their_weights
-from tests.megatron_patches.models.transformers_formats.own_logits import POSITIONS, OwnModels
+from tests.megatron_patches.models.transformers_formats.own_logits import POSITIONS, OwnModels, random_weights
 from tests.megatron_patches.models.transformers_formats.their_configs import their_changes
 from tests.megatron_patches.models.transformers_formats.variants import MODELS, Variant, form_of, variants
 from tests.ranks import run_on_ranks
@@ -22,18 +21,21 @@ NEAREST = 1e-4
 """two models say the same where no logit, of a size about 1, differs by more"""
 
 
-def differences(given: list[Variant]) -> dict[str, tuple[float, float]]:
+def differences(given: list[Variant]) -> dict[str, tuple[float, float] | str]:
     """By title, how far our logits are from those of the nearest model of theirs, and how far ours are spread."""
     own, models = OwnModels(), {model_type: changed_models(model_type) for model_type in MODELS}
-    found = {}
+    found: dict[str, tuple[float, float] | str] = {}
     for variant in given:
         model = ModelConfig.model_validate(variant.section)
         tokens = torch.randint(model.vocab_size, (2, POSITIONS), generator=torch.Generator().manual_seed(1))
-        weights = own.random_weights(model)
+        weights = random_weights(model)
         ours = own.logits(model, weights, tokens)
         others = [] if variant.taken else models[variant.model_type]
-        nearest = min(distances(variant, model, weights, ours, tokens, others), default=float("inf"))
-        found[variant.title] = (nearest, ours.std().item())
+        try:
+            nearest = min(distances(variant, model, weights, ours, tokens, others), default=float("inf"))
+            found[variant.title] = (nearest, ours.std().item())
+        except Exception as error:  # noqa: BLE001  one model's error is its own case's failure
+            found[variant.title] = f"{type(error).__name__}: {error}"
     return found
 
 
@@ -49,7 +51,7 @@ def distances(
         return
     try:
         given = their_weights(form, model, POSITIONS, weights)
-    except KeyError:
+    except (KeyError, ValueError):
         return  # a parameter that they have no place for
     for theirs in others:
         try:
@@ -78,20 +80,23 @@ def changed_models(model_type: str) -> list[Any]:
     return found
 
 
-@cache
-def _differences() -> dict[str, tuple[float, float]]:
-    (found,) = run_on_ranks(differences, 1, ALL)
-    return found
+@pytest.fixture(scope="module")
+def found() -> dict[str, tuple[float, float] | str]:
+    """By title; one process compares all of them."""
+    return run_on_ranks(differences, 1, ALL)[0]
 
 
 @pytest.mark.parametrize("variant", TAKEN, ids=[variant.title for variant in TAKEN])
-def test_what_is_taken_is_expressed(variant: Variant) -> None:
-    distance, spread = _differences()[variant.title]
+def test_what_is_taken_is_expressed(variant: Variant, found: dict[str, tuple[float, float] | str]) -> None:
+    said = found[variant.title]
+    assert isinstance(said, tuple), said
+    distance, spread = said
     assert spread > 0.3, "logits that are all alike would agree with anything"
     assert distance <= NEAREST
 
 
 @pytest.mark.parametrize("variant", REFUSED, ids=[variant.title for variant in REFUSED])
-def test_what_is_refused_has_no_expression(variant: Variant) -> None:
-    distance, _ = _differences()[variant.title]
-    assert distance > 10 * NEAREST
+def test_what_is_refused_has_no_expression(variant: Variant, found: dict[str, tuple[float, float] | str]) -> None:
+    said = found[variant.title]
+    assert isinstance(said, tuple), said
+    assert said[0] > 3 * NEAREST  # gelu and its approximation differ by 5e-4 at most
