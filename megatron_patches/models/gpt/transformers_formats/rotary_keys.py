@@ -1,0 +1,56 @@
+"""Rotary positions in a `config.json`: `rope_parameters` of transformers 5, and the spellings before it."""
+
+from math import nextafter
+
+from pydantic import JsonValue
+
+from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader
+from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.layers.position_config import RotaryPositionConfig
+
+_KEYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
+
+
+def written_rotary(model: ModelConfig) -> dict[str, JsonValue]:
+    """`rope_parameters` of a model with rotary positions that turn whole heads."""
+    position = model.position_embedding
+    assert isinstance(position, RotaryPositionConfig), "the format takes no other kind"
+    return {"rope_type": "default", "rope_theta": position.theta}
+
+
+def written_partial_rotary(model: ModelConfig) -> dict[str, JsonValue]:
+    """`rope_parameters` of a model that turns a share of each head; without positions that is none of it."""
+    if not isinstance(model.position_embedding, RotaryPositionConfig):
+        return {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.0}
+    turned = model.position_embedding.rotated_features(model.head_size)
+    return {**written_rotary(model), "partial_rotary_factor": _share(turned, model.head_size)}
+
+
+def rotary_section(keys: ConfigReader) -> ConfigReader:
+    """The section of rotary positions; transformers reads `rope_scaling` of old files before `rope_parameters`.
+
+    Raises:
+        Refused: the angles are scaled in a way that our rotary positions have not.
+    """
+    rotary = keys.section("rope_scaling" if keys.has("rope_scaling") else "rope_parameters")
+    key = "rope_type" if rotary.has("rope_type") else "type"
+    rotary.only(key, "default", default="default")
+    rotary.refuse_others(_KEYS)
+    return rotary
+
+
+def turned_share(head_size: int, factor: float) -> float | None:
+    """Our `fraction` that turns as many features as their `partial_rotary_factor`, which rounds them down.
+
+    None where those cannot be paired.
+    """
+    turned = int(head_size * factor)
+    if turned < 0 or turned % 2 or turned > head_size:
+        return None
+    return factor if abs(head_size * factor - turned) <= 1e-3 else turned / head_size
+
+
+def _share(turned: int, head_size: int) -> float:
+    """The share of which transformers, which rounds down, computes this number of features."""
+    share = turned / head_size
+    return share if int(head_size * share) == turned else nextafter(share, 1)
