@@ -101,7 +101,8 @@ class Card(_Part):
         ties = f" ({logits.near_ties} near ties)" if logits.near_ties else ""
         part = f", then a near tie ({greedy.near_tie:.1e})" if greedy.near_tie is not None else ""
         return [
-            f"tensors  {tensors.theirs}, {tensors.elements:,} numbers ({tensors.dtype}), there and back bit for bit{filled}",
+            f"tensors  {tensors.theirs}, {tensors.elements:,} numbers ({tensors.dtype}), there and back bit for bit"
+            f"{filled}",
             f"logits   at {logits.positions} positions differ by {logits.largest_difference:.1e} at most (largest: "
             f"{logits.largest_logit:.1f})",
             f"argmax   equal at {logits.equal_argmax} of {logits.positions} positions{ties}",
