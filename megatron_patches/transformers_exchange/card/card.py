@@ -1,0 +1,139 @@
+"""The card of an export or import: what was compared, and every figure. Torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from megatron_patches.atomic_files import write_atomically
+from megatron_patches.errors import Damaged, Refused
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.printable import printable, shortened
+
+CARD_FILE = "card.json"
+
+LARGEST_DIFFERENCE = 1e-4
+"""of two logits for one token. Two orders of the same fp32 sums differ by 1e-6 to 1e-5 where logits are about 10; the
+smallest mistake of a map (an epsilon of 1e-5 for 1e-6) differs by more"""
+NEAR_TIE = 1e-3
+"""first two logits that are closer than this may change places by rounding; ten times the largest difference"""
+LEAST_POSITIONS = 512
+"""teacher-forced positions, at least"""
+GREEDY_TOKENS = 32
+"""continued without sampling, at most; fewer where the model has not as many positions"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TensorFigures(_Part):
+    """Tensors that went there and back bit for bit."""
+
+    ours: int
+    """parameters of the checkpoint"""
+    theirs: int
+    """tensors of the folder that hold them"""
+    filled: int
+    """tensors of the folder with one value throughout, which do nothing"""
+    ignored: int
+    """buffers of old versions, which are no parameters"""
+    elements: int
+    """numbers in the folder's tensors, `ignored` left out"""
+    dtype: str
+    """F32, BF16 or F16"""
+
+
+class LogitFigures(_Part):
+    """fp32 logits of both at the same teacher-forced positions."""
+
+    positions: int
+    vocabulary: int
+    largest_difference: float
+    largest_logit: float
+    """in absolute value: what the difference is to be seen beside"""
+    equal_argmax: int
+    """positions whose likeliest token is the same"""
+    near_ties: int
+    """positions whose likeliest token differs, the first two logits being within `NEAR_TIE`"""
+
+
+class GreedyFigures(_Part):
+    """A continuation by transformers' own `generate`, against our likeliest token at each place of it."""
+
+    prompt: int
+    """tokens of the prompt"""
+    tokens: int
+    """that were generated"""
+    equal: int
+    """of them, before the comparison ended"""
+    near_tie: float | None
+    """distance of our first two logits where the tokens part; None where they do not"""
+
+
+class Card(_Part):
+    """What an export or import was shown to be."""
+
+    command: str
+    """that made it"""
+    date: str
+    """UTC, to the second"""
+    commit: str | None
+    """of this checkout, `+changes` where its files differ; None where it is not known"""
+    versions: dict[str, str]
+    """of python, torch, transformers and trainyard"""
+    source: str
+    """id of the checkpoint"""
+    model_type: str
+    class_name: str
+    text: str
+    text_sha256: str
+    by_block: bool
+    tensors: TensorFigures
+    logits: LogitFigures
+    greedy: GreedyFigures
+
+    def told(self) -> list[str]:
+        """Lines for people."""
+        tensors, logits, greedy = self.tensors, self.logits, self.greedy
+        filled = f"; {tensors.filled} filled" if tensors.filled else ""
+        ties = f" ({logits.near_ties} near ties)" if logits.near_ties else ""
+        part = f", then a near tie ({greedy.near_tie:.1e})" if greedy.near_tie is not None else ""
+        return [
+            f"tensors  {tensors.theirs}, {tensors.elements:,} numbers ({tensors.dtype}), there and back bit for bit"
+            f"{filled}",
+            f"logits   at {logits.positions} positions differ by {logits.largest_difference:.1e} at most (largest: "
+            f"{logits.largest_logit:.1f})",
+            f"argmax   equal at {logits.equal_argmax} of {logits.positions} positions{ties}",
+            f"greedy   {greedy.equal} of {greedy.tokens} tokens equal after a prompt of {greedy.prompt}{part}",
+            f"text     {self.text}",
+        ]
+
+
+class NotEqual(Refused):
+    """Source and folder are not the same model: the message names the check, its figures, and where it failed."""
+
+    def __init__(self, check: str, found: str) -> None:
+        super().__init__(f"{check}: {found}")
+        self.check = check
+        """tensors, loading, logits or greedy"""
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Writes `card.json` into a folder that is being made."""
+    write_atomically(folder / CARD_FILE, (card.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_card(folder: Path) -> Card:
+    """The card in a folder.
+
+    Raises:
+        Missing: there is none.
+        Damaged: it is no card.
+    """
+    path = folder / CARD_FILE
+    try:
+        return Card.model_validate_json(read_bounded(path))
+    except ValidationError as error:
+        raise Damaged(f"{printable(path)} is no card: {shortened(error.errors()[0]['msg'])}") from None

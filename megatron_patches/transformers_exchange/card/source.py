@@ -1,0 +1,38 @@
+"""The checkpoint's side of a card: its weights by our names, as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.checkpoint.files.state_tensor import StateTensor
+from megatron_patches.checkpoint.offline.stored_tensors import stored_tensors
+
+
+@dataclass(frozen=True)
+class Source:
+    """The weights of one checkpoint of ours, whatever layout it was saved by."""
+
+    id: str
+    """of its manifest"""
+    weights: Mapping[str, StateTensor]
+    """by canonical name"""
+
+    def read(self, name: str) -> Tensor:
+        """One weight in its row's shape and in its stored type, on the CPU."""
+        tensor = self.weights[name]
+        return tensor.read(0, tensor.elements).view(tensor.shape)
+
+
+def open_source(folder: Path, manifest: Manifest) -> Source:
+    """The source that a checkpoint's folder is; only headers are read.
+
+    Raises:
+        Damaged: a file is not what a checkpoint has.
+    """
+    weights = {each.name: each for each in stored_tensors(folder, manifest) if each.kind == "weight"}
+    return Source(manifest.id, weights)
