@@ -55,8 +55,8 @@ def compare(
 ) -> Comparison:
     """Runs all of them once for their memory, and in each round once over one document and once over the text.
 
-    Who begins changes with each round. Every dataset is compared with ours of the first run, and deleted. Where a peer's
-    ids may be its own, only the number of documents is compared.
+    Who begins changes with each round. Every dataset is compared with ours of the first run, and deleted. Where a
+    peer's ids may be its own, only the number of documents is compared.
 
     Args:
         text: `.jsonl` with the key `text`.

@@ -98,7 +98,8 @@ def test_a_model_that_is_not_t5s_is_refused(tmp_path: Path) -> None:
         )  # fmt: skip
         model, prefix = str(tmp_path / f"{name}.model"), str(tmp_path / name)
         words = [sys.executable, "-m", "data_tools.benchmark.pool_peer", str(text), model, prefix]
-        done = subprocess.run([*words, *"--end 1 --dtype <u2 --workers 1".split()], capture_output=True, text=True)
+        words += ["--end", "1", "--dtype", "<u2", "--workers", "1"]
+        done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == (0 if name == "t5" else CANNOT), done.stderr
         if name == "t5":
             library = sentencepiece.SentencePieceProcessor(model_file=model)
