@@ -9,21 +9,16 @@ from data_tools.text.control_tokens import SECRET
 Cut = Callable[[str], Sequence[str]]
 """a text to its parts; what stands at a cut and becomes no token is left out"""
 
-_ALONE = re.compile(r"[!-/:-@\[-`{-~](?![^!-~])|(?:[^!-/:-@\[-`{-~]|[!-/:-@\[-`{-~](?=[^!-~]))+")
+_ALONE = r"[!-/:-@\[-`{-~](?![^!-~])|(?:[^!-/:-@\[-`{-~]|[!-/:-@\[-`{-~](?=[^!-~]))+"
 """a sign of ASCII, or what stands between two; a sign stays with a character beyond ASCII after it, with which NFC may
 compose it (U+003D U+0338 is U+2260), and with a control character, which BertNormalizer takes out from between them"""
-_RUNS = re.compile(r"(?<=[0-9A-Za-z_])(?=[!-/:-@\[-^`{-~])|(?<=[!-/:-@\[-^`{-~])(?=[0-9A-Za-z_])")
+_RUNS = r"(?<=[0-9A-Za-z_])(?=[!-/:-@\[-^`{-~])|(?<=[!-/:-@\[-^`{-~])(?=[0-9A-Za-z_])"
 """where letters and signs of ASCII meet"""
-_SPACES = re.compile("[ \t\n\r]+")
+_SPACES = "[ \t\n\r]+"
 _NO_SPACES = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
 """what `str.split` takes for spaces, and BertNormalizer takes out or a pre-tokenizer of `tokenizers` keeps"""
 _NORMALIZERS = {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 """those for which the characters that meet at a cut do not depend on each other"""
-_WORD_CUTS: Mapping[str, Cut | None] = {
-    "BertPreTokenizer": _ALONE.findall,
-    "Whitespace": _RUNS.split,
-    "WhitespaceSplit": None,
-}
 
 
 class Cuts(NamedTuple):
@@ -57,18 +52,23 @@ def _at_each_space(text: str) -> Sequence[str]:
 
 def _at_spaces(text: str) -> Sequence[str]:
     # Seven searches for one character take a fifth of the time of one for seven.
-    return _SPACES.split(text) if any(each in text for each in _NO_SPACES) else text.split()
+    return re.split(_SPACES, text) if any(each in text for each in _NO_SPACES) else text.split()
 
 
 def _pre_tokenizer_cut(described: Mapping[str, Any] | None) -> tuple[bool, Cut | None]:
     """Whether its cuts are known, and where it cuts words."""
     first, *others = _sequence(described, "pretokenizers") or [{}]
-    if first.get("type") not in _WORD_CUTS:
+    cuts: dict[str, Cut | None] = {
+        "BertPreTokenizer": re.compile(_ALONE).findall,
+        "Whitespace": re.compile(_RUNS).split,
+        "WhitespaceSplit": None,
+    }
+    if first.get("type") not in cuts:
         return False, None
-    word = _WORD_CUTS[first["type"]]
+    word = cuts[first["type"]]
     for each in others:
         if each.get("type") == "Punctuation" and each.get("behavior") == "Isolated":
-            word = _ALONE.findall
+            word = cuts["BertPreTokenizer"]
         elif each.get("type") != "Digits":
             return False, None
     return True, word
