@@ -197,7 +197,7 @@ def main(
     """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines.
 
     Killed or interrupted, it keeps what is done in PREFIX.unfinished: the same command goes on there, and ends with
-    the same bytes.
+    the same bytes. Once it is finished, the same command says so and does nothing.
 
     Example: tools/preprocess data/raw/web --output data/web --tokenizer data/tokenizer --append-eod
 
