@@ -108,6 +108,7 @@ class Card(_Part):
             f"argmax   equal at {logits.equal_argmax} of {logits.positions} positions{ties}",
             f"greedy   {greedy.equal} of {greedy.tokens} tokens equal after a prompt of {greedy.prompt}{part}",
             f"text     {self.text}",
+            f"         sha256 of its token ids {self.text_sha256[:16]}...",
         ]
 
 
