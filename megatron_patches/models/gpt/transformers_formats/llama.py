@@ -57,13 +57,13 @@ class LlamaFormat(TransformersFormat):
             "head_dim": model.head_size,
             "intermediate_size": model.ffn_size,
             "max_position_embeddings": lengths.of("tokens"),
-            "rope_parameters": written_rotary(model, with_fraction=False),
+            "rope_parameters": written_rotary(model),
             "hidden_act": written_activation(ACTIVATIONS, model),
             "rms_norm_eps": model.norm_epsilon,
             "attention_bias": model.attention_bias,
             "mlp_bias": model.mlp_bias,
             "attention_dropout": model.attention_dropout,
-            "initializer_range": model.deviation,
+            "initializer_range": min(model.deviation, 1.0),  # LlamaConfig takes no more
         }
 
     def read(self, config: Mapping[str, JsonValue]) -> ModelRead:
