@@ -138,11 +138,6 @@ def export_transformers(request: ExportRequest, on: OnPhase = lambda phase: None
 
 def _plan(request: ExportRequest) -> _Plan:
     config = load_resolved(request.checkpoint / CONFIG)
-    if config.objective.prompt_inputs is None:
-        raise Refused(
-            f"{config.name} was not trained to continue text ({config.objective.describe()}), which is all that "
-            "these models of transformers do; export a run of objective causal"
-        )
     manifest = read_manifest(request.checkpoint / MANIFEST)
     format = choose_format(config, request.format)
     source = source_of(request.checkpoint, manifest, config, request.weights)

@@ -58,26 +58,18 @@ def exported_tokenizer(files: TokenizerFiles, tokenizer: Tokenizer, positions: i
         Refused: it is a SentencePiece model of words or characters.
         Damaged: a file is not what a tokenizer has.
     """
-    fixed: tuple[str, ...] = ()
+    ending = {} if tokenizer.end_of_document is None else {"eos_token": tokenizer.tokens()[tokenizer.end_of_document]}
+    of_all = {**ending, "tokenizer_class": _CLASS, "clean_up_tokenization_spaces": False, "model_max_length": positions}
     if files.model.suffix == ".model":
         model = converted_model(files.model)
-        description, roles, given, fixed = serialized(model.description, files.model).encode(), model.roles, {}, model.fixed
-    else:
-        description = _without_additions(read_bounded(files.model, LARGEST_FILE), files.model)
-        given = {} if files.config is None else read_config(files.config)
-        roles = named_tokens(given)
-    settings = {
-        **{key: given[key] for key in _KEPT if key in given},
-        **roles,
-        "tokenizer_class": _CLASS,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": positions,
-    }
-    if tokenizer.end_of_document is not None:
-        settings["eos_token"] = tokenizer.tokens()[tokenizer.end_of_document]
+        text = serialized(model.description, files.model).encode()
+        return ExportedTokenizer(text, {**model.roles, **of_all}, None, model.fixed)
+    given = {} if files.config is None else read_config(files.config)
+    kept = {key: given[key] for key in _KEPT if key in given}
+    text = _without_additions(read_bounded(files.model, LARGEST_FILE), files.model)
     beside = files.model.parent / TEMPLATE_FILE
     template = read_bounded(beside, LARGEST_TEMPLATE) if is_file(beside) else None
-    return ExportedTokenizer(description, settings, template, fixed)
+    return ExportedTokenizer(text, {**kept, **named_tokens(given), **of_all}, template, ())
 
 
 def _without_additions(text: bytes, path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """`tools/export-hf`: a checkpoint as a folder of transformers, proved before it has its name."""
 
 import importlib.util
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import typer
 from megatron_patches.artefacts.folders import parse_checkpoint_name
 from megatron_patches.artefacts.run_folder import CHECKPOINTS, RunFolder
 from megatron_patches.errors import Refused
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.credentials import without_credentials
+from megatron_patches.foreign.printable import printable, storable
 from megatron_patches.sizes import counted, parse_size, readable
-from tools.command_line import own_command, run_app
+from tools.command_line import run_app
 from tools.terminal import remark, tell
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def main(
 
     if output is not None:
         refuse_existing(output)
-    largest = int(parse_size(shard_size, "--shard-size"))
+    largest = int(parse_size(shard_size, "--shard-size") or 0)
     _refuse_missing_library()
     source = find_whole_checkpoint(checkpoint)
     target = output or _own_place(source)
@@ -78,7 +80,8 @@ def main(
     quieten_libraries()  # before what they are imported by
     from megatron_patches.transformers_exchange.exporting import ExportRequest
 
-    _export(ExportRequest(source, target, format, weights, largest, text, card_by_block, own_command()))
+    command = storable(without_credentials(shlex.join(["tools/export-hf", *sys.argv[1:]])))
+    _export(ExportRequest(source, target, format, weights, largest, text, card_by_block, command))
 
 
 def _export(request: "ExportRequest") -> None:
