@@ -7,12 +7,12 @@ FOLDER/card.json, README.md                           what was compared, and the
 FOLDER/manifest.json                                  an artefact of kind export, whose parent is the checkpoint
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
 
 from pydantic import JsonValue
 
@@ -55,6 +55,7 @@ from megatron_patches.transformers_exchange.weight_files import plan_shards, wri
 GENERATION_FILE = "generation_config.json"
 FORMAT = "transformers"
 """fact of the manifest: what can load it"""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 OnPhase = Callable[[str], None]
 
 
@@ -129,8 +130,11 @@ def export_transformers(request: ExportRequest, on: OnPhase = lambda phase: None
     try:
         exported = _write(plan, partial, on)
         partial.rename(request.target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            place = f"{printable(request.target.parent)}; free space there, or name another place with --output"
+            raise OSError(error.errno, f"{error.strerror}: {place}; nothing was left") from error
         raise
     fsync_folder(request.target.parent)
     return exported

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_tools.data_config import DataConfig
 from data_tools.sources_config import SourceConfig
-from megatron_patches.artefacts.chosen import loss_of, group_of
+from megatron_patches.artefacts.chosen import group_of, loss_of
 from megatron_patches.artefacts.descent import ORIGIN
 from megatron_patches.artefacts.folders import DATA_PARENTS
 from megatron_patches.artefacts.manifest import Manifest
@@ -37,9 +37,7 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
 ```"""
 
 
-def model_card(
-    config: RunConfig, checkpoint: Manifest, card: Card, weights: Weights, notes: Sequence[str]
-) -> str:
+def model_card(config: RunConfig, checkpoint: Manifest, card: Card, weights: Weights, notes: Sequence[str]) -> str:
     """The page, with front matter as the Hugging Face hub reads it."""
     facts = checkpoint.facts
     title = f"{config.name}, step {_number(facts.get('step'))}"
@@ -88,7 +86,9 @@ def _model(config: RunConfig, checkpoint: Manifest, card: Card, weights: Weights
 
 
 def _data(data: DataConfig, checkpoint: Manifest) -> str:
-    rows = [f"| {markdown_text(each.name)} | {each.weight:g} | {markdown_code(_place(each))} |" for each in data.all_sources]
+    rows = [
+        f"| {markdown_text(each.name)} | {each.weight:g} | {markdown_code(_place(each))} |" for each in data.all_sources
+    ]
     *datasets, tokenizer = _data_parents(checkpoint) or ["not on record"]
     told = [markdown_code(each) for each in datasets[:_MOST_IDS]]
     more = [f"and {len(datasets) - len(told):,} more"] if len(datasets) > len(told) else []

@@ -37,9 +37,7 @@ def token_ids(settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenIds:
     return TokenIds(bos=eos if bos is None else bos, eos=eos, pad=ids.get("pad_token"))
 
 
-def config_json(
-    format: TransformersFormat, config: RunConfig, ids: TokenIds, source: Source
-) -> dict[str, JsonValue]:
+def config_json(format: TransformersFormat, config: RunConfig, ids: TokenIds, source: Source) -> dict[str, JsonValue]:
     """The model as transformers reads it."""
     (dtype,) = {tensor.dtype for tensor in source.weights.values()}
     return {

@@ -127,9 +127,7 @@ def _bpe(proto: Any) -> dict[str, Any]:
     """Merges are not in the file: two pieces whose text together is a piece merge, the better its score the sooner."""
     scores = {each.piece: each.score for each in proto.pieces if each.type in (_Type.NORMAL, _Type.USER_DEFINED)}
     numbers = {each.piece: number for number, each in enumerate(proto.pieces)}
-    merges = sorted(
-        _pairs(scores), key=lambda pair: (-scores[pair[0] + pair[1]], numbers[pair[0]], numbers[pair[1]])
-    )
+    merges = sorted(_pairs(scores), key=lambda pair: (-scores[pair[0] + pair[1]], numbers[pair[0]], numbers[pair[1]]))
     unknown = next(each.piece for each in proto.pieces if each.type == _Type.UNKNOWN)
     return {
         "type": "BPE", "vocab": numbers, "merges": [list(pair) for pair in merges], "unk_token": unknown,

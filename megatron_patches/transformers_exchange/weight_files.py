@@ -76,9 +76,7 @@ def _name(number: int, count: int) -> str:
 def _of_pair(pair: TensorPair, source: Source) -> _Piece:
     stored = source.weights[pair.ours]
     parts = pair.split(torch.empty(stored.shape, dtype=stored.dtype, device="meta"))
-    return _Piece(
-        dict(zip(pair.theirs, parts, strict=True)), partial(_parts, pair, source)
-    )
+    return _Piece(dict(zip(pair.theirs, parts, strict=True)), partial(_parts, pair, source))
 
 
 def _parts(pair: TensorPair, source: Source) -> Sequence[Tensor]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from megatron_patches.artefacts.folders import parse_checkpoint_name
-from megatron_patches.artefacts.run_folder import CHECKPOINTS, RunFolder
+from megatron_patches.artefacts.folders import inspect, parse_checkpoint_name
+from megatron_patches.artefacts.run_folder import CHECKPOINTS, CONFIG, RunFolder
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.printable import printable, storable
@@ -46,7 +46,9 @@ def main(
         "rounded. Example: --weights masters",
     ),
     shard_size: str = typer.Option(
-        "5GB", metavar="SIZE", help="Largest file of weights; a larger tensor has one to itself. Example: --shard-size 2GB"
+        "5GB",
+        metavar="SIZE",
+        help="Largest file of weights; a larger tensor has one to itself. Example: --shard-size 2GB",
     ),
     text: Path | None = typer.Option(
         None,
@@ -69,8 +71,9 @@ def main(
 
     if output is not None:
         refuse_existing(output)
-    largest = int(parse_size(shard_size, "--shard-size") or 0)
+    largest = int(parse_size(shard_size, "--shard-size") or 5e9)
     _refuse_missing_library()
+    _refuse_early(checkpoint, output, format)
     source = find_whole_checkpoint(checkpoint)
     target = output or _own_place(source)
     refuse_existing(target)
@@ -82,6 +85,19 @@ def main(
 
     command = storable(without_credentials(shlex.join(["tools/export-hf", *sys.argv[1:]])))
     _export(ExportRequest(source, target, format, weights, largest, text, card_by_block, command))
+
+
+def _refuse_early(checkpoint: str, output: Path | None, format: str | None) -> None:
+    """What a configuration alone tells is told before every byte of a checkpoint is read."""
+    from megatron_patches.run.reading import load_resolved
+    from megatron_patches.transformers_exchange.choice import choose_format
+    from tools.run_files.checkpoint_reference import find_checkpoints, refuse_existing
+
+    for folder in find_checkpoints(checkpoint):
+        if not inspect(folder).problems:
+            refuse_existing(output or _own_place(folder))
+            choose_format(load_resolved(folder / CONFIG), format)
+            return
 
 
 def _export(request: "ExportRequest") -> None:

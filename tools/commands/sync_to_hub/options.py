@@ -3,7 +3,6 @@
 What they are turned into is imported late, so that `--help` starts without it.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
