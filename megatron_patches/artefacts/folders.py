@@ -1,9 +1,9 @@
 """The folders of a run's checkpoints. Torch-free.
 
 `checkpoints/step-0000001000/` holds safetensors files of every rank, `config.yaml`, `trainer.json`, the tokenizer's
-files in `tokenizer/` and, written last, `manifest.json`; `weights-0000001000/` the same without the optimizer. A folder is written under another name
-and renamed when it is whole, and renamed again before it is deleted (unfinished.py), so a name like this is a promise.
-Which one is the newest is read off the names: there is no file that says it and could lie.
+files in `tokenizer/` and, written last, `manifest.json`; `weights-0000001000/` the same without the optimizer. A folder
+is written under another name and renamed when it is whole, and renamed again before it is deleted (unfinished.py), so a
+name like this is a promise. Which one is the newest is read off the names: there is no file that says it and could lie.
 """
 
 import re

@@ -18,7 +18,8 @@ def reshape_checkpoint(source: Path, target: Path, files: int, weights_only: boo
     run saves (`content`): it can be read and exported, not resumed.
 
     Raises:
-        TrainyardError: as `write_offline` does; files of the source's tokenizer are damaged, or the source has no optimizer's state to leave out.
+        TrainyardError: as `write_offline` does; files of the source's tokenizer are damaged, or it has no optimizer's
+            state to leave out.
     """
     manifest = read_manifest(source / MANIFEST)
     tensors = stored_tensors(source, manifest)

@@ -6,8 +6,8 @@ Nothing in it is run: no pickle is opened, and a folder that needs code of its o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +87,20 @@ class TransformersFolder:
     """`config.json`"""
     tensors: Mapping[str, StoredTensor]
     """by their names in the files"""
+
+    def by(self, current_name: Callable[[str], str]) -> TransformersFolder:
+        """The same by the names that a format knows (`TransformersFormat.current_name`).
+
+        Raises:
+            Damaged: two tensors have one such name.
+        """
+        renamed: dict[str, StoredTensor] = {}
+        for name, tensor in self.tensors.items():
+            new = current_name(name)
+            if new in renamed:
+                raise Damaged(f"{renamed[new].told} and {tensor.told} in {printable(self.path)} mean the same weight")
+            renamed[new] = tensor
+        return replace(self, tensors=renamed)
 
 
 def open_folder(path: Path) -> TransformersFolder:
