@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import verify_files
 from megatron_patches.atomic_files import HashingWriter
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
@@ -39,23 +40,27 @@ def export_each(folder: Path, data: SmallData) -> dict[str, Any]:
 def _export_one(folder: Path, data: SmallData, family: str) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from megatron_patches.generation.loaded_model import load_model
+    from megatron_patches.transformers_exchange.card.ours import our_model
+    from megatron_patches.transformers_exchange.card.source import open_source
 
-    checkpoint = save_random(folder, small_run(data, folder, family))
+    config = small_run(data, folder, family)
+    checkpoint = save_random(folder, config)
     told: list[str] = []
     request = ExportRequest(checkpoint, folder / "out", format=family, shard_bytes=40_000, command="tools/export-hf")
     made = export_transformers(request, told.append)
     model, info = AutoModelForCausalLM.from_pretrained(folder / "out", output_loading_info=True)
     with torch.no_grad():
         theirs = model.eval()(torch.tensor([IDS])).logits[0]
-    ours = load_model([checkpoint], passed_over=print)
+    with our_model(open_source(checkpoint, manifest_of(checkpoint)), config, by_block=False) as our:
+        ours = our.logits(torch.tensor([IDS]))[0]
+    tokenizer = load_tokenizer(data.folder / "tokenizer")
     text = "a word abc, and another one"
     return {
-        "theirs": theirs.tolist(), "ours": ours.logits(IDS)[:, : theirs.shape[1]].tolist(),
+        "theirs": theirs.tolist(), "ours": ours.tolist(),
         "unused": {key: sorted(map(str, each)) for key, each in info.items() if key != "error_msgs"}, "told": told,
-        "ids": AutoTokenizer.from_pretrained(folder / "out")(text)["input_ids"], "own ids": ours.tokenizer.encode(text),
+        "ids": AutoTokenizer.from_pretrained(folder / "out")(text)["input_ids"], "own ids": tokenizer.encode(text),
         "notes": made.notes, "eos": model.generation_config.eos_token_id, "tied": model.config.tie_word_embeddings,
-        "end": ours.tokenizer.end_of_document, "vocabulary": model.config.vocab_size, "dtype": str(model.dtype),
+        "end": tokenizer.end_of_document, "vocabulary": model.config.vocab_size, "dtype": str(model.dtype),
     }  # fmt: skip
 
 

@@ -51,7 +51,8 @@ def byte_level(folder: Path, prefix: bool = False) -> Path:
     library.enable_padding(length=7)
     config = {
         "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": not prefix, "add_bos_token": True,
-        "auto_map": {"a": "b"},        "bos_token": "<|endoftext|>", "eos_token": {"content": "<|endoftext|>"}, "pad_token": "<pad>",
+        "auto_map": {"a": "b"},
+        "bos_token": "<|endoftext|>", "eos_token": {"content": "<|endoftext|>"}, "pad_token": "<pad>",
         "chat_template": TEMPLATE,
     }  # fmt: skip
     return _save(folder, library, config)
