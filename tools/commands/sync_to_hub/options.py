@@ -73,6 +73,15 @@ class Destination:
     run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's name, or a part that no other has.")] = ""
     to: Annotated[str, typer.Option(help="Address; the run's folder is made in it, or where it says {run}.")] = ""
     everything: Annotated[bool, typer.Option("--all", help="What all runs' YAMLs ask for, or RUN's.")] = False
+    revision: Annotated[
+        str,
+        typer.Option(
+            metavar="BRANCH",
+            help="Branch of a repository of the hub that gets one artefact's files at its root, for "
+            "from_pretrained(..., revision=BRANCH); it is made where there is none. Example: tools/sync-to-hub push "
+            "EXPORT_FOLDER --to hf://org/name --revision step-1000.",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,14 @@ class PullSource:
     into: Annotated[
         Path | None, typer.Option(help="Folder of runs that its folder is made in; unset: the runs' root.")
     ] = None
+    revision: Annotated[
+        str,
+        typer.Option(
+            metavar="BRANCH",
+            help="Branch of a repository of the hub with one artefact at its root, which comes into the folder that "
+            "stands in RUN's place. Example: tools/sync-to-hub pull FOLDER --from hf://org/name --revision step-1000.",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)
