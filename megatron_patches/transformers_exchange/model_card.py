@@ -49,7 +49,7 @@ def model_card(config: RunConfig, checkpoint: Manifest, card: Card, weights: Wei
     parts = [
         f"---\n{dump_yaml(front)}---",
         f"# {markdown_text(title)}",
-        markdown_text(config.why),
+        f"Why: {markdown_text(config.why)}",
         _table("", _model(config, checkpoint, card, weights)),
         *(f"Note: {markdown_text(note)}." for note in notes),
         f"## Loading\n{_LOAD}",
