@@ -97,11 +97,11 @@ class Card(_Part):
     def told(self) -> list[str]:
         """Lines for people."""
         tensors, logits, greedy = self.tensors, self.logits, self.greedy
-        filled = f", {tensors.filled} filled" if tensors.filled else ""
+        filled = f"; {tensors.filled} filled" if tensors.filled else ""
         ties = f" ({logits.near_ties} near ties)" if logits.near_ties else ""
         part = f", then a near tie ({greedy.near_tie:.1e})" if greedy.near_tie is not None else ""
         return [
-            f"tensors  {tensors.theirs} of {tensors.elements:,} numbers ({tensors.dtype}) there and back bit for bit"
+            f"tensors  {tensors.theirs}, {tensors.elements:,} numbers ({tensors.dtype}), there and back bit for bit"
             f"{filled}",
             f"logits   at {logits.positions} positions differ by {logits.largest_difference:.1e} at most (largest: "
             f"{logits.largest_logit:.1f})",

@@ -105,7 +105,7 @@ def prove_damaged(folder: Path) -> dict[str, tuple[str, str]]:
         "shape": (tensors | {"transformer.ln_f.bias": bias[1:]}, settings),
         "left over": (tensors | {"transformer.x": bias.clone()}, settings),
         "missing": ({name: each for name, each in tensors.items() if each is not bias}, settings),
-        "class": (tensors, settings | {"model_type": "bloom"}),
+        "class": (tensors, {**settings, "model_type": "openai-gpt"}),
         "value": (tensors, settings | {"n_head": 5}),
         "ends": (tensors, settings | {"eos_token_id": list(range(61))}),
     }
@@ -134,7 +134,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
         ("shape", "tensors", "is of shape (47,), not (48,)"),
         ("left over", "tensors", "transformer.x is left over"),
         ("missing", "tensors", "transformer.ln_f.bias is missing"),
-        ("class", "loading", "BloomForCausalLM of the folder, not a GPT2LMHeadModel"),
+        ("class", "loading", "OpenAIGPTLMHeadModel of the folder, not a GPT2LMHeadModel"),
         ("value", "loading", "transformers does not take the folder"),
         ("ends", "", "32"),  # tokens that end a text do not end the comparison
     ],
