@@ -64,7 +64,7 @@ def test_bloom_560m() -> None:
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1; what can be imported has true or false"),
         ("llama", {"hidden_act": ["silu"]}, "hidden_act is"),
         ("bloom", {"n_embed": 64, "hidden_size": 128}, "n_embed is 64; what can be imported has what hidden_size says"),
-        ("gpt_neox", {"rotary_pct": 0.3}, "rotary_pct is 0.3"),
+        ("gpt_neox", {"rotary_pct": 0.24}, "rotary_pct is 0.24"),
         ("gpt2", {"activation_function": "x\x1b[2J"}, r"activation_function is x\x1b[2J"),
         ("gpt2", {"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
     ],

@@ -140,3 +140,6 @@ def _as_sorted(key: str) -> set[str]:
     """Names by which a format may refuse a key: of a kind of positions the kind itself too."""
     name, _, rest = key.partition(".")
     return {name, f"{name}.{rest.partition('.')[2]}"} if rest else {name}
+
+
+ALL = [variant for model_type in MODELS for variant in variants(model_type)]
