@@ -123,6 +123,7 @@ WITH_TORCH = {
     "megatron_patches/profiling": ["time_breakdown"],
     "megatron_patches/torch_patches": [],
     "megatron_patches/training": [],
+    "megatron_patches/transformers_exchange": ["choice", "sentencepiece_json", "tokenizer_files"],
     "megatron_patches/transformers_exchange/card": ["card", "folder", "text"],
 }
 

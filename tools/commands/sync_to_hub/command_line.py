@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.credentials import holds_credentials
+from megatron_patches.sizes import parse_size
 from tools.commands.sync_to_hub.options import (
     AsJson,
     Destination,
@@ -28,7 +29,6 @@ from tools.commands.sync_to_hub.options import (
     PushTransport,
     Selection,
     Transport,
-    parse_size,
 )
 from tools.option_groups import takes_groups
 

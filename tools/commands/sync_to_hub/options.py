@@ -3,7 +3,6 @@
 What they are turned into is imported late, so that `--help` starts without it.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.sizes import parse_size
 
 if TYPE_CHECKING:
     from megatron_patches.artefacts.storage.meter import Meter
@@ -167,18 +166,3 @@ class PushTransport(Transport):
         from megatron_patches.artefacts.storage.transfer import Options
 
         return Options(self.parallel, self.replace, int(parse_size(self.tar_below, "--tar-below") or 0), meter)
-
-
-def parse_size(text: str, option: str) -> float | None:
-    """Bytes of a size such as 50M or 2G; None for an empty text.
-
-    Raises:
-        TrainyardError: it is not formed so, or is nothing.
-    """
-    if not text:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)B?", text)
-    number = float(found[1]) * 1000 ** " kMGT".index((found[2] or " ").replace("K", "k")) if found else 0
-    if number <= 0:
-        raise TrainyardError(f"{option} {text}: give a size such as 500k, 50M or 2G")
-    return number
