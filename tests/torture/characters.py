@@ -2,8 +2,8 @@
 tokenizer's own: `python -m tests.torture.characters`.
 
 Libraries bring their own tables of Unicode, and a pattern such as \\p{L}+ cuts a text where a character's class ends.
-The tokenizers here have no other merges than of the character before the code point and the first byte of the code point,
-so that each cut shows in the ids. All 1,112,064 code points take a minute for each of the patterns.
+The tokenizers here merge nothing but the character before the code point and the first byte of the code point, so that
+each cut shows in the ids. All 1,112,064 code points take a minute for each of the patterns.
 """
 
 import argparse
