@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_tools.encoding.same_ids import ids_that_are_new
 from data_tools.run_data import RunData
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer, tokenizer_id
@@ -13,12 +14,10 @@ from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY, Vocabularies
 from megatron_patches.configuration.yaml_text import read_yaml
-from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.run.config import RunConfig
-
-_TOLD = 3
 
 
 def vocabularies_of(folder: Path, manifest: Manifest, config: RunConfig, data: RunData) -> Vocabularies:
@@ -36,7 +35,7 @@ def vocabularies_of(folder: Path, manifest: Manifest, config: RunConfig, data: R
     if theirs != data.tokenizer_id:
         before = _their_tokenizer(folder, theirs if isinstance(theirs, str) else "")
         now = load_tokenizer(CHECKOUT / config.data.tokenizer, config.data.allow_invalid)
-        fresh = _ids_that_are_new(before, now)
+        fresh = ids_that_are_new(before, now)
         used = before.vocab_size
     used = whole_of(manifest.facts.get(TOKENIZER_VOCABULARY)) or used
     model = config.model.vocabulary
@@ -70,21 +69,3 @@ def _catalogued(wanted: str) -> Iterator[Path]:
     with open_catalogue() as catalogue:
         for each in catalogue.artefacts("id = ? AND kind = 'tokenizer'", [wanted]):
             yield each.folder
-
-
-def _ids_that_are_new(before: Tokenizer, now: Tokenizer) -> tuple[int, ...]:
-    """Ids that stood for nothing before, and are tokens now, below the last id before."""
-    were, are = before.tokens(), now.tokens()
-    others = [number for number, token in sorted(were.items()) if are.get(number) != token]
-    if others:
-        told = "; ".join(
-            f"{number} is '{shortened(were[number], 40)}' there and "
-            + (f"'{shortened(are[number], 40)}' here" if number in are else "no token here")
-            for number in others[:_TOLD]
-        )
-        raise Refused(
-            f"tokenizer {printable(now.name)} does not extend {printable(before.name)}, with which it was trained: "
-            f"{len(others):,} of {len(were):,} ids mean something else ({told}). Train with that tokenizer, or with "
-            "one that only adds tokens behind its last id"
-        )
-    return tuple(sorted(number for number in are.keys() - were.keys() if number < before.vocab_size))

@@ -1,0 +1,120 @@
+"""Whether a run can take the weights of a folder of transformers, and as what: everything that is known before the
+weights are read. Torch-free, until shapes are compared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_tools.encoding.same_ids import ids_that_are_new, refuse_other_ids
+from data_tools.run_data import RunData
+from data_tools.text.tokenizer import Tokenizer
+from data_tools.text.tokenizers import find_tokenizer, load_tokenizer, tokenizer_id
+from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.exchange.known_source import manifest_beside
+from megatron_patches.foreign.printable import printable
+from megatron_patches.models.interface.transformers_format import TensorPair
+from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import from_settings
+from megatron_patches.transformers_exchange.foreign_model import ForeignModel, matched_pairs, read_foreign_model
+from megatron_patches.transformers_exchange.same_model import model_differences
+
+VOCABULARY, POSITIONS = "vocabulary", "positions"
+_DIFFERENCES_TOLD = 12
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """An import that nothing speaks against but the numbers themselves."""
+
+    found: ForeignModel
+    pairs: list[TensorPair]
+    config: RunConfig
+    """the run's, with as many rows of vocabulary and positions as the folder has: the artefact's"""
+    tokenizer_vocabulary: int
+    """largest id that the folder's tokenizer gives, plus one"""
+    tokenizer_id: str
+    """of the folder's tokenizer"""
+    known: Manifest | None
+    """by which the folder is an export of ours"""
+
+    @property
+    def elements(self) -> int:
+        """Numbers in all weights."""
+        return sum(row.elements for row in self.config.parameters)
+
+    @property
+    def dtypes(self) -> str:
+        """Types of the folder's tensors as safetensors names them: `BF16, F32`."""
+        theirs = {name for pair in self.pairs for name in pair.theirs}
+        return ", ".join(sorted({self.found.folder.tensors[name].dtype for name in theirs}))
+
+
+def plan_import(path: Path, config: RunConfig, data: RunData) -> ImportPlan:
+    """Look at a folder, and compare its model and its tokenizer with a run's.
+
+    Raises:
+        Missing: a file that must be there is not.
+        Refused: it is not the run's model, not whole, or its token ids mean something else; every difference is told.
+        Damaged: a file is not what its header says.
+    """
+    found = read_foreign_model(path)
+    differences = model_differences(found.model, config.model)
+    if differences:
+        more = len(differences) - _DIFFERENCES_TOLD
+        told = [*differences[:_DIFFERENCES_TOLD], *([f"and {more} more like these"] if more > 0 else [])]
+        raise Refused(
+            f"{printable(path)} is another model than {config.name}: {'; '.join(told)}. Make the run's model: section "
+            f"what tools/import-hf {printable(path)} --show prints"
+        )
+    vocabulary, identity = _same_ids(path, config, data)
+    stored = _with_their_rows(found, config)
+    found, pairs = matched_pairs(found, stored.parameters)
+    return ImportPlan(found, pairs, stored, vocabulary, identity, manifest_beside(path, path))
+
+
+def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
+    """The run's configuration with the folder's numbers of token ids and positions, and with no row beyond them."""
+    settings: dict[str, Any] = config.model_dump()
+    theirs = found.model.model_dump()
+    settings["model"] |= {key: theirs[key] for key in ("vocab_size", "vocab_multiple") if key in theirs}
+    counted = {row.row_for_each for row in config.parameters}
+    if POSITIONS in counted and found.positions is not None:
+        settings["data"]["sequence_length"] = found.positions
+    try:
+        stored = from_settings(settings, f"{config.name} with the rows of {printable(found.folder.path.name)}")
+    except TrainyardError as error:
+        raise Refused(
+            f"with {theirs.get('vocab_size'):,} token ids and {found.positions} positions, as "
+            f"{printable(found.folder.path)} has them, {config.name} would be no run: {error}"
+        ) from None
+    return stored
+
+
+def _same_ids(path: Path, config: RunConfig, data: RunData) -> tuple[int, str]:
+    """The ids that the folder's tokenizer gives, and its id; the run's must give the same."""
+    try:
+        files = find_tokenizer(path)
+    except TrainyardError as error:
+        raise type(error)(
+            f"whether token ids of {printable(path)} mean what they mean to {config.name} is not known: {error}. Copy "
+            "the files of the model's tokenizer into the folder"
+        ) from None
+    identity = tokenizer_id(files, config.data.allow_invalid)
+    if identity == data.tokenizer_id:
+        return data.tokenizer_vocabulary, identity
+    theirs = load_tokenizer(path, config.data.allow_invalid)
+    ours = load_tokenizer(CHECKOUT / config.data.tokenizer, config.data.allow_invalid)
+    if filled := ids_that_are_new(theirs, ours):
+        raise Refused(
+            f"tokenizer {printable(ours.name)} gives {len(filled):,} ids a meaning that are free in the folder's (the "
+            f"first is {filled[0]}); train with the folder's tokenizer, or with one that adds tokens after its last id"
+        )
+    refuse_other_ids(theirs, ours)
+    return theirs.vocab_size, identity
+
+
+def tokenizer_of(config: RunConfig) -> Tokenizer:
+    """The run's own."""
+    return load_tokenizer(CHECKOUT / config.data.tokenizer, config.data.allow_invalid)
