@@ -14,7 +14,10 @@ from megatron_patches.models.gpt.megatron_names import TITLE, MegatronNames
 from megatron_patches.models.gpt.parameters import gpt_parameters, gpt_path
 from megatron_patches.models.gpt.problems import gpt_problems
 from megatron_patches.models.gpt.summary import describe_gpt
+from megatron_patches.models.gpt.transformers_formats.bloom import BloomFormat
 from megatron_patches.models.gpt.transformers_formats.gpt2 import GPT2Format
+from megatron_patches.models.gpt.transformers_formats.llama import LlamaFormat
+from megatron_patches.models.gpt.transformers_formats.neox import NeoXFormat
 from megatron_patches.models.interface.architecture import (
     Activations,
     Architecture,
@@ -64,7 +67,7 @@ class GPT(Architecture):
         return {TITLE: MegatronNames()}
 
     def transformers_formats(self) -> Sequence[TransformersFormat]:
-        return (GPT2Format(),)
+        return (GPT2Format(), BloomFormat(), LlamaFormat(), NeoXFormat())
 
     def layers(
         self,

@@ -72,6 +72,8 @@ class TransformersFormat(ABC):
     """as `config.json` has it"""
     class_name: ClassVar[str]
     """the class that `architectures` of `config.json` names"""
+    base: ClassVar[str]
+    """what all names of tensors begin with, those of the head apart"""
 
     @abstractmethod
     def obstacles(self, model: Any) -> list[Obstacle]:
@@ -100,6 +102,13 @@ class TransformersFormat(ABC):
     @abstractmethod
     def filled(self, model: Any) -> list[FilledTensor]:
         """What they have beside these."""
+
+    def current_name(self, name: str) -> str:
+        """The name by which `pairs` know a tensor of one of their files.
+
+        Files of the model without its head, as those of GPT-2 and BLOOM on the hub, leave out `base`.
+        """
+        return name if name.startswith((f"{self.base}.", "lm_head.")) else f"{self.base}.{name}"
 
     def ignored(self, name: str) -> bool:
         """Whether one of their files' tensors is no parameter: a buffer that old versions saved."""

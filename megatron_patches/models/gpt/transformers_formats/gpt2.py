@@ -15,10 +15,10 @@ from megatron_patches.models.gpt.transformers_formats.rearranging import (
 from megatron_patches.models.gpt.transformers_formats.switches import (
     ANY,
     AS_MANY_AS_HEADS,
+    COMMON,
     Taken,
     obstacles,
     only,
-    only_kinds,
 )
 from megatron_patches.models.interface.transformers_format import (
     FilledTensor,
@@ -39,33 +39,17 @@ class GPT2Format(TransformersFormat):
 
     model_type = "gpt2"
     class_name = "GPT2LMHeadModel"
+    base = "transformer"
     taken: Mapping[str, Taken] = {
-        "name": only("name", "gpt"),
-        "layers": ANY,
-        "hidden_size": ANY,
-        "attention_heads": ANY,
+        **COMMON,
         "key_value_heads": AS_MANY_AS_HEADS,
         "ffn_size": ANY,
-        "vocab_size": ANY,
-        "vocab_multiple": ANY,
-        "position_embedding": only_kinds("learned"),
+        "position_embedding": only("position_embedding", "learned"),
         "activation": only("activation", *ACTIVATIONS),
         "norm": only("norm", "layernorm"),
-        "norm_placement": only("norm_placement", "pre"),
-        "norm_epsilon": ANY,
         "norm_bias": ANY,
         "embedding_norm": only("embedding_norm", False),
-        "query_key_norm": only("query_key_norm", False),
         "parallel_residual": only("parallel_residual", False),
-        "attention_bias": ANY,
-        "mlp_bias": ANY,
-        "tied_head": ANY,
-        "logit_soft_cap": only("logit_soft_cap", None),
-        "hidden_dropout": ANY,
-        "attention_dropout": ANY,
-        "embedding_dropout": ANY,
-        "init_std": ANY,
-        "init_residual_scaling": ANY,
     }
     """for each key of the section what the format takes"""
 
@@ -89,15 +73,16 @@ class GPT2Format(TransformersFormat):
 
     def read(self, config: Mapping[str, JsonValue]) -> ModelRead:
         keys = ConfigReader(self.model_type, config)
+        keys.refuse_other_functions()
         keys.only("scale_attn_weights", True, default=True)
         keys.only("scale_attn_by_inverse_layer_idx", False, default=False)
         keys.only("add_cross_attention", False, default=False)
-        hidden = keys.whole("n_embd", default=768)
+        hidden = keys.whole("n_embd", "hidden_size", default=768)
         section = {
             "name": "gpt",
-            "layers": keys.whole("n_layer", default=12),
+            "layers": keys.whole("n_layer", "num_hidden_layers", default=12),
             "hidden_size": hidden,
-            "attention_heads": keys.whole("n_head", default=12),
+            "attention_heads": keys.whole("n_head", "num_attention_heads", default=12),
             "ffn_size": keys.whole("n_inner", default=4 * hidden),
             "vocab_size": keys.whole("vocab_size", default=50257),
             "activation": keys.activation("activation_function", ACTIVATIONS, default="gelu_new"),
@@ -108,7 +93,7 @@ class GPT2Format(TransformersFormat):
             "embedding_dropout": keys.number("embd_pdrop", default=0.1),
             "init_std": keys.number("initializer_range", default=0.02),
         }
-        return ModelRead(section, keys.whole("n_positions", default=1024))
+        return ModelRead(section, keys.whole("n_positions", "max_position_embeddings", default=1024))
 
     def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
         return [_pair(row.name, row.shape, model) for row in rows]

@@ -1,8 +1,10 @@
 """What a format takes for each key of a GPT's `model:` section: every key is sorted, so that none is forgotten."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import BaseModel
 
 from megatron_patches.models.interface.transformers_format import Obstacle
 from megatron_patches.models.layers.model_config import ModelConfig
@@ -25,6 +27,11 @@ AS_MANY_AS_HEADS = Taken(
 )
 """of `key_value_heads`: each head has keys and values of its own"""
 
+FOUR_TIMES_HIDDEN = Taken(
+    lambda model: model.ffn_size == 4 * model.hidden_size, lambda model: f"4 * hidden_size ({4 * model.hidden_size})"
+)
+"""of `ffn_size`"""
+
 
 def only(setting: str, *values: Any) -> Taken:
     """One of these values of a key."""
@@ -32,25 +39,55 @@ def only(setting: str, *values: Any) -> Taken:
     return Taken(lambda model: value_of(model, setting) in values, lambda model: words)
 
 
-def only_kinds(*names: str) -> Taken:
-    """These kinds of positions, with any keys."""
-    return Taken(lambda model: model.position_embedding.name in names, lambda model: " or ".join(names))
+COMMON: Mapping[str, Taken] = {
+    "name": only("name", "gpt"),
+    "layers": ANY,
+    "hidden_size": ANY,
+    "attention_heads": ANY,
+    "vocab_size": ANY,
+    "vocab_multiple": ANY,
+    "norm_placement": only("norm_placement", "pre"),
+    "norm_epsilon": ANY,
+    "query_key_norm": only("query_key_norm", False),
+    "attention_bias": ANY,
+    "mlp_bias": ANY,
+    "tied_head": ANY,
+    "logit_soft_cap": only("logit_soft_cap", None),
+    "hidden_dropout": ANY,
+    "attention_dropout": ANY,
+    "embedding_dropout": ANY,
+    "init_std": ANY,
+    "init_residual_scaling": ANY,
+}
+"""keys for which all formats take the same"""
 
 
 def obstacles(model: ModelConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
-    """Keys for which the format has no such choice."""
+    """Keys for which the format has no such choice.
+
+    Raises KeyError for a key that it does not sort: it would be exported as if it did nothing.
+    """
     return [
-        Obstacle(setting, _as_yaml(value_of(model, setting)), each.words(model))
-        for setting, each in taken.items()
-        if not each.fits(model)
+        Obstacle(setting, _as_yaml(value_of(model, setting)), taken[setting].words(model))
+        for setting in _settings(model, taken)
+        if not taken[setting].fits(model)
     ]
 
 
+def _settings(model: ModelConfig, taken: Mapping[str, Taken]) -> Iterator[str]:
+    """The keys of a model's section; those of its kind of positions too, where the format takes the kind."""
+    for name in type(model).model_fields:
+        yield name
+        kind = getattr(model, name)
+        if isinstance(kind, BaseModel) and taken[name].fits(model):
+            yield from (f"{name}.{key}" for key in type(kind).model_fields if key != "name")
+
+
 def value_of(model: ModelConfig, setting: str) -> Any:
-    """The value of a dotted key; of `position_embedding`, the kind's name; None of a key that the kind has not."""
+    """The value of a dotted key; of `position_embedding`, the kind's name."""
     found: Any = model
     for part in setting.split("."):
-        found = getattr(found, part, None)
+        found = getattr(found, part)
     return getattr(found, "name", found)
 
 

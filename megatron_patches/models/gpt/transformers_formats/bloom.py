@@ -1,0 +1,102 @@
+"""BLOOM (BigScience 2022) as transformers has it: ALiBi, normalised embeddings, an MLP four times as wide."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader
+from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
+from megatron_patches.models.gpt.transformers_formats.switches import (
+    ANY,
+    AS_MANY_AS_HEADS,
+    COMMON,
+    FOUR_TIMES_HIDDEN,
+    Taken,
+    obstacles,
+    only,
+)
+from megatron_patches.models.interface.transformers_format import (
+    FilledTensor,
+    ModelRead,
+    Obstacle,
+    TensorPair,
+    TransformersFormat,
+)
+from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.parameters.row import ParameterRow
+
+_BLOCKS = FusedBlocks(
+    base="transformer",
+    blocks="h",
+    attention="self_attention",
+    outside={
+        "embedding.tokens.table": "word_embeddings",
+        "embedding_norm": "word_embeddings_layernorm",
+        "final_norm": "ln_f",
+    },
+)
+
+
+class BloomFormat(TransformersFormat):
+    """`BloomForCausalLM`. Biases that the model has not are written as zeros."""
+
+    model_type = "bloom"
+    class_name = "BloomForCausalLM"
+    base = _BLOCKS.base
+    taken: Mapping[str, Taken] = {
+        **COMMON,
+        "key_value_heads": AS_MANY_AS_HEADS,
+        "ffn_size": FOUR_TIMES_HIDDEN,
+        "position_embedding": only("position_embedding", "alibi"),
+        "activation": only("activation", "gelu_tanh"),
+        "norm": only("norm", "layernorm"),
+        "norm_bias": ANY,
+        "embedding_norm": only("embedding_norm", True),
+        "parallel_residual": only("parallel_residual", False),
+    }
+    """for each key of the section what the format takes"""
+
+    def obstacles(self, model: ModelConfig) -> list[Obstacle]:
+        return obstacles(model, self.taken)
+
+    def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
+        return {
+            "n_layer": model.layers,
+            "hidden_size": model.hidden_size,
+            "n_head": model.attention_heads,
+            "layer_norm_epsilon": model.norm_epsilon,
+            "apply_residual_connection_post_layernorm": False,
+            "hidden_dropout": model.hidden_dropout,
+            "attention_dropout": model.attention_dropout,
+            "initializer_range": model.deviation,
+        }
+
+    def read(self, config: Mapping[str, JsonValue]) -> ModelRead:
+        keys = ConfigReader(self.model_type, config)
+        keys.refuse_other_functions()
+        keys.only("apply_residual_connection_post_layernorm", False, default=False)
+        hidden = keys.whole("hidden_size", "n_embed", default=64)
+        section = {
+            "name": "gpt",
+            "layers": keys.whole("n_layer", "num_hidden_layers", default=2),
+            "hidden_size": hidden,
+            "attention_heads": keys.whole("n_head", "num_attention_heads", default=8),
+            "ffn_size": 4 * hidden,
+            "vocab_size": keys.whole("vocab_size", default=250880),
+            "position_embedding": "alibi",
+            "embedding_norm": True,
+            "norm_epsilon": keys.number("layer_norm_epsilon", default=1e-5),
+            "tied_head": keys.flag("tie_word_embeddings", default=True),
+            "hidden_dropout": keys.number("hidden_dropout", default=0.0),
+            "attention_dropout": keys.number("attention_dropout", default=0.0),
+            "embedding_dropout": 0.0,
+            "init_std": keys.number("initializer_range", default=0.02),
+        }
+        return ModelRead(section, positions=None)
+
+    def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
+        return [_BLOCKS.pair(row.name, row.shape, model) for row in rows]
+
+    def filled(self, model: ModelConfig) -> list[FilledTensor]:
+        return _BLOCKS.absent_biases(model, attention=True)

@@ -1,0 +1,134 @@
+"""GPT-NeoX (Black et al. 2022) as transformers has it: rotary positions on a share of each head, one or two sums."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
+from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
+from megatron_patches.models.gpt.transformers_formats.rotary_keys import (
+    rotary_section,
+    turned_fraction,
+    written_rotary,
+)
+from megatron_patches.models.gpt.transformers_formats.switches import (
+    ANY,
+    AS_MANY_AS_HEADS,
+    COMMON,
+    Taken,
+    obstacles,
+    only,
+)
+from megatron_patches.models.interface.transformers_format import (
+    FilledTensor,
+    ModelRead,
+    Obstacle,
+    TensorPair,
+    TransformersFormat,
+)
+from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.parameters.row import ParameterRow
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
+"""ours and theirs"""
+_BLOCKS = FusedBlocks(
+    base="gpt_neox",
+    blocks="layers",
+    attention="attention",
+    outside={"embedding.tokens.table": "embed_in", "final_norm": "final_layer_norm"},
+)
+
+
+class NeoXFormat(TransformersFormat):
+    """`GPTNeoXForCausalLM`. Biases of norms and of the MLP that the model has not are written as zeros."""
+
+    model_type = "gpt_neox"
+    class_name = "GPTNeoXForCausalLM"
+    base = _BLOCKS.base
+    taken: Mapping[str, Taken] = {
+        **COMMON,
+        "key_value_heads": AS_MANY_AS_HEADS,
+        "ffn_size": ANY,
+        "position_embedding": only("position_embedding", "rotary"),
+        "position_embedding.theta": ANY,
+        "position_embedding.fraction": ANY,
+        "position_embedding.pairs": only("position_embedding.pairs", "half"),
+        "activation": only("activation", *ACTIVATIONS),
+        "norm": only("norm", "layernorm"),
+        "norm_bias": ANY,
+        "embedding_norm": only("embedding_norm", False),
+        "parallel_residual": ANY,
+    }
+    """for each key of the section what the format takes"""
+
+    def obstacles(self, model: ModelConfig) -> list[Obstacle]:
+        return obstacles(model, self.taken)
+
+    def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
+        return {
+            "num_hidden_layers": model.layers,
+            "hidden_size": model.hidden_size,
+            "num_attention_heads": model.attention_heads,
+            "intermediate_size": model.ffn_size,
+            "max_position_embeddings": lengths.of("tokens"),
+            "rope_parameters": written_rotary(model, with_fraction=True),
+            "hidden_act": written_activation(ACTIVATIONS, model),
+            "layer_norm_eps": model.norm_epsilon,
+            "use_parallel_residual": model.parallel_residual,
+            "attention_bias": model.attention_bias,
+            "hidden_dropout": model.hidden_dropout,
+            "attention_dropout": model.attention_dropout,
+            "initializer_range": model.deviation,
+        }
+
+    def read(self, config: Mapping[str, JsonValue]) -> ModelRead:
+        keys = ConfigReader(self.model_type, config)
+        keys.refuse_other_functions()
+        hidden = keys.whole("hidden_size", default=6144)
+        heads = keys.whole("num_attention_heads", default=64)
+        section = {
+            "name": "gpt",
+            "layers": keys.whole("num_hidden_layers", default=44),
+            "hidden_size": hidden,
+            "attention_heads": heads,
+            "ffn_size": keys.whole("intermediate_size", default=24576),
+            "vocab_size": keys.whole("vocab_size", default=50432),
+            "position_embedding": _read_rotary(keys, hidden // heads),
+            "activation": keys.activation("hidden_act", ACTIVATIONS, default="gelu"),
+            "norm_epsilon": keys.number("layer_norm_eps", default=1e-5),
+            "parallel_residual": keys.flag("use_parallel_residual", default=True),
+            "attention_bias": keys.flag("attention_bias", default=True),
+            "tied_head": keys.flag("tie_word_embeddings", default=False),
+            "hidden_dropout": keys.number("hidden_dropout", default=0.0),
+            "attention_dropout": keys.number("attention_dropout", default=0.0),
+            "init_std": keys.number("initializer_range", default=0.02),
+        }
+        return ModelRead(section, keys.whole("max_position_embeddings", default=2048))
+
+    def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
+        return [_BLOCKS.pair(row.name, row.shape, model) for row in rows]
+
+    def filled(self, model: ModelConfig) -> list[FilledTensor]:
+        return _BLOCKS.absent_biases(model, attention=False)
+
+    def current_name(self, name: str) -> str:
+        """Before transformers 5 the head was called `embed_out`."""
+        return super().current_name(
+            name.replace("embed_out.", "lm_head.", 1) if name.startswith("embed_out.") else name
+        )
+
+    def ignored(self, name: str) -> bool:
+        # masks and wavelengths, which versions before 4.31 saved
+        return name.endswith((".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"))
+
+
+def _read_rotary(keys: ConfigReader, head_size: int) -> dict[str, JsonValue]:
+    rotary = rotary_section(keys)
+    theta = rotary.number("rope_theta", default=keys.number("rotary_emb_base", default=10000.0))
+    given = rotary.number("partial_rotary_factor", default=keys.number("rotary_pct", default=0.25))
+    # Versions 4.4x wrote these beside rotary_emb_base and rotary_pct, and version 5 does not read them.
+    keys.only("rope_theta", theta, default=theta)
+    keys.only("partial_rotary_factor", given, default=given)
+    place, key = (rotary, "partial_rotary_factor") if rotary.says("partial_rotary_factor") else (keys, "rotary_pct")
+    return {"name": "rotary", "theta": theta, "fraction": turned_fraction(place, key, given, head_size)}
