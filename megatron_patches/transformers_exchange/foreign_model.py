@@ -2,13 +2,13 @@
 Torch-free until tensors' shapes are compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.dtypes import PRECISION_OF_STORED
-from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
@@ -78,29 +78,45 @@ def read_foreign_model(path: Path) -> ForeignModel:
     return ForeignModel(folder, format, section_of(read), read.positions)
 
 
-def matched_pairs(found: ForeignModel, rows: Sequence[ParameterRow]) -> tuple[ForeignModel, list[TensorPair]]:
+def match_tensors(
+    found: ForeignModel, rows: Sequence[ParameterRow]
+) -> tuple[dict[str, StoredTensor], list[TensorPair]]:
     """The folder's tensors beside ours, strictly: every one of theirs is used, every one of ours is found.
 
     Args:
         rows: of the folder's own model, as many of vocabulary and positions as it has.
 
     Returns:
-        The folder with the names that the pairs have, and the pairs.
+        The folder's tensors by the names that the pairs have, and the pairs.
 
     Raises:
         Refused: names, shapes or types are not those of its `config.json`; they are told.
     """
     pairs = found.format.pairs(found.model, rows)
     shapes = _expected_shapes(pairs, rows) | {each.name: each.shape for each in found.format.filled(found.model)}
-    folder = with_saved_names(found.folder, shapes.keys(), found.format.tied(found.model))
-    tensors = {name: each for name, each in folder.tensors.items() if not found.format.ignored(name)}
+    tensors = _by_current_names(found)
     problems = [*_name_problems(shapes.keys(), tensors.keys()), *_shape_problems(shapes, tensors)]
     if problems:
         raise Refused(
-            f"{printable(folder.path)} does not hold the weights of its {CONFIG_FILE}: {'; '.join(problems)}. "
+            f"{printable(found.folder.path)} does not hold the weights of its {CONFIG_FILE}: {'; '.join(problems)}. "
             f"Save the whole model again (a causal language model, {found.format.class_name}, by save_pretrained)"
         )
-    return replace(found, folder=folder), pairs
+    return tensors, pairs
+
+
+def _by_current_names(found: ForeignModel) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for name, tensor in found.folder.tensors.items():
+        if found.format.ignored(name):
+            continue
+        current = found.format.current_name(name)
+        if current in tensors:
+            raise Refused(
+                f"{printable(tensor.file)} has {printable(name)}, which is {printable(current)} once more; save the "
+                "model again by save_pretrained"
+            )
+        tensors[current] = tensor
+    return tensors
 
 
 def _expected_shapes(pairs: Iterable[TensorPair], rows: Sequence[ParameterRow]) -> dict[str, tuple[int, ...]]:

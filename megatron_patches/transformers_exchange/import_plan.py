@@ -1,6 +1,7 @@
 """Whether a run can take the weights of a folder of transformers, and as what: everything that is known before the
 weights are read. Torch-free, until shapes are compared."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from megatron_patches.foreign.printable import printable
 from megatron_patches.models.interface.transformers_format import TensorPair
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import from_settings
-from megatron_patches.transformers_exchange.foreign_model import ForeignModel, matched_pairs, read_foreign_model
+from megatron_patches.run.run_directory import text_preparation
+from megatron_patches.transformers_exchange.card.folder import StoredTensor
+from megatron_patches.transformers_exchange.foreign_model import ForeignModel, match_tensors, read_foreign_model
 from megatron_patches.transformers_exchange.same_model import model_differences
 
 VOCABULARY, POSITIONS = "vocabulary", "positions"
@@ -29,6 +32,8 @@ class ImportPlan:
     """An import that nothing speaks against but the numbers themselves."""
 
     found: ForeignModel
+    tensors: Mapping[str, StoredTensor]
+    """the folder's, by the names that the pairs have"""
     pairs: list[TensorPair]
     config: RunConfig
     """the run's, with as many rows of vocabulary and positions as the folder has: the artefact's"""
@@ -38,6 +43,8 @@ class ImportPlan:
     """of the folder's tokenizer"""
     known: Manifest | None
     """by which the folder is an export of ours"""
+    data: RunData
+    """the run's, whose ids become parents of the artefact"""
 
     @property
     def elements(self) -> int:
@@ -45,10 +52,18 @@ class ImportPlan:
         return sum(row.elements for row in self.config.parameters)
 
     @property
+    def described(self) -> str:
+        """The folder in a few words."""
+        return (
+            f"{printable(self.found.folder.path)} ({self.found.format.model_type} of transformers, {self.dtypes}, "
+            f"{self.elements:,} parameters)"
+        )
+
+    @property
     def dtypes(self) -> str:
         """Types of the folder's tensors as safetensors names them: `BF16, F32`."""
         theirs = {name for pair in self.pairs for name in pair.theirs}
-        return ", ".join(sorted({self.found.folder.tensors[name].dtype for name in theirs}))
+        return ", ".join(sorted({self.tensors[name].dtype for name in theirs}))
 
 
 def plan_import(path: Path, config: RunConfig, data: RunData) -> ImportPlan:
@@ -70,8 +85,8 @@ def plan_import(path: Path, config: RunConfig, data: RunData) -> ImportPlan:
         )
     vocabulary, identity = _same_ids(path, config, data)
     stored = _with_their_rows(found, config)
-    found, pairs = matched_pairs(found, stored.parameters)
-    return ImportPlan(found, pairs, stored, vocabulary, identity, manifest_beside(path, path))
+    tensors, pairs = match_tensors(found, stored.parameters)
+    return ImportPlan(found, tensors, pairs, stored, vocabulary, identity, manifest_beside(path, path), data)
 
 
 def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
@@ -118,3 +133,8 @@ def _same_ids(path: Path, config: RunConfig, data: RunData) -> tuple[int, str]:
 def tokenizer_of(config: RunConfig) -> Tokenizer:
     """The run's own."""
     return load_tokenizer(CHECKOUT / config.data.tokenizer, config.data.allow_invalid)
+
+
+def open_data(config: RunConfig) -> RunData:
+    """The data of the run that an import is for."""
+    return RunData(config.data, CHECKOUT, config.lengths, config.place_after, texts=text_preparation(config))
