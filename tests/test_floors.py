@@ -101,7 +101,7 @@ WITH_TORCH = {
         *("changed_data", "changed_settings", "identity", "other_work", "recorded_changes", "resume_check", "size"),
         "starting_point",
     ],
-    "megatron_patches/checkpoint/files": ["boxes", "stored_files"],
+    "megatron_patches/checkpoint/files": ["boxes", "safetensors_header", "stored_files"],
     "megatron_patches/checkpoint/offline": ["choice"],
     "megatron_patches/deepspeed_patches": [],
     "megatron_patches/engine": [],
@@ -122,6 +122,7 @@ WITH_TORCH = {
     "megatron_patches/profiling": ["time_breakdown"],
     "megatron_patches/torch_patches": [],
     "megatron_patches/training": [],
+    "megatron_patches/transformers_exchange/card": ["card", "folder", "text"],
 }
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from megatron_patches.artefacts.manifest import Manifest
+from megatron_patches.checkpoint.files.safetensors_header import BadHeader
 from megatron_patches.checkpoint.files.state_tensor import Reader, StateTensor, Stretch
-from megatron_patches.checkpoint.files.stored_files import BadHeader, StoredPiece, read_header
+from megatron_patches.checkpoint.files.stored_files import StoredPiece, read_header
 from megatron_patches.checkpoint.load import FileReader, state_files
 from megatron_patches.dtypes import BYTES_OF_STORED
 from megatron_patches.errors import Damaged

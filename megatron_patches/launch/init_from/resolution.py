@@ -12,7 +12,8 @@ from megatron_patches.artefacts.foreign_formats.formats import find_checkpoints
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest
 from megatron_patches.artefacts.marks import damage_of, is_damaged
 from megatron_patches.artefacts.run_folder import CONFIG
-from megatron_patches.checkpoint.files.stored_files import BadHeader, read_header
+from megatron_patches.checkpoint.files.safetensors_header import BadHeader
+from megatron_patches.checkpoint.files.stored_files import read_header
 from megatron_patches.checkpoint.resume_check import SavedStep
 from megatron_patches.checkpoint.starting_point import INITIAL, InitialWeights, Vocabularies, fit_weights
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError, refuse

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from megatron_patches.errors import Refused
+from megatron_patches.atomic_files import write_atomically
+from megatron_patches.errors import Damaged, Refused
+from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.printable import printable, shortened
 
 CARD_FILE = "card.json"
 
@@ -92,8 +95,20 @@ class Card(_Part):
     greedy: GreedyFigures
 
     def told(self) -> list[str]:
-        """Lines for people, each at most 80 columns."""
-        raise NotImplementedError
+        """Lines for people."""
+        tensors, logits, greedy = self.tensors, self.logits, self.greedy
+        filled = f", {tensors.filled} filled" if tensors.filled else ""
+        ties = f" ({logits.near_ties} near ties)" if logits.near_ties else ""
+        part = f", then a near tie ({greedy.near_tie:.1e})" if greedy.near_tie is not None else ""
+        return [
+            f"tensors  {tensors.theirs} of {tensors.elements:,} numbers ({tensors.dtype}) there and back bit for bit"
+            f"{filled}",
+            f"logits   at {logits.positions} positions differ by {logits.largest_difference:.1e} at most (largest: "
+            f"{logits.largest_logit:.1f})",
+            f"argmax   equal at {logits.equal_argmax} of {logits.positions} positions{ties}",
+            f"greedy   {greedy.equal} of {greedy.tokens} tokens equal after a prompt of {greedy.prompt}{part}",
+            f"text     {self.text}",
+        ]
 
 
 class NotEqual(Refused):
@@ -107,7 +122,7 @@ class NotEqual(Refused):
 
 def write_card(folder: Path, card: Card) -> None:
     """Writes `card.json` into a folder that is being made."""
-    raise NotImplementedError
+    write_atomically(folder / CARD_FILE, (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_card(folder: Path) -> Card:
@@ -117,4 +132,8 @@ def read_card(folder: Path) -> Card:
         Missing: there is none.
         Damaged: it is no card.
     """
-    raise NotImplementedError
+    path = folder / CARD_FILE
+    try:
+        return Card.model_validate_json(read_bounded(path))
+    except ValidationError as error:
+        raise Damaged(f"{printable(path)} is no card: {shortened(error.errors()[0]['msg'])}") from None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkpoint.files.state_tensor import StateTensor
+from megatron_patches.checkpoint.offline.stored_tensors import stored_tensors
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Source:
 
     def read(self, name: str) -> Tensor:
         """One weight in its row's shape and in its stored type, on the CPU."""
-        raise NotImplementedError
+        tensor = self.weights[name]
+        return tensor.read(0, tensor.elements).view(tensor.shape)
 
 
 def open_source(folder: Path, manifest: Manifest) -> Source:
@@ -32,4 +34,5 @@ def open_source(folder: Path, manifest: Manifest) -> Source:
     Raises:
         Damaged: a file is not what a checkpoint has.
     """
-    raise NotImplementedError
+    weights = {each.name: each for each in stored_tensors(folder, manifest) if each.kind == "weight"}
+    return Source(manifest.id, weights)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron_patches.checkpoint.files.stored_files import BadHeader, read_header
+from megatron_patches.checkpoint.files.safetensors_header import BadHeader
+from megatron_patches.checkpoint.files.stored_files import read_header
 from megatron_patches.errors import Damaged
 
 NAME = "layers.0.weight"

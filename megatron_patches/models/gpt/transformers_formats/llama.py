@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023) as transformers has it: rotary positions, RMSNorm, a gated MLP, shared keys and values."""
+"""Llama (Touvron et al. 2023) as transformers has it: rotary positions, RMSNorm, a gated MLP, grouped heads."""
 
 from collections.abc import Mapping, Sequence
 

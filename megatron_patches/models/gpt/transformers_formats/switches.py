@@ -35,8 +35,9 @@ FOUR_TIMES_HIDDEN = Taken(
 
 def only(setting: str, *values: Any) -> Taken:
     """One of these values of a key."""
-    words = " or ".join(_as_yaml(value) for value in values)
-    return Taken(lambda model: value_of(model, setting) in values, lambda model: words)
+    return Taken(
+        lambda model: value_of(model, setting) in values, lambda model: " or ".join(_as_yaml(each) for each in values)
+    )
 
 
 COMMON: Mapping[str, Taken] = {
