@@ -62,6 +62,7 @@ FLOORS = [
     "megatron_patches/optim",
     "megatron_patches/run",
     "megatron_patches/checkpoint/files",
+    "megatron_patches/checkpoint/tokenizer_files",
     "megatron_patches/checkpoint",
     "megatron_patches/checkpoint/offline",
     "megatron_patches/engine",

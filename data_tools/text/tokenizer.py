@@ -74,6 +74,8 @@ class TokenizerFiles:
     config: Path | None
     """`tokenizer_config.json` beside a `tokenizer.json`."""
     name: str
+    of_folder: bool = True
+    """Whether a folder was named, so that what else lies in it belongs to the tokenizer."""
 
     @property
     def present(self) -> list[Path]:

@@ -10,6 +10,7 @@ from data_tools.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from data_tools.text.tokenizer import Tokenizer, TokenizerFiles
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
+    Manifest,
     content_id,
     read_manifest,
     record_file,
@@ -17,7 +18,14 @@ from megatron_patches.artefacts.manifest import (
     verify_files,
 )
 from megatron_patches.errors import TrainyardError
+from megatron_patches.foreign.files import is_file
 from megatron_patches.foreign.printable import printable, storable
+
+COMPANIONS = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "generation_config.json"),
+)
+"""files beside a tokenizer that say how it is used: read by transformers, and by chats"""
 
 
 def find_tokenizer(path: Path) -> TokenizerFiles:
@@ -27,7 +35,7 @@ def find_tokenizer(path: Path) -> TokenizerFiles:
         TrainyardError: there is none, or more than one SentencePiece model.
     """
     if path.is_file() and path.suffix == ".model":
-        return TokenizerFiles(path, None, storable(path.name))
+        return TokenizerFiles(path, None, storable(path.name), of_folder=False)
     if not path.is_dir():
         raise TrainyardError(
             f"tokenizer {printable(path)} is neither a folder nor a .model file. Train one with tools/tokenizer train "
@@ -54,16 +62,42 @@ def tokenizer_id(files: TokenizerFiles, allow_invalid: bool = False) -> str:
         TrainyardError: the manifest was edited, marks the tokenizer invalid, or does not match its files.
     """
     folder = files.model.parent
-    path = folder / MANIFEST
-    if path.is_file():
-        manifest = read_manifest(path)
-        if manifest.kind == "tokenizer" and files.model.name in {file.path for file in manifest.files}:
-            if not allow_invalid:
-                refuse_invalid(manifest, path, "allow it: --allow-invalid, or data.allow_invalid of a run")
-            if problems := verify_files(manifest, folder, hashes=True):
-                raise TrainyardError(f"{'; '.join(problems)}. Restore the tokenizer's files, or train it again")
-            return manifest.id
-    return content_id("tokenizer", [], [record_file(file, folder) for file in files.present], {})
+    manifest = _own_manifest(files)
+    if manifest is None:
+        return content_id("tokenizer", [], [record_file(file, folder) for file in files.present], {})
+    if not allow_invalid:
+        refuse_invalid(manifest, folder / MANIFEST, "allow it: --allow-invalid, or data.allow_invalid of a run")
+    if problems := verify_files(manifest, folder, hashes=True):
+        raise TrainyardError(f"{'; '.join(problems)}. Restore the tokenizer's files, or train it again")
+    return manifest.id
+
+
+def _own_manifest(files: TokenizerFiles) -> Manifest | None:
+    """The manifest beside a tokenizer's files, if it is theirs."""
+    path = files.model.parent / MANIFEST
+    if not path.is_file():
+        return None
+    manifest = read_manifest(path)
+    listed = {file.path for file in manifest.files}
+    return manifest if manifest.kind == "tokenizer" and files.model.name in listed else None
+
+
+def travelling_files(files: TokenizerFiles) -> dict[str, Path]:
+    """What must lie in one folder for the tokenizer to be the same there, by the name in that folder: the files that
+    its id is made of, and what beside them says how it is used, such as a chat template. A `.model` that was named
+    itself (`of_folder` False) travels without companions: they may be those of another one.
+
+    Raises:
+        TrainyardError: its manifest was edited, or is of a later version.
+    """
+    folder = files.model.parent
+    found = {file.name: file for file in files.present}
+    manifest = _own_manifest(files)
+    if manifest is not None:
+        found |= {MANIFEST: folder / MANIFEST, **{file.path: folder / file.path for file in manifest.files}}
+    if files.of_folder:
+        found |= {name: folder / name for name in COMPANIONS if is_file(folder / name)}
+    return found
 
 
 def load_tokenizer(path: Path, allow_invalid: bool = False, parse_special: bool = False) -> Tokenizer:
@@ -76,7 +110,11 @@ def load_tokenizer(path: Path, allow_invalid: bool = False, parse_special: bool 
         TrainyardError: there is none, its files are damaged or were changed after its manifest was written, or that
             marks it invalid.
     """
-    files = find_tokenizer(path)
+    return load_tokenizer_files(find_tokenizer(path), allow_invalid, parse_special)
+
+
+def load_tokenizer_files(files: TokenizerFiles, allow_invalid: bool = False, parse_special: bool = False) -> Tokenizer:
+    """Loads a tokenizer that was found; see `load_tokenizer`."""
     identity = tokenizer_id(files, allow_invalid)
     if files.model.suffix == ".model":
         return SentencePieceTokenizer(files, identity, parse_special)

@@ -1,9 +1,9 @@
 """The folders of a run's checkpoints. Torch-free.
 
-`checkpoints/step-0000001000/` holds safetensors files of every rank, `config.yaml`, `trainer.json` and, written last,
-`manifest.json`; `weights-0000001000/` the same without the optimizer. A folder is written under another name
-and renamed when it is whole, and renamed again before it is deleted (unfinished.py), so a name like this is a promise.
-Which one is the newest is read off the names: there is no file that says it and could lie.
+`checkpoints/step-0000001000/` holds safetensors files of every rank, `config.yaml`, `trainer.json`, the tokenizer's
+files in `tokenizer/` and, written last, `manifest.json`; `weights-0000001000/` the same without the optimizer. A folder
+is written under another name and renamed when it is whole, and renamed again before it is deleted (unfinished.py), so a
+name like this is a promise. Which one is the newest is read off the names: there is no file that says it and could lie.
 """
 
 import re
@@ -23,6 +23,8 @@ from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.foreign.printable import shortened
 
 TRAINER_STATE = "trainer.json"
+TOKENIZER = "tokenizer"
+"""folder in a checkpoint's with the files of its tokenizer; earlier versions wrote none"""
 DATA_PARENTS = "data_parents"
 """fact of a checkpoint: how many of its parents, the last ones, are datasets and the tokenizer"""
 

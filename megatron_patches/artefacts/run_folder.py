@@ -14,11 +14,12 @@ CONFIG = "config.yaml"
 CHECKPOINTS, EXPORTS, EVALS, IMPORTS, ELSEWHERE = "checkpoints", "exports", "evals", "imports", "elsewhere"
 ANNOTATIONS, COPIES = "annotations", "copies"
 LAUNCHES, EVENTS, LOGS, TENSORBOARD = "launches", "events", "logs", "tensorboard"
+TOKENIZERS = "tokenizers"
 SHELVES = (CHECKPOINTS, EXPORTS, EVALS, IMPORTS, ELSEWHERE)
 """folders that hold artefacts, one folder each"""
 RECORDS = (ANNOTATIONS, COPIES)
 """folders that hold small files which several people write: what they typed, and where copies lie"""
-FOLDERS = (*SHELVES, *RECORDS, LAUNCHES, EVENTS, LOGS, TENSORBOARD)
+FOLDERS = (*SHELVES, *RECORDS, LAUNCHES, EVENTS, LOGS, TENSORBOARD, TOKENIZERS)
 STOPPED = "stopped"
 """in a launch's folder: it saved itself before its end, to be continued"""
 STOP_REQUESTED = "stop-requested"
@@ -102,6 +103,11 @@ class RunFolder:
     def copies(self) -> Path:
         """Where copies of its artefacts lie."""
         return self.path / COPIES
+
+    @property
+    def tokenizers(self) -> Path:
+        """Files of the run's tokenizer, to which those in its checkpoints are hard links."""
+        return self.path / TOKENIZERS
 
     @property
     def save_requested(self) -> Path:

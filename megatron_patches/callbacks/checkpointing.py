@@ -21,6 +21,7 @@ from megatron_patches.checkpoint.resume import Resumable
 from megatron_patches.checkpoint.save import CheckpointContent
 from megatron_patches.checkpoint.saver import SaveOrder, Saver
 from megatron_patches.checkpoint.starting_point import INITIAL, InitialWeights
+from megatron_patches.checkpoint.tokenizer_files.travelling import TravellingTokenizer
 from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.parallel.votes import Question
@@ -56,6 +57,8 @@ class Checkpointing(Callback):
         self.came_from: Manifest | None = None
         self.further_facts: dict[str, object] = {}
         """of every checkpoint's manifest"""
+        self.tokenizer = TravellingTokenizer()
+        """files that go along with every checkpoint; rank 0's are written"""
         self._parent: str | None = None
         self._descent: dict[str, JsonValue] = {}
         self._saved_step = -1
@@ -228,6 +231,7 @@ class Checkpointing(Callback):
             trainer={"progress": asdict(progress), "callbacks": states, "engine": counters},
             config=to_yaml(config),
             parents=(*filter(None, [self._parent]), *self.parents),
+            tokenizer=self.tokenizer,
             pin=self._pin_next,
         )
 

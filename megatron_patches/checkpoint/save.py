@@ -8,7 +8,7 @@ import errno
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os.path import lexists
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from megatron_patches.artefacts.unfinished import delete_folder, saving_path
 from megatron_patches.atomic_files import HashingWriter, drop_from_page_cache, fsync_folder, hash_file
 from megatron_patches.checkpoint.checkpoint_config import CheckpointConfig
 from megatron_patches.checkpoint.files.safetensors_stream import write_safetensors
+from megatron_patches.checkpoint.tokenizer_files.travelling import TravellingTokenizer
 from megatron_patches.errors import Refused, TrainingFailed, TrainyardError
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.state_piece import StatePiece
@@ -46,6 +47,8 @@ class CheckpointContent:
     """resolved configuration, YAML"""
     parents: tuple[str, ...]
     """ids of the artefacts that it came from; of weights of a step that is saved whole too, those of that one"""
+    tokenizer: TravellingTokenizer = field(default_factory=TravellingTokenizer)
+    """files that go along"""
     pin: str | None = None
     """why it is to be kept whatever the rules say"""
 
@@ -170,6 +173,7 @@ def _complete(
     own = [
         _write_text(partial / CONFIG, content.config),
         _write_text(partial / TRAINER_STATE, json.dumps(content.trainer, indent=2) + "\n"),
+        *content.tokenizer.put_into(partial),
     ]
     files = [record for rank_records in records for record in rank_records] + own
     facts = {**content.facts, "content": kind}

@@ -19,6 +19,7 @@ from megatron_patches.checkpoint.files.state_tensor import StateTensor
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
 from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY
+from megatron_patches.checkpoint.tokenizer_files.travelling import read_tokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.deepspeed_checkpoint import ReadOptions, read_deepspeed
 from megatron_patches.exchange.deepspeed_folder import find_checkpoint_folder, listed
@@ -106,6 +107,7 @@ def import_checkpoint(request: ImportRequest, run: RunFolder) -> Imported:
         trainer=None if request.weights_only else trainer.encode(),
         config=to_yaml(config).encode(),
         parents=(*([known.id] if known else []), *data.dataset_ids, data.tokenizer_id),
+        tokenizer=read_tokenizer(CHECKOUT / config.data.tokenizer, data.tokenizer_id),
     )
     target = run.checkpoints / checkpoint_name(progress.step, _content(request))
     whole = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from data_tools.text.tokenizer import Tokenizer
-from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.folders import inspect
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.batch.fields import VISIBLE, ModelInputs
-from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
-from megatron_patches.errors import TrainyardError
+from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer
+from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.models.blueprint import draw_up
@@ -96,7 +95,7 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
     `passed_over` hears what is wrong with those before it.
 
     Raises:
-        TrainyardError: all of them are damaged; or its tokenizer is missing or another one.
+        TrainyardError: all of them are damaged; or its tokenizer did not travel with it, and is not to be found.
     """
     problems: list[str] = []
     groups: ProcessGroups | None = None
@@ -106,13 +105,13 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
             if inspection.manifest is None or inspection.problems:
                 raise DamagedCheckpoint("; ".join(inspection.problems))
             config = load_resolved(folder / CONFIG)
-            tokenizer = _own_tokenizer(folder, inspection.manifest, config)
+            tokenizer = own_tokenizer(folder, inspection.manifest, config)
             precision = PRECISIONS[config.training.precision]
             groups = groups or start_process_groups(Layout(1, 1, 1), precision, alone=True)
             inputs = _prompt_inputs(config)
             model = _load_weights(folder, inspection.manifest, config, inputs, replace(groups, dtype=precision))
             return LoadedModel(folder, config, model, inputs, tokenizer, groups.device)
-        except DamagedCheckpoint as error:
+        except Damaged as error:
             problems.append(str(error))
             passed_over(str(error))
     raise TrainyardError(
@@ -139,15 +138,3 @@ def _load_weights(
     ]
     load_alone(folder, manifest, pieces)
     return model.to(groups.device).eval()
-
-
-def _own_tokenizer(folder: Path, manifest: Manifest, config: RunConfig) -> Tokenizer:
-    tokenizer = load_tokenizer(CHECKOUT / config.data.tokenizer)
-    identity = manifest.facts["identity"]
-    assert isinstance(identity, dict)
-    if tokenizer.id != identity["tokenizer"]:
-        raise TrainyardError(
-            f"{folder} was trained with tokenizer {str(identity['tokenizer'])[:12]}, {config.data.tokenizer} is now "
-            f"{tokenizer.id[:12]}; restore the run's own tokenizer there"
-        )
-    return tokenizer

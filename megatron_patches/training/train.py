@@ -31,6 +31,7 @@ from megatron_patches.checkpoint.resume import load_newest_whole
 from megatron_patches.checkpoint.resume_check import SavedStep, learning_rate_problems, state_problems
 from megatron_patches.checkpoint.saver import Saver
 from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY, InitialWeights, read_initial_weights
+from megatron_patches.checkpoint.tokenizer_files.travelling import keep_tokenizer, read_tokenizer
 from megatron_patches.engine.build import build_engine
 from megatron_patches.errors import Refused, TrainingFailed, TrainyardError, refuse
 from megatron_patches.events.writing import EventWriter
@@ -111,6 +112,9 @@ def build_trainer(
         (*data.dataset_ids, data.tokenizer_id),
     )
     checkpointing.further_facts[TOKENIZER_VOCABULARY] = data.tokenizer_vocabulary
+    if groups.rank == 0:
+        tokenizer = read_tokenizer(CHECKOUT / config.data.tokenizer, data.tokenizer_id)
+        checkpointing.tokenizer = keep_tokenizer(tokenizer, launch.run)
     callbacks = build_callbacks(config, launch, groups, data, votes, checkpointing, events)
     if streams:
         callbacks.insert(0, streams)

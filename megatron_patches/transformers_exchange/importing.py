@@ -14,10 +14,12 @@ from megatron_patches.artefacts.descent import ORIGIN, origin_of
 from megatron_patches.artefacts.folders import DATA_PARENTS
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, build_manifest, write_manifest
 from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.files.state_tensor import StateTensor, Stretch
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
 from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY
+from megatron_patches.checkpoint.tokenizer_files.travelling import read_tokenizer
 from megatron_patches.errors import Damaged, Missing, Refused
 from megatron_patches.foreign.printable import printable
 from megatron_patches.models.interface.transformers_format import TensorPair
@@ -165,6 +167,7 @@ def _content(plan: ImportPlan) -> OfflineContent:
         trainer=None,
         config=to_yaml(plan.config).encode(),
         parents=(*known, *plan.data.dataset_ids, plan.data.tokenizer_id),
+        tokenizer=read_tokenizer(CHECKOUT / plan.config.data.tokenizer, plan.data.tokenizer_id),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 from megatron_patches.artefacts.annotations import read_standing
 from megatron_patches.artefacts.branch import abandoned, stated_facts, why_left
 from megatron_patches.artefacts.deletion import link_target, refuse_link
-from megatron_patches.artefacts.folders import is_replaced, is_spoilt, name_before, shelved_name
+from megatron_patches.artefacts.folders import TOKENIZER, is_replaced, is_spoilt, name_before, shelved_name
 from megatron_patches.artefacts.inventory.adoption import shelve
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
@@ -215,7 +215,7 @@ def _go_through(
             why = f"{why}; the link goes, its target {link_target(each.folder)} stays"
             removals.append(Removal(each.folder, 0, why, "checkpoint"))
         else:
-            removals.append(Removal(each.folder, each.size, why, "checkpoint"))
+            removals.append(Removal(each.folder, each.size - _linked_size(each.folder), why, "checkpoint"))
 
 
 def through_link(shelf: Path) -> str:
@@ -228,8 +228,16 @@ def through_link(shelf: Path) -> str:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files in a folder, or of the file in its place; links, and what vanishes, count nothing."""
-    return sum(status.st_size for status in _statuses(folder) if stat.S_ISREG(status.st_mode))
+    """Bytes that go with a folder, or with the file in its place; links, what vanishes, and files that have another
+    name elsewhere, as those of a tokenizer, count nothing.
+    """
+    return sum(status.st_size for status in _statuses(folder) if status.st_nlink == 1 and stat.S_ISREG(status.st_mode))
+
+
+def _linked_size(folder: Path) -> int:
+    """Bytes of a checkpoint's folder that stay when it goes: its tokenizer's files have names in other folders too."""
+    linked = [each for each in _statuses(folder / TOKENIZER) if each.st_nlink > 1 and stat.S_ISREG(each.st_mode)]
+    return sum(status.st_size for status in linked)
 
 
 def _is_old(folder: Path) -> bool:

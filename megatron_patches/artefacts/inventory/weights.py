@@ -3,6 +3,7 @@
 import re
 from pathlib import PurePosixPath
 
+from megatron_patches.artefacts.folders import TOKENIZER
 from megatron_patches.artefacts.manifest import FileRecord, Manifest, content_id
 from megatron_patches.errors import Refused
 
@@ -13,6 +14,8 @@ _OPTIMIZER = re.compile(
 
 def is_optimizer_file(path: str) -> bool:
     """Whether a file holds state that only a resume needs, by its name, whoever wrote it."""
+    if path.startswith(f"{TOKENIZER}/"):  # a vocabulary may be called as it likes
+        return False
     return _OPTIMIZER.fullmatch(PurePosixPath(path).name) is not None
 
 

@@ -7,6 +7,7 @@ from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifes
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.offline.stored_tensors import stored_tensors
 from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
+from megatron_patches.checkpoint.tokenizer_files.travelling import stored_tokenizer
 from megatron_patches.errors import TrainyardError
 
 
@@ -17,7 +18,8 @@ def reshape_checkpoint(source: Path, target: Path, files: int, weights_only: boo
     run saves (`content`): it can be read and exported, not resumed.
 
     Raises:
-        TrainyardError: as `write_offline` does, or the source has no optimizer's state to leave out.
+        TrainyardError: as `write_offline` does; files of the source's tokenizer are damaged, or it has no optimizer's
+            state to leave out.
     """
     manifest = read_manifest(source / MANIFEST)
     tensors = stored_tensors(source, manifest)
@@ -32,5 +34,6 @@ def reshape_checkpoint(source: Path, target: Path, files: int, weights_only: boo
         trainer=None if alone else (source / TRAINER_STATE).read_bytes(),
         config=(source / CONFIG).read_bytes(),
         parents=(manifest.id,),
+        tokenizer=stored_tokenizer(source, manifest),
     )
     return write_offline(target, tensors, files, content)

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
 from megatron_patches.checkpoint.files.safetensors_stream import stream_safetensors
 from megatron_patches.checkpoint.files.state_tensor import StateTensor
+from megatron_patches.checkpoint.tokenizer_files.travelling import TravellingTokenizer
 from megatron_patches.errors import TrainyardError
 from megatron_patches.parameters.tensor_slice import TensorSlice
 
@@ -31,6 +32,8 @@ class OfflineContent:
     """`config.yaml`"""
     parents: tuple[str, ...]
     """ids of the artefacts that it came from"""
+    tokenizer: TravellingTokenizer = field(default_factory=TravellingTokenizer)
+    """files that go along"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def write_offline(folder: Path, tensors: Sequence[StateTensor], files: int, cont
         records.append(_write_bytes(partial / CONFIG, content.config))
         if content.trainer is not None:
             records.append(_write_bytes(partial / TRAINER_STATE, content.trainer))
+        records += content.tokenizer.put_into(partial)
         manifest = build_manifest("checkpoint", files=records, facts=content.facts, parents=content.parents)
         write_manifest(partial / MANIFEST, manifest)
         partial.rename(folder)

@@ -233,7 +233,10 @@ def test_weights_alone_are_a_checkpoint_that_nothing_resumes_from(
     assert names == ["step-0000000004", "weights-0000000002", "weights-0000000004"]
     manifest = read_manifest(run.checkpoints / "weights-0000000004" / "manifest.json")
     assert manifest.facts["content"] == "weights"
-    assert sorted(file.path for file in manifest.files) == ["config.yaml", "trainer.json", "weights-00000.safetensors"]
+    assert sorted(file.path for file in manifest.files) == [
+        *("config.yaml", "tokenizer/manifest.json", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"),
+        *("trainer.json", "weights-00000.safetensors"),
+    ]
     alone, full = (whole_tensors(run.checkpoints / name) for name in ("weights-0000000004", "step-0000000004"))
     assert alone.keys() == {place for place in full if place[1] == "weight"}
     assert all(torch.equal(alone[place], full[place]) for place in alone)

@@ -155,23 +155,6 @@ def test_what_is_not_there_is_said(run: RunFolder, tmp_path: Path) -> None:
         checkpoints_with_weights(RunFolder(tmp_path / "nothing"))
 
 
-def test_another_tokenizer_is_refused(trained: Path, small_data: SmallData, tmp_path: Path) -> None:
-    from data_tools.text.tokenizer_training import train_bpe
-
-    train_bpe([small_data.folder / "documents"], tmp_path / "tokenizer", vocab_size=300)
-    with pytest.raises(RankFailed, match="was trained with tokenizer"):
-        run_on_ranks(generate_with_tokenizer, 1, trained, tmp_path / "tokenizer")
-
-
-def generate_with_tokenizer(folder: Path, tokenizer: Path) -> None:
-    """Load the run as if its tokenizer's folder held another tokenizer."""
-    from data_tools.text.tokenizers import load_tokenizer
-    from megatron_patches.generation import loaded_model
-
-    loaded_model.load_tokenizer = lambda path: load_tokenizer(tokenizer)
-    loaded_model.load_model(checkpoints_with_weights(RunFolder(folder)), passed_over=print)
-
-
 def first_logits_after_another_end(folder: Path, reads_prefixes: bool, prefix: int) -> bool:
     """Whether the first id's logits hear of a change of the last id, of the model as it is or with prefixes."""
     from megatron_patches.generation import loaded_model

@@ -343,7 +343,7 @@ class TestShapesAndTokens:
     def test_a_tokenizer_that_is_not_to_be_found(self, runs: Runs) -> None:
         self.other_tokenizer(runs, lambda tokens: None)
         shutil.rmtree(runs.root.parent / "other")
-        with pytest.raises(Missing, match=r"trained with another tokenizer .* not to be found .*Bring that tokenizer"):
+        with pytest.raises(Missing, match=r"with tokenizer .* not to be found .*Bring that tokenizer.* the same one"):
             runs.find(f"{PARENT}@10")
 
 

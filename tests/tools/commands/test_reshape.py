@@ -65,6 +65,7 @@ def test_more_and_fewer_files_hold_the_same_elements_and_facts(
     assert len([file for file in five.files if file.path.startswith("weights-")]) == 5
     assert {file.path for file in one.files} == {
         "weights-00000.safetensors", "optimizer-00000.safetensors", "config.yaml", "trainer.json",
+        "tokenizer/manifest.json", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
     }  # fmt: skip
     assert five.facts == one.facts == original.facts
     assert (five.parents, one.parents) == ([original.id], [five.id])
