@@ -1,7 +1,7 @@
 """Keys of a `config.json`, read strictly: a value that is not understood is refused with its key."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -109,10 +109,6 @@ class ConfigReader:
         if value is not None and not isinstance(value, dict):
             raise self._refused(key, "a section with keys")
         return ConfigReader(self._model_type, value or {}, f"{self._section}{key}.")
-
-    def refuse(self, key: str, takes: str) -> NoReturn:
-        """Refuse a key's value, in words of what it may be."""
-        raise self._refused(key, takes)
 
     def says(self, key: str) -> bool:
         """Whether a key is there with anything in it."""

@@ -57,7 +57,7 @@ class LlamaFormat(TransformersFormat):
             "head_dim": model.head_size,
             "intermediate_size": model.ffn_size,
             "max_position_embeddings": lengths.of("tokens"),
-            "rope_parameters": written_rotary(model, with_fraction=False),
+            "rope_parameters": written_rotary(model),
             "hidden_act": written_activation(ACTIVATIONS, model),
             "rms_norm_eps": model.norm_epsilon,
             "attention_bias": model.attention_bias,

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
+from megatron_patches.errors import Refused
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
 from megatron_patches.models.gpt.transformers_formats.rotary_keys import (
     rotary_section,
-    turned_fraction,
-    written_rotary,
+    turned_share,
+    written_partial_rotary,
 )
 from megatron_patches.models.gpt.transformers_formats.switches import (
     ANY,
@@ -50,7 +51,7 @@ class NeoXFormat(TransformersFormat):
         **COMMON,
         "key_value_heads": AS_MANY_AS_HEADS,
         "ffn_size": ANY,
-        "position_embedding": only("position_embedding", "rotary"),
+        "position_embedding": only("position_embedding", "rotary", "none"),
         "position_embedding.theta": ANY,
         "position_embedding.fraction": ANY,
         "position_embedding.pairs": only("position_embedding.pairs", "half"),
@@ -72,7 +73,7 @@ class NeoXFormat(TransformersFormat):
             "num_attention_heads": model.attention_heads,
             "intermediate_size": model.ffn_size,
             "max_position_embeddings": lengths.of("tokens"),
-            "rope_parameters": written_rotary(model, with_fraction=True),
+            "rope_parameters": written_partial_rotary(model),
             "hidden_act": written_activation(ACTIVATIONS, model),
             "layer_norm_eps": model.norm_epsilon,
             "use_parallel_residual": model.parallel_residual,
@@ -94,7 +95,7 @@ class NeoXFormat(TransformersFormat):
             "attention_heads": heads,
             "ffn_size": keys.whole("intermediate_size", default=24576),
             "vocab_size": keys.whole("vocab_size", default=50432),
-            "position_embedding": _read_rotary(keys, hidden // heads),
+            "position_embedding": _read_positions(keys, hidden // heads),
             "activation": keys.activation("hidden_act", ACTIVATIONS, default="gelu"),
             "norm_epsilon": keys.number("layer_norm_eps", default=1e-5),
             "parallel_residual": keys.flag("use_parallel_residual", default=True),
@@ -123,12 +124,18 @@ class NeoXFormat(TransformersFormat):
         return name.endswith((".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"))
 
 
-def _read_rotary(keys: ConfigReader, head_size: int) -> dict[str, JsonValue]:
+def _read_positions(keys: ConfigReader, head_size: int) -> dict[str, JsonValue]:
+    """Rotary positions, or none where no feature is turned."""
     rotary = rotary_section(keys)
     theta = rotary.number("rope_theta", default=keys.number("rotary_emb_base", default=10000.0))
-    given = rotary.number("partial_rotary_factor", default=keys.number("rotary_pct", default=0.25))
-    # Versions 4.4x wrote these beside rotary_emb_base and rotary_pct, and version 5 does not read them.
+    factor = rotary.number("partial_rotary_factor", default=keys.number("rotary_pct", default=0.25))
+    # Versions 4.4x wrote these beside rotary_emb_base and rotary_pct; version 5 does not read them.
     keys.only("rope_theta", theta, default=theta)
-    keys.only("partial_rotary_factor", given, default=given)
-    place, key = (rotary, "partial_rotary_factor") if rotary.says("partial_rotary_factor") else (keys, "rotary_pct")
-    return {"name": "rotary", "theta": theta, "fraction": turned_fraction(place, key, given, head_size)}
+    keys.only("partial_rotary_factor", factor, default=factor)
+    share = turned_share(head_size, factor)
+    if share is None:
+        raise Refused(
+            f"config.json of gpt_neox: partial_rotary_factor (once rotary_pct) is {factor:g}, which turns "
+            f"{int(head_size * factor)} of a head's {head_size} features; what can be imported turns an even number"
+        )
+    return {"name": "rotary", "theta": theta, "fraction": share} if share > 0 else {"name": "none"}

@@ -11,18 +11,19 @@ from megatron_patches.models.layers.position_config import RotaryPositionConfig
 _KEYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 
 
-def written_rotary(model: ModelConfig, with_fraction: bool) -> dict[str, JsonValue]:
-    """`rope_parameters` of a model with rotary positions.
-
-    Args:
-        with_fraction: the architecture turns a share of each head's features.
-    """
+def written_rotary(model: ModelConfig) -> dict[str, JsonValue]:
+    """`rope_parameters` of a model with rotary positions that turn whole heads."""
     position = model.position_embedding
     assert isinstance(position, RotaryPositionConfig), "the format takes no other kind"
-    keys: dict[str, JsonValue] = {"rope_type": "default", "rope_theta": position.theta}
-    if with_fraction:
-        keys["partial_rotary_factor"] = _fraction(position.rotated_features(model.head_size), model.head_size)
-    return keys
+    return {"rope_type": "default", "rope_theta": position.theta}
+
+
+def written_partial_rotary(model: ModelConfig) -> dict[str, JsonValue]:
+    """`rope_parameters` of a model that turns a share of each head; without positions that is none of it."""
+    if not isinstance(model.position_embedding, RotaryPositionConfig):
+        return {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.0}
+    turned = model.position_embedding.rotated_features(model.head_size)
+    return {**written_rotary(model), "partial_rotary_factor": _share(turned, model.head_size)}
 
 
 def rotary_section(keys: ConfigReader) -> ConfigReader:
@@ -38,19 +39,18 @@ def rotary_section(keys: ConfigReader) -> ConfigReader:
     return rotary
 
 
-def turned_fraction(keys: ConfigReader, key: str, fraction: float, head_size: int) -> float:
-    """Our `fraction` that turns as many features as theirs, which they round down.
+def turned_share(head_size: int, factor: float) -> float | None:
+    """Our `fraction` that turns as many features as their `partial_rotary_factor`, which rounds them down.
 
-    Raises:
-        Refused: features that cannot be paired.
+    None where those cannot be paired.
     """
-    turned = int(head_size * fraction)
-    if turned < 2 or turned % 2 or turned > head_size:
-        keys.refuse(key, f"a share of a head's {head_size} features that is an even number of them, 2 at least")
-    return fraction if abs(head_size * fraction - turned) <= 1e-3 else turned / head_size
+    turned = int(head_size * factor)
+    if turned < 0 or turned % 2 or turned > head_size:
+        return None
+    return factor if abs(head_size * factor - turned) <= 1e-3 else turned / head_size
 
 
-def _fraction(turned: int, head_size: int) -> float:
+def _share(turned: int, head_size: int) -> float:
     """The share of which transformers, which rounds down, computes this number of features."""
     share = turned / head_size
     return share if int(head_size * share) == turned else nextafter(share, 1)
