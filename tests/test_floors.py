@@ -106,7 +106,7 @@ WITH_TORCH = {
     "megatron_patches/checkpoint/offline": ["choice"],
     "megatron_patches/deepspeed_patches": [],
     "megatron_patches/engine": [],
-    "megatron_patches/exchange": ["deepspeed_folder"],
+    "megatron_patches/exchange": ["deepspeed_folder", "known_source"],
     "megatron_patches/generation": [],
     "megatron_patches/megatron_core_patches": ["narrow_import"],
     "megatron_patches/models": ["parameter_table", "pipeline_partition", "registry"],
@@ -123,6 +123,9 @@ WITH_TORCH = {
     "megatron_patches/profiling": ["time_breakdown"],
     "megatron_patches/torch_patches": [],
     "megatron_patches/training": [],
+    "megatron_patches/transformers_exchange": [
+        *("choice", "foreign_model", "import_plan", "kept_imports", "same_model", "shown_folder")
+    ],
     "megatron_patches/transformers_exchange/card": ["card", "folder", "text"],
 }
 

@@ -19,6 +19,7 @@ from megatron_patches.transformers_exchange.card.folder import (
     StoredTensor,
     TransformersFolder,
     open_folder,
+    with_current_names,
 )
 from megatron_patches.transformers_exchange.choice import format_of
 from megatron_patches.transformers_exchange.same_model import section_of
@@ -94,7 +95,8 @@ def match_tensors(
     """
     pairs = found.format.pairs(found.model, rows)
     shapes = _expected_shapes(pairs, rows) | {each.name: each.shape for each in found.format.filled(found.model)}
-    tensors = _by_current_names(found)
+    named = with_current_names(found.folder, found.format).tensors
+    tensors = {name: each for name, each in named.items() if not found.format.ignored(name)}
     problems = [*_name_problems(shapes.keys(), tensors.keys()), *_shape_problems(shapes, tensors)]
     if problems:
         raise Refused(
@@ -102,21 +104,6 @@ def match_tensors(
             f"Save the whole model again (a causal language model, {found.format.class_name}, by save_pretrained)"
         )
     return tensors, pairs
-
-
-def _by_current_names(found: ForeignModel) -> dict[str, StoredTensor]:
-    tensors: dict[str, StoredTensor] = {}
-    for name, tensor in found.folder.tensors.items():
-        if found.format.ignored(name):
-            continue
-        current = found.format.current_name(name)
-        if current in tensors:
-            raise Refused(
-                f"{printable(tensor.file)} has {printable(name)}, which is {printable(current)} once more; save the "
-                "model again by save_pretrained"
-            )
-        tensors[current] = tensor
-    return tensors
 
 
 def _expected_shapes(pairs: Iterable[TensorPair], rows: Sequence[ParameterRow]) -> dict[str, tuple[int, ...]]:
@@ -146,6 +133,9 @@ def _shape_problems(wanted: Mapping[str, tuple[int, ...]], there: Mapping[str, S
         elif tensor.dtype not in PRECISION_OF_STORED:
             kinds = ", ".join(PRECISION_OF_STORED)
             found.append(f"{printable(name)} has type {shortened(tensor.dtype, 20)}, and weights are {kinds}")
+    dtypes = sorted({there[name].dtype for name in wanted.keys() & there.keys()})
+    if len(dtypes) > 1 and not found:
+        found.append(f"its weights are of several types ({', '.join(dtypes)}), and have one here")
     more = [f"and {len(found) - _TOLD:,} more like these"] if len(found) > _TOLD else []
     return [*sorted(found)[:_TOLD], *more]
 

@@ -94,6 +94,9 @@ def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
     settings: dict[str, Any] = config.model_dump()
     theirs = found.model.model_dump()
     settings["model"] |= {key: theirs[key] for key in ("vocab_size", "vocab_multiple") if key in theirs}
+    prompt = config.objective.prompt_inputs
+    if prompt is None or prompt.attention != "causal":  # their model is causal, whatever the run makes of its weights
+        settings["objective"] = {"name": "causal"}
     counted = {row.row_for_each for row in config.parameters}
     if POSITIONS in counted and found.positions is not None:
         settings["data"]["sequence_length"] = found.positions

@@ -1,4 +1,5 @@
-"""The weights of a folder of transformers as an artefact of ours, which runs begin from, with the card that proves it."""
+"""The weights of a folder of transformers as an artefact of ours, from which runs begin, with the card that proves
+it."""
 
 import shutil
 from dataclasses import asdict, dataclass
@@ -131,15 +132,9 @@ class _JoinedTensors:
 
     def as_state(self, pair: TensorPair, row: ParameterRow) -> StateTensor:
         """What reads one of ours."""
-        dtypes = {self._tensors[name].dtype for name in pair.theirs}
-        if len(dtypes) > 1:
-            raise Refused(
-                f"{', '.join(map(printable, pair.theirs))} are one matrix here and have the types "
-                f"{', '.join(sorted(dtypes))} there; save the model again in one type"
-            )
         whole = TensorSlice.whole(row.shape)
         stretch = Stretch(whole, 0, row.elements, partial(self._read, _Whole(pair, row.shape)))
-        return StateTensor(row.name, "weight", row.shape, STORED[dtypes.pop()], (stretch,))
+        return StateTensor(row.name, "weight", row.shape, STORED[self._tensors[pair.theirs[0]].dtype], (stretch,))
 
     def _read(self, whole: "_Whole", first: int, last: int) -> Tensor:
         return self._last(whole)[first:last]

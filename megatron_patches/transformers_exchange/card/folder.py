@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from megatron_patches.errors import Damaged, Missing, Refused, listed
 from megatron_patches.foreign.files import is_folder, names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.models.interface.transformers_format import TransformersFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +110,22 @@ def open_folder(path: Path) -> TransformersFolder:
     if WEIGHTS_FILE in names:
         return TransformersFolder(path, config, {each.name: each for each in _tensors(path / WEIGHTS_FILE)})
     raise _without_weights(path, names)
+
+
+def with_current_names(folder: TransformersFolder, format: TransformersFormat) -> TransformersFolder:
+    """The folder with its tensors by the names that the format's pairs have (`current_name`); buffers that old versions
+    saved keep theirs.
+
+    Raises:
+        Damaged: two of its tensors are one parameter.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for name, tensor in folder.tensors.items():
+        current = name if format.ignored(name) else format.current_name(name)
+        if current in tensors:
+            raise Damaged(f"{tensor.told} is {shortened(current, 100)} once more; save the model again (save_pretrained)")
+        tensors[current] = replace(tensor, name=current)
+    return replace(folder, tensors=tensors)
 
 
 def _config(path: Path) -> dict[str, JsonValue]:

@@ -23,7 +23,7 @@ from megatron_patches.transformers_exchange.card.card import (
     LogitFigures,
     NotEqual,
 )
-from megatron_patches.transformers_exchange.card.folder import TransformersFolder, open_folder
+from megatron_patches.transformers_exchange.card.folder import TransformersFolder, open_folder, with_current_names
 from megatron_patches.transformers_exchange.card.logits import KeptLogits, distance_of_first_two
 from megatron_patches.transformers_exchange.card.ours import OurModel, our_model
 from megatron_patches.transformers_exchange.card.source import Source
@@ -59,7 +59,7 @@ def prove(
     """
     if config.objective.prompt_inputs is None:
         raise Refused(f"{config.name} was not trained to continue text ({config.objective.describe()})")
-    opened = open_folder(folder)
+    opened = with_current_names(open_folder(folder), format)
     tensors = compare_tensors(source, opened, format, config)
     logits, greedy = _compare_models(source, opened, format, config, text, by_block)
     return Card(
