@@ -19,7 +19,6 @@ from megatron_patches.transformers_exchange.card.folder import (
     StoredTensor,
     TransformersFolder,
     open_folder,
-    with_current_names,
 )
 from megatron_patches.transformers_exchange.choice import format_of
 from megatron_patches.transformers_exchange.same_model import section_of
@@ -95,7 +94,7 @@ def match_tensors(
     """
     pairs = found.format.pairs(found.model, rows)
     shapes = _expected_shapes(pairs, rows) | {each.name: each.shape for each in found.format.filled(found.model)}
-    named = with_current_names(found.folder, found.format).tensors
+    named = found.folder.by(found.format.current_name).tensors
     tensors = {name: each for name, each in named.items() if not found.format.ignored(name)}
     problems = [*_name_problems(shapes.keys(), tensors.keys()), *_shape_problems(shapes, tensors)]
     if problems:

@@ -6,7 +6,7 @@ Nothing in it is run: no pickle is opened, and a folder that needs code of its o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ from megatron_patches.errors import Damaged, Missing, Refused, listed
 from megatron_patches.foreign.files import is_folder, names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.models.interface.transformers_format import TransformersFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +88,20 @@ class TransformersFolder:
     tensors: Mapping[str, StoredTensor]
     """by their names in the files"""
 
+    def by(self, current_name: Callable[[str], str]) -> TransformersFolder:
+        """The same by the names that a format knows (`TransformersFormat.current_name`).
+
+        Raises:
+            Damaged: two tensors have one such name.
+        """
+        renamed: dict[str, StoredTensor] = {}
+        for name, tensor in self.tensors.items():
+            new = current_name(name)
+            if new in renamed:
+                raise Damaged(f"{renamed[new].told} and {tensor.told} in {printable(self.path)} mean the same weight")
+            renamed[new] = tensor
+        return replace(self, tensors=renamed)
+
 
 def open_folder(path: Path) -> TransformersFolder:
     """Reads `config.json` and the header of each file: `model.safetensors`, or the shards that an index names.
@@ -110,22 +123,6 @@ def open_folder(path: Path) -> TransformersFolder:
     if WEIGHTS_FILE in names:
         return TransformersFolder(path, config, {each.name: each for each in _tensors(path / WEIGHTS_FILE)})
     raise _without_weights(path, names)
-
-
-def with_current_names(folder: TransformersFolder, format: TransformersFormat) -> TransformersFolder:
-    """The folder with its tensors by the names that the format's pairs have (`current_name`); buffers that old versions
-    saved keep theirs.
-
-    Raises:
-        Damaged: two of its tensors are one parameter.
-    """
-    tensors: dict[str, StoredTensor] = {}
-    for name, tensor in folder.tensors.items():
-        current = name if format.ignored(name) else format.current_name(name)
-        if current in tensors:
-            raise Damaged(f"{tensor.told} is {shortened(current, 100)} once more; save the model again (save_pretrained)")
-        tensors[current] = replace(tensor, name=current)
-    return replace(folder, tensors=tensors)
 
 
 def _config(path: Path) -> dict[str, JsonValue]:

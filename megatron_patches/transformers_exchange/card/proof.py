@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import torch
-from torch import Tensor
 
 from megatron_patches.artefacts.provenance import known_revision, versions
 from megatron_patches.checkout import CHECKOUT
@@ -17,15 +16,14 @@ from megatron_patches.models.interface.transformers_format import TransformersFo
 from megatron_patches.run.config import RunConfig
 from megatron_patches.transformers_exchange.card.card import (
     GREEDY_TOKENS,
-    NEAR_TIE,
     Card,
     GreedyFigures,
     LogitFigures,
-    NotEqual,
 )
-from megatron_patches.transformers_exchange.card.folder import TransformersFolder, open_folder, with_current_names
-from megatron_patches.transformers_exchange.card.logits import KeptLogits, distance_of_first_two
-from megatron_patches.transformers_exchange.card.ours import OurModel, our_model
+from megatron_patches.transformers_exchange.card.folder import TransformersFolder, open_folder
+from megatron_patches.transformers_exchange.card.greedy import compare_greedy
+from megatron_patches.transformers_exchange.card.logits import KeptLogits
+from megatron_patches.transformers_exchange.card.ours import our_model
 from megatron_patches.transformers_exchange.card.source import Source
 from megatron_patches.transformers_exchange.card.tensors import compare_tensors
 from megatron_patches.transformers_exchange.card.text import CardText
@@ -55,11 +53,16 @@ def prove(
     Raises:
         NotEqual: they are not, or a number is NaN or infinite.
         Damaged: the folder is not whole (`open_folder`).
-        Refused: the objective writes no text, so that no causal model is what was trained.
+        Refused: the objective writes no text, so that no causal model is what was trained; or the text has token ids
+            that the model does not know.
     """
     if config.objective.prompt_inputs is None:
         raise Refused(f"{config.name} was not trained to continue text ({config.objective.describe()})")
-    opened = with_current_names(open_folder(folder), format)
+    if int(text.ids.max()) >= config.model.vocabulary:
+        raise Refused(
+            f"{text.described}: a token id is beyond the model's {config.model.vocabulary:,}; give a text by --text"
+        )
+    opened = open_folder(folder).by(format.current_name)
     tensors = compare_tensors(source, opened, format, config)
     logits, greedy = _compare_models(source, opened, format, config, text, by_block)
     return Card(
@@ -101,24 +104,5 @@ def _compare_models(
             del theirs
         with our_model(source, config, by_block) as ours:
             figures = kept.compare(ours.logits(ids))
-            return figures, _compare_greedy(ours, continued, prompt.shape[1])
-
-
-def _compare_greedy(ours: OurModel, continued: Tensor, prompt: int) -> GreedyFigures:
-    """Whether a greedy continuation is ours too. By induction it is, where each of its tokens is the likeliest after
-    those before it, so one pass over all of it tells."""
-    logits = ours.logits(continued[:, :-1])[0, prompt - 1 :].cpu()
-    generated = continued[0, prompt:]
-    other = (logits.argmax(-1) != generated).nonzero()
-    if len(other) == 0:
-        return GreedyFigures(prompt=prompt, tokens=len(generated), equal=len(generated), near_tie=None)
-    at = int(other[0])
-    distance = float(distance_of_first_two(logits[at]))
-    if distance > NEAR_TIE:
-        raise NotEqual(
-            "greedy",
-            f"token {at + 1} of {len(generated)} is {int(logits[at].argmax())} by the checkpoint and "
-            f"{int(generated[at])} by the folder, and the checkpoint's first two logits are {distance:.3g} apart "
-            f"(a near tie is {NEAR_TIE:g})",
-        )
-    return GreedyFigures(prompt=prompt, tokens=len(generated), equal=at, near_tie=distance)
+            after = ours.logits(continued[:, :-1])[0, prompt.shape[1] - 1 :].cpu()
+            return figures, compare_greedy(after, continued[0, prompt.shape[1] :], prompt.shape[1])

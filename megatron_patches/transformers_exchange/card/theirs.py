@@ -86,7 +86,7 @@ def _empty_model(folder: TransformersFolder) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
-    hook = register_module_parameter_registration_hook(_on_meta)  # type: ignore[arg-type]  # see its docstring
+    hook = register_module_parameter_registration_hook(_on_meta)  # type: ignore[arg-type]
     try:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     finally:
@@ -94,13 +94,17 @@ def _empty_model(folder: TransformersFolder) -> Any:
 
 
 def _on_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+    """A parameter of the same shape without memory: what such a hook returns takes the parameter's place."""
     if parameter is None or parameter.is_meta:
         return parameter
     return nn.Parameter(parameter.to("meta"), requires_grad=False)
 
 
 def _stored_names(model: Any, folder: TransformersFolder, format: TransformersFormat) -> dict[int, str]:
-    """For each parameter, by its identity, the tensor that holds it; a tied one has one tensor, whatever its name."""
+    """For each parameter, by its identity, the tensor that holds it; a tied one has one tensor, whatever its name.
+
+    `from_pretrained` itself draws what is missing and leaves untied what is stored twice, with a warning each.
+    """
     if type(model).__name__ != format.class_name:
         raise NotEqual(CHECK, f"transformers makes a {type(model).__name__} of the folder, not a {format.class_name}")
     named = list(model.named_parameters(remove_duplicate=False))
@@ -112,8 +116,8 @@ def _stored_names(model: Any, folder: TransformersFolder, format: TransformersFo
     problems = [
         *(f"{aliases[key][0]} is not in it: transformers would draw it" for key, names in found.items() if not names),
         *(f"{' and '.join(names)} are one parameter, and stored twice" for names in found.values() if len(names) > 1),
-        *(f"{each.told} is no parameter of {format.class_name}" for each in folder.tensors.values()
-          if each.name not in known and not format.ignored(each.name)),
+        *(f"{each.told} is no parameter of {format.class_name}" for name, each in folder.tensors.items()
+          if name not in known and not format.ignored(name)),
         *(f"{name} is of shape {folder.tensors[name].shape}, and {tuple(parameter.shape)} by config.json"
           for name, parameter in named
           if name in folder.tensors and folder.tensors[name].shape != tuple(parameter.shape)),
