@@ -29,6 +29,7 @@ from megatron_patches.launch.continuation import Continuation, course, find_cont
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
 from megatron_patches.launch.init_from.folder_import import with_imported_weights
 from megatron_patches.launch.init_from.resolution import StartingPoint
+from megatron_patches.launch.rank_settings import quieten_libraries
 from megatron_patches.launch.rehearsal_end import Rehearsed
 from megatron_patches.launch.rollback_record import with_rollback
 from megatron_patches.parallel.layout import Layout
@@ -158,7 +159,9 @@ def main(arguments: Sequence[str]) -> int:
         plan = plan_run(
             options.run, overrides, target, None if options.rehearse is None else whole_steps(options.rehearse)
         )
-        if plan.start:  # before the claim: the heartbeat begins with the launch's folder, and an import takes minutes
+        if plan.start and plan.start.pending:
+            # before the claim: the heartbeat begins with the launch's folder, and an import takes minutes
+            quieten_libraries()
             plan = replace(plan, start=with_imported_weights(plan.start, plan.config))
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None  # whole in a file or a pipe
         claimed = launch(plan, owner)  # before anything is said of it: another launch may have been quicker

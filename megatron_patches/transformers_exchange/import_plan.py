@@ -16,8 +16,8 @@ from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.exchange.known_source import manifest_beside
 from megatron_patches.foreign.printable import printable
 from megatron_patches.models.interface.transformers_format import TensorPair
+from megatron_patches.run.checks import check_run
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.reading import from_settings
 from megatron_patches.run.run_directory import text_preparation
 from megatron_patches.transformers_exchange.card.folder import StoredTensor
 from megatron_patches.transformers_exchange.foreign_model import ForeignModel, match_tensors, read_foreign_model
@@ -100,13 +100,13 @@ def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
     counted = {row.row_for_each for row in config.parameters}
     if POSITIONS in counted and found.positions is not None:
         settings["data"]["sequence_length"] = found.positions
-    try:
-        stored = from_settings(settings, f"{config.name} with the rows of {printable(found.folder.path.name)}")
-    except TrainyardError as error:
+    stored = RunConfig.model_validate(settings)
+    before = {problem.text for problem in check_run(config)}
+    if new := [problem.text for problem in check_run(stored) if problem.text not in before]:
         raise Refused(
             f"with {theirs.get('vocab_size'):,} token ids and {found.positions} positions, as "
-            f"{printable(found.folder.path)} has them, {config.name} would be no run: {error}"
-        ) from None
+            f"{printable(found.folder.path)} has them, {config.name} would be no run: {'; '.join(new)}"
+        )
     return stored
 
 

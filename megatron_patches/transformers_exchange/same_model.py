@@ -38,8 +38,16 @@ def model_differences(theirs: ModelSection, ours: ModelSection) -> list[str]:
     return [
         f"model.{key} is {_shown(before.get(key))} in config.json and {_shown(now.get(key))} in the run"
         for key in dict.fromkeys([*before, *now])
-        if key not in (*_OF_TRAINING, *_OF_ROWS) and before.get(key) != now.get(key)
+        if key not in (*_OF_TRAINING, *_OF_ROWS)
+        and before.get(key) != now.get(key)
+        and not _is_of_another_kind(key, before, now)
     ]
+
+
+def _is_of_another_kind(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """A key of a section whose kind differs, which is told by its name alone."""
+    kind = f"{key.rpartition('.')[0]}.name"
+    return key != kind and before.get(kind) != now.get(kind)
 
 
 def minimal_section(model: ModelSection) -> dict[str, Any]:

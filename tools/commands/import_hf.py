@@ -42,15 +42,18 @@ def main(
         return
     from megatron_patches.artefacts.folders import checkpoint_name
     from megatron_patches.checkout import CHECKOUT
+    from megatron_patches.launch.rank_settings import quieten_libraries
     from megatron_patches.run.reading import load_run
     from megatron_patches.run.run_directory import run_directory
     from tools.run_files.catalogue import find_run
 
     config = load_run(find_run(run, CHECKOUT), context.args)
     from megatron_patches.transformers_exchange.import_plan import open_data, plan_import
-    from megatron_patches.transformers_exchange.importing import CardRequest, import_transformers
 
     plan = plan_import(folder, config, open_data(config))
+    quieten_libraries()  # before they are imported
+    from megatron_patches.transformers_exchange.importing import CardRequest, import_transformers
+
     target = run_directory(config).checkpoints / checkpoint_name(0, "weights")
     request = CardRequest(f"tools/import-hf {folder} {run}", text, card_by_block)
     done = import_transformers(plan, target, request)

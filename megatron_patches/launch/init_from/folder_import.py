@@ -10,7 +10,7 @@ from megatron_patches.transformers_exchange.kept_imports import content_key, pla
 
 
 def with_imported_weights(start: StartingPoint, config: RunConfig) -> StartingPoint:
-    """The starting point with its folder imported, in the run's `imports/`, where later launches find it.
+    """A starting point that is pending, with its folder imported, in the run's `imports/`, where later launches find it.
 
     People hear of it on stderr: it may take minutes.
 
@@ -21,8 +21,7 @@ def with_imported_weights(start: StartingPoint, config: RunConfig) -> StartingPo
         OSError: it cannot be written. Nothing is left behind in any of these cases.
     """
     plan = start.pending
-    if plan is None:
-        return start
+    assert plan is not None, "it is not pending"
     from megatron_patches.transformers_exchange.importing import (
         CardRequest,
         import_transformers,
