@@ -41,6 +41,8 @@ setup(
         "wandb": ["wandb"],
         # copies of runs at s3://, gs:// and hf://; file:// needs none of them
         "storage": ["fsspec", "s3fs", "gcsfs", "huggingface_hub"],
+        # tools/export-hf and tools/import-hf: what is written or read is compared with its models
+        "transformers": ["transformers"],
         "dev": [
             "s3fs",
             "gcsfs",

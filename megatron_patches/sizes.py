@@ -1,5 +1,9 @@
 """Sizes in bytes and numbers of things, for people."""
 
+import re
+
+from megatron_patches.errors import TrainyardError
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -11,6 +15,21 @@ def readable(size: float) -> str:
     if unit == 0 or value >= 100:
         return f"{value:.0f} {_UNITS[unit]}"
     return f"{value:.3g} {_UNITS[unit]}"
+
+
+def parse_size(text: str, option: str) -> float | None:
+    """Bytes of a size such as 50M or 2G; None for an empty text.
+
+    Raises:
+        TrainyardError: it is not formed so, or is nothing.
+    """
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)B?", text)
+    number = float(found[1]) * 1000 ** " kMGT".index((found[2] or " ").replace("K", "k")) if found else 0
+    if number <= 0:
+        raise TrainyardError(f"{option} {text}: give a size such as 500k, 50M or 2G")
+    return number
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

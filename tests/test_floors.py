@@ -124,7 +124,8 @@ WITH_TORCH = {
     "megatron_patches/torch_patches": [],
     "megatron_patches/training": [],
     "megatron_patches/transformers_exchange": [
-        *("choice", "foreign_model", "import_plan", "kept_imports", "same_model", "shown_folder")
+        *("choice", "foreign_model", "import_plan", "kept_imports", "same_model", "sentencepiece_json"),
+        *("shown_folder", "tokenizer_files"),
     ],
     "megatron_patches/transformers_exchange/card": ["card", "folder", "text"],
 }

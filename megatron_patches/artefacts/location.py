@@ -28,6 +28,7 @@ HUB_TYPES = {"models": "model", "datasets": "dataset", "buckets": "bucket"}
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^${}]*))?\}")
+_RUN = re.compile(r"(?<!\$)\{run\}")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _HUB_TYPE_WORD = re.compile(r"(?i)(model|dataset|space|bucket|kernel)s?")
@@ -67,9 +68,33 @@ def run_location(text: str, run: str) -> Location:
     Raises:
         TrainyardError: it is no address.
     """
-    named = re.sub(r"(?<!\$)\{run\}", lambda _: run, text)
+    named = _RUN.sub(lambda _: run, text)
     location = parse_location(named)
     return location.beneath(run) if named == text else location
+
+
+def revision_location(text: str, revision: str, run: str | None = None) -> Location:
+    """The root of a revision of the hub's repository at an address.
+
+    Args:
+        run: what {run} in the address stands for; None where that is not known.
+
+    Raises:
+        TrainyardError: it is no address of a repository, names a folder in one or a revision of its own, or the
+            revision has a name that a branch here cannot have.
+    """
+    location = parse_location(text if run is None else _RUN.sub(lambda _: run, text))
+    parts = location.path.split("/")
+    shown = f"{location} --revision {shortened(revision)}"
+    if location.scheme != "hf" or parts[0] == "buckets":
+        raise TrainyardError(f"{shown}: only repositories of the hub have revisions: hf://org/repo")
+    if run is None and _RUN.search(str(location)):
+        raise TrainyardError(f"{shown}: write the repository's name in place of {RUN}")
+    if len(parts) > (3 if parts[0] in HUB_TYPES else 2) or "@" in location.path:
+        raise TrainyardError(f"{shown}: name the repository alone, hf://org/repo: files lie at the revision's root")
+    if "/" in revision:
+        raise TrainyardError(f"{shown}: a revision with slashes is not understood; name a branch without")
+    return parse_location(f"{location}@{revision}")
 
 
 def fill_in(location: Location, environment: Mapping[str, str] = os.environ) -> Location:

@@ -20,15 +20,33 @@ TOKEN = "hf_a_token_for_tests"
 
 @dataclass
 class Hub:
-    """Repositories by name, LFS objects by hash, buckets."""
+    """Repositories by name, LFS objects by hash, buckets. A branch other than `main` is kept as a repository
+    `name@branch`.
+    """
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    heads: dict[str, str] = field(default_factory=dict)
+    """the repository, or the branch of one, by the hash of its last commit"""
     large: dict[str, set[str]] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     buckets: dict[str, dict[str, str]] = field(default_factory=dict)
     """hashes of Xet by path, by bucket; their content is among the objects"""
+    tags: list[str] = field(default_factory=list)
+    """of every repository"""
     commits: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def at(self, name: str, revision: str | None) -> str:
+        """The key of a repository's revision; what is no branch is a commit, of `main` where it is not known."""
+        if revision in (None, "main"):
+            return name
+        return self.heads.get(
+            revision or "", name if re.fullmatch("[0-9a-f]{40}", revision or "") else f"{name}@{revision}"
+        )
+
+    def head(self, key: str) -> str:
+        """The hash of a branch's last commit."""
+        return next((sha for sha, known in reversed(self.heads.items()) if known == key), f"{self.commits:040x}")
 
 
 def _is_large(name: str, size: int) -> bool:
@@ -107,7 +125,32 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
                 hub.objects[oid] = body
             self.say(200, {})
 
-        def commit(self, body: bytes, name: str) -> None:
+        def refs(self, body: bytes, name: str) -> None:
+            if name not in hub.files:
+                self.say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+                return
+            branches = ["main", *(key.partition("@")[2] for key in hub.files if key.startswith(f"{name}@"))]
+            known = [
+                {"name": each, "ref": f"refs/heads/{each}", "targetCommit": hub.head(hub.at(name, each))}
+                for each in branches
+            ]
+            tags = [{"name": each, "ref": f"refs/tags/{each}", "targetCommit": "0" * 40} for each in hub.tags]
+            self.say(200, {"branches": known, "converts": [], "tags": tags})
+
+        def branch(self, body: bytes, name: str, revision: str) -> None:
+            with hub.lock:
+                key = hub.at(name, revision)
+                if key in hub.files:
+                    self.say(409, {"error": "Reference already exists"})
+                    return
+                hub.files[key], hub.large[key] = dict(hub.files[name]), set(hub.large[name])
+            self.say(200, {"success": True})
+
+        def commit(self, body: bytes, name: str, revision: str) -> None:
+            name = hub.at(name, revision)
+            if name not in hub.files:
+                self.say(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
+                return
             lines = [json.loads(line) for line in body.splitlines() if line.strip()]
             with hub.lock:
                 files, large = hub.files[name], hub.large[name]
@@ -121,19 +164,29 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
                         large.add(value["path"])
                     elif line["key"] == "deletedFile":
                         files.pop(value["path"], None)
+                    elif line["key"] == "deletedFolder":
+                        for path in [path for path in files if path.startswith(value["path"])]:
+                            del files[path]
                 hub.commits += 1
+                hub.heads[f"{hub.commits:040x}"] = name
             url = f"{self.base()}/{name.replace('~', '/')}/commit/{hub.commits:040x}"
             self.say(200, {"commitUrl": url, "commitOid": f"{hub.commits:040x}", "success": True})
 
-        def tree(self, body: bytes, name: str, _: str, folder: str | None) -> None:
+        def tree(self, body: bytes, name: str, revision: str, folder: str | None) -> None:
+            name = hub.at(name, revision)
             prefix = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
             found = [each for each in sorted(hub.files.get(name, {})) if each.startswith(prefix)]
             if name not in hub.files:
                 self.say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
             elif prefix and not found:
                 self.say(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
-            else:
+            elif "recursive=true" in urlsplit(self.path).query.lower():
                 self.say(200, [self.record(name, each) for each in found])
+            else:
+                inside = {each.removeprefix(prefix).partition("/")[0]: each for each in found}
+                self.say(200, [self.record(name, each) if f"{prefix}{first}" == each else
+                               {"type": "directory", "path": f"{prefix}{first}", "oid": "0" * 40, "size": 0}
+                               for first, each in inside.items()])  # fmt: skip
 
         def record(self, name: str, path: str) -> dict[str, Any]:
             content = hub.files[name][path]
@@ -144,22 +197,26 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
                 record["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
             return record
 
-        def paths_info(self, body: bytes, name: str, _: str) -> None:
+        def paths_info(self, body: bytes, name: str, revision: str) -> None:
+            name = hub.at(name, revision)
             wanted = json.loads(body)["paths"]
             self.say(200, [self.record(name, path) for path in wanted if path in hub.files.get(name, {})])
 
         def info(self, body: bytes, name: str, revision: str | None) -> None:
             if name not in hub.files:
                 self.say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-            elif revision and revision != "main" and not re.fullmatch("[0-9a-f]{40}", revision):
+            elif (key := hub.at(name, revision)) not in hub.files:
                 self.say(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
             else:
-                self.say(200, {"id": name, "modelId": name, "sha": f"{hub.commits:040x}", "siblings": [], "tags": []})
+                siblings = [{"rfilename": each} for each in hub.files[key]]
+                self.say(200, {"id": name, "modelId": name, "sha": hub.head(key), "siblings": siblings, "tags": []})
 
-        def resolve(self, body: bytes, name: str, _: str, path: str) -> None:
+        def resolve(self, body: bytes, repository: str, revision: str, path: str) -> None:
+            name = hub.at(repository, revision)
             content = hub.files.get(name, {}).get(path)
             if content is None:
-                code = "EntryNotFound" if name in hub.files else "RepoNotFound"
+                missing = "RevisionNotFound" if repository in hub.files else "RepoNotFound"
+                code = "EntryNotFound" if name in hub.files else missing
                 self.say(404, {"error": "not found"}, {"X-Error-Code": code})
                 return
             etag = hashlib.sha256(content).hexdigest()
@@ -171,7 +228,7 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
             else:
                 self.send_response(200)
             self.send_header("ETag", f'"{etag}"')
-            self.send_header("X-Repo-Commit", f"{hub.commits:040x}")
+            self.send_header("X-Repo-Commit", hub.head(name))
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
@@ -251,7 +308,9 @@ def hub_server() -> Iterator[tuple[str, Hub]]:
         ("POST", r"/api/models/([^/]+/[^/]+)/preupload/[^/]+", Handler.preupload),
         ("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", Handler.batch),
         ("PUT", r"/objects/([0-9a-f]{64})", Handler.put_object),
-        ("POST", r"/api/models/([^/]+/[^/]+)/commit/[^/]+", Handler.commit),
+        ("POST", r"/api/models/([^/]+/[^/]+)/commit/([^/]+)", Handler.commit),
+        ("GET", r"/api/models/([^/]+/[^/]+)/refs", Handler.refs),
+        ("POST", r"/api/models/([^/]+/[^/]+)/branch/([^/]+)", Handler.branch),
         ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(/.*)?", Handler.tree),
         ("POST", r"/api/models/([^/]+/[^/]+)/paths-info/([^/]+)", Handler.paths_info),
         ("GET", r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", Handler.info),

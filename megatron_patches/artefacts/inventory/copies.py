@@ -35,9 +35,9 @@ class Copy:
     of: str
     """id of the artefact here that it is a copy, or a part, of"""
     name: str
-    """checkpoints/step-0000001000"""
+    """checkpoints/step-0000001000; empty where it lies at the location's root"""
     location: str
-    """what `--to` names, with the run's folder"""
+    """what `--to` names, with the run's folder, or with a revision: hf://org/repo@step-1000"""
     size: int
     """bytes"""
     whole: bool

@@ -14,7 +14,14 @@ from megatron_patches.artefacts.manifest import (
 )
 from megatron_patches.artefacts.marks import MARKS
 from megatron_patches.artefacts.storage.packing import INDEX, TAR, largest_tar, packed_files, unpack
-from megatron_patches.artefacts.storage.store import AnotherArtefact, BoundedFile, DamagedCopy, StorageFull, Store
+from megatron_patches.artefacts.storage.store import (
+    AnotherArtefact,
+    BoundedFile,
+    DamagedCopy,
+    StorageFull,
+    Store,
+    joined,
+)
 from megatron_patches.artefacts.storage.transfer import Options, TransferOutcome, in_parallel, remote_manifest
 from megatron_patches.artefacts.unfinished import former_pulling_path, pulling_path
 from megatron_patches.atomic_files import create_file, fsync_folder, hash_file
@@ -38,7 +45,7 @@ def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, 
     forged = sorted(MARKS & {file.path for file in manifest.files})
     if forged and manifest.kind == "checkpoint":
         raise DamagedCopy(
-            f"{store.location}/{prefix} lists {forged[0]}, which would pass for a mark that somebody made here; no "
+            f"{store.at(prefix)} lists {forged[0]}, which would pass for a mark that somebody made here; no "
             "checkpoint has such a file"
         )
     if target.exists():
@@ -97,11 +104,11 @@ def _unfinished_folder(target: Path) -> Path:
 
 
 def _fetch_files(store: Store, prefix: str, files: list[FileRecord], folder: Path, options: Options) -> None:
-    packed = packed_files(store.read(f"{prefix}/{INDEX}"))
+    packed = packed_files(store.read(joined(prefix, INDEX)))
     inside = {file.path: file for file in files if file.path in packed}
 
     def fetch(file: FileRecord) -> None:
-        store.fetch(f"{prefix}/{file.path}", folder / file.path, file, options.meter)
+        store.fetch(joined(prefix, file.path), folder / file.path, file, options.meter)
 
     alone = [file for file in files if file.path not in packed]
     in_parallel(fetch, alone, options.parallel)
@@ -114,15 +121,13 @@ def _fetch_files(store: Store, prefix: str, files: list[FileRecord], folder: Pat
     tar.unlink(missing_ok=True)  # of a pull that was killed
     try:
         with create_file(tar) as content:
-            store.receive(
-                f"{prefix}/{TAR}", BoundedFile(content, limit, f"{store.location}/{prefix}/{TAR}"), options.meter
-            )
+            store.receive(joined(prefix, TAR), BoundedFile(content, limit, store.at(prefix, TAR)), options.meter)
         unpack(tar, folder, inside)
     finally:
         tar.unlink(missing_ok=True)
     for file in inside.values():
         if not _is_right(folder / file.path, file):
-            raise DamagedCopy(f"{store.location}/{prefix}/{TAR} is damaged at {file.path}; sync with --replace")
+            raise DamagedCopy(f"{store.at(prefix, TAR)} is damaged at {file.path}; sync with --replace")
 
 
 def _complete(manifest: Manifest, folder: Path, target: Path) -> None:

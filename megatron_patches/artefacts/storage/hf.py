@@ -7,6 +7,7 @@ A manifest is a commit of its own behind that.
 import hashlib
 import io
 import os
+import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +39,11 @@ _MISSING = {
     "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
     "BucketNotFoundError",
 }  # fmt: skip
+MAIN = "main"
+"""the branch that every repository has"""
+ATTRIBUTES = ".gitattributes"
+"""by which the hub tells large files from small ones"""
+_COMMIT = re.compile("[0-9a-f]{40}")
 _HELP = "run `hf auth login`, or set HF_TOKEN"
 
 
@@ -55,7 +61,7 @@ class HubStore(Store):
         self._type = HUB_TYPES.get(first, "model")
         organisation, repository, *folder = others if first in HUB_TYPES else [first, *others]
         repository, _, revision = repository.partition("@")
-        self._repository, self._revision = f"{organisation}/{repository}", revision or "main"
+        self._repository, self._revision = f"{organisation}/{repository}", revision or MAIN
         self._folder = "/".join(folder)
         disable_progress_bars()  # ours shows all files together
         # asked for by name: the client reads the variable once, when it is imported
@@ -128,13 +134,16 @@ class HubStore(Store):
 
     def commit(self, prefix: str) -> None:
         with self._lock:
-            sent = {path: each for path, each in self._pending.items() if path.startswith(f"{prefix}/")}
+            beginning = f"{prefix}/" if prefix else ""
+            sent = {path: each for path, each in self._pending.items() if path.startswith(beginning)}
         if not sent:
             return
-        self._make_commit([operation for operation, _ in sent.values()], f"{prefix}: {counted(len(sent), 'file')}")
+        self._make_commit(
+            [operation for operation, _ in sent.values()], ": ".join(filter(None, [prefix, counted(len(sent), "file")]))
+        )
         entries = self.entries(prefix)
         for path, (_, upload) in sent.items():
-            entry = entries.get(path.removeprefix(f"{prefix}/"))
+            entry = entries.get(path.removeprefix(beginning))
             if entry is None or not self.matches(path, entry, upload):
                 raise DamagedCopy(f"{self.location}/{path} is not what was sent, as the hub states it; sync again")
         with self._lock:
@@ -221,6 +230,10 @@ class HubStore(Store):
                 return
             try:
                 self._create()
+                if self._revision != MAIN:
+                    self._make_branch()
+            except TrainyardError:
+                raise
             except Exception as error:
                 raise self._explain(error) from error
             self._exists = True
@@ -230,6 +243,31 @@ class HubStore(Store):
 
     def _create(self) -> None:
         self._api.create_repo(self._repository, private=True, exist_ok=True, repo_type=self._type)
+
+    def _make_branch(self) -> None:
+        """A branch that does not exist begins with the files of the main one, and these go: whoever loads a model from
+        it would find parts of another there."""
+        from huggingface_hub import CommitOperationDelete
+
+        known = self._api.list_repo_refs(self._repository, repo_type=self._type)
+        if self._revision in {each.name for each in known.branches}:
+            return
+        if self._revision in {each.name for each in known.tags} or _COMMIT.fullmatch(self._revision):
+            raise NotThere(
+                f"{self.location}: {self._revision} is a tag or a commit, which takes no files; name a branch"
+            )
+        self._api.create_branch(self._repository, branch=self._revision, repo_type=self._type, exist_ok=True)
+        inherited = self._api.list_repo_tree(self._repository, revision=self._revision, repo_type=self._type)
+        removed = [
+            CommitOperationDelete(each.path, is_folder=not hasattr(each, "blob_id"))
+            for each in inherited
+            if each.path != ATTRIBUTES
+        ]
+        if removed:
+            self._api.create_commit(
+                self._repository, operations=removed, commit_message=f"{self._revision} begins empty",
+                revision=self._revision, repo_type=self._type,
+            )  # fmt: skip
 
     def _address(self, path: str) -> tuple[str, str | None]:
         """What the hub's file system calls a file, and its revision."""

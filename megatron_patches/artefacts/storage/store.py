@@ -133,8 +133,14 @@ class Entry:
     """what the storage itself states of the content: sha256, md5, git"""
 
 
+def joined(*parts: str) -> str:
+    """A path or a prefix within a location, of parts of which some may be empty: the root has none."""
+    return "/".join(part for part in parts if part)
+
+
 class Store(ABC):
-    """One location. Paths are relative to it, with forward slashes. Methods may be called from several threads.
+    """One location. Paths are relative to it, with forward slashes; a prefix is a path, or empty for the location's
+    root. Methods may be called from several threads.
 
     Each method may be called again after it failed. It raises `TransientFailure` for what is worth another try, and a
     TrainyardError for what is not: `NotThere`, `AccessRefused`, `StorageFull`, `DamagedCopy` or `DamagedSource`.
@@ -145,6 +151,10 @@ class Store(ABC):
 
     def __init__(self, location: Location) -> None:
         self.location = location
+
+    def at(self, *parts: str) -> str:
+        """The address of what lies in it, for messages."""
+        return joined(str(self.location), *parts)
 
     @abstractmethod
     def entries(self, prefix: str) -> dict[str, Entry]:

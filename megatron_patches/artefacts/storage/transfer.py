@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from megatron_patches.artefacts.manifest import MANIFEST, FileRecord, Manifest, parse_manifest
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.packing import INDEX, TAR, packed_files, packed_hash, write_tar
-from megatron_patches.artefacts.storage.store import AnotherArtefact, Entry, NotThere, Store, Upload
+from megatron_patches.artefacts.storage.store import AnotherArtefact, Entry, NotThere, Store, Upload, joined
 
 TransferResult = Literal["sent", "present", "status renewed", "fetched"]
 _Item = TypeVar("_Item")
@@ -60,15 +60,15 @@ def send_artefact(
     if remote is not None and remote.id != manifest.id:
         if not options.replace:
             raise AnotherArtefact(
-                f"{store.location}/{prefix} holds another {remote.kind} ({remote.id[:12]}, made {remote.created}), not "
-                f"{manifest.id[:12]}; --replace puts this one in its place"
+                f"{store.at(prefix)} holds another {remote.kind} ({remote.id[:12]}, made {remote.created}), "
+                f"not {manifest.id[:12]}; --replace puts this one in its place"
             )
-        store.delete(f"{prefix}/{MANIFEST}")
+        store.delete(joined(prefix, MANIFEST))
         remote = None
     vouched = remote is not None and not doubted and not options.replace
     if doubted or options.replace:
         for name in entries.keys() & {INDEX, TAR}:  # readers would go on taking files from it that are sent loose now
-            store.delete(f"{prefix}/{name}")
+            store.delete(joined(prefix, name))
             del entries[name]
     missing = _missing(store, prefix, manifest, entries, vouched, folder)
     if missing:
@@ -78,7 +78,7 @@ def send_artefact(
         remote is not None and remote.status != manifest.status and not manifest.status.is_older_than(remote.status)
     )
     if remote is None or renewed:
-        store.write(f"{prefix}/{MANIFEST}", as_bytes(manifest))
+        store.write(joined(prefix, MANIFEST), as_bytes(manifest))
     unmoved: TransferResult = "status renewed" if renewed else "present"
     result: TransferResult = "sent" if missing or remote is None else unmoved
     return TransferOutcome(result, len(missing), sum(file.size for file in missing))
@@ -96,22 +96,22 @@ def check_artefact(store: Store, prefix: str, expected: str, hashes: bool = True
     """
     remote = remote_manifest(store, prefix)
     if remote is None:
-        return [f"{store.location}/{prefix} has no manifest"]
+        return [f"{store.at(prefix)} has no manifest"]
     if remote.id != expected:
-        return [f"{store.location}/{prefix} holds another artefact, {remote.id[:12]}"]
+        return [f"{store.at(prefix)} holds another artefact, {remote.id[:12]}"]
     entries = store.entries(prefix)
-    packed = packed_files(store.read(f"{prefix}/{INDEX}") if INDEX in entries else None)
+    packed = packed_files(store.read(joined(prefix, INDEX)) if INDEX in entries else None)
     problems = []
     for file in remote.files:
         entry = entries.get(file.path)
         if entry is None and file.path in packed and TAR in entries:
             continue
         if entry is None:
-            problems.append(f"{store.location}/{prefix}/{file.path} is missing")
+            problems.append(f"{store.at(prefix, file.path)} is missing")
         elif entry.size != file.size:
-            problems.append(f"{store.location}/{prefix}/{file.path} has {entry.size:,} bytes, not {file.size:,}")
-        elif hashes and (found := store.sha256(f"{prefix}/{file.path}", entry)) != file.sha256:
-            problems.append(f"{store.location}/{prefix}/{file.path} has sha256 {found}, not {file.sha256}")
+            problems.append(f"{store.at(prefix, file.path)} has {entry.size:,} bytes, not {file.size:,}")
+        elif hashes and (found := store.sha256(joined(prefix, file.path), entry)) != file.sha256:
+            problems.append(f"{store.at(prefix, file.path)} has sha256 {found}, not {file.sha256}")
     if hashes and packed and TAR in entries:
         problems += _tar_problems(store, prefix, entries[TAR])
     return problems
@@ -123,8 +123,8 @@ def remote_manifest(store: Store, prefix: str) -> Manifest | None:
     Raises:
         TrainyardError: what lies there is no manifest, or was edited.
     """
-    content = store.read(f"{prefix}/{MANIFEST}")
-    return None if content is None else parse_manifest(content, f"{store.location}/{prefix}/{MANIFEST}")
+    content = store.read(joined(prefix, MANIFEST))
+    return None if content is None else parse_manifest(content, store.at(prefix, MANIFEST))
 
 
 def in_parallel(action: Callable[[_Item], None], items: Sequence[_Item], parallel: int) -> None:
@@ -150,7 +150,7 @@ def _missing(
     """Files that have to move. Beneath a manifest of the same artefact a file of the right size is right: it was
     compared before that manifest was written. Without one, its hash is looked at.
     """
-    index = store.read(f"{prefix}/{INDEX}") if INDEX in entries and TAR in entries else None
+    index = store.read(joined(prefix, INDEX)) if INDEX in entries and TAR in entries else None
     packed = packed_files(index) if vouched else set()
     missing = []
     for file in manifest.files:
@@ -161,7 +161,7 @@ def _missing(
             missing.append(file)
         elif not vouched:
             upload = Upload(folder / file.path, file.size, file.sha256)
-            if not store.matches(f"{prefix}/{file.path}", entry, upload):
+            if not store.matches(joined(prefix, file.path), entry, upload):
                 missing.append(file)
     return missing
 
@@ -174,22 +174,22 @@ def _send_files(store: Store, prefix: str, files: Sequence[FileRecord], folder: 
 
     def send(file: FileRecord) -> None:
         upload = Upload(folder / file.path, file.size, file.sha256)
-        store.send(upload, f"{prefix}/{file.path}", options.meter)
+        store.send(upload, joined(prefix, file.path), options.meter)
 
     in_parallel(send, large, options.parallel)
     if small:
         with tempfile.TemporaryDirectory() as temporary:
             upload = write_tar(Path(temporary) / TAR, folder, small)
-            store.send(upload, f"{prefix}/{TAR}", options.meter)
+            store.send(upload, joined(prefix, TAR), options.meter)
             store.commit(prefix)
         content = json.dumps({"sha256": upload.sha256, "size": upload.size, "files": [file.path for file in small]})
-        store.write(f"{prefix}/{INDEX}", content.encode())
+        store.write(joined(prefix, INDEX), content.encode())
     store.commit(prefix)
 
 
 def _check_sizes(store: Store, prefix: str, manifest: Manifest) -> None:
     entries = store.entries(prefix)
-    packed = packed_files(store.read(f"{prefix}/{INDEX}") if INDEX in entries else None)
+    packed = packed_files(store.read(joined(prefix, INDEX)) if INDEX in entries else None)
     wrong = [
         file.path
         for file in manifest.files
@@ -197,12 +197,12 @@ def _check_sizes(store: Store, prefix: str, manifest: Manifest) -> None:
     ]
     if wrong:
         raise NotThere(
-            f"{store.location}/{prefix}: {', '.join(wrong[:5])} vanished after they were sent: somebody removes files "
+            f"{store.at(prefix)}: {', '.join(wrong[:5])} vanished after they were sent: somebody removes files "
             "there. Nothing was declared whole; sync again"
         )
 
 
 def _tar_problems(store: Store, prefix: str, entry: Entry) -> list[str]:
-    stated = packed_hash(store.read(f"{prefix}/{INDEX}"))
-    found = store.sha256(f"{prefix}/{TAR}", entry)
-    return [] if found == stated else [f"{store.location}/{prefix}/{TAR} has sha256 {found}, not {stated}"]
+    stated = packed_hash(store.read(joined(prefix, INDEX)))
+    found = store.sha256(joined(prefix, TAR), entry)
+    return [] if found == stated else [f"{store.at(prefix, TAR)} has sha256 {found}, not {stated}"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from megatron_patches.artefacts.manifest import Manifest
@@ -23,9 +24,13 @@ class Source:
     """by canonical name"""
 
     def read(self, name: str) -> Tensor:
-        """One weight in its row's shape and in its stored type, on the CPU."""
+        """One weight in its row's shape and in its stored type, on the CPU; a piece of it is in memory twice."""
         tensor = self.weights[name]
-        return tensor.read(0, tensor.elements).view(tensor.shape)
+        values = torch.empty(tensor.elements, dtype=tensor.dtype)
+        for start in range(0, tensor.elements, tensor.piece_elements):
+            stop = min(start + tensor.piece_elements, tensor.elements)
+            values[start:stop] = tensor.read(start, stop)
+        return values.view(tensor.shape)
 
 
 def open_source(folder: Path, manifest: Manifest) -> Source:

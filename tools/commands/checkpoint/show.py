@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron_patches.artefacts.chosen import UNNAMED_GROUP, group_of
+from megatron_patches.artefacts.folders import TOKENIZER
+from megatron_patches.artefacts.manifest import FileRecord
 from megatron_patches.artefacts.marks import pin_of, verification_of
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.errors import TrainyardError
@@ -36,13 +38,17 @@ def describe(view: CheckpointView) -> list[tuple[str, str]]:
     shown = [fact for fact in FACTS if fact in facts and fact not in hidden]
     lines += [(_LABELS.get(fact, fact.replace("_", " ")), _text(facts[fact])) for fact in shown]
     lines.append(("content", str(facts.get("content", "full"))))
-    lines.append(
-        ("size", f"{readable(sum(file.size for file in manifest.files))} in {counted(len(manifest.files), 'file')}")
-    )
+    lines.append(("size", _size(manifest.files)))
+    travelled = [file for file in manifest.files if file.path.startswith(f"{TOKENIZER}/")]
+    lines.append(("tokenizer", _size(travelled) if travelled else "not in it: an earlier version wrote it"))
     lines.append(("parents", ", ".join(parent[:12] for parent in manifest.parents)))
     lines += [("pinned", f"{pinned.reason} ({pinned.date})")] if pinned else []
     lines.append(("verified", f"{verified.reason}, {verified.date}" if verified else "not since it was written"))
     return lines
+
+
+def _size(files: Sequence[FileRecord]) -> str:
+    return f"{readable(sum(file.size for file in files))} in {counted(len(files), 'file')}"
 
 
 def _text(value: Any) -> str:

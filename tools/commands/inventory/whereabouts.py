@@ -11,6 +11,7 @@ from megatron_patches.artefacts.inventory.verification import verify_artefact
 from megatron_patches.artefacts.location import parse_location, run_location
 from megatron_patches.artefacts.marks import damage_of, verification_of
 from megatron_patches.artefacts.storage.open import open_store
+from megatron_patches.artefacts.storage.store import joined
 from megatron_patches.artefacts.storage.transfer import check_artefact
 from megatron_patches.configuration.yaml_text import read_yaml
 from megatron_patches.errors import TrainyardError
@@ -188,7 +189,7 @@ def _here(artefact: Artefact, problems: list[str]) -> KnownCopy | None:
 
 def _recorded(artefact: Artefact, copy: Copy) -> KnownCopy:
     return KnownCopy(
-        artefact.name, copy.id, f"{copy.location}/{copy.name}", copy.whole or copy.id == artefact.id, copy.size,
+        artefact.name, copy.id, joined(copy.location, copy.name), copy.whole or copy.id == artefact.id, copy.size,
         copy.verified, copy.how, copy.problem, copy, artefact,
     )  # fmt: skip
 

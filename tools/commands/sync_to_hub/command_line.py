@@ -4,6 +4,7 @@
 tools/sync-to-hub RUN --to s3://bucket/runs        bring a run there; the same again goes on, or moves nothing
 tools/sync-to-hub --all                            everything that the runs' own YAMLs ask for
 tools/sync-to-hub pull RUN --from s3://bucket/runs --steps 3000 --weights-only
+tools/sync-to-hub push EXPORT_FOLDER --to hf://org/name --revision step-1000
 tools/sync-to-hub auth s3://bucket                 where the credentials come from
 """
 
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 from megatron_patches.checkout import CHECKOUT, runs_root
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.credentials import holds_credentials
+from megatron_patches.sizes import parse_size
 from tools.commands.sync_to_hub.options import (
     AsJson,
     Destination,
@@ -27,7 +29,6 @@ from tools.commands.sync_to_hub.options import (
     PushTransport,
     Selection,
     Transport,
-    parse_size,
 )
 from tools.option_groups import takes_groups
 
@@ -68,6 +69,9 @@ def push_command(
     from tools.commands.sync_to_hub.push import Request, lines_of
 
     run, to = destination.run, destination.to
+    if destination.revision:
+        _push_revision(destination, selection, action, transport, json_output)
+        return
     if destination.everything == bool(to):
         raise TrainyardError("say where to: --to ADDRESS with a RUN, or --all for what the runs' YAMLs ask for")
     if to and not run:
@@ -102,6 +106,9 @@ def pull_command(
     from tools.commands.sync_to_hub.progress import summarize
     from tools.commands.sync_to_hub.pull import Pull, pull
 
+    if source.revision:
+        _pull_revision(source, selection, allow_invalid, dry_run, transport, json_output)
+        return
     check_name(source.run, "a run (RUN)")
     with transport.metered() as options:
         task = Pull(
@@ -116,6 +123,57 @@ def pull_command(
             retries=transport.retries,
         )
         code = summarize(pull(task), json_output)
+    if code:
+        raise typer.Exit(code)
+
+
+def _push_revision(
+    destination: Destination,
+    selection: PushSelection,
+    action: PushAction,
+    transport: PushTransport,
+    json_output: bool,
+) -> None:
+    from tools.commands.sync_to_hub.progress import summarize
+    from tools.commands.sync_to_hub.revision import RevisionPush, chosen_folder, push_revision
+
+    parts = selection != PushSelection() or destination.everything or transport.tar_below
+    if parts or action.watch is not None or action.delete_local:
+        raise TrainyardError(
+            "--revision brings one artefact, whole, to the hub once; of the other options it takes --dry-run, "
+            "--replace, --parallel, --bandwidth, --tries and --json"
+        )
+    if not (destination.to and destination.run):
+        raise TrainyardError("name what is brought to the revision, and where: push FOLDER --to hf://org/name")
+    folder = chosen_folder(destination.run)
+    with transport.metered() as options:
+        task = RevisionPush(folder, destination.to, destination.revision, options, transport.retries, action.dry_run)
+        code = summarize([push_revision(task)], json_output)
+    if code:
+        raise typer.Exit(code)
+
+
+def _pull_revision(
+    source: PullSource,
+    selection: Selection,
+    allow_invalid: bool,
+    dry_run: bool,
+    transport: Transport,
+    json_output: bool,
+) -> None:
+    from tools.commands.sync_to_hub.progress import summarize
+    from tools.commands.sync_to_hub.revision import RevisionPull, pull_revision
+
+    if selection != Selection() or source.into is not None:
+        raise TrainyardError(
+            "--revision fetches one artefact, whole, into the folder that stands in RUN's place; leave out --what, "
+            "--weights-only, --steps and --into"
+        )
+    with transport.metered() as options:
+        task = RevisionPull(
+            Path(source.run), source.address, source.revision, options, transport.retries, dry_run, allow_invalid
+        )
+        code = summarize([pull_revision(task)], json_output)
     if code:
         raise typer.Exit(code)
 

@@ -3,7 +3,6 @@
 What they are turned into is imported late, so that `--help` starts without it.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.sizes import parse_size
 
 if TYPE_CHECKING:
     from megatron_patches.artefacts.storage.meter import Meter
@@ -74,6 +73,15 @@ class Destination:
     run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's name, or a part that no other has.")] = ""
     to: Annotated[str, typer.Option(help="Address; the run's folder is made in it, or where it says {run}.")] = ""
     everything: Annotated[bool, typer.Option("--all", help="What all runs' YAMLs ask for, or RUN's.")] = False
+    revision: Annotated[
+        str,
+        typer.Option(
+            metavar="BRANCH",
+            help="Branch of a repository of the hub that gets one artefact's files at its root, for "
+            "from_pretrained(..., revision=BRANCH); it is made where there is none. Example: tools/sync-to-hub push "
+            "EXPORT_FOLDER --to hf://org/name --revision step-1000.",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,14 @@ class PullSource:
     into: Annotated[
         Path | None, typer.Option(help="Folder of runs that its folder is made in; unset: the runs' root.")
     ] = None
+    revision: Annotated[
+        str,
+        typer.Option(
+            metavar="BRANCH",
+            help="Branch of a repository of the hub with one artefact at its root, which comes into the folder that "
+            "stands in RUN's place. Example: tools/sync-to-hub pull FOLDER --from hf://org/name --revision step-1000.",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -150,18 +166,3 @@ class PushTransport(Transport):
         from megatron_patches.artefacts.storage.transfer import Options
 
         return Options(self.parallel, self.replace, int(parse_size(self.tar_below, "--tar-below") or 0), meter)
-
-
-def parse_size(text: str, option: str) -> float | None:
-    """Bytes of a size such as 50M or 2G; None for an empty text.
-
-    Raises:
-        TrainyardError: it is not formed so, or is nothing.
-    """
-    if not text:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)B?", text)
-    number = float(found[1]) * 1000 ** " kMGT".index((found[2] or " ").replace("K", "k")) if found else 0
-    if number <= 0:
-        raise TrainyardError(f"{option} {text}: give a size such as 500k, 50M or 2G")
-    return number

@@ -17,7 +17,7 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.artefacts.storage.loose import send_loose
 from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.retrying import Retries
-from megatron_patches.artefacts.storage.store import AccessRefused, DamagedCopy, NotThere, Store, VanishedSource
+from megatron_patches.artefacts.storage.store import AccessRefused, DamagedCopy, NotThere, Store, VanishedSource, joined
 from megatron_patches.artefacts.storage.transfer import (
     Options,
     TransferOutcome,
@@ -171,7 +171,7 @@ def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Li
                 continue
             if not task.dry_run:
                 marked = as_bytes(remote.model_copy(update={"status": manifest.status}))
-                store.write(f"{copy.name}/{MANIFEST}", marked)
+                store.write(joined(copy.name, MANIFEST), marked)
             yield _line(task, copy.name, "status would be renewed" if task.dry_run else "status renewed")
         except (TrainyardError, OSError) as error:
             yield _line(task, copy.name, "failed", problem=str(error))
