@@ -7,13 +7,13 @@ A manifest is a commit of its own behind that.
 import hashlib
 import io
 import os
-import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from megatron_patches.artefacts.location import HUB_TYPES, Location
+from megatron_patches.artefacts.storage.hf_branch import MAIN, make_branch
 from megatron_patches.artefacts.storage.meter import Meter
 from megatron_patches.artefacts.storage.object_store import connection_failed
 from megatron_patches.artefacts.storage.source import check_source
@@ -39,11 +39,6 @@ _MISSING = {
     "EntryNotFoundError", "RemoteEntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError",
     "BucketNotFoundError",
 }  # fmt: skip
-MAIN = "main"
-"""the branch that every repository has"""
-ATTRIBUTES = ".gitattributes"
-"""by which the hub tells large files from small ones"""
-_COMMIT = re.compile("[0-9a-f]{40}")
 _HELP = "run `hf auth login`, or set HF_TOKEN"
 
 
@@ -231,7 +226,7 @@ class HubStore(Store):
             try:
                 self._create()
                 if self._revision != MAIN:
-                    self._make_branch()
+                    make_branch(self._api, self._repository, self._type, self._revision, self.location)
             except TrainyardError:
                 raise
             except Exception as error:
@@ -243,31 +238,6 @@ class HubStore(Store):
 
     def _create(self) -> None:
         self._api.create_repo(self._repository, private=True, exist_ok=True, repo_type=self._type)
-
-    def _make_branch(self) -> None:
-        """A branch that does not exist begins with the files of the main one, and these go: whoever loads a model from
-        it would find parts of another there."""
-        from huggingface_hub import CommitOperationDelete
-
-        known = self._api.list_repo_refs(self._repository, repo_type=self._type)
-        if self._revision in {each.name for each in known.branches}:
-            return
-        if self._revision in {each.name for each in known.tags} or _COMMIT.fullmatch(self._revision):
-            raise NotThere(
-                f"{self.location}: {self._revision} is a tag or a commit, which takes no files; name a branch"
-            )
-        self._api.create_branch(self._repository, branch=self._revision, repo_type=self._type, exist_ok=True)
-        inherited = self._api.list_repo_tree(self._repository, revision=self._revision, repo_type=self._type)
-        removed = [
-            CommitOperationDelete(each.path, is_folder=not hasattr(each, "blob_id"))
-            for each in inherited
-            if each.path != ATTRIBUTES
-        ]
-        if removed:
-            self._api.create_commit(
-                self._repository, operations=removed, commit_message=f"{self._revision} begins empty",
-                revision=self._revision, repo_type=self._type,
-            )  # fmt: skip
 
     def _address(self, path: str) -> tuple[str, str | None]:
         """What the hub's file system calls a file, and its revision."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_tools.text.hugging_face_tokenizer import LARGEST_FILE
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id, travelling_files
+from megatron_patches.artefacts.deletion import opened_shelf, refuse_link, remove_entry
 from megatron_patches.artefacts.folders import TOKENIZER
 from megatron_patches.artefacts.manifest import FileRecord, Manifest
 from megatron_patches.artefacts.run_folder import RunFolder
@@ -125,8 +126,10 @@ def keep_tokenizer(tokenizer: TravellingTokenizer, run: RunFolder) -> Travelling
     """Write the files into the run's folder, unless they lie there, for checkpoints to link to.
 
     Raises:
+        Refused: the folder for them is a link, or no folder.
         TrainyardError: the run's folder cannot be written to.
     """
+    refuse_link(run.tokenizers)
     names = {file.record.path.removeprefix(f"{TOKENIZER}/"): file for file in tokenizer.files}
     together = hashlib.sha256("".join(f"{name}\0{file.record.sha256}\n" for name, file in names.items()).encode())
     folder = run.tokenizers / together.hexdigest()[:16]
@@ -167,10 +170,8 @@ def _renew(folder: Path, files: Mapping[str, TravellingFile]) -> None:
             _write(partial / name, file.content)
             # every checkpoint has the same file: an editor that writes into it would damage all of them
             (partial / name).chmod(0o444)
-        if folder.is_symlink() or folder.is_file():
-            folder.unlink()
-        elif folder.exists():
-            shutil.rmtree(folder)
+        with opened_shelf(folder.parent) as shelf:
+            remove_entry(shelf, folder.name)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -205,9 +205,15 @@ class TestTravelling:
         assert [each.name for each in RunFolder(tmp_path).tokenizers.iterdir()] == [folder.name]
 
     def test_a_run_that_cannot_be_written_to(self, own: Path, tmp_path: Path) -> None:
-        (tmp_path / "tokenizers").write_text("in the way")
         with pytest.raises(TrainyardError, match="cannot be written to"):
+            keep_tokenizer(read_tokenizer(own, id_of(own)), RunFolder(tmp_path / "gone"))
+
+    def test_nothing_is_written_through_a_link(self, own: Path, tmp_path: Path) -> None:
+        (tmp_path / "victim").mkdir()
+        (tmp_path / "tokenizers").symlink_to(tmp_path / "victim")
+        with pytest.raises(Refused, match="is a link to"):
             keep_tokenizer(read_tokenizer(own, id_of(own)), RunFolder(tmp_path))
+        assert list((tmp_path / "victim").iterdir()) == []
 
     def test_a_checkpoint_without_any(self, saved: Path, tmp_path: Path) -> None:
         assert stored_tokenizer(saved, rewritten(saved, travelling=False)).put_into(tmp_path) == []

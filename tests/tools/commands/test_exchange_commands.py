@@ -77,6 +77,9 @@ def test_out_and_back_in_bigscience_names(
     returned, saved_here = (read_manifest(folder / "manifest.json") for folder in (back, checkpoint))
     assert returned.parents[0] == manifest.id and manifest.parents == [saved_here.id]
     assert list(way_of(returned.facts))[:2] == [manifest.id, saved_here.id], "known also when the export is gone"
+    for name in ("manifest.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (back / "tokenizer" / name).read_bytes() == (checkpoint / "tokenizer" / name).read_bytes()
+    assert len([file for file in returned.files if file.path.startswith("tokenizer/")]) == 3
     found, expected = contents(back), contents(checkpoint)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())

@@ -12,6 +12,7 @@ from megatron_patches.artefacts.location import Location, revision_location
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest, refuse_invalid
 from megatron_patches.artefacts.run_folder import SHELVES
 from megatron_patches.artefacts.storage.fetch import fetch_artefact
+from megatron_patches.artefacts.storage.hf_branch import ATTRIBUTES
 from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.retrying import Retries
 from megatron_patches.artefacts.storage.store import AccessRefused, AnotherArtefact, DamagedCopy, NotThere, Store
@@ -29,8 +30,6 @@ from megatron_patches.foreign.names import is_name
 from megatron_patches.foreign.printable import printable, shortened
 from tools.commands.sync_to_hub.run import Line
 
-ATTRIBUTES = ".gitattributes"
-"""which the hub itself writes"""
 _TOLD = 5
 
 
