@@ -23,7 +23,6 @@ from megatron_patches.transformers_exchange.card.folder import StoredTensor
 from megatron_patches.transformers_exchange.foreign_model import ForeignModel, match_tensors, read_foreign_model
 from megatron_patches.transformers_exchange.same_model import model_differences
 
-VOCABULARY, POSITIONS = "vocabulary", "positions"
 _DIFFERENCES_TOLD = 12
 
 
@@ -98,7 +97,7 @@ def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
     if prompt is None or prompt.attention != "causal":  # their model is causal, whatever the run makes of its weights
         settings["objective"] = {"name": "causal"}
     counted = {row.row_for_each for row in config.parameters}
-    if POSITIONS in counted and found.positions is not None:
+    if "positions" in counted and found.positions is not None:
         settings["data"]["sequence_length"] = found.positions
     stored = RunConfig.model_validate(settings)
     before = {problem.text for problem in check_run(config)}

@@ -10,7 +10,7 @@ from megatron_patches.transformers_exchange.kept_imports import content_key, pla
 
 
 def with_imported_weights(start: StartingPoint, config: RunConfig) -> StartingPoint:
-    """A starting point that is pending, with its folder imported, in the run's `imports/`, where later launches find it.
+    """A pending starting point with its folder imported, in the run's `imports/`, where later launches find it.
 
     People hear of it on stderr: it may take minutes.
 

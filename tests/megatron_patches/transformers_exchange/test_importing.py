@@ -77,8 +77,26 @@ def one_case(place: Path, data: SmallData, family: str, dtype: str, shards: bool
         "names": (sorted(ours), sorted(theirs)),
         # of positions the run has 16 of their 24
         "differences": {name: float((ours[name] - theirs[name][: len(ours[name])]).abs().max()) for name in theirs},
+        "exported": exported_alike(done.folder, folder, place / "export", family),
         "moved": {name: float((theirs[name] - before[name]).abs().max()) for name in theirs},
     }
+
+
+def exported_alike(artefact: Path, folder: Path, target: Path, family: str) -> bool:
+    """Whether an export of an import has the folder's tensors, bit for bit."""
+    import torch
+
+    from megatron_patches.transformers_exchange.card.folder import open_folder
+    from megatron_patches.transformers_exchange.choice import format_of
+    from megatron_patches.transformers_exchange.exporting import ExportRequest, export_transformers
+
+    _, format = format_of(family)
+    export_transformers(ExportRequest(artefact, target, format=family))
+    there, back = (open_folder(each).by(format.current_name).tensors for each in (folder, target))
+    bits = {"F32": torch.int32, "BF16": torch.int16}
+    return there.keys() == back.keys() and all(
+        torch.equal(*(each[name].read().view(bits[each[name].dtype]) for each in (there, back))) for name in there
+    )
 
 
 def plain_step(folder: Path, batch: list[Any]) -> tuple[dict[str, Tensor], float, dict[str, Tensor]]:
@@ -118,6 +136,7 @@ def test_an_import_is_the_same_model_and_trains_alike(results: dict[str, Any], c
     assert card.tensors.dtype == {"float32": "F32", "bfloat16": "BF16"}[dtype]
     assert card.source == found["id"] == found["begins"][0]
     assert "@0/weights" in found["begins"][1]
+    assert found["exported"]
     assert found["names"][0] == found["names"][1]
     ours, theirs = found["loss"]
     assert ours == pytest.approx(theirs, rel=2e-6)
