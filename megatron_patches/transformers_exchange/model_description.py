@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from data_tools.text.control_tokens import named_tokens
 from data_tools.text.tokenizer import Tokenizer
-from megatron_patches.models.interface.transformers_format import TransformersFormat
+from megatron_patches.models.interface.transformers_format import COMMON_KEYS, TransformersFormat
 from megatron_patches.run.config import RunConfig
 from megatron_patches.transformers_exchange.card.source import Source
 
@@ -40,8 +40,7 @@ def token_ids(settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenIds:
 def config_json(format: TransformersFormat, config: RunConfig, ids: TokenIds, source: Source) -> dict[str, JsonValue]:
     """The model as transformers reads it."""
     (dtype,) = {tensor.dtype for tensor in source.weights.values()}
-    return {
-        **format.config(config.model, config.lengths),
+    common: dict[str, JsonValue] = {
         "architectures": [format.class_name],
         "model_type": format.model_type,
         "dtype": str(dtype).removeprefix("torch."),
@@ -50,6 +49,7 @@ def config_json(format: TransformersFormat, config: RunConfig, ids: TokenIds, so
         "tie_word_embeddings": not any(row.part == "head" for row in config.parameters),
         "transformers_version": metadata.version("transformers"),
     }
+    return format.config(config.model, config.lengths) | {key: common[key] for key in COMMON_KEYS}
 
 
 def generation_json(ids: TokenIds) -> dict[str, JsonValue]:
