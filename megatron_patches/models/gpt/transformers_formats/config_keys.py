@@ -1,7 +1,7 @@
 """Keys of a `config.json`, read strictly: a value that is not understood is refused with its key."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import JsonValue
 
@@ -110,9 +110,13 @@ class ConfigReader:
             raise self._refused(key, "a section with keys")
         return ConfigReader(self._model_type, value or {}, f"{self._section}{key}.")
 
-    def says(self, key: str) -> bool:
-        """Whether a key is there with anything in it."""
-        return bool(self._config.get(key))
+    def has(self, key: str) -> bool:
+        """Whether a key is there, and is no empty section."""
+        return self._config.get(key) not in (None, {})
+
+    def refuse(self, key: str, takes: str) -> NoReturn:
+        """Refuse a key's value, in words of what can be imported."""
+        raise self._refused(key, takes)
 
     def refuse_others(self, known: Collection[str]) -> None:
         """Refuses keys of a section that are not among these."""

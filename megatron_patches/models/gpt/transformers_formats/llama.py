@@ -63,7 +63,7 @@ class LlamaFormat(TransformersFormat):
             "attention_bias": model.attention_bias,
             "mlp_bias": model.mlp_bias,
             "attention_dropout": model.attention_dropout,
-            "initializer_range": model.deviation,
+            "initializer_range": min(model.deviation, 1.0),  # LlamaConfig takes no more
         }
 
     def read(self, config: Mapping[str, JsonValue]) -> ModelRead:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
-from megatron_patches.errors import Refused
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
 from megatron_patches.models.gpt.transformers_formats.rotary_keys import (
@@ -134,8 +133,8 @@ def _read_positions(keys: ConfigReader, head_size: int) -> dict[str, JsonValue]:
     keys.only("partial_rotary_factor", factor, default=factor)
     share = turned_share(head_size, factor)
     if share is None:
-        raise Refused(
-            f"config.json of gpt_neox: partial_rotary_factor (once rotary_pct) is {factor:g}, which turns "
-            f"{int(head_size * factor)} of a head's {head_size} features; what can be imported turns an even number"
-        )
+        takes = f"a share that turns an even number of a head's {head_size} features"
+        if rotary.has("partial_rotary_factor"):
+            rotary.refuse("partial_rotary_factor", takes)
+        keys.refuse("rotary_pct", f"{takes}; unset, it is 0.25")
     return {"name": "rotary", "theta": theta, "fraction": share} if share > 0 else {"name": "none"}

@@ -32,8 +32,8 @@ def rotary_section(keys: ConfigReader) -> ConfigReader:
     Raises:
         Refused: the angles are scaled in a way that our rotary positions have not.
     """
-    rotary = keys.section("rope_scaling" if keys.says("rope_scaling") else "rope_parameters")
-    key = "rope_type" if rotary.says("rope_type") else "type"
+    rotary = keys.section("rope_scaling" if keys.has("rope_scaling") else "rope_parameters")
+    key = "rope_type" if rotary.has("rope_type") else "type"
     rotary.only(key, "default", default="default")
     rotary.refuse_others(_KEYS)
     return rotary

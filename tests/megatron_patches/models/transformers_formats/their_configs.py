@@ -52,10 +52,10 @@ def _others(value: Any) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
-        return [value + 1, 2 * value, value // 2, 1]
+        return [2 * value, value // 2]
     if isinstance(value, float):
-        return [2 * value + 0.125, 0.5]
-    return [True, 1, 0.5, "sum"]
+        return [2 * value + 0.125]
+    return [True, 1, "sum"]
 
 
 def _rotary(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -14,10 +14,10 @@ from megatron_patches.models.interface.transformers_format import TransformersFo
 from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.transformers_exchange.choice import format_of
 
-SIZES = {"layers": 2, "hidden_size": 32, "attention_heads": 4, "vocab_size": 61}
+SIZES = {"layers": 2, "hidden_size": 48, "attention_heads": 6, "vocab_size": 61}
 MODELS: dict[str, dict[str, Any]] = {
     "gpt2": {**SIZES, "ffn_size": 48},
-    "bloom": {**SIZES, "ffn_size": 128, "position_embedding": {"name": "alibi"}, "embedding_norm": True},
+    "bloom": {**SIZES, "ffn_size": 192, "position_embedding": {"name": "alibi"}, "embedding_norm": True},
     "llama": {
         **SIZES, "ffn_size": 48, "position_embedding": {"name": "rotary"}, "activation": "swiglu", "norm": "rmsnorm",
         "norm_bias": False, "attention_bias": False, "mlp_bias": False, "tied_head": False,
@@ -28,7 +28,9 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """a `model:` section that each format takes"""
-NUMBERS = {int: (1, 2, 3, 4, 6, 8, 64, 96, 192, 256, 384), float: (1e-3, 0.1, 0.5, 0.75, 1.0, 2.0, 500.0)}
+NUMBERS = {int: (1, 2, 3, 8, 96, 384), float: (1e-3, 0.5, 1.0, 2.5)}
+BOUNDS = {"layers": (1, 3), "hidden_size": (8, 96), "vocab_size": (8, 96)}
+"""numbers between which a model says anything, and says it quickly"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ def changed(section: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def valid(section: Mapping[str, Any]) -> ModelConfig | None:
-    """The model; None where there is no such one."""
+    """The model; None where there is no such one, or none that is worth looking at."""
+    if not all(least <= section[key] <= most for key, (least, most) in BOUNDS.items()):
+        return None
     try:
         return ModelConfig.model_validate(section)
     except ValidationError:
@@ -136,3 +140,6 @@ def _as_sorted(key: str) -> set[str]:
     """Names by which a format may refuse a key: of a kind of positions the kind itself too."""
     name, _, rest = key.partition(".")
     return {name, f"{name}.{rest.partition('.')[2]}"} if rest else {name}
+
+
+ALL = [variant for model_type in MODELS for variant in variants(model_type)]

@@ -1,0 +1,76 @@
+"""Configurations as they lie on the hub, in the spellings of their years, and bad ones."""
+
+from typing import Any
+
+import pytest
+
+from megatron_patches.errors import Refused
+from megatron_patches.models.layers.model_config import ModelConfig
+from tests.megatron_patches.models.transformers_formats.variants import form_of
+
+PYTHIA: dict[str, Any] = {
+    "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu", "hidden_size": 512, "initializer_range": 0.02,
+    "intermediate_size": 2048, "layer_norm_eps": 1e-05, "max_position_embeddings": 2048, "num_attention_heads": 8,
+    "num_hidden_layers": 6, "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": False,
+    "torch_dtype": "float16", "use_cache": True, "use_parallel_residual": True, "vocab_size": 50304,
+}  # fmt: skip
+LLAMA_2: dict[str, Any] = {
+    "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 11008,
+    "max_position_embeddings": 4096, "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32,
+    "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": None, "tie_word_embeddings": False, "vocab_size": 32000,
+}  # fmt: skip
+BLOOM_560M: dict[str, Any] = {
+    "apply_residual_connection_post_layernorm": False, "attention_dropout": 0.0, "attention_softmax_in_fp32": True,
+    "bias_dropout_fusion": True, "hidden_dropout": 0.0, "n_embed": 1024, "layer_norm_epsilon": 1e-05,
+    "masked_softmax_fusion": True, "n_inner": None, "n_layer": 24, "num_attention_heads": 16, "offset_alibi": 100,
+    "pretraining_tp": 1, "skip_bias_add": True, "slow_but_exact": False, "vocab_size": 250880,
+}  # fmt: skip
+
+
+def read(model_type: str, config: dict[str, Any]) -> ModelConfig:
+    """The model of a configuration."""
+    return ModelConfig.model_validate(form_of(model_type).read(config).section)
+
+
+def test_pythia() -> None:
+    model = read("gpt_neox", PYTHIA)
+    assert (model.layers, model.hidden_size, model.ffn_size, model.parallel_residual) == (6, 512, 2048, True)
+    assert model.position_embedding.model_dump() == {
+        "name": "rotary", "theta": 10000.0, "fraction": 0.25, "pairs": "half",
+    }  # fmt: skip
+
+
+def test_llama_2() -> None:
+    model = read("llama", LLAMA_2)
+    assert (model.groups, model.norm, model.activation, model.tied_head) == (32, "rmsnorm", "swiglu", False)
+    assert (model.norm_bias, model.attention_bias, model.mlp_bias, model.norm_epsilon) == (False, False, False, 1e-5)
+
+
+def test_bloom_560m() -> None:
+    model = read("bloom", BLOOM_560M)
+    assert (model.hidden_size, model.attention_heads, model.ffn_size, model.tied_head) == (1024, 16, 4096, True)
+    assert (model.embedding_norm, model.position_embedding.name) == (True, "alibi")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "said"),
+    [
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.type is linear"),
+        ("llama", {"rope_parameters": {"full_attention": {}}}, "rope_parameters.full_attention is {}"),
+        ("llama", {"rope_parameters": "default"}, "rope_parameters is default"),
+        ("llama", {"hidden_size": "4096"}, "hidden_size is 4096; what can be imported has a whole number above 0"),
+        ("llama", {"num_hidden_layers": True}, "num_hidden_layers is true"),
+        ("llama", {"rms_norm_eps": "1e-5"}, "rms_norm_eps is 1e-5; what can be imported has a number"),
+        ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1; what can be imported has true or false"),
+        ("llama", {"hidden_act": ["silu"]}, "hidden_act is"),
+        ("bloom", {"n_embed": 64, "hidden_size": 128}, "n_embed is 64; what can be imported has what hidden_size says"),
+        ("gpt_neox", {"rotary_pct": 0.24}, "rotary_pct is 0.24"),
+        ("gpt2", {"activation_function": "x\x1b[2J"}, r"activation_function is x\x1b[2J"),
+        ("gpt2", {"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
+    ],
+)
+def test_what_is_not_understood_is_refused_with_its_key(model_type: str, config: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused) as error:
+        form_of(model_type).read(config)
+    assert str(error.value).startswith(f"config.json of {model_type}: ")
+    assert said in str(error.value)
