@@ -58,6 +58,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 def _any_file(folder: Path, draw: Random) -> Path:
-    """A file that belongs to the checkpoint: its marks do not."""
+    """A file that belongs to this checkpoint alone: its marks do not belong to it, and its tokenizer's files are those
+    of all others too, and mended by the next launch."""
     marks = ("pinned.json", "verified.json", "damaged.json")
-    return draw.choice(sorted(path for path in folder.iterdir() if path.name not in marks))
+    return draw.choice(sorted(path for path in folder.iterdir() if path.is_file() and path.name not in marks))

@@ -19,7 +19,7 @@ from megatron_patches.artefacts.manifest import FileRecord, Manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import HashingWriter, fsync_folder, temporary_path
 from megatron_patches.errors import Damaged, Refused, TrainyardError
-from megatron_patches.foreign.files import read_bounded
+from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.printable import printable
 
 
@@ -125,6 +125,9 @@ def stored_tokenizer(folder: Path, manifest: Manifest) -> TravellingTokenizer:
 def keep_tokenizer(tokenizer: TravellingTokenizer, run: RunFolder) -> TravellingTokenizer:
     """Write the files into the run's folder, unless they lie there, for checkpoints to link to.
 
+    A file there that was changed is mended in place: it is the same one in each checkpoint, and all of them are whole
+    again.
+
     Raises:
         Refused: the folder for them is a link, or no folder.
         TrainyardError: the run's folder cannot be written to.
@@ -134,6 +137,8 @@ def keep_tokenizer(tokenizer: TravellingTokenizer, run: RunFolder) -> Travelling
     together = hashlib.sha256("".join(f"{name}\0{file.record.sha256}\n" for name, file in names.items()).encode())
     folder = run.tokenizers / together.hexdigest()[:16]
     try:
+        if not _holds(folder, names):
+            _mend(folder, names)
         if not _holds(folder, names):
             _renew(folder, names)
         kept = {name: KeptFile(folder / name, _status(folder / name)) for name in names}
@@ -159,6 +164,23 @@ def _holds(folder: Path, files: Mapping[str, TravellingFile]) -> bool:
         )
     except OSError:
         return False
+
+
+def _mend(folder: Path, files: Mapping[str, TravellingFile]) -> None:
+    """Write what files should hold into those that lie there under other names too; the folder's name is the hash of
+    what they held."""
+    if folder.is_symlink():
+        return
+    for name, file in files.items():
+        path = folder / name
+        if not is_file(path) or path.is_symlink() or path.stat().st_nlink == 1 or path.read_bytes() == file.content:
+            continue
+        path.chmod(0o644)
+        with path.open("r+b") as target:
+            target.write(file.content)
+            target.truncate()
+            os.fsync(target.fileno())
+        path.chmod(0o444)
 
 
 def _renew(folder: Path, files: Mapping[str, TravellingFile]) -> None:

@@ -53,6 +53,12 @@ def id_of(place: Path) -> str:
     return tokenizer_id(find_tokenizer(place))
 
 
+def change(path: Path) -> None:
+    """Other bytes, the same size."""
+    path.chmod(0o644)
+    path.write_bytes(b" " * path.stat().st_size)
+
+
 @pytest.fixture
 def own(small_data: SmallData, tmp_path: Path) -> Path:
     """A tokenizer's folder that a test may change."""
@@ -190,18 +196,21 @@ class TestTravelling:
         monkeypatch.setattr(os, "link", fail)
         assert_placed(kept, tmp_path / "checkpoint", links=1)
 
-    @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: change(path)])
+    @pytest.mark.parametrize("harm", [Path.unlink, change])
     def test_a_copy_that_was_harmed_harms_no_checkpoint(
         self, own: Path, tmp_path: Path, harm: Callable[[Path], None]
     ) -> None:
-        """The next launch makes it again."""
+        """The next launch makes it again, and mends what had been linked to it."""
         kept = keep_tokenizer(read_tokenizer(own, id_of(own)), RunFolder(tmp_path))
         assert_placed(kept, tmp_path / "first", links=2)
         (folder,) = RunFolder(tmp_path).tokenizers.iterdir()
         for name in travelling_files(find_tokenizer(folder)):
             harm(folder / name)
         assert_placed(kept, tmp_path / "second", links=1)
-        assert_placed(keep_tokenizer(kept, RunFolder(tmp_path)), tmp_path / "third", links=2)
+        again = keep_tokenizer(kept, RunFolder(tmp_path))
+        assert_placed(again, tmp_path / "third", links=3 if harm is change else 2)
+        for file in kept.files:
+            assert hash_file(tmp_path / "first" / file.record.path) == (file.record.sha256, file.record.size)
         assert [each.name for each in RunFolder(tmp_path).tokenizers.iterdir()] == [folder.name]
 
     def test_a_run_that_cannot_be_written_to(self, own: Path, tmp_path: Path) -> None:
@@ -244,12 +253,6 @@ def assert_placed(tokenizer: TravellingTokenizer, folder: Path, links: int) -> N
     for record in tokenizer.put_into(folder):
         assert hash_file(folder / record.path) == (record.sha256, record.size)
         assert (folder / record.path).stat().st_nlink == links
-
-
-def change(path: Path) -> None:
-    """Other bytes, the same size."""
-    path.chmod(0o644)
-    path.write_bytes(b" " * path.stat().st_size)
 
 
 def rewritten(folder: Path, travelling: bool, configured: Path | None = None) -> Manifest:

@@ -105,7 +105,7 @@ def test_weights_alone_by_the_command_line(trained: Path, tmp_path: Path, call: 
     done = execute(*settings, runs=trained.parent)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {
-        "weights-00000.safetensors", "weights-00001.safetensors", "config.yaml", "manifest.json",
+        "weights-00000.safetensors", "weights-00001.safetensors", "config.yaml", "tokenizer", "manifest.json",
     }  # fmt: skip
     assert read_manifest(tmp_path / "weights" / "manifest.json").facts["content"] == "weights"
     expected = {key: tensor for key, tensor in contents(source(trained)).items() if key[1] == "weight"}
