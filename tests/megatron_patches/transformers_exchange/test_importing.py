@@ -78,6 +78,7 @@ def one_case(place: Path, data: SmallData, family: str, dtype: str, shards: bool
         # of positions the run has 16 of their 24
         "differences": {name: float((ours[name] - theirs[name][: len(ours[name])]).abs().max()) for name in theirs},
         "exported": exported_alike(done.folder, folder, place / "export", family),
+        "known": getattr(plan_import(place / "export", config, plan.data).known, "parents", None),
         "moved": {name: float((theirs[name] - before[name]).abs().max()) for name in theirs},
     }
 
@@ -137,6 +138,7 @@ def test_an_import_is_the_same_model_and_trains_alike(results: dict[str, Any], c
     assert card.source == found["id"] == found["begins"][0]
     assert "@0/weights" in found["begins"][1]
     assert found["exported"]
+    assert found["known"] == [found["id"]]  # an export that comes back is known, and so is what it was made of
     assert found["names"][0] == found["names"][1]
     ours, theirs = found["loss"]
     assert ours == pytest.approx(theirs, rel=2e-6)
