@@ -26,6 +26,11 @@ def print_summary(summary: "PreprocessSummary") -> None:
     _print_kept_and_left(summary)
     if summary.not_read:
         print(f"note: of the folders' files, {describe_not_read(summary.not_read)}")
+    if summary.text_bytes:
+        _print_speed(summary)
+
+
+def _print_speed(summary: "PreprocessSummary") -> None:
     print(
         f"{summary.text_bytes / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s: "
         f"{summary.megabytes_per_second:,.2f} MB/s, {summary.tokens_per_second:,.0f} tokens/s"

@@ -30,6 +30,8 @@ class Measured:
     """seconds of user and system, of all processes, over the text"""
     memory: int = 0
     """bytes, the most of all processes together, in a run of its own"""
+    own_tokens: int | None = None
+    """how many it made in place of ours, where its ids are its own; None: it made our files"""
 
     @property
     def work(self) -> list[float]:
@@ -45,7 +47,7 @@ class Comparison:
     left_out: dict[str, str]
     """peers that could not be measured, and why"""
     files: Files
-    """what all of them made"""
+    """what ours made, and all of them that have no `own_tokens`"""
 
 
 def compare(
@@ -53,7 +55,8 @@ def compare(
 ) -> Comparison:
     """Runs all of them once for their memory, and in each round once over one document and once over the text.
 
-    Who begins changes with each round. Every dataset is compared with ours of the first run, and deleted.
+    Who begins changes with each round. Every dataset is compared with ours of the first run, and deleted. Where a
+    peer's ids may be its own, only the number of documents is compared.
 
     Args:
         text: `.jsonl` with the key `text`.
@@ -70,11 +73,12 @@ def compare(
         measured = {}
         for each in found:
             on_turn(f"{each.name}: memory")
-            ended = turns.over_the_text(each, memory=True)
-            if ended.code == CANNOT:
+            ended, made = turns.over_the_text(each, memory=True)
+            if made is None:
                 left_out[each.name] = shortened(ended.said.splitlines()[-1])
                 continue
-            measured[each.name] = Measured(each.name, each.what, memory=ended.memory)
+            own = made.tokens if made != turns.files else None
+            measured[each.name] = Measured(each.name, each.what, memory=ended.memory, own_tokens=own)
         found = [each for each in found if each.name in measured]
         for number in range(rounds):
             first = number % len(found)
@@ -103,29 +107,29 @@ class _Turns:
         """One over a document, one over the text."""
         measured.start.append(self._run(contender, self._one, memory=False).seconds)
         self._remove()
-        ended = self.over_the_text(contender, memory=False)
+        ended, _ = self.over_the_text(contender, memory=False)
         measured.whole.append(ended.seconds)
         measured.cpu.append(ended.cpu)
 
-    def over_the_text(self, contender: Contender, memory: bool) -> Ended:
-        """One over the text, compared with ours; what a peer cannot do makes nothing.
+    def over_the_text(self, contender: Contender, memory: bool) -> tuple[Ended, Files | None]:
+        """One over the text, compared with ours. Files are None where a peer cannot do it.
 
         Raises:
             TrainyardError: it made another dataset than ours.
         """
         ended = self._run(contender, self._text, memory)
         if ended.code == CANNOT:
-            return ended
+            return ended, None
         made = files_of(self._prefix)
         if self.files is None:
             assert contender.name == OURS
             self.files = made
             self._prefix.parent.rename(self._ours.parent)
             self._prefix.parent.mkdir()
-        elif made != self.files:
+        elif made != self.files and not (contender.own_ids and made.documents == self.files.documents):
             raise TrainyardError(f"{contender.name}: {first_difference(self._ours, self._prefix)}")
         self._remove()
-        return ended
+        return ended, made
 
     def _run(self, contender: Contender, text: Path, memory: bool) -> Ended:
         ended = run(contender.command(text, self._prefix), self._folder / "log", self._limit, memory)

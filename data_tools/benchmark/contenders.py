@@ -34,6 +34,8 @@ class Contender:
     """in a few words"""
     words: tuple[str, ...]
     """its command, with INPUT and PREFIX in it"""
+    own_ids: bool = False
+    """its ids may differ from ours, so that only documents are compared"""
 
     def command(self, text: Path, prefix: Path) -> list[str]:
         """The command for a text and a dataset."""
@@ -56,19 +58,18 @@ def contenders(task: Task, peers: Sequence[str]) -> tuple[list[Contender], dict[
     dtype = "<u2" if tokenizer.vocab_size < UINT16_BELOW else "<i4"
     asked = ["--end", str(tokenizer.end_of_document), "--dtype", dtype, "--workers", str(task.workers)]
     missing = {}
-    for name, module, library, what in _peers(model, task.workers):
+    for name, module, library, what in _peers(task.workers):
         if name in peers and find_spec(library) is None:
             missing[name] = f"{library} is not installed: make install-dev"
         elif name in peers:
             words = (sys.executable, "-m", f"data_tools.benchmark.{module}", "INPUT", str(model), "PREFIX", *asked)
-            found.append(Contender(name, what, words))
+            found.append(Contender(name, what, words, own_ids=name == POOL and model.suffix == ".model"))
     return found, missing
 
 
-def _peers(model: Path, workers: int) -> list[tuple[str, str, str, str]]:
+def _peers(workers: int) -> list[tuple[str, str, str, str]]:
     """(name, module, library, what it is)"""
-    library = "sentencepiece" if model.suffix == ".model" else "transformers"
     return [
-        (POOL, "pool_peer", library, f"{workers} processes, a call of {library} for each record, one writer"),
+        (POOL, "pool_peer", "transformers", f"{workers} processes, a call of transformers for each record, one writer"),
         (WHOLE_FILE, "whole_file_peer", "gigatoken", "gigatoken over the whole file, all documents in memory"),
     ]

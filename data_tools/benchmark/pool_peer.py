@@ -1,9 +1,10 @@
 """Peer: a pool of processes, one call of a tokenizer for each record, one writer.
 
 Rebuilt from what Megatron-LM's tools/preprocess_data.py does: `Pool.imap` over the lines of a file in chunks of 32,
-`json.loads` and a call of the tokenizer in a worker, lists of ids back to the one process that writes. A
-`tokenizer.json` is called through transformers, a SentencePiece `.model` through sentencepiece, as Megatron-LM calls
-it. Megatron is not imported, which would only add seconds to the peer's start.
+`json.loads` and a call of a tokenizer of transformers in a worker, lists of ids back to the one process that writes. A
+SentencePiece `.model` is called as T5's, the kind that transformers has for it: its ids differ from sentencepiece's in
+a few documents, where two ways to cut a word weigh the same. Megatron is not imported, which would only add seconds to
+the peer's start.
 """
 
 import json
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import Pool
 from pathlib import Path
 
-from data_tools.benchmark.peer import read_request
+from data_tools.benchmark.peer import CANNOT, read_request
 from data_tools.benchmark.plain_writer import PlainWriter
 from slurm.parent import ask_for_signal
 
@@ -27,6 +28,11 @@ _encode: list[Callable[[str], list[int]]] = []
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
     request = read_request(arguments, "pool_peer")
+    if request.model.suffix == ".model" and not _is_of_t5(request.model):
+        print(
+            "transformers' T5Tokenizer takes ids 0, 1 and 2 for padding, end and what is unknown; here they are others"
+        )
+        return CANNOT
     load(request.model)  # here too, as Megatron-LM does: its workers are forked with the library imported
     writer = PlainWriter(request.prefix, request.dtype)
     with request.input.open(encoding="utf-8") as lines, Pool(request.workers, start_worker, (request.model,)) as pool:
@@ -51,30 +57,26 @@ def encode_line(line: str) -> list[int]:
     return _encode[0](json.loads(line)["text"])
 
 
-def load(model: Path) -> Callable[[str], list[int]]:
-    """The tokenizer as a function of a text."""
-    return _sentencepiece(model) if model.suffix == ".model" else _transformers(model)
-
-
-def _transformers(model: Path) -> Callable[[str], list[int]]:
-    from transformers import PreTrainedTokenizerFast
-
-    # What spells a control token stays text, as in the datasets that it is compared with.
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model), split_special_tokens=True)
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    return encode
-
-
-def _sentencepiece(model: Path) -> Callable[[str], list[int]]:
+def _is_of_t5(model: Path) -> bool:
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_file=str(model))
+    return (processor.pad_id(), processor.eos_id(), processor.unk_id()) == (0, 1, 2)
+
+
+def load(model: Path) -> Callable[[str], list[int]]:
+    """The tokenizer as a function of a text."""
+    from transformers import PreTrainedTokenizerFast, T5Tokenizer
+
+    # What spells a control token stays text, as in the datasets that it is compared with.
+    if model.suffix == ".model":
+        files = {"pretrained_model_name_or_path": str(model.parent), "vocab_file": str(model)}
+        tokenizer = T5Tokenizer.from_pretrained(**files, split_special_tokens=True, extra_ids=0)
+    else:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model), split_special_tokens=True)
 
     def encode(text: str) -> list[int]:
-        return processor.encode(text, add_bos=False, add_eos=False)
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     return encode
 

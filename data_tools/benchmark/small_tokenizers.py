@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 def train_small(kind: Kind, sample: Path, folder: Path, vocab_size: int) -> None:
-    """Makes the folder: byte-level BPE as `tools/tokenizer train` does, others as BERT, T5 and Llama have them.
+    """Makes the folder: byte-level BPE as `tools/tokenizer train` does, others as BERT and T5 have them.
 
     Args:
         sample: `.jsonl` to learn from.
@@ -81,6 +81,7 @@ def _sentencepiece(texts: Iterator[str], folder: Path, vocab_size: int) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for text in texts for line in text.splitlines() if 0 < len(line.encode()) < _SENTENCE),
-        model_writer=model, vocab_size=vocab_size, hard_vocab_limit=False, byte_fallback=True, minloglevel=2,
+        model_writer=model, vocab_size=vocab_size, hard_vocab_limit=False, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1,  # as T5 has them; transformers' T5Tokenizer goes by these numbers
     )  # fmt: skip
     (folder / "tokenizer.model").write_bytes(model.getvalue())

@@ -68,9 +68,9 @@ class ArithmeticRequest:
             )
         if self.synthetic_documents and tokens is not None:
             raise TrainyardError(
-                "--synthetic-arithmetic spreads its documents over all that the sources have, and --tokens stops "
-                "before their end, so that fewer would be in than were asked for; leave out --tokens, and cut the "
-                "dataset with tools/dataset split"
+                "--synthetic-arithmetic spreads its documents over all that the sources have, and --target-tokens "
+                "(--tokens) stops before their end, so that fewer would be in than were asked for; leave out "
+                "--target-tokens, and cut the dataset with tools/dataset split"
             )
 
     def injection(self, tokenizer: Tokenizer, templates: bool = False) -> "Injection | None":

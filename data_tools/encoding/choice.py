@@ -13,6 +13,7 @@ from data_tools.encoding.libraries import (
     Reference,
     is_failure,
 )
+from data_tools.encoding.word_cuts import cuts_of
 from data_tools.encoding.words import Words
 from data_tools.text.control_tokens import added_token, secret_names
 from data_tools.text.tokenizer import Tokenizer
@@ -37,9 +38,10 @@ def _fastokens(description: dict[str, Any], tokenizer: Tokenizer) -> Library:
 
 
 def _words(description: dict[str, Any], tokenizer: Tokenizer) -> Library:
-    if any(" " in each["content"] or each.get("lstrip") or each.get("rstrip") for each in description["added_tokens"]):
+    cuts = cuts_of(description)
+    if cuts is None:
         raise LibraryFailed("cannot cut at spaces, of which an added token takes some")
-    return Words(tokenizer)
+    return Words(tokenizer, cuts)
 
 
 FAST_LIBRARIES: Mapping[str, Mapping[str, FastLibrary]] = {

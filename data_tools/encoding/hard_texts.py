@@ -24,6 +24,8 @@ _WORDS = (
     "camelCaseWords PascalCase snake_case SCREAMING_CASE kebab-case x86_64 utf8mb4",
     "\U0001d573\U0001d58a\U0001d591\U0001d591\U0001d594 \U00010348 \U000e0041 \U0010ffff",
     "''s 'S 't 'T 're 'RE 'lls ʼs ’s s' '' \"\"",
+    "x=\u0338y a=\x0b\u0338b <\u0338 \u0338> =\t\u0338 =\x7f\u0338 =\u1fef\u037e=! ;=b_=c",
+    "a\x0bb\x0cc\x1cd\x1de\x1ef\x1fg\x85h\u2028i\ta\rb\nab _a_ __init__(self)==-x",
     "don\u2019t\u00adsoft\u00adhyphen \u202eright to left\u202c \u2066isolate\u2069",
 )
 HARD_TEXTS = (

@@ -1,65 +1,111 @@
-"""WordPiece by its own library, each word once: a space ends a word whatever stands around it."""
+"""WordPiece by its own library, each word once: texts of a language repeat theirs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.encoding.libraries import Reference
+from data_tools.encoding.word_cuts import Cut, Cuts
 from data_tools.text.document_encoding import SpacedIds
 from data_tools.text.tokenizer import Tokenizer
 
-MOST_CHARACTERS = 16 << 20
-"""of all words that are remembered, about 100 MB; then memory begins again"""
+MOST_BYTES = 80_000_000
+"""of words and pieces that are remembered, counted in `_Remembered.bytes`; then memory begins again"""
+_EACH = 110
+"""bytes that a text takes beside its characters: in dict, list and arrays; measured with 375,000 words of programs"""
+
+_Encode = Callable[[Sequence[str]], SpacedIds]
 
 
 class Words:
-    """Ids of words, remembered: texts of a language repeat theirs.
+    """Ids of words and of their pieces, remembered.
 
     Args:
-        tokenizer: what encodes a word that is new.
+        tokenizer: what encodes a piece that is new.
+        cuts: where texts are cut.
     """
 
     name = "tokenizers-by-words"
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, cuts: Cuts) -> None:
         self._tokenizer = tokenizer
-        self._reference = Reference(tokenizer)
-        self.version = self._reference.version
-        self._forget()
-
-    def _forget(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._ids: NDArray[np.uint32] = np.zeros(0, np.uint32)
-        self._lengths: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._characters = 0
+        self._cuts = cuts
+        reference = Reference(tokenizer)
+        self.version = reference.version
+        self._pieces = _Remembered(reference.encode)
+        word = cuts.word
+        self._words = self._pieces if word is None else _Remembered(lambda words: _joined(words, word, self._pieces))
 
     def encode(self, texts: Sequence[str]) -> SpacedIds:
         """See `Library`."""
-        words = [text.split(" ") for text in texts]
-        flat = list(chain.from_iterable(words))
-        self._learn(flat)
-        numbers = np.fromiter(map(self._numbers.__getitem__, flat), np.int64, len(flat))
-        lengths = self._lengths[numbers]
-        ends = np.cumsum(lengths)
-        starts = (np.cumsum(self._lengths) - self._lengths)[numbers]
-        ids = self._ids[np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if ends.size else 0)]
-        text_ends = ends[np.cumsum(np.fromiter(map(len, words), np.int64, len(words))) - 1]
-        if self._characters > MOST_CHARACTERS:
-            self._forget()
-        return SpacedIds(np.insert(ids, text_ends, 0), np.diff(text_ends, prepend=0))
-
-    def _learn(self, words: Sequence[str]) -> None:
-        new = [word for word in dict.fromkeys(words) if word not in self._numbers]
-        if not new:
-            return
-        ids = self._reference.encode(new)
-        self._ids = np.concatenate([self._ids, np.delete(ids.ids, ids.ends())])
-        self._lengths = np.concatenate([self._lengths, ids.lengths])
-        self._numbers.update(zip(new, range(len(self._numbers), len(self._numbers) + len(new)), strict=True))
-        self._characters += sum(map(len, new))
+        ids = _joined(texts, self._cuts.text, self._words)
+        if self._pieces.bytes + self._words.bytes > MOST_BYTES:
+            self._pieces.forget()
+            self._words.forget()
+        return ids
 
     def rebuilt(self) -> "Words":
         """See `Library`."""
-        return Words(self._tokenizer)
+        return Words(self._tokenizer, self._cuts)
+
+
+def _joined(texts: Sequence[str], cut: Cut, remembered: "_Remembered") -> SpacedIds:
+    """Ids of texts, put together of those of their parts."""
+    parts = list(map(cut, texts))
+    ids, ends = remembered.ids(list(chain.from_iterable(parts)))
+    counts = np.fromiter(map(len, parts), np.int64, len(parts))
+    text_ends = np.concatenate([[0], ends])[np.cumsum(counts)]
+    return SpacedIds(np.insert(ids, text_ends, 0), np.diff(text_ends, prepend=0))
+
+
+class _Numbers(dict[str, int]):
+    """Numbers of texts from 0 on, given where one is first asked for."""
+
+    def __init__(self) -> None:
+        self.new: list[str] = []
+
+    def __missing__(self, text: str) -> int:
+        number = self[text] = len(self)
+        self.new.append(text)
+        return number
+
+
+class _Remembered:
+    """Ids of texts, each of which is encoded once.
+
+    Args:
+        encode: encodes those that are new.
+    """
+
+    def __init__(self, encode: _Encode) -> None:
+        self._encode = encode
+        self.forget()
+
+    def forget(self) -> None:
+        """As at the start."""
+        self.bytes = 0
+        self._numbers = _Numbers()
+        self._ids: NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._ends: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._lengths: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def ids(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Ids of all texts end to end, and how many there are up to the end of each."""
+        numbers = np.fromiter(map(self._numbers.__getitem__, texts), np.int64, len(texts))
+        if self._numbers.new:
+            self._learn()
+        lengths = self._lengths[numbers]
+        ends = np.cumsum(lengths)
+        places = np.repeat(self._ends[numbers] - ends, lengths) + np.arange(ends[-1] if ends.size else 0)
+        return self._ids[places], ends
+
+    def _learn(self) -> None:
+        new = self._numbers.new
+        given = self._encode(new)
+        self._ids = np.concatenate([self._ids, np.delete(given.ids, given.ends())])
+        self._lengths = np.concatenate([self._lengths, given.lengths])
+        self._ends = np.cumsum(self._lengths)
+        self.bytes += sum(map(len, new)) + _EACH * len(new)
+        new.clear()

@@ -18,6 +18,8 @@ from megatron_patches.foreign.printable import printable, shortened
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 AS_IDS_ALONE = "trainyard_as_ids_alone"
 """key of a `tokenizer_config.json`: added tokens that are ordinary and still never made of text"""
+SECRET = "\ufdd0"
+"""how names begin that no text can hold by intention"""
 _LISTS = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder")
 
 
@@ -90,7 +92,7 @@ def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 def secret_names(tokens: Iterable[str]) -> dict[str, str]:
     """Names for tokens that no text can hold by intention: random ones."""
-    return {token: f"\ufdd0{secrets.token_hex(16)}" for token in sorted(tokens)}
+    return {token: f"{SECRET}{secrets.token_hex(16)}" for token in sorted(tokens)}
 
 
 def without_tokens(

@@ -25,7 +25,9 @@ def choose_format(config: RunConfig, wanted: str | None = None) -> TransformersF
     """
     formats = config.architecture.transformers_formats()
     if not formats:
-        raise Refused(f"model.name {config.model.name}: transformers has no architecture that computes what it does")
+        raise Refused(
+            f"model.name {kind_name(type(config.model))}: transformers has no architecture that computes what it does"
+        )
     _refuse_other_attention(config)
     asked = [_named(wanted, formats)] if wanted is not None else formats
     in_the_way = {each: each.obstacles(config.model) for each in asked}

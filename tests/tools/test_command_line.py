@@ -15,7 +15,7 @@ from tools.command_line import fill_lines
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 VERB = """\
-import sys
+import os, signal, sys
 import typer
 from megatron_patches.errors import TrainyardError
 from tools.command_line import run_app
@@ -23,9 +23,11 @@ from tools.command_line import run_app
 app = typer.Typer(add_completion=False)
 
 @app.command()
-def main(word: str = "", fail: bool = False) -> None:
+def main(word: str = "", fail: bool = False, interrupt: bool = False) -> None:
     if fail:
         raise TrainyardError("no such corpus; name another")
+    if interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
     print(word, sys.executable, __file__)
 
 if __name__ == "__main__":
@@ -40,6 +42,7 @@ def yard(tmp_path: Path) -> Path:
         "tools/__init__.py",
         "tools/verb",
         "tools/command_line.py",
+        "tools/start.py",
         "tools/commands/__init__.py",
         "megatron_patches/__init__.py",
         "megatron_patches/errors.py",
@@ -112,6 +115,38 @@ def test_which_python(yard: Path, tmp_path: Path) -> None:
 def test_a_mistake_is_a_message_and_exit_code_2(yard: Path, tmp_path: Path) -> None:
     done = call(yard / "tools" / "say-word", "--fail", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: no such corpus; name another\n")
+
+
+def test_an_interrupt_is_one_line_at_work_and_while_modules_are_imported(yard: Path, tmp_path: Path) -> None:
+    verb, module = yard / "tools" / "say-word", yard / "tools" / "commands" / "say_word.py"
+    done = call(verb, "--interrupt", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    module.write_text(module.read_text().replace("import typer", "os.kill(os.getpid(), signal.SIGINT)\nimport typer"))
+    done = call(verb, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("arguments", [["--word", "a"], ["--word", "a" * 100_000], ["--help"]])
+def test_a_closed_pipe_ends_it_in_silence(yard: Path, tmp_path: Path, arguments: list[str]) -> None:
+    done = into_closed_pipe(yard / "tools" / "say-word", *arguments)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_help_of_a_launch_may_be_read_in_part() -> None:
+    done = into_closed_pipe(CHECKOUT / "slurm" / "launch", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def into_closed_pipe(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command whose output no one reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    environment["TRAINYARD_PYTHON"] = sys.executable
+    try:
+        return subprocess.run(words, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
 
 
 def test_help_names_the_verb(yard: Path, tmp_path: Path) -> None:

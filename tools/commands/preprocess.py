@@ -95,11 +95,11 @@ def main(
     ),
     tokens: str | None = typer.Option(
         None,
-        "--tokens",
         "--target-tokens",
+        "--tokens",
         metavar="N",
         help="Stop after the document that brings the dataset to this many tokens (with several keys, the first key's "
-        "dataset). Sources with fewer tokens are an error. Example: --tokens 10e9",
+        "dataset). Sources with fewer tokens are an error. Example: --target-tokens 10e9",
     ),
     shard_tokens: str | None = typer.Option(
         None,
@@ -110,8 +110,8 @@ def main(
     shuffle: bool = typer.Option(
         False,
         "--shuffle",
-        help="Put documents in a random order: those that --tokens keeps, before --shard-tokens cuts. Memory does not "
-        "grow with them; the disk holds the tokens twice meanwhile. Example: --shuffle --seed 7",
+        help="Put documents in a random order: those that --target-tokens keeps, before --shard-tokens cuts. Memory "
+        "does not grow with them; the disk holds the tokens twice meanwhile. Example: --shuffle --seed 7",
     ),
     seed: int | None = typer.Option(
         None,
@@ -197,7 +197,7 @@ def main(
     """Tokenize text into a dataset that runs read. Documents keep the order of the files and of their lines.
 
     Killed or interrupted, it keeps what is done in PREFIX.unfinished: the same command goes on there, and ends with
-    the same bytes.
+    the same bytes. Once it is finished, the same command says so and does nothing.
 
     Example: tools/preprocess data/raw/web --output data/web --tokenizer data/tokenizer --append-eod
 
@@ -218,7 +218,7 @@ def main(
         json_keys=[key.strip() for key in (asked.json_keys or "text").split(",")],
         records=_record_form(json_keys, pairs, chat, chat_template, pair_separator),
         append_eod=asked.append_eod,
-        tokens=None if tokens is None else _number_of_tokens("--tokens", tokens),
+        tokens=None if tokens is None else _number_of_tokens("--target-tokens (--tokens)", tokens),
         parse_special=parse_special,
         largest_document=max_document_mib << 20,
         workers=workers or len(os.sched_getaffinity(0)),

@@ -23,6 +23,8 @@ class Inputs(NamedTuple):
     """datasets of the Hugging Face library among them"""
     known_by: list[JsonValue]
     """what differs where another thing is read: names, sizes and times of files, identities of collections"""
+    changed: list[int]
+    """when each file changed last, in ns"""
 
 
 def inputs_of(request: PreprocessRequest) -> Inputs:
@@ -31,7 +33,7 @@ def inputs_of(request: PreprocessRequest) -> Inputs:
     Raises:
         TrainyardError: an input is missing, of an unknown format, or lacks a column; the share is empty.
     """
-    found = Inputs([], [], [], [])
+    found = Inputs([], [], [], [], [])
     files: list[Path] = []
     for each in request.inputs:
         if not is_hub(str(each)):
@@ -59,6 +61,7 @@ def _add_files(request: PreprocessRequest, files: Sequence[Path], found: Inputs)
     for part in parts:
         status = part.path.stat()
         found.known_by.append([part.name, status.st_size, status.st_mtime_ns])
+        found.changed.append(status.st_mtime_ns)
 
 
 def _add_hub(request: PreprocessRequest, name: str, found: Inputs) -> None:

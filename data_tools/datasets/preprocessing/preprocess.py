@@ -32,7 +32,7 @@ from data_tools.datasets.preprocessing.request import (
     shards_there,
 )
 from data_tools.datasets.preprocessing.settings import command_of, deciding, settings_facts
-from data_tools.datasets.preprocessing.taking_up import begun, taken_up
+from data_tools.datasets.preprocessing.taking_up import begun, finished, taken_up
 from data_tools.datasets.preprocessing.tokenizing import Tokenizing
 from data_tools.datasets.preprocessing.work_folder import Journal, WorkFolder, locked_folder, remove_leftovers
 from data_tools.encoding.pool import EncodingPool
@@ -84,7 +84,8 @@ def preprocess(
 ) -> PreprocessSummary:
     """Tokenizes text into one dataset for each key; document k of every dataset comes from the same place.
 
-    Killed at any instant and called again with the same request it goes on, and ends with the same bytes.
+    Killed at any instant and called again with the same request it goes on, and ends with the same bytes. Called again
+    after it ended, with the same inputs, it does nothing.
 
     Args:
         tell: is given lines for people, such as which unfinished work is continued.
@@ -143,13 +144,15 @@ class _Making:
         try:
             asked = deciding(request, self._inputs, self._encoding, self._tokenizer)
             note = taken_up(work, asked, request.overwrite, self._watch.tell)
-            if (note is None or note.stage != "publish") and not request.overwrite:
-                refuse_what_is_there(request)
-            if note is None:
-                work.clear()
-                remove_leftovers(request.prefixes().values())
-                note = begun(asked, len(request.prefixes()))
-            datasets = self._stages(note, Journal(work, note))
+            datasets = self._finished() if note is None and not request.overwrite else None
+            if datasets is None:
+                if (note is None or note.stage != "publish") and not request.overwrite:
+                    refuse_what_is_there(request)
+                if note is None:
+                    work.clear()
+                    remove_leftovers(request.prefixes().values())
+                    note = begun(asked, len(request.prefixes()))
+                datasets = self._stages(note, Journal(work, note))
         except BaseException:
             if not work.has_journal():
                 work.remove()
@@ -157,6 +160,13 @@ class _Making:
                 self._watch.tell(f"note: what is done is kept in {work.path}; the same command goes on from there")
             raise
         work.remove()
+        return datasets
+
+    def _finished(self) -> list[DatasetSummary] | None:
+        """What an earlier call made of the same request."""
+        settings = settings_facts(self._request, self._encoding, self._tokenizer)
+        if (datasets := finished(self._request, self._inputs, settings, self._tokenizer)) is not None:
+            self._watch.tell("note: the same command finished this before; add --overwrite to make it again")
         return datasets
 
     def _stages(self, note: Note, journal: Journal) -> list[DatasetSummary]:

@@ -94,7 +94,7 @@ def check_request(request: PreprocessRequest, tokenizer: Tokenizer) -> None:
     given = [option for option, value in of_hub.items() if value is not None]
     if given and not any(is_hub(str(each)) for each in request.inputs):
         raise TrainyardError(f"{' and '.join(given)} has no effect without a dataset of hf:; leave it out")
-    for number, option in ((request.tokens, "--tokens"), (request.shard_tokens, "--shard-tokens")):
+    for number, option in ((request.tokens, "--target-tokens"), (request.shard_tokens, "--shard-tokens")):
         if number is not None and number < 1:
             raise TrainyardError(f"{number:,} tokens are asked for; give one or more, or leave out {option}")
     if request.max_bad < 0:

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from data_tools.datasets.manifest import SettingsFacts
 from data_tools.datasets.preprocessing.inputs import Inputs
 from data_tools.datasets.preprocessing.request import PreprocessRequest
+from data_tools.reading.documents import LARGEST_DOCUMENT
 from data_tools.reading.hugging_face_name import HubSpec, is_hub
 from data_tools.records.encoding import RecordEncoding
 from data_tools.text.tokenizer import Tokenizer
@@ -89,6 +90,7 @@ def command_of(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
         "--revision": request.revision,
         "--tokens": request.tokens,
         "--max-bad": request.max_bad or None,
+        "--max-document-mib": _other_than(LARGEST_DOCUMENT, request.largest_document),
         "--max-length": request.max_length,
         "--shard-tokens": request.shard_tokens,
         "--shard": _share(request),
@@ -98,6 +100,11 @@ def command_of(request: PreprocessRequest, tokenizer: Tokenizer) -> str:
         seed = [] if request.arithmetic.synthetic_documents else ["--seed", str(request.shuffle_seed)]
         arguments += ["--shuffle", *seed]
     return shlex.join([*arguments, *request.arithmetic.arguments()])
+
+
+def _other_than(default: int, size: int) -> int | None:
+    """Bytes in MiB where they are not the default."""
+    return None if size == default else size >> 20
 
 
 def _name(given: Path | str) -> str:

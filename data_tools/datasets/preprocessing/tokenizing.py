@@ -222,8 +222,8 @@ class Tokenizing:
         else:
             raise TrainyardError(
                 f"the sources have {counted(self._outputs.tokens, 'token')} in "
-                f"{counted(self._outputs.documents, 'document')}, --tokens asks for {request.tokens:,}; give more "
-                "sources, or ask for fewer"
+                f"{counted(self._outputs.documents, 'document')}, --target-tokens (--tokens) asks for "
+                f"{request.tokens:,}; give more sources, or ask for fewer"
             )
         if self._made_up is not None:
             rest, made = self._made_up.rest(reading.documents, reading.made_up, self._injection[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -53,11 +55,13 @@ def prove(
     Raises:
         NotEqual: they are not, or a number is NaN or infinite.
         Damaged: the folder is not whole (`open_folder`).
-        Refused: the objective writes no text, so that no causal model is what was trained; or the text has token ids
-            that the model does not know.
+        Refused: the objective writes no text, so that no causal model is what was trained; the model has one position;
+            or the text has token ids that it does not know.
     """
     if config.objective.prompt_inputs is None:
         raise Refused(f"{config.name} was not trained to continue text ({config.objective.describe()})")
+    if config.lengths.of("tokens") < 2:
+        raise Refused(f"{config.name} has one position, and so continues no text")
     if int(text.ids.max()) >= config.model.vocabulary:
         raise Refused(
             f"{text.described}: a token id is beyond the model's {config.model.vocabulary:,}; give a text by --text"
@@ -94,15 +98,20 @@ def _compare_models(
     ids = torch.from_numpy(text.ids)
     tokens = min(GREEDY_TOKENS, config.lengths.of("tokens") - 1)
     prompt = ids[:1, : min(_PROMPT, config.lengths.of("tokens") - tokens)]
-    # beside the folder: a disk with room, which the place of temporary files need not be; without a name, and so gone
-    # with this process
-    with TemporaryFile(dir=folder.path.parent) as file:
+    with TemporaryFile(dir=_scratch(folder.path)) as file:  # it has no name, and so is gone with this process
         kept = KeptLogits(file)
         with their_model(folder, format, by_block) as theirs:
             kept.keep(theirs.logits(ids), config.model.vocabulary)
             continued = theirs.continued(prompt, tokens)
             del theirs
+        gc.collect()  # transformers' first model of a process is held by a cycle, and ours must not lie beside it
         with our_model(source, config, by_block) as ours:
             figures = kept.compare(ours.logits(ids))
             after = ours.logits(continued[:, :-1])[0, prompt.shape[1] - 1 :].cpu()
             return figures, compare_greedy(after, continued[0, prompt.shape[1] :], prompt.shape[1])
+
+
+def _scratch(folder: Path) -> Path | None:
+    """Where logits are kept: beside the folder, on a disk with room, which the place of temporary files (None) need not
+    be; but a folder that is imported may lie where nothing can be written."""
+    return folder.parent if os.access(folder.parent, os.W_OK) else None

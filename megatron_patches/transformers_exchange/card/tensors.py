@@ -39,7 +39,7 @@ def compare_tensors(
     for pair in pairs:
         _compare_pair(source.read(pair.ours), pair, rows[pair.ours], config.model.vocabulary, folder.tensors)
     for each in filled:
-        _compare(each.name, folder.tensors[each.name], torch.full(each.shape, each.value, dtype=dtype))
+        _compared(each.name, folder.tensors[each.name], torch.full(each.shape, each.value, dtype=dtype))
     held = [folder.tensors[name] for name in folder.tensors if name not in ignored]
     return TensorFigures(
         ours=len(pairs),
@@ -87,21 +87,24 @@ def _check_theirs(
 def _compare_pair(
     ours: Tensor, pair: TensorPair, row: ParameterRow, vocabulary: int, stored: Mapping[str, StoredTensor]
 ) -> None:
-    for name, part in zip(pair.theirs, pair.split(ours), strict=True):
-        _compare(f"{name} from {pair.ours}", stored[name], part)
-    back = pair.join([stored[name].read() for name in pair.theirs])
+    parts = zip(pair.theirs, pair.split(ours), strict=True)
+    read = [_compared(f"{name} from {pair.ours}", stored[name], part) for name, part in parts]
+    back = pair.join(read)
     kept = ours[:vocabulary] if row.row_for_each == "vocabulary" else ours
     if (place := first_difference(back, kept)) is not None:
         raise NotEqual(CHECK, f"{pair.ours} from {shortened(', '.join(pair.theirs))} {place}")
 
 
-def _compare(told: str, stored: StoredTensor, expected: Tensor) -> None:
+def _compared(told: str, stored: StoredTensor, expected: Tensor) -> Tensor:
+    """The stored tensor, which is the expected one."""
     if stored.dtype != STORED_NAMES.get(expected.dtype):
         raise NotEqual(CHECK, f"{told} is of type {stored.dtype}, not {STORED_NAMES.get(expected.dtype)}")
     if stored.shape != expected.shape:
         raise NotEqual(CHECK, f"{told} is of shape {stored.shape}, not {tuple(expected.shape)}")
-    if (place := first_difference(stored.read(), expected)) is not None:
+    read = stored.read()
+    if (place := first_difference(read, expected)) is not None:
         raise NotEqual(CHECK, f"{told} {place}")
+    return read
 
 
 def first_difference(found: Tensor, expected: Tensor) -> str | None:
@@ -110,9 +113,9 @@ def first_difference(found: Tensor, expected: Tensor) -> str | None:
         told = f"is {found.dtype} {tuple(found.shape)}, not {expected.dtype} {tuple(expected.shape)}"
         return told.replace("torch.", "")
     bits = {2: torch.int16, 4: torch.int32}[found.element_size()]
-    other = found.contiguous().view(bits) != expected.contiguous().view(bits)
-    if not other.any():
+    if torch.equal(found.view(bits), expected.view(bits)):
         return None
+    other = found.view(bits) != expected.view(bits)
     at = tuple(int(each) for each in other.nonzero()[0])
     return f"differs in {int(other.sum()):,} of {found.numel():,} numbers, first at {list(at)}: " + (
         f"{found[at].item():g}, not {expected[at].item():g}"

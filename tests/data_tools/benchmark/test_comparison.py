@@ -1,6 +1,8 @@
 """Contenders in turns: who is compared with whom, and what ends a comparison."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from data_tools.benchmark import comparison
 from data_tools.benchmark.comparison import Comparison, Measured, compare
 from data_tools.benchmark.contenders import OURS, Contender, Task
 from data_tools.benchmark.equality import Files, files_of, first_difference
+from data_tools.benchmark.peer import CANNOT
 from data_tools.benchmark.plain_writer import PlainWriter
 from data_tools.benchmark.result import Setting, as_json, medians_of, ratios_of
 from data_tools.datasets.indexed_dataset_format import bin_path, idx_path
@@ -30,12 +33,12 @@ def write(prefix: Path, documents: Sequence[list[int]]) -> Path:
 
 
 def compared(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, others: dict[str, list[str]], rounds: int
+    monkeypatch: pytest.MonkeyPatch, folder: Path, others: dict[str, list[str]], rounds: int, own_ids: str = ""
 ) -> tuple[Comparison, list[str]]:
     """A comparison of pretended contenders, which copy a dataset, and the turns that it told."""
     (folder / "text.jsonl").write_text("a line\n")
     words = {OURS: ["sh", "-c", COPIES, str(write(folder / "same", DOCUMENTS)), "PREFIX"], **others}
-    found = [Contender(name, "", tuple(each)) for name, each in words.items()]
+    found = [Contender(name, "", tuple(each), own_ids=name == own_ids) for name, each in words.items()]
     monkeypatch.setattr(comparison, "contenders", lambda task, peers: (found, {"missing": "no library"}))
     told: list[str] = []
     return compare(folder / "text.jsonl", Task(folder, 1), list(others), rounds, folder, told.append), told
@@ -67,6 +70,42 @@ def test_another_dataset_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     other = write(tmp_path / "other", [*DOCUMENTS[:3], [9, 11]])
     with pytest.raises(TrainyardError, match="other: its text 2 that is not empty has other tokens than ours from"):
         compared(monkeypatch, tmp_path, {"other": ["sh", "-c", COPIES, str(other), "PREFIX"]}, 0)
+
+
+@pytest.mark.slow
+def test_a_peer_may_have_its_own_ids_but_no_other_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", [*DOCUMENTS[:3], [9, 11, 12]])
+    others = {name: ["sh", "-c", COPIES, str(tmp_path / name), "PREFIX"] for name in ("other", "same")}
+    found, _ = compared(monkeypatch, tmp_path, others, 1, own_ids="other")
+    assert [each.own_tokens for each in found.measured] == [None, 7, None]
+    assert found.files == files_of(tmp_path / "same")
+    write(other, DOCUMENTS[:3])
+    with pytest.raises(TrainyardError, match="other: it has 3 documents, 2 of them with text, where ours has 4 and 3"):
+        compared(monkeypatch, tmp_path, {"other": others["other"]}, 0, own_ids="other")
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_t5s_is_refused(tmp_path: Path) -> None:
+    import sentencepiece
+
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "a b"}\n')
+    models = {"t5": {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, "other": {}}
+    for name, ids in models.items():
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["some words to learn from, a few of them"] * 10), vocab_size=60,
+            model_prefix=str(tmp_path / name), hard_vocab_limit=False, minloglevel=2, **ids,
+        )  # fmt: skip
+        model, prefix = str(tmp_path / f"{name}.model"), str(tmp_path / name)
+        words = [sys.executable, "-m", "data_tools.benchmark.pool_peer", str(text), model, prefix]
+        words += ["--end", "1", "--dtype", "<u2", "--workers", "1"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == (0 if name == "t5" else CANNOT), done.stderr
+        if name == "t5":
+            library = sentencepiece.SentencePieceProcessor(model_file=model)
+            assert np.fromfile(bin_path(tmp_path / name), "<u2").tolist() == [*library.encode("a b"), 1]
+        else:
+            assert done.stdout.startswith("transformers' T5Tokenizer takes ids 0, 1 and 2 for padding")
 
 
 @pytest.mark.slow

@@ -213,9 +213,8 @@ def test_sources_with_fewer_tokens_than_asked_for(tmp_path: Path, request_for: R
     have = 7 * len(load_tokenizer(request_for([]).tokenizer).encode("one"))
     preprocess(request_for([source], tokens=have))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(
-        TrainyardError, match=rf"sources have {have} tokens in 7 documents, --tokens asks for {have + 1:,}; give more"
-    ):
+    told = rf"sources have {have} tokens in 7 documents, --target-tokens \(--tokens\) asks for {have + 1:,}; give more"
+    with pytest.raises(TrainyardError, match=told):
         preprocess(request_for([source], tokens=have + 1, overwrite=True))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(TrainyardError, match="0 tokens are asked for"):

@@ -118,9 +118,9 @@ def test_datasets_made_without_any_of_it_have_the_facts_and_ids_they_had(make: M
         ({"made_up": -1}, "-1 made-up documents"),
         ({"seed": 3}, "--seed 3 has no effect without --synthetic-arithmetic"),
         ({"made_up": 2, "json_keys": ["text", "n"]}, "--json-keys asks for 2; preprocess one key at a time"),
-        ({"made_up": 2, "tokens": 9}, "fewer would be in than were asked for; leave out --tokens"),
+        ({"made_up": 2, "tokens": 9}, "fewer would be in than were asked for; leave out --target-tokens"),
         ({"made_up": 2, "records": PAIRS, "append_eod": False}, "no place among the records of --pairs"),
-        ({"made_up": 2, "tokens": 9}, "fewer would be in than were asked for; leave out --tokens"),
+        ({"made_up": 2, "tokens": 9}, "fewer would be in than were asked for; leave out --target-tokens"),
         ({"made_up": 2, "records": PAIRS}, "no place among the records of --pairs"),
     ],
 )

@@ -82,7 +82,8 @@ def test_what_it_prints(capsys: pytest.CaptureFixture[str], timed: bool) -> None
         row.split()
         == ("pool 612.50 s 12.50 s 600.00 s 1180.00 s 0.3 1.1 GB" if timed else "pool - - - - - 1.1 GB").split()
     )
-    assert ("pool takes 10.00 times as long as tools/preprocess; work alone 10.00 times" in printed) == timed
+    for column in ("whole", "work"):
+        assert (f"{column}: tools/preprocess is 10.00 times as fast as pool" in printed.splitlines()) == timed
     assert "whole-file is left out: gigatoken refuses this tokenizer" in printed
     print_figures(found, setting, "fast-text")
     entries = {name: Figure.model_validate(entry) for name, entry in parse_yaml(capsys.readouterr().out, "").items()}
@@ -92,6 +93,33 @@ def test_what_it_prints(capsys: pytest.CaptureFixture[str], timed: bool) -> None
     assert len(values) == (8 if timed else 2)
     assert values.get("pool-ratio") == ("10.0 times" if timed else None)
     assert {entry.command for entry in entries.values()} == {"tools/dataset bench --make-text 200"}
+
+
+def test_what_is_printed_of_a_faster_peer_with_its_own_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = Measured("tools/preprocess", "hashed, with a manifest", [4.0], [3.0], [8.0], 300_000_000)
+    pool = Measured("pool", "2 processes", [2.0], [0.5], [4.0], 100_000_000, own_tokens=6790)
+    left_out, files = {"whole-file": "gigatoken refuses it: " + "because " * 30}, Files(("a", "b"), 12_345, 6789)
+    setting = Setting("12,345 files", 200_000_000, "sentencepiece, up to 16,000 ids", "tools/dataset bench")
+    print_comparison(Comparison([ours, pool], left_out, files), setting)
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= COLUMNS
+    assert printed[-4:] == [
+        "whole: pool is 2.00 times as fast as tools/preprocess",
+        "work: tools/preprocess is 1.50 times as fast as pool",
+        "made: 12,345 documents, 6,789 tokens",
+        "pool has ids of its own: 6,790 tokens in as many documents",
+    ]
+    same = Measured("whole-file", "gigatoken")
+    print_comparison(Comparison([Measured("tools/preprocess", ""), pool, same], {}, files), setting)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "tools/preprocess and whole-file made the same .bin and .idx, byte for byte:",
+        "12,345 documents, 6,789 tokens",
+        "pool has ids of its own: 6,790 tokens in as many documents",
+    ]
+    print_figures(Comparison([ours, pool], {}, files), setting, "slow")
+    entries = parse_yaml(capsys.readouterr().out, "")
+    assert entries["slow-pool-ratio"]["value"] == "2.0 times"
+    assert entries["slow-pool-ratio"]["of"].startswith("pool as fast as tools/preprocess")
 
 
 def test_what_a_loader_feeds(capsys: pytest.CaptureFixture[str]) -> None:

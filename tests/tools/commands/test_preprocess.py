@@ -81,6 +81,9 @@ def test_jobs_of_an_array_make_what_one_job_makes(tmp_path: Path, corpus: Path) 
     parts = [IndexedDataset(tmp_path / f"part-0000{number}-of-00002") for number in range(2)]
     whole = IndexedDataset(tmp_path / "whole")
     assert [each.tolist() for part in parts for each in part] == [each.tolist() for each in whole]
+    again = subprocess.run(["bash", str(script)], env=environment, check=True, cwd=tmp_path, capture_output=True)
+    assert b"note: the same command finished this before" in again.stderr
+    assert b"part-00001-of-00002: " in again.stdout and b"MB/s" not in again.stdout
 
 
 @pytest.mark.parametrize(("text", "told"), [("8", "write NUMBER/HOW MANY"), ("a/8", "write NUMBER/HOW MANY")])

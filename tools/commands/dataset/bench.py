@@ -55,8 +55,9 @@ def bench(
     """Measure tools/preprocess beside two peers, as whole processes in turns, and compare what they make byte for byte.
 
     The peers are rebuilt from what Megatron-LM's tools do. pool (preprocess_data.py): a pool of processes, one call of
-    transformers (of sentencepiece for a .model) for each record, one writer. whole-file (preprocess_data_fast.py):
-    gigatoken over the whole file, with all documents in memory. Neither imports torch or Megatron.
+    transformers for each record, one writer. whole-file (preprocess_data_fast.py): gigatoken over the whole file, with
+    all documents in memory. Neither imports torch or Megatron. A SentencePiece .model is T5's to transformers, whose
+    ids differ from sentencepiece's in a few documents: there the documents of pool are counted, not compared.
 
     Example: tools/dataset bench --make-text 200
 

@@ -25,14 +25,36 @@ def print_comparison(comparison: Comparison, setting: Setting) -> None:
     for each in comparison.measured[1:]:
         tell(f"{each.name}: {each.what}")
     for name, reason in comparison.left_out.items():
-        tell(f"{name} is left out: {reason}")
+        _tell_wrapped(f"{name} is left out: {reason}")
     for name, (whole, work) in ratios_of(comparison).items():
-        tell(f"{name} takes {whole:.2f} times as long as {OURS}; work alone {work:.2f} times")
-    held = f"{counted(comparison.files.documents, 'document')}, {counted(comparison.files.tokens, 'token')}"
-    if len(comparison.measured) > 1:
-        tell(f"all made the same .bin and .idx, byte for byte: {held}")
+        for column, ratio in (("whole", whole), ("work", work)):
+            faster, times, slower = _faster(name, ratio)
+            tell(f"{column}: {faster} is {times:.2f} times as fast as {slower}")
+    _tell_equality(comparison)
+
+
+def _faster(peer: str, ratio: float) -> tuple[str, float, str]:
+    """(the faster, how many times as fast, the slower) where the peer takes `ratio` times as long as ours."""
+    return (OURS, ratio, peer) if ratio >= 1 else (peer, 1 / ratio, OURS)
+
+
+def _tell_equality(comparison: Comparison) -> None:
+    """What was compared."""
+    documents, tokens = comparison.files.documents, comparison.files.tokens
+    held = f"{counted(documents, 'document')}, {counted(tokens, 'token')}"
+    others = [each for each in comparison.measured[1:] if each.own_tokens is not None]
+    same = [each.name for each in comparison.measured if each.own_tokens is None]
+    if len(same) == 1:
+        tell(f"made: {held}" + ("" if others else "; there was no peer to compare it with"))
     else:
-        tell(f"made: {held}; there was no peer to compare it with")
+        who = f"{', '.join(same[:-1])} and {same[-1]}" if others else "all"
+        _tell_wrapped(f"{who} made the same .bin and .idx, byte for byte: {held}")
+    for each in others:
+        tell(f"{each.name} has ids of its own: {each.own_tokens:,} tokens in as many documents")
+
+
+def _tell_wrapped(text: str) -> None:
+    tell("\n".join(textwrap.wrap(text, COLUMNS)), layout=True)
 
 
 def print_feeding(fed: Fed, setting: Setting) -> None:
@@ -98,5 +120,7 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
             yield f"{ending}-work", _seconds(found.work), f"{who}, without its start, median of {len(each.whole)}"
         yield f"{ending}-memory", readable(found.memory), f"{who}, the most of all its processes together"
     for peer, (whole, work) in ratios_of(comparison).items():
-        yield f"{peer}-ratio", f"{whole:.1f} times", f"{OURS} as fast as {peer}, whole processes in turns"
-        yield f"{peer}-work-ratio", f"{work:.1f} times", f"{OURS} as fast as {peer}, without their starts"
+        faster, times, slower = _faster(peer, whole)
+        yield f"{peer}-ratio", f"{times:.1f} times", f"{faster} as fast as {slower}, whole processes in turns"
+        faster, times, slower = _faster(peer, work)
+        yield f"{peer}-work-ratio", f"{times:.1f} times", f"{faster} as fast as {slower}, without their starts"

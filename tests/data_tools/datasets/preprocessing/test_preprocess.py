@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import re
@@ -15,8 +16,10 @@ from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
 from data_tools.datasets.manifest import manifest_path, read_dataset_manifest
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from data_tools.datasets.preprocessing.progress import Progress
+from data_tools.datasets.preprocessing.tokenizing import Tokenizing
 from data_tools.datasets.regrouping.merge import merge_datasets
 from data_tools.datasets.regrouping.shards import Cut, split_dataset
+from data_tools.records.record import RecordForm
 from data_tools.text.tokenizer_training import train_bpe
 from data_tools.text.tokenizers import load_tokenizer
 from megatron_patches.artefacts.manifest import Status, read_manifest, verify_files, write_manifest
@@ -147,6 +150,74 @@ def test_an_existing_dataset_is_replaced_only_when_asked(tmp_path: Path, request
     _, facts = read_dataset_manifest(request.output)
     assert facts.tokens == len(load_tokenizer(request.tokenizer).encode("new text"))
     assert outputs(tmp_path / "out") == {f"data{suffix}" for suffix in SUFFIXES}
+
+
+FINISHED: dict[str, dict[str, Any]] = {
+    "texts": {},
+    "two keys": {"json_keys": ("text", "title")},
+    "pairs": {"records": RecordForm("pairs", ("text", "title"), None, " ")},
+    "a share": {"share": (1, 2)},
+    "the beginning": {"tokens": 20},
+    "shuffled": {"shuffle_seed": 3},
+    "bad ones left out": {"max_bad": 5},
+}
+
+
+@pytest.mark.parametrize("case", FINISHED)
+def test_the_same_command_over_a_finished_dataset_does_nothing(
+    tmp_path: Path, request_for: Request, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [{"text": f"text {number}", "title": "title"} for number in range(40)]
+    sources = [write_jsonl(tmp_path / name, records) for name in ("a.jsonl", "b.jsonl")]
+    if case == "bad ones left out":
+        sources[0].write_text(sources[0].read_text() + "no JSON\n")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(sources.pop().read_bytes()))
+    request = request_for([*sources, tmp_path / "b.jsonl.gz"], **FINISHED[case])
+    made = preprocess(request)
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in (tmp_path / "out").iterdir()}
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizing, "run", lambda *given: pytest.fail("it tokenizes"))
+        again = preprocess(request, tell=told.append)
+    assert (again.datasets, again.bad, again.text_bytes) == (made.datasets, made.bad, 0)
+    assert told == ["note: the same command finished this before; add --overwrite to make it again"]
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in (tmp_path / "out").iterdir()} == before
+    preprocess(replace(request, overwrite=True, workers=2))
+    assert before != {path: (path.stat().st_ino, path.read_bytes()) for path in (tmp_path / "out").iterdir()}
+
+
+CHANGES: dict[str, Callable[[PreprocessRequest], PreprocessRequest]] = {
+    "an option": lambda request: replace(request, append_eod=True),
+    "the longest document": lambda request: replace(request, largest_document=1 << 20),
+    "bad ones": lambda request: replace(request, max_bad=1),
+    "an input more": lambda request: replace(request, inputs=[*request.inputs, *request.inputs]),
+    "an input's content": lambda request: Path(request.inputs[0]).write_text('{"text": "new"}\n') and request,
+    "an input's time": lambda request: os.utime(request.inputs[0]) or request,
+    "no index": lambda request: request.output.with_name("data.idx").unlink() or request,
+    "a shorter file": lambda request: os.truncate(request.output.with_name("data.bin"), 2) or request,
+    "no manifest": lambda request: manifest_path(request.output).unlink() or request,
+    "a damaged manifest": lambda request: manifest_path(request.output).write_text("{}") and request,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_finished_dataset_of_another_request_is_refused(tmp_path: Path, request_for: Request, change: str) -> None:
+    request = request_for([write_jsonl(tmp_path / "a.jsonl", [{"text": "old"}])])
+    preprocess(request)
+    changed = CHANGES[change](request)
+    before = outputs(tmp_path / "out")
+    with pytest.raises(TrainyardError, match=r"exists already.*--overwrite"):
+        preprocess(changed)
+    assert outputs(tmp_path / "out") == before
+
+
+def test_a_dataset_of_another_tokenizer_is_refused(tmp_path: Path, request_for: Request) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "some text to learn from " * 9}])
+    request = request_for([source])
+    preprocess(request)
+    train_bpe([source], tmp_path / request.tokenizer.name, 260)
+    with pytest.raises(TrainyardError, match="exists already"):
+        preprocess(replace(request, tokenizer=tmp_path / request.tokenizer.name))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

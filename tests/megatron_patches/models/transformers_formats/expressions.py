@@ -45,12 +45,20 @@ def distances(
         given = their_weights(form, model, POSITIONS, weights)
     except (KeyError, ValueError):
         return  # a parameter that they have no place for
-    for theirs in others:
+    for theirs in [*others, *_written(variant, model)]:
         try:
             load(theirs, given, model.tied_head)
         except RuntimeError:
             continue  # they have parameters that the model has not, or of other shapes
         yield (logits(theirs, tokens) - ours).abs().max().item()
+
+
+def _written(variant: Variant, model: ModelConfig) -> list[Any]:
+    """What the format would write of a model that it refuses, if that is anything."""
+    try:
+        return [build(variant.model_type, config_keys(form_of(variant.model_type), model, POSITIONS))]
+    except (AssertionError, KeyError):
+        return []
 
 
 def changed_models(model_type: str) -> list[Any]:

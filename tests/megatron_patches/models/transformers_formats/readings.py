@@ -58,5 +58,7 @@ def answer(own: OwnModels, model_type: str, keys: dict[str, Any], key: str, valu
             distance = (ours - said).abs().max().item()
     except (Refused, ValidationError) as error:
         refused = str(error)
+    except (KeyError, RuntimeError, AssertionError):
+        distance = float("inf")  # its weights do not fit the model that was read
     other = said.shape != plain.shape or not torch.equal(said, plain)
     return Answer(key, str(value), built is not None, other, refused, distance)

@@ -86,6 +86,42 @@ def test_a_fault_of_the_exporter_is_caught(proved: dict[str, Any], name: str) ->
     assert FAULTS[name].says in message
 
 
+def most_held(folder: Path, model: str) -> dict[str, tuple[int, int, int]]:
+    """Numbers in the parameters of both models, one block at a time: before a pass, at most in it, and after it."""
+    import torch
+    from torch import nn
+    from torch.nn.modules.module import register_module_forward_hook
+
+    from megatron_patches.transformers_exchange.card.folder import open_folder
+    from megatron_patches.transformers_exchange.card.ours import our_model
+    from megatron_patches.transformers_exchange.card.theirs import their_model
+
+    config = run_of(model)
+    source, form = random_source(config), format_of_run(config, model)
+    opened = open_folder(export(folder, source, form, config))
+    found = {}
+    with our_model(source, config, by_block=True) as ours, their_model(opened, form, by_block=True) as theirs:
+        for name, each in (("ours", ours), ("theirs", theirs)):
+            whole: nn.Module = each._model
+
+            def held(*ignored: object, whole: nn.Module = whole) -> int:
+                return sum(parameter.numel() for parameter in whole.parameters())
+
+            seen = [held()]
+            hook = register_module_forward_hook(lambda *ignored, seen=seen, held=held: seen.append(held()))
+            each.logits(torch.zeros(1, 8, dtype=torch.int64))
+            hook.remove()
+            found[name] = (seen[0], max(seen), held())
+    return found
+
+
+@pytest.mark.slow
+def test_one_block_at_a_time_is_all_that_is_held(tmp_path: Path) -> None:
+    found = run_on_ranks(most_held, 1, tmp_path / "x", "gpt2")[0]
+    block = 4 * 48 * 48 + 2 * 48 * 80 + 9 * 48 + 80  # matrices, then norms and biases
+    assert found == {"ours": (0, block, 0), "theirs": (0, 3 * 48 * 48 + 3 * 48, 0)}
+
+
 def prove_damaged(folder: Path) -> dict[str, tuple[str, str]]:
     """What is said of folders of which one thing is another than what was exported."""
     import torch
@@ -105,7 +141,7 @@ def prove_damaged(folder: Path) -> dict[str, tuple[str, str]]:
         "shape": (tensors | {"transformer.ln_f.bias": bias[1:]}, settings),
         "left over": (tensors | {"transformer.x": bias.clone()}, settings),
         "missing": ({name: each for name, each in tensors.items() if each is not bias}, settings),
-        "class": (tensors, settings | {"model_type": "bloom"}),
+        "class": (tensors, {**settings, "model_type": "openai-gpt"}),
         "value": (tensors, settings | {"n_head": 5}),
         "ends": (tensors, settings | {"eos_token_id": list(range(61))}),
     }
@@ -134,7 +170,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
         ("shape", "tensors", "is of shape (47,), not (48,)"),
         ("left over", "tensors", "transformer.x is left over"),
         ("missing", "tensors", "transformer.ln_f.bias is missing"),
-        ("class", "loading", "BloomForCausalLM of the folder, not a GPT2LMHeadModel"),
+        ("class", "loading", "OpenAIGPTLMHeadModel of the folder, not a GPT2LMHeadModel"),
         ("value", "loading", "transformers does not take the folder"),
         ("ends", "", "32"),  # tokens that end a text do not end the comparison
     ],
