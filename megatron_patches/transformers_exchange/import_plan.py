@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.encoding.same_ids import ids_that_are_new, refuse_other_ids
 from data_tools.run_data import RunData
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer, tokenizer_id
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.checkpoint.tokenizer_files.same_ids import ids_that_are_new, refuse_other_ids
 from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.exchange.known_source import manifest_beside
 from megatron_patches.foreign.printable import printable

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_tools.encoding.same_ids import ids_that_are_new
 from data_tools.run_data import RunData
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer, load_tokenizer_files
@@ -12,6 +11,7 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY, Vocabularies
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer_files
+from megatron_patches.checkpoint.tokenizer_files.same_ids import ids_that_are_new
 from megatron_patches.errors import Missing
 from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.run.config import RunConfig
