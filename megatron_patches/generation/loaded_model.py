@@ -110,7 +110,7 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
             precision = PRECISIONS[config.training.precision]
             groups = groups or start_process_groups(Layout(1, 1, 1), precision, alone=True)
             inputs = _prompt_inputs(config)
-            model = _load_weights(folder, inspection.manifest, config, inputs, replace(groups, dtype=precision))
+            model = load_weights(folder, inspection.manifest, config, inputs, replace(groups, dtype=precision))
             return LoadedModel(folder, config, model, inputs, tokenizer, groups.device)
         except DamagedCheckpoint as error:
             problems.append(str(error))
@@ -127,10 +127,20 @@ def _prompt_inputs(config: RunConfig) -> ModelInputs:
     return inputs
 
 
-def _load_weights(
+def load_weights(
     folder: Path, manifest: Manifest, config: RunConfig, inputs: ModelInputs, groups: ProcessGroups
 ) -> PlainModel:
-    """The checkpoint's model, for evaluation; the groups are those of a single process."""
+    """A checkpoint's model for evaluation, of its weights alone, in the type and on the device of `groups`.
+
+    Args:
+        inputs: what the model is given to read; it need not be what it was trained with.
+        groups: of one process, or of as many tensor-parallel ones: each reads its own slices, whatever layout saved
+            the checkpoint.
+
+    Raises:
+        DamagedCheckpoint: a file is not as it was written.
+        Refused: the checkpoint is another model's.
+    """
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
     model = PlainModel(draw_up(config.model, config.lengths, inputs, groups, randomness, config.training.seed))
     pieces = [
