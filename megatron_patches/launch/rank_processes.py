@@ -32,14 +32,16 @@ class NodeRanks:
     """name or address of the node that has rank 0"""
     port: int
     """on that node; rank 0 opens it"""
+    before: int = 0
+    """ranks of this node before the first one that are started elsewhere"""
 
     def variables(self, local_rank: int) -> dict[str, str]:
         """What PyTorch reads in the environment of one process."""
         return {
             "RANK": str(self.first + local_rank),
-            "LOCAL_RANK": str(local_rank),
+            "LOCAL_RANK": str(self.before + local_rank),
             "WORLD_SIZE": str(self.world_size),
-            "LOCAL_WORLD_SIZE": str(self.count),
+            "LOCAL_WORLD_SIZE": str(self.before + self.count),
             "MASTER_ADDR": self.host,
             "MASTER_PORT": str(self.port),
         }
