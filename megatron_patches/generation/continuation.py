@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from data_tools.text.tokenizer import Tokenizer
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.generation.generator import Ending, Prompt
 from megatron_patches.generation.loaded_model import LoadedModel
@@ -31,6 +31,9 @@ class Wanted:
     """What continuations are to be like.
 
     Prompt number n is drawn with `seed` + n, so that its text is that of the prompt alone under that seed.
+
+    Raises:
+        Refused: a stop string is empty.
     """
 
     tokens: int
@@ -41,6 +44,10 @@ class Wanted:
     """strings that end a text, and are no part of it"""
     ends: Collection[int] = ()
     """ids that do so beside the end of the document"""
+
+    def __post_init__(self) -> None:
+        if not all(self.stops):
+            raise Refused("a stop string is empty, which every text holds; give one character or more")
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:

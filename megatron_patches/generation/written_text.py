@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from data_tools.text.tokenizer import Tokenizer
-from megatron_patches.errors import Refused
 
 UNFINISHED = "\ufffd"
 """what a decoder writes for bytes that are no whole character, which the next token's may complete"""
@@ -19,14 +18,9 @@ class WrittenText:
         context: ids of the prompt, since how a token is written may depend on the one before it; of an empty prompt
             none.
         stops: strings that end the text, none of them empty.
-
-    Raises:
-        Refused: a stop string is empty.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int], stops: Sequence[str] = ()) -> None:
-        if not all(stops):
-            raise Refused("a stop string is empty, which every text holds; give one character or more")
         self._tokenizer = tokenizer
         self._stops = stops
         self._ids = list(context[-LOOKED_BACK:])
