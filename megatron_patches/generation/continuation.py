@@ -109,9 +109,7 @@ def _continue(
         counts[row] += 1
         return not texts[row].stopped
 
-    begun = [
-        Prompt(ids or [model.tokenizer.end_of_document or 0], wanted.seed + number) for number, ids in prompts
-    ]
+    begun = [Prompt(ids or [model.tokenizer.end_of_document or 0], wanted.seed + number) for number, ids in prompts]
     endings = model.generator(wanted.ends).generate(begun, wanted.tokens, wanted.sampling, hear)
     for (number, ids), text, count, ending in zip(prompts, texts, counts, endings, strict=True):
         yield Continuation(model.tokenizer.decode(ids), text.text, count, ending, wanted.seed + number)

@@ -160,9 +160,7 @@ def _described(folder: Path) -> tuple[Manifest, RunConfig]:
 
 
 def _refuse_to_share(config: RunConfig, groups: ProcessGroups) -> None:
-    shared = config.model_copy(
-        update={"parallel": config.parallel.model_copy(update={"tensor": groups.layout.tensor})}
-    )
+    shared = config.model_copy(update={"parallel": config.parallel.model_copy(update={"tensor": groups.layout.tensor})})
     refuse(problem.text.replace("parallel.tensor", "--tensor-parallel") for problem in check_tensor_parallel(shared))
 
 

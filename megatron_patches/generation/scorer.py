@@ -65,9 +65,7 @@ class Scorer:
         batch_tokens: most ids of a batch, what fills shorter texts up included; one text may be longer.
     """
 
-    def __init__(
-        self, ranks: ModelRanks, window: int, end_of_document: int | None, batch_tokens: int = 4096
-    ) -> None:
+    def __init__(self, ranks: ModelRanks, window: int, end_of_document: int | None, batch_tokens: int = 4096) -> None:
         self._ranks = ranks
         self._window = window
         self._end_of_document = end_of_document

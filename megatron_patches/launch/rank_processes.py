@@ -128,10 +128,11 @@ class RankProcesses:
         if grace:
             self.send(signal.SIGTERM)
             deadline = time.monotonic() + grace
-            for process in self._running.values():
+            for process in list(self._running.values()):
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, deadline - time.monotonic()))
-        for process in self._running.values():
+        # another thread may wait for events, which takes from what is running
+        for process in list(self._running.values()):
             with suppress(ProcessLookupError):  # it has ended, and nothing of it is left
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -54,7 +54,12 @@ def written(prefixes: bool, temperature: float) -> tuple[Ids, Ids, Ids, Ids]:
                 seen, prefix = seen[cut:], max(0, prefix - cut)
         return found
 
-    return ids(prompts), [ids([each])[0] for each in prompts], ids(prompts[::-1])[::-1], list(map(by_definition, prompts))
+    return (
+        ids(prompts),
+        [ids([each])[0] for each in prompts],
+        ids(prompts[::-1])[::-1],
+        list(map(by_definition, prompts)),
+    )
 
 
 @pytest.mark.parametrize(("prefixes", "temperature"), [(False, 1.0), (True, 1.0), (False, 0.0)])

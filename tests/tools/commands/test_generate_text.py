@@ -25,12 +25,12 @@ PROMPTS = ["abc", "", "a longer one of two lines\nand more", "漢字 \x1b[2J"]
 
 @pytest.fixture(scope="module")
 def run(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps on one process; its model writes odd bytes."""
+    """A run of three steps on one process; its model writes odd bytes."""
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRAINYARD_RUNS", str(folder / "runs"))
         changes = overrides(
-            training__steps=2, model__init_std=0.3, model__layers=2, data__sequence_length=64, evaluation="null"
+            training__steps=3, model__init_std=0.3, model__layers=2, data__sequence_length=64, evaluation="null"
         )
         launch = start_launch(small_data.run(folder, changes))
     run_on_ranks(train_launch, 1, str(launch.directory))
@@ -150,8 +150,11 @@ def test_a_chat_in_a_terminal(run: Path) -> None:
         os.execve(command[0], command, environment)
     try:
         seen = read_until(terminal, b"> ")
-        os.write(terminal, "hello 漢字\n".encode())
-        seen += read_until(terminal, b"", more_than=200)
+        for number in range(20):  # the model may end a reply before it is as long
+            os.write(terminal, f"hello 漢字 {number}\n".encode())
+            seen += (reply := read_until(terminal, b"\n> ", at_most=200))
+            if not reply.endswith(b"\n> "):
+                break
         os.write(terminal, b"\x03")
         seen += read_until(terminal, b"\n> ")
         os.write(terminal, b"\x03")
@@ -169,10 +172,10 @@ def test_a_chat_in_a_terminal(run: Path) -> None:
     assert not controls, seen
 
 
-def read_until(terminal: int, ending: bytes | None, more_than: int = 0, seconds: float = 120) -> bytes:
-    """What a terminal shows up to these last bytes, or until its process ends."""
+def read_until(terminal: int, ending: bytes | None, at_most: int = 1 << 20, seconds: float = 120) -> bytes:
+    """What a terminal shows up to these last bytes, or until its process ends; no more than so many bytes, roughly."""
     seen, deadline = b"", time.monotonic() + seconds
-    while ending is None or not seen.endswith(ending) or len(seen) <= more_than:
+    while ending is None or (not seen.endswith(ending) and len(seen) <= at_most):
         assert select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0], seen
         try:
             seen += os.read(terminal, 4096)

@@ -30,15 +30,20 @@ class Choice:
 
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most; a document's end ends it.")] = 100
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.8
-    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among so many of the likeliest tokens, all without it.")] = None
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Choose among so many of the likeliest tokens. Example: 40")
+    ] = None
     top_p: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Choose among the fewest tokens that have this share of the probability together. Example: 0.9"
+            min=0.0,
+            max=1.0,
+            help="Choose among the fewest tokens that have this share of the probability together. Example: 0.9",
         ),
     ] = None
     stop: Annotated[
-        list[str] | None, typer.Option(help="End a text before this string; it may be given more than once. Example: --stop '###'")
+        list[str] | None,
+        typer.Option(help="End a text before this string; it may be given more than once. Example: --stop '###'"),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0
 
