@@ -2,7 +2,7 @@
 
     python -m tests.generation_experiment
 
-A GPT-2 of 29M parameters with random weights, of 1,024 positions, in fp32: 256 tokens after a prompt of 64.
+A GPT-2 of 15M parameters with random weights, of 512 positions, in fp32: 256 tokens after a prompt of 64. Minutes.
 """
 
 import time
@@ -22,13 +22,13 @@ from megatron_patches.parallel.process_groups import start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from tests.small_model import blueprint
 
-MODEL = ModelConfig(layers=8, hidden_size=512, attention_heads=8, ffn_size=2048, vocab_size=8192)
-POSITIONS, PROMPT, NEW = 1024, 64, 256
+MODEL = ModelConfig(layers=6, hidden_size=384, attention_heads=6, ffn_size=1536, vocab_size=8192)
+POSITIONS, PROMPT, NEW = 512, 64, 256
 BATCH = 8
 
 
 def main() -> None:
-    """Prints tokens per second, of the median of three, and whether both ways write the same ids."""
+    """Prints tokens per second, of the best of two, and whether both ways write the same ids."""
     groups = start_process_groups(Layout(1, 1, 1), torch.float32, alone=True)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     model = PlainModel(blueprint(MODEL, POSITIONS, groups, randomness, inputs=ModelInputs((TOKENS,), "causal")))
@@ -63,13 +63,13 @@ def main() -> None:
 
 
 def measured(write: Callable[[], list[int]]) -> tuple[float, list[int]]:
-    """Seconds of the median of three, and what was written."""
+    """Seconds of the faster of two, and what was written."""
     seconds = []
-    for _ in range(3):
+    for _ in range(2):
         start = time.perf_counter()
         ids = write()
         seconds.append(time.perf_counter() - start)
-    return sorted(seconds)[1], ids
+    return min(seconds), ids
 
 
 if __name__ == "__main__":

@@ -68,7 +68,9 @@ class Gigatoken:
 
     name = "gigatoken"
 
-    def __init__(self, description: str, separator: str, number: int, reference: Reference, joins: bool = True) -> None:
+    def __init__(
+        self, description: str, separator: str, number: int, reference: Reference, joins: bool = True
+    ) -> None:
         from gigatoken.gigatoken_rs import load_hf_json
 
         self.version = version(self.name)

@@ -1,9 +1,9 @@
-"""Continuations of token ids, several at once, each as if it were alone.
+"""Continuations of ids, several at once, each as if it were alone.
 
-The model sees at most `window` ids, those that its samples had. Of a longer prompt it sees the last ones. Where one id
-more would not fit, the oldest quarter of the window is forgotten, and the rest is read from its beginning: a new id then
-costs no more than four, and what is seen is always three quarters of the window at least. All of it depends on the text
-itself alone.
+The model sees at most `window` ids, as many as its samples had. Of a longer prompt it sees the last ones. Where one
+more would not fit, the oldest quarter of the window is forgotten, and the rest is read from its beginning. Then four
+ids are read for each that is written, and at least three quarters of the window are always seen. All of it depends on the
+text itself alone.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -103,7 +103,7 @@ class Generator:
         return "length" if row.written == tokens else None
 
     def _logits(self, rows: Sequence[_Row]) -> Tensor:
-        """After the last id of each row; rows that go on are read apart from those that are read from their beginning."""
+        """After the last id of each row. Rows that go on are read apart from those that begin."""
         reading = [place for place, row in enumerate(rows) if row.must_read]
         following = [place for place, row in enumerate(rows) if not row.must_read]
         if not reading:

@@ -114,7 +114,7 @@ def load_model(
 
 
 def obey(groups: ProcessGroups) -> None:
-    """What the other processes do: load what the first one loads, and do with it what that says, until they are ended."""
+    """What the other processes do: load what the first one loads, and do what that says, until they are ended."""
     while True:
         folder, known_ids = groups.from_rank_0(None)
         with suppress(DamagedCheckpoint):  # the first process tells it, and takes another

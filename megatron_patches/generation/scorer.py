@@ -1,8 +1,8 @@
 """Log-likelihoods of texts: how probable continuations are after contexts, as evaluations ask it.
 
-A continuation's ids are predicted from the ids before them, at most `window` of them, the last ones: a longer context is
-cut from the left. A continuation that is longer than the window is divided: each stretch of `window` ids (the last one
-may be shorter) is predicted from as many ids in front of its own last one as fit. So every id is predicted once. An
+A continuation's ids are predicted from the ids before them, at most `window` of them, the last ones: a longer context
+is cut from the left. A continuation that is longer than the window is divided: each stretch of `window` ids (the last
+one may be shorter) is predicted from as many ids in front of its own last one as fit. So every id is predicted once. An
 empty context is the end of a document, after which a new one begins.
 """
 

@@ -101,9 +101,11 @@ class SelfAttention(CachingAttention):
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = self.position.queries_and_keys(query, key, context)
+        places = None
         if self.cache is not None:
             key, value = self.cache.extend(key, value)
-        bias = self.position.score_bias(query, key, context)
+            places = self.cache.current.places
+        bias = self.position.score_bias(query, key, context, places)
         dropout = self.dropout if self.training else 0.0
         with self.randomness.split_features() if dropout > 0 and self.drops_apart else nullcontext():
             attended = attend(query, key, value, context.pattern, bias=bias, dropout=dropout, kernel=self.kernel)
