@@ -2,7 +2,7 @@
 
     python -m tests.generation_experiment
 
-A GPT-2 of 15M parameters with random weights, of 512 positions, in fp32: 256 tokens after a prompt of 64. Minutes.
+A GPT-2 of 4M parameters with random weights, of 512 positions, in fp32: 256 tokens after a prompt of 64.
 """
 
 import time
@@ -22,7 +22,7 @@ from megatron_patches.parallel.process_groups import start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from tests.small_model import blueprint
 
-MODEL = ModelConfig(layers=6, hidden_size=384, attention_heads=6, ffn_size=1536, vocab_size=8192)
+MODEL = ModelConfig(layers=4, hidden_size=256, attention_heads=4, ffn_size=1024, vocab_size=4096)
 POSITIONS, PROMPT, NEW = 512, 64, 256
 BATCH = 8
 
