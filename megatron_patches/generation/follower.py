@@ -1,4 +1,4 @@
-"""A process that holds a model together with the one that started it: `python -m megatron_patches.generation.follower`."""
+"""A process that holds a model with the one that started it: `python -m megatron_patches.generation.follower`."""
 
 import os
 

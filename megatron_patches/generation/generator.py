@@ -1,8 +1,8 @@
 """Continuations of ids, several at once, each as if it were alone.
 
 The model sees at most `window` ids, as many as its samples had. Of a longer prompt it sees the last ones. Where one
-more would not fit, the oldest quarter of the window is forgotten, and the rest is read from its beginning. Then four ids
-are read for each that is written, and at least three quarters of the window are always seen. All of it depends on
+more would not fit, the oldest quarter of the window is forgotten, and the rest is read from its beginning. Then four
+ids are read for each that is written, and at least three quarters of the window are always seen. All of it depends on
 the text itself alone.
 """
 

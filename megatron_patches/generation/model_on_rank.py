@@ -1,4 +1,4 @@
-"""A checkpoint's model on one rank: what generator and scorer ask of it. Tensor-parallel ranks do all of it together."""
+"""A checkpoint's model on one rank: what generator and scorer ask of it. All tensor-parallel ranks do it together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class ModelOnRank:
 
     @torch.no_grad()
     def follow(self, rows: Sequence[int] | None, ids: Sequence[int], places: Sequence[int]) -> Tensor:
-        """Reads one more id of each of these rows (None: all) at its place; the logits after it, `[rows, vocabulary]`."""
+        """Reads one id of each of these rows (None: all) at its place; the logits after it, `[rows, vocabulary]`."""
         assert self._cache is not None and self._following is not None
         device = self._groups.device
         positions = torch.tensor(places, device=device)[:, None]
