@@ -87,6 +87,7 @@ FLOORS = [
     "tools/commands",
     "tools/commands/checkpoint",
     "tools/commands/dataset",
+    "tools/commands/generate",
     "tools/commands/inventory",
     "tools/commands/runs",
     "tools/commands/sync_to_hub",
