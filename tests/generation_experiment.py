@@ -12,7 +12,7 @@ import torch
 
 from megatron_patches.batch.fields import TOKENS, ModelInputs
 from megatron_patches.generation.generator import Generator, Prompt
-from megatron_patches.generation.model_on_rank import FOLLOWING, ModelOnRank, Texts
+from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
 from megatron_patches.generation.model_ranks import ModelRanks
 from megatron_patches.generation.sampling import Sampling
 from megatron_patches.models.build import PlainModel
@@ -33,8 +33,10 @@ def main() -> None:
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     model = PlainModel(blueprint(MODEL, POSITIONS, groups, randomness, inputs=ModelInputs((TOKENS,), "causal")))
     model = model.to(groups.device).eval()
-    following = model.reading(blueprint(MODEL, POSITIONS, groups, randomness, inputs=FOLLOWING))
-    ranks = ModelRanks(ModelOnRank(model, following, groups, MODEL.vocab_size, False), groups)
+    def reading(inputs: ModelInputs) -> PlainModel:
+        return model.reading(blueprint(MODEL, POSITIONS, groups, randomness, inputs=inputs))
+
+    ranks = ModelRanks(ModelOnRank(model, reading, groups, MODEL.vocab_size, False), groups)
     prompts = torch.randint(MODEL.vocab_size, (BATCH, PROMPT), generator=torch.Generator().manual_seed(0)).tolist()
 
     def reading_again() -> list[int]:

@@ -18,7 +18,7 @@ from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer, own_tokenizer_files
 from megatron_patches.errors import Damaged, Refused, TrainyardError, refuse
 from megatron_patches.generation.generator import Generator
-from megatron_patches.generation.model_on_rank import FOLLOWING, ModelOnRank, Texts
+from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
 from megatron_patches.generation.model_ranks import ModelRanks
 from megatron_patches.generation.scorer import Scorer
 from megatron_patches.models.blueprint import Blueprint, draw_up
@@ -147,10 +147,12 @@ def _load_on_rank(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelO
     groups = replace(groups, dtype=PRECISIONS[config.training.precision])
     inputs = prompt_inputs(config)
     model = load_weights(folder, manifest, config, inputs, groups)
-    architecture, following = architecture_of(config.model), None
-    if architecture.keeps_keys:
-        following = model.reading(_blueprint(config, FOLLOWING, groups))
-    return ModelOnRank(model, following, groups, known_ids, inputs.has(VISIBLE))
+
+    def reading(others: ModelInputs) -> PlainModel:
+        return model.reading(_blueprint(config, others, groups))
+
+    keeps_keys = architecture_of(config.model).keeps_keys
+    return ModelOnRank(model, reading if keeps_keys else None, groups, known_ids, inputs.has(VISIBLE))
 
 
 def _described(folder: Path) -> tuple[Manifest, RunConfig]:
