@@ -33,6 +33,7 @@ def main() -> None:
     randomness = StepRandomness(0, groups.coordinates, groups.device)
     model = PlainModel(blueprint(MODEL, POSITIONS, groups, randomness, inputs=ModelInputs((TOKENS,), "causal")))
     model = model.to(groups.device).eval()
+
     def reading(inputs: ModelInputs) -> PlainModel:
         return model.reading(blueprint(MODEL, POSITIONS, groups, randomness, inputs=inputs))
 

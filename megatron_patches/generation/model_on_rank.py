@@ -57,7 +57,7 @@ class ModelOnRank:
         self._model = model
         self._following = None if reading is None else (reading(FOLLOWING), reading(LEVEL))
         self._groups = groups
-        self._known_ids = known_ids
+        self.known_ids = known_ids
         self._reads_prefixes = reads_prefixes
         self._cache: KeyValueCache | None = None
 
@@ -142,7 +142,7 @@ class ModelOnRank:
     def _likeliest(self, logits: Tensor) -> Tensor:
         """Of `[places, texts, vocabulary / tensor]` the likeliest id that stands for text, `[places, texts]`."""
         first = self._groups.coordinates.tensor * logits.shape[-1]
-        known = max(0, min(logits.shape[-1], self._known_ids - first))
+        known = max(0, min(logits.shape[-1], self.known_ids - first))
         if self._groups.layout.tensor == 1:
             return logits[..., :known].argmax(-1)
         value, place = logits[..., : max(1, known)].float().max(-1)
