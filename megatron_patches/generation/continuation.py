@@ -11,6 +11,9 @@ from megatron_patches.generation.loaded_model import LoadedModel
 from megatron_patches.generation.sampling import Sampling
 from megatron_patches.generation.written_text import WrittenText
 
+MOST_SEEDS = 2**62
+"""torch takes numbers below 2^64, and a prompt's own number is added to its seed"""
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -33,7 +36,7 @@ class Wanted:
     Prompt number n is drawn with `seed` + n, so that its text is that of the prompt alone under that seed.
 
     Raises:
-        Refused: no token is wanted; or a stop string is empty, or no Unicode text.
+        Refused: no token is wanted; the seed is none of torch's; or a stop string is empty, or no Unicode text.
     """
 
     tokens: int
@@ -48,6 +51,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise Refused(f"{self.tokens} tokens to add: give 1 or more")
+        if not 0 <= self.seed < MOST_SEEDS:
+            raise Refused(f"seed {self.seed}: give a number from 0 to {MOST_SEEDS - 1}")
         for stop in self.stops:
             if not stop:
                 raise Refused("a stop string is empty, which every text holds; give one character or more")

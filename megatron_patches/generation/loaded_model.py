@@ -165,7 +165,7 @@ def _described(folder: Path) -> tuple[Manifest, RunConfig]:
 
 
 def _refuse_ids(config: RunConfig, tokenizer: Tokenizer) -> None:
-    rows = config.model.padded_vocab_size
+    rows = config.model.vocabulary
     if tokenizer.vocab_size > rows:
         raise Refused(
             f"tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} ids, and the model of {config.name} knows "

@@ -88,3 +88,5 @@ def test_stop_strings_that_no_text_could_hold_are_refused(stops: list[str], why:
         Wanted(3, Sampling(), stops=stops)
     with pytest.raises(Refused, match="give 1 or more"):
         Wanted(0, Sampling())
+    with pytest.raises(Refused, match="seed 18446744073709551616: give a number from 0"):
+        Wanted(1, Sampling(), seed=2**64)

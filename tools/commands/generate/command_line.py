@@ -46,7 +46,7 @@ class Choice:
         list[str] | None,
         typer.Option(help="End a text before this string; it may be given more than once. Example: --stop '###'"),
     ] = None
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed gives the same text.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0
 
     def wanted(self) -> "Wanted":
         """The same for the model.
