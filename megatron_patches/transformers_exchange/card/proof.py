@@ -55,17 +55,9 @@ def prove(
     Raises:
         NotEqual: they are not, or a number is NaN or infinite.
         Damaged: the folder is not whole (`open_folder`).
-        Refused: the objective writes no text, so that no causal model is what was trained; the model has one position;
-            or the text has token ids that it does not know.
+        Refused: as `refuse_unprovable` says.
     """
-    if config.objective.prompt_inputs is None:
-        raise Refused(f"{config.name} was not trained to continue text ({config.objective.describe()})")
-    if config.lengths.of("tokens") < 2:
-        raise Refused(f"{config.name} has one position, and so continues no text")
-    if int(text.ids.max()) >= config.model.vocabulary:
-        raise Refused(
-            f"{text.described}: a token id is beyond the model's {config.model.vocabulary:,}; give a text by --text"
-        )
+    refuse_unprovable(config, text)
     opened = open_folder(folder).by(format.current_name)
     tensors = compare_tensors(source, opened, format, config)
     logits, greedy = _compare_models(source, opened, format, config, text, by_block)
@@ -84,6 +76,23 @@ def prove(
         logits=logits,
         greedy=greedy,
     )
+
+
+def refuse_unprovable(config: RunConfig, text: CardText) -> None:
+    """What can be said before a folder is made.
+
+    Raises:
+        Refused: the objective writes no text, so that no causal model is what was trained; the model has one position;
+            or the text has token ids that it does not know.
+    """
+    if config.objective.prompt_inputs is None:
+        raise Refused(f"{config.name} was not trained to continue text ({config.objective.describe()})")
+    if config.lengths.of("tokens") < 2:
+        raise Refused(f"{config.name} has one position, and so continues no text")
+    if int(text.ids.max()) >= config.model.vocabulary:
+        raise Refused(
+            f"{text.described}: a token id is beyond the model's {config.model.vocabulary:,}; give a text by --text"
+        )
 
 
 def _compare_models(

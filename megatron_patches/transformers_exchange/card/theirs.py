@@ -11,16 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from megatron_patches.errors import Refused, listed
+from megatron_patches.errors import TrainyardError, listed
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.models.interface.transformers_format import TransformersFormat
 from megatron_patches.transformers_exchange.card.card import NotEqual
 from megatron_patches.transformers_exchange.card.folder import StoredTensor, TransformersFolder
 
 CHECK = "loading"
-
-_LOADING_ERRORS = (RuntimeError, OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
-"""what transformers raises at a configuration or weights that it does not take"""
 
 
 class TheirModel:
@@ -62,9 +59,11 @@ def their_model(folder: TransformersFolder, format: TransformersFormat, by_block
             empty = _empty_model(folder)
             names = _stored_names(empty, folder, format)
             model = _in_turn(empty, folder, names, device) if by_block else _whole(folder)
-        except _LOADING_ERRORS as error:
-            if isinstance(error, Refused):
-                raise
+        except TrainyardError:
+            raise
+        except (
+            Exception
+        ) as error:  # of a configuration or weights that it does not take: assertions, and types of its own
             raise NotEqual(CHECK, f"transformers does not take the folder: {shortened(error, 400)}") from error
         yield TheirModel(model.to(device).eval(), device)
 
