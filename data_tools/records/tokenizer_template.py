@@ -21,7 +21,7 @@ from data_tools.records.record import Message
 from data_tools.records.templates import Segment
 from data_tools.text.control_tokens import named_tokens, read_config
 from data_tools.text.tokenizer import Tokenizer
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.printable import printable, shortened
 
@@ -49,7 +49,8 @@ def read_template(folder: Path) -> TemplateText:
     """Finds `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`; of several the one named default.
 
     Raises:
-        TrainyardError: there is none, or it is no text.
+        Missing: there is none.
+        TrainyardError: it is no text.
     """
     path = folder / "tokenizer_config.json"
     config = read_config(path) if is_file(path) else {}
@@ -63,7 +64,7 @@ def read_template(folder: Path) -> TemplateText:
         named = {each.get("name"): each.get("template") for each in given if isinstance(each, dict)}
         given = named.get("default")
     if not isinstance(given, str) or not given.strip():
-        raise TrainyardError(
+        raise Missing(
             f"tokenizer {printable(folder)} has no chat template (chat_template.jinja, or chat_template in "
             "tokenizer_config.json); add one, or take --chat-template plain"
         )

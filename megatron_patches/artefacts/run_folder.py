@@ -11,11 +11,11 @@ from megatron_patches.foreign.printable import printable
 
 CONFIG = "config.yaml"
 """a resolved configuration: of a run, of a launch, of a checkpoint"""
-CHECKPOINTS, EXPORTS, EVALS, ELSEWHERE = "checkpoints", "exports", "evals", "elsewhere"
+CHECKPOINTS, EXPORTS, EVALS, IMPORTS, ELSEWHERE = "checkpoints", "exports", "evals", "imports", "elsewhere"
 ANNOTATIONS, COPIES = "annotations", "copies"
 LAUNCHES, EVENTS, LOGS, TENSORBOARD = "launches", "events", "logs", "tensorboard"
 TOKENIZERS = "tokenizers"
-SHELVES = (CHECKPOINTS, EXPORTS, EVALS, ELSEWHERE)
+SHELVES = (CHECKPOINTS, EXPORTS, EVALS, IMPORTS, ELSEWHERE)
 """folders that hold artefacts, one folder each"""
 RECORDS = (ANNOTATIONS, COPIES)
 """folders that hold small files which several people write: what they typed, and where copies lie"""
@@ -83,6 +83,11 @@ class RunFolder:
     def exports(self) -> Path:
         """Checkpoints in other programs' formats."""
         return self.path / EXPORTS
+
+    @property
+    def imports(self) -> Path:
+        """Weights of other programs' models that its launches begin from."""
+        return self.path / IMPORTS
 
     @property
     def elsewhere(self) -> Path:

@@ -1,10 +1,12 @@
-"""Continuations from a run's checkpoint: one process, whatever layout saved it, weights only."""
+"""The model of a run's checkpoint, ready to score and to continue texts, whatever layout saved it; weights only."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from data_tools.text.tokenizer import Tokenizer
@@ -13,12 +15,15 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.batch.fields import VISIBLE, ModelInputs
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
-from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer
-from megatron_patches.errors import Damaged, TrainyardError
-from megatron_patches.foreign.printable import shortened
-from megatron_patches.generation.sampling import Sampling, choose
-from megatron_patches.models.blueprint import draw_up
+from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer, own_tokenizer_files
+from megatron_patches.errors import Damaged, Refused, TrainyardError, refuse
+from megatron_patches.generation.generator import Generator
+from megatron_patches.generation.model_on_rank import FOLLOWING, ModelOnRank, Texts
+from megatron_patches.generation.model_ranks import ModelRanks
+from megatron_patches.generation.scorer import Scorer
+from megatron_patches.models.blueprint import Blueprint, draw_up
 from megatron_patches.models.build import PlainModel, canonical_parameters
+from megatron_patches.models.registry import architecture_of
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -26,91 +31,81 @@ from megatron_patches.parallel.state_piece import StatePiece
 from megatron_patches.parameters.info import info_of
 from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.layout_checks import check_tensor_parallel
 from megatron_patches.run.reading import load_resolved
+
+
+def start_alone() -> ProcessGroups:
+    """The groups of one process; once a process."""
+    return start_process_groups(Layout(1, 1, 1), torch.float32, alone=True)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model and the tokenizer it was trained with."""
+    """A model and the tokenizer it was trained with, on the first of the ranks that hold it."""
 
     checkpoint: Path
+    manifest: Manifest
     config: RunConfig
-    model: PlainModel
-    inputs: ModelInputs
-    """what it reads of a prompt"""
     tokenizer: Tokenizer
-    device: torch.device
+    ranks: ModelRanks
 
-    @torch.no_grad()
+    @property
+    def window(self) -> int:
+        """Most ids that the model sees at once: those of a training sample."""
+        return self.config.lengths.of("tokens")
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer's files lie; a single file where it is one."""
+        files = own_tokenizer_files(self.checkpoint, self.manifest)
+        return files.model.parent if files.of_folder else files.model
+
     def logits(self, ids: Sequence[int], prefix: int = 0) -> Tensor:
         """Logits of the token after each of these, fp32 `[len(ids), vocabulary]`; no more ids than a sample has places.
 
         The first `prefix` of them see each other whole, where the model was trained to read prefixes so.
         """
-        inputs = {"tokens": torch.tensor([list(ids)], dtype=torch.int64, device=self.device)}
-        if self.inputs.has(VISIBLE):
-            ends = torch.arange(1, len(ids) + 1, device=self.device).clamp(min=prefix)
-            inputs["visible"] = torch.stack((torch.zeros_like(ends), ends), dim=-1)[None]
-        return self.model(inputs)[:, 0].float()
+        return self.ranks.all_logits(Texts([ids], [prefix]))[0]
 
-    def continue_ids(self, ids: Sequence[int], tokens: int, sampling: Sampling) -> Iterator[int]:
-        """Up to `tokens` further ids, one at a time; it ends where the model ends the document.
+    def generator(self, ends: Collection[int] = ()) -> Generator:
+        """What continues texts, until they end with the document, or with one of these ids."""
+        document = self.tokenizer.end_of_document
+        all_ends = {*ends, *([] if document is None else [document])}
+        return Generator(self.ranks, self.window, self.tokenizer.vocab_size, all_ends)
 
-        The model sees the last `data.sequence_length` ids; `ids` are the prefix of a model that reads one. The same
-        checkpoint, prompt and sampling give the same ids.
-        """
-        generator = torch.Generator().manual_seed(sampling.seed)
-        context = list(ids)
-        for _ in range(tokens):
-            seen = context[-self.config.lengths.of("tokens") :]
-            logits = self.logits(seen, prefix=max(0, len(ids) - len(context) + len(seen)))[-1]
-            # rows beyond the tokenizer's ids only pad the embedding: they stand for no text
-            chosen = choose(logits[: self.tokenizer.vocab_size].cpu(), sampling, generator)
-            if chosen == self.tokenizer.end_of_document:
-                return
-            context.append(chosen)
-            yield chosen
-
-    def continue_text(self, prompt: str, tokens: int, sampling: Sampling) -> str:
-        """The prompt and its continuation. An empty prompt stands for the beginning of a document.
-
-        What spells a control token in the prompt is text.
-
-        Raises:
-            TrainyardError: the prompt is not Unicode text, or it is empty, and the tokenizer has no end-of-document
-                token to begin after.
-        """
-        if not prompt.isascii() and any("\ud800" <= each <= "\udfff" for each in prompt):
-            raise TrainyardError(f"the prompt '{shortened(prompt)}' is not UTF-8 text; convert it with iconv -t UTF-8")
-        ids = self.tokenizer.encode(prompt)
-        if not ids and self.tokenizer.end_of_document is None:
-            raise TrainyardError(f"tokenizer {self.tokenizer.name} ends no document: give a prompt of a token or more")
-        start = ids or [self.tokenizer.end_of_document or 0]
-        return self.tokenizer.decode([*ids, *self.continue_ids(start, tokens, sampling)])
+    def scorer(self, batch_tokens: int = 4096) -> Scorer:
+        """What scores texts, at most so many ids at once."""
+        return Scorer(self.ranks, self.window, self.tokenizer.end_of_document, batch_tokens)
 
 
-def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> LoadedModel:
-    """The model of the first of these checkpoints that is whole. Starts this process's groups: once a process.
+def load_model(
+    folders: Sequence[Path],
+    passed_over: Callable[[str], None],
+    start_groups: Callable[[], ProcessGroups] = start_alone,
+) -> LoadedModel:
+    """The model of the first of these checkpoints that is whole, on this process and those that hold it with it.
 
-    `passed_over` hears what is wrong with those before it.
+    Args:
+        passed_over: hears what is wrong with those before it.
+        start_groups: joins these processes, once it is known that there is something to load.
 
     Raises:
-        TrainyardError: all of them are damaged; or its tokenizer did not travel with it, and is not to be found.
+        TrainyardError: all of them are damaged; its tokenizer did not travel with it, and is not to be found; it was
+            not trained to continue texts; or so many processes cannot share its matrices.
     """
     problems: list[str] = []
     groups: ProcessGroups | None = None
     for folder in folders:
         try:
-            inspection = inspect(folder)
-            if inspection.manifest is None or inspection.problems:
-                raise DamagedCheckpoint("; ".join(inspection.problems))
-            config = load_resolved(folder / CONFIG)
-            tokenizer = own_tokenizer(folder, inspection.manifest, config)
-            precision = PRECISIONS[config.training.precision]
-            groups = groups or start_process_groups(Layout(1, 1, 1), precision, alone=True)
-            inputs = _prompt_inputs(config)
-            model = _load_weights(folder, inspection.manifest, config, inputs, replace(groups, dtype=precision))
-            return LoadedModel(folder, config, model, inputs, tokenizer, groups.device)
+            manifest, config = _described(folder)
+            tokenizer = own_tokenizer(folder, manifest, config)
+            prompt_inputs(config)
+            groups = groups or start_groups()
+            _refuse_to_share(config, groups)
+            groups.from_rank_0((folder, tokenizer.vocab_size))
+            ranks = load_together(folder, tokenizer.vocab_size, groups)
+            return LoadedModel(folder, manifest, config, tokenizer, ranks)
         except Damaged as error:
             problems.append(str(error))
             passed_over(str(error))
@@ -119,22 +114,92 @@ def load_model(folders: Sequence[Path], passed_over: Callable[[str], None]) -> L
     )
 
 
-def _prompt_inputs(config: RunConfig) -> ModelInputs:
+def obey(groups: ProcessGroups) -> None:
+    """What the other processes do: load what the first one loads, and do what that says, until they are ended."""
+    while True:
+        folder, known_ids = groups.from_rank_0(None)
+        with suppress(DamagedCheckpoint):  # the first process tells it, and takes another
+            load_together(folder, known_ids, groups).obey()
+
+
+def load_together(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelRanks:
+    """A checkpoint's model on every process of the groups, each with its own slices.
+
+    Raises:
+        DamagedCheckpoint, Refused: as `load_weights`, on all of them where one of them finds it.
+    """
+    found: list[TrainyardError | None] = [None] * groups.layout.world_size
+    model: ModelOnRank | None = None
+    problem: TrainyardError | None = None
+    try:
+        model = _load_on_rank(folder, known_ids, groups)
+    except (DamagedCheckpoint, Refused) as error:
+        problem = error
+    dist.all_gather_object(found, problem, group=groups.control_group)
+    if told := next((each for each in found if each is not None), None):
+        raise told
+    assert model is not None
+    return ModelRanks(model, groups)
+
+
+def _load_on_rank(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelOnRank:
+    manifest, config = _described(folder)
+    groups = replace(groups, dtype=PRECISIONS[config.training.precision])
+    inputs = prompt_inputs(config)
+    model = load_weights(folder, manifest, config, inputs, groups)
+    architecture, following = architecture_of(config.model), None
+    if architecture.keeps_keys:
+        following = model.reading(_blueprint(config, FOLLOWING, groups))
+    return ModelOnRank(model, following, groups, known_ids, inputs.has(VISIBLE))
+
+
+def _described(folder: Path) -> tuple[Manifest, RunConfig]:
+    inspection = inspect(folder)
+    if inspection.manifest is None or inspection.problems:
+        raise DamagedCheckpoint("; ".join(inspection.problems))
+    return inspection.manifest, load_resolved(folder / CONFIG)
+
+
+def _refuse_to_share(config: RunConfig, groups: ProcessGroups) -> None:
+    shared = config.model_copy(update={"parallel": config.parallel.model_copy(update={"tensor": groups.layout.tensor})})
+    refuse(problem.text.replace("parallel.tensor", "--tensor-parallel") for problem in check_tensor_parallel(shared))
+
+
+def prompt_inputs(config: RunConfig) -> ModelInputs:
+    """What a run's model reads of a text that is to be continued.
+
+    Raises:
+        TrainyardError: it was not trained to continue text.
+    """
     inputs = config.objective.prompt_inputs
     if inputs is None:
         raise TrainyardError(f"{config.name} was not trained to continue text ({config.objective.describe()})")
     return inputs
 
 
-def _load_weights(
+def load_weights(
     folder: Path, manifest: Manifest, config: RunConfig, inputs: ModelInputs, groups: ProcessGroups
 ) -> PlainModel:
-    """The checkpoint's model, for evaluation; the groups are those of a single process."""
-    randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    model = PlainModel(draw_up(config.model, config.lengths, inputs, groups, randomness, config.training.seed))
+    """A checkpoint's model for evaluation, of its weights alone, in the type and on the device of `groups`.
+
+    Args:
+        inputs: what the model is given to read; it need not be what it was trained with.
+        groups: of one process, or of as many tensor-parallel ones: each reads its own slices, whatever layout saved
+            the checkpoint.
+
+    Raises:
+        DamagedCheckpoint: a file is not as it was written.
+        Refused: the checkpoint is another model's.
+    """
+    model = PlainModel(_blueprint(config, inputs, groups))
     pieces = [
         StatePiece(name, "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False)
         for name, parameter in canonical_parameters(model).items()
     ]
     load_alone(folder, manifest, pieces)
     return model.to(groups.device).eval()
+
+
+def _blueprint(config: RunConfig, inputs: ModelInputs, groups: ProcessGroups) -> Blueprint:
+    randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
+    return draw_up(config.model, config.lengths, inputs, groups, randomness, config.training.seed)

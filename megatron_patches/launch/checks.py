@@ -119,7 +119,7 @@ def _from_scratch(facts: LaunchFacts) -> Iterator[str]:
     if all(each.problems for each in facts.saved):
         run, allowed = facts.directory, facts.config.checkpoint.allow_from_scratch
         start = facts.starting_point
-        begins_from = Path(start.weights.folder) if start else None
+        begins_from = Path(start.weights.folder) if start and not start.pending else None
         found = other_work(run, facts.config.data.allow_invalid, begins_from=begins_from)
         yield from from_scratch_problems(run, found, allowed)
 

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +27,9 @@ from megatron_patches.foreign.streams import print_any_text
 from megatron_patches.launch.checks import launch_problems
 from megatron_patches.launch.continuation import Continuation, course, find_continuation
 from megatron_patches.launch.facts import LaunchFacts, LaunchTarget
+from megatron_patches.launch.init_from.folder_import import with_imported_weights
 from megatron_patches.launch.init_from.resolution import StartingPoint
+from megatron_patches.launch.rank_settings import quieten_libraries
 from megatron_patches.launch.rehearsal_end import Rehearsed
 from megatron_patches.launch.rollback_record import with_rollback
 from megatron_patches.parallel.layout import Layout
@@ -114,6 +116,7 @@ def summary(plan: Plan, width: int | None = None) -> str:
 
 def launch(plan: Plan, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Makes the launch's folder; what `slurm/launch`, which is its `owner`, needs to know to start it."""
+    assert not (plan.start and plan.start.pending), "what the run begins from is not imported yet"
     if plan.rehearsed:
         claim(plan.directory)
     started = start_launch(plan.config, owner, plan.former)
@@ -156,6 +159,10 @@ def main(arguments: Sequence[str]) -> int:
         plan = plan_run(
             options.run, overrides, target, None if options.rehearse is None else whole_steps(options.rehearse)
         )
+        if plan.start and plan.start.pending:
+            # before the claim: the heartbeat begins with the launch's folder, and an import takes minutes
+            quieten_libraries()
+            plan = replace(plan, start=with_imported_weights(plan.start, plan.config))
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None  # whole in a file or a pipe
         claimed = launch(plan, owner)  # before anything is said of it: another launch may have been quicker
         print(summary(plan, width), file=sys.stderr)

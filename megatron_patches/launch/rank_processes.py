@@ -32,14 +32,16 @@ class NodeRanks:
     """name or address of the node that has rank 0"""
     port: int
     """on that node; rank 0 opens it"""
+    before: int = 0
+    """ranks of this node before the first one that are started elsewhere"""
 
     def variables(self, local_rank: int) -> dict[str, str]:
         """What PyTorch reads in the environment of one process."""
         return {
             "RANK": str(self.first + local_rank),
-            "LOCAL_RANK": str(local_rank),
+            "LOCAL_RANK": str(self.before + local_rank),
             "WORLD_SIZE": str(self.world_size),
-            "LOCAL_WORLD_SIZE": str(self.count),
+            "LOCAL_WORLD_SIZE": str(self.before + self.count),
             "MASTER_ADDR": self.host,
             "MASTER_PORT": str(self.port),
         }
@@ -126,10 +128,11 @@ class RankProcesses:
         if grace:
             self.send(signal.SIGTERM)
             deadline = time.monotonic() + grace
-            for process in self._running.values():
+            for process in list(self._running.values()):
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, deadline - time.monotonic()))
-        for process in self._running.values():
+        # another thread may wait for events, which takes from what is running
+        for process in list(self._running.values()):
             with suppress(ProcessLookupError):  # it has ended, and nothing of it is left
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -1,8 +1,10 @@
 """From a blueprint to a module: a plain one for pp = 1, DeepSpeed's pipeline for pp > 1."""
 
 import contextlib
+import copy
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from deepspeed.pipe import LayerSpec as PipelineLayerSpec
@@ -63,12 +65,39 @@ class PlainModel(nn.Module):
                 self.layers[key] = layer
             self._path.append((key, call))
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def reading(self, blueprint: Blueprint) -> "PlainModel":
+        """The same layers for other inputs: those of the blueprint, which is otherwise that of this model."""
+        other = copy.copy(self)
+        calls = blueprint.calls
+        other._path = [(key, _without_builder(call)) for (key, _), call in zip(self._path, calls, strict=True)]
+        return other
+
+    def forward(self, inputs: Mapping[str, Tensor], places: Tensor | None = None) -> Tensor:
+        """Logits of all places of the inputs, or of these alone: int64 `[batch, places]`."""
         stream: Stream = self._path[0][1].before.pack(inputs)
-        for key, call in self._path:
+        for key, call in self._path[:-1]:
             stream = self.layers[key](stream, call)
+        if places is not None:
+            stream = _at_places(stream, places)
+        key, call = self._path[-1]
+        stream = self.layers[key](stream, call)
         assert isinstance(stream, Tensor), f"behind the last layer there is more than {LOGITS.name}"
         return stream
+
+
+def _without_builder(call: LayerCall) -> LayerCall:
+    """A call of a layer that is built: what a second builder holds, such as ALiBi's biases, is let go."""
+
+    def build() -> nn.Module:
+        raise AssertionError(f"{call.spec.name} is built already")
+
+    return replace(call, spec=replace(call.spec, build=build))
+
+
+def _at_places(stream: Stream, places: Tensor) -> Tensor:
+    """`[tokens, batch, hidden]` -> `[places, batch, hidden]`."""
+    assert isinstance(stream, Tensor), "in front of the last layer there is more than the residual stream"
+    return stream.gather(0, places.t()[:, :, None].expand(-1, -1, stream.shape[-1]))
 
 
 class PartitionedPipeline(PipelineModule):

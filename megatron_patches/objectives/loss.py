@@ -41,8 +41,16 @@ def weighted_loss(
     section 7). `z_loss` adds itself x log(Z)**2, Z the denominator of the softmax (Chowdhery et al. 2022, section 5).
     """
     labels, weights = targets
-    token_losses = _TokenLosses.apply(logits, labels.transpose(0, 1), label_smoothing, z_loss, groups)
-    return (token_losses * weights.transpose(0, 1)).sum()
+    losses = _TokenLosses.apply(logits, labels.transpose(0, 1), label_smoothing, z_loss, groups)
+    return (losses * weights.transpose(0, 1)).sum()
+
+
+def log_probabilities(logits: Tensor, labels: Tensor, groups: ProcessGroups) -> Tensor:
+    """Of each label, in nats, fp32 `[batch, sequence]`; logits and labels as `weighted_loss` takes them.
+
+    The softmax runs over all rows of the output matrix, as in training. The same on every tensor-parallel rank.
+    """
+    return -_TokenLosses.apply(logits, labels.transpose(0, 1), 0.0, 0.0, groups).transpose(0, 1)
 
 
 class _TokenLosses(torch.autograd.Function):

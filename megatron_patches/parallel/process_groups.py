@@ -59,11 +59,16 @@ class ProcessGroups:
 
 
 def start_process_groups(
-    layout: Layout, dtype: torch.dtype, alone: bool = False, kernels: Kernels = USUAL_KERNELS
+    layout: Layout,
+    dtype: torch.dtype,
+    alone: bool = False,
+    kernels: Kernels = USUAL_KERNELS,
+    store: dist.Store | None = None,
 ) -> ProcessGroups:
     """Join the other ranks (environment variables say where) and make the layout's groups.
 
-    A process that is `alone` needs no such variables and opens no port.
+    A process that is `alone` needs no such variables and opens no port; one that has opened a `store` for all of them
+    already waits for the others there.
 
     Raises RuntimeError if the world has another size than the layout (the launcher checks that before), and
     TrainyardError if this device does not have the kernels, or the ranks do not find each other.
@@ -81,7 +86,7 @@ def start_process_groups(
             "nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
         )
     else:
-        store = meet()
+        store = store or meet()
         store.set_timeout(TIMEOUT)
         dist.init_process_group(
             "nccl" if cuda else "gloo",

@@ -13,11 +13,11 @@ from megatron_patches.sizes import counted
 
 def check_layout(config: RunConfig) -> Iterator[Problem]:
     """The problems of any number of processes; `plan_layout` finds those of a number that is known."""
-    for check in (_tensor_parallel, _sequence_parallel, _pipeline_parallel, _batch):
+    for check in (check_tensor_parallel, _sequence_parallel, _pipeline_parallel, _batch):
         yield from check(config)
 
 
-def _tensor_parallel(config: RunConfig) -> Iterator[Problem]:
+def check_tensor_parallel(config: RunConfig) -> Iterator[Problem]:
     """What the model's matrices are cut along must divide; keys of the section are told in its own order."""
     tensor, model = config.parallel.tensor, config.model
     remedy = f"nearest parallel.tensor that works: {either(_tensor_sizes_near(config, tensor))}"

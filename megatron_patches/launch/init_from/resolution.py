@@ -1,6 +1,7 @@
 """The checkpoint that a run's `init_from` names: found, looked at, and compared with the run. Torch-free."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.checkpoint.files.safetensors_header import BadHeader
 from megatron_patches.checkpoint.files.stored_files import read_header
 from megatron_patches.checkpoint.resume_check import SavedStep
-from megatron_patches.checkpoint.starting_point import INITIAL, InitialWeights, fit_weights
+from megatron_patches.checkpoint.starting_point import INITIAL, InitialWeights, Vocabularies, fit_weights
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError, refuse
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.json_text import whole_of
@@ -23,9 +24,16 @@ from megatron_patches.launch.init_from.inherited_faults import fault_problems
 from megatron_patches.launch.init_from.named_checkpoint import Found, find_checkpoint
 from megatron_patches.launch.init_from.token_ids import vocabularies_of
 from megatron_patches.run.config import RunConfig
+from megatron_patches.transformers_exchange.foreign_model import is_transformers_folder
+from megatron_patches.transformers_exchange.import_plan import ImportPlan, plan_import
+from megatron_patches.transformers_exchange.kept_imports import earlier_import
 
 _PASSED_OVER, _MISFITS = 3, 4
 """of each the first are told"""
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_FETCH = (
+    "hf download {0} --local-dir FOLDER; a run of ours that was sent there: tools/sync-to-hub pull RUN --from hf://{0}"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class StartingPoint:
     weights: InitialWeights
     lines: list[str]
     """why this one, what was passed over, of which tables not all rows are taken, how its model's settings differ"""
+    pending: ImportPlan | None = None
+    """a folder of transformers that the launch is to import first: then `weights` have no id yet"""
 
 
 def find_starting_point(named: str, config: RunConfig, data: RunData) -> StartingPoint:
@@ -53,9 +63,35 @@ def find_starting_point(named: str, config: RunConfig, data: RunData) -> Startin
 
 def _resolve(named: str, config: RunConfig, data: RunData) -> StartingPoint:
     found = find_checkpoint(named, config)
-    manifest = _usable(found.folder, config)
+    if is_transformers_folder(found.folder):
+        return _of_transformers(named, found.folder, config, data)
+    return _of_checkpoint(named, found, config, data)
+
+
+def _of_checkpoint(named: str, found: Found, config: RunConfig, data: RunData) -> StartingPoint:
+    manifest = _usable(found.folder, config, named)
     refuse(fault_problems(manifest, config.data.allow_invalid))
     return _fitting(named, found, manifest, config, data)
+
+
+def _of_transformers(named: str, folder: Path, config: RunConfig, data: RunData) -> StartingPoint:
+    """What an earlier launch imported from the same files, or what this one is to import."""
+    plan = plan_import(folder, config, data)
+    if plan.known is not None:
+        refuse(fault_problems(plan.known, config.data.allow_invalid))
+    earlier = earlier_import(plan, config)
+    if earlier is not None:
+        why = f"imported from {printable(folder)} by an earlier launch"
+        return _of_checkpoint(named, Found(earlier, why), config, data)
+    before = min(plan.tokenizer_vocabulary, plan.config.model.vocabulary)
+    vocabularies = Vocabularies(before, min(data.tokenizer_vocabulary, config.model.vocabulary))
+    shapes = {row.name: row.shape for row in plan.config.parameters}
+    fit = fit_weights(config.parameters, shapes, vocabularies)
+    if fit.problems:
+        raise _misfit(printable(folder), fit.problems, f"tools/import-hf {printable(folder)} --show")
+    weights = InitialWeights(named, config.name, 0, "", "", fit.rows)
+    line = f"{plan.described}; it is imported, with a card, before the ranks start"
+    return StartingPoint(weights, [line, *fit.told], plan)
 
 
 def _fitting(named: str, found: Found, manifest: Manifest, config: RunConfig, data: RunData) -> StartingPoint:
@@ -66,12 +102,7 @@ def _fitting(named: str, found: Found, manifest: Manifest, config: RunConfig, da
     fit = fit_weights(config.parameters, _stored_shapes(found.folder, manifest), vocabularies)
     settings = _other_settings(manifest, config)
     if fit.problems:
-        more = len(fit.problems) - _MISFITS
-        told = [*fit.problems[:_MISFITS], *([f"and {more} more like these"] if more > 0 else []), *settings]
-        raise Refused(
-            f"the weights of {run}@{step} do not fit this model: {'; '.join(told)}. Make the model's settings theirs "
-            f"({found.folder / CONFIG}), or name another checkpoint"
-        )
+        raise _misfit(f"{run}@{step}", fit.problems, str(found.folder / CONFIG), settings)
     start = InitialWeights(named, run, step, manifest.id, str(found.folder), fit.rows)
     lines = [f"{_title(manifest, run, step)} ({manifest.id[:12]}), {found.why}; {found.folder}"]
     lines += [f"passed over: {each}" for each in found.passed_over[:_PASSED_OVER]]
@@ -80,14 +111,23 @@ def _fitting(named: str, found: Found, manifest: Manifest, config: RunConfig, da
     return StartingPoint(start, [*lines, *fit.told, *settings])
 
 
+def _misfit(whose: str, problems: Sequence[str], settings_in: str, settings: Sequence[str] = ()) -> Refused:
+    more = len(problems) - _MISFITS
+    told = [*problems[:_MISFITS], *([f"and {more} more like these"] if more > 0 else []), *settings]
+    return Refused(
+        f"the weights of {whose} do not fit this model: {'; '.join(told)}. Make the model's settings theirs "
+        f"({settings_in}), or name another checkpoint"
+    )
+
+
 def _title(manifest: Manifest, run: str, step: int) -> str:
     return f"{printable(run)}@{step}{'/weights' if manifest.facts.get('content') == 'weights' else ''}"
 
 
-def _usable(folder: Path, config: RunConfig) -> Manifest:
+def _usable(folder: Path, config: RunConfig, named: str) -> Manifest:
     """The manifest of a checkpoint of ours that is whole as far as it can be seen."""
     if not is_folder(folder) or not (folder / MANIFEST).is_file():
-        raise _not_ours(folder, config)
+        raise _not_ours(folder, config, named)
     inspection = inspect(folder, config.data.allow_invalid)
     if inspection.manifest is None or inspection.problems:
         told = "; ".join(inspection.problems[:_PASSED_OVER])
@@ -106,10 +146,12 @@ def _is_of_another_kind(manifest: Manifest | None) -> bool:
     return manifest is not None and manifest.kind != "checkpoint"
 
 
-def _not_ours(folder: Path, config: RunConfig) -> TrainyardError:
+def _not_ours(folder: Path, config: RunConfig, named: str) -> TrainyardError:
     if not folder.exists():
+        of_hub = f". A model of the Hugging Face hub is fetched first: {_FETCH.format(named)}"
         return Missing(
-            f"{printable(folder)} does not exist; name RUN@STEP, RUN@best, RUN@gold, RUN, or the folder of a checkpoint"
+            f"{printable(folder)} does not exist; name RUN@STEP, RUN@best, RUN@gold, RUN, the folder of a checkpoint, "
+            f"or a transformers folder{of_hub if _HUB_NAME.fullmatch(named) else ''}"
         )
     try:
         formats = {each.format for each in find_checkpoints(folder)[0]}

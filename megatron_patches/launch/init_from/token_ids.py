@@ -11,12 +11,10 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.starting_point import TOKENIZER_VOCABULARY, Vocabularies
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer_files
-from megatron_patches.errors import Missing, Refused
+from megatron_patches.checkpoint.tokenizer_files.same_ids import ids_that_are_new
+from megatron_patches.errors import Missing
 from megatron_patches.foreign.json_text import whole_of
-from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.run.config import RunConfig
-
-_TOLD = 3
 
 
 def vocabularies_of(folder: Path, manifest: Manifest, config: RunConfig, data: RunData) -> Vocabularies:
@@ -35,7 +33,7 @@ def vocabularies_of(folder: Path, manifest: Manifest, config: RunConfig, data: R
     if theirs != data.tokenizer_id:
         before = _their_tokenizer(folder, manifest)
         now = load_tokenizer(CHECKOUT / config.data.tokenizer, config.data.allow_invalid)
-        fresh = _ids_that_are_new(before, now)
+        fresh = ids_that_are_new(before, now)
         used = before.vocab_size
     used = whole_of(manifest.facts.get(TOKENIZER_VOCABULARY)) or used
     model = config.model.vocabulary
@@ -49,21 +47,3 @@ def _their_tokenizer(folder: Path, manifest: Manifest) -> Tokenizer:
         raise Missing(
             f"{error}, or train with the same one: until then whether ids mean the same here is not known"
         ) from None
-
-
-def _ids_that_are_new(before: Tokenizer, now: Tokenizer) -> tuple[int, ...]:
-    """Ids that stood for nothing before, and are tokens now, below the last id before."""
-    were, are = before.tokens(), now.tokens()
-    others = [number for number, token in sorted(were.items()) if are.get(number) != token]
-    if others:
-        told = "; ".join(
-            f"{number} is '{shortened(were[number], 40)}' there and "
-            + (f"'{shortened(are[number], 40)}' here" if number in are else "no token here")
-            for number in others[:_TOLD]
-        )
-        raise Refused(
-            f"tokenizer {printable(now.name)} does not extend {printable(before.name)}, with which it was trained: "
-            f"{len(others):,} of {len(were):,} ids mean something else ({told}). Train with that tokenizer, or with "
-            "one that only adds tokens behind its last id"
-        )
-    return tuple(sorted(number for number in are.keys() - were.keys() if number < before.vocab_size))

@@ -44,6 +44,7 @@ class GPT(Architecture):
     requires = frozenset({TOKENS.name})
     accepts = frozenset({POSITIONS.name, VISIBLE.name, DOCUMENTS.name})
     patterns = frozenset({"causal", "ranges", "causal_documents"})
+    keeps_keys = True
 
     def parameters(self, model: ModelConfig, lengths: SampleLengths) -> list[ParameterRow]:
         return gpt_parameters(model, lengths.of("tokens"))

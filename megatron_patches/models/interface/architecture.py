@@ -111,6 +111,8 @@ class Architecture(ABC):
     """further fields that it reads"""
     patterns: ClassVar[frozenset[AttentionKind]]
     """what its tokens can be told to see"""
+    keeps_keys: ClassVar[bool] = False
+    """whether all of its attention is a `CachingAttention`, so that texts are continued token by token"""
 
     @abstractmethod
     def parameters(self, model: Any, lengths: SampleLengths) -> list[ParameterRow]:

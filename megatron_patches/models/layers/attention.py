@@ -3,10 +3,11 @@
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.models.layers.attend import attend, choose_kernel
+from megatron_patches.models.layers.key_value_cache import CachingAttention
 from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.normalization import build_head_norm
 from megatron_patches.models.layers.position import PositionEmbedding
@@ -17,7 +18,7 @@ from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(CachingAttention):
     """`[tokens, batch, hidden] -> [tokens, batch, hidden]`.
 
     Rows of the fused matrix are ordered (head; query, key, value; feature), so that a rank's heads are one slice of it.
@@ -100,7 +101,11 @@ class SelfAttention(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = self.position.queries_and_keys(query, key, context)
-        bias = self.position.score_bias(query, context)
+        places = None
+        if self.cache is not None:
+            key, value = self.cache.extend(key, value)
+            places = self.cache.current.places
+        bias = self.position.score_bias(query, key, context, places)
         dropout = self.dropout if self.training else 0.0
         with self.randomness.split_features() if dropout > 0 and self.drops_apart else nullcontext():
             attended = attend(query, key, value, context.pattern, bias=bias, dropout=dropout, kernel=self.kernel)

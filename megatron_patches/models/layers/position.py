@@ -33,8 +33,13 @@ class PositionEmbedding:
         """Queries and keys as attention compares them; each `[batch, its heads here, sequence, feature]`."""
         return query, key
 
-    def score_bias(self, query: Tensor, context: TokenContext) -> ScoreBias | None:
-        """What is added to the scores, `[1, heads here, sequence, sequence]`; None for nothing."""
+    def score_bias(
+        self, query: Tensor, key: Tensor, context: TokenContext, places: Tensor | None = None
+    ) -> ScoreBias | None:
+        """What is added to the scores, `[1 or batch, heads here, queries, keys]`; None for nothing.
+
+        `places` are those of the queries among the keys, int64 `[batch, queries]`; None: they are the same tokens.
+        """
         return None
 
 
@@ -115,16 +120,18 @@ class AlibiPositions(PositionEmbedding):
         later = numbers > numbers[:, None]
         self._causal = self._bias(positions, groups.dtype).masked_fill_(later, -torch.inf)
 
-    def score_bias(self, query: Tensor, context: TokenContext) -> ScoreBias:
+    def score_bias(self, query: Tensor, key: Tensor, context: TokenContext, places: Tensor | None = None) -> ScoreBias:
         tokens = query.shape[-2]
         if isinstance(context.pattern, Causal):
             return ScoreBias(self._causal[..., :tokens, :tokens], hides=True)
-        return ScoreBias(self._bias(tokens, query.dtype))
+        return ScoreBias(self._bias(key.shape[-2], query.dtype, places))
 
-    def _bias(self, tokens: int, dtype: torch.dtype) -> Tensor:
-        positions = torch.arange(tokens, device=self.slopes.device, dtype=torch.float32)
+    def _bias(self, keys: int, dtype: torch.dtype, places: Tensor | None = None) -> Tensor:
+        """Of queries at these places; None: at those of the keys."""
+        positions = torch.arange(keys, device=self.slopes.device, dtype=torch.float32)
+        queries = positions[None] if places is None else places.float()
         # Made in fp32 and rounded once; in bf16 the positions themselves would be rounded from 257 on.
-        return (-self.slopes[:, None, None] * (positions - positions[:, None]).abs()).to(dtype)[None]
+        return (-self.slopes[:, None, None] * (positions - queries[:, None, :, None]).abs()).to(dtype)
 
 
 def alibi_slopes(heads: int) -> list[float]:

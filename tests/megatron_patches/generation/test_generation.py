@@ -11,7 +11,6 @@ from megatron_patches.artefacts.folders import list_checkpoints
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
 from megatron_patches.errors import TrainyardError
-from megatron_patches.generation.sampling import Sampling, choose
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import RankFailed, run_on_ranks
 from tests.small_training import SmallData, overrides, train_launch
@@ -37,12 +36,17 @@ def run(trained: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def generate(folder: Path, step: int | None, prompt: str, *sampling: Any) -> tuple[str, list[list[float]], int]:
+def generate(
+    folder: Path, step: int | None, prompt: str, temperature: float = 1.0, seed: int = 0
+) -> tuple[str, list[list[float]], int]:
     """A continuation of 24 tokens, logits after IDS, and the step that was read, on one process."""
+    from megatron_patches.generation.continuation import Wanted, continue_texts
     from megatron_patches.generation.loaded_model import load_model
+    from megatron_patches.generation.sampling import Sampling
 
     model = load_model(checkpoints_with_weights(RunFolder(folder), step), passed_over=print)
-    text = model.continue_text(prompt, 24, Sampling(*sampling))
+    ((_, written),) = continue_texts(model, [prompt], Wanted(24, Sampling(temperature), seed))
+    text = written.prompt + written.text
     return text, model.logits(IDS).tolist(), int(model.checkpoint.name.removeprefix("step-"))
 
 
@@ -90,32 +94,11 @@ def test_a_continuation_is_repeatable_and_begins_with_its_prompt(trained: Path) 
     def texts(*choices: Any) -> list[str]:
         return [run_on_ranks(generate, 1, trained, None, "abc ", *choices)[0][0] for _ in range(2)]
 
-    greedy, drawn = texts(0.0), texts(1.5, None, 4)
+    greedy, drawn = texts(0.0), texts(1.5, 4)
     assert greedy[0] == greedy[1] != drawn[0] == drawn[1]
     assert greedy[0].startswith("abc ")
     assert len(greedy[0]) > len("abc ")
-    assert texts(1.5, None, 5)[0] != drawn[0]
-
-
-def test_choosing() -> None:
-    logits = torch.tensor([0.0, 3.0, 2.0, -1.0])
-
-    def draws(sampling: Sampling) -> list[int]:
-        generator = torch.Generator().manual_seed(0)
-        return [choose(logits, sampling, generator) for _ in range(4000)]
-
-    assert set(draws(Sampling(temperature=0))) == {1}
-    assert set(draws(Sampling(temperature=5.0, top_k=2))) == {1, 2}
-    assert set(draws(Sampling(temperature=5.0, top_k=9))) == {0, 1, 2, 3}
-    expected = (logits / 2).softmax(-1)
-    shares = torch.bincount(torch.tensor(draws(Sampling(temperature=2.0)))) / 4000
-    assert (shares - expected).abs().max() < 0.03  # four standard deviations
-
-
-@pytest.mark.parametrize("bad", [{"temperature": -0.1}, {"temperature": float("nan")}, {"top_k": 0}])
-def test_sampling_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(TrainyardError, match="give"):
-        Sampling(**bad)
+    assert texts(1.5, 5)[0] != drawn[0]
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunFolder) -> None:

@@ -128,6 +128,7 @@ def test_a_large_parameter_is_put_together_in_a_file(
     [
         ("import-checkpoint", ("{empty}", "tr0a-4M-stdlb"), "there is no run tr0a-4M-stdlb; nearest: tr0a-4M-stdlib"),
         ("import-checkpoint", ("{empty}", "tr0a-4M-stdlib", "--weight-only", "1"), "weight-only"),
+        ("import-hf", ("{empty}", "--show"), "config.json does not exist"),
         ("export-universal", ("nothing", "--output", "{empty}/out"), "there is no run directory"),
         ("export-universal", ("nothing", "--output", "{empty}"), "exists; name another folder"),
         ("reshape", ("nothing", "--files", "2", "--output", "{empty}"), "exists; name another folder"),
@@ -145,7 +146,7 @@ def test_mistakes_are_said_before_torch_is_imported(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("verb", ["import-checkpoint", "export-universal", "reshape"])
+@pytest.mark.parametrize("verb", ["import-checkpoint", "import-hf", "export-universal", "reshape"])
 def test_help_needs_no_torch(verb: str, tmp_path: Path) -> None:
     done = call(verb, "--help", runs=tmp_path, without_torch=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,81 @@
+"""The processes of this machine that hold a model together; the one that starts them is the first."""
+
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import torch
+import torch.distributed as dist
+
+from megatron_patches.errors import Refused, TrainingFailed
+from megatron_patches.launch.rank import lost_another_rank
+from megatron_patches.launch.rank_processes import NodeRanks, RankEnded, RankProcesses
+from megatron_patches.launch.rank_settings import available_cpus
+from megatron_patches.parallel.layout import Layout
+from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
+from megatron_patches.sizes import counted
+
+FOLLOWER = "megatron_patches.generation.follower"
+HOST = "127.0.0.1"
+GRACE = 10.0
+"""seconds that this process has to notice that another one is gone; NCCL would wait for half an hour"""
+
+
+class LocalRanks:
+    """So many tensor-parallel processes: this one and those that it starts. Use it as a context manager.
+
+    The others end with the context, and the kernel ends them when this process ends, however it does.
+
+    Raises:
+        Refused: there are GPUs, and fewer than processes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._others: RankProcesses | None = None
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else count
+        if gpus < count:
+            raise Refused(
+                f"--tensor-parallel {count} needs {counted(count, 'GPU')}, and this machine shows {gpus}; give fewer, "
+                "or hide them to run on the CPU: export CUDA_VISIBLE_DEVICES="
+            )
+
+    def start_groups(self) -> ProcessGroups:
+        """Starts the others and joins them."""
+        threads = max(1, available_cpus() // self._count)
+        torch.set_num_threads(threads)
+        store = dist.TCPStore(HOST, 0, self._count, is_master=True, wait_for_workers=False)
+        node = NodeRanks(self._count, first=1, count=self._count - 1, host=HOST, port=store.port, before=1)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._others = RankProcesses([sys.executable, "-P", "-m", FOLLOWER], node, environment)
+        threading.Thread(target=self._watch, args=(self._others,), daemon=True).start()
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(self._count))
+        return start_process_groups(Layout(self._count, 1, 1), torch.float32, store=store)
+
+    def _watch(self, others: RankProcesses) -> None:
+        """Ends this process where another one is gone and the connection to it does not break."""
+        event = others.next_event()
+        if isinstance(event, RankEnded) and self._others is not None:
+            time.sleep(GRACE)
+            print(f"error: {_ended(event)}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        others, self._others = self._others, None
+        if others is not None:
+            others.end(grace=0)
+        if isinstance(error, RuntimeError) and lost_another_rank(error):
+            raise TrainingFailed("one of the processes that hold the model ended; what it said is above") from None
+
+
+def _ended(event: RankEnded) -> str:
+    how = f"by signal {-event.code}" if event.code < 0 else f"with code {event.code}"
+    return f"process {event.rank} of those that hold the model ended {how}; what it said is above"

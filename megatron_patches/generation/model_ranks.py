@@ -1,0 +1,53 @@
+"""The ranks that hold a model together: the first one decides what is done, and the others do it with it."""
+
+from collections.abc import Sequence
+from typing import Any, Never
+
+from torch import Tensor
+
+from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
+from megatron_patches.parallel.process_groups import ProcessGroups
+
+
+class ModelRanks:
+    """On the first rank a `ModelOnRank` whose every call is made on all ranks; on the others, `obey`.
+
+    What is decided of logits is decided on the first rank alone, so ranks cannot disagree on an id.
+    """
+
+    def __init__(self, model: ModelOnRank, groups: ProcessGroups) -> None:
+        self._model = model
+        self._groups = groups
+
+    def all_logits(self, texts: Texts) -> Tensor:
+        """See `ModelOnRank`, as of all that follow."""
+        return self._call("all_logits", texts)
+
+    def log_probabilities(self, texts: Texts, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self._call("log_probabilities", texts, places, labels)
+
+    def begin(self, rows: int, places: int) -> None:
+        self._call("begin", rows, places)
+
+    def end(self) -> None:
+        self._call("end")
+
+    def read(self, rows: Sequence[int] | None, texts: Texts) -> Tensor:
+        return self._call("read", rows, texts)
+
+    def follow(self, rows: Sequence[int] | None, ids: Sequence[int], places: Sequence[int]) -> Tensor:
+        return self._call("follow", rows, ids, places)
+
+    def select(self, rows: Sequence[int]) -> None:
+        self._call("select", rows)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        if self._groups.layout.world_size > 1:
+            self._groups.from_rank_0((name, arguments))
+        return getattr(self._model, name)(*arguments)
+
+    def obey(self) -> Never:
+        """On the other ranks: does what the first one says, until this process is ended."""
+        while True:
+            name, arguments = self._groups.from_rank_0(None)
+            getattr(self._model, name)(*arguments)

@@ -1,0 +1,1 @@
+"""The executable `tools/generate`: its command line, and what it shows."""
