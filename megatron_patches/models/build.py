@@ -74,9 +74,17 @@ class PlainModel(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor], places: Tensor | None = None) -> Tensor:
         """Logits of all places of the inputs, or of these alone: int64 `[batch, places]`."""
+        return self.head(self.trunk(inputs), places)
+
+    def trunk(self, inputs: Mapping[str, Tensor]) -> Stream:
+        """The stream in front of the last layer, which `head` takes as often as logits of other places are wanted."""
         stream: Stream = self._path[0][1].before.pack(inputs)
         for key, call in self._path[:-1]:
             stream = self.layers[key](stream, call)
+        return stream
+
+    def head(self, stream: Stream, places: Tensor | None = None) -> Tensor:
+        """Logits of all places of a stream that `trunk` gave, or of these alone, as `forward` has them."""
         if places is not None:
             stream = _at_places(stream, places)
         key, call = self._path[-1]
