@@ -49,7 +49,8 @@ class Size:
 
 SMALL = Size("tr900a-124M-random", 12, 768, 12, 1024)
 """the smallest GPT-2"""
-LARGE = Size("tr900b-1B3-random", 24, 2048, 32, 2048)
+MIDDLE = Size("tr900b-350M-random", 24, 1024, 16, 2048)
+LARGE = Size("tr900c-1B3-random", 24, 2048, 32, 2048)
 """1.3 billion parameters, as GPT-3 XL"""
 
 

@@ -173,7 +173,7 @@ def _layers(module: nn.Module) -> Iterator[BuiltLayer]:
 
 @torch.no_grad()
 def initialise(prefix: str, layer: nn.Module, blueprint: Blueprint) -> None:
-    """Describe every parameter by its row, and draw it by its canonical name."""
+    """Describe every parameter by its row, and draw it by its canonical name, if there is a seed."""
     groups = blueprint.groups
     for name, parameter in layer.named_parameters():
         row = blueprint.rows.get(f"{prefix}.{name}")
@@ -181,4 +181,5 @@ def initialise(prefix: str, layer: nn.Module, blueprint: Blueprint) -> None:
         layout = groups.layout
         info = ParameterInfo.on_rank(row, groups.coordinates.tensor, layout.tensor, layout.sequence_parallel)
         describe(parameter, info)
-        parameter.copy_(draw(row, info.slice, blueprint.seed).view(parameter.shape))
+        if blueprint.seed is not None:
+            parameter.copy_(draw(row, info.slice, blueprint.seed).view(parameter.shape))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +54,7 @@ def our_model(source: Source, config: RunConfig, by_block: bool) -> Iterator[Our
 def _undrawn(config: RunConfig, groups: ProcessGroups) -> Blueprint:
     """The model's blueprint; no initial weights are drawn, since stored ones take their place."""
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    drawn = draw_up(config.model, config.lengths, CAUSAL, groups, randomness, config.training.seed)
-    return replace(drawn, rows={name: replace(row, initial="zeros") for name, row in drawn.rows.items()})
+    return draw_up(config.model, config.lengths, CAUSAL, groups, randomness, seed=None)
 
 
 class _Loader:
