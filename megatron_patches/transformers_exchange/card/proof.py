@@ -23,6 +23,7 @@ from megatron_patches.transformers_exchange.card.card import (
     LogitFigures,
 )
 from megatron_patches.transformers_exchange.card.folder import TransformersFolder, open_folder
+from megatron_patches.transformers_exchange.card.freed_memory import give_back_freed_memory
 from megatron_patches.transformers_exchange.card.greedy import compare_greedy
 from megatron_patches.transformers_exchange.card.logits import KeptLogits, places_in_parts
 from megatron_patches.transformers_exchange.card.ours import our_model
@@ -66,6 +67,8 @@ def prove(
         raise Refused(
             f"{text.described}: a token id is beyond the model's {config.model.vocabulary:,}; give a text by --text"
         )
+    if by_block:
+        give_back_freed_memory()
     opened = open_folder(folder).by(format.current_name)
     tensors = compare_tensors(source, opened, format, config)
     logits, greedy = _compare_models(source, opened, format, config, text, by_block)
