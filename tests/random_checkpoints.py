@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_tools.text.tokenizer_training import train_bpe
-from data_tools.text.tokenizers import find_tokenizer, load_tokenizer, tokenizer_id
+from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from megatron_patches.artefacts.folders import DATA_PARENTS, checkpoint_name
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_run, to_yaml
@@ -84,8 +84,8 @@ def save_random(folder: Path, config: RunConfig) -> Path:
     tokenizer = Path(config.data.tokenizer)
     identity = tokenizer_id(find_tokenizer(tokenizer))
     facts = {
-        "run": config.name, "launch": "0001", "step": STEP, "samples": STEP, "tokens": STEP * config.lengths.of("tokens"),
-        DATA_PARENTS: 1, "identity": {"tokenizer": identity},
+        "run": config.name, "launch": "0001", "step": STEP, "samples": STEP,
+        "tokens": STEP * config.lengths.of("tokens"), DATA_PARENTS: 1, "identity": {"tokenizer": identity},
     }  # fmt: skip
     content = OfflineContent(facts, None, to_yaml(config).encode(), (identity,), read_tokenizer(tokenizer, identity))
     target = folder / f"{config.name}-{config.training.precision}" / "checkpoints" / checkpoint_name(STEP, "weights")

@@ -44,8 +44,9 @@ def main() -> int:
     largest = largest_layer(config)
     allowed = 1.5 * largest + 1e9
     print(
-        f"export of {asked.size} in bf16 with a card by blocks: {ended.memory / 1e9:.2f} GB at most, {allowed / 1e9:.2f} "
-        f"GB allowed (largest layer in fp32: {largest / 1e9:.2f} GB); {ended.seconds:.0f} s, CPU {ended.cpu:.0f} s"
+        f"export of {asked.size} in bf16 with a card by blocks: {ended.memory / 1e9:.2f} GB at most, "
+        f"{allowed / 1e9:.2f} GB allowed (largest layer in fp32: {largest / 1e9:.2f} GB); {ended.seconds:.0f} s, "
+        f"CPU {ended.cpu:.0f} s"
     )
     return int(ended.memory > allowed)
 
