@@ -18,6 +18,8 @@ NEAR_TIE = 1e-3
 """first two logits that are closer than this may change places by rounding; ten times the largest difference"""
 LEAST_POSITIONS = 512
 """teacher-forced positions, at least"""
+LONGEST_SAMPLE = 2048
+"""positions; a longer model's further ones are not run: scores of attention grow with the square"""
 GREEDY_TOKENS = 32
 """continued without sampling, at most; fewer where the model has not as many positions"""
 

@@ -23,8 +23,9 @@ from megatron_patches.transformers_exchange.card.card import (
     LogitFigures,
 )
 from megatron_patches.transformers_exchange.card.folder import TransformersFolder, open_folder
+from megatron_patches.transformers_exchange.card.freed_memory import give_back_freed_memory
 from megatron_patches.transformers_exchange.card.greedy import compare_greedy
-from megatron_patches.transformers_exchange.card.logits import KeptLogits
+from megatron_patches.transformers_exchange.card.logits import KeptLogits, places_in_parts
 from megatron_patches.transformers_exchange.card.ours import our_model
 from megatron_patches.transformers_exchange.card.source import Source
 from megatron_patches.transformers_exchange.card.tensors import compare_tensors
@@ -58,6 +59,8 @@ def prove(
         Refused: as `refuse_unprovable` says.
     """
     refuse_unprovable(config, text)
+    if by_block:
+        give_back_freed_memory()
     opened = open_folder(folder).by(format.current_name)
     tensors = compare_tensors(source, opened, format, config)
     logits, greedy = _compare_models(source, opened, format, config, text, by_block)
@@ -105,19 +108,21 @@ def _compare_models(
 ) -> tuple[LogitFigures, GreedyFigures]:
     """Theirs comes first: ours then says of their greedy tokens, all at once, whether each is its likeliest too."""
     ids = torch.from_numpy(text.ids)
+    parts = places_in_parts(ids, config.model.vocabulary)
     tokens = min(GREEDY_TOKENS, config.lengths.of("tokens") - 1)
     prompt = ids[:1, : min(_PROMPT, config.lengths.of("tokens") - tokens)]
     with TemporaryFile(dir=_scratch(folder.path)) as file:  # it has no name, and so is gone with this process
         kept = KeptLogits(file)
         with their_model(folder, format, by_block) as theirs:
-            kept.keep(theirs.logits(ids), config.model.vocabulary)
+            kept.keep(theirs.logits(ids, parts), config.model.vocabulary)
             continued = theirs.continued(prompt, tokens)
             del theirs
         gc.collect()  # transformers' first model of a process is held by a cycle, and ours must not lie beside it
         with our_model(source, config, by_block) as ours:
-            figures = kept.compare(ours.logits(ids))
-            after = ours.logits(continued[:, :-1])[0, prompt.shape[1] - 1 :].cpu()
-            return figures, compare_greedy(after, continued[0, prompt.shape[1] :], prompt.shape[1])
+            figures = kept.compare(ours.logits(ids, parts))
+            before_last = continued[:, :-1]
+            (after,) = ours.logits(before_last, [torch.arange(before_last.shape[1])[prompt.shape[1] - 1 :]])
+            return figures, compare_greedy(after[0].cpu(), continued[0, prompt.shape[1] :], prompt.shape[1])
 
 
 def _scratch(folder: Path) -> Path | None:

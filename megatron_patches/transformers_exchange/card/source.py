@@ -38,7 +38,7 @@ class Source:
         values = torch.empty(tensor.elements, dtype=tensor.dtype)
         for start in range(0, tensor.elements, tensor.piece_elements):
             stop = min(start + tensor.piece_elements, tensor.elements)
-            values[start:stop] = tensor.read(start, stop)
+            tensor.read_into(values[start:stop], start)
         return values.view(tensor.shape)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,10 +27,18 @@ class TheirModel:
         self._model, self.device = model, device
 
     @torch.no_grad()
-    def logits(self, ids: Tensor) -> Tensor:
-        """fp32 `[samples, positions, vocabulary]` of ids `[samples, positions]`."""
-        found: Tensor = self._model(input_ids=ids.to(self.device), use_cache=False).logits
-        return found.float()
+    def logits(self, ids: Tensor, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+        """fp32 `[samples, places, vocabulary]` of ids `[samples, positions]`, for each part of the places (int64
+        `[places]`); only one part is in memory."""
+        given, base = ids.to(self.device), self._model.base_model
+        before = base(input_ids=given, use_cache=False)
+        base.forward = lambda *args, **options: before  # the whole model's own forward makes logits of it, part by part
+        try:
+            for places in parts:
+                asked = places.to(self.device)
+                yield self._model(input_ids=given, use_cache=False, logits_to_keep=asked).logits.float()
+        finally:
+            del base.forward
 
     @torch.no_grad()
     def continued(self, prompt: Tensor, tokens: int) -> Tensor:

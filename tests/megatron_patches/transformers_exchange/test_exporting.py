@@ -52,7 +52,7 @@ def _export_one(folder: Path, data: SmallData, family: str) -> dict[str, Any]:
     with torch.no_grad():
         theirs = model.eval()(torch.tensor([IDS])).logits[0]
     with our_model(open_source(checkpoint, manifest_of(checkpoint)), config, by_block=False) as our:
-        ours = our.logits(torch.tensor([IDS]))[0]
+        (ours,) = next(our.logits(torch.tensor([IDS]), [torch.arange(len(IDS))]))
     tokenizer = load_tokenizer(data.folder / "tokenizer")
     text = "a word abc, and another one"
     return {

@@ -29,6 +29,14 @@ def test_the_validation_samples_of_a_run_come_first(small_data: SmallData, tmp_p
     assert text.note is None
 
 
+@pytest.mark.parametrize(("positions", "shape"), [(300, (2, 300)), (1024, (1, 1024)), (4096, (1, 2048))])
+def test_samples_are_as_long_as_the_model_has_positions(
+    small_data: SmallData, tmp_path: Path, positions: int, shape: tuple[int, int]
+) -> None:
+    config = small_data.run(tmp_path, [f"--data.sequence_length={positions}"])
+    assert card_text(config, load_tokenizer(small_data.folder / "tokenizer"), None).ids.shape == shape
+
+
 def test_a_given_file_comes_before_them(small_data: SmallData, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(small_data.folder / "tokenizer")
     (tmp_path / "text").write_text("äbc def " * 20_000, encoding="utf-8")
