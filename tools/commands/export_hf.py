@@ -2,16 +2,15 @@
 
 import importlib.util
 import shlex
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from megatron_patches.artefacts.folders import inspect, parse_checkpoint_name
 from megatron_patches.artefacts.run_folder import CHECKPOINTS, CONFIG, RunFolder
+from megatron_patches.ending import end_by_term
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.printable import printable, storable
@@ -77,7 +76,7 @@ def main(
     source = find_whole_checkpoint(checkpoint)
     target = output or _own_place(source)
     refuse_existing(target)
-    signal.signal(signal.SIGTERM, _end_by_term)
+    end_by_term()
     from megatron_patches.launch.rank_settings import quieten_libraries
 
     quieten_libraries()  # before what they are imported by
@@ -133,11 +132,6 @@ def _refuse_missing_library() -> None:
             "exports are compared with transformers, which is not installed; the extra `transformers` brings it: "
             "pip install -c constraints.txt -e .[transformers]"
         )
-
-
-def _end_by_term(number: int, frame: FrameType | None) -> None:
-    """Leaves through what removes unfinished folders."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

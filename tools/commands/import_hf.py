@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from megatron_patches.ending import end_by_term
 from tools.command_line import run_app
 from tools.terminal import tell
 
@@ -52,6 +53,7 @@ def main(
 
     plan = plan_import(folder, config, open_data(config))
     quieten_libraries()  # before they are imported
+    end_by_term()
     from megatron_patches.transformers_exchange.importing import CardRequest, import_transformers
 
     target = run_directory(config).checkpoints / checkpoint_name(0, "weights")
