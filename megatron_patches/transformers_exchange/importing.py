@@ -98,7 +98,8 @@ def import_transformers(plan: ImportPlan, target: Path, request: CardRequest) ->
         written = write_offline(stage, tensors, max(1, whole // FILE_BYTES), _content(plan))
         by_block = request.by_block or plan.elements >= BY_BLOCK
         source = open_source(stage, written)
-        card = prove(source, plan.found.folder.path, plan.found.format, plan.config, text, by_block, request.command, imported=True)
+        where, format = plan.found.folder.path, plan.found.format
+        card = prove(source, where, format, plan.config, text, by_block, request.command, imported=True)
         proved = _with_card(stage, written, card)
         _put(stage, target)
     except BaseException:

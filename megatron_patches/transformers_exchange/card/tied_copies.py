@@ -55,4 +55,3 @@ def _read(tensor: StoredTensor, start: int, size: int) -> bytes:
     if len(content) != size:
         raise Damaged(f"{tensor.told}: the file is shorter than it was; fetch it again")
     return content
-
