@@ -1,13 +1,14 @@
 """A folder of transformers that `init_from` names, imported by the launch before its ranks start; torch-free
 until then."""
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
 from megatron_patches.errors import Refused, TrainyardError
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.printable import printable, storable
 from megatron_patches.launch.init_from.resolution import StartingPoint
 from megatron_patches.run.config import RunConfig
 from megatron_patches.transformers_exchange.import_plan import ImportPlan
@@ -41,10 +42,10 @@ def _imported(plan: ImportPlan, target: Path, config: RunConfig) -> Manifest:
     """The manifest of what this launch imports, or of what another one put there meanwhile: it has the same content."""
     from megatron_patches.transformers_exchange.importing import CardRequest, import_transformers
 
-    folder = printable(plan.found.folder.path)
+    command = storable(shlex.join(["tools/import-hf", str(plan.found.folder.path), config.name]))
     print(f"importing {plan.described} to {printable(target)}", file=sys.stderr, flush=True)
     try:
-        done = import_transformers(plan, target, CardRequest(f"tools/import-hf {folder} {config.name}"))
+        done = import_transformers(plan, target, CardRequest(command))
     except OSError as error:
         raise TrainyardError(
             f"{printable(target)}: cannot be written ({error}); make room, or export TRAINYARD_RUNS=FOLDER names "

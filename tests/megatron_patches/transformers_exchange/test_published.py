@@ -15,6 +15,9 @@ from tests.small_training import SmallData
 
 pytestmark = pytest.mark.slow
 
+TIED_TWICE = "distilbert/distilgpt2"
+"""which stores its tied head too"""
+
 
 def import_all(place: Path, data: SmallData) -> dict[str, Any]:
     """The card and the plan's types of each, or what speaks against it."""
@@ -30,7 +33,11 @@ def import_all(place: Path, data: SmallData) -> dict[str, Any]:
         run = load_run(write_run(place / "tr900-tests", f"tr900d-28K-published-{number}", data, folder))
         try:
             plan = plan_import(folder, run, open_data(run))
-            found[name] = import_transformers(plan, place / f"made-{number}", CardRequest("a test")).card, plan.dtypes
+            done = import_transformers(plan, place / f"made-{number}", CardRequest("a test"))
+            found[name] = done.card, plan.dtypes
+            if name == TIED_TWICE:
+                by_block = CardRequest("a test", by_block=True)
+                found["by block"] = import_transformers(plan, place / "by-block", by_block).card
         except TrainyardError as error:
             found[name] = str(error)
     return found
@@ -49,3 +56,8 @@ def test_a_published_model_is_imported(name: str, imported: dict[str, Any]) -> N
     assert card.tensors.ignored == {"openai-community/gpt2": 2, "distilbert/distilgpt2": 1, "EleutherAI/pythia-70m": 6,
                                     "meta-llama/Llama-2-7b-hf": 2}.get(name, 0)  # fmt: skip
     assert card.logits.vocabulary == (512 if "pythia" in name else 384)
+
+
+def test_a_copy_of_a_tied_head_is_left_out_by_block_too(imported: dict[str, Any]) -> None:
+    assert imported["by block"].by_block
+    assert imported["by block"].tensors == imported[TIED_TWICE][0].tensors
