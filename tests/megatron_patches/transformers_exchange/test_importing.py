@@ -95,7 +95,7 @@ def one_case(
 
 
 def begins_alike(config: RunConfig, plan: ImportPlan, start: StartingPoint) -> dict[str, int]:
-    """How many weights and masters a bf16 run begins with that are the folder's numbers, those rounded and these not."""
+    """How many weights and masters of a bf16 run begin as the folder's numbers: those rounded, these as they are."""
     import torch
 
     from megatron_patches.checkpoint.initial_weights import load_initial_weights
