@@ -2,10 +2,8 @@
 
 import importlib.util
 import shlex
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -13,6 +11,7 @@ import typer
 from megatron_patches.artefacts.folders import inspect, parse_checkpoint_name
 from megatron_patches.artefacts.new_folder import refuse_place
 from megatron_patches.artefacts.run_folder import CHECKPOINTS, CONFIG, RunFolder
+from megatron_patches.ending import end_by_term
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.printable import printable, storable
@@ -78,7 +77,7 @@ def main(
     source = find_whole_checkpoint(checkpoint)
     target = output or _own_place(source)
     refuse_place(target)
-    signal.signal(signal.SIGTERM, _end_by_term)
+    end_by_term()
     from megatron_patches.launch.rank_settings import quieten_libraries
 
     quieten_libraries()  # before what they are imported by
@@ -134,11 +133,6 @@ def _refuse_missing_library() -> None:
             "exports are compared with transformers, which is not installed; the extra `transformers` brings it: "
             "pip install -c constraints.txt -e .[transformers]"
         )
-
-
-def _end_by_term(number: int, frame: FrameType | None) -> None:
-    """Leaves through what removes unfinished folders."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

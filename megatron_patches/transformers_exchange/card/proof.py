@@ -31,6 +31,7 @@ from megatron_patches.transformers_exchange.card.source import Source
 from megatron_patches.transformers_exchange.card.tensors import compare_tensors
 from megatron_patches.transformers_exchange.card.text import CardText
 from megatron_patches.transformers_exchange.card.theirs import their_model
+from megatron_patches.transformers_exchange.card.tied_copies import without_tied_copy
 
 _PROMPT = 32
 """tokens that the greedy continuation begins with, at most"""
@@ -44,6 +45,7 @@ def prove(
     text: CardText,
     by_block: bool,
     command: str,
+    imported: bool = False,
 ) -> Card:
     """The card, for an export (from checkpoint to folder) and for an import (from folder to a new checkpoint).
 
@@ -52,6 +54,7 @@ def prove(
 
     Args:
         command: as a person would write it to make the folder.
+        imported: the folder is another program's, which may store a tied head beside the table that it is.
 
     Raises:
         NotEqual: they are not, or a number is NaN or infinite.
@@ -62,6 +65,8 @@ def prove(
     if by_block:
         give_back_freed_memory()
     opened = open_folder(folder).by(format.current_name)
+    if imported:
+        opened = without_tied_copy(opened, format, format.pairs(config.model, config.parameters))
     tensors = compare_tensors(source, opened, format, config)
     logits, greedy = _compare_models(source, opened, format, config, text, by_block)
     return Card(

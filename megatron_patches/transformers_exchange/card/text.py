@@ -74,6 +74,8 @@ def _validation_text(config: RunConfig) -> CardText:
         raise Missing(f"{config.name} holds no text out for validation")
     group = next((each for each in data.groups if each.name == config.best_group), data.groups[0])
     ids = _shaped(_tokens(group.samples, _needed(config)), config, f"validation group {group.name}")
+    if int(ids.max()) >= config.model.vocabulary:  # of an import: the run's tokenizer may have more tokens
+        raise Refused(f"validation group {group.name} has tokens beyond the model's {config.model.vocabulary:,}")
     datasets = ", ".join(each[:12] for source in group.sources for each in source.dataset_ids[:1])
     return CardText(ids, f"validation samples of the run (group {group.name}, dataset {datasets})")
 

@@ -54,6 +54,14 @@ def test_documents_stand_in_where_the_data_is_elsewhere(small_data: SmallData, t
     assert text.ids.size >= 512
 
 
+def test_samples_with_tokens_that_the_model_lacks_are_not_taken(small_data: SmallData, tmp_path: Path) -> None:
+    """As where a run's tokenizer has more tokens than that of the folder that it imports."""
+    config = small_data.run(tmp_path, ["--model.vocab_size", "300"])
+    text = card_text(config, load_tokenizer(small_data.folder / "tokenizer"), None)
+    assert text.described == "README.md and ARCHITECTURE.md of Trainyard"
+    assert text.note == "validation group validation has tokens beyond the model's 300"
+
+
 def test_a_bad_file_is_refused(small_data: SmallData, tmp_path: Path) -> None:
     tokenizer, config = load_tokenizer(small_data.folder / "tokenizer"), small_data.run(tmp_path)
     with pytest.raises(Missing):
