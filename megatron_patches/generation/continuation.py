@@ -33,7 +33,7 @@ class Wanted:
     Prompt number n is drawn with `seed` + n, so that its text is that of the prompt alone under that seed.
 
     Raises:
-        Refused: a stop string is empty.
+        Refused: no token is wanted; or a stop string is empty, or no Unicode text.
     """
 
     tokens: int
@@ -46,8 +46,18 @@ class Wanted:
     """ids that do so beside the end of the document"""
 
     def __post_init__(self) -> None:
-        if not all(self.stops):
-            raise Refused("a stop string is empty, which every text holds; give one character or more")
+        if self.tokens < 1:
+            raise Refused(f"{self.tokens} tokens to add: give 1 or more")
+        for stop in self.stops:
+            if not stop:
+                raise Refused("a stop string is empty, which every text holds; give one character or more")
+            if not is_unicode(stop):
+                raise Refused(f"the stop string '{shortened(stop)}' is not UTF-8 text, which no text holds; correct it")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8; an argument of other bytes cannot."""
+    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -57,7 +67,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
         TrainyardError: it is not Unicode text, or it is empty, and the tokenizer has no end-of-document token to begin
             after.
     """
-    if not prompt.isascii() and any("\ud800" <= each <= "\udfff" for each in prompt):
+    if not is_unicode(prompt):
         raise TrainyardError(f"the prompt '{shortened(prompt)}' is not UTF-8 text; convert it with iconv -t UTF-8")
     ids = tokenizer.encode(prompt)
     if not ids and tokenizer.end_of_document is None:

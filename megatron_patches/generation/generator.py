@@ -100,7 +100,7 @@ class Generator:
         row.add(chosen)
         if not hear(row.number, chosen):
             return "stop"
-        return "length" if row.written == tokens else None
+        return "length" if row.written >= tokens else None
 
     def _logits(self, rows: Sequence[_Row]) -> Tensor:
         """After the last id of each row. Rows that go on are read apart from those that begin."""

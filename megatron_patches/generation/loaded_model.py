@@ -18,7 +18,7 @@ from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer, own_tokenizer_files
 from megatron_patches.errors import Damaged, Refused, TrainyardError, refuse
 from megatron_patches.generation.generator import Generator
-from megatron_patches.generation.model_on_rank import FOLLOWING, ModelOnRank, Texts
+from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
 from megatron_patches.generation.model_ranks import ModelRanks
 from megatron_patches.generation.scorer import Scorer
 from megatron_patches.models.blueprint import Blueprint, draw_up
@@ -83,12 +83,13 @@ def load_model(
     folders: Sequence[Path],
     passed_over: Callable[[str], None],
     start_groups: Callable[[], ProcessGroups] = start_alone,
+    processes: int = 1,
 ) -> LoadedModel:
     """The model of the first of these checkpoints that is whole, on this process and those that hold it with it.
 
     Args:
         passed_over: hears what is wrong with those before it.
-        start_groups: joins these processes, once it is known that there is something to load.
+        start_groups: joins so many processes, once it is known that there is something that they can load.
 
     Raises:
         TrainyardError: all of them are damaged; its tokenizer did not travel with it, and is not to be found; it was
@@ -101,8 +102,9 @@ def load_model(
             manifest, config = _described(folder)
             tokenizer = own_tokenizer(folder, manifest, config)
             prompt_inputs(config)
+            _refuse_to_share(config, processes)
+            _refuse_ids(config, tokenizer)
             groups = groups or start_groups()
-            _refuse_to_share(config, groups)
             groups.from_rank_0((folder, tokenizer.vocab_size))
             ranks = load_together(folder, tokenizer.vocab_size, groups)
             return LoadedModel(folder, manifest, config, tokenizer, ranks)
@@ -118,7 +120,7 @@ def obey(groups: ProcessGroups) -> None:
     """What the other processes do: load what the first one loads, and do what that says, until they are ended."""
     while True:
         folder, known_ids = groups.from_rank_0(None)
-        with suppress(DamagedCheckpoint):  # the first process tells it, and takes another
+        with suppress(TrainyardError):  # the first process tells it, and takes another or ends
             load_together(folder, known_ids, groups).obey()
 
 
@@ -147,10 +149,12 @@ def _load_on_rank(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelO
     groups = replace(groups, dtype=PRECISIONS[config.training.precision])
     inputs = prompt_inputs(config)
     model = load_weights(folder, manifest, config, inputs, groups)
-    architecture, following = architecture_of(config.model), None
-    if architecture.keeps_keys:
-        following = model.reading(_blueprint(config, FOLLOWING, groups))
-    return ModelOnRank(model, following, groups, known_ids, inputs.has(VISIBLE))
+
+    def reading(others: ModelInputs) -> PlainModel:
+        return model.reading(_blueprint(config, others, groups))
+
+    keeps_keys = architecture_of(config.model).keeps_keys
+    return ModelOnRank(model, reading if keeps_keys else None, groups, known_ids, inputs.has(VISIBLE))
 
 
 def _described(folder: Path) -> tuple[Manifest, RunConfig]:
@@ -160,8 +164,17 @@ def _described(folder: Path) -> tuple[Manifest, RunConfig]:
     return inspection.manifest, load_resolved(folder / CONFIG)
 
 
-def _refuse_to_share(config: RunConfig, groups: ProcessGroups) -> None:
-    shared = config.model_copy(update={"parallel": config.parallel.model_copy(update={"tensor": groups.layout.tensor})})
+def _refuse_ids(config: RunConfig, tokenizer: Tokenizer) -> None:
+    rows = config.model.padded_vocab_size
+    if tokenizer.vocab_size > rows:
+        raise Refused(
+            f"tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} ids, and the model of {config.name} knows "
+            f"{rows:,}: it was trained with another tokenizer; name its folder"
+        )
+
+
+def _refuse_to_share(config: RunConfig, processes: int) -> None:
+    shared = config.model_copy(update={"parallel": config.parallel.model_copy(update={"tensor": processes})})
     refuse(problem.text.replace("parallel.tensor", "--tensor-parallel") for problem in check_tensor_parallel(shared))
 
 

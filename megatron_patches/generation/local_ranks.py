@@ -1,6 +1,7 @@
 """The processes of this machine that hold a model together; the one that starts them is the first."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,9 @@ HOST = "127.0.0.1"
 GRACE = 10.0
 """seconds that this process has to notice that another one is gone; NCCL would wait for half an hour"""
 
+NOTICE = 2.0
+"""seconds in which a process whose connection broke is known to have ended"""
+
 
 class LocalRanks:
     """So many tensor-parallel processes: this one and those that it starts. Use it as a context manager.
@@ -36,6 +40,8 @@ class LocalRanks:
     def __init__(self, count: int) -> None:
         self._count = count
         self._others: RankProcesses | None = None
+        self._ended: RankEnded | None = None
+        self._seen = threading.Event()
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else count
         if gpus < count:
             raise Refused(
@@ -59,9 +65,12 @@ class LocalRanks:
         """Ends this process where another one is gone and the connection to it does not break."""
         event = others.next_event()
         if isinstance(event, RankEnded) and self._others is not None:
+            self._ended = event
+            self._seen.set()
             time.sleep(GRACE)
-            print(f"error: {_ended(event)}", file=sys.stderr, flush=True)
-            os._exit(1)
+            if self._others is not None:
+                print(f"error: {_ended(event)}", file=sys.stderr, flush=True)
+                os._exit(1)
 
     def __enter__(self) -> Self:
         return self
@@ -69,13 +78,22 @@ class LocalRanks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        lost = isinstance(error, RuntimeError) and lost_another_rank(error)
+        if lost:
+            self._seen.wait(NOTICE)  # before the others are ended, which would pass for it
+        ended = self._ended
         others, self._others = self._others, None
         if others is not None:
             others.end(grace=0)
-        if isinstance(error, RuntimeError) and lost_another_rank(error):
-            raise TrainingFailed("one of the processes that hold the model ended; what it said is above") from None
+        if lost:
+            raise TrainingFailed(_ended(ended)) from None
 
 
-def _ended(event: RankEnded) -> str:
+def _ended(event: RankEnded | None) -> str:
+    """What became of a process, and what a person does about it."""
+    if event is None:
+        return "the connection to a process that holds the model broke; run the command again"
+    if event.code == -signal.SIGKILL:
+        return f"process {event.rank} of those that hold the model was killed (out of memory?); run the command again"
     how = f"by signal {-event.code}" if event.code < 0 else f"with code {event.code}"
     return f"process {event.rank} of those that hold the model ended {how}; what it said is above"

@@ -1,6 +1,6 @@
 """A checkpoint's model on one rank: what generator and scorer ask of it. All tensor-parallel ranks do it together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from megatron_patches.parallel.process_groups import ProcessGroups
 
 FOLLOWING = ModelInputs((TOKENS, POSITIONS, VISIBLE), "ranges")
 """what a model is given to read where its tokens follow others that it has read"""
+LEVEL = ModelInputs((TOKENS, POSITIONS), "full")
+"""the same where all texts are of one length: a token sees all keys, and attention needs no mask"""
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,22 @@ class ModelOnRank:
 
     Args:
         model: in its state for evaluation.
-        following: the same layers for `FOLLOWING`; None where the architecture keeps no keys.
+        reading: gives the same layers for other inputs; None where the architecture keeps no keys.
         known_ids: ids that stand for text; rows of the output matrix beyond them only pad it.
     """
 
     def __init__(
         self,
         model: PlainModel,
-        following: PlainModel | None,
+        reading: Callable[[ModelInputs], PlainModel] | None,
         groups: ProcessGroups,
         known_ids: int,
         reads_prefixes: bool,
     ) -> None:
         self._model = model
-        self._following = following
+        self._following = None if reading is None else (reading(FOLLOWING), reading(LEVEL))
         self._groups = groups
-        self._known_ids = known_ids
+        self.known_ids = known_ids
         self._reads_prefixes = reads_prefixes
         self._cache: KeyValueCache | None = None
 
@@ -102,12 +104,14 @@ class ModelOnRank:
     def follow(self, rows: Sequence[int] | None, ids: Sequence[int], places: Sequence[int]) -> Tensor:
         """Reads one id of each of these rows (None: all) at its place; the logits after it, `[rows, vocabulary]`."""
         assert self._cache is not None and self._following is not None
-        device = self._groups.device
-        positions = torch.tensor(places, device=device)[:, None]
-        visible = torch.stack((torch.zeros_like(positions), positions + 1), dim=-1)
-        inputs = {"tokens": torch.tensor(ids, device=device)[:, None], "positions": positions, "visible": visible}
-        with self._cache.reading(CachedPass(self._numbers(rows), positions, max(places) + 1)):
-            return self._whole(self._following(inputs))[0]
+        tokens, positions = torch.tensor([ids, places], device=self._groups.device)[:, :, None]
+        inputs = {"tokens": tokens, "positions": positions}
+        ranges, full = self._following
+        level = min(places) == max(places)
+        if not level:
+            inputs["visible"] = torch.stack((torch.zeros_like(positions), positions + 1), dim=-1)
+        with self._cache.reading(CachedPass(self._numbers(rows), positions, max(places) + 1, level)):
+            return self._whole((full if level else ranges)(inputs))[0]
 
     def select(self, rows: Sequence[int]) -> None:
         """Goes on with these rows alone, in this order."""
@@ -138,7 +142,7 @@ class ModelOnRank:
     def _likeliest(self, logits: Tensor) -> Tensor:
         """Of `[places, texts, vocabulary / tensor]` the likeliest id that stands for text, `[places, texts]`."""
         first = self._groups.coordinates.tensor * logits.shape[-1]
-        known = max(0, min(logits.shape[-1], self._known_ids - first))
+        known = max(0, min(logits.shape[-1], self.known_ids - first))
         if self._groups.layout.tensor == 1:
             return logits[..., :known].argmax(-1)
         value, place = logits[..., : max(1, known)].float().max(-1)

@@ -19,6 +19,11 @@ class ModelRanks:
         self._model = model
         self._groups = groups
 
+    @property
+    def known_ids(self) -> int:
+        """Ids that stand for text: those below it."""
+        return self._model.known_ids
+
     def all_logits(self, texts: Texts) -> Tensor:
         """See `ModelOnRank`, as of all that follow."""
         return self._call("all_logits", texts)

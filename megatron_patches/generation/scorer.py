@@ -77,8 +77,11 @@ class Scorer:
         Log-probabilities are those of the training's softmax, in fp32, over all rows of the output matrix.
 
         Raises:
-            Refused: a context is empty, and the tokenizer has no token that ends documents.
+            Refused: a context is empty, and the tokenizer has no token that ends documents; or an id stands for no
+                text.
         """
+        for number, each in enumerate(requests):
+            self._check(number, each)
         windows = [window for number, each in enumerate(requests) for window in self._windows(number, each)]
         found: list[list[float]] = [[] for _ in requests]
         greedy = [True] * len(requests)
@@ -94,6 +97,13 @@ class Scorer:
     def score_texts(self, texts: Sequence[Sequence[int]]) -> list[Score]:
         """The score of each whole text, as it begins a document: what a perplexity over long texts is made of."""
         return self.score([ScoreRequest((), text) for text in texts])
+
+    def _check(self, number: int, request: ScoreRequest) -> None:
+        ids = (*request.context, *request.continuation)
+        known = self._ranks.known_ids
+        if ids and not 0 <= min(ids) <= max(ids) < known:
+            wrong = next(each for each in ids if not 0 <= each < known)
+            raise Refused(f"request {number} has the id {wrong}, and the tokenizer's are 0 to {known - 1}: correct it")
 
     def _windows(self, number: int, request: ScoreRequest) -> Iterator[_Window]:
         if not request.context and self._end_of_document is None:

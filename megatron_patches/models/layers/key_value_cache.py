@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 
@@ -22,6 +21,9 @@ class CachedPass:
     """int64 `[batch, tokens]`: places of the tokens; None: the texts are read from their beginning"""
     used: int = 0
     """places of the cache that the tokens see at most; only with `places`"""
+    level: bool = False
+    """whether the places are the last of these in all texts: a slice of the cache, and no indices, says where they
+    are; only with `places`"""
 
 
 class LayerCache:
@@ -46,14 +48,18 @@ class LayerCache:
         return new.new_zeros(rows, new.shape[1], places, new.shape[3])
 
     def _keep(self, kept: Tensor, new: Tensor) -> Tensor:
-        rows, places = self.current.rows, self.current.places
-        numbers = torch.arange(kept.shape[0], device=kept.device) if rows is None else rows
-        if places is None:
-            kept[numbers, :, : new.shape[2]] = new
+        now, count = self.current, new.shape[2]
+        rows = slice(None) if now.rows is None else now.rows
+        if now.places is None:
+            kept[rows, :, :count] = new
             return new
-        kept[numbers[:, None], :, places] = new.transpose(1, 2)
-        seen = kept[:, :, : self.current.used]
-        return seen if rows is None else seen[rows]
+        if now.level:
+            kept[rows, :, now.used - count : now.used] = new
+        elif now.rows is None:
+            kept.scatter_(2, now.places[:, None, :, None].expand_as(new), new)
+        else:
+            kept[now.rows[:, None], :, now.places] = new.transpose(1, 2)
+        return kept[rows, :, : now.used]
 
     def select(self, rows: Tensor) -> None:
         """Keeps these rows alone, in this order."""

@@ -30,7 +30,7 @@ def small_model(switches: Mapping[str, object], groups: ProcessGroups, prefixes:
     import torch
 
     from megatron_patches.batch.fields import VISIBLE
-    from megatron_patches.generation.model_on_rank import FOLLOWING, ModelOnRank
+    from megatron_patches.generation.model_on_rank import ModelOnRank
     from megatron_patches.models.blueprint import draw_up
     from megatron_patches.models.build import PlainModel, canonical_parameters
     from megatron_patches.models.layers.model_config import ModelConfig
@@ -53,5 +53,11 @@ def small_model(switches: Mapping[str, object], groups: ProcessGroups, prefixes:
             values = torch.rand(whole.global_shape, generator=draw) + (0.5 if "norm.weight" in name else 0)
             with torch.no_grad():
                 parameter.copy_(values[tuple(slice(*each) for each in whole.box)].reshape(parameter.shape))
-    following = model.eval().reading(blueprint(FOLLOWING))
-    return ModelOnRank(model, following, groups, config.vocab_size, objective.prompt_inputs.has(VISIBLE))
+    model.eval()
+    return ModelOnRank(
+        model,
+        lambda inputs: model.reading(blueprint(inputs)),
+        groups,
+        config.vocab_size,
+        objective.prompt_inputs.has(VISIBLE),
+    )

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 import torch
@@ -112,6 +112,52 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunFolder) -> None:
     assert [str(damaged) in problem for problem in problems] == [True]
     with pytest.raises(RankFailed, match=r"no whole checkpoint .*weights-00001"):
         run_on_ranks(read_weights, 1, run.path, 8)
+
+
+def read_on_two(folder: Path) -> tuple[str, int, str] | None:
+    """The checkpoint that two ranks read, how many were passed over, and why three processes are too many."""
+    import os
+
+    from megatron_patches.errors import Refused
+    from megatron_patches.generation import loaded_model
+    from tests.megatron_patches.generation.small_models import start
+
+    folders = checkpoints_with_weights(RunFolder(folder))
+    groups = start(2)
+    if os.environ["RANK"] == "1":
+        try:
+            loaded_model.obey(groups)
+        except RuntimeError:  # the first rank has ended
+            return None
+    problems: list[str] = []
+    model = loaded_model.load_model(folders, problems.append, lambda: groups, 2)
+    assert model.logits(IDS).isfinite().all()
+
+    def nothing_is_started() -> Never:
+        raise AssertionError
+
+    with pytest.raises(TrainyardError) as three:
+        loaded_model.load_model(folders, problems.append, nothing_is_started, 3)
+    own = loaded_model.own_tokenizer
+
+    def larger(*arguments: Any) -> Any:
+        tokenizer = own(*arguments)
+        tokenizer.vocab_size = 9999
+        return tokenizer
+
+    loaded_model.own_tokenizer = larger
+    with pytest.raises(Refused, match="has 9,999 ids, and the model"):
+        loaded_model.load_model(folders, problems.append, nothing_is_started)
+    return model.checkpoint.name, len(problems), str(three.value)
+
+
+def test_ranks_pass_over_a_damaged_checkpoint_together(run: RunFolder) -> None:
+    newest, older, _ = list_checkpoints(run.checkpoints)
+    damaged = newest / "weights-00001.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    first, _ = run_on_ranks(read_on_two, 2, run.path)
+    assert first[:2] == (older.name, 1)
+    assert "not divisible by --tensor-parallel 3" in first[2]
 
 
 def test_weights_are_read_without_the_rest(run: RunFolder) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 from megatron_patches.generation.sampling import Sampling, choose
 from tests.megatron_patches.generation.small_models import WINDOW, small_model, start
 from tests.ranks import run_on_ranks
@@ -123,6 +123,28 @@ def test_choosing() -> None:
     assert set(draws(Sampling(top_p=1e-9))) == {1}
     assert draws(Sampling(top_p=1.0)) == draws(Sampling())
     assert set(draws(Sampling(temperature=5.0, top_k=2, top_p=0.99))) == {1, 2}
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-30])
+def test_the_coldest_temperatures_take_the_likeliest(temperature: float) -> None:
+    logits = torch.tensor([[1.0, 40.0, 39.9, -3.0]])
+    generator = [torch.Generator().manual_seed(0)]
+    assert choose(logits, Sampling(temperature), generator) == [1]
+    assert choose(logits, Sampling(temperature, top_k=9, top_p=0.5), generator) == [1]
+
+
+def test_at_the_hottest_temperature_all_are_alike() -> None:
+    logits = torch.tensor([[1.0, 40.0, 39.9, -3.0]]).expand(4000, 4)
+    drawn = choose(logits, Sampling(1e300), [torch.Generator().manual_seed(0)] * 4000)
+    assert torch.bincount(torch.tensor(drawn)).min() > 900
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sampling", [Sampling(0), Sampling(), Sampling(top_k=2), Sampling(top_p=0.5)])
+def test_logits_that_are_no_numbers_are_refused(value: float, sampling: Sampling) -> None:
+    logits = torch.tensor([[0.0, 1.0], [value, 1.0]])
+    with pytest.raises(Damaged, match="diverged; name an earlier"):
+        choose(logits, sampling, [torch.Generator()] * 2)
 
 
 @pytest.mark.parametrize(

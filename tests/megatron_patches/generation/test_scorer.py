@@ -110,4 +110,7 @@ def texts_and_requests() -> tuple[object, object, str]:
     assert whole.count == 40 and abs(whole.log_probability - sum(whole.log_probabilities)) < 1e-9
     with pytest.raises(Refused) as refused:
         Scorer(ranks, WINDOW, None).score_texts([text])
+    for context, continuation in (([1, 61], [2]), ([1], [2, -1])):  # 61 ids stand for text
+        with pytest.raises(Refused, match=r"request 1 has the id (61|-1), and the tokenizer's are 0 to 60"):
+            Scorer(ranks, WINDOW, END).score([ScoreRequest([1], [2]), ScoreRequest(context, continuation)])
     return whole, request, str(refused.value)

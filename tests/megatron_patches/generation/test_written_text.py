@@ -7,6 +7,7 @@ import pytest
 
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
+from megatron_patches.errors import Refused
 from megatron_patches.generation.written_text import WrittenText
 from tests.small_training import SmallData
 
@@ -76,3 +77,14 @@ def test_a_stop_string_ends_the_text_before_it(small_data: SmallData, stops: lis
             assert expected.startswith(shown), "shown, and to be taken back"
         assert shown + written.news(is_over=True) == written.text == expected
         assert written.stopped == (expected != text)
+
+
+@pytest.mark.parametrize(("stops", "why"), [(["a", ""], "empty"), (["\udcff"], "not UTF-8")])
+def test_stop_strings_that_no_text_could_hold_are_refused(stops: list[str], why: str) -> None:
+    from megatron_patches.generation.continuation import Wanted
+    from megatron_patches.generation.sampling import Sampling
+
+    with pytest.raises(Refused, match=why):
+        Wanted(3, Sampling(), stops=stops)
+    with pytest.raises(Refused, match="give 1 or more"):
+        Wanted(0, Sampling())

@@ -108,6 +108,46 @@ def test_a_file_holds_what_a_terminal_shows(
     assert code == 2 and b"out.jsonl exists" in error
 
 
+def call_on_a_full_disk(arguments: list[str]) -> tuple[int, bytes, bytes]:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))  # Python ignores the signal, and a write says EFBIG
+    return call(arguments)
+
+
+def test_texts_that_cannot_be_kept_are_printed(
+    run: Path, prompts: Path, answers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    given = ["--prompts", str(prompts), "--tokens", "70", "--top-p", "0.95", "--output"]
+    code, out, error = run_on_ranks(call_on_a_full_disk, 1, [str(run), *given, str(tmp_path / "out.jsonl")])[0]
+    assert code == 2 and lines_of(out) == answers
+    assert b"standard output" in error and error.count(b"error: ") == 1 and list(tmp_path.iterdir()) == []
+    code, out, error = generate(run, *given, str(tmp_path / "none" / "out.jsonl"))
+    assert (code, out) == (2, b"") and b"none is no folder" in error
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named(run: Path) -> None:
+    """A reply without an end in sight, of two processes; the kernel kills one of them."""
+    given = [GENERATE, run, "--chat", "--tokens", "1000000", "--stop", "\ue000", "--tensor-parallel", "2"]
+    environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(
+        given, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(b"hello\n" * 1000)
+        process.stdin.flush()
+        process.stdout.read(1)
+        (follower,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(follower), signal.SIGKILL)
+        process.stdout.read()
+        error = process.stderr.read().decode()
+        assert process.wait() == 1
+    assert error == (
+        "error: process 1 of those that hold the model was killed (out of memory?); run the command again\n"
+    )
+
+
 def test_ranks_write_what_one_process_writes(run: Path, prompts: Path, answers: list[dict[str, Any]]) -> None:
     """The executable with two processes; none is left behind."""
     given = [GENERATE, run, "--prompts", prompts, "--tokens", "70", "--top-p", "0.95", "--tensor-parallel", "2"]

@@ -52,6 +52,8 @@ class Chat:
             except EOFError:
                 break
             except KeyboardInterrupt:
+                if not self._on_terminal:
+                    raise
                 print()
                 remark("Ctrl-D ends the chat.")
                 continue

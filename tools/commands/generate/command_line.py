@@ -1,5 +1,6 @@
 """`tools/generate`: let a run continue texts, or chat with it."""
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import printable
 from tools.commands.generate.prompts import as_line, read_prompts
 from tools.option_groups import takes_groups
-from tools.run_files.checkpoint_reference import find_checkpoints, refuse_existing
+from tools.run_files.checkpoint_reference import find_checkpoints
 from tools.terminal import remark
 
 if TYPE_CHECKING:  # torch
@@ -45,7 +46,7 @@ class Choice:
         list[str] | None,
         typer.Option(help="End a text before this string; it may be given more than once. Example: --stop '###'"),
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed gives the same text.")] = 0
 
     def wanted(self) -> "Wanted":
         """The same for the model.
@@ -97,7 +98,7 @@ def main(
     _refuse_together(prompt, prompts, output, batch_size, chat)
     given = None if prompts is None else read_prompts(prompts)
     if output is not None:
-        refuse_existing(output)
+        _refuse_output(output)
     folders = find_checkpoints(checkpoint)
     with ExitStack() as stack:
         wanted, model = _load(folders, choice, tensor_parallel, stack)
@@ -123,6 +124,16 @@ def _refuse_together(
             raise Refused(f"{option} is for --prompts; leave it out, or name a file of prompts")
 
 
+def _refuse_output(output: Path) -> None:
+    """Said before a model writes what could not be kept."""
+    if output.exists():
+        raise Refused(f"{printable(output)} exists; name another file, or move it away")
+    if not output.parent.is_dir():
+        raise Refused(f"{printable(output.parent)} is no folder; make it, or name a file elsewhere")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise Refused(f"{printable(output.parent)}: you may not write there; name a file elsewhere")
+
+
 def _load(
     folders: Sequence[Path], choice: Choice, tensor_parallel: int, stack: ExitStack
 ) -> tuple["Wanted", "LoadedModel"]:
@@ -134,7 +145,7 @@ def _load(
 
     wanted = choice.wanted()
     start_groups = stack.enter_context(LocalRanks(tensor_parallel)).start_groups if tensor_parallel > 1 else start_alone
-    model = load_model(folders, lambda problem: remark(f"passed over: {problem}"), start_groups)
+    model = load_model(folders, lambda problem: remark(f"passed over: {problem}"), start_groups, tensor_parallel)
     if model.checkpoint != folders[0]:
         remark(f"reading {model.checkpoint.name}")
     return wanted, model
@@ -163,4 +174,9 @@ def _continue_file(
             told += 1
     if output is not None:
         content = "".join(f"{lines[number]}\n" for number in range(len(prompts)))
-        write_atomically(output, content.encode())
+        try:
+            write_atomically(output, content.encode())
+        except OSError:  # the disk is full, and the model may have written for hours
+            remark(f"{output} cannot be written; what it would hold is on standard output")
+            print(content, end="", flush=True)
+            raise
