@@ -35,13 +35,14 @@ class Ended:
     """the end of what it printed"""
 
 
-def run(command: Sequence[str], log: Path, limit: float, memory: bool) -> Ended:
+def run(command: Sequence[str], log: Path, limit: float, memory: bool, mapped: bool = True) -> Ended:
     """Runs a command to its end; whatever ends this process ends it too.
 
     Args:
         log: file for what it prints.
         limit: seconds.
         memory: look at its memory while it runs, which slows it.
+        mapped: as `memory_of` has it.
 
     Raises:
         TrainyardError: it took longer than `limit`, and was killed.
@@ -57,7 +58,7 @@ def run(command: Sequence[str], log: Path, limit: float, memory: bool) -> Ended:
             start_new_session=True, preexec_fn=ending_with_this_process(),
         )  # fmt: skip
         try:
-            most = _wait(process.pid, started + limit, memory)
+            most = _wait(process.pid, started + limit, memory, mapped)
             seconds = time.perf_counter() - started
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
@@ -69,7 +70,7 @@ def run(command: Sequence[str], log: Path, limit: float, memory: bool) -> Ended:
     return Ended(seconds, usage.ru_utime + usage.ru_stime, most, process.returncode, said)
 
 
-def _wait(process: int, deadline: float, memory: bool) -> int:
+def _wait(process: int, deadline: float, memory: bool, mapped: bool) -> int:
     """Waits for the end; the most memory that was seen, in bytes."""
     most, handle = 0, os.pidfd_open(process)
     try:
@@ -77,7 +78,7 @@ def _wait(process: int, deadline: float, memory: bool) -> int:
         end.register(handle, select.POLLIN)
         while (left := deadline - time.perf_counter()) > 0:
             if memory:
-                most = max(most, memory_of(process))
+                most = max(most, memory_of(process, mapped))
             if end.poll(1000 * min(left, _EVERY if memory else left)):
                 return most
     finally:
@@ -85,11 +86,14 @@ def _wait(process: int, deadline: float, memory: bool) -> int:
     raise TrainyardError("it took longer than it may, and was killed; give less text, or leave this peer out")
 
 
-def memory_of(process: int) -> int:
+def memory_of(process: int, mapped: bool = True) -> int:
     """Bytes of a process and its descendants: each page once, however many share it.
 
     The sum of their proportional set sizes, and memory without a name that is passed on through descriptors (memfd) as
     far as no process has mapped it.
+
+    Args:
+        mapped: count pages of mapped files on a disk too, such as libraries, which the kernel may drop and read again.
     """
     proportional = shared = 0
     files: dict[tuple[int, int], int] = {}
@@ -98,7 +102,7 @@ def memory_of(process: int) -> int:
         try:
             for line in (folder / "smaps_rollup").read_text().splitlines():
                 name, _, size = line.partition(":")
-                if name == "Pss":
+                if name in (("Pss",) if mapped else ("Pss_Anon", "Pss_Shmem")):
                     proportional += 1024 * int(size.split()[0])
                 elif name == "Pss_Shmem":
                     shared += 1024 * int(size.split()[0])

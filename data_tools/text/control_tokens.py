@@ -39,7 +39,7 @@ def eos_token(config: Mapping[str, Any], origin: Path) -> str | None:
         Damaged: what it names is no token.
     """
     given = config.get("eos_token")
-    token = _content(given)
+    token = token_content(given)
     if given is not None and token is None:
         raise Damaged(
             f"{printable(origin)}: eos_token is {shortened(repr(given), 60)}, expected a text such as "
@@ -86,7 +86,7 @@ def control_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any], end_
 
 def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """The tokens that a configuration names, by role, such as `bos_token`."""
-    found = {role: _content(config.get(role)) for role in _ROLES}
+    found = {role: token_content(config.get(role)) for role in _ROLES}
     return {role: token for role, token in found.items() if token is not None}
 
 
@@ -160,16 +160,17 @@ def _vocabulary(tokenizer: Mapping[str, Any]) -> Iterator[str]:
 def _named(config: Mapping[str, Any]) -> Iterator[str]:
     """Tokens to which a configuration gives a role; what is no token there does not matter here."""
     for role in _ROLES:
-        if (token := _content(config.get(role))) is not None:
+        if (token := token_content(config.get(role))) is not None:
             yield token
     for key in _LISTS:
         given = config.get(key)
         for each in given.values() if isinstance(given, dict) else given if isinstance(given, list) else ():
             ordinary = isinstance(each, dict) and each.get("special") is False
-            if not ordinary and (token := _content(each)) is not None:
+            if not ordinary and (token := token_content(each)) is not None:
                 yield token
 
 
-def _content(token: Any) -> str | None:
+def token_content(token: Any) -> str | None:
+    """The text of a token that a configuration names, by itself or as an object with flags; None where it is none."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else None

@@ -159,7 +159,8 @@ def _name_problems(folder: Path, manifest: Manifest) -> list[str]:
     """A folder that bears the name of another step, or holds something else than a checkpoint."""
     name, step = parse_checkpoint_name(folder.name), manifest.facts.get("step")
     if manifest.kind != "checkpoint":
-        return [f"{folder} holds no checkpoint: its manifest is that of a {manifest.kind}"]
+        an = "an" if manifest.kind.startswith("e") else "a"
+        return [f"{folder} holds no checkpoint: its manifest is that of {an} {manifest.kind}"]
     if name is not None and (type(step) is not int or step != name.step):
         return [f"{folder} has the name of step {name.step}, its manifest says {shortened(step, 40)}"]
     return []

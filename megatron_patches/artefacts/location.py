@@ -31,6 +31,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^${}]*))?\}")
 _RUN = re.compile(r"(?<!\$)\{run\}")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+_NO_BRANCH = re.compile(r"\.\.|\.lock$|^HEAD$|[{}$]")
+"""what git does not take (git-check-ref-format), and what would be filled in"""
 _HUB_TYPE_WORD = re.compile(r"(?i)(model|dataset|space|bucket|kernel)s?")
 
 
@@ -94,6 +96,8 @@ def revision_location(text: str, revision: str, run: str | None = None) -> Locat
         raise TrainyardError(f"{shown}: name the repository alone, hf://org/repo: files lie at the revision's root")
     if "/" in revision:
         raise TrainyardError(f"{shown}: a revision with slashes is not understood; name a branch without")
+    if _NO_BRANCH.search(revision):
+        raise TrainyardError(f"{shown}: no branch has such a name; take letters, digits and single - _ .")
     return parse_location(f"{location}@{revision}")
 
 

@@ -275,7 +275,7 @@ class Checkpointing(Callback):
 
 def describe_start(start: InitialWeights) -> str:
     """One line that says what is begun from."""
-    return f"beginning at step 0 with the weights of {printable(start.run)}@{start.step} ({start.id[:12]})"
+    return f"beginning at step 0 with the weights of {printable(start.whose)} ({start.id[:12]})"
 
 
 def _later_owner(launch: Launch) -> tuple[str | None, str | None] | None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megatron_patches.artefacts.run_folder import IMPORTS
 from megatron_patches.atomic_files import write_atomically
 from megatron_patches.errors import Damaged, Missing
 from megatron_patches.foreign.files import read_bounded
@@ -57,6 +58,11 @@ class InitialWeights:
     """absolute path"""
     rows: Mapping[str, TakenRows] = field(default_factory=dict)
     """by name of a parameter, where not all rows are taken"""
+
+    @property
+    def whose(self) -> str:
+        """RUN@STEP, or the folder of transformers that a launch imported."""
+        return self.named if Path(self.folder).parent.name == IMPORTS else f"{self.run}@{self.step}"
 
     def as_fact(self) -> dict[str, Any]:
         """What checkpoints say of it."""

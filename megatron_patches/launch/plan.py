@@ -20,6 +20,7 @@ from data_tools.data_warnings import data_warnings
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.size import describe_checkpoints
 from megatron_patches.checkpoint.starting_point import write_initial_weights
+from megatron_patches.ending import end_by_term
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.json_text import parse_object
@@ -162,6 +163,7 @@ def main(arguments: Sequence[str]) -> int:
         if plan.start and plan.start.pending:
             # before the claim: the heartbeat begins with the launch's folder, and an import takes minutes
             quieten_libraries()
+            end_by_term()
             plan = replace(plan, start=with_imported_weights(plan.start, plan.config))
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None  # whole in a file or a pipe
         claimed = launch(plan, owner)  # before anything is said of it: another launch may have been quicker

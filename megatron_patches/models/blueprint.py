@@ -33,7 +33,8 @@ class Blueprint:
     rows: Mapping[str, ParameterRow]
     """by canonical name"""
     groups: ProcessGroups
-    seed: int
+    seed: int | None
+    """of initial weights; None leaves them as memory was, for stored ones to take their place"""
 
 
 def draw_up(
@@ -42,7 +43,7 @@ def draw_up(
     inputs: ModelInputs,
     groups: ProcessGroups,
     randomness: StepRandomness,
-    seed: int,
+    seed: int | None,
     recomputation: Recomputation = "none",
 ) -> Blueprint:
     """The blueprint of a model of any architecture, for samples of these lengths and fields."""

@@ -74,9 +74,17 @@ class PlainModel(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor], places: Tensor | None = None) -> Tensor:
         """Logits of all places of the inputs, or of these alone: int64 `[batch, places]`."""
+        return self.head(self.trunk(inputs), places)
+
+    def trunk(self, inputs: Mapping[str, Tensor]) -> Stream:
+        """The stream in front of the last layer, which `head` takes as often as logits of other places are wanted."""
         stream: Stream = self._path[0][1].before.pack(inputs)
         for key, call in self._path[:-1]:
             stream = self.layers[key](stream, call)
+        return stream
+
+    def head(self, stream: Stream, places: Tensor | None = None) -> Tensor:
+        """Logits of all places of a stream that `trunk` gave, or of these alone, as `forward` has them."""
         if places is not None:
             stream = _at_places(stream, places)
         key, call = self._path[-1]
@@ -165,7 +173,7 @@ def _layers(module: nn.Module) -> Iterator[BuiltLayer]:
 
 @torch.no_grad()
 def initialise(prefix: str, layer: nn.Module, blueprint: Blueprint) -> None:
-    """Describe every parameter by its row, and draw it by its canonical name."""
+    """Describe every parameter by its row, and draw it by its canonical name, if there is a seed."""
     groups = blueprint.groups
     for name, parameter in layer.named_parameters():
         row = blueprint.rows.get(f"{prefix}.{name}")
@@ -173,4 +181,5 @@ def initialise(prefix: str, layer: nn.Module, blueprint: Blueprint) -> None:
         layout = groups.layout
         info = ParameterInfo.on_rank(row, groups.coordinates.tensor, layout.tensor, layout.sequence_parallel)
         describe(parameter, info)
-        parameter.copy_(draw(row, info.slice, blueprint.seed).view(parameter.shape))
+        if blueprint.seed is not None:
+            parameter.copy_(draw(row, info.slice, blueprint.seed).view(parameter.shape))

@@ -26,21 +26,23 @@ from megatron_patches.artefacts.manifest import (
     record_file,
     write_manifest,
 )
+from megatron_patches.artefacts.new_folder import refuse_place
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.atomic_files import fsync_folder, temporary_path, write_atomically
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer, own_tokenizer_files
 from megatron_patches.errors import Refused
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.printable import printable, storable
 from megatron_patches.models.interface.transformers_format import TransformersFormat
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_resolved
-from megatron_patches.sizes import counted, readable
+from megatron_patches.sizes import readable
 from megatron_patches.transformers_exchange.card.card import Card, write_card
 from megatron_patches.transformers_exchange.card.folder import CONFIG_FILE
-from megatron_patches.transformers_exchange.card.proof import prove
+from megatron_patches.transformers_exchange.card.proof import prove, refuse_unprovable
 from megatron_patches.transformers_exchange.card.source import Source
 from megatron_patches.transformers_exchange.card.text import CardText, card_text
 from megatron_patches.transformers_exchange.choice import choose_format
+from megatron_patches.transformers_exchange.loaded_settings import compare_settings
 from megatron_patches.transformers_exchange.model_card import README, model_card
 from megatron_patches.transformers_exchange.model_description import config_json, generation_json, token_ids
 from megatron_patches.transformers_exchange.tokenizer_files import (
@@ -115,14 +117,17 @@ def export_transformers(request: ExportRequest, on: OnPhase = lambda phase: None
         on: hears of each phase and shard before it begins.
 
     Raises:
-        Refused: the folder exists, no format expresses the model, there are no masters, or the tokenizer of
-            transformers gives other ids. NotEqual: the card fails.
+        Refused: the folder exists, or none can be made there; no format expresses the model; there are no masters; or
+            the tokenizer of transformers gives other ids. NotEqual: a setting is another, or the card fails.
         Missing: the tokenizer or the text is not to be found.
         Damaged: the checkpoint is not what a checkpoint has.
         OSError: as writing does. Nothing is left in any case.
     """
-    if request.target.exists():
-        raise Refused(f"{printable(request.target)} exists; name another folder, or move it away")
+    refuse_place(request.target)
+    if storable(request.target.absolute()) != str(request.target.absolute()):
+        raise Refused(
+            f"{printable(request.target)} is no UTF-8, and transformers could not read it; name another folder"
+        )
     plan = _plan(request)
     request.target.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_path(request.target)
@@ -132,7 +137,8 @@ def export_transformers(request: ExportRequest, on: OnPhase = lambda phase: None
         partial.rename(request.target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        # a write that fails, because of a limit on sizes of files too, names none
+        if isinstance(error, OSError) and (error.filename is None or error.errno in _FULL):
             place = f"{printable(request.target.parent)}; free space there, or name another place with --output"
             raise OSError(error.errno, f"{error.strerror}: {place}; nothing was left") from error
         raise
@@ -147,8 +153,9 @@ def _plan(request: ExportRequest) -> _Plan:
     source = source_of(request.checkpoint, manifest, config, request.weights)
     tokenizer = own_tokenizer(request.checkpoint, manifest, config)
     files = own_tokenizer_files(request.checkpoint, manifest)
-    exported = exported_tokenizer(files, tokenizer, config.lengths.of("tokens"))
+    exported = exported_tokenizer(files, tokenizer, config.lengths.of("tokens"), config.model.vocabulary)
     text = card_text(config, tokenizer, request.text)
+    refuse_unprovable(config, text)
     return _Plan(request, manifest, config, format, source, tokenizer, exported, text)
 
 
@@ -159,6 +166,7 @@ def _write(plan: _Plan, partial: Path, on: OnPhase) -> Exported:
     ids = token_ids(plan.exported.settings, plan.tokenizer)
     write_json(partial / CONFIG_FILE, config_json(plan.format, plan.config, ids, plan.source))
     write_json(partial / GENERATION_FILE, generation_json(ids))
+    compare_settings(partial, str(plan.source.dtype).removeprefix("torch."), plan.config.lengths.of("tokens"), ids)
     write_tokenizer_files(plan.exported, partial)
     on("tokenizer, hard texts")
     compare_tokenizers(plan.tokenizer, partial, plan.text.ids, plan.exported.fixed)
@@ -169,6 +177,9 @@ def _write(plan: _Plan, partial: Path, on: OnPhase) -> Exported:
     write_card(partial, card)
     notes = vocabulary_notes(plan.config.model.vocabulary, plan.tokenizer.vocab_size)
     page = model_card(plan.config, plan.manifest, card, plan.request.weights, notes)
+    if plan.text.note:  # it may name paths, which the page leaves out
+        why = plan.text.note.splitlines()[0]
+        notes.append(f"compared on this project's documents, not on validation samples: {why}")
     write_atomically(partial / README, page.encode())
     written = {record.path for record in records}
     others = [path for path in sorted(partial.iterdir()) if path.name not in written]
@@ -196,10 +207,12 @@ def vocabulary_notes(model: int, tokenizer: int) -> list[str]:
         model: ids that the model has.
         tokenizer: largest id that the tokenizer gives, plus one.
     """
+    if tokenizer == model - 1:
+        return [f"id {tokenizer:,} is the model's and stands for no text: the tokenizer ends before it"]
     if tokenizer < model:
         return [
-            f"{counted(model - tokenizer, 'id')} from {tokenizer:,} to {model - 1:,} are the model's and stand for no "
-            "text: the tokenizer ends before them"
+            f"{model - tokenizer:,} ids from {tokenizer:,} to {model - 1:,} are the model's and stand for no text: the "
+            "tokenizer ends before them"
         ]
     if tokenizer > model:
         return [

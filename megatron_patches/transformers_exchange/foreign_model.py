@@ -20,6 +20,7 @@ from megatron_patches.transformers_exchange.card.folder import (
     TransformersFolder,
     open_folder,
 )
+from megatron_patches.transformers_exchange.card.tied_copies import without_tied_copy
 from megatron_patches.transformers_exchange.choice import format_of
 from megatron_patches.transformers_exchange.same_model import section_of
 
@@ -90,11 +91,12 @@ def match_tensors(
         The folder's tensors by the names that the pairs have, and the pairs.
 
     Raises:
-        Refused: names, shapes or types are not those of its `config.json`; they are told.
+        Refused: names, shapes or types are not those of its `config.json`; they are told. Or a tied head is stored
+            too, and differs.
     """
     pairs = found.format.pairs(found.model, rows)
     shapes = _expected_shapes(pairs, rows) | {each.name: each.shape for each in found.format.filled(found.model)}
-    named = found.folder.by(found.format.current_name).tensors
+    named = without_tied_copy(found.folder.by(found.format.current_name), found.format, pairs).tensors
     tensors = {name: each for name, each in named.items() if not found.format.ignored(name)}
     problems = [*_name_problems(shapes.keys(), tensors.keys()), *_shape_problems(shapes, tensors)]
     if problems:

@@ -40,6 +40,8 @@ class ImportPlan:
     """largest id that the folder's tokenizer gives, plus one"""
     tokenizer_id: str
     """of the folder's tokenizer"""
+    fresh: tuple[int, ...]
+    """ids below `tokenizer_vocabulary` that are free in the folder's tokenizer, and tokens of the run's"""
     known: Manifest | None
     """by which the folder is an export of ours"""
     data: RunData
@@ -82,10 +84,10 @@ def plan_import(path: Path, config: RunConfig, data: RunData) -> ImportPlan:
             f"{printable(path)} is another model than {config.name}: {'; '.join(told)}. Make the run's model: section "
             f"what tools/import-hf {printable(path)} --show prints"
         )
-    vocabulary, identity = _same_ids(path, config, data)
+    vocabulary, identity, fresh = _same_ids(path, config, data)
     stored = _with_their_rows(found, config)
     tensors, pairs = match_tensors(found, stored.parameters)
-    return ImportPlan(found, tensors, pairs, stored, vocabulary, identity, manifest_beside(path, path), data)
+    return ImportPlan(found, tensors, pairs, stored, vocabulary, identity, fresh, manifest_beside(path, path), data)
 
 
 def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
@@ -109,8 +111,8 @@ def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
     return stored
 
 
-def _same_ids(path: Path, config: RunConfig, data: RunData) -> tuple[int, str]:
-    """The ids that the folder's tokenizer gives, and its id; the run's must give the same."""
+def _same_ids(path: Path, config: RunConfig, data: RunData) -> tuple[int, str, tuple[int, ...]]:
+    """How many ids the folder's tokenizer gives, its id, and those that it leaves free and the run's does not."""
     try:
         files = find_tokenizer(path)
     except TrainyardError as error:
@@ -120,21 +122,17 @@ def _same_ids(path: Path, config: RunConfig, data: RunData) -> tuple[int, str]:
         ) from None
     identity = tokenizer_id(files, config.data.allow_invalid)
     if identity == data.tokenizer_id:
-        return data.tokenizer_vocabulary, identity
+        return data.tokenizer_vocabulary, identity, ()
     theirs = load_tokenizer(path, config.data.allow_invalid)
     ours = load_tokenizer(CHECKOUT / config.data.tokenizer, config.data.allow_invalid)
-    if filled := ids_that_are_new(theirs, ours):
-        raise Refused(
-            f"tokenizer {printable(ours.name)} gives {len(filled):,} ids a meaning that are free in the folder's (the "
-            f"first is {filled[0]}); train with the folder's tokenizer, or with one that adds tokens after its last id"
-        )
+    fresh = ids_that_are_new(theirs, ours)
     refuse_other_ids(theirs, ours)
-    return theirs.vocab_size, identity
+    return theirs.vocab_size, identity, fresh
 
 
-def tokenizer_of(config: RunConfig) -> Tokenizer:
-    """The run's own."""
-    return load_tokenizer(CHECKOUT / config.data.tokenizer, config.data.allow_invalid)
+def tokenizer_of(plan: ImportPlan) -> Tokenizer:
+    """The folder's own."""
+    return load_tokenizer(plan.found.folder.path, plan.config.data.allow_invalid)
 
 
 def open_data(config: RunConfig) -> RunData:

@@ -1,6 +1,7 @@
 """The weights of a folder of transformers as an artefact of ours, from which runs begin, with the card that proves
 it."""
 
+import errno
 import shutil
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -15,7 +16,6 @@ from megatron_patches.artefacts.descent import ORIGIN, origin_of
 from megatron_patches.artefacts.folders import DATA_PARENTS
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, build_manifest, write_manifest
 from megatron_patches.atomic_files import fsync_folder, hash_file, temporary_path
-from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.files.state_tensor import StateTensor, Stretch
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.offline.writing import OfflineContent, write_offline
@@ -89,8 +89,8 @@ def import_transformers(plan: ImportPlan, target: Path, request: CardRequest) ->
     """
     require_transformers()
     if target.exists():
-        raise Refused(f"{printable(target)} exists; begin from it, or move it away")
-    text = card_text(plan.config, tokenizer_of(plan.config), request.text)
+        raise _exists(target)
+    text = card_text(plan.config, tokenizer_of(plan), request.text)
     tensors = _own_tensors(plan)
     whole = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)
     stage = temporary_path(target)
@@ -98,14 +98,28 @@ def import_transformers(plan: ImportPlan, target: Path, request: CardRequest) ->
         written = write_offline(stage, tensors, max(1, whole // FILE_BYTES), _content(plan))
         by_block = request.by_block or plan.elements >= BY_BLOCK
         source = open_source(stage, written)
-        card = prove(source, plan.found.folder.path, plan.found.format, plan.config, text, by_block, request.command)
+        where, format = plan.found.folder.path, plan.found.format
+        card = prove(source, where, format, plan.config, text, by_block, request.command, imported=True)
         proved = _with_card(stage, written, card)
-        stage.rename(target)
+        _put(stage, target)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
     fsync_folder(target.parent)
     return Imported(target, proved, card)
+
+
+def _put(stage: Path, target: Path) -> None:
+    try:
+        stage.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another import was quicker
+            raise _exists(target) from None
+        raise
+
+
+def _exists(target: Path) -> Refused:
+    return Refused(f"{printable(target)} exists; begin from it, or move it away")
 
 
 def _with_card(folder: Path, written: Manifest, card: Card) -> Manifest:
@@ -161,8 +175,8 @@ def _content(plan: ImportPlan) -> OfflineContent:
         facts=_facts(plan),
         trainer=None,
         config=to_yaml(plan.config).encode(),
-        parents=(*known, *plan.data.dataset_ids, plan.data.tokenizer_id),
-        tokenizer=read_tokenizer(CHECKOUT / plan.config.data.tokenizer, plan.data.tokenizer_id),
+        parents=(*known, *plan.data.dataset_ids, plan.tokenizer_id),
+        tokenizer=read_tokenizer(plan.found.folder.path, plan.tokenizer_id),
     )
 
 
@@ -180,7 +194,7 @@ def _facts(plan: ImportPlan) -> dict[str, Any]:
         "optimizer_steps": 0,
         "seed": config.training.seed,
         "layout": {"tensor": 1, "pipeline": 1, "data": 1},
-        "identity": run_identity(config, data.identity, data.tokenizer_id),
+        "identity": run_identity(config, data.identity, plan.tokenizer_id),
         DATA_PARENTS: len(data.dataset_ids) + 1,
         TOKENIZER_VOCABULARY: plan.tokenizer_vocabulary,
         "source": {

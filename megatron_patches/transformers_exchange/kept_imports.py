@@ -38,7 +38,12 @@ def earlier_import(plan: ImportPlan, config: RunConfig) -> Path | None:
     if not shelf.is_dir() or not any(each.startswith(_PREFIX) for each in names_in(shelf)):
         return None
     place = place_of(content_key(plan), config)
-    return place if (place / MANIFEST).is_file() else None
+    return place if is_finished(place) else None
+
+
+def is_finished(place: Path) -> bool:
+    """Whether an import's folder is there, which is whole when it has its name."""
+    return (place / MANIFEST).is_file()
 
 
 def _shelf(config: RunConfig) -> Path:

@@ -34,7 +34,9 @@ model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
 tokenizer = AutoTokenizer.from_pretrained(folder)
 ids = tokenizer("Once upon a time", return_tensors="pt")
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
-```"""
+```
+Texts of several lengths are padded on their left; where the tokenizer names no `pad_token`, set one first:
+`tokenizer.pad_token = tokenizer.eos_token`."""
 
 
 def model_card(config: RunConfig, checkpoint: Manifest, card: Card, weights: Weights, notes: Sequence[str]) -> str:

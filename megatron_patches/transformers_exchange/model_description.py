@@ -39,11 +39,10 @@ def token_ids(settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenIds:
 
 def config_json(format: TransformersFormat, config: RunConfig, ids: TokenIds, source: Source) -> dict[str, JsonValue]:
     """The model as transformers reads it."""
-    (dtype,) = {tensor.dtype for tensor in source.weights.values()}
     common: dict[str, JsonValue] = {
         "architectures": [format.class_name],
         "model_type": format.model_type,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(source.dtype).removeprefix("torch."),
         **ids.as_json(),
         "vocab_size": config.model.vocabulary,
         "tie_word_embeddings": not any(row.part == "head" for row in config.parameters),

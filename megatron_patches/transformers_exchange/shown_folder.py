@@ -1,5 +1,6 @@
 """What a folder of transformers holds, as the section of a run that fits it. Torch-free."""
 
+import textwrap
 from pathlib import Path
 
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
@@ -10,6 +11,8 @@ from megatron_patches.foreign.printable import printable
 from megatron_patches.transformers_exchange.foreign_model import ForeignModel, read_foreign_model
 from megatron_patches.transformers_exchange.same_model import minimal_section
 
+_WIDTH = 78
+"""columns of a comment's text: a terminal has 80"""
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
     *("vocab.json", "merges.txt", "vocab.txt"),
@@ -27,13 +30,13 @@ def shown_folder(path: Path) -> str:
     found = read_foreign_model(path)
     comments = [*_positions(found), *_tokenizer(path)]
     yaml = dump_yaml({"model": minimal_section(found.model)}, width=80)
-    return "\n".join([*(f"# {each}" for each in comments), yaml.rstrip()])
+    lines = [line for each in comments for line in textwrap.wrap(each, _WIDTH, break_on_hyphens=False)]
+    return "\n".join([*(f"# {each}" for each in lines), yaml.rstrip()])
 
 
 def _positions(found: ForeignModel) -> list[str]:
-    if found.positions is None:
-        return []
-    return [f"{found.format.model_type}, up to {found.positions:,} positions (data.sequence_length)"]
+    many = "any number of" if found.positions is None else f"up to {found.positions:,}"
+    return [f"{found.format.model_type}, {many} positions (data.sequence_length)"]
 
 
 def _tokenizer(path: Path) -> list[str]:

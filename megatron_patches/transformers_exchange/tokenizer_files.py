@@ -5,7 +5,7 @@ pads. The class is always the general one: those of models would build a vocabul
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.encoding.hard_texts import HARD_TEXTS
-from data_tools.text.control_tokens import AS_IDS_ALONE, named_tokens, read_config
+from data_tools.text.control_tokens import AS_IDS_ALONE, named_tokens, read_config, token_content
 from data_tools.text.hugging_face_tokenizer import LARGEST_FILE, serialized
 from data_tools.text.tokenizer import Tokenizer, TokenizerFiles
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import Refused
+from megatron_patches.errors import Damaged, Refused
 from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
@@ -31,6 +31,9 @@ _CLASS = "PreTrainedTokenizerFast"
 """loads a tokenizer.json as it is, under transformers 4 and 5"""
 _KEPT = ("additional_special_tokens", "extra_special_tokens", "chat_template", AS_IDS_ALONE)
 """keys of a `tokenizer_config.json` beside roles that say nothing of how text is cut, and run nothing"""
+_LISTS = frozenset(("additional_special_tokens", "extra_special_tokens"))
+_SIDE = "left"
+"""where texts of several lengths are padded: a model continues what stands last"""
 _ADDS_TOKENS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
 
@@ -48,28 +51,74 @@ class ExportedTokenizer:
     """pieces that a text which spells them always becomes; looked at when ids are compared"""
 
 
-def exported_tokenizer(files: TokenizerFiles, tokenizer: Tokenizer, positions: int) -> ExportedTokenizer:
-    """What is to be written.
+def exported_tokenizer(
+    files: TokenizerFiles, tokenizer: Tokenizer, positions: int, vocabulary: int
+) -> ExportedTokenizer:
+    """What is to be written. Tokens that a configuration names and the model has no id for are left out: transformers
+    would add them, with ids that no row of the embedding stands for.
 
     Args:
         positions: of the model; a longer text is warned of by transformers.
+        vocabulary: token ids that the model knows.
 
     Raises:
-        Refused: it is a SentencePiece model of words or characters.
+        Refused: it is a SentencePiece model of words or characters, or texts end with an id that the model lacks.
         Damaged: a file is not what a tokenizer has.
     """
-    ending = {} if tokenizer.end_of_document is None else {"eos_token": tokenizer.tokens()[tokenizer.end_of_document]}
-    of_all = {**ending, "tokenizer_class": _CLASS, "clean_up_tokenization_spaces": False, "model_max_length": positions}
+    end = tokenizer.end_of_document
+    if end is not None and end >= vocabulary:
+        raise Refused(
+            f"{printable(files.model)} ends texts with id {end:,}, and the model has those below {vocabulary:,}; name "
+            "one of these in eos_token of its tokenizer_config.json"
+        )
+    known = {token for number, token in tokenizer.tokens().items() if number < vocabulary}
+    of_all = {
+        **({} if end is None else {"eos_token": tokenizer.tokens()[end]}),
+        "tokenizer_class": _CLASS, "clean_up_tokenization_spaces": False, "model_max_length": positions,
+        "padding_side": _SIDE,
+    }  # fmt: skip
+    config = files.model.parent / SETTINGS_FILE
+    given = read_config(config) if files.of_folder and is_file(config) else {}
+    template = _template_beside(files)
     if files.model.suffix == ".model":
         model = converted_model(files.model)
         text = serialized(model.description, files.model).encode()
-        return ExportedTokenizer(text, {**model.roles, **of_all}, None, model.fixed)
-    given = {} if files.config is None else read_config(files.config)
-    kept = {key: given[key] for key in _KEPT if key in given}
-    text = _without_additions(read_bounded(files.model, LARGEST_FILE), files.model)
-    beside = files.model.parent / TEMPLATE_FILE
-    template = read_bounded(beside, LARGEST_TEMPLATE) if is_file(beside) else None
-    return ExportedTokenizer(text, {**kept, **named_tokens(given), **of_all}, template, ())
+        roles, fixed = model.roles, model.fixed
+        kept = _kept(given, ("chat_template",), known, config)
+    else:
+        text = _without_additions(read_bounded(files.model, LARGEST_FILE), files.model)
+        roles, fixed = named_tokens(given), ()
+        kept = _kept(given, _KEPT, known, config)
+    named = {role: token for role, token in roles.items() if token in known}
+    return ExportedTokenizer(text, {**kept, **named, **of_all}, template, fixed)
+
+
+def _template_beside(files: TokenizerFiles) -> bytes | None:
+    path = files.model.parent / TEMPLATE_FILE
+    return read_bounded(path, LARGEST_TEMPLATE) if files.of_folder and is_file(path) else None
+
+
+def _kept(given: Mapping[str, Any], keys: Sequence[str], known: Set[str], origin: Path) -> dict[str, Any]:
+    """Keys of a `tokenizer_config.json` that go along, of lists of tokens those that are known."""
+    kept = {key: given[key] for key in keys if given.get(key) is not None}
+    for key in _LISTS & kept.keys():
+        kept[key] = _known(kept[key], known, f"{printable(origin)}: {key}")
+    if "chat_template" in kept and not isinstance(kept["chat_template"], str | list):
+        raise Damaged(f"{printable(origin)}: chat_template is {_shown(kept['chat_template'])}, expected a text")
+    return kept
+
+
+def _known(tokens: Any, known: Set[str], told: str) -> Any:
+    """Those of a list of tokens, or of an object with a name for each, that are known."""
+    if isinstance(tokens, dict):
+        return {name: token for name, token in tokens.items() if token_content(token) in known}
+    if isinstance(tokens, list):
+        return [token for token in tokens if token_content(token) in known]
+    raise Damaged(f"{told} is {_shown(tokens)}, expected a list of tokens")
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value), 60)
 
 
 def _without_additions(text: bytes, path: Path) -> bytes:
@@ -112,22 +161,36 @@ def compare_tokenizers(tokenizer: Tokenizer, folder: Path, text: NDArray[np.int6
         fixed: further spellings to look at.
 
     Raises:
-        Refused: an id differs, or a text ends with another token.
+        Refused: transformers does not load it, a token or an id differs, or a text ends with another token.
     """
-    from transformers import AutoTokenizer
-
-    theirs = AutoTokenizer.from_pretrained(folder)
+    theirs = _loaded(folder)
     if theirs.eos_token_id != tokenizer.end_of_document:
         raise Refused(
             f"the tokenizer of the export ends texts with id {theirs.eos_token_id}, that of the run with "
             f"{tokenizer.end_of_document}; correct eos_token in its tokenizer_config.json"
         )
+    ours_by_token = {token: number for number, token in tokenizer.tokens().items()}
+    for token, number in sorted(theirs.get_added_vocab().items()):
+        if ours_by_token.get(token) != number:
+            raise Refused(
+                f"the tokenizer of the export has the token {shortened(token, 60)} with id {number:,}, and that of the "
+                "run has not; leave it out of its tokenizer_config.json"
+            )
     control = _spelled(tokenizer, theirs)
     texts = [*HARD_TEXTS, *(f"a{each}b {each} {each}{each}" for each in fixed), *map(tokenizer.decode, text.tolist())]
     for each in (_without(given, control) for given in texts):
         ours, found = tokenizer.encode(each), theirs(each, verbose=False)["input_ids"]
         if ours != found:
             raise Refused(_told(each, ours, found))
+
+
+def _loaded(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever its many readers of files raise
+        raise Refused(f"transformers does not load the tokenizer of the export: {shortened(error, 300)}") from error
 
 
 def _told(text: str, ours: Sequence[int], theirs: Sequence[int]) -> str:

@@ -58,9 +58,8 @@ class Shard:
 
 def plan_shards(format: TransformersFormat, config: RunConfig, source: Source, largest: int) -> list[Shard]:
     """Files of at most `largest` bytes, in the order of the model's layers; a larger parameter has one to itself."""
-    (dtype,) = {tensor.dtype for tensor in source.weights.values()}
     pieces = [_of_pair(pair, source) for pair in format.pairs(config.model, config.parameters)]
-    pieces += [_of_filled(filled, dtype) for filled in format.filled(config.model)]
+    pieces += [_of_filled(filled, source.dtype) for filled in format.filled(config.model)]
     groups: list[list[_Piece]] = [[]]
     for piece in pieces:
         if groups[-1] and sum(each.bytes for each in groups[-1]) + piece.bytes > largest:

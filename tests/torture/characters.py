@@ -20,8 +20,8 @@ from data_tools.encoding.libraries import Library, Reference
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizers import load_tokenizer
 
-PATTERNS = {
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+PATTERNS: dict[str, str | None] = {
+    "gpt2": None,
     "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+",
     "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
@@ -29,7 +29,7 @@ PATTERNS = {
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-"""those that people use: GPT-2's (also BLOOM's and NeoX's kind), Llama 3's, that of GPT-4o"""
+"""those that people use: that of a byte-level pre-tokenizer (None; GPT-2, GPT-NeoX), Llama 3's, that of GPT-4o"""
 _BEFORE = "!a1 A"
 _AT_ONCE = 20_000
 END = "<|endoftext|>"
@@ -40,24 +40,25 @@ def code_points() -> Sequence[int]:
     return [*range(0xD800), *range(0xE000, 0x110000)]
 
 
-def write_tokenizer(folder: Path, pattern: str) -> None:
+def write_tokenizer(folder: Path, pattern: str | None) -> None:
     """A byte-level BPE that shows where its pattern cuts."""
     shown = _shown_bytes()
     vocabulary = {END: 0} | {shown[byte]: byte + 1 for byte in range(256)}
     merges = []
-    for before in _BEFORE:
+    for sign in _BEFORE:
         for byte in (*range(0x80), *range(0xC2, 0xF5)):
-            pair = (shown[ord(before)], shown[byte])
+            pair = (shown[ord(sign)], shown[byte])
             if "".join(pair) not in vocabulary:
                 vocabulary["".join(pair)] = len(vocabulary)
                 merges.append(pair)
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pattern is None}
+    before = level if pattern is None else {"type": "Sequence", "pretokenizers": [split, level]}
     added = {"id": 0, "content": END, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
              "special": True}  # fmt: skip
     description = {
         "version": "1.0", "added_tokens": [added], "normalizer": None, "post_processor": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+        "pre_tokenizer": before,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
     }  # fmt: skip
@@ -89,7 +90,7 @@ def differences(tokenizer: Tokenizer, libraries: Sequence[Library], codes: Itera
     return found
 
 
-def opened(folder: Path, pattern: str) -> tuple[Tokenizer, list[Library]]:
+def opened(folder: Path, pattern: str | None) -> tuple[Tokenizer, list[Library]]:
     """The tokenizer of a pattern, and the fast libraries that take it."""
     write_tokenizer(folder, pattern)
     tokenizer = load_tokenizer(folder)

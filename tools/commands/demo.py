@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
 
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.ending import end_by_term
 from megatron_patches.errors import TrainyardError
 from megatron_patches.sizes import counted
 from tools.command_line import run_app
@@ -40,7 +40,7 @@ def main() -> None:
     from megatron_patches.run.reading import load_run
     from megatron_patches.run.run_directory import run_directory
 
-    signal.signal(signal.SIGTERM, _end_by_term)
+    end_by_term()
     print("A small GPT learns Python from the standard library: about three minutes on two cores.", flush=True)
     # One GPU would be too few for two processes; where there are two, CUDA_VISIBLE_DEVICES=0,1 make demo uses them.
     if "CUDA_VISIBLE_DEVICES" not in os.environ and Path("/dev/nvidia0").exists():
@@ -225,10 +225,6 @@ def show_command(command: list[str]) -> None:
 def shown(path: Path) -> str:
     """A path as seen from the checkout."""
     return os.path.relpath(path, CHECKOUT) if path.is_relative_to(CHECKOUT) else str(path)
-
-
-def _end_by_term(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

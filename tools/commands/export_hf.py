@@ -2,16 +2,16 @@
 
 import importlib.util
 import shlex
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from megatron_patches.artefacts.folders import inspect, parse_checkpoint_name
+from megatron_patches.artefacts.new_folder import refuse_place
 from megatron_patches.artefacts.run_folder import CHECKPOINTS, CONFIG, RunFolder
+from megatron_patches.ending import end_by_term
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.printable import printable, storable
@@ -67,17 +67,17 @@ def main(
     Before the folder has its name, every tensor is taken back and compared bit for bit, and logits and a greedy
     continuation of both models are compared on real text. What fails leaves nothing. card.json has every figure.
     """
-    from tools.run_files.checkpoint_reference import find_whole_checkpoint, refuse_existing
+    from tools.run_files.checkpoint_reference import find_whole_checkpoint
 
     if output is not None:
-        refuse_existing(output)
+        refuse_place(output)
     largest = int(parse_size(shard_size, "--shard-size") or 5e9)
     _refuse_missing_library()
     _refuse_early(checkpoint, output, format)
     source = find_whole_checkpoint(checkpoint)
     target = output or _own_place(source)
-    refuse_existing(target)
-    signal.signal(signal.SIGTERM, _end_by_term)
+    refuse_place(target)
+    end_by_term()
     from megatron_patches.launch.rank_settings import quieten_libraries
 
     quieten_libraries()  # before what they are imported by
@@ -91,11 +91,11 @@ def _refuse_early(checkpoint: str, output: Path | None, format: str | None) -> N
     """What a configuration alone tells is told before every byte of a checkpoint is read."""
     from megatron_patches.run.reading import load_resolved
     from megatron_patches.transformers_exchange.choice import choose_format
-    from tools.run_files.checkpoint_reference import find_checkpoints, refuse_existing
+    from tools.run_files.checkpoint_reference import find_checkpoints
 
     for folder in find_checkpoints(checkpoint):
         if not inspect(folder).problems:
-            refuse_existing(output or _own_place(folder))
+            refuse_place(output or _own_place(folder))
             choose_format(load_resolved(folder / CONFIG), format)
             return
 
@@ -133,11 +133,6 @@ def _refuse_missing_library() -> None:
             "exports are compared with transformers, which is not installed; the extra `transformers` brings it: "
             "pip install -c constraints.txt -e .[transformers]"
         )
-
-
-def _end_by_term(number: int, frame: FrameType | None) -> None:
-    """Leaves through what removes unfinished folders."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

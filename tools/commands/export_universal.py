@@ -25,9 +25,10 @@ def main(
     Load it with `"checkpoint": {"load_universal": true}` in DeepSpeed's configuration and `load_checkpoint(OUTPUT,
     load_lr_scheduler_states=False)`.
     """
-    from tools.run_files.checkpoint_reference import find_whole_checkpoint, refuse_existing
+    from megatron_patches.artefacts.new_folder import refuse_place
+    from tools.run_files.checkpoint_reference import find_whole_checkpoint
 
-    refuse_existing(output)
+    refuse_place(output)
     source = find_whole_checkpoint(checkpoint)
     from megatron_patches.exchange.naming import names_for_export
     from megatron_patches.exchange.universal_export import export_universal

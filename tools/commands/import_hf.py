@@ -1,9 +1,14 @@
 """`tools/import-hf`: the weights of a transformers folder, for runs to begin from."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import typer
 
+from megatron_patches.ending import end_by_term
+from megatron_patches.foreign.credentials import without_credentials
+from megatron_patches.foreign.printable import storable
 from tools.command_line import run_app
 from tools.terminal import tell
 
@@ -52,17 +57,20 @@ def main(
 
     plan = plan_import(folder, config, open_data(config))
     quieten_libraries()  # before they are imported
+    end_by_term()
     from megatron_patches.transformers_exchange.importing import CardRequest, import_transformers
 
     target = run_directory(config).checkpoints / checkpoint_name(0, "weights")
-    request = CardRequest(f"tools/import-hf {folder} {run}", text, card_by_block)
+    command = storable(without_credentials(shlex.join(["tools/import-hf", *sys.argv[1:]])))
+    request = CardRequest(command, text, card_by_block)
     done = import_transformers(plan, target, request)
     for line in done.card.told():
         tell(line, layout=True)
     tell(
         f"{done.folder}: {plan.elements:,} parameters of {plan.found.format.model_type}, {plan.dtypes}, id "
-        f"{done.manifest.id[:12]}; a run begins with them by init_from: {config.name}@0/weights"
+        f"{done.manifest.id[:12]}"
     )
+    tell(f"a run begins with them by init_from: {config.name}@0/weights")
 
 
 def _show(folder: Path, run: str | None, asked: bool) -> None:

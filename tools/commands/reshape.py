@@ -23,9 +23,10 @@ def main(
     Any layout loads any checkpoint as it is: this is for file systems that want fewer or larger files, and for weights
     that are to be passed on alone. One process does it, with some hundred MB of memory whatever the model's size.
     """
-    from tools.run_files.checkpoint_reference import find_whole_checkpoint, refuse_existing
+    from megatron_patches.artefacts.new_folder import refuse_place
+    from tools.run_files.checkpoint_reference import find_whole_checkpoint
 
-    refuse_existing(output)
+    refuse_place(output)
     source = find_whole_checkpoint(checkpoint)
     from megatron_patches.checkpoint.offline.reshape import reshape_checkpoint
 

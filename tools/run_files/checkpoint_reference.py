@@ -12,7 +12,7 @@ from megatron_patches.artefacts.reference import parse_reference
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import runs_root
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
-from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.errors import Damaged, Missing
 from megatron_patches.foreign.files import is_folder, names_in
 from megatron_patches.foreign.names import is_name
 from megatron_patches.foreign.printable import printable, shortened
@@ -106,9 +106,3 @@ def find_whole_checkpoint(text: str) -> Path:
             return folder
         problems += found
     raise Damaged(f"{'; '.join(problems)}. Restore it from a copy, or name another")
-
-
-def refuse_existing(output: Path) -> None:
-    """Raise TrainyardError if a folder to be made exists: said before anything is read and hashed."""
-    if output.exists():
-        raise TrainyardError(f"{output} exists; name another folder, or move it away")

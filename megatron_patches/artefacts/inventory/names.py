@@ -43,8 +43,8 @@ def resolve_run(text: str, known: Sequence[str]) -> str:
 
 
 def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
-    """The one artefact that RUN@STEP, RUN@STEP/weights, RUN@STEP/replaced-N, RUN@gold, RUN@best, the beginning of an
-    id, a folder or a dataset's name means.
+    """The one artefact that RUN@STEP, RUN@STEP/weights, RUN@STEP/replaced-N, RUN@gold, RUN@best, RUN/NAME of an export,
+    the beginning of an id, a folder or a dataset's name means.
 
     Raises:
         Missing: there is none; of a step the nearest are named.
@@ -59,6 +59,8 @@ def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
         found = catalogue.artefacts(_ENDS_SO, [f"/{text}.{MANIFEST}"] * 2)
     if not found:
         found = catalogue.artefacts(f"{_ENDS_SO} AND kind != 'run'", [f"/{text}/{MANIFEST}"] * 2)
+    if not found:
+        found = [each for each in catalogue.artefacts("run = ?", [text.rpartition("/")[0]]) if each.name == text]
     if not found:
         found = catalogue.artefacts("kind = 'run' AND run = ?", [text])
     if not found:

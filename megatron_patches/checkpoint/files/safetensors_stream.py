@@ -35,7 +35,8 @@ def stream_safetensors(
         file.write(_header(announced, metadata))
         for tensor, expected in zip(tensors, announced.values(), strict=True):
             assert (tensor.dtype, tensor.numel()) == (expected.dtype, expected.numel())
-            file.write(tensor.detach().contiguous().view(torch.uint8).cpu().numpy().data)
+            flat = tensor.detach().contiguous().view(-1)  # a dimension of 1 may keep another stride
+            file.write(flat.view(torch.uint8).cpu().numpy().data)
     return FileRecord(path=path.name, size=file.size, sha256=file.sha256)
 
 

@@ -52,7 +52,16 @@ class StateTensor:
             Damaged: not each of them is found exactly once.
         """
         into = torch.empty(stop - start, dtype=self.dtype)
-        copied = 0
+        self.read_into(into, start)
+        return into
+
+    def read_into(self, into: Tensor, start: int) -> None:
+        """Fills a one-dimensional tensor of the same type with the elements from `start` on.
+
+        Raises:
+            Damaged: as `read`.
+        """
+        stop, copied = start + len(into), 0
         for target in sub_boxes(TensorSlice.whole(self.shape), start, stop):
             into_box = into[target.offset : target.offset + target.slice.elements].view(target.slice.shape)
             for stretch in self.stretches:
@@ -62,7 +71,6 @@ class StateTensor:
                 f"{copied:,} of elements {start:,} to {stop:,} ({stop - start:,}) of {self.kind} of {self.name} were "
                 "found; the checkpoint does not hold each of them exactly once"
             )
-        return into
 
     @property
     def piece_elements(self) -> int:

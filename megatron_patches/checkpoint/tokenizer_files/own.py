@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_tools.text.tokenizer import Tokenizer, TokenizerFiles
-from data_tools.text.tokenizers import find_tokenizer, load_tokenizer_files, tokenizer_id
+from data_tools.text.tokenizers import find_tokenizer, load_tokenizer_files, tokenizer_id, travelling_files
 from megatron_patches.artefacts.folders import TOKENIZER
 from megatron_patches.artefacts.inventory.catalogue import open_catalogue
 from megatron_patches.artefacts.manifest import Manifest, verify_files
@@ -76,7 +76,7 @@ def _travelled(folder: Path, manifest: Manifest, wanted: str) -> TokenizerFiles 
         raise Damaged(f"{'; '.join(problems)}; {remedy}")
     files = find_tokenizer(folder / TOKENIZER)
     listed = {folder / file.path for file in records}
-    if added := [path for path in files.present if path not in listed]:
+    if added := [path for path in travelling_files(files).values() if path not in listed]:
         raise Damaged(f"{printable(added[0])} is none of the checkpoint's files: somebody put it there; remove it")
     if (found := tokenizer_id(files, allow_invalid=True)) != wanted:
         raise Damaged(

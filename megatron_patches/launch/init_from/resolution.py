@@ -84,7 +84,7 @@ def _of_transformers(named: str, folder: Path, config: RunConfig, data: RunData)
         why = f"imported from {printable(folder)} by an earlier launch"
         return _of_checkpoint(named, Found(earlier, why), config, data)
     before = min(plan.tokenizer_vocabulary, plan.config.model.vocabulary)
-    vocabularies = Vocabularies(before, min(data.tokenizer_vocabulary, config.model.vocabulary))
+    vocabularies = Vocabularies(before, min(data.tokenizer_vocabulary, config.model.vocabulary), plan.fresh)
     shapes = {row.name: row.shape for row in plan.config.parameters}
     fit = fit_weights(config.parameters, shapes, vocabularies)
     if fit.problems:

@@ -74,6 +74,8 @@ class TransformersFormat(ABC):
     """the class that `architectures` of `config.json` names"""
     base: ClassVar[str]
     """what all names of tensors begin with, those of the head apart"""
+    table: ClassVar[str]
+    """name of the table of tokens, which a tied head is too"""
 
     @abstractmethod
     def obstacles(self, model: Any) -> list[Obstacle]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import Damaged, Refused
-from megatron_patches.foreign.files import read_bounded
-from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.errors import Refused
 
 CARD_FILE = "card.json"
 
@@ -20,6 +18,8 @@ NEAR_TIE = 1e-3
 """first two logits that are closer than this may change places by rounding; ten times the largest difference"""
 LEAST_POSITIONS = 512
 """teacher-forced positions, at least"""
+LONGEST_SAMPLE = 2048
+"""positions; a longer model's further ones are not run: scores of attention grow with the square"""
 GREEDY_TOKENS = 32
 """continued without sampling, at most; fewer where the model has not as many positions"""
 
@@ -124,17 +124,3 @@ class NotEqual(Refused):
 def write_card(folder: Path, card: Card) -> None:
     """Writes `card.json` into a folder that is being made."""
     write_atomically(folder / CARD_FILE, (card.model_dump_json(indent=2) + "\n").encode())
-
-
-def read_card(folder: Path) -> Card:
-    """The card in a folder.
-
-    Raises:
-        Missing: there is none.
-        Damaged: it is no card.
-    """
-    path = folder / CARD_FILE
-    try:
-        return Card.model_validate_json(read_bounded(path))
-    except ValidationError as error:
-        raise Damaged(f"{printable(path)} is no card: {shortened(error.errors()[0]['msg'])}") from None

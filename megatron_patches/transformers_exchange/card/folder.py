@@ -179,6 +179,8 @@ def _tensors(path: Path) -> list[StoredTensor]:
     try:
         header = read_safetensors_header(path, _WIDTHS)
     except FileNotFoundError:
+        if path.is_symlink():  # a cache of the hub whose blobs are not all there
+            raise Missing(f"{printable(path)} is a link to a file that does not exist; fetch it again") from None
         raise Missing(f"{printable(path)} does not exist, though an index names it; complete the folder") from None
     except OSError as error:
         raise Damaged(f"{printable(path)} cannot be read: {error.strerror}") from None

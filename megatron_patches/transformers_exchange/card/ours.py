@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +31,14 @@ class OurModel:
         self._model = PlainModel(_undrawn(config, groups), finish).eval()
 
     @torch.no_grad()
-    def logits(self, ids: Tensor) -> Tensor:
-        """fp32 `[samples, positions, vocabulary]` of ids `[samples, positions]`; rows that only pad are left out."""
-        logits = self._model({"tokens": ids.to(self.device)})
-        return logits[..., : self._vocabulary].transpose(0, 1)
+    def logits(self, ids: Tensor, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+        """fp32 `[samples, places, vocabulary]` of ids `[samples, positions]`, for each part of the places (int64
+        `[places]`); only one part is in memory. Rows that only pad are left out."""
+        stream = self._model.trunk({"tokens": ids.to(self.device)})
+        for places in parts:
+            logits = self._model.head(stream, places.to(self.device).expand(len(ids), -1))
+            yield logits[..., : self._vocabulary].transpose(0, 1)
+            del logits
 
 
 @contextmanager
@@ -51,8 +54,7 @@ def our_model(source: Source, config: RunConfig, by_block: bool) -> Iterator[Our
 def _undrawn(config: RunConfig, groups: ProcessGroups) -> Blueprint:
     """The model's blueprint; no initial weights are drawn, since stored ones take their place."""
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    drawn = draw_up(config.model, config.lengths, CAUSAL, groups, randomness, config.training.seed)
-    return replace(drawn, rows={name: replace(row, initial="zeros") for name, row in drawn.rows.items()})
+    return draw_up(config.model, config.lengths, CAUSAL, groups, randomness, seed=None)
 
 
 class _Loader:

@@ -23,13 +23,22 @@ class Source:
     weights: Mapping[str, StateTensor]
     """by canonical name"""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The one type of all weights.
+
+        Raises ValueError where they are of several.
+        """
+        (dtype,) = {tensor.dtype for tensor in self.weights.values()}
+        return dtype
+
     def read(self, name: str) -> Tensor:
         """One weight in its row's shape and in its stored type, on the CPU; a piece of it is in memory twice."""
         tensor = self.weights[name]
         values = torch.empty(tensor.elements, dtype=tensor.dtype)
         for start in range(0, tensor.elements, tensor.piece_elements):
             stop = min(start + tensor.piece_elements, tensor.elements)
-            values[start:stop] = tensor.read(start, stop)
+            tensor.read_into(values[start:stop], start)
         return values.view(tensor.shape)
 
 

@@ -35,7 +35,7 @@ def compare_tensors(
     ignored = [name for name in folder.tensors if format.ignored(name)]
     _check_ours(source, rows, pairs)
     _check_theirs(folder, pairs, filled, ignored)
-    (dtype,) = {tensor.dtype for tensor in source.weights.values()}
+    dtype = source.dtype
     for pair in pairs:
         _compare_pair(source.read(pair.ours), pair, rows[pair.ours], config.model.vocabulary, folder.tensors)
     for each in filled:

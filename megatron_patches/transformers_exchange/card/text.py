@@ -17,7 +17,7 @@ from megatron_patches.errors import Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import open_plain
 from megatron_patches.foreign.printable import printable
 from megatron_patches.run.run_directory import text_preparation
-from megatron_patches.transformers_exchange.card.card import LEAST_POSITIONS
+from megatron_patches.transformers_exchange.card.card import LEAST_POSITIONS, LONGEST_SAMPLE
 
 if TYPE_CHECKING:
     from data_tools.samples.source import SampleSource
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from megatron_patches.run.config import RunConfig
 
 _DOCUMENTS = ("README.md", "ARCHITECTURE.md")
-_TEXT_BYTES = 1 << 16
-"""read of a file: 512 tokens are 2 to 3 kB of prose, and 64 kB even where a token is 128 spaces"""
+_TEXT_BYTES = 1 << 18
+"""read of a file: 2,048 tokens are 8 to 12 kB of prose, and 256 kB even where a token is 128 spaces"""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ def card_text(config: RunConfig, tokenizer: Tokenizer, given: Path | None) -> Ca
     """The file that was given, else the run's validation samples where its datasets are on this machine, else the
     documents of this checkout.
 
-    Samples are as long as the model has positions, 512 at most.
+    Samples are as long as the model has positions, 2,048 at most, so that each row of a table of positions is read;
+    there are 512 positions in all, or more.
 
     Raises:
         Missing: the file is not there.
-        Refused: the file is no UTF-8 text, or has less than 512 tokens.
+        Refused: the file is no UTF-8 text, or has fewer tokens than that.
     """
     if given is not None:
         return CardText(_shaped(tokenizer.encode(_beginning(given)), config, printable(given)), "a file (--text)")
@@ -73,6 +74,8 @@ def _validation_text(config: RunConfig) -> CardText:
         raise Missing(f"{config.name} holds no text out for validation")
     group = next((each for each in data.groups if each.name == config.best_group), data.groups[0])
     ids = _shaped(_tokens(group.samples, _needed(config)), config, f"validation group {group.name}")
+    if int(ids.max()) >= config.model.vocabulary:  # of an import: the run's tokenizer may have more tokens
+        raise Refused(f"validation group {group.name} has tokens beyond the model's {config.model.vocabulary:,}")
     datasets = ", ".join(each[:12] for source in group.sources for each in source.dataset_ids[:1])
     return CardText(ids, f"validation samples of the run (group {group.name}, dataset {datasets})")
 
@@ -90,7 +93,7 @@ def _tokens(samples: SampleSource, needed: int) -> list[int]:
 
 
 def _positions(config: RunConfig) -> int:
-    return min(config.lengths.of("tokens"), LEAST_POSITIONS)
+    return min(config.lengths.of("tokens"), LONGEST_SAMPLE)
 
 
 def _needed(config: RunConfig) -> int:
@@ -105,7 +108,7 @@ def _shaped(ids: list[int], config: RunConfig, told: str) -> NDArray[np.int64]:
 
 
 def _beginning(path: Path) -> str:
-    """The first 64 kB of a file of text, without the character that is cut at their end."""
+    """The first 256 kB of a file of text, without the character that is cut at their end."""
     with open_plain(path) as file:
         content = file.read(_TEXT_BYTES)
     try:

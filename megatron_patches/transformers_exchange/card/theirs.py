@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,16 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from megatron_patches.errors import Refused, listed
+from megatron_patches.errors import TrainyardError, listed
 from megatron_patches.foreign.printable import shortened
 from megatron_patches.models.interface.transformers_format import TransformersFormat
 from megatron_patches.transformers_exchange.card.card import NotEqual
 from megatron_patches.transformers_exchange.card.folder import StoredTensor, TransformersFolder
 
 CHECK = "loading"
-
-_LOADING_ERRORS = (RuntimeError, OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
-"""what transformers raises at a configuration or weights that it does not take"""
 
 
 class TheirModel:
@@ -30,10 +27,18 @@ class TheirModel:
         self._model, self.device = model, device
 
     @torch.no_grad()
-    def logits(self, ids: Tensor) -> Tensor:
-        """fp32 `[samples, positions, vocabulary]` of ids `[samples, positions]`."""
-        found: Tensor = self._model(input_ids=ids.to(self.device), use_cache=False).logits
-        return found.float()
+    def logits(self, ids: Tensor, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+        """fp32 `[samples, places, vocabulary]` of ids `[samples, positions]`, for each part of the places (int64
+        `[places]`); only one part is in memory."""
+        given, base = ids.to(self.device), self._model.base_model
+        before = base(input_ids=given, use_cache=False)
+        base.forward = lambda *args, **options: before  # the whole model's own forward makes logits of it, part by part
+        try:
+            for places in parts:
+                asked = places.to(self.device)
+                yield self._model(input_ids=given, use_cache=False, logits_to_keep=asked).logits.float()
+        finally:
+            del base.forward
 
     @torch.no_grad()
     def continued(self, prompt: Tensor, tokens: int) -> Tensor:
@@ -61,21 +66,23 @@ def their_model(folder: TransformersFolder, format: TransformersFormat, by_block
         try:
             empty = _empty_model(folder)
             names = _stored_names(empty, folder, format)
-            model = _in_turn(empty, folder, names, device) if by_block else _whole(folder)
-        except _LOADING_ERRORS as error:
-            if isinstance(error, Refused):
-                raise
+            model = _in_turn(empty, folder, names, device) if by_block else _whole(folder, format)
+        except TrainyardError:
+            raise
+        except Exception as error:  # of settings or weights that it does not take: assertions, and types of its own
             raise NotEqual(CHECK, f"transformers does not take the folder: {shortened(error, 400)}") from error
         yield TheirModel(model.to(device).eval(), device)
 
 
-def _whole(folder: TransformersFolder) -> Any:
+def _whole(folder: TransformersFolder, format: TransformersFormat) -> Any:
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(
         folder.path, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
         output_loading_info=True,
     )  # fmt: skip
+    # buffers of old versions that this one does not know; whatever else is left over was refused before
+    info["unexpected_keys"] = {key for key in info["unexpected_keys"] if not format.ignored(format.current_name(key))}
     if problems := [f"{kind.replace('_', ' ')}: {shortened(found)}" for kind, found in info.items() if found]:
         raise NotEqual(CHECK, f"transformers says of the folder\n{listed(problems)}")
     return model

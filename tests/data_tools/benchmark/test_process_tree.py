@@ -50,6 +50,20 @@ def test_a_file_that_is_mapped_counts_once() -> None:
         os.close(slot)
 
 
+def test_files_on_a_disk_count_where_they_are_asked_for(tmp_path: Path) -> None:
+    import mmap
+
+    (tmp_path / "file").write_bytes(bytes(60 * MB))
+    before = [memory_of(os.getpid(), mapped) for mapped in (True, False)]
+    with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped.find(b"x") == -1, "every page is read"
+        with_file, without = (memory_of(os.getpid(), each) for each in (True, False))
+        held = b"x" * (20 * MB)
+        assert 15 * MB < memory_of(os.getpid(), mapped=False) - without < 25 * MB, held[:1]
+    assert with_file - before[0] > 55 * MB
+    assert without - before[1] < 5 * MB
+
+
 @pytest.mark.slow
 def test_how_it_ended_and_what_it_said(tmp_path: Path) -> None:
     words = "import sys; print('on stdout', flush=True); sys.exit('on stderr')"

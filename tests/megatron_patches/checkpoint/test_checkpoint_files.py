@@ -29,6 +29,8 @@ def test_the_library_reads_what_we_write(tmp_path: Path) -> None:
         "a/weight": torch.randn(7),
         "a/master": torch.randn(3).bfloat16(),
         "b/weight": torch.randn(4, 6)[:, 2].contiguous(),
+        "one row": torch.randn(5, 1).T,  # contiguous, though its last stride is 1 by no need
+        "one number": torch.tensor(3.0),
     }
     record = write_safetensors(tmp_path / "x.safetensors", tensors, {"slices": '{"é": 1}'})
     content = (tmp_path / "x.safetensors").read_bytes()

@@ -142,6 +142,14 @@ class TestOwnTokenizer:
         with pytest.raises(Damaged, match="none of the checkpoint's files"):
             own_tokenizer_files(saved, manifest)
 
+    def test_a_template_that_was_put_beside_them(self, saved: Path) -> None:
+        """It is no part of the tokenizer's id, and an export would hold it."""
+        (saved / "tokenizer" / "chat_template.jinja").unlink(missing_ok=True)
+        manifest = rewritten(saved, travelling=True)
+        (saved / "tokenizer" / "chat_template.jinja").write_text("{{ x }}")
+        with pytest.raises(Damaged, match=r"chat_template\.jinja is none of the checkpoint's files"):
+            own_tokenizer_files(saved, manifest)
+
     def test_files_of_another_tokenizer(self, saved: Path) -> None:
         (saved / NAMES[0]).unlink()
         manifest = rewritten(saved, travelling=True)

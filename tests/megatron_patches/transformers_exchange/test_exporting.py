@@ -52,7 +52,7 @@ def _export_one(folder: Path, data: SmallData, family: str) -> dict[str, Any]:
     with torch.no_grad():
         theirs = model.eval()(torch.tensor([IDS])).logits[0]
     with our_model(open_source(checkpoint, manifest_of(checkpoint)), config, by_block=False) as our:
-        ours = our.logits(torch.tensor([IDS]))[0]
+        (ours,) = next(our.logits(torch.tensor([IDS]), [torch.arange(len(IDS))]))
     tokenizer = load_tokenizer(data.folder / "tokenizer")
     text = "a word abc, and another one"
     return {
@@ -187,6 +187,18 @@ def test_a_full_disk_leaves_nothing(
     assert left_in(request.target.parent) == []
 
 
+def test_a_limit_on_files_is_told_with_the_place(
+    request_for: Callable[..., ExportRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: HashingWriter, content: Any) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    request = request_for()
+    monkeypatch.setattr(HashingWriter, "write", fail)
+    with pytest.raises(OSError, match=r"File too large: .*/exports; free space there"):
+        export_transformers(request)
+
+
 @pytest.mark.parametrize("error", [Refused("not equal"), KeyboardInterrupt(), SystemExit(143)])
 def test_what_fails_at_the_card_leaves_nothing(
     error: BaseException, request_for: Callable[..., ExportRequest], monkeypatch: pytest.MonkeyPatch
@@ -234,9 +246,20 @@ def test_other_mistakes_are_said_before_anything_is_written(
         (replace(request, format="t5"), Refused, "format t5: this run's architecture can become gpt2"),
         (replace(request, text=tmp_path / "none"), Missing, "none"),
         (replace(request, target=tmp_path / "runs"), Refused, "exists; name another folder"),
+        (replace(request, target=request.checkpoint / "config.yaml" / "out"), Refused, "config.yaml is no folder"),
+        (replace(request, target=tmp_path / "x\udcff"), Refused, r"x\\xff is no UTF-8"),
     ):
         with pytest.raises(kind, match=message):
             export_transformers(changed)
+    assert not request.target.parent.exists()
+
+
+def test_a_model_that_continues_nothing_is_refused_before_anything_is_written(
+    request_for: Callable[..., ExportRequest],
+) -> None:
+    request = request_for(data__sequence_length=1)
+    with pytest.raises(Refused, match="has one position, and so continues no text"):
+        export_transformers(request)
     assert not request.target.parent.exists()
 
 
@@ -268,6 +291,7 @@ def test_parameters_that_the_configuration_does_not_have_are_named(
 
 def test_vocabularies_of_other_sizes_are_told() -> None:
     assert vocabulary_notes(384, 384) == []
+    assert vocabulary_notes(385, 384) == ["id 384 is the model's and stands for no text: the tokenizer ends before it"]
     assert vocabulary_notes(400, 384) == [
         "16 ids from 384 to 399 are the model's and stand for no text: the tokenizer ends before them"
     ]

@@ -107,6 +107,10 @@ CASES: dict[str, tuple[str, Spoil, type[TrainyardError], str]] = {
         "gpt2", weights(lambda all_of: all_of.update({"score.weight": np.zeros((2, 2), np.float32)})), Refused,
         r"it has, and its model has not, transformer\.score\.weight",
     ),
+    "a tied head that differs": (
+        "gpt2", weights(lambda all_of: all_of.update({"lm_head.weight": all_of["transformer.wte.weight"] + 1})),
+        Refused, r"lm_head\.weight differs from transformer\.wte\.weight.*tie_word_embeddings to false",
+    ),
     "another shape": (
         "gpt2", weights(lambda all_of: all_of.update({"transformer.ln_f.bias": np.zeros(47, np.float32)})), Refused,
         r"transformer\.ln_f\.bias has shape 47, not 48",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,18 @@ from tests.small_training import SmallData
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from megatron_patches.launch.init_from.resolution import StartingPoint
+    from megatron_patches.run.config import RunConfig
+    from megatron_patches.transformers_exchange.import_plan import ImportPlan
+
 RUN = "tr900a-28K-imported"
+# epsilon is far above the rounding of gradients: where one is about 0, its sign alone would decide the step
+ADAMW = "--optimizer={name: adamw, learning_rate: 0.01, epsilon: 1e-3, weight_decay: 0.1, gradient_clip: 0}"
 CASES = {
-    **{family: (family, "float32", False) for family in FAMILIES},
-    "gpt2 bf16 in shards": ("gpt2", "bfloat16", True),
-    "llama bf16": ("llama", "bfloat16", False),
+    **{family: (family, "float32", False, ()) for family in FAMILIES},
+    "gpt2 bf16 in shards": ("gpt2", "bfloat16", True, ()),
+    "llama bf16": ("llama", "bfloat16", False, ()),
+    "llama AdamW": ("llama", "float32", False, (ADAMW,)),
 }
 
 
@@ -29,7 +37,9 @@ def import_and_train(place: Path, data: SmallData) -> dict[str, Any]:
     return {name: one_case(place / name.replace(" ", "-"), data, *case) for name, case in CASES.items()}
 
 
-def one_case(place: Path, data: SmallData, family: str, dtype: str, shards: bool) -> dict[str, Any]:
+def one_case(
+    place: Path, data: SmallData, family: str, dtype: str, shards: bool, settings: Sequence[str]
+) -> dict[str, Any]:
     import torch
 
     from megatron_patches.checkpoint.initial_weights import load_initial_weights
@@ -43,7 +53,7 @@ def one_case(place: Path, data: SmallData, family: str, dtype: str, shards: bool
 
     folder = make_folder(place / "model", family, data, dtype, shards)
     name = f"{RUN}-{place.name}"
-    config = load_run(write_run(place / "tr900-tests", name, data, folder))
+    config = load_run(path := write_run(place / "tr900-tests", name, data, folder), settings)
     plan = plan_import(folder, config, open_data(config))
     target = run_directory(config).checkpoints / "weights-0000000000"
     done = import_transformers(plan, target, CardRequest("a test"))
@@ -59,7 +69,7 @@ def one_case(place: Path, data: SmallData, family: str, dtype: str, shards: bool
         updated = {name: piece.tensor.detach().float().clone() for name, piece in pieces.items()}
     finally:
         stop_process_groups()
-    theirs, their_loss, before = plain_step(folder, batch)
+    theirs, their_loss, before = plain_step(folder, batch, adamw=bool(settings))
     ours = {
         name: part
         for pair in plan.pairs
@@ -79,8 +89,32 @@ def one_case(place: Path, data: SmallData, family: str, dtype: str, shards: bool
         "differences": {name: float((ours[name] - theirs[name][: len(ours[name])]).abs().max()) for name in theirs},
         "exported": exported_alike(done.folder, folder, place / "export", family),
         "known": getattr(plan_import(place / "export", config, plan.data).known, "parents", None),
+        "in bf16": begins_alike(load_run(path, ["--training.precision=bf16"]), plan, start),
         "moved": {name: float((theirs[name] - before[name]).abs().max()) for name in theirs},
     }
+
+
+def begins_alike(config: RunConfig, plan: ImportPlan, start: StartingPoint) -> dict[str, int]:
+    """How many weights and masters of a bf16 run begin as the folder's numbers: those rounded, these as they are."""
+    import torch
+
+    from megatron_patches.checkpoint.initial_weights import load_initial_weights
+    from megatron_patches.parallel.process_groups import stop_process_groups
+    from tests.small_engine import SmallEngine, groups_of
+
+    stored = {pair.ours: pair.join([plan.tensors[name].read() for name in pair.theirs]) for pair in plan.pairs}
+    groups = groups_of(config)
+    try:
+        pieces = SmallEngine(config, groups).engine.state()
+        load_initial_weights(start.weights, config, pieces, groups)
+        equal = {"weight": 0, "master": 0}
+        for piece in pieces:
+            if piece.kind in equal:
+                wanted = stored[piece.name].reshape(-1)[: piece.tensor.numel()].to(piece.tensor.dtype)
+                equal[piece.kind] += torch.equal(piece.tensor.detach().reshape(-1), wanted)
+    finally:
+        stop_process_groups()
+    return equal | {"of": len(stored)}
 
 
 def exported_alike(artefact: Path, folder: Path, target: Path, family: str) -> bool:
@@ -100,8 +134,8 @@ def exported_alike(artefact: Path, folder: Path, target: Path, family: str) -> b
     )
 
 
-def plain_step(folder: Path, batch: list[Any]) -> tuple[dict[str, Tensor], float, dict[str, Tensor]]:
-    """One step of SGD as anyone would write it with transformers: weights, loss, and the weights before."""
+def plain_step(folder: Path, batch: list[Any], adamw: bool) -> tuple[dict[str, Tensor], float, dict[str, Tensor]]:
+    """One step as anyone would write it with transformers: weights, loss, and the weights before."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -110,8 +144,11 @@ def plain_step(folder: Path, batch: list[Any]) -> tuple[dict[str, Tensor], float
     before = {name: each.detach().clone() for name, each in named.items()}
     decayed = [each for each in named.values() if each.ndim > 1]
     rest = [each for each in named.values() if each.ndim == 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=0.5, momentum=0.9
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = (
+        torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), eps=1e-3)
+        if adamw
+        else torch.optim.SGD(groups, lr=0.5, momentum=0.9)
     )
     total = torch.zeros(())
     for each in batch:
@@ -131,7 +168,7 @@ def results(small_data: SmallData, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_an_import_is_the_same_model_and_trains_alike(results: dict[str, Any], case: str) -> None:
-    found, (family, dtype, _) = results[case], CASES[case]
+    found, (family, dtype, _, _) = results[case], CASES[case]
     card = found["card"]
     assert card.model_type == family
     assert card.tensors.dtype == {"float32": "F32", "bfloat16": "BF16"}[dtype]
@@ -139,6 +176,7 @@ def test_an_import_is_the_same_model_and_trains_alike(results: dict[str, Any], c
     assert "@0/weights" in found["begins"][1]
     assert found["exported"]
     assert found["known"] == [found["id"]]  # an export that comes back is known, and so is what it was made of
+    assert found["in bf16"]["weight"] == found["in bf16"]["master"] == found["in bf16"]["of"] > 10
     assert found["names"][0] == found["names"][1]
     ours, theirs = found["loss"]
     assert ours == pytest.approx(theirs, rel=2e-6)

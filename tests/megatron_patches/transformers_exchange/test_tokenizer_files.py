@@ -12,7 +12,7 @@ from data_tools.encoding.hard_texts import HARD_TEXTS
 from data_tools.text.tokenizer import Tokenizer
 from data_tools.text.tokenizer_extension import extend_tokenizer
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
-from megatron_patches.errors import Refused
+from megatron_patches.errors import Damaged, Refused
 from megatron_patches.transformers_exchange.model_description import token_ids
 from megatron_patches.transformers_exchange.tokenizer_files import (
     compare_tokenizers,
@@ -123,10 +123,10 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 }  # fmt: skip
 
 
-def export(source: Path, folder: Path, model_type: str = "gpt2") -> Tokenizer:
+def export(source: Path, folder: Path, model_type: str = "gpt2", vocabulary: int | None = None) -> Tokenizer:
     """Writes the files of a tokenizer beside a configuration, compares them, and gives the run's own."""
     files, tokenizer = find_tokenizer(source), load_tokenizer(source)
-    exported = exported_tokenizer(files, tokenizer, positions=64)
+    exported = exported_tokenizer(files, tokenizer, positions=64, vocabulary=vocabulary or tokenizer.vocab_size)
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
     write_tokenizer_files(exported, folder)
@@ -169,7 +169,7 @@ def test_what_runs_or_rebuilds_is_left_out_and_what_the_bytes_say_stays(tmp_path
     settings = json.loads((tmp_path / "third" / "tokenizer_config.json").read_text())
     assert settings.keys() == {
         "bos_token", "eos_token", "pad_token", "chat_template", "tokenizer_class", "clean_up_tokenization_spaces",
-        "model_max_length",
+        "model_max_length", "padding_side",
     }  # fmt: skip
 
 
@@ -206,6 +206,92 @@ def test_what_sentencepiece_alone_can_express_is_refused(tmp_path: Path) -> None
 def test_ids_of_named_tokens(tmp_path: Path) -> None:
     source = byte_level(tmp_path / "tokenizer")
     files, tokenizer = find_tokenizer(source), load_tokenizer(source)
-    ids = token_ids(exported_tokenizer(files, tokenizer, 8).settings, tokenizer)
+    ids = token_ids(exported_tokenizer(files, tokenizer, 8, tokenizer.vocab_size).settings, tokenizer)
     assert ids.as_json() == {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
     assert token_ids({"eos_token": "<|endoftext|>"}, tokenizer).bos == 0, "a text begins after the end of another"
+
+
+def changed(folder: Path, **settings: Any) -> Path:
+    """The byte-level one with other settings; None takes one away."""
+    path = byte_level(folder) / "tokenizer_config.json"
+    given = json.loads(path.read_text()) | settings
+    path.write_text(json.dumps({key: value for key, value in given.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pad_token": "<absent>", "unk_token": {"content": "<none>"}},
+        {"additional_special_tokens": ["<absent>", {"content": "<none>"}, "<pad>"]},
+        {"extra_special_tokens": {"image_token": "<absent>", "fill_token": "<pad>"}},
+    ],
+)
+def test_tokens_without_an_id_are_left_out(settings: dict[str, Any], tmp_path: Path) -> None:
+    """transformers would give them ids beyond the embedding."""
+    from transformers import AutoTokenizer
+
+    tokenizer = export(changed(tmp_path / "tokenizer", **settings), tmp_path / "export")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "export")
+    assert len(theirs) == tokenizer.vocab_size
+    assert set(theirs.all_special_tokens) <= {"<|endoftext|>", "<pad>"}
+
+
+def test_roles_whose_ids_the_model_lacks_are_left_out(tmp_path: Path) -> None:
+    tokenizer = export(byte_level(tmp_path / "tokenizer"), tmp_path / "first", vocabulary=1)
+    settings = json.loads((tmp_path / "first" / "tokenizer_config.json").read_text())
+    assert settings["eos_token"] == "<|endoftext|>"
+    assert "pad_token" not in settings
+    assert token_ids(settings, tokenizer).pad is None
+    with pytest.raises(Refused, match="ends texts with id 1, and the model has those below 1"):
+        export(changed(tmp_path / "other", eos_token="<pad>"), tmp_path / "second", vocabulary=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"additional_special_tokens": 5}, "additional_special_tokens is 5, expected a list of tokens"),
+        ({"chat_template": 7}, "chat_template is 7, expected a text"),
+    ],
+)
+def test_settings_that_transformers_would_fail_at_are_named(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Damaged, match=message):
+        export(changed(tmp_path / "tokenizer", **settings), tmp_path / "export")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pad_token": "<absent>"}, "has the token <absent> with id 400, and that of the run has not"),
+        ({"extra_special_tokens": 5}, "transformers does not load the tokenizer of the export"),
+    ],
+)
+def test_what_transformers_makes_of_the_settings_is_looked_at(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    tokenizer = export(byte_level(tmp_path / "tokenizer"), tmp_path / "export")
+    path = tmp_path / "export" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(Refused, match=message):
+        compare_tokenizers(tokenizer, tmp_path / "export", np.array([[5]]))
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
+def test_the_template_beside_a_sentencepiece_model_goes_along(name: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    source = sentence_piece(tmp_path / "tokenizer", model_type="bpe", vocab_size=300)
+    text = TEMPLATE if name.endswith(".jinja") else json.dumps({"chat_template": TEMPLATE, "eos_token": "<other>"})
+    (source / name).write_text(text)
+    export(source, tmp_path / "export")
+    assert AutoTokenizer.from_pretrained(tmp_path / "export").chat_template == TEMPLATE
+
+
+def test_texts_are_padded_where_a_model_does_not_go_on(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    export(byte_level(tmp_path / "tokenizer"), tmp_path / "export")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "export")
+    assert theirs(["a", "a b c d"], padding=True)["attention_mask"][0][-1] == 1

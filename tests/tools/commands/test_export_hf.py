@@ -71,6 +71,7 @@ def test_an_export_lies_with_its_run_and_is_known(checkpoint: Path, places: dict
 
     assert f"{RUN}/hf-step-0000000008" in say("find", "--kind", "export")
     assert f"export {RUN}/hf-step-0000000008" in say("show", RUN)
+    assert made.id[:12] in say("show", f"{RUN}/hf-step-0000000008")
     say("invalidate", f"{RUN}@8", "--because", "a spike")
     assert manifest_of(folder).status.state == "invalid"
     again = run_on_ranks(called, 1, places, f"{RUN}@8", "--output", str(folder.with_name("other")))[0]

@@ -31,6 +31,7 @@ def test_the_section_to_paste(
     show = verb(import_hf, monkeypatch, capsys)
     told = show(folder, "--show").stdout
     assert "# gpt2, up to 24 positions" in told and "# no tokenizer that can be read: " in told
+    assert all(len(line) <= 80 and line.isprintable() for line in told.splitlines())
     assert parse_yaml(told, "--show")["model"] == {
         "layers": 2, "hidden_size": 48, "attention_heads": 4, "ffn_size": 80, "vocab_size": 384, "tied_head": False,
         "hidden_dropout": 0.1, "attention_dropout": 0.1, "embedding_dropout": 0.1,

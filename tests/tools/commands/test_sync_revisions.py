@@ -168,6 +168,10 @@ def test_a_revision_that_is_not_there(places: Path, hub: Hub, tmp_path: Path) ->
         (["--to", "hf://org/x@b", "--revision", "a"], "name the repository alone"),
         (["--to", "hf://org/x", "--revision", "a/b"], "a revision with slashes"),
         (["--to", "hf://org/x", "--revision", "a b"], "the hub's names have"),
+        *(
+            (["--to", "hf://org/x", "--revision", name], "no branch has such a name")
+            for name in ("a..b", "a.lock", "HEAD", "{run}", "${STEP}")
+        ),
         (["--to", "hf://org/x", "--revision", "a", "--steps", "5"], "one artefact, whole"),
         (["--to", "hf://org/x", "--revision", "a", "--tar-below", "1k"], "one artefact, whole"),
         (["--revision", "a"], "name what is brought"),

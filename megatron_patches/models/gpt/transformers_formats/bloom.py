@@ -44,6 +44,7 @@ class BloomFormat(TransformersFormat):
     model_type = "bloom"
     class_name = "BloomForCausalLM"
     base = _BLOCKS.base
+    table = "transformer.word_embeddings.weight"
     taken: Mapping[str, Taken] = {
         **COMMON,
         "key_value_heads": AS_MANY_AS_HEADS,

@@ -40,6 +40,7 @@ class GPT2Format(TransformersFormat):
     model_type = "gpt2"
     class_name = "GPT2LMHeadModel"
     base = "transformer"
+    table = "transformer.wte.weight"
     taken: Mapping[str, Taken] = {
         **COMMON,
         "key_value_heads": AS_MANY_AS_HEADS,
@@ -123,7 +124,7 @@ _BLOCK = {
 def _pair(name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
     """Conv1D stores (in, out); queries, keys and values come one after another."""
     if name == "embedding.tokens.table.weight":
-        return vocabulary(name, "transformer.wte.weight", model.vocab_size)
+        return vocabulary(name, GPT2Format.table, model.vocab_size)
     if name == "head.logits.linear.weight":
         return vocabulary(name, "lm_head.weight", model.vocab_size)
     if name in _OUTSIDE:

@@ -29,6 +29,7 @@ class LlamaFormat(TransformersFormat):
     model_type = "llama"
     class_name = "LlamaForCausalLM"
     base = "model"
+    table = "model.embed_tokens.weight"
     taken: Mapping[str, Taken] = {
         **COMMON,
         "key_value_heads": ANY,
@@ -103,7 +104,7 @@ class LlamaFormat(TransformersFormat):
         return name.endswith(".rotary_emb.inv_freq")  # wavelengths, which versions before 4.32 saved
 
 
-_TABLES = {"embedding.tokens.table.weight": "model.embed_tokens.weight", "head.logits.linear.weight": "lm_head.weight"}
+_TABLES = {"embedding.tokens.table.weight": LlamaFormat.table, "head.logits.linear.weight": "lm_head.weight"}
 _BLOCK = {
     "attention_norm": "input_layernorm",
     "attention.query.linear": "self_attn.q_proj",

@@ -46,6 +46,7 @@ class NeoXFormat(TransformersFormat):
     model_type = "gpt_neox"
     class_name = "GPTNeoXForCausalLM"
     base = _BLOCKS.base
+    table = "gpt_neox.embed_in.weight"
     taken: Mapping[str, Taken] = {
         **COMMON,
         "key_value_heads": AS_MANY_AS_HEADS,

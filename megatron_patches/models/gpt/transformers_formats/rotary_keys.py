@@ -44,8 +44,10 @@ def turned_share(head_size: int, factor: float) -> float | None:
 
     None where those cannot be paired.
     """
+    if not 0 <= factor <= 1:
+        return None
     turned = int(head_size * factor)
-    if turned < 0 or turned % 2 or turned > head_size:
+    if turned % 2:
         return None
     return factor if abs(head_size * factor - turned) <= 1e-3 else turned / head_size
 

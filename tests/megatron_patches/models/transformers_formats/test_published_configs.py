@@ -65,6 +65,7 @@ def test_bloom_560m() -> None:
         ("llama", {"hidden_act": ["silu"]}, "hidden_act is"),
         ("bloom", {"n_embed": 64, "hidden_size": 128}, "n_embed is 64; what can be imported has what hidden_size says"),
         ("gpt_neox", {"rotary_pct": 0.24}, "rotary_pct is 0.24"),
+        ("gpt_neox", {"rotary_pct": 1e308}, "rotary_pct is 1e+308"),
         ("gpt2", {"activation_function": "x\x1b[2J"}, r"activation_function is x\x1b[2J"),
         ("gpt2", {"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
     ],

@@ -127,6 +127,14 @@ FAULTS: dict[str, Fault] = {
         "llama", "logits", "differ by",
         of("key_value.linear.weight", reordered(lambda ours: ours.flip(0), lambda ours: ours.flip(0))),
     ),
+    "an id is beyond the vocabulary": Fault(
+        "llama", "loading", "does not take the folder: Padding_idx must be", config={"pad_token_id": 61}
+    ),
+    "queries and keys have each other's biases": Fault(
+        "gpt2", "logits", "differ by",
+        of("layers.0.attention.query_key_value.linear.bias",
+           reordered(lambda ours: ours[:, [1, 0, 2]], lambda ours: ours[:, [1, 0, 2]])),
+    ),
     "the scale is missing": Fault("gpt2", "logits", "differ by", config={"scale_attn_weights": False}),
     "the norms are placed elsewhere": Fault(
         "bloom", "logits", "differ by", config={"apply_residual_connection_post_layernorm": True}

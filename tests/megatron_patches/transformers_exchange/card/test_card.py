@@ -87,7 +87,10 @@ def test_a_fault_of_the_exporter_is_caught(proved: dict[str, Any], name: str) ->
 
 
 def most_held(folder: Path, model: str) -> dict[str, tuple[int, int, int]]:
-    """Numbers in the parameters of both models, one block at a time: before a pass, at most in it, and after it."""
+    """Numbers in the parameters of both models, one block at a time: before a pass, at most in it, and after it.
+
+    The pass makes logits in parts, which must be those of all places at once.
+    """
     import torch
     from torch import nn
     from torch.nn.modules.module import register_module_forward_hook
@@ -109,8 +112,11 @@ def most_held(folder: Path, model: str) -> dict[str, tuple[int, int, int]]:
 
             seen = [held()]
             hook = register_module_forward_hook(lambda *ignored, seen=seen, held=held: seen.append(held()))
-            each.logits(torch.zeros(1, 8, dtype=torch.int64))
+            ids = torch.arange(16).view(2, 8)
+            parts = list(each.logits(ids, torch.arange(8).split(3)))
             hook.remove()
+            assert [part.shape[1] for part in parts] == [3, 3, 2]
+            torch.testing.assert_close(torch.cat(parts, 1), next(each.logits(ids, [torch.arange(8)])))
             found[name] = (seen[0], max(seen), held())
     return found
 

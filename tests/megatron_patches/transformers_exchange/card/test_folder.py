@@ -97,6 +97,11 @@ ODD: dict[str, tuple[Callable[[Path], object], type[TrainyardError], str]] = {
         lambda f: [each(f / "model-00001-of-00002.safetensors") for each in (os.unlink, os.mkfifo)],
         Damaged, "pipe",
     ),
+    "a link to nothing": (
+        lambda f: (f / "model-00001-of-00002.safetensors").rename(f / "x")
+        and (f / "model-00001-of-00002.safetensors").symlink_to("../blobs/0"),
+        Missing, "model-00001-of-00002.safetensors is a link to a file that does not exist",
+    ),
     "a shard is cut": (
         lambda f: os.truncate(f / "model-00001-of-00002.safetensors", 100), Damaged,
         "model-00001-of-00002.safetensors: ",

@@ -29,6 +29,14 @@ def test_the_validation_samples_of_a_run_come_first(small_data: SmallData, tmp_p
     assert text.note is None
 
 
+@pytest.mark.parametrize(("positions", "shape"), [(300, (2, 300)), (1024, (1, 1024)), (4096, (1, 2048))])
+def test_samples_are_as_long_as_the_model_has_positions(
+    small_data: SmallData, tmp_path: Path, positions: int, shape: tuple[int, int]
+) -> None:
+    config = small_data.run(tmp_path, [f"--data.sequence_length={positions}"])
+    assert card_text(config, load_tokenizer(small_data.folder / "tokenizer"), None).ids.shape == shape
+
+
 def test_a_given_file_comes_before_them(small_data: SmallData, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(small_data.folder / "tokenizer")
     (tmp_path / "text").write_text("äbc def " * 20_000, encoding="utf-8")
@@ -44,6 +52,14 @@ def test_documents_stand_in_where_the_data_is_elsewhere(small_data: SmallData, t
     assert text.described == "README.md and ARCHITECTURE.md of Trainyard"
     assert text.note is not None and "elsewhere" in text.note
     assert text.ids.size >= 512
+
+
+def test_samples_with_tokens_that_the_model_lacks_are_not_taken(small_data: SmallData, tmp_path: Path) -> None:
+    """As where a run's tokenizer has more tokens than that of the folder that it imports."""
+    config = small_data.run(tmp_path, ["--model.vocab_size", "300"])
+    text = card_text(config, load_tokenizer(small_data.folder / "tokenizer"), None)
+    assert text.described == "README.md and ARCHITECTURE.md of Trainyard"
+    assert text.note == "validation group validation has tokens beyond the model's 300"
 
 
 def test_a_bad_file_is_refused(small_data: SmallData, tmp_path: Path) -> None:
