@@ -249,11 +249,13 @@ def test_a_checkpoint_pulled_to_an_empty_root_generates(trained: RunFolder, tmp_
 
 def generate(run: Path) -> str:
     """A short continuation, in a process of its own."""
+    from megatron_patches.generation.continuation import Wanted, continue_texts
     from megatron_patches.generation.loaded_model import load_model
     from megatron_patches.generation.sampling import Sampling
 
     model = load_model(checkpoints_with_weights(RunFolder(run)), passed_over=print)
-    return model.continue_text("abc", 4, Sampling(0.0))
+    ((_, written),) = continue_texts(model, ["abc"], Wanted(4, Sampling(0.0)))
+    return written.prompt + written.text
 
 
 def assert_placed(tokenizer: TravellingTokenizer, folder: Path, links: int) -> None:

@@ -33,8 +33,8 @@ def tokenizer(request: pytest.FixtureRequest, small_data: SmallData, tmp_path: P
 def test_pieces_make_the_text_that_all_ids_are_decoded_to(tokenizer: Tokenizer, text: str, cut: int) -> None:
     ids = tokenizer.encode(text)
     prompt, rest = ids[:cut], ids[cut:]
-    if "\ufffd" in tokenizer.decode(prompt):
-        pytest.skip("the prompt ends within a character, which no prompt of text does")
+    while "\ufffd" in tokenizer.decode(prompt) and "\ufffd" not in text:  # no prompt of text ends within a character
+        prompt, rest = [*prompt, rest[0]], rest[1:]
     written, shown = WrittenText(tokenizer, prompt), []
     for chosen in rest:
         written.add(chosen)

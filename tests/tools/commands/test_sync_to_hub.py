@@ -495,6 +495,7 @@ def load_and_compare(folder: str, original: str) -> tuple[int, list[str], str]:
     """
     import torch
 
+    from megatron_patches.generation.continuation import Wanted, continue_texts
     from megatron_patches.generation.loaded_model import load_model
     from megatron_patches.generation.sampling import Sampling
     from megatron_patches.models.build import canonical_parameters
@@ -505,13 +506,14 @@ def load_and_compare(folder: str, original: str) -> tuple[int, list[str], str]:
 
     loaded = load_model([Path(folder)], passed_over=complain)
     stored = {name: values for (name, kind), values in whole_tensors(Path(original)).items() if kind == "weight"}
-    parameters = canonical_parameters(loaded.model)
+    parameters = canonical_parameters(loaded.ranks._model._model)
     differing = [
         name
         for name, parameter in parameters.items()  # flat: a fused matrix is a box of more dimensions in a checkpoint
         if not torch.equal(parameter.detach().cpu().view(-1), stored.pop(name).view(-1))
     ]
-    return len(parameters), [*differing, *stored], loaded.continue_text("ab", 8, Sampling(0.0, None, 0))
+    ((_, written),) = continue_texts(loaded, ["ab"], Wanted(8, Sampling(0.0)))
+    return len(parameters), [*differing, *stored], written.prompt + written.text
 
 
 def test_a_real_runs_weights_are_found_pulled_into_an_empty_place_and_loaded(
