@@ -12,7 +12,7 @@ from data_tools.text.document_encoding import SpacedIds
 from data_tools.text.tokenizer import Tokenizer
 
 MOST_BYTES = 80_000_000
-"""of words and pieces that are remembered, counted in `_Remembered.bytes`; then memory begins again"""
+"""memory for remembered words and pieces, as `_Remembered.bytes` counts it; when it is full, all are forgotten"""
 _EACH = 110
 """bytes that a text takes beside its characters: in dict, list and arrays; measured with 375,000 words of programs"""
 

@@ -57,7 +57,7 @@ class ChatPrompts:
         """Ids up to an answer that follows the messages, and the id with which it ends."""
         record = Record((*messages, _ANSWER), "the chat", 0)
         (encoded,) = self._encoding(self._tokenizer, [record])
-        # contexts and answers take turns; a template may write white space behind the last answer
+        # contexts and answers take turns; a template may write white space after the last answer
         answer = (len(encoded.lengths) // 2) * 2 - 1
         begin, end = int(encoded.lengths[:answer].sum()), int(encoded.lengths[: answer + 1].sum())
         return encoded.tokens[:begin].tolist(), int(encoded.tokens[end - 1])

@@ -75,7 +75,11 @@ class LoadedModel:
         return Generator(self.ranks, self.window, self.tokenizer.vocab_size, all_ends)
 
     def scorer(self, batch_tokens: int = 4096) -> Scorer:
-        """What scores texts, at most so many ids at once."""
+        """Scores texts.
+
+        Args:
+            batch_tokens: most ids that are read at once.
+        """
         return Scorer(self.ranks, self.window, self.tokenizer.end_of_document, batch_tokens)
 
 
@@ -89,11 +93,11 @@ def load_model(
 
     Args:
         passed_over: hears what is wrong with those before it.
-        start_groups: joins so many processes, once it is known that there is something that they can load.
+        start_groups: joins the processes, once there is a checkpoint that they can load.
 
     Raises:
         TrainyardError: all of them are damaged; its tokenizer did not travel with it, and is not to be found; it was
-            not trained to continue texts; or so many processes cannot share its matrices.
+            not trained to continue texts; or its matrices cannot be divided among the processes.
     """
     problems: list[str] = []
     groups: ProcessGroups | None = None
@@ -215,4 +219,4 @@ def load_weights(
 
 def _blueprint(config: RunConfig, inputs: ModelInputs, groups: ProcessGroups) -> Blueprint:
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    return draw_up(config.model, config.lengths, inputs, groups, randomness, config.training.seed)
+    return draw_up(config.model, config.lengths, inputs, groups, randomness, seed=None)  # every weight is loaded

@@ -29,7 +29,7 @@ NOTICE = 2.0
 
 
 class LocalRanks:
-    """So many tensor-parallel processes: this one and those that it starts. Use it as a context manager.
+    """The tensor-parallel processes that hold a model: this one, and those that it starts. A context manager.
 
     The others end with the context, and the kernel ends them when this process ends, however it does.
 

@@ -68,7 +68,7 @@ class ModelOnRank:
 
     @torch.no_grad()
     def log_probabilities(self, texts: Texts, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of an id after each of these places of a text, in nats, and the likeliest id there.
+        """Log-probabilities, in nats, of one id after each of these places of a text, and the likeliest id there.
 
         `places` and `labels` are int64 `[texts, n]`, the results fp32 and int64 of the same shape.
         """
@@ -77,7 +77,11 @@ class ModelOnRank:
         return log_probabilities(logits, labels.to(device), self._groups).cpu(), self._likeliest(logits).t().cpu()
 
     def begin(self, rows: int, places: int) -> None:
-        """Room for the keys and values of so many texts of so many ids at most; what was kept is forgotten.
+        """Makes room for keys and values, and forgets those that were kept.
+
+        Args:
+            rows: texts.
+            places: most ids of each text.
 
         Raises:
             Refused: the model's architecture keeps none.

@@ -50,7 +50,7 @@ class _Window:
 
     request: int
     ids: Sequence[int]
-    """of which the last ones predict the labels"""
+    """the last of them predict the labels"""
     labels: Sequence[int]
     prefix: int
     """ids of the context among them, which is the prefix of a model that reads one"""

@@ -1,7 +1,7 @@
 """Keys and values of tokens that a model has read, kept for the tokens that follow them.
 
-A token's place in the cache is its position, also in a batch of texts of different lengths: what lies behind a text's
-end is never visible to it, and the text's next tokens overwrite it.
+A token's place in the cache is its position, also in a batch of texts of different lengths. A text never sees what lies
+after its end, and its next tokens overwrite that.
 """
 
 from collections.abc import Iterator

@@ -34,13 +34,13 @@ _TOLD = 5
 
 
 @dataclass(frozen=True)
-class RevisionPush:
-    """What is to be brought to a revision."""
+class _AtRevision:
+    """A folder here and a revision there."""
 
     folder: Path
-    """of the artefact"""
+    """of the artefact; a pull makes it"""
     address: str
-    """of the repository; {run} in it stands for the artefact's run"""
+    """of the repository; in that of a push {run} stands for the artefact's run"""
     revision: str
     options: Options = field(default_factory=Options)
     retries: Retries = field(default_factory=Retries)
@@ -48,16 +48,14 @@ class RevisionPush:
 
 
 @dataclass(frozen=True)
-class RevisionPull:
+class RevisionPush(_AtRevision):
+    """What is to be brought to a revision."""
+
+
+@dataclass(frozen=True)
+class RevisionPull(_AtRevision):
     """What is to be fetched from a revision."""
 
-    folder: Path
-    """to be made"""
-    address: str
-    revision: str
-    options: Options = field(default_factory=Options)
-    retries: Retries = field(default_factory=Retries)
-    dry_run: bool = False
     allow_invalid: bool = False
 
 

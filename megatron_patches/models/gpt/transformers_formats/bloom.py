@@ -1,30 +1,17 @@
 """BLOOM (BigScience 2022) as transformers has it: ALiBi, normalised embeddings, an MLP four times as wide."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
-from megatron_patches.models.gpt.transformers_formats.switches import (
-    ANY,
-    AS_MANY_AS_HEADS,
-    COMMON,
-    FOUR_TIMES_HIDDEN,
-    Taken,
-    obstacles,
-    only,
-)
-from megatron_patches.models.interface.transformers_format import (
-    FilledTensor,
-    ModelRead,
-    Obstacle,
-    TensorPair,
-    TransformersFormat,
-)
+from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
+from megatron_patches.models.gpt.transformers_formats.switches import FOUR_TIMES_HIDDEN, WITH_LAYER_NORMS, only
+from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
 from megatron_patches.models.layers.model_config import ModelConfig
-from megatron_patches.parameters.row import ParameterRow
 
 _BLOCKS = FusedBlocks(
     base="transformer",
@@ -38,28 +25,21 @@ _BLOCKS = FusedBlocks(
 )
 
 
-class BloomFormat(TransformersFormat):
+class BloomFormat(GPTFormat):
     """`BloomForCausalLM`. Biases that the model has not are written as zeros."""
 
     model_type = "bloom"
     class_name = "BloomForCausalLM"
     base = _BLOCKS.base
     table = "transformer.word_embeddings.weight"
-    taken: Mapping[str, Taken] = {
-        **COMMON,
-        "key_value_heads": AS_MANY_AS_HEADS,
+    taken: ClassVar = {
+        **WITH_LAYER_NORMS,
         "ffn_size": FOUR_TIMES_HIDDEN,
         "position_embedding": only("position_embedding", "alibi"),
         "activation": only("activation", "gelu_tanh"),
-        "norm": only("norm", "layernorm"),
-        "norm_bias": ANY,
         "embedding_norm": only("embedding_norm", True),
         "parallel_residual": only("parallel_residual", False),
     }
-    """for each key of the section what the format takes"""
-
-    def obstacles(self, model: ModelConfig) -> list[Obstacle]:
-        return obstacles(model, self.taken)
 
     def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
@@ -96,8 +76,8 @@ class BloomFormat(TransformersFormat):
         }
         return ModelRead(section, positions=None)
 
-    def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
-        return [_BLOCKS.pair(row.name, row.shape, model) for row in rows]
+    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+        return _BLOCKS.pair(name, shape, model)
 
     def filled(self, model: ModelConfig) -> list[FilledTensor]:
         return _BLOCKS.absent_biases(model, attention=True)

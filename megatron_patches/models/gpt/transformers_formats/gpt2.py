@@ -1,61 +1,42 @@
 """GPT-2 (Radford et al. 2019) as transformers has it: learned positions, layer norms, matrices stored as (in, out)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
+from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
 from megatron_patches.models.gpt.transformers_formats.rearranging import (
     query_key_value_first,
     same,
     transposed,
     vocabulary,
 )
-from megatron_patches.models.gpt.transformers_formats.switches import (
-    ANY,
-    AS_MANY_AS_HEADS,
-    COMMON,
-    Taken,
-    obstacles,
-    only,
-)
-from megatron_patches.models.interface.transformers_format import (
-    FilledTensor,
-    ModelRead,
-    Obstacle,
-    TensorPair,
-    TransformersFormat,
-)
+from megatron_patches.models.gpt.transformers_formats.switches import ANY, WITH_LAYER_NORMS, only
+from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
 from megatron_patches.models.layers.model_config import ModelConfig
-from megatron_patches.parameters.row import ParameterRow
 
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
 """ours and theirs; `gelu_pytorch_tanh` and `gelu_fast` are the same function as `gelu_new`"""
 
 
-class GPT2Format(TransformersFormat):
+class GPT2Format(GPTFormat):
     """`GPT2LMHeadModel`. Biases that the model has not are written as zeros."""
 
     model_type = "gpt2"
     class_name = "GPT2LMHeadModel"
     base = "transformer"
     table = "transformer.wte.weight"
-    taken: Mapping[str, Taken] = {
-        **COMMON,
-        "key_value_heads": AS_MANY_AS_HEADS,
+    taken: ClassVar = {
+        **WITH_LAYER_NORMS,
         "ffn_size": ANY,
         "position_embedding": only("position_embedding", "learned"),
         "activation": only("activation", *ACTIVATIONS),
-        "norm": only("norm", "layernorm"),
-        "norm_bias": ANY,
         "embedding_norm": only("embedding_norm", False),
         "parallel_residual": only("parallel_residual", False),
     }
-    """for each key of the section what the format takes"""
-
-    def obstacles(self, model: ModelConfig) -> list[Obstacle]:
-        return obstacles(model, self.taken)
 
     def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
@@ -96,8 +77,8 @@ class GPT2Format(TransformersFormat):
         }
         return ModelRead(section, keys.whole("n_positions", "max_position_embeddings", default=1024))
 
-    def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
-        return [_pair(row.name, row.shape, model) for row in rows]
+    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+        return _pair(name, shape, model)
 
     def filled(self, model: ModelConfig) -> list[FilledTensor]:
         return [FilledTensor(f"transformer.{name}", (size,)) for name, size in _absent_biases(model)]

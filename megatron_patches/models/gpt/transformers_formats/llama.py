@@ -1,36 +1,31 @@
 """Llama (Touvron et al. 2023) as transformers has it: rotary positions, RMSNorm, a gated MLP, grouped heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
+from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
 from megatron_patches.models.gpt.transformers_formats.rearranging import same, stacked, vocabulary
 from megatron_patches.models.gpt.transformers_formats.rotary_keys import rotary_section, written_rotary
-from megatron_patches.models.gpt.transformers_formats.switches import ANY, COMMON, Taken, obstacles, only
-from megatron_patches.models.interface.transformers_format import (
-    FilledTensor,
-    ModelRead,
-    Obstacle,
-    TensorPair,
-    TransformersFormat,
-)
+from megatron_patches.models.gpt.transformers_formats.switches import ANY, COMMON, only
+from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
 from megatron_patches.models.layers.model_config import ModelConfig
-from megatron_patches.parameters.row import ParameterRow
 
 ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu", "liglu": "linear"}
 """ours and theirs: what is done to the half that multiplies the other; `gelu` is the exact one on both sides"""
 
 
-class LlamaFormat(TransformersFormat):
+class LlamaFormat(GPTFormat):
     """`LlamaForCausalLM`."""
 
     model_type = "llama"
     class_name = "LlamaForCausalLM"
     base = "model"
     table = "model.embed_tokens.weight"
-    taken: Mapping[str, Taken] = {
+    taken: ClassVar = {
         **COMMON,
         "key_value_heads": ANY,
         "ffn_size": ANY,
@@ -44,10 +39,6 @@ class LlamaFormat(TransformersFormat):
         "embedding_norm": only("embedding_norm", False),
         "parallel_residual": only("parallel_residual", False),
     }
-    """for each key of the section what the format takes"""
-
-    def obstacles(self, model: ModelConfig) -> list[Obstacle]:
-        return obstacles(model, self.taken)
 
     def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
@@ -94,8 +85,8 @@ class LlamaFormat(TransformersFormat):
         }
         return ModelRead(section, keys.whole("max_position_embeddings", default=2048))
 
-    def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
-        return [_pair(row.name, row.shape, model) for row in rows]
+    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+        return _pair(name, shape, model)
 
     def filled(self, model: ModelConfig) -> list[FilledTensor]:
         return []

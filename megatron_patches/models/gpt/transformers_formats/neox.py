@@ -1,34 +1,22 @@
 """GPT-NeoX (Black et al. 2022) as transformers has it: rotary positions on a share of each head, one or two sums."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
+from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
 from megatron_patches.models.gpt.transformers_formats.rotary_keys import (
     rotary_section,
     turned_share,
     written_partial_rotary,
 )
-from megatron_patches.models.gpt.transformers_formats.switches import (
-    ANY,
-    AS_MANY_AS_HEADS,
-    COMMON,
-    Taken,
-    obstacles,
-    only,
-)
-from megatron_patches.models.interface.transformers_format import (
-    FilledTensor,
-    ModelRead,
-    Obstacle,
-    TensorPair,
-    TransformersFormat,
-)
+from megatron_patches.models.gpt.transformers_formats.switches import ANY, WITH_LAYER_NORMS, only
+from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
 from megatron_patches.models.layers.model_config import ModelConfig
-from megatron_patches.parameters.row import ParameterRow
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
 """ours and theirs"""
@@ -40,31 +28,24 @@ _BLOCKS = FusedBlocks(
 )
 
 
-class NeoXFormat(TransformersFormat):
+class NeoXFormat(GPTFormat):
     """`GPTNeoXForCausalLM`. Biases of norms and of the MLP that the model has not are written as zeros."""
 
     model_type = "gpt_neox"
     class_name = "GPTNeoXForCausalLM"
     base = _BLOCKS.base
     table = "gpt_neox.embed_in.weight"
-    taken: Mapping[str, Taken] = {
-        **COMMON,
-        "key_value_heads": AS_MANY_AS_HEADS,
+    taken: ClassVar = {
+        **WITH_LAYER_NORMS,
         "ffn_size": ANY,
         "position_embedding": only("position_embedding", "rotary", "none"),
         "position_embedding.theta": ANY,
         "position_embedding.fraction": ANY,
         "position_embedding.pairs": only("position_embedding.pairs", "half"),
         "activation": only("activation", *ACTIVATIONS),
-        "norm": only("norm", "layernorm"),
-        "norm_bias": ANY,
         "embedding_norm": only("embedding_norm", False),
         "parallel_residual": ANY,
     }
-    """for each key of the section what the format takes"""
-
-    def obstacles(self, model: ModelConfig) -> list[Obstacle]:
-        return obstacles(model, self.taken)
 
     def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
@@ -107,8 +88,8 @@ class NeoXFormat(TransformersFormat):
         }
         return ModelRead(section, keys.whole("max_position_embeddings", default=2048))
 
-    def pairs(self, model: ModelConfig, rows: Sequence[ParameterRow]) -> list[TensorPair]:
-        return [_BLOCKS.pair(row.name, row.shape, model) for row in rows]
+    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+        return _BLOCKS.pair(name, shape, model)
 
     def filled(self, model: ModelConfig) -> list[FilledTensor]:
         return _BLOCKS.absent_biases(model, attention=False)

@@ -61,6 +61,13 @@ COMMON: Mapping[str, Taken] = {
     "init_residual_scaling": ANY,
 }
 """keys for which all formats take the same"""
+WITH_LAYER_NORMS: Mapping[str, Taken] = {
+    **COMMON,
+    "key_value_heads": AS_MANY_AS_HEADS,
+    "norm": only("norm", "layernorm"),
+    "norm_bias": ANY,
+}
+"""the same of all formats but Llama's"""
 
 
 def obstacles(model: ModelConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
