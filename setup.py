@@ -43,6 +43,8 @@ setup(
         "storage": ["fsspec", "s3fs", "gcsfs", "huggingface_hub"],
         # tools/export-hf and tools/import-hf: what is written or read is compared with its models
         "transformers": ["transformers"],
+        # tools/evals: the harness (which also needs datasets), and the quantiles of comparisons
+        "evals": ["lm-eval[hf]==0.4.13", "transformers", "scipy"],
         "dev": [
             "s3fs",
             "gcsfs",
@@ -58,6 +60,8 @@ setup(
             "types-PyYAML",
             "hypothesis",
             "transformers",
+            "lm-eval[hf]==0.4.13",
+            "scipy",
             "wandb",
         ],
     },

@@ -1,0 +1,1 @@
+"""What scores of items allow one to say: intervals, paired comparisons, the smallest difference that shows."""

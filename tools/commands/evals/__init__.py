@@ -1,0 +1,1 @@
+"""The executable `tools/evals`: its command line, and what it shows."""

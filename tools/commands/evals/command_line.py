@@ -1,0 +1,8 @@
+"""Checkpoints evaluated on tasks: run, shown, drawn, compared.
+
+A result is of one task at one step, with each item's own score: runs/NAME/evals/step-0000001000/TASK.json.
+"""
+
+import typer
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)

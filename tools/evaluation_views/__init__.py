@@ -1,0 +1,1 @@
+"""Evaluations as people look at them: tables, curves over steps, heat maps."""
