@@ -113,7 +113,7 @@ WITH_TORCH = {
     "megatron_patches/checkpoint/offline": ["choice"],
     "megatron_patches/deepspeed_patches": [],
     "megatron_patches/engine": [],
-    "megatron_patches/evaluation": [],
+    "megatron_patches/evaluation": ["outcome"],
     "megatron_patches/exchange": ["deepspeed_folder", "known_source"],
     "megatron_patches/generation": [],
     "megatron_patches/megatron_core_patches": ["narrow_import"],
