@@ -89,3 +89,10 @@ def design_effect(sizes: ArrayLike, correlation: float) -> float:
     size of the cluster that an item is in, on average over items."""
     counts = np.asarray(sizes, dtype=np.float64)
     return 1 + (float((counts**2).sum() / counts.sum()) - 1) * correlation
+
+
+def effective_number(variances: ArrayLike) -> float:
+    """How many clusters of one variance tell as much of the spread of a sum as these do, [G]: one that outweighs all
+    others tells as little as one alone (Satterthwaite 1946, Biometrics Bulletin 2:110-114)."""
+    each = np.asarray(variances, dtype=np.float64)
+    return float(each.sum() ** 2 / (each**2).sum())

@@ -29,8 +29,9 @@ def compare_unpaired(
 ) -> Comparison:
     """The z test of two numbers and their standard errors, as if they came from different items.
 
-    Where they come from the same ones it throws away what pairs tell: of 1,000 items of which 79 are right for the first
-    model alone and 117 for the second alone it says p = 0.080 (accuracies 0.400 and 0.438), the paired test 0.007.
+    Where they come from the same ones it throws away what pairs tell. Of 2,000 items of which 181 are right for the
+    first model alone and 235 for the second alone, with accuracies of 0.375 and 0.402, it says p = 0.080; the paired
+    test says 0.008.
     """
     difference, error = second - first, math.hypot(first_error, second_error)
     reach = normal_quantile(1 - alpha / 2) * error

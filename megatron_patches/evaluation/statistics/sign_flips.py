@@ -11,7 +11,13 @@ TABLE
 
 import numpy as np
 
-from megatron_patches.evaluation.statistics.clusters import Clusters, check_number, size_weights, standard_error
+from megatron_patches.evaluation.statistics.clusters import (
+    Clusters,
+    check_number,
+    effective_number,
+    size_weights,
+    standard_error,
+)
 from megatron_patches.evaluation.statistics.comparison import Comparison
 from megatron_patches.evaluation.statistics.distributions import Floats
 
@@ -38,7 +44,8 @@ def compare_clusters(differences: Clusters, alpha: float) -> Comparison:
     difference, error = float(differences.mean), float(standard_error(differences))
     low, high = (_end(differences, signs, alpha, towards) for towards in (-1, 1))
     p = float(p_of_signs(differences, signs))
-    return Comparison(difference, low, high, p, error, "clusters", len(differences.sizes) - 1)
+    degrees = max(1.0, effective_number(differences.sizes) - 1)
+    return Comparison(difference, low, high, p, error, "clusters", degrees)
 
 
 def drawn_signs(clusters: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
