@@ -119,6 +119,31 @@ def smallest_difference_in_clusters(
     return found if found <= discordant else None
 
 
+def items_needed_in_clusters(
+    sizes: ArrayLike, discordant: float, correlation: float, difference: float, demands: Demands
+) -> int | None:
+    """The fewest items, in these clusters and in these proportions, with which a difference is seen.
+
+    Returns:
+        None where no number of items is enough: the clusters themselves differ too much.
+    """
+    shares = np.asarray(sizes, dtype=np.float64) / float(np.sum(sizes))
+
+    def is_seen(items: int) -> bool:
+        found = smallest_difference_in_clusters(shares * items, discordant, correlation, demands)
+        return found is not None and found <= difference
+
+    missed, seen = len(shares) - 1, len(shares)
+    while not is_seen(seen):
+        missed, seen = seen, 2 * seen
+        if seen > _MOST_ITEMS:
+            return None
+    while seen - missed > 1:
+        middle = (missed + seen) // 2
+        missed, seen = (missed, middle) if is_seen(middle) else (middle, seen)
+    return seen
+
+
 def difference_seen(standard_error: float, degrees: float, demands: Demands) -> float:
     """The smallest difference that would be seen at a standard error that was measured.
 
