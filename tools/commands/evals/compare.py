@@ -10,7 +10,8 @@ def compare(
     first: Annotated[
         str,
         typer.Argument(
-            metavar="A", help="RUN@STEP, RUN@best, RUN (its latest evaluated step), or a folder runs/NAME/evals/step-..."
+            metavar="A",
+            help="RUN@STEP, RUN@best, RUN (its latest evaluated step), or a folder runs/NAME/evals/step-...",
         ),
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="The same; what is told is B less A.")],
@@ -23,9 +24,7 @@ def compare(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(
-            help=r"Compare this one \[default: acc_norm, else acc, an exact match, a loss]. Example: acc"
-        ),
+        typer.Option(help=r"Compare this one \[default: acc_norm, else acc, an exact match, a loss]. Example: acc"),
     ] = None,
     items: Annotated[
         bool,
@@ -45,7 +44,9 @@ def compare(
     alpha: Annotated[
         float,
         typer.Option(
-            min=0.001, max=0.5, help="Accept so large a chance of calling a difference where there is none. Example: 0.01"
+            min=0.001,
+            max=0.5,
+            help="Accept so large a chance of calling a difference where there is none. Example: 0.01",
         ),
     ] = 0.05,
     invalid: Annotated[bool, typer.Option("--invalid", help="Take evaluations that are marked invalid too.")] = False,
@@ -68,7 +69,7 @@ def compare(
     from tools.commands.evals.comparison import Choices, compare_evaluations
     from tools.commands.evals.comparison_tables import as_csv, as_json, legend, table, titles
     from tools.tables import print_table
-    from tools.terminal import remark, tell, tell_json
+    from tools.terminal import remark, tell, tell_filled, tell_json
 
     if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
         raise TrainyardError(f"{printable(csv)} cannot be written: name a file in a folder that exists")
@@ -85,7 +86,7 @@ def compare(
         print_table(*table(rows))
         tell()
         for line in legend(rows):
-            tell(line)
+            tell_filled(line)
     if csv is not None:
         write_atomically(csv, as_csv(*sides, rows).encode())
         remark(f"written: {csv}")
