@@ -20,7 +20,7 @@ from megatron_patches.evaluation.statistics.power import (
     mcnemar_power,
     smallest_difference_in_clusters,
 )
-from megatron_patches.evaluation.statistics.sign_flips import drawn_signs, p_of_signs
+from megatron_patches.evaluation.statistics.sign_flips import Flipped, drawn_signs
 from megatron_patches.evaluation.statistics.tango import score_interval
 
 SIMULATIONS = 20_000
@@ -124,6 +124,12 @@ def clustered_sums(
     more = random.binomial(counts, (share + effect) / 2)
     fewer = random.binomial(counts - more, np.clip((share - effect) / 2 / (1 - (share + effect) / 2), 0, 1))
     return Clusters(sizes, (more - fewer).astype(np.float64))
+
+
+def p_of_signs(clusters: Clusters, signs: Floats) -> Floats:
+    """p values of the sign flips, of some draws at a time: what is in the cache is computed ten times as fast."""
+    parts = np.array_split(clusters.sums, max(1, len(clusters.sums) // 32))
+    return np.concatenate([Flipped(part, clusters.sizes, signs).p() for part in parts])
 
 
 def t_over_clusters(clusters: Clusters) -> Floats:

@@ -36,8 +36,6 @@ from megatron_patches.evaluation.statistics.distributions import Floats
 DRAWS = 9_999
 SEED = 17
 _MOST_ENUMERATED = 13
-_AT_ONCE = 32
-"""draws of sums whose statistics are in memory together"""
 _EQUAL = 1e-9
 _HALVINGS = 40
 
@@ -55,7 +53,7 @@ def compare_clusters(differences: Clusters, alpha: float) -> Comparison:
     check_number(len(differences.sizes))
     signs = drawn_signs(len(differences.sizes))
     difference, error = float(differences.mean), float(standard_error(differences))
-    flipped = _Flipped(differences.sums[None], differences.sizes, signs)
+    flipped = Flipped(differences.sums[None], differences.sizes, signs)
     low, high = (_end(flipped, difference, error, alpha, towards) for towards in (-1, 1))
     p = float(flipped.p()[0])
     degrees = max(1.0, effective_number(differences.sizes) - 1)
@@ -72,17 +70,7 @@ def drawn_signs(clusters: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
     return np.concatenate([np.ones((1, clusters)), (1 - 2 * drawn).astype(np.float64)])
 
 
-def p_of_signs(differences: Clusters, signs: Floats) -> Floats:
-    """Two-sided p values that the mean is 0; [...], as the sums have it. 1 where it is 0."""
-    sums = differences.sums.reshape(-1, differences.sums.shape[-1])
-    found = [
-        _Flipped(sums[start : start + _AT_ONCE], differences.sizes, signs).p()
-        for start in range(0, len(sums), _AT_ONCE)
-    ]
-    return np.concatenate(found).reshape(differences.sums.shape[:-1])
-
-
-class _Flipped:
+class Flipped:
     """Sums under all signs: multiplied once, however many differences are then supposed."""
 
     def __init__(self, sums: Floats, sizes: Floats, signs: Floats) -> None:
@@ -96,7 +84,10 @@ class _Flipped:
         self._products = (weights * sums * sizes).sum(-1, keepdims=True)
 
     def p(self, supposed: float = 0.0) -> Floats:
-        """p values that the mean is the one supposed; [n]. Statistics are squares of t but for a factor in all."""
+        """Two-sided p values that the mean is the one supposed, 1 where it is just that; [n].
+
+        Statistics are squares of t but for a factor that all share.
+        """
         flipped = (self._sums - supposed * self._sizes) / self._items
         cross = self._cross - supposed * self._cross_sizes
         squares = self._squares - 2 * supposed * self._products + supposed**2 * self._weight
@@ -110,7 +101,7 @@ class _Flipped:
         return np.where(seen[:, 0] == 0, 1.0, p)
 
 
-def _end(flipped: _Flipped, difference: float, error: float, alpha: float, towards: int) -> float:
+def _end(flipped: Flipped, difference: float, error: float, alpha: float, towards: int) -> float:
     """The furthest difference that the test does not refuse, by halving."""
     if error == 0:
         return difference

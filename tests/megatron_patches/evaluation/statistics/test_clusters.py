@@ -15,8 +15,8 @@ from megatron_patches.evaluation.statistics.clusters import (
     standard_error,
 )
 from megatron_patches.evaluation.statistics.mcnemar import mid_p
-from megatron_patches.evaluation.statistics.sign_flips import compare_clusters, drawn_signs, p_of_signs
-from tests.statistics_experiment import SIZES, clustered_sums, symmetric, t_over_clusters
+from megatron_patches.evaluation.statistics.sign_flips import compare_clusters, drawn_signs
+from tests.statistics_experiment import SIZES, clustered_sums, p_of_signs, symmetric, t_over_clusters
 
 
 def test_sums_by_name() -> None:
@@ -73,14 +73,14 @@ def test_p_of_all_signs_by_hand() -> None:
     seen = t(sums)
     others = np.array([t(sums * signs) for signs in product((1, -1), repeat=10)])
     expected = ((others > seen + 1e-9).sum() + (np.abs(others - seen) <= 1e-9).sum() / 2) / 1024
-    assert float(p_of_signs(Clusters(sizes, sums), drawn_signs(10))) == expected
+    assert p_of_signs(Clusters(sizes, sums[None]), drawn_signs(10)).item() == expected
     assert compare_clusters(Clusters(sizes, sums), 0.05).p == expected
 
 
 def test_clusters_of_one_item_are_mcnemars_mid_p() -> None:
     """Signs of items that are equal change nothing: those of 12 that differ are what is drawn."""
     sums = np.array([1.0] * 10 + [-1.0] * 2)
-    assert float(p_of_signs(Clusters(np.ones(12), sums), drawn_signs(12))) == pytest.approx(float(mid_p(10, 2)))
+    assert p_of_signs(Clusters(np.ones(12), sums[None]), drawn_signs(12)).item() == pytest.approx(float(mid_p(10, 2)))
 
 
 def test_an_interval_ends_where_the_test_begins_to_refuse() -> None:

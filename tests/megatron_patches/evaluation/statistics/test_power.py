@@ -16,8 +16,8 @@ from megatron_patches.evaluation.statistics.power import (
     smallest_difference,
     smallest_difference_in_clusters,
 )
-from megatron_patches.evaluation.statistics.sign_flips import drawn_signs, p_of_signs
-from tests.statistics_experiment import SIZES, clustered_sums, symmetric
+from megatron_patches.evaluation.statistics.sign_flips import drawn_signs
+from tests.statistics_experiment import SIZES, clustered_sums, p_of_signs, symmetric
 
 
 @pytest.mark.parametrize(("items", "discordant", "difference"), [(30, 0.3, 0.1), (60, 0.2, 0.2), (40, 1.0, 0.3)])
