@@ -5,4 +5,10 @@ A result is of one task at one step, with each item's own score: runs/NAME/evals
 
 import typer
 
+from tools.commands.evals.compare import compare
+from tools.commands.evals.plan import plan
+
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+
+app.command("compare")(compare)
+app.command("plan")(plan)
