@@ -198,7 +198,8 @@ def _count(config: RunConfig, task: LossTask, group: ValidationGroup, lengths: S
     of_run = config.evaluation.samples if config.evaluation and _is_own(task) else None
     if _is_own(task) and limit is None and of_run is None:
         raise Refused(
-            f"{config.name} does not say how many samples a validation reads (evaluation.samples); say it: --limit N"
+            f"{config.name} does not say how many samples a validation reads: it has no evaluation.samples; say how many "
+            "(--limit N, or evaluation)"
         )
     wanted = limit or of_run or there
     as_asked = limit is None and task.settings.length is None
@@ -227,7 +228,13 @@ def _refuse_changed(data: RunData, config: RunConfig, manifest: Manifest, task: 
         )
     if not _is_own(task) or data.groups_are_named:
         return
-    of_data = data.identity
+    of_data = {**data.identity, "data.split": config.data.split, "data.split_by": config.data.split_by}
+    for key in ("data.split", "data.split_by"):
+        if saved.get(key, of_data[key]) != of_data[key]:
+            raise Refused(
+                f"{key} is {shortened(saved[key], 40)} in the checkpoint and {of_data[key]} now, so that the group "
+                f"{ONLY_GROUP} would hold what the run was trained on; leave it as it was"
+            )
     names = ["dataset", *(f"source {each.name}" for each in config.data.first_sources)]
     for name in names:
         if name in saved and name in of_data and saved[name] != of_data[name]:

@@ -28,6 +28,11 @@ class LossSums:
         return cls(samples, *sums)
 
     @property
+    def sums(self) -> tuple[float, ...]:
+        """All numbers but the samples, as `of` takes them: those of several parts of a group add up."""
+        return (self.loss, self.targets, self.loss_squares, self.products, self.target_squares)
+
+    @property
     def mean(self) -> float:
         """Nats per target."""
         return self.loss / self.targets

@@ -17,9 +17,9 @@ from megatron_patches.launch.preparation import PreparationProgress
 from megatron_patches.objectives.batches import first_micro_batches
 from megatron_patches.objectives.build import build_objective
 
-Tally = Callable[[MicroBatch], Tensor]
-"""of each sample of a micro-batch the sum over its targets of weight x loss, and that of the weights: fp64 `[batch, 2]`
-on the CPU; label smoothing and z-loss, which training adds, are no part of it"""
+SampleSums = Callable[[MicroBatch], Tensor | None]
+"""`ModelOnRank.sample_sums`: of each sample of a micro-batch the sum over its targets of weight x loss, and that of the
+weights; None where this rank does not know them"""
 
 VERSION = "1"
 """of what is computed; another one is another task"""
@@ -43,12 +43,12 @@ def losses(loaded: LoadedModel, task: LossTask) -> Outcome:
             f"{task.label} reads {data.lengths.of('tokens'):,} tokens at once, and the model was loaded for "
             f"{loaded.window:,}; load it for the longer ones"
         )
-    sums = {group.name: sum_over(group, data, loaded.ranks.tally) for group in data.groups}
+    sums = {group.name: sum_over(group, data, loaded.ranks.sample_sums) for group in data.groups}
     return outcome_of(task, data, sums, perf_counter() - started)
 
 
 def sum_over(
-    group: LossGroup, data: LossData, tally: Tally, rank: tuple[int, int] = (0, 1), hear: Callable[[], None] = lambda: None
+    group: LossGroup, data: LossData, sample_sums: SampleSums, rank: tuple[int, int] = (0, 1), hear: Callable[[], None] = lambda: None
 ) -> LossSums:
     """The sums of one data-parallel rank, (its number, of how many), over its part of a group's samples.
 
@@ -61,7 +61,10 @@ def sum_over(
     found = torch.zeros(5, dtype=torch.float64)
     for batch in first_micro_batches(group.samples, objective, group.count, size, vocabulary, rank):
         hear()
-        loss, targets = tally(batch).unbind(1)
+        sums = sample_sums(batch)
+        if sums is None:
+            continue
+        loss, targets = sums.cpu().unbind(1)
         found += torch.stack(
             [loss.sum(), targets.sum(), loss.square().sum(), (loss * targets).sum(), targets.square().sum()]
         )
