@@ -1,4 +1,4 @@
-"""What a loss is computed on: validation groups of a run, or a dataset, opened as they were for training. Torch-free."""
+"""What a loss is computed on: validation groups of a run, or a dataset, opened as for training. Torch-free."""
 
 import difflib
 import hashlib
@@ -23,7 +23,8 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import Refused, TrainyardError, refuse
 from megatron_patches.evaluation.tasks.task import LossTask
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.objectives.objective_config import LossTerms
+from megatron_patches.generation.evaluated_config import at_length
+from megatron_patches.objectives.objective_config import CausalConfig, LossTerms
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.run_directory import text_preparation
 from megatron_patches.sizes import counted
@@ -91,7 +92,7 @@ class LossData:
             "version": _VERSION,
             "objective": objective.model_dump(exclude=added),
             # a prefix is drawn with the run's seed; next tokens are not drawn
-            "seed": None if objective.name == "causal" else self.config.training.seed,
+            "seed": None if isinstance(objective, CausalConfig) else self.config.training.seed,
             "read": self.lengths.read,
             "samples": self.config.data.samples.model_dump(),
             "groups": [group.definition() for group in self.groups],
@@ -120,9 +121,7 @@ def open_loss_data(
         TrainyardError: data is missing or damaged.
     """
     wanted = _data_config(config, task)
-    length = task.settings.length or config.data.sequence_length
-    require_readable(config, length)
-    lengths = config.objective.lengths(length)
+    lengths = at_length(config, task.settings.length).lengths
     try:
         data = RunData(wanted, CHECKOUT, config.lengths, config.place_after, prepare, text_preparation(config))
     except TrainyardError as error:
@@ -142,30 +141,14 @@ def open_loss_data(
     return LossData(config, lengths, found, has_parts, end_of_document)
 
 
-def require_readable(config: RunConfig, length: int) -> None:
-    """Raises Refused where the model has no parameters for so many places, or the length is none."""
-    trained, objective = config.data.sequence_length, config.objective
-    if length < 1:
-        raise Refused(f"a length of {counted(length, 'token')}: give 1 or more")
-    if length <= trained:
-        return
-    shapes = {row.name: row.shape for row in config.parameters}
-    longer = config.architecture.parameters(config.model, objective.lengths(length))
-    if grown := [row.name for row in longer if shapes.get(row.name) != row.shape]:
-        raise Refused(
-            f"{config.name} cannot read {length:,} tokens at once: {grown[0]} has a row for each of the {trained:,} "
-            f"positions of its training, and none for later ones; give a length of {trained:,} or less, or evaluate a "
-            "model with ALiBi or rotary positions"
-        )
-
-
 def _is_own(task: LossTask) -> bool:
     return task.dataset is None
 
 
 def _data_config(config: RunConfig, task: LossTask) -> DataConfig:
     """The part of a run's data that a task reads: training data that no group needs may lie elsewhere."""
-    data, alone = config.data, {"path": None, "text": None, "changes": []}
+    data = config.data
+    alone: dict[str, Any] = {"path": None, "text": None, "changes": []}
     if task.dataset is not None:
         source = SourceConfig(name=_DATASET, path=str(Path(task.dataset).absolute()))
         group = ValidationGroupConfig(name=_DATASET, sources=[source])
@@ -198,8 +181,8 @@ def _count(config: RunConfig, task: LossTask, group: ValidationGroup, lengths: S
     of_run = config.evaluation.samples if config.evaluation and _is_own(task) else None
     if _is_own(task) and limit is None and of_run is None:
         raise Refused(
-            f"{config.name} does not say how many samples a validation reads: it has no evaluation.samples; say how many "
-            "(--limit N, or evaluation)"
+            f"{config.name} does not say how many samples a validation reads: it has no evaluation.samples; say how "
+            "many (--limit N, or evaluation)"
         )
     wanted = limit or of_run or there
     as_asked = limit is None and task.settings.length is None

@@ -6,6 +6,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import Refused
 from megatron_patches.evaluation.loss_data import LossData, LossGroup, open_loss_data
@@ -16,6 +17,7 @@ from megatron_patches.generation.loaded_model import LoadedModel
 from megatron_patches.launch.preparation import PreparationProgress
 from megatron_patches.objectives.batches import first_micro_batches
 from megatron_patches.objectives.build import build_objective
+from megatron_patches.run.reading import load_resolved
 
 SampleSums = Callable[[MicroBatch], Tensor | None]
 """`ModelOnRank.sample_sums`: of each sample of a micro-batch the sum over its targets of weight x loss, and that of the
@@ -37,7 +39,8 @@ def losses(loaded: LoadedModel, task: LossTask) -> Outcome:
         Damaged: the loss is not finite.
     """
     started = perf_counter()
-    data = open_loss_data(loaded.config, loaded.manifest, task, PreparationProgress())
+    trained = load_resolved(loaded.checkpoint / CONFIG)  # that of the model has another length, where one was asked for
+    data = open_loss_data(trained, loaded.manifest, task, PreparationProgress())
     if data.lengths.of("tokens") > loaded.window:
         raise Refused(
             f"{task.label} reads {data.lengths.of('tokens'):,} tokens at once, and the model was loaded for "
@@ -48,7 +51,11 @@ def losses(loaded: LoadedModel, task: LossTask) -> Outcome:
 
 
 def sum_over(
-    group: LossGroup, data: LossData, sample_sums: SampleSums, rank: tuple[int, int] = (0, 1), hear: Callable[[], None] = lambda: None
+    group: LossGroup,
+    data: LossData,
+    sample_sums: SampleSums,
+    rank: tuple[int, int] = (0, 1),
+    hear: Callable[[], None] = lambda: None,
 ) -> LossSums:
     """The sums of one data-parallel rank, (its number, of how many), over its part of a group's samples.
 

@@ -1,7 +1,7 @@
 """Which checkpoints a launch with `--eval-only` validates, and on what. Torch-free.
 
-Such a launch is none of the run's: it has a folder `logs/eval-only-0001/`, so that it neither owns the run nor waits for
-whoever does, and what it finds goes to the shelf of evaluations.
+Such a launch is none of the run's: it has a folder `logs/eval-only-0001/`, so that it neither owns the run nor waits
+for whoever does, and what it finds goes to the shelf of evaluations.
 """
 
 import json
@@ -19,7 +19,7 @@ from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.atomic_files import temporary_path, write_atomically
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
 from megatron_patches.configuration.section import Section
-from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError, listed
+from megatron_patches.errors import Damaged, Refused, TrainyardError, listed
 from megatron_patches.evaluation.outcome import EvaluatedCheckpoint
 from megatron_patches.evaluation.tasks.task import LossTask, TaskSettings
 from megatron_patches.foreign.files import names_in, read_bounded
@@ -78,8 +78,8 @@ def choose_checkpoints(
     """
     if which not in (NEWEST, ALL) and not (which.isascii() and which.isdecimal()):
         raise Refused(
-            f"--eval-only {shortened(which, 40)}: give nothing for the newest checkpoint, a step (--eval-only 1000), or "
-            "all"
+            f"--eval-only {shortened(which, 40)}: give nothing for the newest checkpoint, a step (--eval-only 1000), "
+            "or all"
         )
     if which in (NEWEST, ALL):
         checkpoints_with_weights(run)  # raises Missing where there is none

@@ -131,9 +131,7 @@ def together(groups: ProcessGroups, make: Callable[[], _Made]) -> _Made:
     return made
 
 
-def _summed(
-    group: LossGroup, data: LossData, model: ModelOnRank, groups: ProcessGroups, stop: StopRequest
-) -> LossSums:
+def _summed(group: LossGroup, data: LossData, model: ModelOnRank, groups: ProcessGroups, stop: StopRequest) -> LossSums:
     """Over all samples of a group; the same on every rank."""
     rank = (groups.coordinates.data, groups.layout.data)
     here = sum_over(group, data, model.sample_sums_here, rank, stop.hear)
