@@ -19,7 +19,7 @@ class ModelRanks:
 
     def __init__(self, model: ModelOnRank, groups: ProcessGroups) -> None:
         self._model = model
-        self._groups = groups
+        self.groups = groups
 
     @property
     def known_ids(self) -> int:
@@ -65,11 +65,11 @@ class ModelRanks:
         return getattr(self._model, name)(*arguments)
 
     def _announce(self, call: tuple[str, tuple[Any, ...]] | None) -> None:
-        if self._groups.layout.world_size > 1:
-            self._groups.from_rank_0(call)
+        if self.groups.layout.world_size > 1:
+            self.groups.from_rank_0(call)
 
     def obey(self) -> None:
         """On the other ranks: does what the first one says, until that releases the model or this process is ended."""
-        while (call := self._groups.from_rank_0(None)) is not None:
+        while (call := self.groups.from_rank_0(None)) is not None:
             name, arguments = call
             getattr(self._model, name)(*arguments)
