@@ -117,7 +117,7 @@ WITH_TORCH = {
     "megatron_patches/evaluation": ["loss_data", "loss_sums", "outcome"],
     "megatron_patches/evaluation/eval_only": ["asked", "plan", "rank", "table"],
     "megatron_patches/exchange": ["deepspeed_folder", "known_source"],
-    "megatron_patches/generation": [],
+    "megatron_patches/generation": ["evaluated_run"],
     "megatron_patches/megatron_core_patches": ["narrow_import"],
     "megatron_patches/models": ["parameter_table", "pipeline_partition", "registry"],
     "megatron_patches/models/gpt": [

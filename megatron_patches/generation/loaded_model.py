@@ -15,7 +15,7 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkpoint.load import DamagedCheckpoint
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer, own_tokenizer_files
 from megatron_patches.errors import Damaged, Refused, TrainyardError
-from megatron_patches.generation.evaluated_config import at_length, laid_out
+from megatron_patches.generation.evaluated_run import at_length, laid_out
 from megatron_patches.generation.generator import Generator
 from megatron_patches.generation.loading import LoadOrder, described, load_on_rank
 from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
