@@ -23,7 +23,7 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import Refused, TrainyardError, refuse
 from megatron_patches.evaluation.tasks.task import LossTask
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.generation.evaluated_config import at_length
+from megatron_patches.generation.evaluated_run import at_length
 from megatron_patches.objectives.objective_config import CausalConfig, LossTerms
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.run_directory import text_preparation
