@@ -11,6 +11,7 @@ from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import TaskIndex
 
 from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.evaluation.tasks.task import HarnessTask
@@ -106,7 +107,7 @@ def _found(task: HarnessTask) -> Mapping[str, Any]:
     try:
         if isinstance(task.config, str):
             return _own_tasks().load([task.config])
-        return TaskManager(include_defaults=False).load([deepcopy(dict(task.config))])
+        return _of_configuration(deepcopy(dict(task.config)))
     except TrainyardError:
         raise
     except _NO_HUB as error:
@@ -117,6 +118,15 @@ def _found(task: HarnessTask) -> Mapping[str, Any]:
         raise TrainyardError(
             f"lm-eval cannot load {task.name}: {type(error).__name__}: {shortened(error, 300)}"
         ) from error
+
+
+def _of_configuration(config: dict[str, Any]) -> Mapping[str, Any]:
+    manager = TaskManager(include_defaults=False)
+    if "group" not in config:
+        return manager.load([config])
+    # `load` would give every member the group's own keys, which no task has
+    entry = TaskIndex.entry_from_config(config)
+    return manager.load([manager._factory.build(entry, overrides=None, registry=manager.task_index)])
 
 
 @cache

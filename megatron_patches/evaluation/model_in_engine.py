@@ -145,7 +145,7 @@ class _Asked:
         wanted = normalize_gen_kwargs(settings, model.max_gen_toks)
         if wanted.get("do_sample") or wanted.get("num_beams", 1) != 1 or wanted.keys() - _SETTINGS:
             raise Refused(
-                f"the task asks for texts by {shortened(str(settings), 120)}, and the engine writes the likeliest ones; "
+                f"the task asks for texts by {shortened(settings, 120)}, and the engine writes the likeliest ones; "
                 "evaluate through the export"
             )
         self.number = number

@@ -10,7 +10,6 @@ from megatron_patches.evaluation.surroundings import quiet
 from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable
-from megatron_patches.generation.window import learned_positions_end
 from megatron_patches.transformers_exchange.card.folder import CONFIG_FILE
 from megatron_patches.transformers_exchange.choice import format_of
 
@@ -46,4 +45,7 @@ def _refuse_length(folder: Path, length: int) -> None:
     read = format.read(config)
     positions = read.section.get("position_embedding", "learned")
     if positions == "learned" and read.positions is not None and length > read.positions:
-        raise Refused(learned_positions_end(length, read.positions))
+        raise Refused(
+            f"length {length:,}: the model has learned its positions, and they end after {read.positions:,}; ask for at "
+            f"most {read.positions:,} (rotary and ALiBi positions know no such bound)"
+        )
