@@ -7,8 +7,9 @@ import typer
 
 from tools.commands.evals.compare import compare
 from tools.commands.evals.plan import plan
+from tools.commands.evals.tasks import tasks_command
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
-
+app.command("tasks")(tasks_command)
 app.command("compare")(compare)
 app.command("plan")(plan)
