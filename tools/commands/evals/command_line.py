@@ -5,4 +5,11 @@ A result is of one task at one step, with each item's own score: runs/NAME/evals
 
 import typer
 
+from tools.commands.evals.heatmap import heatmap_command
+from tools.commands.evals.plot import plot_command
+from tools.commands.evals.table import table_command
+
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+app.command("table")(table_command)
+app.command("plot")(plot_command)
+app.command("heatmap")(heatmap_command)
