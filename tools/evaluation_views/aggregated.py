@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 
-from megatron_patches.errors import Refused
 from tools.evaluation_views.columns import Column, Place, Value
 
 
@@ -11,12 +10,7 @@ def aggregated(columns: Sequence[Column], places: Sequence[Place], tokens: dict[
     """The file of one run: of each label every metric and its standard error, a value for each step; None is null.
 
     A part is a task of its own, LABEL.PART; results of another definition are too, with a letter.
-
-    Raises:
-        Refused: the places are of several runs: the format has no word for them.
     """
-    if len({place.run for place in places}) > 1:
-        raise Refused("an aggregated file is of one run: name one, and write a file for each")
     evaluated = [place for place in places if any(place in column.values for column in columns)]
     results: dict[str, dict[str, list[float | None]]] = {}
     for column in columns:

@@ -46,7 +46,7 @@ def only_tasks(gathered: Gathered, words: Sequence[str]) -> Gathered:
 
 
 def metrics_of(gathered: Gathered, words: Sequence[str], every: bool = False) -> dict[str, list[str]]:
-    """The metrics to show of each label: those that are named, as METRIC or LABEL.METRIC, every one, or the primary one.
+    """The metrics to show of each label: those that are named (METRIC or LABEL.METRIC), every one, or the primary one.
 
     Raises:
         Missing: no result has a metric of a name.

@@ -26,20 +26,23 @@ def draw_curves(panels: Panels) -> "Figure":
     across = min(_ACROSS, count)
     down = -(-count // across)
     names = list({curve.name: curve for panel in panels.panels for curve in panel.curves}.values())
-    figure = Figure(figsize=(max(4.2 * across, 5.5), 3 * down + 0.5 + 0.22 * len(names)), layout="constrained")
+    figure = Figure(figsize=(max(4.2 * across, 5.5), 3 * down + 0.6 + 0.2 * -(-len(names) // 2)), layout="constrained")
     for number, panel in enumerate(panels.panels):
         axes = figure.add_subplot(down, across, number + 1)
         _draw_panel(axes, panel)
         axes.set_xlabel(panels.axis)
+    banded = any(error is not None for panel in panels.panels for curve in panel.curves for error in curve.errors)
+    band = "band: one standard error to either side" if banded else ""
     if len(names) == 1:
         figure.suptitle(names[0].name, fontsize=11, parse_math=False)
+        figure.supxlabel(band, fontsize=8, color=_GREY)
     else:
         handles = [_handle(curve) for curve in names]
-        legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(2, len(names)), fontsize=8)
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=2, fontsize=8, title=band, title_fontsize=8
+        )
         for text in legend.get_texts():
             text.set_parse_math(False)
-    if any(error is not None for panel in panels.panels for curve in panel.curves for error in curve.errors):
-        figure.supxlabel("band: one standard error to either side", fontsize=8, color=_GREY)
     return figure
 
 
@@ -71,7 +74,9 @@ def _draw_curve(axes: Any, curve: Curve) -> None:
     colour, marker = _look(curve)
     line = ":" if curve.other_definition else "-"
     axes.plot(curve.where, curve.values, marker + line, color=colour, markersize=3.5, linewidth=1.4, zorder=3)
-    bounds = [(value - (error or 0), value + (error or 0)) for value, error in zip(curve.values, curve.errors, strict=True)]
+    bounds = [
+        (value - (error or 0), value + (error or 0)) for value, error in zip(curve.values, curve.errors, strict=True)
+    ]
     if len(curve.where) > 1:
         low, high = zip(*bounds, strict=True)
         axes.fill_between(curve.where, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2)
@@ -87,7 +92,9 @@ def _logarithmic(axes: Any, panel: Panel) -> None:
     axes.set_yscale("log")
     narrow = max(values) / min(values) < _DECADE
     axes.yaxis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else short(round(value))))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else short(round(value)))
+    )
     axes.yaxis.set_minor_formatter(NullFormatter())
     if narrow:
         axes.set_ylim(math.exp(math.log(min(values)) - 0.05), math.exp(math.log(max(values)) + 0.05))

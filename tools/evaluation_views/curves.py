@@ -1,13 +1,13 @@
 """Learning curves: metrics of runs over steps or tokens, a panel for each task."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
-from tools.evaluation_views.columns import Column, Place, Value, columns_of, tokens_at
+from tools.evaluation_views.columns import Column, Place, columns_of, tokens_at
 from tools.evaluation_views.definitions import Definitions
 from tools.evaluation_views.gathered import Gathered
 
@@ -78,14 +78,23 @@ def panels_of(
         raise Refused("no result knows how many tokens its checkpoint was trained on: draw over steps, --x steps")
     notes = [*definitions.notes(), *gathered.notes]
     if chosen == "tokens" and unknown:
-        notes.append(f"{counted(unknown, 'checkpoint')} left out: the number of tokens is not known there; --x steps has all")
+        notes.append(
+            f"{counted(unknown, 'checkpoint')} left out: the number of tokens is not known there; --x steps has all"
+        )
     where = tokens if chosen == "tokens" else {place: place.step for place in places}
     grouped: dict[tuple[str, str], list[Column]] = {}
     for column in columns_of(gathered, metrics, definitions):
         if column.metric:
             grouped.setdefault((column.label, column.metric), []).append(column)
-    panels = [_panel(f"{label}.{metric}", columns, where, gathered.runs) for (label, metric), columns in grouped.items()]
-    return Panels(tuple(panels), chosen, gathered.runs, tuple(notes))
+    panels = [
+        _panel(f"{label}.{metric}", columns, where, gathered.runs) for (label, metric), columns in grouped.items()
+    ]
+    drawn = [panel for panel in panels if panel.curves]
+    if not drawn:
+        raise Refused(
+            "nothing can be drawn: no result has a metric to show, or knows its tokens; --x steps draws over steps"
+        )
+    return Panels(tuple(drawn), chosen, gathered.runs, tuple(notes))
 
 
 def _panel(title: str, columns: Sequence[Column], where: Mapping[Place, int], runs: Sequence[str]) -> Panel:

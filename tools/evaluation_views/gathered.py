@@ -97,8 +97,8 @@ def _notes_on(name: str, marked: Sequence[int], unsealed: Sequence[int], invalid
         notes.append(f"{name}: evaluations of {_steps(marked)} are invalid, and {done}")
     if unsealed:
         notes.append(
-            f"{name}: the evaluation of {_steps(unsealed)} is not sealed: its manifest does not name all of its results; "
-            f"the next evaluation of the step seals it (tools/evals run {name})"
+            f"{name}: the evaluation of {_steps(unsealed)} is not sealed: its manifest does not name all results that "
+            f"are there; the next result of the step seals it (tools/evals run {name})"
         )
     if not any_left:
         notes.append(f"{name}: has no evaluation to show")

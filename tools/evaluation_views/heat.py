@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from megatron_patches.artefacts.evaluations.result import Metric
 from megatron_patches.errors import Refused
-from megatron_patches.foreign.printable import printable
+from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.sizes import counted
 from tools.evaluation_views.columns import Column, Place, Value, part_columns, places_of, tokens_at
 from tools.evaluation_views.definitions import definitions_of, differences
@@ -59,7 +60,7 @@ class Heat:
     higher_is_better: bool
     notes: tuple[str, ...]
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """The largest number without its sign: the scale's limit on either side."""
         return max((abs(cell.shown) for row in self.rows for cell in row.cells if cell), default=0.0) or 1.0
@@ -94,12 +95,14 @@ def heat_of(
     if not rows:
         raise Refused(_nothing_to_compare(kept, base, relative))
     if missing:
-        notes.append(f"left out, {'the base has no such result' if base else 'chance is not known'}: {', '.join(missing)}")
+        notes.append(
+            f"left out, {'the base has no such result' if base else 'chance is not known'}: {', '.join(missing)}"
+        )
     if _has_unsure(rows, relative):
         notes.append("a difference without a known standard error is shown as if it were sure")
     tokens = tokens_at(kept)
     return Heat(
-        title=f"{printable(gathered.runs[0])}: {', '.join(dict.fromkeys(f'{each.label}.{each.metric}' for each in columns))}",
+        title=_title(gathered.runs[0], columns),
         rows=tuple(_sorted(rows, order, better)),
         places=tuple(places),
         tokens=tuple(tokens.get(place) for place in places),
@@ -108,6 +111,11 @@ def heat_of(
         higher_is_better=better,
         notes=(*notes, *(base.notes if base else ()), *gathered.notes),
     )
+
+
+def _title(run: str, columns: Sequence[Column]) -> str:
+    metrics = dict.fromkeys(f"{each.label}.{each.metric}" for each in columns)
+    return f"{printable(run)}: {shortened(', '.join(metrics), 100)}"
 
 
 def _one_definition(gathered: Gathered, base: Base | None) -> tuple[Gathered, list[str]]:
@@ -136,7 +144,9 @@ def _left_out(one: Found, base: Base | None, kept: Sequence[Found]) -> str:
         return f"{one.result.label} of step {one.step} and others like it left out: {reason}"
     other = next(each for each in kept if each.result.label == one.result.label)
     differ = "; ".join(differences(other.result, one.result))
-    return f"{one.result.label} of step {one.step} and others like it left out, they are of another definition: {differ}"
+    return (
+        f"{one.result.label} of step {one.step} and others like it left out, they are of another definition: {differ}"
+    )
 
 
 def _common_scale(columns: Sequence[Column]) -> tuple[bool, bool]:
@@ -162,9 +172,7 @@ def _row(
     return Row(printable(name), column.label, column.part, column.metric, tuple(cells))
 
 
-def _cell(
-    column: Column, value: Value | None, base: Base | None, relative: RelativeTo, scale: float
-) -> Cell | None:
+def _cell(column: Column, value: Value | None, base: Base | None, relative: RelativeTo, scale: float) -> Cell | None:
     if value is None:
         return None
     own, error = value.metric.value, _error(value.metric, value.examples)
@@ -207,7 +215,9 @@ def _sorted(rows: Sequence[Row], order: Order, higher_is_better: bool) -> list[R
         last = next((cell.shown for cell in reversed(row.cells) if cell), 0.0)
         return -last if higher_is_better else last
 
-    return sorted(rows, key=lambda row: (row.label, row.part is not None, gain(row) if order == "gain" else 0, row.name))
+    return sorted(
+        rows, key=lambda row: (row.label, row.part is not None, gain(row) if order == "gain" else 0, row.name)
+    )
 
 
 def _nothing_to_compare(gathered: Gathered, base: Base | None, relative: RelativeTo) -> str:
@@ -219,16 +229,19 @@ def _nothing_to_compare(gathered: Gathered, base: Base | None, relative: Relativ
     return f"what chance gives is not known of {labels}: name a base (--base RUN@STEP), or show values (--absolute)"
 
 
-def caption(heat: Heat, base: Base | None) -> list[str]:
-    """What stands under the map."""
+def caption(heat: Heat, base: Base | None, looks: str) -> list[str]:
+    """What stands under the map.
+
+    Args:
+        looks: how a difference that is within the noise is told from others.
+    """
     if heat.relative_to == "nothing":
         return []
+    cells = [cell for row in heat.rows for cell in row.cells if cell]
+    noise = sum(cell.within_noise for cell in cells)
     to = base.name if base else "what chance gives"
-    lines = [f"differences to {to}, in {heat.unit}" + ("" if heat.higher_is_better else "; less is better")]
-    count = sum(cell.within_noise for row in heat.rows for cell in row.cells if cell)
-    of = sum(cell is not None for row in heat.rows for cell in row.cells)
-    lines.append(
-        f"{counted(count, 'difference')} of {of:,} within {SURE} standard errors of the difference (unpaired): "
-        "no difference shown there"
-    )
-    return lines
+    return [
+        f"differences to {to}, in {heat.unit}{'' if heat.higher_is_better else '; less is better'}",
+        f"{noise:,} of {counted(len(cells), 'difference')} within {SURE} standard errors (unpaired), {looks}: no "
+        "difference shown",
+    ]

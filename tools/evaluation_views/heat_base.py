@@ -80,7 +80,9 @@ def read_base(text: str, invalid: bool) -> Base:
         return _read_file(Path(text))
     reference = parse_reference(text)
     if reference is None:
-        raise Refused(f"{shortened(text)} is no base: name an evaluated step, RUN@STEP, or a results file of lm-eval (.json)")
+        raise Refused(
+            f"{shortened(text)} is no base: name an evaluated step, RUN@STEP, or a results file of lm-eval (.json)"
+        )
     run = find_run_directory(reference.run)
     step = step_of(chosen_folder(run, reference.chosen)) if reference.chosen else reference.step
     assert step is not None, text

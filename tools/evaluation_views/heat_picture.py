@@ -23,6 +23,9 @@ _LEAST_WIDTH = 3.0
 _PALE = 0.6
 """share of white in a colour that is within the noise"""
 _GREY = "#666666"
+_FAINT = "#555555"
+_UPRIGHT = 6
+"""characters of a column's name that stand beside each other; longer ones are turned"""
 
 
 def draw_heat(heat: Heat, caption: Sequence[str], axis: Axis) -> "Figure":
@@ -42,8 +45,9 @@ def draw_heat(heat: Heat, caption: Sequence[str], axis: Axis) -> "Figure":
     numbers = np.array([[np.nan if cell is None else cell.shown for cell in row.cells] for row in heat.rows])
     mesh = axes.pcolormesh(np.ma.masked_invalid(numbers), **_colours(heat, numbers))
     axes.set_facecolor("#eeeeee")  # of what was not evaluated
-    _pale(axes, heat)
-    if wide / across >= _ROOM[0] and high / down >= _ROOM[1]:
+    roomy = wide / across >= _ROOM[0] and high / down >= _ROOM[1]
+    _pale(axes, heat, hatched=roomy)
+    if roomy:
         _write_numbers(axes, heat, mesh)
     _name_axes(axes, heat, axis, wide)
     figure.colorbar(mesh, ax=axes, label=_bar_label(heat), shrink=min(1.0, 4 / high), aspect=25)
@@ -60,15 +64,17 @@ def _colours(heat: Heat, numbers: NDArray[np.float64]) -> dict[str, Any]:
     return {"cmap": palette, "vmin": -heat.largest, "vmax": heat.largest}
 
 
-def _pale(axes: Any, heat: Heat) -> None:
+def _pale(axes: Any, heat: Heat, hatched: bool) -> None:
+    """Small cells are not hatched: they would be nothing but hatches."""
     noise = np.array([[cell is not None and cell.within_noise for cell in row.cells] for row in heat.rows])
     if not noise.any():
         return
     veil = np.zeros((*noise.shape, 4))
     veil[noise] = (1, 1, 1, _PALE)
     axes.imshow(veil, extent=(0, noise.shape[1], noise.shape[0], 0), aspect="auto", interpolation="nearest", zorder=2)
-    hatched = np.ma.masked_where(~noise, np.zeros(noise.shape))
-    axes.pcolor(hatched, hatch="////", facecolor="none", edgecolor="#00000030", linewidth=0, zorder=2, alpha=None)
+    if hatched:
+        unsure = np.ma.masked_where(~noise, np.zeros(noise.shape))
+        axes.pcolor(unsure, hatch="////", facecolor="none", edgecolor="#00000022", linewidth=0, zorder=2)
 
 
 def _write_numbers(axes: Any, heat: Heat, mesh: Any) -> None:
@@ -83,7 +89,7 @@ def _write_numbers(axes: Any, heat: Heat, mesh: Any) -> None:
 
 def _ink(mesh: Any, cell: Cell) -> str:
     if cell.within_noise:
-        return _GREY
+        return _FAINT
     red, green, blue, _ = mesh.cmap(mesh.norm(cell.shown))
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
 
@@ -112,7 +118,7 @@ def _name_axes(axes: Any, heat: Heat, axis: Axis, wide: float) -> None:
     every = max(1, round(_CELL[0] / (wide / len(names))))
     shown = range(0, len(names), every)
     axes.set_xticks([place + 0.5 for place in shown], [names[place] for place in shown], fontsize=8)
-    if max(map(len, names)) > 4:
+    if max(map(len, names)) > _UPRIGHT:
         axes.tick_params(axis="x", labelrotation=90)
     axes.set_xlabel(axis, fontsize=9)
     rows = axes.set_yticks([row + 0.5 for row in range(len(heat.rows))], [row.name for row in heat.rows], fontsize=8)

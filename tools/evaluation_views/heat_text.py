@@ -7,7 +7,6 @@ from tools.evaluation_views.curves import Axis
 from tools.evaluation_views.heat import Heat
 from tools.evaluation_views.heat_picture import column_names, written
 
-NOISE = "what stands in brackets lies within the noise"
 _NAMES = (
     *("label", "part", "metric", "step", "tokens", "value", "shown", "unit"),
     *("standard_error_of_shown", "within_noise"),

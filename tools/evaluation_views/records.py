@@ -46,18 +46,18 @@ def records_of(gathered: Gathered, metrics: Mapping[str, Sequence[str]]) -> list
     records = []
     for each in gathered.found:
         wanted = metrics.get(each.result.label, ())
-        parts = [(None, each.result.examples, each.result.metrics)]
-        parts += [(name, part.examples, part.metrics) for name, part in sorted(each.result.parts.items())]
-        for part, examples, known in parts:
-            records += [
-                _record(each, part, examples, name, known[name]) for name in sorted(wanted) if name in known
-            ]
+        of: list[tuple[str | None, int, dict[str, Metric]]] = [(None, each.result.examples, each.result.metrics)]
+        of += [(name, part.examples, part.metrics) for name, part in sorted(each.result.parts.items())]
+        for part, examples, known in of:
+            records += [_record(each, part, examples, name, known[name]) for name in sorted(wanted) if name in known]
     records += [
         _unfinished(each.run, each.state.step, each.state.label, each.state.state) for each in gathered.unfinished
     ]
     order = {run: number for number, run in enumerate(gathered.runs)}
-    key = lambda record: (order[record.run], record.step, record.label, record.part or "", record.metric or "")  # noqa: E731
-    return sorted(records, key=key)
+    return sorted(
+        records,
+        key=lambda record: (order[record.run], record.step, record.label, record.part or "", record.metric or ""),
+    )
 
 
 def _record(found: Found, part: str | None, examples: int, name: str, metric: Metric) -> Record:
@@ -73,11 +73,25 @@ def _record(found: Found, part: str | None, examples: int, name: str, metric: Me
 
 def _unfinished(run: str, step: int, label: str, state: str) -> Record:
     unknown = dict.fromkeys(set(NAMES) - {"run", "step", "label", "state"})
-    return Record(run=run, step=step, label=label, state=state, **unknown)  # type: ignore[arg-type]
+    return Record(run=run, step=step, label=label, state=state, **unknown)
 
 
-def as_csv(records: Sequence[Record]) -> bytes:
-    """A row for each, an empty field for what is not known; floats as they are, to the last digit."""
+def as_rows(records: Sequence[Record]) -> list[dict[str, object]]:
+    """An object for each."""
+    return [asdict(record) for record in records]
+
+
+def file_bytes(records: Sequence[Record], ending: str) -> bytes:
+    """The content of a file: .csv, .json or .parquet; floats as they are, to the last digit."""
+    if ending == ".parquet":
+        return _parquet(records)
+    if ending == ".json":
+        return (json.dumps(as_rows(records), indent=1) + "\n").encode()
+    return _csv(records)
+
+
+def _csv(records: Sequence[Record]) -> bytes:
+    """A row for each, an empty field for what is not known."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(NAMES)
@@ -85,13 +99,7 @@ def as_csv(records: Sequence[Record]) -> bytes:
     return text.getvalue().encode()
 
 
-def as_json(records: Sequence[Record]) -> bytes:
-    """A list with an object for each."""
-    return (json.dumps([asdict(record) for record in records], indent=1) + "\n").encode()
-
-
-def as_parquet(records: Sequence[Record]) -> bytes:
-    """A file of parquet, with a column for each field."""
+def _parquet(records: Sequence[Record]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

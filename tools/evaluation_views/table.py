@@ -62,17 +62,18 @@ def legend(table: Table, gathered: Gathered, columns: Sequence[Column], definiti
     lines += [f"{label}: only the first {limit:,} items, of each part" for label, limit in sorted(limits.items())]
     lines += definitions.notes()
     failed = [each for each in gathered.unfinished if each.state.state == "failed"]
-    lines += [
-        f"failed: {each.run}@{each.state.step}, {each.state.label}: {shortened(each.state.message or 'no reason is known')}"
-        for each in failed
-    ]
+    for each in failed:
+        reason = shortened(each.state.message or "no reason is known")
+        lines.append(f"failed: {each.run}@{each.state.step}, {each.state.label}: {reason}")
     return [*lines, *gathered.notes]
 
 
 def as_markdown(table: Table, notes: Sequence[str]) -> bytes:
     """The same as a page: the table, and a list of the notes."""
     rule = ["---" if number < table.texts else "---:" for number in range(len(table.head))]
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (table.head, rule, *table.rows)]
+    lines = [
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (table.head, rule, *table.rows)
+    ]
     return ("\n".join([*lines, "", *(f"- {printable(note)}" for note in notes)]).rstrip() + "\n").encode()
 
 
@@ -86,7 +87,7 @@ def _cell(column: Column, place: Place, states: Mapping[tuple[Place, str], str])
     state = states.get((place, column.label), "")
     if value is None:
         return state or NOTHING
-    mark = INVALID if value.found.invalid else BEST if column.best == place else ""
+    mark = INVALID if value.found.invalid else BEST if column.best == place else " "  # digits beneath each other
     return f"{_shown(value)}{mark}{f' ({state})' if state else ''}"
 
 
@@ -97,16 +98,14 @@ def _shown(value: Value) -> str:
 
 def _states(gathered: Gathered) -> dict[tuple[Place, str], str]:
     """What there is to say of evaluations that have no result, or are made again."""
-    return {
-        (Place(each.run, each.state.step), each.state.label): each.state.state for each in gathered.unfinished
-    }
+    return {(Place(each.run, each.state.step), each.state.label): each.state.state for each in gathered.unfinished}
 
 
 def _chances(columns: Sequence[Column]) -> list[str]:
     """Of whole tasks; parts are many, and most often have the same."""
     told = []
     for column in columns:
-        chances = sorted({value.metric.chance for value in column.values.values()} - {None}) if not column.part else []
-        if chances:
-            told.append(f"{column.title} {' or '.join(f'{chance:.4g}' for chance in chances)}")
+        chances = {value.metric.chance for value in column.values.values() if value.metric.chance is not None}
+        if chances and column.part is None:
+            told.append(f"{column.title} {' or '.join(f'{chance:.4g}' for chance in sorted(chances))}")
     return [f"chance: {', '.join(told)}"] if told else []

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tools.commands.evals.table import Invalid, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Tasks, read, tell_notes, tell_unread, write_file
 
 
 def heatmap_command(
@@ -13,7 +13,9 @@ def heatmap_command(
     tasks: Tasks = None,
     metric: Annotated[
         str | None,
-        typer.Option(metavar="METRIC", help=r"Of which metric \[default: the first of acc_norm, acc, exact_match ...]."),
+        typer.Option(
+            metavar="METRIC", help=r"Of which metric \[default: the first of acc_norm, acc, exact_match ...]."
+        ),
     ] = None,
     base: Annotated[
         str | None,
@@ -48,7 +50,7 @@ def heatmap_command(
     from tools.evaluation_views.heat import caption, heat_of
     from tools.evaluation_views.heat_base import read_base
     from tools.evaluation_views.heat_picture import draw_heat
-    from tools.evaluation_views.heat_text import NOISE, heat_csv, text_heat
+    from tools.evaluation_views.heat_text import heat_csv, text_heat
     from tools.evaluation_views.outputs import PICTURES, check_output, picture_bytes
     from tools.tables import print_matrix
     from tools.terminal import tell
@@ -60,13 +62,13 @@ def heatmap_command(
     gathered = read([run], tasks, invalid)
     model = read_base(base, invalid) if base is not None else None
     heat = heat_of(gathered, metrics_of(gathered, words_of([metric] if metric else [])), model, absolute, sort)
-    under = caption(heat, model)
+    under = caption(heat, model, "pale" if output else "in brackets")
     if output is None:
         head, rows = text_heat(heat, x)
         tell(heat.title)
         print_matrix(head, rows, 1, range(1, len(head)))
         tell()
-        tell_notes([*under, *([NOISE] if under else [])])
+        tell_notes(under)
     elif output.suffix == ".csv":
         write_file(output, heat_csv(heat))
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tools.commands.evals.table import Invalid, Runs, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_notes, tell_unread, write_file
 
 _PLOT_WIDTH = 80
 
