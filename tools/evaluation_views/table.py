@@ -12,6 +12,7 @@ from tools.evaluation_views.gathered import Gathered
 NOTHING = "-"
 BEST = "*"
 INVALID = "!"
+_RUN = "run"
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,20 @@ def by_step(gathered: Gathered, columns: Sequence[Column]) -> Table:
         known = [str(place.step), short(tokens[place]) if place in tokens else NOTHING]
         cells = [_cell(column, place, states) for column in columns]
         rows.append([*([printable(place.run)] if several else []), *known, *cells])
-    head = [*(["run"] if several else []), "step", "tokens", *(column.title for column in columns)]
+    head = [*([_RUN] if several else []), "step", "tokens", *(column.title for column in columns)]
     return Table(head, _aligned(rows, 2 + several), 2 + several, int(several), "column")
+
+
+def by_run(table: Table) -> list[tuple[str, Table]]:
+    """Each run with its rows, where the first column says the run; else all of it, without a name.
+
+    Names of runs are long: a terminal has no room for one in each line.
+    """
+    if table.head[0] != _RUN:
+        return [("", table)]
+    runs = dict.fromkeys(row[0] for row in table.rows)
+    rows = {run: [row[1:] for row in table.rows if row[0] == run] for run in runs}
+    return [(run, Table(table.head[1:], rows[run], table.fixed - 1, 0, table.best_of)) for run in runs]
 
 
 def by_part(gathered: Gathered, columns: Sequence[Column]) -> Table:

@@ -98,6 +98,15 @@ def test_several_runs_and_every_metric(call: Call) -> None:
     assert [line.split()[:2] for line in lines if "±0.0158*" in line] == [["tr9b-4M-large", "2000"]]
 
 
+def test_on_a_terminal_each_run_has_a_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    lines = call("table", "tr9a", "tr9b", "--tasks", "hellaswag").stdout.splitlines()
+    assert [line for line in lines[:13] if not line.startswith(("1", "2", "3"))] == [
+        "tr9a-4M-small", "step  tokens  hellaswag.acc_norm", "",
+        "tr9b-4M-large", "step  tokens  hellaswag.acc_norm", "", "* best of its column; ± one standard error",
+    ]  # fmt: skip
+
+
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 

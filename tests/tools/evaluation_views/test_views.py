@@ -89,10 +89,12 @@ def test_results_that_were_asked_otherwise_have_columns_of_their_own() -> None:
     content = json.loads(aggregated(columns, places_of(of), tokens_at(of)))
     assert content["results"]["mmlu (a)"]["acc"] == [0.3, None, 0.4]
     drawn = panels(of)
-    assert [(curve.name, curve.where) for curve in drawn.panels[0].curves] == [
-        (f"{RUN} (a)", (1, 3)), (f"{RUN} (b)", (2,)),
+    assert [(curve.run, curve.letter, curve.where) for curve in drawn.panels[0].curves] == [
+        (RUN, "a", (1, 3)), (RUN, "b", (2,)),
     ]  # fmt: skip
     assert drawn.notes == (told,)
+    assert ">(b) asked otherwise than (a)<" in picture_bytes(draw_curves(drawn), ".svg").decode()
+    assert text_panels(drawn, 80)[-2:] == [f"a {RUN} (a)", f"b {RUN} (b)"]
 
 
 def test_what_differs() -> None:
@@ -290,7 +292,7 @@ def test_curves_over_tokens_leave_out_what_does_not_know_them() -> None:
 def test_several_runs_are_drawn_over_tokens() -> None:
     of = gathered(*(made_result(run, 1, "x", {"acc": share(0.3, 50)}) for run in (RUN, "tr9b")))
     drawn = panels(of)
-    assert (drawn.axis, [curve.name for curve in drawn.panels[0].curves]) == ("tokens", [RUN, "tr9b"])
+    assert (drawn.axis, [curve.run for curve in drawn.panels[0].curves]) == ("tokens", [RUN, "tr9b"])
     text = picture_bytes(draw_curves(drawn), ".svg").decode()
     for expected in ("tr9b", RUN, "chance 0.25", "x.acc", "tokens", "band: one standard error to either side"):
         assert f">{expected}<" in text, expected
