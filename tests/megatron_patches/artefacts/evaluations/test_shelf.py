@@ -31,16 +31,6 @@ from tests.small_artefacts import RUN, make_checkpoint
 from tests.small_evaluations import evaluate, make_items, make_result
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return RunFolder(tmp_path / RUN)
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Manifest:
-    return make_checkpoint(tmp_path, 100)
-
-
 def only(run: RunFolder) -> Evaluation:
     problems: list[str] = []
     (found,) = list_evaluations(run, problems)
