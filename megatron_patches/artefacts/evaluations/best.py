@@ -149,8 +149,9 @@ def _none_has(run: RunFolder, name: str, evaluations: Sequence[Evaluation], prob
     if name in known:
         steps = [each.step for each in evaluations for result in each.results.values() if name in metrics_of(result)]
         return (
-            f"{run.name} has {shown} of steps {_listed(steps)}, and none of these checkpoints is here, whole and on the "
-            f"present branch{passed}; name a step ({run.name}@STEP), or bring one back: tools/sync-to-hub pull {run.name}"
+            f"{run.name} has {shown} of steps {_listed(steps)}, and none of these checkpoints is here, whole and on "
+            f"the present branch{passed}; name a step ({run.name}@STEP), or bring one back: tools/sync-to-hub pull "
+            f"{run.name}"
         )
     offer = near_metrics(name, known) or "it has no valid evaluation: tools/evals run makes one"
     return f"no checkpoint of {printable(run.path)} has a metric {shown}; {offer}{passed}"

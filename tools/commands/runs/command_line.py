@@ -238,8 +238,8 @@ def rollback_command(
         str,
         typer.Option(
             metavar="STEP|best|best:TASK.METRIC",
-            help="The checkpoint that the next launch resumes from: its step, the one of lowest validation loss, or the "
-            "best by an evaluation, for example best:hellaswag.acc_norm.",
+            help="The checkpoint that the next launch resumes from: its step, the one of lowest validation loss, or "
+            "the best by an evaluation, for example best:hellaswag.acc_norm.",
         ),
     ],
     because: Annotated[str, typer.Option(help="Why, in a line; it is kept with the run.")] = "",
