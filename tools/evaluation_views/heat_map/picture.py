@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from megatron_patches.sizes import short
 from tools.evaluation_views.curves import Axis
-from tools.evaluation_views.heat import Cell, Heat
+from tools.evaluation_views.heat_map.numbers import Cell, Heat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
