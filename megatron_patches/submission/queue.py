@@ -69,8 +69,28 @@ def states_of_jobs() -> dict[int, str]:
     return {job: state for job, (state, _) in _own_jobs().items()}
 
 
+def living_jobs() -> set[str]:
+    """Ids of the user's jobs that wait or run: of an array its own (1234), and those of its tasks that run (1234_5).
+
+    Raises:
+        QueueUnknown: squeue fails, or does not answer within 60 s.
+    """
+    lines = _ask(["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i %F"])
+    return {job for line in lines for job in line.split()}
+
+
 def _own_jobs() -> dict[int, tuple[str, str]]:
-    command = ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%F %T %o"]
+    found: dict[int, tuple[str, str]] = {}
+    for line in _ask(["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%F %T %o"]):
+        job, _, rest = line.strip().partition(" ")
+        state, _, path = rest.partition(" ")
+        if _JOB.fullmatch(job) and found.get(int(job), ("", ""))[0] != PENDING:
+            found[int(job)] = state, path
+    return found
+
+
+def _ask(command: list[str]) -> list[str]:
+    """The lines that squeue says."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_ANSWER_SECONDS
@@ -80,13 +100,7 @@ def _own_jobs() -> dict[int, tuple[str, str]]:
     if done.returncode:
         said = printable(" ".join(done.stderr.split())) or "no message"
         raise QueueUnknown(f"squeue fails (exit code {done.returncode}: {said})")
-    found: dict[int, tuple[str, str]] = {}
-    for line in done.stdout.split("\n"):
-        job, _, rest = line.strip().partition(" ")
-        state, _, path = rest.partition(" ")
-        if _JOB.fullmatch(job) and found.get(int(job), ("", ""))[0] != PENDING:
-            found[int(job)] = state, path
-    return found
+    return done.stdout.split("\n")
 
 
 def cancel_pending(jobs: Collection[int]) -> None:
