@@ -145,8 +145,8 @@ def claim(run: RunFolder, step: int, label: str) -> "Claim | State":
         time.sleep(_PAUSE)
     door = next(states_folder(run, step).glob(f"{label}{_ENDING}.after-*"), None)
     raise Refused(
-        f"another process has begun to take {label} of step {step}, and does not end; call the same again, or, where no "
-        f"such process is at work, remove {printable(door or 'what it left')}"
+        f"another process has begun to take {label} of step {step}, and does not end; call the same again, or, where "
+        f"no such process is at work, remove {printable(door or 'what it left')}"
     )
 
 
