@@ -14,7 +14,7 @@ import torch
 
 from megatron_patches.batch.fields import TOKENS, ModelInputs
 from megatron_patches.generation.generator import Generator, Prompt
-from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
+from megatron_patches.generation.model_on_rank import ModelOnRank, Readings, Texts
 from megatron_patches.generation.model_ranks import ModelRanks
 from megatron_patches.generation.sampling import Sampling
 from megatron_patches.models.build import PlainModel
@@ -59,9 +59,10 @@ def random_model() -> ModelRanks:
     def reading(inputs: ModelInputs) -> PlainModel:
         return model.reading(blueprint(MODEL, POSITIONS, groups, randomness, inputs=inputs))
 
-    model = PlainModel(blueprint(MODEL, POSITIONS, groups, randomness, inputs=ModelInputs((TOKENS,), "causal")))
-    model = model.to(groups.device).eval()
-    return ModelRanks(ModelOnRank(model, reading, groups, MODEL.vocab_size, False), groups)
+    causal = ModelInputs((TOKENS,), "causal")
+    model = PlainModel(blueprint(MODEL, POSITIONS, groups, randomness, inputs=causal)).to(groups.device).eval()
+    readings = Readings(causal, causal, keeps_keys=True)
+    return ModelRanks(ModelOnRank(model, reading, readings, groups, MODEL.vocab_size), groups)
 
 
 def all_again(ranks: ModelRanks, prompt: list[int]) -> list[int]:

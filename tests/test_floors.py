@@ -78,6 +78,7 @@ FLOORS = [
     "megatron_patches/launch",
     "megatron_patches/generation",
     "megatron_patches/evaluation/statistics",
+    "megatron_patches/evaluation/tasks/formats",
     "megatron_patches/evaluation/tasks",
     "megatron_patches/evaluation",
     "megatron_patches/benchmark",

@@ -237,8 +237,13 @@ def state_files(manifest: Manifest, weights_alone: bool = False) -> list[str]:
     return [path for path in paths if path.startswith(beginning) and path.endswith(".safetensors")]
 
 
-def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -> None:
+def load_alone(
+    folder: Path, manifest: Manifest, pieces: Sequence[StatePiece], rows: Mapping[str, TakenRows] | None = None
+) -> None:
     """Fill live pieces in one process; each file of which something is needed is read once, whole, and hashed.
+
+    Args:
+        rows: only of weights: tables of which not all rows are taken, by name.
 
     Raises:
         DamagedCheckpoint: a file is not as it was written; some pieces may hold its numbers then.
@@ -247,7 +252,7 @@ def load_alone(folder: Path, manifest: Manifest, pieces: Sequence[StatePiece]) -
     try:
         files = state_files(manifest, weights_alone=all(piece.kind == "weight" for piece in pieces))
         stored = [piece for file in files for piece in read_header(folder / file)]
-        loader = StateLoader(folder, stored, pieces)
+        loader = StateLoader(folder, stored, pieces, rows)
         hashes = {file.path: file.sha256 for file in manifest.files}
         for file in loader.bytes_needed():
             loader.read(file, hashes[file])

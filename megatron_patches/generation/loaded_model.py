@@ -2,37 +2,28 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Never
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from data_tools.text.tokenizer import Tokenizer
-from megatron_patches.artefacts.folders import inspect
 from megatron_patches.artefacts.manifest import Manifest
-from megatron_patches.artefacts.run_folder import CONFIG
-from megatron_patches.batch.fields import VISIBLE, ModelInputs
-from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
+from megatron_patches.checkpoint.load import DamagedCheckpoint
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer, own_tokenizer_files
-from megatron_patches.errors import Damaged, Refused, TrainyardError, refuse
+from megatron_patches.errors import Damaged, Refused, TrainyardError
+from megatron_patches.generation.evaluated_config import at_length, laid_out
 from megatron_patches.generation.generator import Generator
+from megatron_patches.generation.loading import LoadOrder, described, load_on_rank
 from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
 from megatron_patches.generation.model_ranks import ModelRanks
 from megatron_patches.generation.scorer import Scorer
-from megatron_patches.models.blueprint import Blueprint, draw_up
-from megatron_patches.models.build import PlainModel, canonical_parameters
-from megatron_patches.models.registry import architecture_of
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parallel.process_groups import ProcessGroups, start_process_groups
-from megatron_patches.parallel.randomness import StepRandomness
-from megatron_patches.parallel.state_piece import StatePiece
-from megatron_patches.parameters.info import info_of
-from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.run.config import RunConfig
-from megatron_patches.run.layout_checks import check_tensor_parallel
-from megatron_patches.run.reading import load_resolved
 
 
 def start_alone() -> ProcessGroups:
@@ -47,12 +38,13 @@ class LoadedModel:
     checkpoint: Path
     manifest: Manifest
     config: RunConfig
+    """of the run; where another length was asked for, with that as its `data.sequence_length`"""
     tokenizer: Tokenizer
     ranks: ModelRanks
 
     @property
     def window(self) -> int:
-        """Most ids that the model sees at once: those of a training sample."""
+        """Most ids that the model sees at once: those of a sample."""
         return self.config.lengths.of("tokens")
 
     @property
@@ -82,36 +74,52 @@ class LoadedModel:
         """
         return Scorer(self.ranks, self.window, self.tokenizer.end_of_document, batch_tokens)
 
+    def close(self) -> None:
+        """Nothing more is asked of it: its ranks can take another one, `load_model` with groups that have started."""
+        self.ranks.release()
+
 
 def load_model(
     folders: Sequence[Path],
     passed_over: Callable[[str], None],
     start_groups: Callable[[], ProcessGroups] = start_alone,
-    processes: int = 1,
+    tensor: int = 1,
+    pipeline: int = 1,
+    *,
+    length: int | None = None,
+    texts: bool = True,
 ) -> LoadedModel:
     """The model of the first of these checkpoints that is whole, on this process and those that hold it with it.
 
     Args:
         passed_over: hears what is wrong with those before it.
-        start_groups: joins the processes, once there is a checkpoint that they can load.
+        start_groups: joins the processes, once there is a checkpoint that they can load; or gives those that have
+            started, once the model that they held is closed.
+        tensor: processes that share each matrix.
+        pipeline: stages, each of which has a part of the layers.
+        length: `data.sequence_length` in place of the run's own; None keeps that.
+        texts: whether texts are to be scored or continued; without it only `ranks.tally` is asked, of any objective.
 
     Raises:
         TrainyardError: all of them are damaged; its tokenizer did not travel with it, and is not to be found; it was
-            not trained to continue texts; or its matrices cannot be divided among the processes.
+            not trained to continue texts; its matrices or layers cannot be divided among the processes; or its
+            positions end before this length.
     """
     problems: list[str] = []
     groups: ProcessGroups | None = None
     for folder in folders:
         try:
-            manifest, config = _described(folder)
-            tokenizer = own_tokenizer(folder, manifest, config)
-            prompt_inputs(config)
-            _refuse_to_share(config, processes)
+            manifest, trained = described(folder)
+            tokenizer = own_tokenizer(folder, manifest, trained)
+            if texts:
+                _require_texts(trained)
+            config = at_length(trained, length)
+            laid_out(config, tensor, pipeline)
             _refuse_ids(config, tokenizer)
             groups = groups or start_groups()
-            groups.from_rank_0((folder, tokenizer.vocab_size))
-            ranks = load_together(folder, tokenizer.vocab_size, groups)
-            return LoadedModel(folder, manifest, config, tokenizer, ranks)
+            order = LoadOrder(folder, tokenizer.vocab_size, length)
+            groups.from_rank_0(order)
+            return LoadedModel(folder, manifest, config, tokenizer, load_together(order, groups))
         except Damaged as error:
             problems.append(str(error))
             passed_over(str(error))
@@ -120,16 +128,16 @@ def load_model(
     )
 
 
-def obey(groups: ProcessGroups) -> None:
+def obey(groups: ProcessGroups) -> Never:
     """What the other processes do: load what the first one loads, and do what that says, until they are ended."""
     while True:
-        folder, known_ids = groups.from_rank_0(None)
+        order = groups.from_rank_0(None)
         with suppress(TrainyardError):  # the first process tells it, and takes another or ends
-            load_together(folder, known_ids, groups).obey()
+            load_together(order, groups).obey()
 
 
-def load_together(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelRanks:
-    """A checkpoint's model on every process of the groups, each with its own slices.
+def load_together(order: LoadOrder, groups: ProcessGroups) -> ModelRanks:
+    """A checkpoint's model on every process of the groups, each with its own slices of its own stage.
 
     Raises:
         DamagedCheckpoint, Refused: as `load_weights`, on all of them where one of them finds it.
@@ -138,7 +146,7 @@ def load_together(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelR
     model: ModelOnRank | None = None
     problem: TrainyardError | None = None
     try:
-        model = _load_on_rank(folder, known_ids, groups)
+        model = load_on_rank(order, groups)
     except (DamagedCheckpoint, Refused) as error:
         problem = error
     dist.all_gather_object(found, problem, group=groups.control_group)
@@ -146,26 +154,6 @@ def load_together(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelR
         raise told
     assert model is not None
     return ModelRanks(model, groups)
-
-
-def _load_on_rank(folder: Path, known_ids: int, groups: ProcessGroups) -> ModelOnRank:
-    manifest, config = _described(folder)
-    groups = replace(groups, dtype=PRECISIONS[config.training.precision])
-    inputs = prompt_inputs(config)
-    model = load_weights(folder, manifest, config, inputs, groups)
-
-    def reading(others: ModelInputs) -> PlainModel:
-        return model.reading(_blueprint(config, others, groups))
-
-    keeps_keys = architecture_of(config.model).keeps_keys
-    return ModelOnRank(model, reading if keeps_keys else None, groups, known_ids, inputs.has(VISIBLE))
-
-
-def _described(folder: Path) -> tuple[Manifest, RunConfig]:
-    inspection = inspect(folder)
-    if inspection.manifest is None or inspection.problems:
-        raise DamagedCheckpoint("; ".join(inspection.problems))
-    return inspection.manifest, load_resolved(folder / CONFIG)
 
 
 def _refuse_ids(config: RunConfig, tokenizer: Tokenizer) -> None:
@@ -177,46 +165,6 @@ def _refuse_ids(config: RunConfig, tokenizer: Tokenizer) -> None:
         )
 
 
-def _refuse_to_share(config: RunConfig, processes: int) -> None:
-    shared = config.model_copy(update={"parallel": config.parallel.model_copy(update={"tensor": processes})})
-    refuse(problem.text.replace("parallel.tensor", "--tensor-parallel") for problem in check_tensor_parallel(shared))
-
-
-def prompt_inputs(config: RunConfig) -> ModelInputs:
-    """What a run's model reads of a text that is to be continued.
-
-    Raises:
-        TrainyardError: it was not trained to continue text.
-    """
-    inputs = config.objective.prompt_inputs
-    if inputs is None:
+def _require_texts(config: RunConfig) -> None:
+    if config.objective.prompt_inputs is None:
         raise TrainyardError(f"{config.name} was not trained to continue text ({config.objective.describe()})")
-    return inputs
-
-
-def load_weights(
-    folder: Path, manifest: Manifest, config: RunConfig, inputs: ModelInputs, groups: ProcessGroups
-) -> PlainModel:
-    """A checkpoint's model for evaluation, of its weights alone, in the type and on the device of `groups`.
-
-    Args:
-        inputs: what the model is given to read; it need not be what it was trained with.
-        groups: of one process, or of as many tensor-parallel ones: each reads its own slices, whatever layout saved
-            the checkpoint.
-
-    Raises:
-        DamagedCheckpoint: a file is not as it was written.
-        Refused: the checkpoint is another model's.
-    """
-    model = PlainModel(_blueprint(config, inputs, groups))
-    pieces = [
-        StatePiece(name, "weight", info_of(parameter).slice, 0, parameter.detach().view(-1), written_here=False)
-        for name, parameter in canonical_parameters(model).items()
-    ]
-    load_alone(folder, manifest, pieces)
-    return model.to(groups.device).eval()
-
-
-def _blueprint(config: RunConfig, inputs: ModelInputs, groups: ProcessGroups) -> Blueprint:
-    randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    return draw_up(config.model, config.lengths, inputs, groups, randomness, seed=None)  # every weight is loaded

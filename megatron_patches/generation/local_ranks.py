@@ -29,37 +29,48 @@ NOTICE = 2.0
 
 
 class LocalRanks:
-    """The tensor-parallel processes that hold a model: this one, and those that it starts. A context manager.
+    """The processes that hold a model: this one, and those that it starts. A context manager.
 
     The others end with the context, and the kernel ends them when this process ends, however it does.
+
+    Args:
+        tensor: processes that share each matrix.
+        pipeline: stages, each of which has a part of the layers.
 
     Raises:
         Refused: there are GPUs, and fewer than processes.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, tensor: int, pipeline: int = 1) -> None:
+        self._layout = Layout(tensor, pipeline, 1)
         self._others: RankProcesses | None = None
         self._ended: RankEnded | None = None
         self._seen = threading.Event()
+        count = self._layout.world_size
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else count
         if gpus < count:
+            sizes = {"--tensor-parallel": tensor, "--pipeline-parallel": pipeline}
+            asked = " x ".join(f"{option} {size}" for option, size in sizes.items() if size > 1)
             raise Refused(
-                f"--tensor-parallel {count} needs {counted(count, 'GPU')}, and this machine shows {gpus}; give fewer, "
+                f"{asked} needs {counted(count, 'GPU')}, and this machine shows {gpus}; give fewer, "
                 "or hide them to run on the CPU: export CUDA_VISIBLE_DEVICES="
             )
 
     def start_groups(self) -> ProcessGroups:
-        """Starts the others and joins them."""
-        threads = max(1, available_cpus() // self._count)
+        """Starts the others and joins them; one process alone needs no others."""
+        layout, count = self._layout, self._layout.world_size
+        if count == 1:
+            return start_process_groups(layout, torch.float32, alone=True)
+        threads = max(1, available_cpus() // count)
         torch.set_num_threads(threads)
-        store = dist.TCPStore(HOST, 0, self._count, is_master=True, wait_for_workers=False)
-        node = NodeRanks(self._count, first=1, count=self._count - 1, host=HOST, port=store.port, before=1)
+        store = dist.TCPStore(HOST, 0, count, is_master=True, wait_for_workers=False)
+        node = NodeRanks(count, first=1, count=count - 1, host=HOST, port=store.port, before=1)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        self._others = RankProcesses([sys.executable, "-P", "-m", FOLLOWER], node, environment)
+        command = [sys.executable, "-P", "-m", FOLLOWER, str(layout.tensor), str(layout.pipeline)]
+        self._others = RankProcesses(command, node, environment)
         threading.Thread(target=self._watch, args=(self._others,), daemon=True).start()
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(self._count))
-        return start_process_groups(Layout(self._count, 1, 1), torch.float32, store=store)
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(count))
+        return start_process_groups(layout, torch.float32, store=store)
 
     def _watch(self, others: RankProcesses) -> None:
         """Ends this process where another one is gone and the connection to it does not break."""

@@ -1,6 +1,6 @@
-"""A checkpoint's model on one rank: what generator and scorer ask of it. All tensor-parallel ranks do it together."""
+"""A checkpoint's model on one rank: what generator and scorer ask of it. All ranks that hold it do it together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +8,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megatron_patches.batch.fields import POSITIONS, TOKENS, VISIBLE, ModelInputs
-from megatron_patches.errors import Refused
+from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.generation.stage_messages import StageMessages
 from megatron_patches.models.build import PlainModel
 from megatron_patches.models.layers.key_value_cache import CachedPass, KeyValueCache
 from megatron_patches.objectives.loss import log_probabilities
+from megatron_patches.objectives.measures import build_measures, measure
+from megatron_patches.objectives.tally import Tally
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 FOLLOWING = ModelInputs((TOKENS, POSITIONS, VISIBLE), "ranges")
@@ -35,46 +38,85 @@ class Texts:
         return torch.tensor([[*each, *[0] * (longest - len(each))] for each in self.ids], device=device)
 
 
-class ModelOnRank:
-    """The model, and the keys and values of the texts that it continues.
+@dataclass(frozen=True)
+class Readings:
+    """What a model may be given to read."""
 
-    Logits that it returns are fp32, of the whole vocabulary, and the same on every rank.
+    samples: ModelInputs
+    """of its objective"""
+    texts: ModelInputs | None
+    """a text that is scored or continued; None where the objective knows none"""
+    keeps_keys: bool
+    """whether the architecture continues texts token by token"""
+
+
+class ModelOnRank:
+    """The layers of this rank's stage, and the keys and values of the texts that they continue.
+
+    What its calls return is on the first rank, and the same on all ranks of the last stage; None on all others. Logits
+    are fp32, of the whole vocabulary.
 
     Args:
-        model: in its state for evaluation.
-        reading: gives the same layers for other inputs; None where the architecture keeps no keys.
+        model: in its state for evaluation, reading what `read_as` was first asked for.
+        read_as: gives the same layers for other inputs.
         known_ids: ids that stand for text; rows of the output matrix beyond them only pad it.
     """
 
     def __init__(
         self,
         model: PlainModel,
-        reading: Callable[[ModelInputs], PlainModel] | None,
+        read_as: Callable[[ModelInputs], PlainModel],
+        readings: Readings,
         groups: ProcessGroups,
         known_ids: int,
-        reads_prefixes: bool,
     ) -> None:
         self._model = model
-        self._following = None if reading is None else (reading(FOLLOWING), reading(LEVEL))
+        self._read_as = read_as
+        self.readings = readings
         self._groups = groups
         self.known_ids = known_ids
-        self._reads_prefixes = reads_prefixes
+        self._reading: dict[ModelInputs, PlainModel] = {}
+        self._messages = StageMessages(groups)
+        self._measures = build_measures(groups)
         self._cache: KeyValueCache | None = None
 
     @torch.no_grad()
-    def all_logits(self, texts: Texts) -> Tensor:
+    def all_logits(self, texts: Texts) -> Tensor | None:
         """After each id of each text: `[texts, longest, vocabulary]`; those after a shorter text's end mean nothing."""
-        return self._whole(self._model(self._inputs(texts))).transpose(0, 1)
+        whole = self._whole(self._read_texts(texts))
+        return self._one_at_first(None if whole is None else whole.transpose(0, 1))
 
     @torch.no_grad()
-    def log_probabilities(self, texts: Texts, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def log_probabilities(self, texts: Texts, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
         """Log-probabilities, in nats, of one id after each of these places of a text, and the likeliest id there.
 
         `places` and `labels` are int64 `[texts, n]`, the results fp32 and int64 of the same shape.
         """
         device = self._groups.device
-        logits = self._model(self._inputs(texts), places.to(device))
-        return log_probabilities(logits, labels.to(device), self._groups).cpu(), self._likeliest(logits).t().cpu()
+        logits, found = self._read_texts(texts, places.to(device)), None
+        if logits is not None:
+            found = log_probabilities(logits, labels.to(device), self._groups), self._likeliest(logits).t()
+        result = self._messages.at_first(found, 2)
+        return None if result is None else (result[0].cpu(), result[1].cpu())
+
+    @torch.no_grad()
+    def tally(self, batch: MicroBatch) -> dict[str, Tally] | None:
+        """What a validation measures of samples of the run's objective, by name; waits for the device.
+
+        `loss` is the negative log-likelihood in nats, without what training adds to it, as `Engine.evaluate` has it.
+        Each is a mean over the targets of this micro-batch, so the tallies of several add up to that over all of them,
+        whether their weights are divided by their sum or not. Without a target it is 0 over 0 of them.
+        """
+        here = batch.to(self._groups.device)
+        logits, found = self._pass(self.readings.samples, here.inputs), None
+        if logits is not None:
+            found = (measure(self._measures, logits, (here.labels, here.weights)),)
+        result = self._messages.at_first(found, 1)
+        if result is None:
+            return None
+        share = batch.weights.double().sum().item()
+        means = [each / share if share else 0.0 for each in result[0].tolist()]
+        return {name: Tally(mean, share * batch.targets) for name, mean in zip(self._measures, means, strict=True)}
 
     def begin(self, rows: int, places: int) -> None:
         """Makes room for keys and values, and forgets those that were kept.
@@ -82,12 +124,7 @@ class ModelOnRank:
         Args:
             rows: texts.
             places: most ids of each text.
-
-        Raises:
-            Refused: the model's architecture keeps none.
         """
-        if self._following is None:
-            raise Refused("the model's architecture keeps no keys and values, and cannot continue a text; score texts")
         self._cache = KeyValueCache(self._model, rows, places)
 
     def end(self) -> None:
@@ -95,27 +132,26 @@ class ModelOnRank:
         self._cache = None
 
     @torch.no_grad()
-    def read(self, rows: Sequence[int] | None, texts: Texts) -> Tensor:
+    def read(self, rows: Sequence[int] | None, texts: Texts) -> Tensor | None:
         """Reads the texts of these rows (None: all) from their beginnings, in place of what was there; the logits
         after the last id of each, `[rows, vocabulary]`.
         """
         assert self._cache is not None
         last = torch.tensor([[len(each) - 1] for each in texts.ids], device=self._groups.device)
         with self._cache.reading(CachedPass(self._numbers(rows))):
-            return self._whole(self._model(self._inputs(texts), last))[0]
+            return self._after_last(self._read_texts(texts, last))
 
     @torch.no_grad()
-    def follow(self, rows: Sequence[int] | None, ids: Sequence[int], places: Sequence[int]) -> Tensor:
+    def follow(self, rows: Sequence[int] | None, ids: Sequence[int], places: Sequence[int]) -> Tensor | None:
         """Reads one id of each of these rows (None: all) at its place; the logits after it, `[rows, vocabulary]`."""
-        assert self._cache is not None and self._following is not None
+        assert self._cache is not None
         tokens, positions = torch.tensor([ids, places], device=self._groups.device)[:, :, None]
         inputs = {"tokens": tokens, "positions": positions}
-        ranges, full = self._following
         level = min(places) == max(places)
         if not level:
             inputs["visible"] = torch.stack((torch.zeros_like(positions), positions + 1), dim=-1)
         with self._cache.reading(CachedPass(self._numbers(rows), positions, max(places) + 1, level)):
-            return self._whole((full if level else ranges)(inputs))[0]
+            return self._after_last(self._pass(LEVEL if level else FOLLOWING, inputs))
 
     def select(self, rows: Sequence[int]) -> None:
         """Goes on with these rows alone, in this order."""
@@ -125,16 +161,45 @@ class ModelOnRank:
     def _numbers(self, rows: Sequence[int] | None) -> Tensor | None:
         return None if rows is None else torch.tensor(rows, device=self._groups.device)
 
-    def _inputs(self, texts: Texts) -> dict[str, Tensor]:
-        tokens = texts.padded(self._groups.device)
-        if not self._reads_prefixes:
-            return {"tokens": tokens}
+    def _read_texts(self, texts: Texts, places: Tensor | None = None) -> Tensor | None:
+        inputs, tokens = self.readings.texts, texts.padded(self._groups.device)
+        assert inputs is not None, "the objective knows no texts"
+        if not inputs.has(VISIBLE):
+            return self._pass(inputs, {"tokens": tokens}, places)
         own = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         ends = own.maximum(torch.tensor(texts.prefixes, device=tokens.device)[:, None])
-        return {"tokens": tokens, "visible": torch.stack((torch.zeros_like(ends), ends), dim=-1)}
+        visible = torch.stack((torch.zeros_like(ends), ends), dim=-1)
+        return self._pass(inputs, {"tokens": tokens, "visible": visible}, places)
 
-    def _whole(self, here: Tensor) -> Tensor:
-        """Logits of all ranks, `[..., vocabulary]`, from those of this one."""
+    def _pass(self, inputs: ModelInputs, tensors: Mapping[str, Tensor], places: Tensor | None = None) -> Tensor | None:
+        """Through the layers of this stage: on the last one the logits that this rank has of all places, or of these,
+        `[places, batch, vocabulary / tensor]`; None on the others.
+        """
+        model = self._reading.get(inputs)
+        if model is None:
+            model = self._reading[inputs] = self._read_as(inputs)
+        if self._groups.coordinates.pipeline > 0:
+            names = model.before.names
+            tensors = dict(zip(names, self._messages.take_over(len(names)), strict=True))
+        if self._groups.last_stage:
+            return model(tensors, places)
+        stream = model.behind(tensors)
+        self._messages.send_on(stream if isinstance(stream, tuple) else (stream,))
+        return None
+
+    def _after_last(self, here: Tensor | None) -> Tensor | None:
+        """Of logits of one place of each text, `[rows, vocabulary]`."""
+        whole = self._whole(here)
+        return self._one_at_first(None if whole is None else whole[0])
+
+    def _one_at_first(self, found: Tensor | None) -> Tensor | None:
+        result = self._messages.at_first(None if found is None else (found,), 1)
+        return None if result is None else result[0]
+
+    def _whole(self, here: Tensor | None) -> Tensor | None:
+        """Logits of all tensor-parallel ranks, `[..., vocabulary]`, from those of this one."""
+        if here is None:
+            return None
         here = here.float()
         return torch.cat(self._of_all_ranks(here), dim=-1) if self._groups.layout.tensor > 1 else here
 

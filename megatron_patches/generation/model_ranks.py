@@ -1,11 +1,14 @@
 """The ranks that hold a model together: the first one decides what is done, and the others do it with it."""
 
 from collections.abc import Sequence
-from typing import Any, Never
+from typing import Any
 
 from torch import Tensor
 
+from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.errors import Refused
 from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
+from megatron_patches.objectives.tally import Tally
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -17,7 +20,7 @@ class ModelRanks:
 
     def __init__(self, model: ModelOnRank, groups: ProcessGroups) -> None:
         self._model = model
-        self._groups = groups
+        self.groups = groups
 
     @property
     def known_ids(self) -> int:
@@ -31,7 +34,15 @@ class ModelRanks:
     def log_probabilities(self, texts: Texts, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return self._call("log_probabilities", texts, places, labels)
 
+    def tally(self, batch: MicroBatch) -> dict[str, Tally]:
+        return self._call("tally", batch)
+
     def begin(self, rows: int, places: int) -> None:
+        """Raises:
+        Refused: the model's architecture keeps no keys and values.
+        """
+        if not self._model.readings.keeps_keys:
+            raise Refused("the model's architecture keeps no keys and values, and cannot continue a text; score texts")
         self._call("begin", rows, places)
 
     def end(self) -> None:
@@ -46,13 +57,20 @@ class ModelRanks:
     def select(self, rows: Sequence[int]) -> None:
         self._call("select", rows)
 
+    def release(self) -> None:
+        """Ends `obey` on the other ranks: nothing more is asked of this model."""
+        self._announce(None)
+
     def _call(self, name: str, *arguments: Any) -> Any:
-        if self._groups.layout.world_size > 1:
-            self._groups.from_rank_0((name, arguments))
+        self._announce((name, arguments))
         return getattr(self._model, name)(*arguments)
 
-    def obey(self) -> Never:
-        """On the other ranks: does what the first one says, until this process is ended."""
-        while True:
-            name, arguments = self._groups.from_rank_0(None)
+    def _announce(self, call: tuple[str, tuple[Any, ...]] | None) -> None:
+        if self.groups.layout.world_size > 1:
+            self.groups.from_rank_0(call)
+
+    def obey(self) -> None:
+        """On the other ranks: does what the first one says, until that releases the model or this process is ended."""
+        while (call := self.groups.from_rank_0(None)) is not None:
+            name, arguments = call
             getattr(self._model, name)(*arguments)

@@ -12,7 +12,7 @@ from deepspeed.pipe import PipelineModule, TiedLayerSpec
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import Tensor, nn
 
-from megatron_patches.batch.stream import Stream
+from megatron_patches.batch.stream import Boundary, Stream
 from megatron_patches.models.blueprint import Blueprint, LayerCall
 from megatron_patches.models.interface.layer_spec import LOGITS
 from megatron_patches.models.pipeline_partition import Stage
@@ -50,6 +50,9 @@ def keep_as_built(layer: BuiltLayer) -> None:
 class PlainModel(nn.Module):
     """All layers in one process: the inputs that were declared -> logits `[places, batch, vocabulary / tensor]`.
 
+    Of a stage's blueprint (`of_this_stage`) they are the layers of that stage. They read the fields in front of the
+    first of them, and only the last stage gives logits; what the others give is `behind` them.
+
     `finish` is called with each layer as soon as it has its weights, so that no rank need hold all of them.
     """
 
@@ -78,10 +81,22 @@ class PlainModel(nn.Module):
 
     def trunk(self, inputs: Mapping[str, Tensor]) -> Stream:
         """The stream in front of the last layer, which `head` takes as often as logits of other places are wanted."""
-        stream: Stream = self._path[0][1].before.pack(inputs)
-        for key, call in self._path[:-1]:
+        return self._through(self._path[:-1], inputs)
+
+    def behind(self, inputs: Mapping[str, Tensor]) -> Stream:
+        """The stream behind the last layer, which the next stage reads."""
+        return self._through(self._path, inputs)
+
+    def _through(self, path: Sequence[tuple[str, LayerCall]], inputs: Mapping[str, Tensor]) -> Stream:
+        stream = self.before.pack(inputs)
+        for key, call in path:
             stream = self.layers[key](stream, call)
         return stream
+
+    @property
+    def before(self) -> Boundary:
+        """What the first layer reads, and what is needed behind it."""
+        return self._path[0][1].before
 
     def head(self, stream: Stream, places: Tensor | None = None) -> Tensor:
         """Logits of all places of a stream that `trunk` gave, or of these alone, as `forward` has them."""
@@ -124,6 +139,13 @@ def build_pipeline(blueprint: Blueprint, stages: Sequence[Stage], loss: LossFunc
     edges = stage_edges([call.spec.name for call in blueprint.calls], stages)
     with contextlib.redirect_stdout(io.StringIO()):  # PipelineModule prints its seed, which nothing here uses
         return PartitionedPipeline(layers, topology=topology, loss_fn=loss, partition_method=edges)
+
+
+def of_this_stage(blueprint: Blueprint, stages: Sequence[Stage]) -> Blueprint:
+    """The part of a blueprint that this rank's pipeline stage holds."""
+    edges = stage_edges([call.spec.name for call in blueprint.calls], stages)
+    here = blueprint.groups.coordinates.pipeline
+    return replace(blueprint, calls=blueprint.calls[edges[here] : edges[here + 1]])
 
 
 def stage_edges(names: Sequence[str], stages: Sequence[Stage]) -> list[int]:

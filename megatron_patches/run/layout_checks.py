@@ -85,6 +85,12 @@ def _shared(positions: Sequence[tuple[str, int]], tensor: int) -> bool:
 
 
 def _pipeline_parallel(config: RunConfig) -> Iterator[Problem]:
+    problems = list(check_stages(config))
+    yield from problems or _idle_stages(config)
+
+
+def check_stages(config: RunConfig) -> Iterator[Problem]:
+    """Every pipeline stage must have a block."""
     stacks = {row.layer: row.stack for row in config.parameters if row.stack is not None}
     blocks, names = len(stacks), " and ".join(dict.fromkeys(stacks.values()))
     stages = config.parallel.pipeline
@@ -94,8 +100,6 @@ def _pipeline_parallel(config: RunConfig) -> Iterator[Problem]:
             f"parallel.pipeline {stages} stages are more than the {counted(blocks, 'block')} ({names}); use at most "
             f"{blocks}",
         )
-    else:
-        yield from _idle_stages(config)
 
 
 def _idle_stages(config: RunConfig) -> Iterator[Problem]:

@@ -15,25 +15,25 @@ SIZES: dict[str, object] = {
 }  # fmt: skip
 
 
-def start(world: int = 1) -> ProcessGroups:
-    """fp32 process groups of so many tensor-parallel ranks."""
+def start(world: int = 1, pipeline: int = 1) -> ProcessGroups:
+    """fp32 process groups of so many ranks, tensor-parallel ones in each of these stages."""
     import torch
 
     from megatron_patches.parallel.layout import Layout
     from megatron_patches.parallel.process_groups import start_process_groups
 
-    return start_process_groups(Layout(world, 1, 1), torch.float32)
+    return start_process_groups(Layout(world // pipeline, pipeline, 1), torch.float32)
 
 
 def small_model(switches: Mapping[str, object], groups: ProcessGroups, prefixes: bool = False) -> ModelOnRank:
     """A model of random weights, biases and norms included."""
     import torch
 
-    from megatron_patches.batch.fields import VISIBLE
-    from megatron_patches.generation.model_on_rank import ModelOnRank
+    from megatron_patches.generation.model_on_rank import ModelOnRank, Readings
     from megatron_patches.models.blueprint import draw_up
-    from megatron_patches.models.build import PlainModel, canonical_parameters
+    from megatron_patches.models.build import PlainModel, canonical_parameters, of_this_stage
     from megatron_patches.models.layers.model_config import ModelConfig
+    from megatron_patches.models.pipeline_partition import plan_stages
     from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
     from megatron_patches.parallel.randomness import StepRandomness
     from megatron_patches.parameters.info import derive_seed, info_of
@@ -43,7 +43,8 @@ def small_model(switches: Mapping[str, object], groups: ProcessGroups, prefixes:
     randomness = StepRandomness(0, groups.coordinates, groups.device)
 
     def blueprint(inputs: Any) -> Any:
-        return draw_up(config, objective.lengths(WINDOW), inputs, groups, randomness, 3)
+        whole = draw_up(config, objective.lengths(WINDOW), inputs, groups, randomness, 3)
+        return of_this_stage(whole, plan_stages(config, objective.lengths(WINDOW), groups.layout.pipeline))
 
     model = PlainModel(blueprint(objective.prompt_inputs))
     for name, parameter in canonical_parameters(model).items():
@@ -54,10 +55,5 @@ def small_model(switches: Mapping[str, object], groups: ProcessGroups, prefixes:
             with torch.no_grad():
                 parameter.copy_(values[tuple(slice(*each) for each in whole.box)].reshape(parameter.shape))
     model.eval()
-    return ModelOnRank(
-        model,
-        lambda inputs: model.reading(blueprint(inputs)),
-        groups,
-        config.vocab_size,
-        objective.prompt_inputs.has(VISIBLE),
-    )
+    readings = Readings(objective.inputs, objective.prompt_inputs, keeps_keys=True)
+    return ModelOnRank(model, lambda inputs: model.reading(blueprint(inputs)), readings, groups, config.vocab_size)

@@ -186,12 +186,12 @@ def test_what_is_not_there_is_said(run: RunFolder, tmp_path: Path) -> None:
 
 def first_logits_after_another_end(folder: Path, reads_prefixes: bool, prefix: int) -> bool:
     """Whether the first id's logits hear of a change of the last id, of the model as it is or with prefixes."""
-    from megatron_patches.generation import loaded_model
+    from megatron_patches.generation import loaded_model, loading
     from megatron_patches.objectives.objective_config import PrefixLMConfig
 
     if reads_prefixes:
-        as_saved, objective = loaded_model.load_resolved, PrefixLMConfig(name="prefix_lm")
-        loaded_model.load_resolved = lambda path: as_saved(path).model_copy(update={"objective": objective})
+        as_saved, objective = loading.load_resolved, PrefixLMConfig(name="prefix_lm")
+        loading.load_resolved = lambda path: as_saved(path).model_copy(update={"objective": objective})
     model = loaded_model.load_model(checkpoints_with_weights(RunFolder(folder)), passed_over=print)
     return not torch.equal(model.logits(IDS, prefix)[0], model.logits([*IDS[:-1], 7], prefix)[0])
 

@@ -83,6 +83,12 @@ def main(
     tensor_parallel: int = typer.Option(
         1, min=1, help="Processes of this machine that share the model, each with a GPU where there are any. Example: 2"
     ),
+    pipeline_parallel: int = typer.Option(
+        1,
+        min=1,
+        help="Stages that the layers are divided into, each in such processes of its own; for models too large for one "
+        "device. Example: 2",
+    ),
     chat: bool = typer.Option(
         False,
         "--chat",
@@ -101,7 +107,7 @@ def main(
         _refuse_output(output)
     folders = find_checkpoints(checkpoint)
     with ExitStack() as stack:
-        wanted, model = _load(folders, choice, tensor_parallel, stack)
+        wanted, model = _load(folders, choice, tensor_parallel, pipeline_parallel, stack)
         if chat:
             from tools.commands.generate.chat import Chat
 
@@ -135,17 +141,17 @@ def _refuse_output(output: Path) -> None:
 
 
 def _load(
-    folders: Sequence[Path], choice: Choice, tensor_parallel: int, stack: ExitStack
+    folders: Sequence[Path], choice: Choice, tensor: int, pipeline: int, stack: ExitStack
 ) -> tuple["Wanted", "LoadedModel"]:
     from megatron_patches.launch.rank_settings import quieten_libraries
 
     quieten_libraries()  # before what they are imported by
-    from megatron_patches.generation.loaded_model import load_model, start_alone
+    from megatron_patches.generation.loaded_model import load_model
     from megatron_patches.generation.local_ranks import LocalRanks
 
     wanted = choice.wanted()
-    start_groups = stack.enter_context(LocalRanks(tensor_parallel)).start_groups if tensor_parallel > 1 else start_alone
-    model = load_model(folders, lambda problem: remark(f"passed over: {problem}"), start_groups, tensor_parallel)
+    ranks = stack.enter_context(LocalRanks(tensor, pipeline))
+    model = load_model(folders, lambda problem: remark(f"passed over: {problem}"), ranks.start_groups, tensor, pipeline)
     if model.checkpoint != folders[0]:
         remark(f"reading {model.checkpoint.name}")
     return wanted, model

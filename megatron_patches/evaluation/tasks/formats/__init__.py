@@ -1,0 +1,1 @@
+"""Local files as tasks: how each format is read, asked and scored."""
