@@ -43,7 +43,7 @@ def _read(source: Source) -> ReadSource:
 
 
 ARITHMETIC = LocalFormat(
-    "arithmetic", "1.0", None,
-    "no file: 81 products of the table, 100 of two digits and one, 100 sums", "What is 3 times 7?",
+    "arithmetic", "1.0", None, "no file: 81 products of the table, 100 of two digits and one, 100 sums",
+    "as a chat whose answer has begun; the last number of the answer counts", "What is 3 times 7?",
     ("exact_match",), written_numbers(32, [], {"none": flexible}), _read,
 )  # fmt: skip

@@ -19,6 +19,7 @@ from megatron_patches.evaluation.tasks.formats.rows import read_questions, text_
 
 _EXAMPLE = '{"question": "Ann has 2 pens and buys 3. How many has she?", "answer": "2 + 3 = 5\\n#### 5"}'
 _ROW = "question, answer with its number after ####"
+_SCORED = 'strict: the number after ####; flexible: else that of "the answer is", else the last one'
 _METRICS = ("exact_match.strict", "exact_match.flexible")
 
 
@@ -72,10 +73,10 @@ def written_numbers(tokens: int, until: list[str], filters: dict[str, Callable[.
 
 _FOUND = {"strict": strict, "flexible": flexible}
 GSM8K = LocalFormat(
-    "gsm8k", "1.0", "FILE", f"{_ROW}. Asked as lm-eval asks gsm8k", _EXAMPLE, _METRICS,
+    "gsm8k", "1.0", "FILE", _ROW, f"as lm-eval asks gsm8k; {_SCORED}", _EXAMPLE, _METRICS,
     written_numbers(256, ["Question:", "</s>", "<|im_end|>"], _FOUND), _reader(_as_question), takes_shots=True,
 )  # fmt: skip
 GSM8K_CHAT = LocalFormat(
-    "gsm8k-chat", "1.0", "FILE", f"{_ROW}. Asked as the plain chat template writes a question", _EXAMPLE, _METRICS,
+    "gsm8k-chat", "1.0", "FILE", _ROW, f"as the plain chat template writes a question; {_SCORED}", _EXAMPLE, _METRICS,
     written_numbers(256, [PLAIN["user"].rstrip()], _FOUND), _reader(_as_chat),
 )  # fmt: skip

@@ -70,7 +70,9 @@ def _document(row: Entry, asked: tuple[str, list[str]]) -> Document:
     return {"query": query, "choices": choices, "gold": gold, CLUSTER: _cluster(row)}
 
 
-def _format(word: str, row: str, keys: tuple[str, ...], metrics: tuple[str, ...], ask: _Ask) -> LocalFormat:
+def _format(
+    word: str, row: str, manner: str, keys: tuple[str, ...], metrics: tuple[str, ...], ask: _Ask
+) -> LocalFormat:
     of_harness = [metric for metric in metrics if metric != "acc_norm_token"]
     asked: dict[str, Any] = {**_ASKED, "metric_list": [{"metric": metric, **_MEAN} for metric in of_harness]}
     optional = [key for key in _OPTIONAL if key not in keys]
@@ -81,20 +83,22 @@ def _format(word: str, row: str, keys: tuple[str, ...], metrics: tuple[str, ...]
         return ReadSource(questions, data, chance_of_choices(counts, metrics))
 
     return LocalFormat(
-        word, "1.0", "FILE", row, _EXAMPLE, metrics, asked, read, takes_shots=True, by_token=True,
+        word, "1.0", "FILE", row, manner, _EXAMPLE, metrics, asked, read, takes_shots=True, by_token=True,
     )  # fmt: skip
 
 
 HELLASWAG = _format(
     "hellaswag",
-    "activity_label, ctx_a, ctx_b, endings, label; source_id if there is one. Asked as lm-eval asks hellaswag",
+    "activity_label, ctx_a, ctx_b, endings, label; source_id if there is one",
+    "as lm-eval asks hellaswag",
     ("activity_label", "ctx_a", "ctx_b", "endings", "label"),
     ("acc", "acc_norm", "acc_norm_token"),
     _as_published,
 )
 HELLASWAG_PLAIN = _format(
     "hellaswag-plain",
-    "ctx (or ctx_a and ctx_b), endings, label. Texts as they stand, as build-nanogpt asks them",
+    "ctx (or ctx_a and ctx_b), endings, label; source_id if there is one",
+    "texts as they stand, as build-nanogpt asks them: its acc_norm is acc_norm_token here",
     ("endings", "label"),
     ("acc", "acc_norm_token"),
     _as_it_stands,

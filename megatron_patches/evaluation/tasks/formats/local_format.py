@@ -52,7 +52,9 @@ class LocalFormat:
     source: str | None
     """how people name its files; None where it has none"""
     row: str
-    """what its files hold, in one line"""
+    """keys of a row, and what else its files may be"""
+    manner: str
+    """how it is asked and scored: whose numbers these are"""
     example: str
     """one row, as it stands in a file"""
     metrics: Sequence[str]

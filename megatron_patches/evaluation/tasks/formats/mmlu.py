@@ -89,8 +89,9 @@ def _asked(
 
 MMLU = LocalFormat(
     "mmlu", "1.0", "FILE or FOLDER",
-    "question, subject, four choices, answer (0 to 3, or A to D); or a folder with test/SUBJECT_test.csv and "
-    "dev/SUBJECT_dev.csv as published. Asked as lm-eval asks mmlu",
+    "question, subject, choices (four), answer (0 to 3, or A to D); or the published folder, with "
+    "test/SUBJECT_test.csv and, for --shots, dev/SUBJECT_dev.csv",
+    "as lm-eval asks mmlu, with a result for each subject",
     _EXAMPLE, ("acc",),
     {
         "output_type": "multiple_choice",

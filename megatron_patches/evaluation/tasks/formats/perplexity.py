@@ -12,7 +12,6 @@ from megatron_patches.evaluation.tasks.formats.rows import data_file, read_rows,
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.printable import printable
 
-_ROW = "text, a document a row; or a .txt, which is one document. Scored as lm-eval scores wikitext, unchanged"
 _AGGREGATIONS = {
     "word_perplexity": "weighted_perplexity",
     "byte_perplexity": "weighted_perplexity",
@@ -42,7 +41,9 @@ def _read(source: Source) -> ReadSource:
 
 
 PERPLEXITY = LocalFormat(
-    "perplexity", "1.0", "FILE", _ROW, '{"text": "It was a dark night."}', ("perplexity", *_AGGREGATIONS),
+    "perplexity", "1.0", "FILE", "text, a document a row; or a .txt, which is one document",
+    "as lm-eval scores wikitext, with the text as it stands", '{"text": "It was a dark night."}',
+    ("perplexity", *_AGGREGATIONS),
     {
         "output_type": "loglikelihood_rolling",
         "doc_to_text": "",
