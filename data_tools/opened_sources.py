@@ -161,6 +161,12 @@ class OpenedSource:
         self._tokenizer = tokenizer
         self._prepare = prepare
 
+    def at(self, lengths: SampleLengths) -> "OpenedSource":
+        """The same source, its samples of these lengths."""
+        if lengths == self._lengths:
+            return self
+        return OpenedSource(self.source, self.shards, self._config, lengths, self._tokenizer, self._prepare)
+
     @property
     def dataset_ids(self) -> list[str]:
         """Ids of its datasets, in the order in which they are read."""

@@ -213,11 +213,15 @@ class RunData:
     @cached_property
     def groups(self) -> list[ValidationGroup]:
         """What the run is validated on."""
+        return self.groups_at(self._lengths)
+
+    def groups_at(self, lengths: SampleLengths) -> list[ValidationGroup]:
+        """The same documents in samples of these lengths; of raw text those that are held out for the run's own."""
         if not self.groups_are_named:
             weights = [each.weight for each in self._config.first_sources]
             first = self.sources[: len(weights)]
             opened = [each.held_out if isinstance(each, OpenedText) else each for each in first]
-            there = [each for each in opened if each is not None]
+            there = [each.at(lengths) for each in opened if each is not None]
             if len(there) < len(opened):
                 return []  # the run does not validate, so nothing is held out of its text
             parts = [
@@ -225,9 +229,10 @@ class RunData:
                 for each, one in zip(first, there, strict=True)
             ]
             return [ValidationGroup(ONLY_GROUP, weights, there, parts)]
+        cut = [[each.at(lengths) for each in opened] for opened in self._opened_groups]
         return [
             ValidationGroup(group.name, [e.weight for e in group.sources], opened, [each.whole for each in opened])
-            for group, opened in zip(self._config.validation, self._opened_groups, strict=True)
+            for group, opened in zip(self._config.validation, cut, strict=True)
         ]
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:

@@ -98,7 +98,7 @@ def load_model(
         tensor: processes that share each matrix.
         pipeline: stages, each of which has a part of the layers.
         length: `data.sequence_length` in place of the run's own; None keeps that.
-        texts: whether texts are to be scored or continued; without it only `ranks.tally` is asked, of any objective.
+        texts: whether texts are to be scored or continued; without it only `ranks.sample_sums` is asked, of any objective.
 
     Raises:
         TrainyardError: all of them are damaged; its tokenizer did not travel with it, and is not to be found; it was

@@ -13,8 +13,6 @@ from megatron_patches.generation.stage_messages import StageMessages
 from megatron_patches.models.build import PlainModel
 from megatron_patches.models.layers.key_value_cache import CachedPass, KeyValueCache
 from megatron_patches.objectives.loss import log_probabilities
-from megatron_patches.objectives.measures import build_measures, measure
-from megatron_patches.objectives.tally import Tally
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 FOLLOWING = ModelInputs((TOKENS, POSITIONS, VISIBLE), "ranges")
@@ -77,7 +75,6 @@ class ModelOnRank:
         self.known_ids = known_ids
         self._reading: dict[ModelInputs, PlainModel] = {}
         self._messages = StageMessages(groups)
-        self._measures = build_measures(groups)
         self._cache: KeyValueCache | None = None
 
     @torch.no_grad()
@@ -99,24 +96,22 @@ class ModelOnRank:
         result = self._messages.at_first(found, 2)
         return None if result is None else (result[0].cpu(), result[1].cpu())
 
-    @torch.no_grad()
-    def tally(self, batch: MicroBatch) -> dict[str, Tally] | None:
-        """What a validation measures of samples of the run's objective, by name; waits for the device.
-
-        `loss` is the negative log-likelihood in nats, without what training adds to it, as `Engine.evaluate` has it.
-        Each is a mean over the targets of this micro-batch, so the tallies of several add up to that over all of them,
-        whether their weights are divided by their sum or not. Without a target it is 0 over 0 of them.
+    def sample_sums(self, batch: MicroBatch) -> Tensor | None:
+        """Of each sample of the run's objective the sum over its targets of weight x negative log-likelihood in nats,
+        without what training adds to it, and that of the weights: fp64 `[samples, 2]`.
         """
+        return self._one_at_first(self.sample_sums_here(batch))
+
+    @torch.no_grad()
+    def sample_sums_here(self, batch: MicroBatch) -> Tensor | None:
+        """The same on the ranks of the last stage alone: no other one waits for it, and the first stage goes on."""
         here = batch.to(self._groups.device)
-        logits, found = self._pass(self.readings.samples, here.inputs), None
-        if logits is not None:
-            found = (measure(self._measures, logits, (here.labels, here.weights)),)
-        result = self._messages.at_first(found, 1)
-        if result is None:
+        logits = self._pass(self.readings.samples, here.inputs)
+        if logits is None:
             return None
-        share = batch.weights.double().sum().item()
-        means = [each / share if share else 0.0 for each in result[0].tolist()]
-        return {name: Tally(mean, share * batch.targets) for name, mean in zip(self._measures, means, strict=True)}
+        losses = -log_probabilities(logits, here.labels, self._groups).double()
+        weights = here.weights.double()
+        return torch.stack(((losses * weights).sum(1), weights.sum(1)), dim=1)
 
     def begin(self, rows: int, places: int) -> None:
         """Makes room for keys and values, and forgets those that were kept.

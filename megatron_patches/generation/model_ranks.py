@@ -8,7 +8,6 @@ from torch import Tensor
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import Refused
 from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
-from megatron_patches.objectives.tally import Tally
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -34,8 +33,8 @@ class ModelRanks:
     def log_probabilities(self, texts: Texts, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return self._call("log_probabilities", texts, places, labels)
 
-    def tally(self, batch: MicroBatch) -> dict[str, Tally]:
-        return self._call("tally", batch)
+    def sample_sums(self, batch: MicroBatch) -> Tensor:
+        return self._call("sample_sums", batch)
 
     def begin(self, rows: int, places: int) -> None:
         """Raises:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from megatron_patches.parallel.process_groups import ProcessGroups
 
-_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64)
+_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64)
 _DIMENSIONS = 6
 
 

@@ -1,8 +1,10 @@
 """One node of a launch: starts its training processes, and ends as they end.
 
     python -m megatron_patches.launch.node LAUNCH_FOLDER --nodes N --node-rank R --processes P --host HOST --port PORT
+        [--rank MODULE]
 
-`slurm/launch` starts it once on every node. Each process is `megatron_patches.launch.rank`. A file `stop-requested` in
+`slurm/launch` starts it once on every node. Each process is `megatron_patches.launch.rank`, or another module that the
+plan of the launch names. A file `stop-requested` in
 the launch's folder asks the run to stop: each process then gets SIGUSR1. It starts with that signal blocked, and
 unblocks it once it has its handler, so that an early request is neither lost nor kills. No process outlives the one
 that started it, even where that is killed: the kernel then ends its children (`slurm/parent.py`).
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--processes", type=int, required=True, help="processes on each node")
     parser.add_argument("--host", required=True, help="name or address of node 0")
     parser.add_argument("--port", type=int, required=True, help="port on node 0 where the processes meet")
+    parser.add_argument("--rank", default=RANK, metavar="MODULE", help="what each process runs (default: %(default)s)")
     options = parser.parse_args(arguments)
     parent = Parent()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # the processes inherit it
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     # unbuffered, so that what a rank printed is in the log also when it is killed
     # its libraries read the number of threads when they are loaded: numpy's comes before anything of a rank's own
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    command = [sys.executable, "-u", "-m", RANK, str(options.launch_directory)]
+    command = [sys.executable, "-u", "-m", options.rank, str(options.launch_directory)]
     ranks = RankProcesses(command, node_ranks, environment, signals=ENDING_SIGNALS)
     try:
         return watch(ranks, options.launch_directory, parent, is_first=options.node_rank == 0)

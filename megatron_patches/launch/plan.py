@@ -142,10 +142,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; slurm/launch --help says how a run is started\n")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The command line; returns its exit code."""
-    print_any_text()
-    parser = _Parser("python -m megatron_patches.launch.plan", allow_abbrev=False)
+def launch_parser(program: str) -> argparse.ArgumentParser:
+    """The words of `slurm/launch` that are no overrides of the run, and what it adds to them."""
+    parser = _Parser(program, allow_abbrev=False)
     parser.add_argument("run", type=Path, help="the run's YAML")
     parser.add_argument("--rehearse", nargs="?", const="", metavar="N", help="the whole course of the run in N steps")
     place = parser.add_mutually_exclusive_group(required=True)
@@ -153,6 +152,13 @@ def main(arguments: Sequence[str]) -> int:
     place.add_argument("--nodes", type=int, help="SLURM nodes of the job")
     parser.add_argument("--gpus-per-node", type=int, help="GPUs that SLURM gave the job on each node")
     parser.add_argument("--owner", help="the process that starts what is planned, as JSON; it keeps the heartbeat")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns its exit code."""
+    print_any_text()
+    parser = launch_parser("python -m megatron_patches.launch.plan")
     options, overrides = parser.parse_known_args(arguments)
     try:
         owner = parse_object(options.owner.encode(), "--owner") if options.owner else None

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from megatron_patches.errors import TrainingFailed, TrainyardError
@@ -20,14 +21,22 @@ from megatron_patches.sizes import counted
 
 def main(launch_directory: Path) -> int:
     """The command line; returns its exit code."""
+    return run_rank(Launch(launch_directory), _train)
+
+
+def _train(launch: Launch) -> None:
+    from megatron_patches.training.train import train  # with torch and DeepSpeed, which read the settings
+
+    train(launch)
+
+
+def run_rank(launch: Launch, work: Callable[[Launch], None]) -> int:
+    """Does what the ranks of a launch are for, on this one; the exit code of its process."""
     print_any_text()
     quieten_libraries()
-    launch = Launch(launch_directory)
     try:
         require_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        from megatron_patches.training.train import train  # with torch and DeepSpeed, which read the settings
-
-        train(launch)
+        work(launch)
         return 0
     except (TrainyardError, TrainingFailed) as error:
         print(f"error on rank {os.environ['RANK']}: {error}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """From consumed samples to micro-batches, and from micro-batches to the share each target has in the loss."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from time import perf_counter
@@ -159,22 +159,34 @@ def validation_micro_batches(
     groups: ProcessGroups,
     pinned: bool = False,
 ) -> list[MicroBatch]:
-    """The first samples of a source, this rank's part; where they do not divide, rows of weight 0 fill up.
+    """`first_micro_batches` of this data-parallel rank, their targets shared among all."""
+    rank = (groups.coordinates.data, groups.layout.data)
+    micro_batches = list(first_micro_batches(source, objective, samples, micro_batch_size, vocab_size, rank))
+    return share_targets(micro_batches, groups, pinned)
+
+
+def first_micro_batches(
+    source: SampleSource,
+    objective: Objective,
+    samples: int,
+    micro_batch_size: int,
+    vocab_size: int,
+    rank: tuple[int, int] = (0, 1),
+) -> Iterator[MicroBatch]:
+    """The first samples of a source, the part of one rank, (its number, of how many); all have as many micro-batches.
+    Where samples do not divide, rows of weight 0 fill up.
 
     A sample's number is its own in the source, so that a prefix is the same in every validation.
     """
-    data_parallel = groups.layout.data
-    count = -(-samples // (micro_batch_size * data_parallel))
-    micro_batches = []
-    for number in range(count):
-        first = (number * data_parallel + groups.coordinates.data) * micro_batch_size
+    here, ranks = rank
+    for number in range(-(-samples // (micro_batch_size * ranks))):
+        first = (number * ranks + here) * micro_batch_size
         wanted = np.arange(first, first + micro_batch_size)
         numbers = np.minimum(wanted, samples - 1)
         items = [source[number] for number in numbers.tolist()]
         batch = objective(stacked(items, numbers, vocab_size), numbers)
         real = torch.from_numpy(wanted < samples).unsqueeze(1)
-        micro_batches.append(replace(batch, weights=batch.weights * real))
-    return share_targets(micro_batches, groups, pinned)
+        yield replace(batch, weights=batch.weights * real)
 
 
 def has_target(source: SampleSource, objective: Objective, samples: int, vocab_size: int) -> bool:
