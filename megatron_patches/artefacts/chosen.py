@@ -11,7 +11,6 @@ from megatron_patches.artefacts.branch import Position, left_behind, number_of_l
 from megatron_patches.artefacts.folders import inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged
-from megatron_patches.artefacts.reference import Chosen
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.json_text import number_of
@@ -111,16 +110,6 @@ def _why_not(folder: Path, problems: Sequence[str], left_by: int | None) -> str:
     return "" if left_by is None else f"{folder} was left behind by launch {left_by:04d}, which began before it"
 
 
-def chosen_folder(run: RunFolder, chosen: Chosen, allow_inherited_fault: bool = False) -> Path:
-    """The folder of a run's gold checkpoint, or of its best one.
-
-    Raises:
-        Missing: there is none.
-        TrainyardError: several are gold.
-    """
-    return _gold(run) if chosen == "gold" else best(run, allow_inherited_fault).folder
-
-
 def best(run: RunFolder, allow_inherited_fault: bool = False) -> Best:
     """The whole checkpoint with the lowest validation loss on record, of equal ones the newest; the loss is of the
     group that the newest of them goes by.
@@ -147,7 +136,13 @@ def named_loss(group: str) -> str:
     return "validation loss" if group == UNNAMED_GROUP else f"validation loss on {printable(group)}"
 
 
-def _gold(run: RunFolder) -> Path:
+def gold_folder(run: RunFolder) -> Path:
+    """The folder of a run's gold checkpoint.
+
+    Raises:
+        Missing: there is none, or it is not here.
+        TrainyardError: there are several.
+    """
     ids = read_standing(run.path).gold
     if not ids:
         raise Missing(

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -221,6 +223,12 @@ def build_manifest(
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Writes it whole or not at all; an artefact's files must be on the disk before."""
     write_atomically(path, manifest_bytes(manifest))
+
+
+def announce_change(manifest: Path) -> None:
+    """Sets the time of the folder by which catalogues notice a manifest that was rewritten in place."""
+    with suppress(PermissionError):  # somebody else's folder: `tools/inventory rebuild` finds the change
+        os.utime(manifest.parent.parent)
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:

@@ -55,8 +55,9 @@ class RunConfig(Section):
         None,
         min_length=1,
         description="checkpoint whose weights the run begins with at step 0, where it has no checkpoint of its own: "
-        "RUN@STEP, RUN@STEP/weights, RUN@gold, RUN@best (lowest validation loss), RUN (newest whole one), a "
-        "checkpoint's folder, or a transformers folder, relative to the checkout. Weights alone are taken, masters "
+        "RUN@STEP, RUN@STEP/weights, RUN@gold, RUN@best (lowest validation loss), RUN@best:TASK.METRIC (best by "
+        "an evaluation), RUN (newest whole one), a checkpoint's folder, or a transformers folder, relative to the "
+        "checkout. Weights alone are taken, masters "
         "before rounded ones. Of a table of positions or token ids the rows are taken that both runs have in use; all "
         "others keep the run's own draw, padding that becomes a token too. Every other shape must be the same; a "
         "tokenizer may only add tokens",

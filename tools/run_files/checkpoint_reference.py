@@ -1,10 +1,11 @@
-"""The folders that people name: `RUN`, `RUN@STEP` (also @gold, @best, @STEP/weights), or the path of a folder."""
+"""The folders that people name: `RUN`, `RUN@STEP` (also @gold, @best, @best:TASK.METRIC, @STEP/weights), or the path of
+a folder."""
 
 import difflib
 import os
 from pathlib import Path
 
-from megatron_patches.artefacts.chosen import chosen_folder
+from megatron_patches.artefacts.evaluations.best import referred_folder
 from megatron_patches.artefacts.folders import inspect, list_checkpoints, parse_checkpoint_name, step_of
 from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.manifest import MANIFEST, verify_files
@@ -59,7 +60,7 @@ def find_checkpoints(text: str) -> list[Path]:
     reference = None if os.sep in text and is_folder(folder) else parse_reference(text)
     directory = find_run_directory(reference.run if reference else text)
     if reference and reference.chosen:
-        return [chosen_folder(directory, reference.chosen)]
+        return [referred_folder(directory, reference)]
     found = checkpoints_with_weights(directory, reference.step if reference else None)
     full = set(list_checkpoints(directory.checkpoints))
     if reference and reference.weights_only:

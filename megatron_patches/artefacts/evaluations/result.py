@@ -121,6 +121,16 @@ def is_label(text: str) -> bool:
     return is_name(text) and text != "manifest" and not text.endswith(".items")
 
 
+def metrics_of(result: TaskResult) -> dict[str, Metric]:
+    """All numbers of a result by their full names: LABEL.METRIC, and LABEL.PART.METRIC of its parts."""
+    found = {
+        f"{result.label}.{part}.{name}": metric
+        for part, numbers in result.parts.items()
+        for name, metric in numbers.metrics.items()
+    }
+    return found | {f"{result.label}.{name}": metric for name, metric in result.metrics.items()}
+
+
 def result_bytes(result: TaskResult) -> bytes:
     """What its file holds."""
     return (json.dumps(result.model_dump(exclude_none=True), indent=1, ensure_ascii=False) + "\n").encode()
@@ -132,17 +142,22 @@ def items_bytes(items: Iterable[Item]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def read_result(path: Path) -> TaskResult:
+def read_result(path: Path, step: int | None = None) -> TaskResult:
     """Reads a result.
+
+    Args:
+        step: of the evaluation that it lies in; None where that is not known.
 
     Raises:
         Missing: there is none.
-        Damaged: it is none, or has another name than its label's.
+        Damaged: it is none, has another name than its label's, or is of another step.
     """
     origin = printable(path)
     result = _checked(TaskResult, parse_object(read_bounded(path, _MOST_BYTES), origin), origin)
     if path.name != result.label + RESULT_ENDING or not is_label(result.label):
         raise Damaged(f"{origin} holds the result {shortened(result.label)}: give the file its own name back")
+    if step not in (None, result.step):
+        raise Damaged(f"{origin} is of step {result.step:,}: move it to the evaluation of that step, or remove it")
     return result
 
 
@@ -153,7 +168,9 @@ def read_items(path: Path) -> list[Item]:
         Missing: there are none.
         Damaged: a line is no item.
     """
-    lines = read_bounded(path, _MOST_BYTES).split(b"\n")[:-1]
+    *lines, rest = read_bounded(path, _MOST_BYTES).split(b"\n")
+    if rest:  # it was written whole, so this is damage
+        lines.append(rest)
     return [
         _checked(Item, parse_json(line, where), where)
         for number, line in enumerate(lines, 1)

@@ -1,15 +1,13 @@
 """The shelf `evals/` of a run: a folder for each evaluated step, with a result for each task and one manifest.
 
 Results come one by one, also from several jobs at once. Each is written whole under its own name, its items before it;
-then the folder is sealed: the manifest is made of the files that are there, and made again until it names all of them.
-So whoever writes last names what the others wrote, and a result without a manifest is sealed by the next one.
+then the folder is sealed (sealing.py). A step that was evaluated, rolled back, and saved again has another checkpoint:
+the former one's folder is moved aside, as `step-0000001000.replaced-1`, and is listed no more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import JsonValue
 
 from megatron_patches.artefacts.evaluations.result import (
     ITEMS_ENDING,
@@ -22,30 +20,15 @@ from megatron_patches.artefacts.evaluations.result import (
     read_result,
     result_bytes,
 )
-from megatron_patches.artefacts.folders import (
-    checkpoint_name,
-    parse_checkpoint_name,
-    replaced_path,
-)
-from megatron_patches.artefacts.manifest import (
-    MANIFEST,
-    Manifest,
-    Status,
-    build_manifest,
-    read_manifest,
-    record_file,
-    write_manifest,
-)
+from megatron_patches.artefacts.evaluations.sealing import labels_in, names_what_is_there, seal, step_in
+from megatron_patches.artefacts.folders import checkpoint_name, parse_checkpoint_name, replaced_path
+from megatron_patches.artefacts.inside import refuse_link_of_others
+from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
 from megatron_patches.artefacts.run_folder import EVALS, RunFolder
-from megatron_patches.atomic_files import TEMPORARY, fsync_folder, write_atomically
-from megatron_patches.errors import Damaged, Missing, TrainyardError
-from megatron_patches.foreign.files import is_file, is_folder, names_in
-from megatron_patches.foreign.printable import printable
-
-RESULTS = "results"
-"""fact of an evaluation's manifest: its metrics, by label and name"""
-TASKS = "tasks"
-"""the same: what is to be known of each label's result beside its metrics"""
+from megatron_patches.atomic_files import fsync_folder, write_atomically
+from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.foreign.files import is_folder, names_in
+from megatron_patches.foreign.printable import printable, shortened
 
 
 @dataclass(frozen=True)
@@ -61,9 +44,7 @@ class Evaluation:
     @property
     def step(self) -> int:
         """Of the checkpoint."""
-        name = parse_checkpoint_name(self.folder.name.partition(".")[0])
-        assert name is not None, self.folder
-        return name.step
+        return step_in(self.folder)
 
     @property
     def is_invalid(self) -> bool:
@@ -79,37 +60,50 @@ def evaluation_folder(run: RunFolder, step: int) -> Path:
 def list_evaluations(run: RunFolder, problems: list[str]) -> list[Evaluation]:
     """All of a run, the earliest step first; what cannot be read is added to `problems`, and is not among them."""
     shelf = run.path / EVALS
-    found = []
-    for name in sorted(names_in(shelf)) if is_folder(shelf) else []:
-        parsed = parse_checkpoint_name(name)
-        if parsed and (parsed.content, parsed.ending) == ("full", "") and is_folder(shelf / name):
-            found.append(read_evaluation(shelf / name, problems))
-    return found
+    try:
+        names = names_in(shelf)
+    except TrainyardError as error:
+        problems.append(str(error))
+        return []
+    return [
+        read_evaluation(shelf / name, problems)
+        for name in names
+        if is_evaluation_name(name) and is_folder(shelf / name)
+    ]
+
+
+def is_evaluation_name(name: str) -> bool:
+    """Whether a folder on the shelf has the name of a step's evaluation."""
+    parsed = parse_checkpoint_name(name)
+    return parsed is not None and (parsed.content, parsed.ending) == ("full", "")
 
 
 def read_evaluation(folder: Path, problems: list[str]) -> Evaluation:
     """What a folder holds; what is damaged is added to `problems`."""
     manifest = None
+    results = {}
     try:
         manifest = read_manifest(folder / MANIFEST)
     except Missing:
         pass
     except TrainyardError as error:
         problems.append(str(error))
-    results = {}
-    for label in labels_in(folder):
+    try:
+        labels = labels_in(folder)
+    except TrainyardError as error:
+        problems.append(str(error))
+        return Evaluation(folder, manifest, {})
+    for label in labels:
         try:
-            results[label] = read_result(folder / f"{label}{RESULT_ENDING}")
+            results[label] = read_result(folder / f"{label}{RESULT_ENDING}", step_in(folder))
         except TrainyardError as error:
             problems.append(str(error))
     return Evaluation(folder, manifest, results)
 
 
-def labels_in(folder: Path) -> list[str]:
-    """Of the results that are there, sorted."""
-    names = names_in(folder) if is_folder(folder) else []
-    labels = [name.removesuffix(RESULT_ENDING) for name in names if name.endswith(RESULT_ENDING)]
-    return sorted(label for label in labels if is_label(label) and is_file(folder / f"{label}{RESULT_ENDING}"))
+def is_sealed(evaluation: Evaluation) -> bool:
+    """Whether its manifest names the results that are there as they are, and no others."""
+    return evaluation.manifest is not None and names_what_is_there(evaluation.manifest, evaluation.folder)
 
 
 def items_of(folder: Path, label: str) -> list[Item]:
@@ -133,108 +127,49 @@ def shelve(run: RunFolder, result: TaskResult, items: Sequence[Item], parents: S
         The folder.
 
     Raises:
-        Damaged: a file of the folder cannot be read.
+        Refused: the label can name no file, or a link of another user lies where the folder is expected.
+        Damaged: another file of the folder cannot be read. The result is written, and sealed with the next one.
         OSError: as writing does. The result is whole or absent in any case.
     """
+    if not is_label(result.label):
+        raise Refused(f"'{shortened(result.label)}' cannot name a result's file; name the task otherwise: NAME=TASK")
     folder = evaluation_folder(run, result.step)
+    for path in (folder.parent, folder):
+        _refuse_what_is_no_folder(path)
     _make_room(folder, parents)
     folder.mkdir(parents=True, exist_ok=True)
-    if items:
-        write_atomically(folder / f"{result.label}{ITEMS_ENDING}", items_bytes(items))
-    else:
-        (folder / f"{result.label}{ITEMS_ENDING}").unlink(missing_ok=True)
-    write_atomically(folder / f"{result.label}{RESULT_ENDING}", result_bytes(result))
+    put_result(folder, result.label, result_bytes(result), items_bytes(items) if items else None)
     seal(folder)
     return folder
 
 
+def put_result(folder: Path, label: str, result: bytes, items: bytes | None) -> None:
+    """Writes a result and its items in place of those of the same label. A result never stands beside other items, also
+    where the writer is killed: the former result goes first, and the new one comes last.
+    """
+    (folder / f"{label}{RESULT_ENDING}").unlink(missing_ok=True)
+    if items is None:
+        (folder / f"{label}{ITEMS_ENDING}").unlink(missing_ok=True)
+    else:
+        write_atomically(folder / f"{label}{ITEMS_ENDING}", items)
+    write_atomically(folder / f"{label}{RESULT_ENDING}", result)
+
+
+def _refuse_what_is_no_folder(path: Path) -> None:
+    refuse_link_of_others(path)
+    if (path.is_symlink() or path.exists()) and not is_folder(path):
+        raise Refused(f"{printable(path)} is no folder, where evaluations are written; move it away")
+
+
 def _make_room(folder: Path, parents: Sequence[str]) -> None:
     """Moves aside what is of another checkpoint that had the same step."""
-    try:
-        former = read_manifest(folder / MANIFEST).parents
-    except Missing:
-        former = [read_result(folder / f"{label}{RESULT_ENDING}").checkpoint for label in labels_in(folder)]
-    if former and not set(former) & set(parents):
+    former = checkpoints_of(read_evaluation(folder, [])) if is_folder(folder) else set()
+    if former and not former & set(parents):
         folder.rename(replaced_path(folder))
         fsync_folder(folder.parent)
 
 
-def seal(folder: Path) -> Manifest:
-    """Writes the manifest of what a folder holds; a mark of the former one stays.
-
-    Raises:
-        Missing: it holds no result.
-        Damaged: a result, or the former manifest, cannot be read.
-    """
-    while True:
-        files = _files(folder)
-        manifest = _manifest_of(folder, files)
-        if manifest is not None:
-            write_manifest(folder / MANIFEST, manifest)
-            fsync_folder(folder)
-        if _files(folder) == files:  # else another job has added a result meanwhile
-            return manifest or read_manifest(folder / MANIFEST)
-
-
-def is_sealed(evaluation: Evaluation) -> bool:
-    """Whether its manifest names the results that are there, and none else."""
-    if evaluation.manifest is None:
-        return False
-    return {file.path for file in evaluation.manifest.files} == set(_files(evaluation.folder))
-
-
-def _files(folder: Path) -> list[str]:
-    """Names of the results and their items, sorted."""
-    labels = labels_in(folder)
-    wanted = [name for label in labels for name in (label + RESULT_ENDING, label + ITEMS_ENDING)]
-    return sorted(name for name in wanted if not name.endswith(TEMPORARY) and is_file(folder / name))
-
-
-def _manifest_of(folder: Path, files: Iterable[str]) -> Manifest | None:
-    """The manifest that these files make; None where the folder has it already."""
-    results = [read_result(folder / f"{label}{RESULT_ENDING}") for label in labels_in(folder)]
-    if not results:
-        raise Missing(f"{printable(folder)} holds no result of an evaluation: evaluate the step, or remove the folder")
-    if len({result.step for result in results}) > 1:
-        raise Damaged(f"{printable(folder)} holds results of several steps: move those away that are of another one")
-    checkpoints = list(dict.fromkeys(result.checkpoint for result in results))
-    records = [record_file(folder / name, folder) for name in files]
-    made = build_manifest("evaluation", records, facts_of(results), checkpoints)
-    status = Status()
-    try:
-        former = read_manifest(folder / MANIFEST)
-        if former.id == made.id:
-            return None
-        status = former.status
-    except Missing:
-        pass
-    return made.model_copy(update={"status": status})
-
-
-def facts_of(results: Sequence[TaskResult]) -> dict[str, JsonValue]:
-    """What a manifest states of results of one step: so that they are found without reading them."""
-    first = results[0]
-    metrics: dict[str, JsonValue] = {}
-    tasks: dict[str, JsonValue] = {}
-    for result in results:
-        metrics[result.label] = {name: metric.value for name, metric in result.metrics.items()}
-        for part, found in result.parts.items():
-            metrics[f"{result.label}.{part}"] = {name: metric.value for name, metric in found.metrics.items()}
-        errors: JsonValue = {
-            name: metric.standard_error for name, metric in result.metrics.items() if metric.standard_error is not None
-        }
-        about: dict[str, JsonValue] = {
-            "task": result.task,
-            "version": result.version,
-            "definition": result.definition,
-            "shots": result.shots,
-            "examples": result.examples,
-            "standard_errors": errors,
-            "through": result.through,
-        }
-        for name, value in (("limit", result.limit), ("length", result.length)):
-            if value is not None:
-                about[name] = value
-        tasks[result.label] = about
-    known: dict[str, JsonValue] = {} if first.tokens is None else {"tokens": first.tokens}
-    return {"run": first.run, "step": first.step, **known, RESULTS: metrics, TASKS: tasks}
+def checkpoints_of(evaluation: Evaluation) -> set[str]:
+    """Ids of the checkpoint that was evaluated, as results state them; where none can be read, as the manifest does."""
+    stated = {result.checkpoint for result in evaluation.results.values()}
+    return stated or set(evaluation.manifest.parents if evaluation.manifest else ())

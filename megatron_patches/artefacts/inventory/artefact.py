@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 from megatron_patches.artefacts.chosen import BEST_BY, UNNAMED_GROUP, VALIDATION_LOSS, VALIDATION_LOSSES, group_of
 from megatron_patches.artefacts.descent import RUN_ID, branch_of, number_of_launch, way_of
+from megatron_patches.artefacts.evaluations.sealing import RESULTS, TASKS
 from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.manifest import MANIFEST
+from megatron_patches.artefacts.run_folder import EVALS
 from megatron_patches.errors import Damaged, Missing
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import number_of, parse_object, whole_of
@@ -43,6 +45,8 @@ class Artefact:
     layout: str | None = None
     """tp2 pp1 dp4 zero1"""
     metrics: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
+    """metrics of the parts of an evaluation's tasks, such as subjects: mmlu.anatomy.acc"""
     best_by: str | None = None
     """validation group whose loss its `validation_loss` is; None where it names none"""
     created: str = ""
@@ -77,6 +81,8 @@ class Artefact:
             return f"{self.run}@{self.step}{content}{f'/{again}' if again else ''}"
         if self.kind == "run":
             return str(self.run)
+        if self.kind == "evaluation" and self.run and self.folder.parent.name == EVALS:
+            return f"{self.run}/{EVALS}/{self.folder.name}"  # a step's export may have the same name
         if self.manifest.name != MANIFEST:
             return self.manifest.name.removesuffix(f".{MANIFEST}")
         return f"{self.run}/{self.folder.name}" if self.run else self.folder.name
@@ -88,6 +94,8 @@ class Artefact:
             if (value := getattr(self, key)) is not None:
                 facts[key] = value
         facts["metrics"] = self.metrics
+        if self.parts:
+            facts["parts"] = self.parts
         facts["state"] = self.state
         if self.reason:
             facts["reason"] = self.reason
@@ -157,6 +165,7 @@ def _from_content(manifest: Path, content: dict[str, Any], run: str | None) -> A
         format=_text(facts, "format"),
         layout=_layout(facts.get("layout")),
         metrics=_metrics(facts),
+        parts=_parts_of_tasks(facts),
         best_by=_text(facts, BEST_BY),
         created=_part(content, "created", str),
         size=size,
@@ -222,17 +231,37 @@ def _layout(layout: Any) -> str | None:
 
 def _metrics(facts: dict[str, Any]) -> dict[str, float]:
     """Numbers by name: those of `metrics`, those that every checkpoint may have, the validation loss of each group
-    where groups have names (`validation_loss.GROUP`), and `results` of an evaluation.
+    where groups have names (`validation_loss.GROUP`), and `results` of an evaluation, without its tasks' parts.
     """
     found = {name: number_of(facts.get(name)) for name in _METRICS}
     losses = facts.get(VALIDATION_LOSSES)
     if isinstance(losses, dict) and not (group_of(facts) == UNNAMED_GROUP and len(losses) == 1):
         found |= {group_metric(name): number_of(loss) for name, loss in losses.items()}
-    for group in ("metrics", "results"):
+    for group in ("metrics", RESULTS):
         named = facts.get(group)
         for name, value in named.items() if isinstance(named, dict) else ():
             if isinstance(value, dict):
-                found |= {f"{name}.{metric}": number_of(number) for metric, number in value.items()}
+                if not (group == RESULTS and _is_part(facts, name)):
+                    found |= _numbers(name, value)
             else:
                 found[name] = number_of(value)
     return {name: number for name, number in found.items() if number is not None}
+
+
+def _parts_of_tasks(facts: dict[str, Any]) -> dict[str, float]:
+    named = facts.get(RESULTS)
+    found: dict[str, float | None] = {}
+    for name, value in named.items() if isinstance(named, dict) else ():
+        if isinstance(value, dict) and _is_part(facts, name):
+            found |= _numbers(name, value)
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _is_part(facts: dict[str, Any], name: str) -> bool:
+    """Whether results of this name are of a task's part; where tasks are not stated, all are of tasks."""
+    tasks = facts.get(TASKS)
+    return isinstance(tasks, dict) and name not in tasks
+
+
+def _numbers(name: str, metrics: dict[str, Any]) -> dict[str, float | None]:
+    return {f"{name}.{metric}": number_of(number) for metric, number in metrics.items()}

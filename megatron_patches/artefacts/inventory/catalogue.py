@@ -65,7 +65,7 @@ class Catalogue:
         parents = self.rows("SELECT parent FROM parents WHERE child = ? AND told", [row[0]])
         gold = self.rows(GOLD_METRICS_OF_ARTEFACT, [known["id"]])
         metrics = {**dict(gold), **json.loads(known["metrics"])}  # what a manifest says was measured counts for more
-        known |= {"manifest": Path(known["manifest"]), "metrics": metrics}
+        known |= {"manifest": Path(known["manifest"]), "metrics": metrics, "parts": json.loads(known["parts"] or "{}")}
         return Artefact(**known, parents=tuple(parent for (parent,) in parents))
 
     def problems(self, under: Path | None = None) -> list[str]:

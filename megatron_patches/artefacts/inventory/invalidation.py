@@ -1,16 +1,13 @@
 """Marking an artefact, and all that came from it, invalid; and taking that back."""
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import now
 from megatron_patches.artefacts.inventory.lineage import ancestors, descendants, with_id
-from megatron_patches.artefacts.manifest import Status, read_manifest, write_manifest
+from megatron_patches.artefacts.manifest import Status, announce_change, read_manifest, write_manifest
 from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.foreign.credentials import refuse_credentials
 from megatron_patches.foreign.printable import printable
@@ -100,9 +97,3 @@ def _rewrite(changes: list[tuple[Artefact, Status]]) -> list[Artefact]:
         write_manifest(artefact.manifest, manifest.model_copy(update={"status": status}))
         announce_change(artefact.manifest)
     return [artefact for artefact, _ in changes]
-
-
-def announce_change(manifest: Path) -> None:
-    """Sets the time of the folder by which catalogues notice a manifest that was rewritten in place."""
-    with suppress(PermissionError):  # somebody else's folder: `tools/inventory rebuild` finds the change
-        os.utime(manifest.parent.parent)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_patches.artefacts.chosen import chosen_folder
+from megatron_patches.artefacts.evaluations.best import referred_folder
 from megatron_patches.artefacts.folders import is_replaced
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
@@ -43,8 +43,8 @@ def resolve_run(text: str, known: Sequence[str]) -> str:
 
 
 def resolve_artefact(text: str, catalogue: Catalogue) -> Artefact:
-    """The one artefact that RUN@STEP, RUN@STEP/weights, RUN@STEP/replaced-N, RUN@gold, RUN@best, RUN/NAME of an export,
-    the beginning of an id, a folder or a dataset's name means.
+    """The one artefact that RUN@STEP, RUN@STEP/weights, RUN@STEP/replaced-N, RUN@gold, RUN@best, RUN@best:TASK.METRIC,
+    RUN/NAME of an export, RUN/evals/NAME, the beginning of an id, a folder or a dataset's name means.
 
     Raises:
         Missing: there is none; of a step the nearest are named.
@@ -78,8 +78,7 @@ def _referred(reference: CheckpointReference, catalogue: Catalogue) -> Artefact:
     if reference.step is not None:
         return _of_step(run, reference.step, reference.weights_only, catalogue)
     ((path,), *_) = catalogue.rows("SELECT path FROM folders WHERE kind = 'run' AND run = ?", [run])
-    assert reference.chosen is not None
-    manifest = chosen_folder(RunFolder(Path(path)), reference.chosen) / MANIFEST
+    manifest = referred_folder(RunFolder(Path(path)), reference) / MANIFEST
     return catalogue.artefacts("manifest = ?", [str(manifest)])[0]
 
 

@@ -16,12 +16,12 @@ from megatron_patches.artefacts.inventory.artefact import Artefact, read_artefac
 from megatron_patches.artefacts.inventory.copies import read_copies
 from megatron_patches.artefacts.inventory.links import Links
 from megatron_patches.artefacts.inventory.scan import Folder, beneath, list_folder
-from megatron_patches.artefacts.run_folder import COPIES, RECORDS
+from megatron_patches.artefacts.run_folder import COPIES, EVALS, RECORDS
 from megatron_patches.atomic_files import temporary_path
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable
 
-VERSION = 6
+VERSION = 7
 _STILL_CHANGING_NANOSECONDS = 2_000_000_000
 """a folder that changed so shortly before it was read may change again within one tick of its file system's clock"""
 
@@ -30,8 +30,8 @@ CREATE TABLE folders(path TEXT PRIMARY KEY, kind TEXT, run TEXT, depth INTEGER, 
 CREATE TABLE artefacts(
     number INTEGER PRIMARY KEY, manifest TEXT UNIQUE, folder TEXT, file_size INTEGER, file_time INTEGER,
     id TEXT, kind TEXT, run TEXT, step INTEGER, samples INTEGER, tokens INTEGER, content TEXT, format TEXT, layout TEXT,
-    metrics TEXT, best_by TEXT, created TEXT, size INTEGER, files INTEGER, state TEXT, reason TEXT, cause TEXT,
-    whereabouts TEXT, launch INTEGER, run_id TEXT, way INTEGER);
+    metrics TEXT, parts TEXT, best_by TEXT, created TEXT, size INTEGER, files INTEGER, state TEXT, reason TEXT,
+    cause TEXT, whereabouts TEXT, launch INTEGER, run_id TEXT, way INTEGER);
 CREATE TABLE parents(parent TEXT, child INTEGER, told INTEGER, PRIMARY KEY(parent, child)) WITHOUT ROWID;
 CREATE TABLE ways(number INTEGER PRIMARY KEY, text TEXT UNIQUE);
 CREATE TABLE crossings(what TEXT, way INTEGER, PRIMARY KEY(what, way)) WITHOUT ROWID;
@@ -45,6 +45,7 @@ CREATE INDEX artefacts_by_run_id ON artefacts(run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX artefacts_by_way ON artefacts(way);
 CREATE INDEX artefacts_by_folder ON artefacts(folder);
 CREATE INDEX artefacts_by_state ON artefacts(state) WHERE state != 'valid';
+CREATE INDEX evaluations ON artefacts(number) WHERE kind = 'evaluation';
 CREATE INDEX parents_by_child ON parents(child);
 CREATE INDEX copies_by_id ON copies(of);
 CREATE INDEX annotations_by_run ON annotations(run);
@@ -59,8 +60,8 @@ GOLD_METRICS_OF_ARTEFACT = f"SELECT metric, value {_GOLD} AND artefact = ?"
 GOLD_VALUE = f"SELECT value {_GOLD} AND artefact = artefacts.id AND metric = ?"
 """in a query of artefacts: the value of a metric by which it was promoted"""
 COLUMNS = (
-    "manifest", "id", "kind", "run", "step", "samples", "tokens", "content", "format", "layout", "metrics", "best_by",
-    "created", "size", "files", "state", "reason", "cause", "whereabouts", "launch", "run_id",
+    "manifest", "id", "kind", "run", "step", "samples", "tokens", "content", "format", "layout", "metrics", "parts",
+    "best_by", "created", "size", "files", "state", "reason", "cause", "whereabouts", "launch", "run_id",
 )  # fmt: skip
 
 
@@ -227,6 +228,7 @@ class _Writer:
     def _insert(self, artefact: Artefact, folder: str, status: os.stat_result) -> None:
         values = {column: getattr(artefact, column) for column in COLUMNS}
         values |= {"manifest": str(artefact.manifest), "metrics": json.dumps(artefact.metrics)}
+        values["parts"] = json.dumps(artefact.parts) if artefact.parts else None
         values |= {"folder": folder, "file_size": status.st_size, "file_time": status.st_mtime_ns}
         values["way"] = self._links.way(artefact.way)
         marks = ", ".join("?" for _ in values)
@@ -268,7 +270,7 @@ class _Writer:
 
 def _is_spoilt(folder: Path) -> bool:
     """A damaged folder whose step was saved again is no artefact; one that was left behind whole is."""
-    return is_replaced(folder.name) and is_spoilt(folder)
+    return is_replaced(folder.name) and folder.parent.name != EVALS and is_spoilt(folder)
 
 
 def _annotation_rows(standing: Standing) -> list[tuple[str, str | None, str, str | None, float | None]]:

@@ -1,16 +1,23 @@
 """Finding artefacts: words anywhere, and conditions on what their manifests say."""
 
+import json
+import operator
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
+from megatron_patches.artefacts.inventory.evaluated import WITHOUT_CHECKPOINT, in_json, measured
 from megatron_patches.artefacts.inventory.lineage import FAULTY
 from megatron_patches.artefacts.inventory.renewal import GOLD_VALUE, TAGGED
 from megatron_patches.errors import TrainyardError
 
-_METRIC = re.compile(r"([\w./+-]+?)\s*(<=|>=|<|>|=)\s*(-?\d[\d.eE+-]*)")
+_METRIC = re.compile(r"([^<>\"]+?)\s*(<=|>=|<|>|=)\s*(-?\d[\d.eE+-]*)")
+_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq
+}  # fmt: skip
 _RANGE = re.compile(r"(\d*)(:?)(\d*)")
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -28,7 +35,8 @@ class Wanted:
     tokens: str = ""
     """the same with K, M, B or T behind a number: 1B:2B"""
     metrics: list[str] = field(default_factory=list)
-    """validation_loss<3.2, or of one validation group validation_loss.GROUP<3.2"""
+    """validation_loss<3.2, of one validation group validation_loss.GROUP<3.2, of an evaluation hellaswag.acc_norm>0.3,
+    which holds for its checkpoint; for the evaluation itself where its kind is asked for, or its checkpoint unknown"""
     layout: str = ""
     """part of it: tp2, or pp1 dp4"""
     location: str = ""
@@ -47,19 +55,71 @@ def find(catalogue: Catalogue, wanted: Wanted, limit: int) -> tuple[list[Artefac
     Raises:
         TrainyardError: a condition is not formed as it must be.
     """
-    conditions, values = _conditions(wanted)
+    asked = [_asked(text, catalogue) for text in wanted.metrics]
+    conditions, values = _conditions(wanted, asked)
     where = " AND ".join(conditions) or "1"
     if wanted.status:
         catalogue_rows = catalogue.rows(FAULTY)
         faulty = {each for (each,) in catalogue_rows}
         found = catalogue.artefacts(where, values, "ORDER BY run, step, manifest")
         found = [each for each in found if (each.id in faulty) == (wanted.status == "invalid")]
-        return found[:limit], len(found)
+        return [_with_measured(each, asked) for each in found[:limit]], len(found)
     (count,) = catalogue.rows(f"SELECT count(*) FROM artefacts WHERE {where}", values)[0]
-    return catalogue.artefacts(where, [*values, limit], "ORDER BY run, step, manifest LIMIT ?"), count
+    found = catalogue.artefacts(where, [*values, limit], "ORDER BY run, step, manifest LIMIT ?")
+    return [_with_measured(each, asked) for each in found], count
 
 
-def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
+def metric_names(wanted: Wanted) -> list[str]:
+    """The metrics that are asked for.
+
+    Raises:
+        TrainyardError: a condition is not formed as it must be.
+    """
+    return [_metric(text)[0] for text in wanted.metrics]
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """A condition on a metric."""
+
+    name: str
+    sign: str
+    number: float
+    measured: dict[str, float]
+    """by a checkpoint's id, the values that its evaluation has"""
+
+    @property
+    def condition(self) -> str:
+        """What an artefact's own manifest states counts for most, then its evaluation, then what people typed."""
+        own = "coalesce(json_extract(metrics, ?), json_extract(parts, ?))"
+        among = "id IN (SELECT value FROM json_each(?))"
+        return (
+            f"CASE WHEN {own} IS NOT NULL THEN {own} {self.sign} ? WHEN kind = 'checkpoint' AND {among} THEN {among} "
+            f"ELSE ({GOLD_VALUE}) {self.sign} ? END"
+        )
+
+    @property
+    def values(self) -> list[Any]:
+        """Of the marks in `condition`."""
+        place = in_json(self.name)
+        fitting = [each for each, value in self.measured.items() if _SIGNS[self.sign](value, self.number)]
+        ids = [json.dumps(list(self.measured)), json.dumps(fitting)]
+        return [place, place, place, place, self.number, *ids, self.name, self.number]
+
+
+def _asked(text: str, catalogue: Catalogue) -> _Metric:
+    name, sign, number = _metric(text)
+    return _Metric(name, sign, number, measured(catalogue, name))
+
+
+def _with_measured(artefact: Artefact, asked: list[_Metric]) -> Artefact:
+    """The artefact as it was found: by metrics of its parts, or of its evaluation, too."""
+    found = {each.name: each.measured[artefact.id] for each in asked if artefact.id in each.measured}
+    found |= {each.name: artefact.parts[each.name] for each in asked if each.name in artefact.parts}
+    return replace(artefact, metrics={**found, **artefact.metrics}) if found else artefact
+
+
+def _conditions(wanted: Wanted, asked: list[_Metric]) -> tuple[list[str], list[Any]]:
     conditions: list[str] = []
     values: list[Any] = []
 
@@ -76,9 +136,10 @@ def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
     for column, text in (("step", wanted.steps), ("tokens", wanted.tokens)):
         if text:
             add(f"{column} BETWEEN ? AND ?", *number_range(text, f"--{column if column == 'tokens' else 'steps'}"))
-    for metric in wanted.metrics:
-        name, sign, number = _metric(metric)
-        add(f"coalesce(json_extract(metrics, ?), ({GOLD_VALUE})) {sign} ?", f'$."{name}"', name, number)
+    for metric in asked:
+        add(metric.condition, *metric.values)
+    if asked and not wanted.kinds:  # people look for the checkpoint, which is found by the same numbers
+        add(f"(kind != 'evaluation' OR {WITHOUT_CHECKPOINT})")
     for part in wanted.layout.split():
         add("instr(' ' || layout || ' ', ?)", f" {part} ")
     if wanted.location == "here":

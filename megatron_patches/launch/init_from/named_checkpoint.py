@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.chosen import best, candidates, chosen_folder, named_loss
+from megatron_patches.artefacts.chosen import best, candidates, gold_folder, named_loss
+from megatron_patches.artefacts.evaluations.best import best_evaluated
 from megatron_patches.artefacts.folders import checkpoint_name, list_checkpoints, parse_checkpoint_name, step_of
 from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.reference import CheckpointReference, parse_reference
@@ -93,12 +94,15 @@ def _newest(run: RunFolder, config: RunConfig) -> Found:
 
 
 def _referred(run: RunFolder, reference: CheckpointReference, config: RunConfig) -> Found:
+    if reference.by is not None:
+        evaluated = best_evaluated(run, reference.by, config.data.allow_invalid)
+        return Found(evaluated.folder, f"the best of {run.name} by {evaluated.name}: {evaluated.metric.value:.6g}")
     if reference.chosen == "best":
         found = best(run, config.data.allow_invalid)
         told = f"the best of {run.name} on record: {named_loss(found.group)} {found.loss:.6g}"
         return Found(found.folder, told)
     if reference.chosen is not None:
-        return Found(chosen_folder(run, reference.chosen), f"the gold checkpoint of {run.name}")
+        return Found(gold_folder(run), f"the gold checkpoint of {run.name}")
     assert reference.step is not None
     full, weights = (run.checkpoints / checkpoint_name(reference.step, content) for content in ("full", "weights"))
     if not reference.weights_only and is_folder(full):

@@ -10,6 +10,7 @@ from megatron_patches.artefacts.inventory.names import resolve_artefact
 from megatron_patches.artefacts.reference import CheckpointReference, parse_reference
 from megatron_patches.errors import Missing, TrainyardError
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
+from tests.small_evaluations import evaluate, make_result
 from tools.run_files.checkpoint_reference import find_checkpoint, find_checkpoints
 
 
@@ -24,6 +25,9 @@ from tools.run_files.checkpoint_reference import find_checkpoint, find_checkpoin
         ("a@b/r@5", CheckpointReference("a@b/r", 5)),
         ("r@gold", CheckpointReference("r", None, chosen="gold")),
         ("runs/r@best", CheckpointReference("runs/r", None, chosen="best")),
+        ("r@best:hellaswag.acc_norm", CheckpointReference("r", None, chosen="best", by="hellaswag.acc_norm")),
+        ("a/r@best:gsm8k.5-shot.pass@1", CheckpointReference("a/r", None, chosen="best", by="gsm8k.5-shot.pass@1")),
+        ("r@best:sums.2 digits.acc", CheckpointReference("r", None, chosen="best", by="sums.2 digits.acc")),
         ("r", None),
         ("runs/r", None),
         ("", None),
@@ -38,6 +42,15 @@ ODD = (
     "r@5/", "r@5/extra", "r@5/weights/", "r@5/weights/x", "r@5//weights", "r@/weights", f"r@{10**10}", f"r@{10**400}",
     "r@latest", "r@\x1b[31m", "@best", "r@best/weights", "r@Gold",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["r@best:", "r@best:acc", "@best:t.acc", "r@best:.acc", "r@best:t.", "r@best: t.acc", "r@best:t.a\x1b"]
+)
+def test_a_metric_is_named_with_its_task(text: str) -> None:
+    with pytest.raises(TrainyardError, match="behind best: a metric of an evaluation") as error:
+        parse_reference(text)
+    assert str(error.value).isprintable()
 
 
 @pytest.fixture
@@ -87,6 +100,18 @@ def test_both_doors_find_what_was_chosen(runs: Path) -> None:
     annotate(runs / RUN, Annotation("gold", "by hand", manifest.id))
     for text, step in ((f"{RUN}@best", 15), ("tr900a@gold", 20)):
         assert open_and_resolve(text) == find_checkpoint(text) == runs / RUN / "checkpoints" / f"step-{step:010d}"
+
+
+def test_both_doors_find_the_best_by_an_evaluation(runs: Path) -> None:
+    for text, said in ((f"{RUN}@best:hellaswag.acc", "tools/evals run makes one"),):
+        for find in (find_checkpoint, open_and_resolve):
+            with pytest.raises(Missing, match=said):
+                find(text)
+    for step, accuracy in ((5, 0.5), (10, 0.25)):
+        manifest = make_checkpoint(runs, step)
+        evaluate(runs, make_result(manifest, acc=accuracy))
+    expected = runs / RUN / "checkpoints" / "step-0000000005"
+    assert open_and_resolve(f"{RUN}@best:hellaswag.acc") == find_checkpoint(f"{RUN}@best:hellaswag.acc") == expected
 
 
 @pytest.mark.parametrize(

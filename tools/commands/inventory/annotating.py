@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_patches.artefacts.annotations import Annotation, annotate, check_annotation
+from megatron_patches.artefacts.evaluations.best import near_metrics
+from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.inventory.evaluated import known_metrics
 from megatron_patches.artefacts.inventory.lineage import faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_artefact, resolve_run
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.printable import shortened
 from tools.run_views.views import Inventory
 
 
@@ -31,9 +35,10 @@ def promote(inventory: Inventory, what: str, because: str, metric: str, undo: bo
             f"{artefact.name} is invalid, or came from something invalid: `tools/inventory show {what}` says which. "
             "Promote another one, or `tools/inventory revalidate` the cause"
         )
-    name, value = _metric(metric) if metric else (None, None)
+    name, value, said = _chosen_by(inventory, artefact, metric) if metric else (None, None, "")
     annotate(folder, Annotation("gold", because, artefact.id, name, value))
-    return f"{artefact.name} ({artefact.id[:12]}) is gold" + (f" by {name} {value:g}" if value is not None else "")
+    by = f" by {name} {value:.6g}" if value is not None else ""
+    return f"{artefact.name} ({artefact.id[:12]}) is gold{by}{said}"
 
 
 def annotate_run(
@@ -66,12 +71,51 @@ def _run_folder(inventory: Inventory, name: str) -> Path:
     return inventory.runs / name
 
 
-def _metric(text: str) -> tuple[str, float]:
-    name, _, number = text.rpartition("=")
+def _chosen_by(inventory: Inventory, artefact: Artefact, text: str) -> tuple[str, float, str]:
+    """The metric that a checkpoint was chosen by, its value, and what is to be told of them.
+
+    Raises:
+        Missing: no value was given, and no evaluation of the checkpoint has one; the nearest names are offered.
+        TrainyardError: it is not formed as it must be.
+    """
+    name, given = _metric(text)
+    known = known_metrics(inventory.catalogue, artefact)
+    if given is None:
+        if name not in known:
+            near = near_metrics(name, known) or "it has none: tools/evals run evaluates it"
+            raise Missing(
+                f"{artefact.name} has no metric {shortened(name, 80)} on record; {near}. Or give the value: "
+                f"--metric {shortened(name, 80)}=VALUE"
+            )
+        return name, known[name], ", as it was evaluated" if name not in artefact.metrics else ""
+    if name in known and not _is_rounded(text.rpartition("=")[2], known[name]):
+        return (
+            name,
+            given,
+            f"; note: on record is {known[name]:.6g}, which --metric {shortened(name, 80)} takes",
+        )
+    return name, given, ""
+
+
+def _is_rounded(given: str, value: float) -> bool:
+    """Whether a number that somebody typed is a value with fewer digits; half a unit of the last one may be missing."""
+    _, _, digits = given.strip().lower().partition("e")[0].partition(".")
+    exponent = int(given.lower().partition("e")[2] or 0) if "e" in given.lower() else 0
+    return abs(float(given) - value) <= 0.5000001 * 10.0 ** (exponent - len(digits))
+
+
+def _metric(text: str) -> tuple[str, float | None]:
+    """A name, and the number where one was given."""
+    name, sign, number = text.rpartition("=")
+    if not sign and text.strip():
+        return text.strip(), None
     try:
         value = float(number)
         if not name or not math.isfinite(value):
             raise ValueError
         return name, value
     except ValueError:
-        raise TrainyardError(f"--metric {text}: give a name and a number, mmlu=0.2687") from None
+        raise TrainyardError(
+            f"--metric {text}: give a name and a number, mmlu=0.2687, or the name of a metric of its evaluation, "
+            "hellaswag.acc_norm"
+        ) from None

@@ -45,7 +45,13 @@ def revalidate_command(what: What, json_output: AsJson = False) -> None:
 def gold_command(
     what: Annotated[str, typer.Argument(metavar="RUN@STEP", help="A checkpoint.")],
     because: Because = "",
-    metric: Annotated[str, typer.Option(help="What it was chosen by: mmlu=0.2687.")] = "",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What it was chosen by: mmlu=0.2687, or a "
+            "metric of its evaluation, whose value is taken: hellaswag.acc_norm."
+        ),
+    ] = "",
     undo: Annotated[bool, typer.Option("--undo", help="Take the promotion back.")] = False,
 ) -> None:
     """Promote a checkpoint: it is listed as its run's gold, and gc never takes it."""

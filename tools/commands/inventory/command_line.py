@@ -70,7 +70,8 @@ def find_command(
         "document-hashes, plan, tokenizer.")] = None,
     steps: Annotated[str, typer.Option(help="1000, 1000:5000, 1000: or :5000.")] = "",
     tokens: Annotated[str, typer.Option(help="The same, with K, M, B or T: 1B:2B.")] = "",
-    metric: Annotated[list[str] | None, typer.Option(help="'validation_loss<3.2'.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="'validation_loss<3.2', or of an evaluation "
+        "'hellaswag.acc_norm>0.3': its checkpoint is found.")] = None,
     layout: Annotated[str, typer.Option(help="'tp2', or 'tp2 pp1'.")] = "",
     location: Annotated[str, typer.Option(help="Part of a location that holds a copy; here: a local folder.")] = "",
     status: Annotated[str, typer.Option(help="valid, or invalid: itself or an ancestor.")] = "",
@@ -104,6 +105,8 @@ def find_command(
             runs = [record.as_json() for record in found.runs]
             artefacts = [each.as_json() | {"faulty": each.id in found.faulty} for each in found.artefacts]
             tell_json({"runs": runs, "artefacts": artefacts, "number_of_artefacts": found.count})
+            for sentence in found.unknown:
+                remark(sentence)
             tell_unreadable(inventory, found.runs)
             return
         if found.runs:
@@ -117,7 +120,7 @@ def find_command(
         if found.count > len(found.artefacts):
             remark(f"and {found.count - len(found.artefacts):,} more: --limit shows them")
         if not found.runs and not found.artefacts:
-            remark("nothing fits")
+            remark("; ".join(["nothing fits", *found.unknown]))
         tell_unreadable(inventory, found.runs)
 
 

@@ -11,6 +11,7 @@ from tools.run_views.course import CameOf, Course, SavedHere
 _WIDTH = 80
 _ENDS = 4
 """of many checkpoints so many are named at the beginning, and at the end"""
+_EVALUATION = "evaluation "
 _NOTED = 12
 """launches or children of one kind that are told one by one"""
 
@@ -111,7 +112,9 @@ def _step(artefact: Artefact, faulty: set[str], marked: str | None) -> str:
 
 
 def _children(children: Sequence[CameOf]) -> list[str]:
-    lines = []
+    evaluations = [each for each in children if each.name.startswith(_EVALUATION)]
+    lines = _evaluations(evaluations)
+    children = [each for each in children if each not in evaluations]
     for each in children[:_NOTED]:
         at = f" from @{each.step:,}" if each.step is not None else ""
         number = f": {counted(each.checkpoints, 'checkpoint')}" if each.checkpoints else ""
@@ -119,6 +122,19 @@ def _children(children: Sequence[CameOf]) -> list[str]:
     if len(children) > _NOTED:
         lines.append(f"  |-> and {len(children) - _NOTED:,} more")
     return lines
+
+
+def _evaluations(found: Sequence[CameOf]) -> list[str]:
+    """A run has one of each step, so they share a line."""
+    if not found:
+        return []
+    if len(found) == 1:
+        at = f" of @{found[0].step:,}" if found[0].step is not None else ""
+        return [_wrapped("  |-> ", f"evaluation{at}")]
+    steps = [f"@{each.step:,}" for each in found if each.step is not None]
+    if len(steps) > 2 * _ENDS + 1:
+        steps = [*steps[:_ENDS], f"... {len(steps) - 2 * _ENDS:,} more ...", *steps[-_ENDS:]]
+    return [_wrapped("  |-> ", f"{len(found):,} evaluations: {', '.join(steps)}")]
 
 
 def _silent(launches: Sequence[int]) -> list[str]:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 
 from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.inventory.evaluated import unknown_metrics
 from megatron_patches.artefacts.inventory.lineage import faulty_ids
 from megatron_patches.artefacts.inventory.names import resolve_run
 from megatron_patches.artefacts.inventory.renewal import TAGGED
-from megatron_patches.artefacts.inventory.search import Wanted, find
+from megatron_patches.artefacts.inventory.search import Wanted, find, metric_names
 from tools.run_views.views import Inventory, RunRecord
 
 _RUNS_SHOWN = 50
@@ -37,6 +38,8 @@ class SearchResult:
     count: int
     """of all artefacts that fit, shown or not"""
     faulty: set[str]
+    unknown: list[str]
+    """where nothing fits, a sentence for each metric that nothing has"""
 
 
 def search(inventory: Inventory, query: SearchQuery, limit: int) -> SearchResult:
@@ -54,7 +57,9 @@ def search(inventory: Inventory, query: SearchQuery, limit: int) -> SearchResult
         wanted = replace(wanted, runs=runs)
     artefacts, count = find(inventory.catalogue, wanted, limit)
     shown = [] if query.about_artefacts or not (query.terms or named) else runs[:_RUNS_SHOWN]
-    return SearchResult([inventory.record(name) for name in shown], artefacts, count, faulty_ids(inventory.catalogue))
+    unknown = unknown_metrics(inventory.catalogue, metric_names(wanted)) if wanted.metrics and not count else []
+    records = [inventory.record(name) for name in shown]
+    return SearchResult(records, artefacts, count, faulty_ids(inventory.catalogue), unknown)
 
 
 def _runs(inventory: Inventory, query: SearchQuery) -> list[str]:

@@ -11,6 +11,7 @@ from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import readable
 from tools.commands.inventory.course_tree import draw
+from tools.commands.inventory.evaluations import describe_evaluations, evaluation_lines
 from tools.commands.inventory.whereabouts import copies_of
 from tools.run_views.course import course_of
 from tools.run_views.views import Inventory
@@ -34,6 +35,7 @@ def describe(inventory: Inventory, what: str) -> dict[str, Any]:
     return artefact.as_json() | {
         "faulty": artefact.id in faulty_ids(inventory.catalogue),
         "facts": read_manifest(artefact.manifest).facts,
+        "evaluations": describe_evaluations(inventory.catalogue, artefact),
         "copies": [copy.as_json() for copy in copies_of(inventory, artefact.id)[0]],
         "ancestors": [_relative(each) for each in ancestors(inventory.catalogue, artefact)],
         "descendants": [_relative(each) for each in descendants(inventory.catalogue, artefact)],
@@ -47,6 +49,8 @@ def show(inventory: Inventory, what: str) -> str:
         return "\n".join(printable(line) for line in lines)
     artefact = resolve_artefact(what, inventory.catalogue)
     manifest = read_manifest(artefact.manifest)
+    evaluated = evaluation_lines(inventory.catalogue, artefact)
+    told = artefact.kind != "evaluation" or not evaluated
     lines = [f"{artefact.name}: {artefact.kind} {artefact.id}"]
     lines += _aligned(
         {
@@ -56,13 +60,14 @@ def show(inventory: Inventory, what: str) -> str:
             "files": f"{artefact.files}, {readable(artefact.size)}",
             "layout": artefact.layout or "",
             "tokens": f"{artefact.tokens:,}" if artefact.tokens is not None else "",
-            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in artefact.metrics.items()),
+            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in artefact.metrics.items()) if told else "",
         }
     )
     copies, problems = copies_of(inventory, artefact.id)
     for copy in copies:
         lines.append(f"  at {copy.location} ({'whole' if copy.whole else 'part'}; {copy.standing})")
     lines += [f"  passed over: {problem}" for problem in problems]
+    lines += evaluated
     lines.append("came from")
     lines += _relatives(ancestors(inventory.catalogue, artefact))
     lines.append("led to")

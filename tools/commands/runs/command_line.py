@@ -237,8 +237,9 @@ def rollback_command(
     to: Annotated[
         str,
         typer.Option(
-            metavar="STEP|best",
-            help="The checkpoint that the next launch resumes from: its step, or the one of lowest validation loss.",
+            metavar="STEP|best|best:TASK.METRIC",
+            help="The checkpoint that the next launch resumes from: its step, the one of lowest validation loss, or "
+            "the best by an evaluation, for example best:hellaswag.acc_norm.",
         ),
     ],
     because: Annotated[str, typer.Option(help="Why, in a line; it is kept with the run.")] = "",

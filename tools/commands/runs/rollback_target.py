@@ -7,9 +7,11 @@ from pathlib import Path
 
 from megatron_patches.artefacts.branch import Beginning, abandoned
 from megatron_patches.artefacts.chosen import group_of, loss_of, named_loss, newest_group
+from megatron_patches.artefacts.evaluations.best import best_evaluated
 from megatron_patches.artefacts.folders import inspect, list_checkpoints, step_of
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import damage_of, verify_and_mark
+from megatron_patches.artefacts.reference import parse_reference
 from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.checkpoint.resume_check import fact_problems
 from megatron_patches.configuration.yaml_text import read_yaml
@@ -92,9 +94,16 @@ def choose(run: RunFolder, found: Sequence[Candidate], wanted: str) -> Candidate
         )
     if wanted == BEST:
         return _best(run, usable)
+    if wanted.startswith(f"{BEST}:"):
+        reference = parse_reference(f"{run.name}@{wanted}")
+        assert reference is not None
+        assert reference.by is not None
+        among = {each.folder for each in usable}
+        wanted = str(step_of(best_evaluated(run, reference.by, allow_inherited_fault=True, among=among).folder))
     if not _STEP.fullmatch(wanted):
         raise TrainyardError(
-            f"--to takes the step of a checkpoint, or {BEST}, not {shortened(wanted, 40)}; {_near(usable)}"
+            f"--to takes the step of a checkpoint, {BEST} or {BEST}:TASK.METRIC, not {shortened(wanted, 40)}; "
+            f"{_near(usable)}"
         )
     step = int(wanted)
     named = next((each for each in found if each.step == step), None)

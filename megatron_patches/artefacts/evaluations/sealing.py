@@ -1,0 +1,198 @@
+"""The manifest of a step's evaluation, drawn from the results that are there.
+
+It is made of the files that are there, and made again until no file has changed meanwhile. So whoever writes last names
+what the others wrote, and a result that was left without a manifest is named by the next one.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from megatron_patches.artefacts.descent import ORIGIN, origin_of
+from megatron_patches.artefacts.evaluations.result import (
+    ITEMS_ENDING,
+    RESULT_ENDING,
+    TaskResult,
+    is_label,
+    read_result,
+)
+from megatron_patches.artefacts.folders import checkpoint_name, name_before, shelved_name, step_of
+from megatron_patches.artefacts.manifest import (
+    MANIFEST,
+    Manifest,
+    Status,
+    announce_change,
+    build_manifest,
+    read_manifest,
+    record_file,
+    write_manifest,
+)
+from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.atomic_files import fsync_folder, hash_file
+from megatron_patches.errors import Missing, TrainyardError
+from megatron_patches.foreign.files import is_file, names_in
+from megatron_patches.foreign.printable import printable
+
+RESULTS = "results"
+"""fact of an evaluation's manifest: its metrics, by label (or label.part) and name"""
+TASKS = "tasks"
+"""the same: what is to be known of each label's result beside its metrics"""
+_ATTEMPTS = 1000
+_Found = dict[str, tuple[int, int, int]]
+"""files by name, each with what tells it from one that is written in its place"""
+
+
+def step_in(folder: Path) -> int:
+    """The step in the name of an evaluation's folder, or of one that was moved aside."""
+    return step_of(folder.with_name(name_before(folder.name)))
+
+
+def labels_in(folder: Path) -> list[str]:
+    """Of the results that are there, sorted.
+
+    Raises:
+        Refused: the folder is none, or may not be read.
+    """
+    names = [name for name in names_in(folder) if name.endswith(RESULT_ENDING)]
+    labels = [name.removesuffix(RESULT_ENDING) for name in names]
+    return sorted(label for label in labels if is_label(label) and is_file(folder / f"{label}{RESULT_ENDING}"))
+
+
+def seal(folder: Path) -> Manifest:
+    """Writes the manifest of what a folder holds; a mark of the former one stays.
+
+    Raises:
+        Missing: it holds no result.
+        Damaged: a result, or the former manifest, cannot be read.
+        TrainyardError: its files change without an end.
+    """
+    for _ in range(_ATTEMPTS):
+        found = _files(folder)
+        try:
+            manifest = _manifest_of(folder, list(found))
+        except FileNotFoundError:
+            continue  # another job replaces a result just now
+        former = _former(folder)
+        if former is None or former.id != manifest.id:
+            manifest = manifest.model_copy(update={"status": former.status if former else Status()})
+            write_manifest(folder / MANIFEST, manifest)
+            fsync_folder(folder)
+            announce_change(folder / MANIFEST)
+        if _files(folder) == found:  # else another job has added or replaced a result meanwhile
+            return read_manifest(folder / MANIFEST)
+    raise TrainyardError(f"{printable(folder)} changes all the time: find out what writes into it, then evaluate again")
+
+
+def names_what_is_there(manifest: Manifest, folder: Path) -> bool:
+    """Whether a manifest names the results of a folder as they are, and no others."""
+    try:
+        found = {name: size for name, (_, _, size) in _files(folder).items()}
+        if {file.path: file.size for file in manifest.files} != found:
+            return False
+        results = [file for file in manifest.files if file.path.endswith(RESULT_ENDING)]
+        return all(hash_file(folder / file.path)[0] == file.sha256 for file in results)
+    except (TrainyardError, OSError):
+        return False
+
+
+def _files(folder: Path) -> _Found:
+    """The results and their items, sorted by name."""
+    found: _Found = {}
+    for label in labels_in(folder):
+        for name in (label + ITEMS_ENDING, label + RESULT_ENDING):
+            if is_file(folder / name):
+                try:
+                    status = (folder / name).stat()
+                except FileNotFoundError:
+                    continue
+                found[name] = (status.st_ino, status.st_mtime_ns, status.st_size)
+    return dict(sorted(found.items()))
+
+
+def _former(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder / MANIFEST)
+    except Missing:
+        return None
+
+
+def _manifest_of(folder: Path, files: Sequence[str]) -> Manifest:
+    """The manifest that these files make.
+
+    Raises:
+        FileNotFoundError: one is gone meanwhile.
+    """
+    labels = [name.removesuffix(RESULT_ENDING) for name in files if name.endswith(RESULT_ENDING)]
+    if not labels:
+        raise Missing(f"{printable(folder)} holds no result of an evaluation: evaluate the step, or remove the folder")
+    try:
+        results = [read_result(folder / f"{label}{RESULT_ENDING}", step_in(folder)) for label in labels]
+    except Missing:
+        raise FileNotFoundError(folder) from None
+    checkpoints = list(dict.fromkeys(result.checkpoint for result in results))
+    records = [record_file(folder / name, folder) for name in files]
+    origin = _origin(folder, checkpoints)
+    facts = facts_of(results) | ({ORIGIN: origin} if origin is not None else {})
+    return build_manifest("evaluation", records, facts, checkpoints)
+
+
+def _origin(folder: Path, checkpoints: Sequence[str]) -> JsonValue:
+    """By what the evaluation's descent is known when its checkpoint is gone; as the former manifest states it where
+    that is so already.
+    """
+    run, step = RunFolder(folder.parents[1]), step_in(folder)
+    for identity in checkpoints:
+        for place in (
+            run.checkpoints / checkpoint_name(step),
+            run.checkpoints / checkpoint_name(step, "weights"),
+            run.elsewhere / shelved_name(checkpoint_name(step), identity),
+            run.elsewhere / shelved_name(checkpoint_name(step, "weights"), identity),
+        ):
+            try:
+                manifest = read_manifest(place / MANIFEST)
+            except TrainyardError:  # it is not here, or not to be read: the evaluation is told all the same
+                continue
+            if manifest.id == identity:
+                return origin_of(manifest)
+    former = _former(folder)
+    stated = former.facts.get(ORIGIN) if former else None
+    return stated if isinstance(stated, dict) and stated.get("id") in checkpoints else None
+
+
+def facts_of(results: Sequence[TaskResult]) -> dict[str, JsonValue]:
+    """What a manifest states of results of one step: so that they are found without reading them."""
+    first = results[0]
+    labels = {result.label for result in results}
+    metrics: dict[str, JsonValue] = {}
+    for result in results:
+        metrics[result.label] = _values(result.metrics)
+        for part, found in result.parts.items():
+            if f"{result.label}.{part}" not in labels:
+                metrics[f"{result.label}.{part}"] = _values(found.metrics)
+    known: dict[str, JsonValue] = {} if first.tokens is None else {"tokens": first.tokens}
+    tasks: dict[str, JsonValue] = {result.label: _about(result) for result in results}
+    return {"run": first.run, "step": first.step, **known, RESULTS: metrics, TASKS: tasks}
+
+
+def _values(metrics: Mapping[str, Any]) -> JsonValue:
+    return {name: metric.value for name, metric in metrics.items()}
+
+
+def _about(result: TaskResult) -> JsonValue:
+    errors: JsonValue = {
+        name: metric.standard_error for name, metric in result.metrics.items() if metric.standard_error is not None
+    }
+    about: dict[str, JsonValue] = {
+        "task": result.task,
+        "version": result.version,
+        "definition": result.definition,
+        "shots": result.shots,
+        "examples": result.examples,
+        "standard_errors": errors,
+        "through": result.through,
+        "date": result.date,
+    }
+    stated = {"limit": result.limit, "length": result.length}
+    return about | {name: value for name, value in stated.items() if value is not None}
