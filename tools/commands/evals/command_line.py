@@ -14,3 +14,10 @@ app.command("tasks")(tasks_command)
 @app.callback(help=__doc__)
 def evals() -> None:
     """A single command would else stand without its name."""
+from tools.commands.evals.compare import compare
+from tools.commands.evals.plan import plan
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+
+app.command("compare")(compare)
+app.command("plan")(plan)

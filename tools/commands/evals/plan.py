@@ -1,0 +1,102 @@
+"""`tools/evals plan`: the smallest difference that an evaluation could show, before it is paid for."""
+
+from typing import Annotated
+
+import typer
+
+
+def plan(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="RUN, RUN@STEP or RUN@best: take numbers from what it was evaluated on already."
+        ),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="Items of the task, in place of a run. Example: 1319 (GSM8K)")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL[,LABEL...]", help="Only these results of the run. Example: hellaswag,mmlu.5-shot"),
+    ] = None,
+    difference: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=1, help="Tell how many items show such a difference of accuracies. Example: 0.02"),
+    ] = None,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=0.999, help=r"Accuracy of the two models \[default: the run's, else 0.5]."),
+    ] = None,
+    discordant: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001,
+            max=1,
+            help="Share of items on which one of the two models alone is right "
+            r"\[default: as between neighbouring steps of the run, else what accuracies allow]. Example: 0.1",
+        ),
+    ] = None,
+    clusters: Annotated[
+        int | None, typer.Option(min=1, help="Clusters of the items of --examples, such as subjects. Example: 57")
+    ] = None,
+    correlation: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How alike differences of items of one cluster are, from 0 to 1 "
+            r"\[default: as between neighbouring steps of the run, else 0.02].",
+        ),
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(min=1, help=r"Tasks that will be compared at once \[default: those of the run, else 1]."),
+    ] = None,
+    power: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Chance of seeing a difference that is there.")
+    ] = 0.8,
+    alpha: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Chance of calling a difference where there is none, two-sided.")
+    ] = 0.05,
+    invalid: Annotated[bool, typer.Option("--invalid", help="Take an evaluation that is marked invalid too.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+) -> None:
+    """The smallest difference of two accuracies that an evaluation could show, and what a --limit would cost.
+
+    Example: tools/evals plan --examples 1319 --accuracy 0.3 --at-once 4
+
+    Example: tools/evals plan tr3m-1B3-pile@90000 --tasks hellaswag --difference 0.005
+    """
+    from megatron_patches.errors import Refused
+    from megatron_patches.evaluation.statistics.power import Demands
+    from tools.commands.evals.compared_sides import find_side
+    from tools.commands.evals.plan_tables import as_json, legend, needed_table, table
+    from tools.commands.evals.planned_tasks import Known, task_of_numbers, tasks_of_results
+    from tools.tables import print_table
+    from tools.terminal import tell, tell_json
+
+    if (run is None) == (examples is None):
+        raise Refused("give a run that was evaluated, or --examples N: one of the two")
+    known = Known(accuracy, discordant, correlation)
+    if run is not None:
+        if clusters is not None:
+            raise Refused("--clusters is for --examples; a run's items have their own")
+        labels = [label for text in tasks or () for label in text.split(",") if label]
+        planned = tasks_of_results(find_side(run, invalid), labels, known)
+    else:
+        assert examples is not None
+        if tasks:
+            raise Refused("--tasks names results of a run; the number of tasks that are compared is --at-once")
+        planned = [task_of_numbers(examples, clusters, known)]
+    demands = Demands(power, alpha, at_once or len(planned))
+    if json_output:
+        tell_json(as_json(planned, difference, demands))
+        return
+    head, rows, numbers = table(planned, demands)
+    print_table(head, rows, numbers)
+    if difference is not None:
+        tell()
+        print_table(*needed_table(planned, difference, demands))
+    tell()
+    for line in legend(planned, demands):
+        tell(line)
