@@ -39,3 +39,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: where it is not the noun with an s.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def short(number: int) -> str:
+    """Three digits and a unit: 1316605952 is 1.32B."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= 0.9995 * size:  # what three digits round up to the unit
+            return f"{number / size:.3g}{unit}"
+    return str(number)

@@ -31,6 +31,43 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Ite
         print(line)
 
 
+def print_matrix(head: Sequence[str], rows: Sequence[Sequence[str]], fixed: int, numbers: Iterable[int] = ()) -> None:
+    """Prints a table of which all columns are alike: on a terminal those without room stand in a further table.
+
+    Args:
+        fixed: so many columns, the first ones, say what a row is, and stand in every table.
+        numbers: columns that are aligned at the right.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in matrix_lines(head, rows, width, fixed, numbers):
+        print(line)
+
+
+def matrix_lines(
+    head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, fixed: int, numbers: Iterable[int] = ()
+) -> list[str]:
+    """The lines of such tables, an empty one between two.
+
+    Args:
+        width: of the terminal, in characters; None means that there is no limit, and one table.
+    """
+    right = set(numbers)
+    whole = [max(_width(printable(text)) for text in column) for column in zip(head, *rows, strict=True)]
+    blocks: list[list[int]] = [[]]
+    for number in range(fixed, len(head)):
+        taken = [*range(fixed), *blocks[-1], number]
+        if width is not None and blocks[-1] and _total([whole[each] for each in taken]) > width:
+            blocks.append([])
+        blocks[-1].append(number)
+    lines: list[str] = []
+    for block in blocks:
+        shown = [*range(fixed), *block]
+        chosen = [[row[number] for number in shown] for row in rows]
+        aligned = [place for place, number in enumerate(shown) if number in right]
+        lines += [*([""] if lines else []), *table_lines([head[number] for number in shown], chosen, width, aligned)]
+    return lines
+
+
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
     """Prints what is known of one thing, a name and its value a line; what others wrote is escaped.
 

@@ -12,8 +12,9 @@ from megatron_patches.atomic_files import write_atomically
 from megatron_patches.configuration.layers import base_of
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.markdown import markdown_code, markdown_text
+from megatron_patches.sizes import short
 from tools.pages.snapshot import OwnRun, read_snapshot
-from tools.run_files.catalogue import run_files, short
+from tools.run_files.catalogue import run_files
 from tools.run_views.best_metric import best_metric
 from tools.run_views.published import PublishedGroup, PublishedRun, read_published
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from megatron_patches.atomic_files import write_atomically
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.markdown import markdown_text
-from tools.run_files.catalogue import RunLine, short
+from megatron_patches.sizes import short
+from tools.run_files.catalogue import RunLine
 
 TABLE_BEGIN = "<!-- runs: made by `tools/runs list --write` -->"
 TABLE_END = "<!-- end of runs -->"

@@ -77,11 +77,3 @@ def describe_all(checkout: Path) -> tuple[list[RunLine], list[str]]:
 def as_json(lines: list[RunLine]) -> list[dict[str, str | int | None]]:
     """The table for other programs; numbers are exact."""
     return [asdict(line) for line in lines]
-
-
-def short(number: int) -> str:
-    """Three digits and a unit: 1316605952 is 1.32B."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if number >= 0.9995 * size:  # what three digits round up to the unit
-            return f"{number / size:.3g}{unit}"
-    return str(number)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from megatron_patches.foreign.printable import printable
-from tools.run_files.catalogue import short
+from megatron_patches.sizes import short
 from tools.run_views.comparison import Axis, Column, Metric, positions, validation_positions
 from tools.run_views.history import History
+from tools.text_plot import TextCurve, plot_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +21,6 @@ _SMOOTHED_SHARE = 50
 """the smoothed line is a mean of so large a share of the steps: 1/50"""
 _BEGINNING = 10
 """the first tenth of the axis, where losses fall by several nats, does not decide how high a panel is"""
-_LEAST_WIDTH = 40
 
 
 def curve_of(history: History, metric: Metric, axis: Axis, source: str | None) -> tuple[Column, Column]:
@@ -174,24 +174,7 @@ def text_curves(
     bounds = value_range(curves)
     if bounds is None or not any(len(values) > 1 for _, values in curves):
         return []
-    low, high = bounds
-    span = (high - low) or 1.0
-    end = max(float(where[-1]) for where, _ in curves if len(where))
-    labels = [f"{high - span * row / (height - 1):.4g}" for row in range(height)]
-    margin = max(map(len, labels))
-    columns = max(_LEAST_WIDTH, width) - margin - 1
-    grid = [[" "] * columns for _ in range(height)]
-    cut = False
-    for letter, (where, values) in zip(letters, curves, strict=True):
-        places = np.rint(where / (end or 1.0) * (columns - 1)).astype(np.int64)
-        counts = np.bincount(places, minlength=columns)
-        sums = np.bincount(places, weights=values, minlength=columns)
-        for place in np.flatnonzero(counts):
-            row = round((high - sums[place] / counts[place]) / span * (height - 1))
-            cut = cut or not 0 <= row < height
-            if 0 <= row < height:
-                grid[row][place] = letter if grid[row][place] == " " else "*"
-    lines = [f"{label:>{margin}} {''.join(row)}".rstrip() for label, row in zip(labels, grid, strict=True)]
-    last = short(round(end))
-    title = f"{metric.name.replace('_', ' ')} over {axis}{'; values outside the range are left out' if cut else ''}"
-    return [title, *lines, f"{'':>{margin}} 0{last:>{columns - 1}}"]
+    drawn = [TextCurve(letter, *curve) for letter, curve in zip(letters, curves, strict=True)]
+    lines, cut = plot_lines(drawn, bounds, width, height)
+    left_out = "; values outside the range are left out" if cut else ""
+    return [f"{metric.name.replace('_', ' ')} over {axis}{left_out}", *lines]

@@ -11,6 +11,7 @@ import pytest
 
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.reading import load_run
+from megatron_patches.sizes import short
 from tests.command_line import Call, verb
 from tests.small_artefacts import make_checkpoint
 from tools.commands.runs import command_line as runs
@@ -22,7 +23,7 @@ from tools.commands.runs.new import create_run
 from tools.commands.runs.reference import KeyReference, SectionReference, reference
 from tools.commands.runs.show import percentage, view_run
 from tools.pages.train_table import markdown, table_in_readme, write_table
-from tools.run_files.catalogue import RunLine, describe_all, describe_line, find_run, run_files, short
+from tools.run_files.catalogue import RunLine, describe_all, describe_line, find_run, run_files
 
 
 def execute(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

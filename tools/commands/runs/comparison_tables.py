@@ -8,10 +8,9 @@ from typing import Any
 
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.sizes import counted
+from megatron_patches.sizes import counted, short
 from tools.commands.runs.compare import differing
 from tools.commands.runs.compared_runs import ComparedRun
-from tools.run_files.catalogue import short
 from tools.run_views.comparison import METRICS, Comparison, Measurement, Metric, Point
 from tools.run_views.history import History
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from megatron_patches.errors import TrainyardError
 from megatron_patches.run.parameter_count import count_parameters
 from megatron_patches.run.reading import load_run
+from megatron_patches.sizes import short
 from tools.commands.runs.new import TEMPLATE, UNWRITTEN
 from tools.pages.render import stale_files
 from tools.pages.train_table import markdown, table_in_readme
-from tools.run_files.catalogue import describe_line, run_files, short
+from tools.run_files.catalogue import describe_line, run_files
 from tools.run_files.name import FAMILY_PATTERN, RUN_PATTERN, family_number, parse_run_name
 from tools.run_files.slurm_script import script_problems
 

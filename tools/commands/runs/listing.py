@@ -5,7 +5,8 @@ import textwrap
 from itertools import groupby
 
 from megatron_patches.errors import TrainyardError
-from tools.run_files.catalogue import RunLine, short
+from megatron_patches.sizes import short
+from tools.run_files.catalogue import RunLine
 
 
 def chosen(lines: list[RunLine], beginning: str) -> list[RunLine]:
