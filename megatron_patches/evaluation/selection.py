@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Literal
 
 from megatron_patches.artefacts.branch import abandoned, stated_facts
-from megatron_patches.artefacts.chosen import chosen_folder
+from megatron_patches.artefacts.evaluations.best import referred_folder
 from megatron_patches.artefacts.folders import inspect, list_checkpoints, parse_checkpoint_name, step_of
 from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.artefacts.marks import is_damaged
-from megatron_patches.artefacts.reference import Chosen
+from megatron_patches.artefacts.reference import CheckpointReference
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.foreign.printable import printable, shortened
 
 FORMS = "all, new, last, best, gold, 1000, 1000,2000, 1000:5000, every-500 (steps) or every-10B (tokens)"
+_BEST_BY = "best:"
 _EVERY = re.compile(r"every[ :=-]?([0-9]+(?:\.[0-9]+)?)([KMBTkmbt]?)")
 _STEP = re.compile(r"[0-9]{1,10}")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -37,6 +38,10 @@ class Which:
     """what `every` counts"""
     ranges: tuple[tuple[int, int], ...] = ()
     """of steps, both ends among them"""
+    metric: str | None = None
+    """of an evaluation, by which it is the best; None: by its validation loss"""
+    weights_only: bool = False
+    """the weights alone of a step, where it has a full checkpoint too"""
 
     @property
     def named(self) -> tuple[int, ...]:
@@ -53,6 +58,8 @@ def parse_which(text: str) -> Which:
     word = text.strip()
     if word in ("all", "new", "last", "best", "gold"):
         return Which(word)  # type: ignore[arg-type]
+    if word.startswith(_BEST_BY):
+        return Which("best", metric=word.removeprefix(_BEST_BY))
     if found := _EVERY.fullmatch(word):
         unit = found[2].upper()
         number = float(found[1]) * _UNITS[unit]
@@ -66,6 +73,13 @@ def parse_which(text: str) -> Which:
     if backwards := next((each for each in ranges if each[0] > each[1]), None):
         raise TrainyardError(f"--steps {backwards[0]}:{backwards[1]} ends before it begins; turn it round")
     return Which("ranges", ranges=ranges)
+
+
+def which_named(reference: CheckpointReference) -> Which:
+    """What RUN@STEP, RUN@best or RUN@gold asks for."""
+    if reference.step is not None:
+        return Which("ranges", ranges=((reference.step,) * 2,), weights_only=reference.weights_only)
+    return Which("gold" if reference.chosen == "gold" else "best", metric=reference.by)
 
 
 @dataclass(frozen=True)
@@ -117,10 +131,11 @@ def select(run: RunFolder, which: Which) -> Selection:
         Refused: one that is named is marked invalid. Damaged: it, or where a launch began, cannot be read.
     """
     if which.word in ("best", "gold"):
-        chosen: Chosen = "best" if which.word == "best" else "gold"
-        return Selection((_usable(chosen_folder(run, chosen)),))
+        reference = CheckpointReference(run.name, None, chosen=which.word, by=which.metric)
+        return Selection((candidate_at(referred_folder(run, reference)),))
     named = set(which.named)
-    folders = [*list_checkpoints(run.checkpoints), *list_checkpoints(run.checkpoints, "weights")]
+    full = [] if which.weights_only else list_checkpoints(run.checkpoints)
+    folders = [*full, *list_checkpoints(run.checkpoints, "weights")]
     if unknown := sorted(named - {step_of(folder) for folder in folders}):
         raise Missing(_without_step(run, unknown[0], folders))
     left = abandoned(run, stated_facts(folders))
@@ -132,7 +147,7 @@ def select(run: RunFolder, which: Which) -> Selection:
         if step in found or (folder in left and step not in named) or not _is_asked(which, step):
             continue
         try:
-            found[step] = _usable(folder)
+            found[step] = candidate_at(folder)
         except TrainyardError as error:
             problems.setdefault(step, []).append(error)
     for step in sorted(named - set(found)):
@@ -151,8 +166,12 @@ def _is_full(folder: Path) -> bool:
     return name is not None and name.content == "full"
 
 
-def _usable(folder: Path) -> Candidate:
-    """Whole as far as names and sizes tell, not known to be damaged, and not invalid; else the error that says so."""
+def candidate_at(folder: Path) -> Candidate:
+    """The checkpoint of a folder, whole as far as names and sizes tell.
+
+    Raises:
+        Refused: it is marked invalid. Missing: it is gone. Damaged: it is not whole, or was found damaged.
+    """
     inspection = inspect(folder)
     if inspection.manifest is None or inspection.problems:
         kind = Refused if inspection.refused else Missing if not folder.exists() else Damaged

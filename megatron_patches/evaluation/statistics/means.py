@@ -24,9 +24,7 @@ def compare_numbers(first: ArrayLike, second: ArrayLike, alpha: float) -> Compar
     return Comparison(difference, difference - reach, difference + reach, p, error, "t", degrees)
 
 
-def compare_unpaired(
-    first: float, first_error: float, second: float, second_error: float, alpha: float
-) -> Comparison:
+def compare_unpaired(first: float, first_error: float, second: float, second_error: float, alpha: float) -> Comparison:
     """The z test of two numbers and their standard errors, as if they came from different items.
 
     Where they come from the same ones it throws away what pairs tell. Of 2,000 items of which 181 are right for the
