@@ -6,18 +6,18 @@ A result is of one task at one step, with each item's own score: runs/NAME/evals
 import typer
 
 from tools.commands.evals.compare import compare
-from tools.commands.evals.heatmap import heatmap
+from tools.commands.evals.heatmap import heatmap_command
 from tools.commands.evals.plan import plan
-from tools.commands.evals.plot import plot
+from tools.commands.evals.plot import plot_command
 from tools.commands.evals.run import run
-from tools.commands.evals.table import table
+from tools.commands.evals.table import table_command
 from tools.commands.evals.tasks import tasks_command
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 app.command("run")(run)
 app.command("tasks")(tasks_command)
-app.command("table")(table)
-app.command("plot")(plot)
-app.command("heatmap")(heatmap)
+app.command("table")(table_command)
+app.command("plot")(plot_command)
+app.command("heatmap")(heatmap_command)
 app.command("compare")(compare)
 app.command("plan")(plan)

@@ -10,7 +10,8 @@ def compare(
     first: Annotated[
         str,
         typer.Argument(
-            metavar="A", help="RUN@STEP, RUN@best, RUN (its latest evaluated step), or a folder runs/NAME/evals/step-..."
+            metavar="A",
+            help="RUN@STEP, RUN@best, RUN (its latest evaluated step), or a folder runs/NAME/evals/step-...",
         ),
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="The same; what is told is B less A.")],
@@ -23,9 +24,7 @@ def compare(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(
-            help=r"Compare this one \[default: acc_norm, else acc, an exact match, a loss]. Example: acc"
-        ),
+        typer.Option(help=r"Compare this one \[default: acc_norm, else acc, an exact match, a loss]. Example: acc"),
     ] = None,
     items: Annotated[
         bool,
@@ -45,7 +44,9 @@ def compare(
     alpha: Annotated[
         float,
         typer.Option(
-            min=0.001, max=0.5, help="Accept so large a chance of calling a difference where there is none. Example: 0.01"
+            min=0.001,
+            max=0.5,
+            help="Accept so large a chance of calling a difference where there is none. Example: 0.01",
         ),
     ] = 0.05,
     invalid: Annotated[bool, typer.Option("--invalid", help="Take evaluations that are marked invalid too.")] = False,

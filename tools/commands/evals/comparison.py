@@ -114,7 +114,9 @@ def _labels(first: Evaluation, second: Evaluation, asked: Sequence[str]) -> list
 def _compare_task(first: Evaluation, second: Evaluation, label: str, choices: Choices) -> Row:
     results = first.results[label], second.results[label]
     if results[0].definition != results[1].definition:
-        raise Refused(f"{_what_differs(*results)}; evaluate one of them again as the other was, or leave it out: --tasks")
+        raise Refused(
+            f"{_what_differs(*results)}; evaluate one of them again as the other was, or leave it out: --tasks"
+        )
     try:
         pairs = paired_items(*(_items(each.folder, label, result) for each, result in zip((first, second), results)))
     except (Refused, Missing):
@@ -217,7 +219,9 @@ def _compare_without_pairs(first: TaskResult, second: TaskResult, label: str, ch
     }
     name = choices.metric or primary_metric(known, known)
     if name not in known:
-        raise Refused(f"no standard error of {shortened(name or 'a metric')} is known; evaluate both again, keeping items")
+        raise Refused(
+            f"no standard error of {shortened(name or 'a metric')} is known; evaluate both again, keeping items"
+        )
     one, other = first.metrics[name], second.metrics[name]
     comparison = compare_unpaired(one.value, _error(one), other.value, _error(other), choices.alpha)
     note = f"{label}: not paired; on the same items this sees far less than a paired comparison"

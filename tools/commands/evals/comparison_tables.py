@@ -12,7 +12,19 @@ from tools.commands.evals.comparison import Row
 
 _SMALLEST_P = 0.001
 FIELDS = [
-    *("label", "metric", "higher_is_better", "items", "clusters", "test", "first", "second", "difference", "low", "high"),
+    *(
+        "label",
+        "metric",
+        "higher_is_better",
+        "items",
+        "clusters",
+        "test",
+        "first",
+        "second",
+        "difference",
+        "low",
+        "high",
+    ),
     *("standard_error", "p", "adjusted_p", "difference_seen", "better"),
 ]
 
@@ -20,7 +32,9 @@ FIELDS = [
 def titles(first: Side, second: Side) -> list[str]:
     """Which checkpoints A and B are."""
     sides = (("A", first), ("B", second))
-    return [f"{letter}: {side.name}{'' if side.tokens is None else f' ({side.tokens:,} tokens)'}" for letter, side in sides]
+    return [
+        f"{letter}: {side.name}{'' if side.tokens is None else f' ({side.tokens:,} tokens)'}" for letter, side in sides
+    ]
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], range]:

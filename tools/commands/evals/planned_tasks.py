@@ -80,7 +80,9 @@ def tasks_of_results(side: Side, labels: Sequence[str], known: Known) -> list[Pl
     found = [_task_of_result(side, results[label], known) for label in sorted(labels or results)]
     tasks = [task for task in found if task is not None]
     if not tasks:
-        raise Refused(f"{side.name}: no task here is scored right or wrong, item by item; a plan is made for such alone")
+        raise Refused(
+            f"{side.name}: no task here is scored right or wrong, item by item; a plan is made for such alone"
+        )
     return tasks
 
 
@@ -114,9 +116,7 @@ def _task_of_result(side: Side, result: TaskResult, known: Known) -> PlannedTask
     return PlannedTask(name, len(items), discordant, sizes, correlation, result.seconds, (*sources, *told))
 
 
-def _neighbour(
-    side: Side, result: TaskResult, items: list[Item], metric: str
-) -> tuple[int | None, list[float]]:
+def _neighbour(side: Side, result: TaskResult, items: list[Item], metric: str) -> tuple[int | None, list[float]]:
     """The run's nearest step, before rather than after, that was asked the same; and differences of the items."""
     others = [each for each in list_evaluations(side.run, []) if each.step != result.step and not each.is_invalid]
     for other in sorted(others, key=lambda each: (abs(each.step - result.step), each.step)):
