@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -109,13 +110,15 @@ def remove_leftovers(run: RunFolder) -> list[str]:
     shelf = run.exports / EVALUATING
     if not is_folder(shelf):
         return []
-    queue, complaints = jobs_in_queue(), []
+    queue = cache(jobs_in_queue)
+    complaints: list[str] = []
     for name in sorted(each.removesuffix(_OWNER) for each in names_in(shelf) if each.endswith(_OWNER)):
         path = shelf / f"{name}{_OWNER}"
         try:
             owner = parse_object(read_bounded(path, _BYTES), printable(path))
             job = owner.get(JOB)
-            if is_over(owner, job if isinstance(job, str) else None, queue):
+            job = job if isinstance(job, str) else None
+            if is_over(owner, job, None if job is None else queue()):
                 _remove(shelf, name)
         except Missing:
             continue  # its process has just ended

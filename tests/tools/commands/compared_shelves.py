@@ -9,6 +9,7 @@ from megatron_patches.artefacts.evaluations.result import DataFile, Item, Metric
 from megatron_patches.artefacts.evaluations.shelf import shelve
 from megatron_patches.artefacts.run_folder import RunFolder
 
+
 def answers(right_alone: int, other_alone: int, both: int, items: int) -> tuple[list[float], list[float]]:
     """Two models' answers to the same items: 1 where right."""
     first = [1.0] * right_alone + [0.0] * other_alone + [1.0] * both
