@@ -23,7 +23,7 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import Refused, TrainyardError, refuse
 from megatron_patches.evaluation.tasks.task import LossTask
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.generation.evaluated_config import at_length
+from megatron_patches.generation.evaluated_run import at_length
 from megatron_patches.objectives.objective_config import CausalConfig, LossTerms
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.run_directory import text_preparation
@@ -125,8 +125,8 @@ def open_loss_data(
     try:
         data = RunData(wanted, CHECKOUT, config.lengths, config.place_after, prepare, text_preparation(config))
     except TrainyardError as error:
-        remedy = "bring the data there, or evaluate where it is" if _is_own(task) else "name another prefix"
-        raise type(error)(f"what {shortened(task.label)} reads cannot be opened: {error} ({remedy})") from None
+        where = " (or evaluate where the run's data is)" if _is_own(task) else ""
+        raise type(error)(f"the data of {shortened(task.label)} cannot be opened: {error}{where}") from None
     _refuse_changed(data, config, manifest, task)
     refuse([*data.vocabulary_problems(config.model.vocabulary), *data.answer_problems()])
     groups = data.groups_at(lengths)
@@ -207,7 +207,7 @@ def _refuse_changed(data: RunData, config: RunConfig, manifest: Manifest, task: 
     if saved.get("tokenizer", data.tokenizer_id) != data.tokenizer_id:
         raise Refused(
             f"data.tokenizer {config.data.tokenizer} is another tokenizer ({data.tokenizer_id[:12]}) than "
-            f"{config.name} was trained with ({shortened(saved['tokenizer'], 12)}); restore it"
+            f"{config.name} was trained with ({printable(saved['tokenizer'])[:12]}); restore it"
         )
     if not _is_own(task) or data.groups_are_named:
         return

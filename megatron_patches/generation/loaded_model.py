@@ -15,7 +15,7 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkpoint.load import DamagedCheckpoint
 from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer, own_tokenizer_files
 from megatron_patches.errors import Damaged, Refused, TrainyardError
-from megatron_patches.generation.evaluated_config import at_length, laid_out
+from megatron_patches.generation.evaluated_run import at_length, laid_out
 from megatron_patches.generation.generator import Generator
 from megatron_patches.generation.loading import LoadOrder, described, load_on_rank
 from megatron_patches.generation.model_on_rank import ModelOnRank, Texts
@@ -98,7 +98,8 @@ def load_model(
         tensor: processes that share each matrix.
         pipeline: stages, each of which has a part of the layers.
         length: `data.sequence_length` in place of the run's own; None keeps that.
-        texts: whether texts are to be scored or continued; without it only `ranks.sample_sums` is asked, of any objective.
+        texts: whether texts are to be scored or continued; without it only `ranks.sample_sums` is asked, of any
+            objective.
 
     Raises:
         TrainyardError: all of them are damaged; its tokenizer did not travel with it, and is not to be found; it was

@@ -10,7 +10,7 @@ from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.batch.fields import ModelInputs
 from megatron_patches.checkpoint.load import DamagedCheckpoint, load_alone
 from megatron_patches.checkpoint.starting_point import TakenRows
-from megatron_patches.generation.evaluated_config import at_length, laid_out, taken_rows
+from megatron_patches.generation.evaluated_run import at_length, laid_out, taken_rows
 from megatron_patches.generation.model_on_rank import ModelOnRank, Readings
 from megatron_patches.models.blueprint import Blueprint, draw_up
 from megatron_patches.models.build import PlainModel, canonical_parameters, of_this_stage

@@ -17,6 +17,9 @@ class ModelRanks:
     What is decided of logits is decided on the first rank alone, so ranks cannot disagree on an id.
     """
 
+    groups: ProcessGroups
+    """of the ranks that hold it"""
+
     def __init__(self, model: ModelOnRank, groups: ProcessGroups) -> None:
         self._model = model
         self.groups = groups
@@ -37,8 +40,10 @@ class ModelRanks:
         return self._call("sample_sums", batch)
 
     def begin(self, rows: int, places: int) -> None:
-        """Raises:
-        Refused: the model's architecture keeps no keys and values.
+        """See `ModelOnRank`.
+
+        Raises:
+            Refused: the model's architecture keeps no keys and values.
         """
         if not self._model.readings.keeps_keys:
             raise Refused("the model's architecture keeps no keys and values, and cannot continue a text; score texts")

@@ -53,6 +53,15 @@ def test_arguments_reach_the_plan_as_they_were_quoted(checkout: SmallCheckout) -
     assert checkout.planned() == [RUN, *overrides, "--local"]
 
 
+@pytest.mark.parametrize("words", [["--eval-only"], ["--why", "x", "--eval-only=all"]])
+def test_validation_alone_has_a_plan_of_its_own_which_says_what_ranks_run(
+    checkout: SmallCheckout, words: list[str]
+) -> None:
+    assert run(checkout, *words)[0] == 0
+    assert checkout.planned() == [RUN, *words, "--local"]
+    assert checkout.node()["arguments"][-4:-2] == ["--rank", "megatron_patches.evaluation.eval_only.rank"]
+
+
 @pytest.mark.parametrize(
     ("environment", "code"),
     [

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_patches.artefacts.evaluations.shelf import list_evaluations
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.events.reading import effective, read_events
@@ -15,7 +16,7 @@ STEPS = 40
 END_SECONDS = 240  # four processes share two cores, and each start imports for 10 s
 
 
-def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
+def submit(cluster: Cluster, small_data: SmallData, runs: Path, *words: str) -> int:
     """Submit the run on the small dataset; the same call again is the same submission."""
     arguments = overrides(
         parallel__pipeline=2, training__steps=STEPS, training__global_batch_size=4, training__micro_batch_size=2,
@@ -25,6 +26,7 @@ def submit(cluster: Cluster, small_data: SmallData, runs: Path) -> int:
     )  # fmt: skip
     return cluster.sbatch(
         SCRIPT,
+        *words,
         *arguments,
         cwd=CHECKOUT,
         env={"TRAINYARD_RUNS": str(runs)},
@@ -57,7 +59,13 @@ def test_a_cancelled_and_resubmitted_job_ends_like_an_uninterrupted_one(
     assert cluster.wait(second, timeout=END_SECONDS) == ("COMPLETED", 0), cluster.log(second)
     assert "resuming from step-" in cluster.log(second)
 
+    validation = submit(cluster, small_data, tmp_path / "whole", "--eval-only")
+    assert cluster.wait(validation, timeout=END_SECONDS) == ("COMPLETED", 0), cluster.log(validation)
+
     expected = losses(tmp_path / "whole")
+    (evaluated,) = list_evaluations(RunFolder(tmp_path / "whole/tr0a-4M-stdlib"), [])
+    found = evaluated.results["validation"].metrics["loss"].value
+    assert (evaluated.step, found) == (STEPS, pytest.approx(expected[-STEPS], rel=1e-6))
     assert losses(tmp_path / "cancelled") == expected
     assert expected.keys() == {*range(1, STEPS + 1), -20, -40}
     assert expected[1] - expected[STEPS] > 1

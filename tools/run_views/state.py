@@ -26,6 +26,7 @@ _TAIL_BYTES = 1 << 16
 _QUIET_SECONDS = 900
 """a run that recorded nothing for so long, and 20 of its steps, is not running"""
 _QUEUE_SECONDS = 5
+_TRAIN_NOT_THE_RUN = ("--rehearse", "--eval-only")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def derive_state(
 def read_queue() -> dict[str, str]:
     """State of each job of SLURM by its name, which is its run's; empty without SLURM, or where it does not answer.
 
-    A job that rehearses has its run's name too, and is none of the run's.
+    A job that rehearses, or validates alone, has its run's name too, and is none of the run's.
     """
     if shutil.which("squeue") is None:
         return {}
@@ -92,8 +93,8 @@ def read_queue() -> dict[str, str]:
     for line in done.stdout.splitlines():
         state, _, rest = line.strip().partition(" ")
         name, _, command_line = rest.partition(" ")
-        rehearses = any(word.partition("=")[0] == "--rehearse" for word in command_line.split())
-        if jobs.get(name) != "RUNNING" and not rehearses:
+        trains = not any(word.partition("=")[0] in _TRAIN_NOT_THE_RUN for word in command_line.split())
+        if jobs.get(name) != "RUNNING" and trains:
             jobs[name] = state
     return jobs
 

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Mapping
 
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
+from megatron_patches.sizes import counted
 
 _HEAD = f"{'loss':>10} {'std. error':>10} {'perplexity':>12} {'targets':>15}  group"
 
 
 def result_lines(result: TaskResult) -> Iterator[str]:
     """A line for each group, and for all of them together; losses in nats per target."""
-    asked = [f"first {result.limit:,} samples"] * (result.limit is not None)
-    asked += [f"{result.length:,} tokens at once"] * (result.length is not None)
-    yield ", ".join([f"validation of {result.run} at step {result.step:,}", *asked])
+    limit = f", first {counted(result.limit, 'sample')} of each group" if result.limit else ""
+    length = f", {result.length:,} tokens at once" if result.length else ""
+    yield f"validation of {result.run} at step {result.step:,}{limit}{length}"
     yield _HEAD
     for name, part in sorted(result.parts.items()):
         yield _line(part.metrics, part.examples, name)

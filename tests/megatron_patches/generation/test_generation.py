@@ -114,8 +114,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run: RunFolder) -> None:
         run_on_ranks(read_weights, 1, run.path, 8)
 
 
-def read_on_two(folder: Path) -> tuple[str, int, str] | None:
-    """The checkpoint that two ranks read, how many were passed over, and why three processes are too many."""
+def read_on_two(folder: Path) -> tuple[str, int, list[str]] | None:
+    """The checkpoint that two ranks read, how many were passed over, and why other sizes and lengths are refused."""
     import os
 
     from megatron_patches.errors import Refused
@@ -136,8 +136,11 @@ def read_on_two(folder: Path) -> tuple[str, int, str] | None:
     def nothing_is_started() -> Never:
         raise AssertionError
 
-    with pytest.raises(TrainyardError) as three:
-        loaded_model.load_model(folders, problems.append, nothing_is_started, 3)
+    refused = []
+    for sizes, length in (((3, 1), None), ((1, 5), None), ((3, 5), None), ((1, 1), 17), ((1, 1), 0)):
+        with pytest.raises(TrainyardError) as error:
+            loaded_model.load_model(folders, problems.append, nothing_is_started, *sizes, length=length)
+        refused.append(str(error.value))
     own = loaded_model.own_tokenizer
 
     def larger(*arguments: Any) -> Any:
@@ -148,7 +151,7 @@ def read_on_two(folder: Path) -> tuple[str, int, str] | None:
     loaded_model.own_tokenizer = larger
     with pytest.raises(Refused, match="has 9,999 ids, and the model"):
         loaded_model.load_model(folders, problems.append, nothing_is_started)
-    return model.checkpoint.name, len(problems), str(three.value)
+    return model.checkpoint.name, len(problems), refused
 
 
 def test_ranks_pass_over_a_damaged_checkpoint_together(run: RunFolder) -> None:
@@ -157,7 +160,40 @@ def test_ranks_pass_over_a_damaged_checkpoint_together(run: RunFolder) -> None:
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     first, _ = run_on_ranks(read_on_two, 2, run.path)
     assert first[:2] == (older.name, 1)
-    assert "not divisible by --tensor-parallel 3" in first[2]
+    tensor, stages, both, longer, none = first[2]
+    assert "not divisible by --tensor-parallel 3" in tensor
+    assert stages == "--pipeline-parallel 5 stages are more than the 4 blocks (layers); use at most 4"
+    assert both.splitlines() == [*tensor.splitlines(), stages]
+    assert longer.startswith("length 17: tr900a-28K-small has learned positions.weight for 16 places alone; ask for at")
+    assert none.startswith("length 0: ")
+
+
+def logits_on(folder: Path, stages: int, length: int | None) -> list[list[float]] | None:
+    """After IDS, of a model in so many stages at this length."""
+    import os
+
+    from megatron_patches.generation.loaded_model import load_model, obey
+    from tests.megatron_patches.generation.small_models import start
+
+    groups = start(int(os.environ["WORLD_SIZE"]), stages)
+    try:
+        if groups.rank:
+            obey(groups)
+    except RuntimeError:  # the first rank has ended
+        return None
+    tensor = groups.layout.tensor
+    model = load_model(
+        checkpoints_with_weights(RunFolder(folder)), print, lambda: groups, tensor, stages, length=length
+    )
+    return model.logits(IDS).tolist()
+
+
+def test_fewer_learned_positions_are_the_first_ones(trained: Path) -> None:
+    """On one process, and of two tensor-parallel ranks in two stages each."""
+    expected = torch.tensor(run_on_ranks(logits_on, 1, trained, 1, None)[0])
+    for ranks, stages in ((1, 1), (4, 2)):
+        found = torch.tensor(run_on_ranks(logits_on, ranks, trained, stages, len(IDS))[0])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_are_read_without_the_rest(run: RunFolder) -> None:

@@ -148,9 +148,9 @@ def test_a_process_that_is_killed_is_named(run: Path) -> None:
     )
 
 
-def test_ranks_write_what_one_process_writes(run: Path, prompts: Path, answers: list[dict[str, Any]]) -> None:
+def test_stages_write_what_one_process_writes(run: Path, prompts: Path, answers: list[dict[str, Any]]) -> None:
     """The executable with two processes; none is left behind."""
-    given = [GENERATE, run, "--prompts", prompts, "--tokens", "70", "--top-p", "0.95", "--tensor-parallel", "2"]
+    given = [GENERATE, run, "--prompts", prompts, "--tokens", "70", "--top-p", "0.95", "--pipeline-parallel", "2"]
     environment = {**os.environ, "TRAINYARD_PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(given, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -347,7 +347,8 @@ def test_a_job_that_rehearses_a_run_says_nothing_of_the_run(tmp_path: Path, monk
     squeue = tmp_path / "bin" / "squeue"
     squeue.parent.mkdir()
     asked = (
-        "RUNNING tr1a /c/tr1a.slurm --rehearse 20\nPENDING tr1a /c/tr1a.slurm\nRUNNING tr2a /c/tr2a.slurm --rehearse=9"
+        "RUNNING tr1a /c/tr1a.slurm --rehearse 20\nPENDING tr1a /c/tr1a.slurm\n"
+        "RUNNING tr2a /c/tr2a.slurm --rehearse=9\nRUNNING tr3a /c/tr3a.slurm --eval-only all"
     )
     squeue.write_text(f"#!/bin/sh\n[ \"$2\" = '--format=%T %j %o' ] && printf '%s\\n' '{asked}'\n")
     squeue.chmod(0o755)

@@ -81,13 +81,16 @@ def main(
         None, min=1, help="Prompts of --prompts that are continued at once; it changes no text; 8 without it."
     ),
     tensor_parallel: int = typer.Option(
-        1, min=1, help="Processes of this machine that share the model, each with a GPU where there are any. Example: 2"
+        1,
+        min=1,
+        help="Processes of this machine that share each matrix of the model, each with a GPU where there are any. "
+        "Example: 2",
     ),
     pipeline_parallel: int = typer.Option(
         1,
         min=1,
-        help="Stages that the layers are divided into, each in such processes of its own; for models too large for one "
-        "device. Example: 2",
+        help="Stages that the layers are divided into; each has as many processes as --tensor-parallel says. For a "
+        "model that fits no single device. Example: 2",
     ),
     chat: bool = typer.Option(
         False,
