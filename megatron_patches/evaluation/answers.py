@@ -106,7 +106,9 @@ def _answered(
                 metrics[shown_name(metric, sample["filter"])] = float(sample[metric])
             elif of.aggregation().get(metric) is perplexity and is_number(sample[metric]):
                 metrics[LOG_LIKELIHOOD] = float(sample[metric])
-    answer, target, choices = None, _written(first["target"]), None
+    answer: str | None = None
+    target: str | None = _written(first["target"])
+    choices: int | None = None
     if of.OUTPUT_TYPE == "multiple_choice":
         likelihoods, right = _likelihoods(first), _right(of, document)
         answer = str(int(np.argmax(likelihoods)))
@@ -117,6 +119,7 @@ def _answered(
             metrics[BY_TOKEN] = float(best in right if isinstance(right, list) else best == right)
     elif of.OUTPUT_TYPE == "loglikelihood_rolling":
         metrics |= _of_text(first, model)
+        target = None  # the text itself
     elif of.OUTPUT_TYPE == "generate_until":
         answer = str(first["resps"][0][0])
     else:

@@ -2,23 +2,19 @@
 
 import traceback
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from functools import cache
 from typing import Any
 
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import TaskIndex
 
-from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.evaluation.tasks.counterpart import local_counterpart
+from megatron_patches.evaluation.tasks.harness_task import resolve
+from megatron_patches.evaluation.tasks.loading import load
 from megatron_patches.evaluation.tasks.task import HarnessTask
 from megatron_patches.foreign.printable import shortened
-
-_NO_HUB = (ConnectionError, TimeoutError, FileNotFoundError, HfHubHTTPError, LocalEntryNotFoundError)
-"""what `datasets` raises where a dataset is neither in the cache nor to be fetched"""
 
 
 class LoadedTask:
@@ -78,9 +74,7 @@ def _own_name(config: Mapping[str, Any]) -> str:
 
 def _refuse_code_of(task: HarnessTask) -> None:
     """Looks before anything is loaded."""
-    if isinstance(task.config, str):
-        return
-    for config in _configurations(task.config):
+    for config in resolve(task.config).tasks if isinstance(task.config, str) else _configurations(task.config):
         if (config.get("dataset_kwargs") or {}).get("trust_remote_code"):
             raise Refused(f"{task.name} asks for the code of a dataset (trust_remote_code), which is never run here")
         if config.get("unsafe_code"):
@@ -105,63 +99,41 @@ def _runs_code(task: HarnessTask) -> str:
 
 def _found(task: HarnessTask) -> Mapping[str, Any]:
     try:
-        if isinstance(task.config, str):
-            return _own_tasks().load([task.config])
-        return _of_configuration(deepcopy(dict(task.config)))
+        return load(task)
+    except Missing as error:
+        raise Refused(_without_data(task, error.__cause__ or error)) from error
     except TrainyardError:
         raise
-    except _NO_HUB as error:
-        raise Refused(_unreached(task, error)) from error
     except Exception as error:  # whatever the code of a thousand tasks raises
         if _is_offline(error):
-            raise Refused(_unreached(task, error)) from error
+            raise Refused(_without_data(task, error)) from error
         raise TrainyardError(
             f"lm-eval cannot load {task.name}: {type(error).__name__}: {shortened(error, 300)}"
         ) from error
 
 
-def _of_configuration(config: dict[str, Any]) -> Mapping[str, Any]:
-    manager = TaskManager(include_defaults=False)
-    if "group" not in config:
-        return manager.load([config])
-    # `load` would give every member the group's own keys, which no task has
-    entry = TaskIndex.entry_from_config(config)
-    return manager.load([manager._factory.build(entry, overrides=None, registry=manager.task_index)])
-
-
-@cache
-def _own_tasks() -> TaskManager:
-    """The harness's own tasks: to read their 10,000 files takes 10 s."""
-    return TaskManager()
-
-
 def _is_offline(error: BaseException | None) -> bool:
     """Whether an error comes from one of the hub's: lm-eval and `datasets` raise others in their place."""
     while error is not None:
-        if isinstance(error, OfflineModeIsEnabled) or "find cache for" in str(error):
+        if isinstance(error, OfflineModeIsEnabled | HfHubHTTPError) or "find cache for" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def _unreached(task: HarnessTask, error: Exception) -> str:
-    from megatron_patches.evaluation.tasks.counterpart import local_counterpart
-
-    dataset = _dataset_asked_for(error)
-    lines = [
-        f"{task.name}: its dataset{f' {shortened(dataset)}' if dataset else ''} is not in the local cache, and the hub "
-        f"cannot be reached ({shortened(error, 120)})"
-    ]
-    if form := local_counterpart(task.name if not isinstance(task.config, str) else task.config):
-        lines.append(f"From a local file it is asked with --tasks {form}")
-    lines.append(
-        "Or fill the cache where there is a network: HF_HOME=FOLDER lm_eval --model dummy --limit 1 --tasks "
-        f"{task.config if isinstance(task.config, str) else task.name}; then bring FOLDER here, and set HF_HOME to it"
-    )
+def _without_data(task: HarnessTask, error: BaseException) -> str:
+    name = task.config if isinstance(task.config, str) else task.name
+    dataset = shortened(_dataset_asked_for(error) or "of the task")
+    lines = [f"{task.name}: the dataset {dataset} is not in the local cache, and cannot be fetched"]
+    lines.append(f"({shortened(' '.join(str(error).split()), 120)})")
+    if form := local_counterpart(name):
+        lines.append(f"From a local file the same is asked with --tasks {form}")
+    lines.append(f"To fill the cache where there is a network: HF_HOME=FOLDER lm_eval --model dummy --tasks {name}")
+    lines.append("Then bring FOLDER here, and set HF_HOME to it")
     return "\n".join(lines)
 
 
-def _dataset_asked_for(error: Exception) -> str | None:
+def _dataset_asked_for(error: BaseException) -> str | None:
     """The dataset of the task that was being made when the error came."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         made = frame.f_locals.get("self")

@@ -46,6 +46,6 @@ def _refuse_length(folder: Path, length: int) -> None:
     positions = read.section.get("position_embedding", "learned")
     if positions == "learned" and read.positions is not None and length > read.positions:
         raise Refused(
-            f"length {length:,}: the model has learned its positions, and they end after {read.positions:,}; ask for at "
-            f"most {read.positions:,} (rotary and ALiBi positions know no such bound)"
+            f"length {length:,}: the model has learned its positions, and they end after {read.positions:,}; ask for "
+            f"at most {read.positions:,} (rotary and ALiBi positions know no such bound)"
         )
