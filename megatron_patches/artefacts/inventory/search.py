@@ -90,21 +90,19 @@ class _Metric:
 
     @property
     def condition(self) -> str:
-        """What an artefact's own manifest states counts for most, then its evaluation, then what people typed."""
-        own = "coalesce(json_extract(metrics, ?), json_extract(parts, ?))"
+        """Of a checkpoint what was measured counts; else what a manifest states, and least what people typed."""
+        told = f"coalesce(json_extract(metrics, ?), json_extract(parts, ?), ({GOLD_VALUE})) {self.sign} ?"
         among = "id IN (SELECT value FROM json_each(?))"
-        return (
-            f"CASE WHEN {own} IS NOT NULL THEN {own} {self.sign} ? WHEN kind = 'checkpoint' AND {among} THEN {among} "
-            f"ELSE ({GOLD_VALUE}) {self.sign} ? END"
-        )
+        return f"CASE WHEN kind = 'checkpoint' AND {among} THEN {among} ELSE {told} END" if self.measured else told
 
     @property
     def values(self) -> list[Any]:
         """Of the marks in `condition`."""
-        place = in_json(self.name)
+        told = [in_json(self.name), in_json(self.name), self.name, self.number]
+        if not self.measured:
+            return told
         fitting = [each for each, value in self.measured.items() if _SIGNS[self.sign](value, self.number)]
-        ids = [json.dumps(list(self.measured)), json.dumps(fitting)]
-        return [place, place, place, place, self.number, *ids, self.name, self.number]
+        return [json.dumps(list(self.measured)), json.dumps(fitting), *told]
 
 
 def _asked(text: str, catalogue: Catalogue) -> _Metric:
@@ -116,7 +114,7 @@ def _with_measured(artefact: Artefact, asked: list[_Metric]) -> Artefact:
     """The artefact as it was found: by metrics of its parts, or of its evaluation, too."""
     found = {each.name: each.measured[artefact.id] for each in asked if artefact.id in each.measured}
     found |= {each.name: artefact.parts[each.name] for each in asked if each.name in artefact.parts}
-    return replace(artefact, metrics={**found, **artefact.metrics}) if found else artefact
+    return replace(artefact, metrics={**found, **artefact.metrics, **found}) if found else artefact
 
 
 def _conditions(wanted: Wanted, asked: list[_Metric]) -> tuple[list[str], list[Any]]:
@@ -139,7 +137,7 @@ def _conditions(wanted: Wanted, asked: list[_Metric]) -> tuple[list[str], list[A
     for metric in asked:
         add(metric.condition, *metric.values)
     if asked and not wanted.kinds:  # people look for the checkpoint, which is found by the same numbers
-        add(f"(kind != 'evaluation' OR {WITHOUT_CHECKPOINT})")
+        add(f"(kind != 'evaluation' OR ({WITHOUT_CHECKPOINT}))")
     for part in wanted.layout.split():
         add("instr(' ' || layout || ' ', ?)", f" {part} ")
     if wanted.location == "here":

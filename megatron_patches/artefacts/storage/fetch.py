@@ -52,11 +52,11 @@ def fetch_artefact(store: Store, prefix: str, manifest: Manifest, target: Path, 
         return _compare_present(manifest, target)
     if target.is_symlink():
         raise Refused(f"{printable(target)} is a link that leads nowhere; remove it, or bring back what it names")
-    unfinished = _unfinished_folder(target)
+    unfinished = unfinished_folder(target)
     missing = [file for file in manifest.files if not _is_right(unfinished / file.path, file)]
     refuse_without_space(sum(file.size for file in missing), unfinished)
     try:
-        _fetch_files(store, prefix, missing, unfinished, options)
+        fetch_files(store, prefix, missing, unfinished, options)
         _complete(manifest, unfinished, target)
     except FileNotFoundError:
         if target.exists():  # another pull of the same artefact was first, and took the folder
@@ -89,7 +89,12 @@ def _compare_present(manifest: Manifest, target: Path) -> TransferOutcome:
     return TransferOutcome("present")
 
 
-def _unfinished_folder(target: Path) -> Path:
+def unfinished_folder(target: Path) -> Path:
+    """Where a pull gathers what is to lie in a folder, or to be added to it; what an interrupted one left is there.
+
+    Raises:
+        Refused: a link lies there.
+    """
     folder, former = pulling_path(target), former_pulling_path(target)
     for each in (folder, former):
         refuse_links_beneath(each)
@@ -103,7 +108,13 @@ def _unfinished_folder(target: Path) -> Path:
     return folder
 
 
-def _fetch_files(store: Store, prefix: str, files: list[FileRecord], folder: Path, options: Options) -> None:
+def fetch_files(store: Store, prefix: str, files: list[FileRecord], folder: Path, options: Options) -> None:
+    """Brings these files of an artefact into a folder, each compared; packed ones too.
+
+    Raises:
+        DamagedCopy: a file there is not what the manifest says.
+        TrainyardError: a request failed.
+    """
     packed = packed_files(store.read(joined(prefix, INDEX)))
     inside = {file.path: file for file in files if file.path in packed}
 

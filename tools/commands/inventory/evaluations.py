@@ -74,5 +74,7 @@ def _wrapped(text: str, depth: int) -> list[str]:
     if not sys.stdout.isatty():
         return [_INDENT * depth + text]
     width = max(shutil.get_terminal_size().columns, _LEAST)
-    indents = {"initial_indent": _INDENT * depth, "subsequent_indent": _INDENT * (depth + 2)}
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False, **indents)  # type: ignore[arg-type]
+    return textwrap.wrap(
+        text, width, initial_indent=_INDENT * depth, subsequent_indent=_INDENT * (depth + 2),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from os.path import lexists
 from pathlib import Path
 
-from megatron_patches.artefacts.folders import is_replaced, weights_name
+from megatron_patches.artefacts.evaluations.shelf import is_evaluation_name
+from megatron_patches.artefacts.folders import is_replaced, name_before, weights_name
 from megatron_patches.artefacts.inside import is_inside, refuse_link_of_others
 from megatron_patches.artefacts.inventory.artefact import files_folder
 from megatron_patches.artefacts.inventory.scan import Folder as ScannedFolder
@@ -15,6 +16,8 @@ from megatron_patches.artefacts.inventory.search import number_range
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, read_manifest
 from megatron_patches.artefacts.marks import is_pinned
+from megatron_patches.artefacts.run_folder import EVALS
+from megatron_patches.artefacts.unfinished import unfinished_kind
 from megatron_patches.atomic_files import TEMPORARY
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.files import everything_beneath, is_file, is_folder
@@ -107,7 +110,9 @@ def items_of(run_folder: Path, choice: Choice) -> Iterator[Item]:
 
 
 def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
-    """By id, artefacts that `items_of` leaves out: those marked invalid, and those whose files are no longer here."""
+    """By id, artefacts that `items_of` leaves out: those marked invalid, and those whose files are no longer here;
+    evaluations, which have another id with each task that is added, by their names at a location too.
+    """
     found: dict[str, Manifest] = {}
     for shelf in {shelf for shelves in _SHELVES.values() for shelf in shelves}:
         for folder in _artefact_folders(run_folder / shelf):
@@ -115,6 +120,8 @@ def unsent_manifests(run_folder: Path) -> dict[str, Manifest]:
                 manifest = read_manifest(folder / MANIFEST)
                 if manifest.status.state == "invalid" or files_folder(folder) is None:
                     found[manifest.id] = manifest
+                    if shelf == EVALS:
+                        found[f"{EVALS}/{folder.name}"] = manifest
             except TrainyardError:
                 continue  # `items_of` names it
     return found
@@ -135,6 +142,7 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
                 if not path.name.endswith(TEMPORARY)
                 and path.name != HEARTBEAT  # rewritten in place: it says something here and now alone
                 and not artefacts & {path, *path.parents}
+                and not (part == "evals" and _is_of_evaluations(path.relative_to(root)))
                 and _fits(choice.pattern, path.relative_to(run_folder).as_posix())
             ]
             reasons = {path: _why_not_sent(path, root, run_folder) for path in chosen}
@@ -142,6 +150,12 @@ def loose_files(run_folder: Path, choice: Choice) -> dict[str, list[Path]]:
             if files := [path for path in chosen if not reasons[path] and is_file(path)]:
                 found[name] = files
     return found
+
+
+def _is_of_evaluations(path: Path) -> bool:
+    """A result that is not sealed yet, one of a checkpoint that was replaced, or a state of here and now."""
+    first = path.parts[0]
+    return first.startswith(".") or is_evaluation_name(name_before(first)) or unfinished_kind(first) is not None
 
 
 def _why_not_sent(path: Path, root: Path, run_folder: Path) -> str:

@@ -20,6 +20,7 @@ from megatron_patches.artefacts.unfinished import unfinished_kind
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.names import is_name
 from megatron_patches.foreign.printable import shortened
+from tools.commands.sync_to_hub.evaluations import fetch_evaluation, is_of_a_step
 from tools.commands.sync_to_hub.items import LOOSE, Choice
 from tools.commands.sync_to_hub.run import Line
 
@@ -119,6 +120,8 @@ def _fetch(store: Store, prefix: str, task: Pull) -> TransferOutcome:
     target = task.run_folder / part / name
     refuse_outside(target.parent, task.run_folder)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if is_of_a_step(manifest, name):
+        return fetch_evaluation(store, prefix, manifest, target, task.options)
     return fetch_artefact(store, prefix, manifest, target, task.options)
 
 

@@ -13,7 +13,7 @@ from megatron_patches.artefacts.inventory.removal import keep_manifest, reasons_
 from megatron_patches.artefacts.location import Location
 from megatron_patches.artefacts.manifest import MANIFEST
 from megatron_patches.artefacts.retention import CopiedRetention
-from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.artefacts.run_folder import EVALS, RunFolder
 from megatron_patches.artefacts.storage.loose import send_loose
 from megatron_patches.artefacts.storage.open import open_store
 from megatron_patches.artefacts.storage.retrying import Retries
@@ -30,6 +30,7 @@ from megatron_patches.artefacts.unfinished import delete_folder
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.printable import printable
+from tools.commands.sync_to_hub.evaluations import is_of_a_step, seal_all, send_evaluation
 from tools.commands.sync_to_hub.items import Choice, Item, items_of, loose_files, unsent_manifests
 
 
@@ -83,12 +84,14 @@ def push(task: Task) -> Iterator[Line]:
         recorder = CopyRecorder(task.run_folder)
         known = {copy.name: copy for copy in read_copies(task.run_folder) if copy.location == str(task.location)}
         looked_at = set()
+        if "evals" in task.choice.what and not task.dry_run:
+            task.choice.passed_over.extend(seal_all(task.run_folder / EVALS))
         for item in items_of(task.run_folder, task.choice):
             looked_at.add(item.name)
             before = known.get(item.name)
             doubted = before is not None and before.problem is not None
             try:
-                outcome = _push_item(store, task, item, doubted)
+                outcome = _push_item(store, task, item, doubted, before.id if before else None)
                 if not task.dry_run:
                     compared = outcome.result == "sent" or doubted
                     if compared or before is None or before.id != item.manifest.id:
@@ -149,7 +152,9 @@ def remove_copied(task: Task, wanted_elsewhere: set[str]) -> Iterator[Line]:
             yield _line(task, item.name, "failed", problem=str(error))
 
 
-def _push_item(store: Store, task: Task, item: Item, doubted: bool) -> TransferOutcome:
+def _push_item(store: Store, task: Task, item: Item, doubted: bool, sent: str | None) -> TransferOutcome:
+    if not task.dry_run and is_of_a_step(item.manifest, item.folder.name):
+        return send_evaluation(store, item.name, item.manifest, item.folder, task.options, doubted, sent)
     if not task.dry_run:
         return send_artefact(store, item.name, item.manifest, item.folder, task.options, doubted)
     entries = store.entries(item.name)
@@ -161,7 +166,8 @@ def _renew_statuses(store: Store, task: Task, copies: list[Copy]) -> Iterator[Li
     """What is invalid is not sent, but its copies must say so too, and so must those of what was removed here."""
     unsent = unsent_manifests(task.run_folder) if copies else {}
     for copy in copies:
-        if (manifest := unsent.get(copy.of)) is None:
+        manifest = unsent.get(copy.of) or unsent.get(copy.name)
+        if manifest is None:
             continue
         try:
             remote = remote_manifest(store, copy.name)
