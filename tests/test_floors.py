@@ -90,6 +90,7 @@ FLOORS = [
     "tools/run_files",
     "tools/run_views",
     "tools/evaluation_views",
+    "tools/evaluation_views/heat_map",
     "tools/pages",
     "tools/commands",
     "tools/commands/checkpoint",

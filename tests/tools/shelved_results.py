@@ -7,6 +7,7 @@ from pathlib import Path
 from megatron_patches.artefacts.evaluations.result import DataFile, Metric, Part, TaskResult
 from megatron_patches.artefacts.evaluations.shelf import shelve
 from megatron_patches.artefacts.run_folder import RunFolder
+from tools.evaluation_views.gathered import Found, Gathered
 
 TOKENS = 2_000_000
 """of a step"""
@@ -68,3 +69,9 @@ def mmlu(run: str, step: int, gain: Mapping[str, float], examples: int = 100) ->
     mean = sum(part.metrics["acc"].value for part in parts.values()) / len(parts)
     whole = {"acc": share(mean, examples * len(parts))}
     return made_result(run, step, "mmlu", whole, parts=parts, examples=examples * len(parts))
+
+
+def gathered(*results: TaskResult) -> Gathered:
+    """As if they had been read, by step."""
+    found = tuple(Found(result.run, result) for result in sorted(results, key=lambda each: each.step))
+    return Gathered(tuple(dict.fromkeys(result.run for result in results)), found)

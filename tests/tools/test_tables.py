@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.tables import print_table, table_lines
+from tools.tables import matrix_lines, print_table, table_lines
 
 HEAD = ["checkpoint", "bytes", "why", "location"]
 ROWS = [
@@ -49,3 +49,14 @@ def test_what_others_wrote_steers_nothing(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_empty_table_has_its_head() -> None:
     assert table_lines(HEAD, [], 80) == ["checkpoint  bytes  why  location"]
+
+
+def test_columns_that_are_alike_stand_in_a_further_table_where_there_is_no_room() -> None:
+    head, rows = ["step", "a", "b", "c"], [["1", "10", "20", "30"], ["2", "11", "21\x1b", "31"]]
+    assert matrix_lines(head, rows, None, 1, {1, 2, 3}) == [
+        "step   a       b   c", "1     10      20  30", r"2     11  21\x1b  31",
+    ]  # fmt: skip
+    assert matrix_lines(head, rows, 17, 1, {1, 2, 3}) == [
+        "step   a       b", "1     10      20", r"2     11  21\x1b", "", "step   c", "1     30", "2     31",
+    ]  # fmt: skip
+    assert matrix_lines(["step"], [["1"]], 80, 1) == ["step", "1"]

@@ -1,6 +1,7 @@
 """Learning curves as a picture: small multiples, a band of one standard error, what chance gives as a dashed line."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from megatron_patches.sizes import short
@@ -13,6 +14,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 """of Okabe and Ito, whom the colour-blind can tell apart; without yellow, which is faint on white"""
 _MARKERS = "os^Dv"
 """of further runs, when the colours begin again"""
+_LINES = ("-", ":", "--", "-.")
+"""of definitions"""
 _ACROSS = 3
 _GREY = "#666666"
 _DECADE = 10
@@ -25,29 +28,30 @@ def draw_curves(panels: Panels) -> "Figure":
     count = len(panels.panels)
     across = min(_ACROSS, count)
     down = -(-count // across)
-    names = list({curve.name: curve for panel in panels.panels for curve in panel.curves}.values())
-    figure = Figure(figsize=(max(4.2 * across, 5.5), 3 * down + 0.6 + 0.2 * -(-len(names) // 2)), layout="constrained")
+    curves = [curve for panel in panels.panels for curve in panel.curves]
+    handles = _handles(curves)
+    size = max(4.2 * across, 5.5), 3 * down + 0.6 + 0.2 * -(-len(handles) // 2)
+    figure = Figure(figsize=size, layout="constrained")
     for number, panel in enumerate(panels.panels):
         axes = figure.add_subplot(down, across, number + 1)
         _draw_panel(axes, panel)
         axes.set_xlabel(panels.axis)
-    banded = any(error is not None for panel in panels.panels for curve in panel.curves for error in curve.errors)
-    band = "band: one standard error to either side" if banded else ""
-    if len(names) == 1:
-        figure.suptitle(names[0].name, fontsize=11, parse_math=False)
-        figure.supxlabel(band, fontsize=8, color=_GREY)
-    else:
-        handles = [_handle(curve) for curve in names]
+    band = "band: one standard error to either side" if any(any(curve.errors) for curve in curves) else ""
+    if len({curve.run for curve in curves}) == 1:
+        figure.suptitle(curves[0].run, fontsize=11, parse_math=False)
+    if len(handles) > 1:
         legend = figure.legend(
             handles=handles, loc="outside lower center", ncols=2, fontsize=8, title=band, title_fontsize=8
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
+    else:
+        figure.supxlabel(band, fontsize=8, color=_GREY)
     return figure
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
     for chance in panel.chances:
         axes.axhline(chance, color=_GREY, linestyle="--", linewidth=1, zorder=1)
@@ -60,7 +64,8 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     if panel.is_logarithmic:
         _logarithmic(axes, panel)
     axes.set_title(panel.title, fontsize=10, parse_math=False)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    where = {at for curve in panel.curves for at in curve.where}
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True) if len(where) > 1 else FixedLocator(list(where)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(round(value))))
     axes.grid(alpha=0.3)
     if not panel.higher_is_better:
@@ -72,8 +77,16 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
 
 def _draw_curve(axes: Any, curve: Curve) -> None:
     colour, marker = _look(curve)
-    line = ":" if curve.other_definition else "-"
-    axes.plot(curve.where, curve.values, marker + line, color=colour, markersize=3.5, linewidth=1.4, zorder=3)
+    axes.plot(
+        curve.where,
+        curve.values,
+        marker=marker,
+        linestyle=_line(curve),
+        color=colour,
+        markersize=3.5,
+        linewidth=1.4,
+        zorder=3,
+    )
     bounds = [
         (value - (error or 0), value + (error or 0)) for value, error in zip(curve.values, curve.errors, strict=True)
     ]
@@ -101,12 +114,24 @@ def _logarithmic(axes: Any, panel: Panel) -> None:
 
 
 def _look(curve: Curve) -> tuple[str, str]:
-    return _COLOURS[curve.run % len(_COLOURS)], _MARKERS[curve.run // len(_COLOURS) % len(_MARKERS)]
+    colour = _COLOURS[curve.number % len(_COLOURS)]
+    return colour, _MARKERS[curve.number // len(_COLOURS) % len(_MARKERS)]
 
 
-def _handle(curve: Curve) -> object:
+def _line(curve: Curve) -> str:
+    return _LINES[curve.definition % len(_LINES)]
+
+
+def _handles(curves: Sequence[Curve]) -> list[object]:
+    """Of the legend: the runs by colour, then the definitions by line where there are several."""
     from matplotlib.lines import Line2D
 
-    colour, marker = _look(curve)
-    line = ":" if curve.other_definition else "-"
-    return Line2D([], [], color=colour, marker=marker, linestyle=line, markersize=4, label=curve.name)
+    handles: list[object] = []
+    for curve in {curve.number: curve for curve in curves}.values():
+        colour, marker = _look(curve)
+        handles.append(Line2D([], [], color=colour, marker=marker, markersize=4, label=curve.run))
+    lettered = {curve.definition: curve for curve in curves if curve.letter}
+    for _, curve in sorted(lettered.items()):
+        label = f"({curve.letter})" + (" asked otherwise than (a)" if curve.definition else "")
+        handles.append(Line2D([], [], color=_GREY, linestyle=_line(curve), label=label))
+    return handles

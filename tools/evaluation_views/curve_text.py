@@ -5,7 +5,7 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from tools.evaluation_views.curves import Panel, Panels
+from tools.evaluation_views.curves import Curve, Panel, Panels
 from tools.evaluation_views.table import number
 from tools.text_plot import TextCurve, plot_lines
 
@@ -18,12 +18,16 @@ def text_panels(panels: Panels, width: int) -> list[str]:
     Args:
         width: of the lines, in characters.
     """
-    names = list(dict.fromkeys(curve.name for panel in panels.panels for curve in panel.curves))
+    names = list(dict.fromkeys(_name(curve) for panel in panels.panels for curve in panel.curves))
     signs = dict(zip(names, _signs(len(names)), strict=True))
     lines: list[str] = []
     for panel in panels.panels:
         lines += [_title(panel, panels.axis), *_plot(panel, signs, width), ""]
     return [*lines, *(f"{sign} {name}" for name, sign in signs.items())]
+
+
+def _name(curve: Curve) -> str:
+    return f"{curve.run} ({curve.letter})" if curve.letter else curve.run
 
 
 def _signs(count: int) -> Iterator[str]:
@@ -38,7 +42,7 @@ def _title(panel: Panel, axis: str) -> str:
 
 def _plot(panel: Panel, signs: dict[str, str], width: int) -> Sequence[str]:
     curves = [
-        TextCurve(signs[curve.name], np.array(curve.where, dtype=np.float64), np.array(curve.values))
+        TextCurve(signs[_name(curve)], np.array(curve.where, dtype=np.float64), np.array(curve.values))
         for curve in panel.curves
     ]
     values = [*panel.chances, *(value for curve in panel.curves for value in curve.values)]

@@ -18,12 +18,13 @@ Axis = Literal["steps", "tokens"]
 class Curve:
     """One run's values of a panel's metric."""
 
-    name: str
-    """the run's, with the letter of the definition where the panel's results have several"""
-    run: int
-    """place of the run among those that are shown"""
-    other_definition: bool
-    """it cannot be compared with the panel's first"""
+    run: str
+    number: int
+    """of the run among those that are shown, from 0"""
+    definition: int
+    """of those that the panel's results have, from 0: curves of two cannot be compared"""
+    letter: str
+    """the same for people; empty where there is one definition"""
     where: tuple[int, ...]
     """steps or tokens, rising"""
     values: tuple[float, ...]
@@ -102,21 +103,20 @@ def _panel(title: str, columns: Sequence[Column], where: Mapping[Place, int], ru
     curves = [
         curve
         for number, run in enumerate(runs)
-        for column in columns
-        if (curve := _curve(column, number, run, column is not columns[0], where))
+        for definition, column in enumerate(columns)
+        if (curve := _curve(column, run, number, definition, where))
     ]
     known = tuple(sorted(chance for chance in chances if chance is not None))
     return Panel(printable(title), columns[0].higher_is_better, known, tuple(curves))
 
 
-def _curve(column: Column, number: int, run: str, other: bool, where: Mapping[Place, int]) -> Curve | None:
+def _curve(column: Column, run: str, number: int, definition: int, where: Mapping[Place, int]) -> Curve | None:
     found = [(where[place], value) for place, value in column.values.items() if place.run == run and place in where]
     if not found:
         return None
     found.sort(key=lambda each: each[0])
-    name = printable(run) + (f" ({column.letter})" if column.letter else "")
     metrics = [value.metric for _, value in found]
     return Curve(
-        name, number, other, tuple(at for at, _ in found),
+        printable(run), number, definition, column.letter, tuple(at for at, _ in found),
         tuple(each.value for each in metrics), tuple(each.standard_error for each in metrics),
     )  # fmt: skip

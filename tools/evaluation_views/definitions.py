@@ -55,10 +55,11 @@ def differences(one: TaskResult, other: TaskResult) -> list[str]:
         ("shots", one.shots, other.shots),
         ("limit", one.limit or "all items", other.limit or "all items"),
         ("length", one.length or "that of training", other.length or "that of training"),
-        ("data", _data(one.data), _data(other.data)),
         ("examples", one.examples, other.examples),
     )
     found = [f"{name} {shortened(left)} and {shortened(right)}" for name, left, right in facts if left != right]
+    if [each.sha256 or each.name for each in one.data] != [each.sha256 or each.name for each in other.data]:
+        found.append(f"data {shortened(_data(one.data))} and {shortened(_data(other.data))}")
     if not found:
         hashes = one.definition[:_SHOWN_HASH], other.definition[:_SHOWN_HASH]
         found = [f"prompts or metrics differ (definitions {hashes[0]} and {hashes[1]})"]

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from megatron_patches.artefacts.evaluations.present import on_present_branch
 from megatron_patches.artefacts.evaluations.result import TaskResult
-from megatron_patches.artefacts.evaluations.shelf import is_sealed, list_evaluations
+from megatron_patches.artefacts.evaluations.shelf import Evaluation, is_sealed, list_evaluations
 from megatron_patches.artefacts.evaluations.states import State, read_states
 from megatron_patches.artefacts.run_folder import RunFolder
-from megatron_patches.errors import Missing
+from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
 
@@ -73,7 +74,9 @@ def gather(runs: Sequence[RunFolder], invalid: bool) -> Gathered:
     unfinished: list[Unfinished] = []
     for run, name in zip(runs, names, strict=True):
         marked, unsealed, before = [], [], len(found)
-        for evaluation in list_evaluations(run, problems):
+        evaluations = list_evaluations(run, problems)
+        present = _present(run, evaluations, problems)
+        for evaluation in present:
             if evaluation.is_invalid:
                 marked.append(evaluation.step)
             if not is_sealed(evaluation):
@@ -85,9 +88,23 @@ def gather(runs: Sequence[RunFolder], invalid: bool) -> Gathered:
         states = read_states(run)
         unfinished += [Unfinished(name, state) for state in sorted(states, key=lambda each: (each.step, each.label))]
         notes += _notes_on(name, marked, unsealed, invalid, len(found) > before or bool(states))
+        if left := sorted({each.step for each in evaluations} - {each.step for each in present}):
+            notes.append(
+                f"{name}: evaluations of {_steps(left)} are left out: a rollback or a later launch left their "
+                "checkpoints behind"
+            )
     if not found and not unfinished:
         raise Missing(_nothing(names, notes, problems))
     return Gathered(tuple(names), tuple(found), tuple(unfinished), tuple(dict.fromkeys(problems)), tuple(notes))
+
+
+def _present(run: RunFolder, evaluations: Sequence[Evaluation], problems: list[str]) -> Sequence[Evaluation]:
+    """Those on the run's present branch; all of them where that cannot be told."""
+    try:
+        return on_present_branch(run, evaluations)
+    except TrainyardError as error:
+        problems.append(f"{error}; evaluations that were left behind are shown too")
+        return evaluations
 
 
 def _notes_on(name: str, marked: Sequence[int], unsealed: Sequence[int], invalid: bool, any_left: bool) -> list[str]:

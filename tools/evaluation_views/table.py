@@ -12,6 +12,7 @@ from tools.evaluation_views.gathered import Gathered
 NOTHING = "-"
 BEST = "*"
 INVALID = "!"
+_RUN = "run"
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,20 @@ def by_step(gathered: Gathered, columns: Sequence[Column]) -> Table:
         known = [str(place.step), short(tokens[place]) if place in tokens else NOTHING]
         cells = [_cell(column, place, states) for column in columns]
         rows.append([*([printable(place.run)] if several else []), *known, *cells])
-    head = [*(["run"] if several else []), "step", "tokens", *(column.title for column in columns)]
-    return Table(head, rows, 2 + several, int(several), "column")
+    head = [*([_RUN] if several else []), "step", "tokens", *(column.title for column in columns)]
+    return Table(head, _aligned(rows, 2 + several), 2 + several, int(several), "column")
+
+
+def by_run(table: Table) -> list[tuple[str, Table]]:
+    """Each run with its rows, where the first column says the run; else all of it, without a name.
+
+    Names of runs are long: a terminal has no room for one in each line.
+    """
+    if table.head[0] != _RUN:
+        return [("", table)]
+    runs = dict.fromkeys(row[0] for row in table.rows)
+    rows = {run: [row[1:] for row in table.rows if row[0] == run] for run in runs}
+    return [(run, Table(table.head[1:], rows[run], table.fixed - 1, 0, table.best_of)) for run in runs]
 
 
 def by_part(gathered: Gathered, columns: Sequence[Column]) -> Table:
@@ -47,7 +60,7 @@ def by_part(gathered: Gathered, columns: Sequence[Column]) -> Table:
     places, states = places_of(gathered), _states(gathered)
     names = [f"{printable(place.run)} {place.step}" if several else f"step {place.step}" for place in places]
     rows = [[column.title, *(_cell(column, place, states) for place in places)] for column in columns]
-    return Table(["", *names], rows, 1, 1, "row")
+    return Table(["", *names], _aligned(rows, 1), 1, 1, "row")
 
 
 def legend(table: Table, gathered: Gathered, columns: Sequence[Column], definitions: Definitions) -> list[str]:
@@ -87,8 +100,17 @@ def _cell(column: Column, place: Place, states: Mapping[tuple[Place, str], str])
     state = states.get((place, column.label), "")
     if value is None:
         return state or NOTHING
-    mark = INVALID if value.found.invalid else BEST if column.best == place else " "  # digits beneath each other
+    mark = INVALID if value.found.invalid else BEST if column.best == place else ""
     return f"{_shown(value)}{mark}{f' ({state})' if state else ''}"
+
+
+def _aligned(rows: Sequence[Sequence[str]], fixed: int) -> list[list[str]]:
+    """The same with room for a mark in all cells of a column that has one: digits stand beneath each other."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    for column in columns[fixed:]:
+        if any(cell.endswith((BEST, INVALID)) for cell in column):
+            column[:] = [cell if cell.endswith((BEST, INVALID)) else f"{cell} " for cell in column]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _shown(value: Value) -> str:

@@ -47,10 +47,10 @@ def heatmap_command(
     """
     from megatron_patches.errors import Refused
     from tools.evaluation_views.choice import metrics_of, words_of
-    from tools.evaluation_views.heat import caption, heat_of
-    from tools.evaluation_views.heat_base import read_base
-    from tools.evaluation_views.heat_picture import draw_heat
-    from tools.evaluation_views.heat_text import heat_csv, text_heat
+    from tools.evaluation_views.heat_map.base import read_base
+    from tools.evaluation_views.heat_map.numbers import caption, heat_of
+    from tools.evaluation_views.heat_map.picture import draw_heat
+    from tools.evaluation_views.heat_map.text import heat_csv, text_heat
     from tools.evaluation_views.outputs import PICTURES, check_output, picture_bytes
     from tools.tables import print_matrix
     from tools.terminal import tell

@@ -1,5 +1,6 @@
 """`tools/evals table`: results of runs on a terminal, and in files for people and programs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +60,7 @@ def table_command(
     from tools.evaluation_views.definitions import definitions_of
     from tools.evaluation_views.outputs import check_output
     from tools.evaluation_views.records import as_rows, file_bytes, records_of
-    from tools.evaluation_views.table import as_markdown, by_part, by_step, legend
+    from tools.evaluation_views.table import as_markdown, by_part, by_run, by_step, legend
     from tools.tables import print_matrix
     from tools.terminal import tell, tell_json
 
@@ -87,8 +88,10 @@ def table_command(
         rows = as_rows(records_of(gathered, every))
         tell_json({"results": rows, "notes": gathered.notes, "problems": gathered.problems})
     else:
-        print_matrix(table.head, table.rows, table.fixed, range(table.texts, len(table.head)))
-        if notes:
+        for run, of_run in by_run(table) if sys.stdout.isatty() else [("", table)]:
+            if run:
+                tell(run)
+            print_matrix(of_run.head, of_run.rows, of_run.fixed, range(of_run.texts, len(of_run.head)))
             tell()
         tell_notes(notes)
     tell_unread(gathered)

@@ -13,7 +13,7 @@ from megatron_patches.sizes import counted
 from tools.evaluation_views.columns import Column, Place, Value, part_columns, places_of, tokens_at
 from tools.evaluation_views.definitions import definitions_of, differences
 from tools.evaluation_views.gathered import Found, Gathered
-from tools.evaluation_views.heat_base import Base, BaseValue
+from tools.evaluation_views.heat_map.base import Base, BaseValue
 
 Order = Literal["name", "gain"]
 RelativeTo = Literal["base", "chance", "nothing"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from megatron_patches.sizes import short
 from tools.evaluation_views.curves import Axis
-from tools.evaluation_views.heat import Cell, Heat
+from tools.evaluation_views.heat_map.numbers import Cell, Heat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,8 @@ _MOST = (14.0, 30.0)
 """inches of all cells"""
 _ROOM = (0.36, 0.13)
 """inches that a number needs"""
-_LEAST_WIDTH = 3.0
+_LEAST = (3.0, 1.9)
+"""inches of all cells, for what stands around them"""
 _PALE = 0.6
 """share of white in a colour that is within the noise"""
 _GREY = "#666666"
@@ -38,7 +39,7 @@ def draw_heat(heat: Heat, caption: Sequence[str], axis: Axis) -> "Figure":
 
     down, across = len(heat.rows), len(heat.places)
     wide, high = (min(most, each * size) for most, each, size in zip(_MOST, (across, down), _CELL, strict=True))
-    wide = max(wide, _LEAST_WIDTH)
+    wide, high = max(wide, _LEAST[0]), max(high, _LEAST[1])
     longest = max(len(row.name) for row in heat.rows)
     figure = Figure(figsize=(wide + 0.075 * longest + 1.6, high + 1.2 + 0.18 * len(caption)), layout="constrained")
     axes = figure.add_subplot()
@@ -50,7 +51,9 @@ def draw_heat(heat: Heat, caption: Sequence[str], axis: Axis) -> "Figure":
     if roomy:
         _write_numbers(axes, heat, mesh)
     _name_axes(axes, heat, axis, wide)
-    figure.colorbar(mesh, ax=axes, label=_bar_label(heat), shrink=min(1.0, 4 / high), aspect=25)
+    bar = figure.colorbar(mesh, ax=axes, shrink=min(1.0, 4 / high), aspect=25, pad=0.02)
+    bar.set_label(heat.unit if heat.relative_to == "nothing" else f"difference, {heat.unit}", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
     axes.set_title(heat.title, fontsize=10, parse_math=False)
     figure.supxlabel("\n".join(caption), fontsize=8, color=_GREY, parse_math=False)
     return figure
@@ -128,9 +131,3 @@ def _name_axes(axes: Any, heat: Heat, axis: Axis, wide: float) -> None:
     axes.set_ylim(len(heat.rows), 0)
     axes.set_xlim(0, len(names))
     axes.tick_params(length=0)
-
-
-def _bar_label(heat: Heat) -> str:
-    if heat.relative_to == "nothing":
-        return heat.unit
-    return f"difference, {heat.unit}" + ("" if heat.higher_is_better else " (less is better)")

@@ -4,8 +4,8 @@ import csv
 import io
 
 from tools.evaluation_views.curves import Axis
-from tools.evaluation_views.heat import Heat
-from tools.evaluation_views.heat_picture import column_names, written
+from tools.evaluation_views.heat_map.numbers import Heat
+from tools.evaluation_views.heat_map.picture import column_names, written
 
 _NAMES = (
     *("label", "part", "metric", "step", "tokens", "value", "shown", "unit"),

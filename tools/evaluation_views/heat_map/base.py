@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.chosen import chosen_folder
+from megatron_patches.artefacts.evaluations.best import referred_folder
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
 from megatron_patches.artefacts.evaluations.shelf import evaluation_folder, read_evaluation
 from megatron_patches.artefacts.folders import step_of
@@ -65,7 +65,7 @@ class Base:
 
 
 def read_base(text: str, invalid: bool) -> Base:
-    """The base that a command line names: RUN@STEP (also @best, @gold), or a JSON file.
+    """The base that a command line names: RUN@STEP (also @gold, @best, @best:TASK.METRIC), or a JSON file.
 
     Args:
         invalid: an evaluation that is marked invalid may be it.
@@ -84,7 +84,7 @@ def read_base(text: str, invalid: bool) -> Base:
             f"{shortened(text)} is no base: name an evaluated step, RUN@STEP, or a results file of lm-eval (.json)"
         )
     run = find_run_directory(reference.run)
-    step = step_of(chosen_folder(run, reference.chosen)) if reference.chosen else reference.step
+    step = step_of(referred_folder(run, reference)) if reference.chosen else reference.step
     assert step is not None, text
     folder, name, problems = evaluation_folder(run, step), f"{run.name}@{step}", list[str]()
     evaluation = read_evaluation(folder, problems)
