@@ -2,12 +2,16 @@
 
 import json
 import math
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 from megatron_patches.foreign.printable import printable
 
 _TOLD = 200
+_NARROWEST = 24
+"""columns of a terminal for which lines are still broken"""
 
 
 def tell(text: object = "", layout: bool = False) -> None:
@@ -18,6 +22,15 @@ def tell(text: object = "", layout: bool = False) -> None:
             could pass for a line of ours.
     """
     print(printable(text, layout))
+
+
+def tell_filled(text: object) -> None:
+    """The same, on a terminal in lines that are broken between words; in a pipe it is one line."""
+    line = printable(text)
+    if sys.stdout.isatty():
+        width = max(_NARROWEST, shutil.get_terminal_size().columns)
+        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    print(line)
 
 
 def remark(text: object, layout: bool = False) -> None:

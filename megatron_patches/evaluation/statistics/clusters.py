@@ -36,9 +36,9 @@ def in_clusters(numbers: ArrayLike, names: Sequence[str]) -> Clusters:
         names: of each item's cluster.
     """
     _, numbered = np.unique(np.asarray(names, dtype=np.str_), return_inverse=True)
-    sizes = np.bincount(numbered)
-    sums = np.bincount(numbered, weights=np.asarray(numbers, dtype=np.float64))
-    return Clusters(sizes.astype(np.float64), sums)
+    sizes = np.bincount(numbered).astype(np.float64)
+    sums = np.bincount(numbered, weights=np.asarray(numbers, dtype=np.float64)).astype(np.float64)
+    return Clusters(sizes, sums)
 
 
 def check_number(clusters: int) -> None:
@@ -91,8 +91,8 @@ def design_effect(sizes: ArrayLike, correlation: float) -> float:
     return 1 + (float((counts**2).sum() / counts.sum()) - 1) * correlation
 
 
-def effective_number(variances: ArrayLike) -> float:
-    """How many clusters of one variance tell as much of the spread of a sum as these do, [G]: one that outweighs all
-    others tells as little as one alone (Satterthwaite 1946, Biometrics Bulletin 2:110-114)."""
-    each = np.asarray(variances, dtype=np.float64)
-    return float(each.sum() ** 2 / (each**2).sum())
+def effective_number(sizes: ArrayLike) -> float:
+    """How many clusters of one size tell as much of the spread of independent items' sums as these do: one that
+    outweighs all others tells little more than one alone (Satterthwaite 1946, Biometrics Bulletin 2:110-114)."""
+    counts = np.asarray(sizes, dtype=np.float64)
+    return float(counts.sum() ** 2 / (counts**2).sum())

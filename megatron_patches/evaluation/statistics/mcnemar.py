@@ -1,10 +1,10 @@
-"""Two models right or wrong on the same items, the items independent: McNemar's test in its mid-p form, Tango's interval.
+"""Two models right or wrong on the same items, the items independent: McNemar's test (mid-p), Tango's interval.
 
 Only items on which one model is right and the other wrong tell them apart. If neither is better, each of the two kinds
 is as likely, so their numbers are binomial with 1/2. The exact test counts what was seen with what is further from it
-and is too careful; mid-p counts what was seen by half. Over 9,595 scenarios mid-p stayed within its level and was nearly
-as powerful as the exact unconditional test (Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology
-13:91).
+and is too careful; mid-p counts what was seen by half. Over 9,595 scenarios mid-p stayed within its level and was
+nearly as powerful as the exact unconditional test (Fagerland, Lydersen and Laake 2013, BMC Medical Research
+Methodology 13:91).
 """
 
 import numpy as np

@@ -1,11 +1,13 @@
 """What an evaluation can show before it is paid for: the smallest difference that would be seen, the items needed.
 
-Of independent items the power of the mid-p McNemar test is summed over all numbers of discordant pairs and all ways that
-they can divide; nothing is approximated. Items in clusters have no exact test: there a t test over clusters is taken,
-its standard error that of independent items times the root of the design effect.
+For independent items the power of the mid-p McNemar test is summed over all numbers of discordant pairs and all ways
+that they can divide; nothing is approximated. Items in clusters have no exact test: there a t test over clusters is
+taken, its standard error that of independent items times the root of the design effect, its degrees of freedom those
+of as many clusters of one size as tell the same.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,7 @@ from megatron_patches.evaluation.statistics.mcnemar import mid_p
 _HALVINGS = 30
 _REACH = 9
 """standard deviations of the number of discordant pairs; what lies outside has a probability below 1e-15"""
-_MOST_ITEMS = 100_000_000
+_MOST_ITEMS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -86,20 +88,21 @@ def items_needed(discordant: float, difference: float, demands: Demands) -> int 
     (but for a tooth of less than a percent) it is enough.
 
     Returns:
-        None where more than 100 million are needed, or the difference is larger than the share of discordant items.
+        None where more than 10 million are needed, or the difference is larger than the share of discordant items.
     """
     if not 0 < difference <= discordant:
         return None
-    missed, seen = 0, 16
-    while mcnemar_power(seen, discordant, difference, demands.level) < demands.power:
+
+    def is_seen(items: int) -> bool:
+        return mcnemar_power(items, discordant, difference, demands.level) >= demands.power
+
+    about = discordant * (_reach(math.inf, demands) / difference) ** 2  # of the normal approximation, a little more
+    if about > _MOST_ITEMS:
+        return None
+    missed, seen = 0, math.ceil(about) + 16
+    while not is_seen(seen):
         missed, seen = seen, 2 * seen
-        if seen > _MOST_ITEMS:
-            return None
-    while seen - missed > 1:
-        middle = (missed + seen) // 2
-        enough = mcnemar_power(middle, discordant, difference, demands.level) >= demands.power
-        missed, seen = (missed, middle) if enough else (middle, seen)
-    return seen
+    return _fewest(missed, seen, is_seen)
 
 
 def smallest_difference_in_clusters(
@@ -112,8 +115,7 @@ def smallest_difference_in_clusters(
         correlation: of the differences of two items of one cluster, from 0 to 1.
     """
     counts = np.asarray(sizes, dtype=np.float64)
-    degrees = effective_number(counts * (1 + (counts - 1) * correlation)) - 1
-    reach = _reach(max(1.0, degrees), demands)
+    reach = _reach(max(1.0, effective_number(counts) - 1), demands)
     ratio = reach**2 * design_effect(counts, correlation) / float(counts.sum())
     found = math.sqrt(discordant * ratio / (1 + ratio))  # difference^2 = ratio (discordant - difference^2)
     return found if found <= discordant else None
@@ -138,6 +140,11 @@ def items_needed_in_clusters(
         missed, seen = seen, 2 * seen
         if seen > _MOST_ITEMS:
             return None
+    return _fewest(missed, seen, is_seen)
+
+
+def _fewest(missed: int, seen: int, is_seen: Callable[[int], bool]) -> int:
+    """The fewest items that are enough, between some that are not and some that are."""
     while seen - missed > 1:
         middle = (missed + seen) // 2
         missed, seen = (missed, middle) if is_seen(middle) else (middle, seen)

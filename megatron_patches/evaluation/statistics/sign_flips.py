@@ -6,7 +6,19 @@ Economics and Statistics 90:414-427, the hypothesis imposed, with Rademacher wei
 those of all signs. What is equal counts by half, as in McNemar's mid-p test, which this is where each cluster is one
 item but for the studentising.
 
-TABLE
+It is preferred to two others for how often, of 20,000 comparisons of models of which neither is better, it called a
+difference at 5 % (`python -m tests.statistics_experiment`; clusters alike with a correlation of 0, 0.05 and 0.3):
+
+| clusters | sign flips | clusters drawn with replacement, studentised | t, cluster-robust (CR2) |
+|---|---|---|---|
+| 10 of 100 items | 5.0, 4.9, 5.1 % | 4.1, 4.0, 3.2 % | 5.1, 5.0, 5.5 % |
+| 10 of 20 to 900 | 5.0, 4.8, 5.1 % | 7.5, 6.7, 8.3 % | 8.2, 13.1, 17.0 % |
+| 20 of 20 to 874 | 5.4, 5.2, 5.2 % | 5.1, 4.6, 5.2 % | 6.4, 8.2, 9.3 % |
+| 57 of 100 to 1,534 (MMLU) | 4.8, 5.1, 5.0 % | 4.9, 4.5, 5.1 % | 5.3, 6.3, 7.0 % |
+
+It supposes that differences of clusters are as often far above their mean as below. Where one cluster of five is far
+above and the others a little below, it calls a difference in 9 % (MMLU's sizes) to 18 % (10 unequal ones); the other
+two are no cure.
 """
 
 import numpy as np
@@ -24,8 +36,6 @@ from megatron_patches.evaluation.statistics.distributions import Floats
 DRAWS = 9_999
 SEED = 17
 _MOST_ENUMERATED = 13
-_AT_ONCE = 256
-"""draws of sums whose statistics are in memory together"""
 _EQUAL = 1e-9
 _HALVINGS = 40
 
@@ -34,7 +44,8 @@ def compare_clusters(differences: Clusters, alpha: float) -> Comparison:
     """Compares two models over clusters of items.
 
     Args:
-        differences: sums of the second model's numbers less the first's.
+        differences: sums of the second model's numbers less the first's, [G].
+        alpha: 0.001 at least: 10 clusters have no more than 1,024 signs, which refuse nothing at less.
 
     Raises:
         Refused: there are fewer than 10 clusters.
@@ -42,8 +53,9 @@ def compare_clusters(differences: Clusters, alpha: float) -> Comparison:
     check_number(len(differences.sizes))
     signs = drawn_signs(len(differences.sizes))
     difference, error = float(differences.mean), float(standard_error(differences))
-    low, high = (_end(differences, signs, alpha, towards) for towards in (-1, 1))
-    p = float(p_of_signs(differences, signs))
+    flipped = Flipped(differences.sums[None], differences.sizes, signs)
+    low, high = (_end(flipped, difference, error, alpha, towards) for towards in (-1, 1))
+    p = float(flipped.p()[0])
     degrees = max(1.0, effective_number(differences.sizes) - 1)
     return Comparison(difference, low, high, p, error, "clusters", degrees)
 
@@ -53,52 +65,53 @@ def drawn_signs(clusters: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
     which is what was seen."""
     if clusters <= _MOST_ENUMERATED:
         numbers = np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1
-        return 1.0 - 2.0 * numbers
+        return (1 - 2 * numbers).astype(np.float64)
     drawn = np.random.default_rng(seed).integers(0, 2, (draws, clusters))
-    return np.concatenate([np.ones((1, clusters)), 1.0 - 2.0 * drawn])
+    return np.concatenate([np.ones((1, clusters)), (1 - 2 * drawn).astype(np.float64)])
 
 
-def p_of_signs(differences: Clusters, signs: Floats) -> Floats:
-    """Two-sided p values that the mean is 0; [...], as the sums have it."""
-    sums = differences.sums.reshape(-1, differences.sums.shape[-1])
-    found = [_p(sums[start : start + _AT_ONCE], differences.sizes, signs) for start in range(0, len(sums), _AT_ONCE)]
-    return np.concatenate(found).reshape(differences.sums.shape[:-1])
+class Flipped:
+    """Sums under all signs: multiplied once, however many differences are then supposed."""
+
+    def __init__(self, sums: Floats, sizes: Floats, signs: Floats) -> None:
+        """Multiplies sums of [n, G] with signs of [draws, G]."""
+        weights = size_weights(sizes)
+        self._items = sizes.sum()
+        self._weight = (weights * sizes**2).sum()
+        self._sums, self._sizes = sums @ signs.T, sizes @ signs.T
+        self._cross, self._cross_sizes = (weights * sizes * sums) @ signs.T, (weights * sizes**2) @ signs.T
+        self._squares = (weights * sums**2).sum(-1, keepdims=True)
+        self._products = (weights * sums * sizes).sum(-1, keepdims=True)
+
+    def p(self, supposed: float = 0.0) -> Floats:
+        """Two-sided p values that the mean is the one supposed, 1 where it is just that; [n].
+
+        Statistics are squares of t but for a factor that all share.
+        """
+        flipped = (self._sums - supposed * self._sizes) / self._items
+        cross = self._cross - supposed * self._cross_sizes
+        squares = self._squares - 2 * supposed * self._products + supposed**2 * self._weight
+        variance = squares - 2 * flipped * cross + flipped**2 * self._weight
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = flipped**2 / np.where(variance > _EQUAL * squares, variance, 0)
+            statistic[flipped == 0] = 0
+            seen = statistic[:, :1]
+            equal = (statistic == seen) | (np.abs(statistic - seen) <= _EQUAL * np.minimum(statistic, seen))
+        p = ((statistic > seen) & ~equal).mean(-1) + equal.mean(-1) / 2
+        return np.where(seen[:, 0] == 0, 1.0, p)
 
 
-def _p(sums: Floats, sizes: Floats, signs: Floats) -> Floats:
-    """[n] for sums of [n, G]. Statistics are squares of t but for a factor: all signs share it."""
-    weights = size_weights(sizes)
-    flipped = sums @ signs.T / sizes.sum()
-    squares = (weights * sums**2).sum(-1, keepdims=True)
-    cross = (weights * sizes * sums) @ signs.T
-    variance = squares - 2 * flipped * cross + flipped**2 * (weights * sizes**2).sum()
-    variance = np.where(variance > _EQUAL * squares, variance, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = np.where(flipped == 0, 0.0, flipped**2 / variance)
-    seen = statistic[:, :1]
-    equal = (statistic == seen) | (np.abs(statistic - seen) <= _EQUAL * seen)
-    beyond = (statistic > seen) & ~equal
-    return np.asarray((beyond + equal / 2).mean(-1), dtype=np.float64)
-
-
-def _end(differences: Clusters, signs: Floats, alpha: float, towards: int) -> float:
+def _end(flipped: Flipped, difference: float, error: float, alpha: float, towards: int) -> float:
     """The furthest difference that the test does not refuse, by halving."""
-    inside, step = float(differences.mean), float(standard_error(differences))
-    if step == 0:
-        return inside
-    outside = inside + towards * step
-    while _p_of_difference(differences, signs, outside) > alpha:
-        inside, outside = outside, outside + towards * step
+    if error == 0:
+        return difference
+    inside, outside = difference, difference + towards * error
+    while flipped.p(outside) > alpha:
+        inside, outside = outside, outside + towards * error
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
-        if _p_of_difference(differences, signs, middle) > alpha:
+        if flipped.p(middle) > alpha:
             inside = middle
         else:
             outside = middle
     return inside
-
-
-def _p_of_difference(differences: Clusters, signs: Floats, supposed: float) -> float:
-    """p value that the mean is the one supposed."""
-    shifted = Clusters(differences.sizes, differences.sums - supposed * differences.sizes)
-    return float(p_of_signs(shifted, signs))

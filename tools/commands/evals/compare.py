@@ -69,7 +69,7 @@ def compare(
     from tools.commands.evals.comparison import Choices, compare_evaluations
     from tools.commands.evals.comparison_tables import as_csv, as_json, legend, table, titles
     from tools.tables import print_table
-    from tools.terminal import remark, tell, tell_json
+    from tools.terminal import remark, tell, tell_filled, tell_json
 
     if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
         raise TrainyardError(f"{printable(csv)} cannot be written: name a file in a folder that exists")
@@ -86,7 +86,7 @@ def compare(
         print_table(*table(rows))
         tell()
         for line in legend(rows):
-            tell(line)
+            tell_filled(line)
     if csv is not None:
         write_atomically(csv, as_csv(*sides, rows).encode())
         remark(f"written: {csv}")

@@ -1,12 +1,10 @@
 """Tasks that two checkpoints share, compared item by item."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from megatron_patches.artefacts.evaluations.result import Item, Metric, TaskResult
-from megatron_patches.artefacts.evaluations.shelf import Evaluation, items_of
+from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
+from megatron_patches.artefacts.evaluations.shelf import Evaluation
 from megatron_patches.errors import Missing, Refused, listed
 from megatron_patches.evaluation.statistics.clusters import LEAST_CLUSTERS, in_clusters
 from megatron_patches.evaluation.statistics.comparison import Comparison
@@ -16,7 +14,13 @@ from megatron_patches.evaluation.statistics.means import compare_numbers, compar
 from megatron_patches.evaluation.statistics.power import Demands, difference_seen
 from megatron_patches.evaluation.statistics.sign_flips import compare_clusters
 from megatron_patches.foreign.printable import printable, shortened
-from tools.commands.evals.compared_metric import primary_metric
+from tools.commands.evals.compared_items import (
+    cluster_names,
+    compared_metric,
+    kept_items,
+    paired_items,
+    primary_metric,
+)
 
 _SAME = 1e-6
 """a task's number and the mean of its items differ by rounding alone"""
@@ -49,22 +53,29 @@ class Row:
     first: float
     second: float
     comparison: Comparison
+    alpha: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The same among the tasks that are compared with it."""
+
+    row: Row
     adjusted: float
     """p value after Holm"""
     seen: float
-    """a difference that would be seen with a chance of 80 %, all tasks considered"""
-    alpha: float
-    notes: tuple[str, ...] = ()
+    """a difference that would be seen with a chance of 80 %, for so many tasks"""
 
     @property
     def better(self) -> str | None:
         """A or B; None where no difference is shown."""
-        if self.adjusted > self.alpha:
+        if self.adjusted > self.row.alpha:
             return None
-        return "B" if (self.comparison.difference > 0) == self.higher_is_better else "A"
+        return "B" if (self.row.comparison.difference > 0) == self.row.higher_is_better else "A"
 
 
-def compare_evaluations(first: Evaluation, second: Evaluation, choices: Choices) -> list[Row]:
+def compare_evaluations(first: Evaluation, second: Evaluation, choices: Choices) -> list[Judged]:
     """Compares all tasks that are asked for, in the order of their labels.
 
     Raises:
@@ -80,16 +91,10 @@ def compare_evaluations(first: Evaluation, second: Evaluation, choices: Choices)
             problems.append(f"{label}: {error}")
     if problems:
         raise Refused(listed(problems))
-    adjusted = holm([row.comparison.p for row in rows])
     demands = Demands(alpha=choices.alpha, tasks=len(rows))
-    return [
-        replace(
-            row,
-            adjusted=float(p),
-            seen=difference_seen(row.comparison.standard_error, row.comparison.degrees, demands),
-        )
-        for row, p in zip(rows, adjusted, strict=True)
-    ]
+    adjusted = holm([row.comparison.p for row in rows])
+    seen = [difference_seen(row.comparison.standard_error, row.comparison.degrees, demands) for row in rows]
+    return [Judged(row, float(p), each) for row, p, each in zip(rows, adjusted, seen, strict=True)]
 
 
 def _refuse_the_same(first: Evaluation, second: Evaluation) -> None:
@@ -118,79 +123,29 @@ def _compare_task(first: Evaluation, second: Evaluation, label: str, choices: Ch
             f"{_what_differs(*results)}; evaluate one of them again as the other was, or leave it out: --tasks"
         )
     try:
-        pairs = paired_items(*(_items(each.folder, label, result) for each, result in zip((first, second), results)))
+        pairs = paired_items(kept_items(first.folder, results[0]), kept_items(second.folder, results[1]))
     except (Refused, Missing):
         if not choices.unpaired:
             raise
         return _compare_without_pairs(*results, label, choices)
-    metric = _metric(results, pairs, choices.metric)
+    metric = compared_metric(results, pairs, choices.metric)
     numbers = [[each.metrics[metric] for each in side] for side in pairs]
     names = None if choices.items else cluster_names(pairs[0])
     comparison = _tested(numbers, names, choices.alpha)
     known = results[0].metrics[metric]
     means = [sum(side) / len(side) for side in numbers]
     return Row(
-        label, metric, known.higher_is_better, len(numbers[0]), len(set(names)) if names else None, *means, comparison,
-        comparison.p, 0.0, choices.alpha, tuple(_notes(results, metric, means)),
-    )  # fmt: skip
-
-
-def _items(folder: Path, label: str, result: TaskResult) -> list[Item]:
-    try:
-        found = items_of(folder, label)
-    except Missing:
-        found = []
-    if not found:
-        raise Missing(
-            f"the items of {printable(result.run)}@{result.step} were not kept, so that they cannot be paired; evaluate "
-            "again, or compare by standard errors alone: --unpaired"
-        )
-    return found
-
-
-def paired_items(first: list[Item], second: list[Item]) -> tuple[list[Item], list[Item]]:
-    """The items of both sides in one order. Of items that are there several times the first belongs to the first.
-
-    Raises:
-        Refused: they are not the same ones.
-    """
-    sides = [_numbered(first), _numbered(second)]
-    if sides[0].keys() != sides[1].keys():
-        both = len(sides[0].keys() & sides[1].keys())
-        raise Refused(
-            f"the items are not the same ({both:,} of {len(first):,} and {len(second):,}), so that they cannot be "
-            "paired; evaluate both on the same ones, or compare by standard errors alone: --unpaired"
-        )
-    return first, [sides[1][key] for key in sides[0]]
-
-
-def _numbered(items: list[Item]) -> dict[tuple[str, int], Item]:
-    seen: Counter[str] = Counter()
-    found = {}
-    for item in items:
-        found[item.id, seen[item.id]] = item
-        seen[item.id] += 1
-    return found
-
-
-def cluster_names(items: Sequence[Item]) -> list[str] | None:
-    """Each item's cluster; None where they have none, or are all in one: then they are independent."""
-    if all(item.cluster is None for item in items):
-        return None
-    names = [f"/{number}" if item.cluster is None else item.cluster for number, item in enumerate(items)]
-    return names if 1 < len(set(names)) < len(names) else None
-
-
-def _metric(results: tuple[TaskResult, TaskResult], pairs: tuple[list[Item], list[Item]], asked: str | None) -> str:
-    kept = set.intersection(*(set(item.metrics) for side in pairs for item in side))
-    shared = {name: metric for name, metric in results[0].metrics.items() if name in results[1].metrics}
-    if asked is None:
-        if found := primary_metric(shared, kept):
-            return found
-        raise Refused("its items keep no metric of it; evaluate again, or compare by standard errors alone: --unpaired")
-    if asked not in kept or asked not in shared:
-        raise Refused(f"its items keep no {shortened(asked)}: --metric {' or '.join(sorted(kept & shared.keys()))}")
-    return asked
+        label=label,
+        metric=metric,
+        higher_is_better=known.higher_is_better,
+        items=len(numbers[0]),
+        clusters=len(set(names)) if names and comparison.test == "clusters" else None,
+        first=means[0],
+        second=means[1],
+        comparison=comparison,
+        alpha=choices.alpha,
+        notes=tuple(_notes(results, metric, means)),
+    )
 
 
 def _tested(numbers: Sequence[Sequence[float]], names: list[str] | None, alpha: float) -> Comparison:
@@ -225,11 +180,18 @@ def _compare_without_pairs(first: TaskResult, second: TaskResult, label: str, ch
     one, other = first.metrics[name], second.metrics[name]
     comparison = compare_unpaired(one.value, _error(one), other.value, _error(other), choices.alpha)
     note = f"{label}: not paired; on the same items this sees far less than a paired comparison"
-    notes = (note, *_notes((first, second), name, None))
     return Row(
-        label, name, one.higher_is_better, min(first.examples, second.examples), None, one.value, other.value, comparison,
-        comparison.p, 0.0, choices.alpha, notes,
-    )  # fmt: skip
+        label=label,
+        metric=name,
+        higher_is_better=one.higher_is_better,
+        items=min(first.examples, second.examples),
+        clusters=None,
+        first=one.value,
+        second=other.value,
+        comparison=comparison,
+        alpha=choices.alpha,
+        notes=(note, *_notes((first, second), name, None)),
+    )
 
 
 def _error(metric: Metric) -> float:

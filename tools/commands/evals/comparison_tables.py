@@ -8,25 +8,9 @@ from typing import Any
 
 from megatron_patches.sizes import counted
 from tools.commands.evals.compared_sides import Side
-from tools.commands.evals.comparison import Row
+from tools.commands.evals.comparison import Judged, Row
 
 _SMALLEST_P = 0.001
-FIELDS = [
-    *(
-        "label",
-        "metric",
-        "higher_is_better",
-        "items",
-        "clusters",
-        "test",
-        "first",
-        "second",
-        "difference",
-        "low",
-        "high",
-    ),
-    *("standard_error", "p", "adjusted_p", "difference_seen", "better"),
-]
 
 
 def titles(first: Side, second: Side) -> list[str]:
@@ -37,37 +21,38 @@ def titles(first: Side, second: Side) -> list[str]:
     ]
 
 
-def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], range]:
-    """Head, rows, and the columns that are numbers. What matters least comes last: there it may stand beneath its row."""
-    several = len(rows) > 1
-    level = f"{100 * (1 - rows[0].alpha):g} % interval"
+def table(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]], range]:
+    """Head, rows, and the columns that are numbers. What matters least comes last, and may stand beneath its row."""
+    several = len(judged) > 1
+    level = f"{100 * (1 - judged[0].row.alpha):g} % interval"
     head = ["task", "A", "B", "B - A", level, "p", *(["Holm"] if several else []), "verdict", "test"]
-    lines = [
-        [
-            f"{row.label}.{row.metric}", number(row.first), number(row.second), number(row.comparison.difference),
-            f"{number(row.comparison.low)} to {number(row.comparison.high)}", p_value(row.comparison.p),
-            *([p_value(row.adjusted)] if several else []), verdict(row), test(row),
-        ]
-        for row in rows
-    ]  # fmt: skip
+    lines = []
+    for each in judged:
+        row, found = each.row, each.row.comparison
+        values = [number(row.first), number(row.second), number(found.difference)]
+        adjusted = [p_value(each.adjusted)] if several else []
+        interval = f"{number(found.low)} to {number(found.high)}"
+        name = f"{row.label}.{row.metric}"
+        lines.append([name, *values, interval, p_value(found.p), *adjusted, verdict(each), test(row)])
     return head, lines, range(1, 6 + several)
 
 
-def legend(rows: Sequence[Row]) -> list[str]:
+def legend(judged: Sequence[Judged]) -> list[str]:
     """What the columns mean, and notes of single tasks."""
     lines = ["p: how often as much would be seen where neither is better; intervals are those of one task alone"]
-    if len(rows) > 1:
-        lines.append(f"Holm: p adjusted for {counted(len(rows), 'task')} at once; the verdict goes by it")
-    return [*lines, *(note for row in rows for note in row.notes)]
+    if len(judged) > 1:
+        lines.append(f"Holm: p adjusted for {counted(len(judged), 'task')} at once; the verdict goes by it")
+    return [*lines, *(note for each in judged for note in each.row.notes)]
 
 
-def verdict(row: Row) -> str:
+def verdict(judged: Judged) -> str:
     """In words."""
-    if row.better:
-        return f"{row.better} is better"
-    if row.comparison.standard_error == 0:
-        return "no difference shown: the same on every item"
-    return f"no difference shown (one of {number(row.seen)} would be seen 4 times in 5)"
+    found = judged.row.comparison
+    if judged.better:
+        return f"{judged.better} is better"
+    if found.standard_error == 0:
+        return f"no difference shown: {'too few items' if found.difference else 'the same on every item'}"
+    return f"no difference shown (one of {number(judged.seen)} would be seen 4 times in 5)"
 
 
 def test(row: Row) -> str:
@@ -91,31 +76,43 @@ def p_value(p: float) -> str:
     return f"<{_SMALLEST_P}" if p < _SMALLEST_P else f"{p:.3f}"
 
 
-def as_json(first: Side, second: Side, rows: Sequence[Row]) -> dict[str, Any]:
+def as_json(first: Side, second: Side, judged: Sequence[Judged]) -> dict[str, Any]:
     """For other programs."""
     sides = [
         {"name": side.name, "run": side.run.name, "step": side.evaluation.step, "tokens": side.tokens}
         for side in (first, second)
     ]
-    tasks = [_record(row) | {"verdict": verdict(row), "notes": list(row.notes)} for row in rows]
-    return {"first": sides[0], "second": sides[1], "alpha": rows[0].alpha, "tasks": tasks}
+    tasks = [_record(each) | {"verdict": verdict(each), "notes": list(each.row.notes)} for each in judged]
+    return {"first": sides[0], "second": sides[1], "alpha": judged[0].row.alpha, "tasks": tasks}
 
 
-def as_csv(first: Side, second: Side, rows: Sequence[Row]) -> str:
+def as_csv(first: Side, second: Side, judged: Sequence[Judged]) -> str:
     """The text of a file: a row a task."""
+    records = [{"first_checkpoint": first.name, "second_checkpoint": second.name, **_record(each)} for each in judged]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["first_checkpoint", "second_checkpoint", *FIELDS])
-    for row in rows:
-        record = _record(row)
-        writer.writerow([first.name, second.name, *(record[name] for name in FIELDS)])
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return text.getvalue()
 
 
-def _record(row: Row) -> dict[str, Any]:
-    found = row.comparison
-    values = [
-        *(row.label, row.metric, row.higher_is_better, row.items, row.clusters, found.test, row.first, row.second),
-        *(found.difference, found.low, found.high, found.standard_error, found.p, row.adjusted, row.seen, row.better),
-    ]
-    return dict(zip(FIELDS, values, strict=True))
+def _record(judged: Judged) -> dict[str, Any]:
+    row, found = judged.row, judged.row.comparison
+    return {
+        "label": row.label,
+        "metric": row.metric,
+        "higher_is_better": row.higher_is_better,
+        "items": row.items,
+        "clusters": row.clusters,
+        "test": found.test,
+        "first": row.first,
+        "second": row.second,
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "standard_error": found.standard_error,
+        "p": found.p,
+        "adjusted_p": judged.adjusted,
+        "difference_seen": judged.seen,
+        "better": judged.better,
+    }

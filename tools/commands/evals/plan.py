@@ -73,7 +73,7 @@ def plan(
     from tools.commands.evals.plan_tables import as_json, legend, needed_table, table
     from tools.commands.evals.planned_tasks import Known, task_of_numbers, tasks_of_results
     from tools.tables import print_table
-    from tools.terminal import tell, tell_json
+    from tools.terminal import remark, tell, tell_filled, tell_json
 
     if (run is None) == (examples is None):
         raise Refused("give a run that was evaluated, or --examples N: one of the two")
@@ -82,7 +82,9 @@ def plan(
         if clusters is not None:
             raise Refused("--clusters is for --examples; a run's items have their own")
         labels = [label for text in tasks or () for label in text.split(",") if label]
-        planned = tasks_of_results(find_side(run, invalid), labels, known)
+        planned, left_out = tasks_of_results(find_side(run, invalid), labels, known)
+        if left_out:
+            remark(f"left out, as items are not kept or not right or wrong: {', '.join(left_out)}")
     else:
         assert examples is not None
         if tasks:
@@ -99,4 +101,4 @@ def plan(
         print_table(*needed_table(planned, difference, demands))
     tell()
     for line in legend(planned, demands):
-        tell(line)
+        tell_filled(line)

@@ -87,6 +87,7 @@ def legend(tasks: Sequence[PlannedTask], demands: Demands) -> list[str]:
     """What the numbers rest on."""
     at_once = f", {demands.tasks} tasks at once (Holm)" if demands.tasks > 1 else ""
     lines = [f"seen with a chance of {100 * demands.power:g} %, at alpha {demands.alpha:g} two-sided{at_once}, paired"]
+    lines.append(f"{_NEVER}: no difference would be, or no number of items is enough")
     for task in tasks:
         lines += [f"{task.name}: {source}" for source in task.sources]
     return lines

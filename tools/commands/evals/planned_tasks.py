@@ -11,9 +11,8 @@ from megatron_patches.errors import Missing, Refused
 from megatron_patches.evaluation.statistics.clusters import LEAST_CLUSTERS, in_clusters, intra_cluster_correlation
 from megatron_patches.evaluation.statistics.distributions import Floats
 from megatron_patches.foreign.printable import shortened
-from tools.commands.evals.compared_metric import primary_metric
+from tools.commands.evals.compared_items import cluster_names, paired_items, primary_metric
 from tools.commands.evals.compared_sides import Side
-from tools.commands.evals.comparison import cluster_names, paired_items
 
 _ALIKE = (0.25, 0.5, 1.0)
 """discordant items as a part of those of two models whose answers have nothing to do with each other"""
@@ -66,24 +65,24 @@ def task_of_numbers(items: int, clusters: int | None, known: Known) -> PlannedTa
     return PlannedTask(f"{items:,} items", items, discordant, sizes, correlation, None, (*sources, *told))
 
 
-def tasks_of_results(side: Side, labels: Sequence[str], known: Known) -> list[PlannedTask]:
-    """The tasks that a checkpoint was evaluated on, by accuracies; others are left out.
+def tasks_of_results(side: Side, labels: Sequence[str], known: Known) -> tuple[list[PlannedTask], list[str]]:
+    """The tasks that a checkpoint was evaluated on, by accuracies, and the labels of those that have none.
 
     Raises:
         Refused: a label is none of them, or none is left.
-        Missing: the items of a result were not kept.
     """
     results = side.evaluation.results
     if lacking := [label for label in labels if label not in results]:
         told = ", ".join(map(shortened, lacking))
         raise Refused(f"{side.name} has no result {told}: it has {', '.join(sorted(results))}")
-    found = [_task_of_result(side, results[label], known) for label in sorted(labels or results)]
-    tasks = [task for task in found if task is not None]
+    found = {label: _task_of_result(side, results[label], known) for label in sorted(set(labels or results))}
+    tasks = [task for task in found.values() if task is not None]
     if not tasks:
         raise Refused(
-            f"{side.name}: no task here is scored right or wrong, item by item; a plan is made for such alone"
+            f"{side.name} has no result whose items were kept and are right or wrong, which a plan needs: evaluate "
+            "such a task, or give --examples"
         )
-    return tasks
+    return tasks, [label for label, task in found.items() if task is None]
 
 
 def _task_of_result(side: Side, result: TaskResult, known: Known) -> PlannedTask | None:
@@ -103,7 +102,8 @@ def _task_of_result(side: Side, result: TaskResult, known: Known) -> PlannedTask
     else:
         discordant, sources = _discordance(accuracy if known.accuracy is None else known.accuracy, known)
     names = cluster_names(items)
-    sizes, correlation, told = None, 0.0, ()
+    sizes, correlation = None, 0.0
+    told: tuple[str, ...] = ()
     if names is not None and len(set(names)) >= LEAST_CLUSTERS:
         sizes = in_clusters(np.ones(len(items)), names).sizes
         if step is not None and known.correlation is None:
@@ -112,6 +112,8 @@ def _task_of_result(side: Side, result: TaskResult, known: Known) -> PlannedTask
         else:
             correlation, source = _assumed_correlation(known)
             told = (source,)
+    if result.parts:
+        told = (*told, f"--limit counts items of each of its {len(result.parts)} parts")
     name = f"{result.label}.{metric}"
     return PlannedTask(name, len(items), discordant, sizes, correlation, result.seconds, (*sources, *told))
 
