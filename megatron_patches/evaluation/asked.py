@@ -23,7 +23,7 @@ from megatron_patches.evaluation.tasks.spec import split_tasks
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask, TaskSettings
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.printable import printable
-from megatron_patches.generation.evaluated_config import at_length, laid_out
+from megatron_patches.generation.evaluated_run import at_length, laid_out
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_resolved
 from megatron_patches.transformers_exchange.choice import choose_format

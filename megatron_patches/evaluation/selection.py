@@ -22,7 +22,7 @@ from megatron_patches.foreign.printable import printable, shortened
 FORMS = "all, new, last, best, gold, 1000, 1000,2000, 1000:5000, every-500 (steps) or every-10B (tokens)"
 _BEST_BY = "best:"
 _EVERY = re.compile(r"every[ :=-]?([0-9]+(?:\.[0-9]+)?)([KMBTkmbt]?)")
-_STEP = re.compile(r"[0-9]{1,10}")
+_RANGE = re.compile(r"[0-9.]+[A-Za-z]?(:([0-9.]+[A-Za-z]?)?)?|:[0-9.]+[A-Za-z]?")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 Word = Literal["all", "new", "last", "best", "gold", "every", "ranges"]
 
@@ -66,10 +66,10 @@ def parse_which(text: str) -> Which:
         if number < 1 or number != int(number):
             raise TrainyardError(f"--steps {shortened(text, 60)}: every so many must be a whole number from 1 on")
         return Which("every", int(number), "tokens" if unit else "step")
-    try:
-        ranges = tuple(number_range(part.strip(), "--steps") for part in word.split(","))
-    except TrainyardError:
-        raise TrainyardError(f"--steps {shortened(text, 60)}: give {FORMS}") from None
+    parts = [part.strip() for part in word.split(",")]
+    if not all(map(_RANGE.fullmatch, parts)):
+        raise TrainyardError(f"--steps {shortened(text, 60)}: give {FORMS}")
+    ranges = tuple(number_range(part, "--steps") for part in parts)
     if backwards := next((each for each in ranges if each[0] > each[1]), None):
         raise TrainyardError(f"--steps {backwards[0]}:{backwards[1]} ends before it begins; turn it round")
     return Which("ranges", ranges=ranges)

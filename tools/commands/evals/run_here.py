@@ -17,6 +17,7 @@ from megatron_patches.checkout import CHECKOUT
 from megatron_patches.evaluation.exports import remove_leftovers
 from slurm.parent import command_ending_with_it
 from tools.commands.evals.run_plan import Plan, Work
+from tools.evaluation_views.charts import publish
 from tools.start import INTERRUPTED
 from tools.terminal import remark
 
@@ -45,6 +46,8 @@ def evaluate(plan: Plan, work: Sequence[Work]) -> list[State]:
             for label in each.labels:
                 _forget(plan, waiting.pop((each.candidate.step, label)))
             failed += _evaluate_one(plan, each)
+            for problem in publish(plan.run):
+                remark(problem)
     finally:
         for state in waiting.values():
             _forget(plan, state)

@@ -1,7 +1,7 @@
 """What `tools/evals run` is to do: which checkpoints lack which results. All that can be refused is refused here."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from megatron_patches.artefacts.evaluations.states import State, read_states
@@ -11,7 +11,6 @@ from megatron_patches.evaluation.asked import Asked, Standing, standing_of
 from megatron_patches.evaluation.selection import Candidate, Which, select
 from megatron_patches.evaluation.tasks.spec import split_tasks
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask
-from megatron_patches.sizes import counted
 from tools.terminal import remark, tell
 
 _INSTALL = "pip install -c constraints.txt -e .[evals]"
@@ -79,8 +78,9 @@ class Plan:
                 found.append(Work(candidate, labels))
         refuse(dict.fromkeys(problems))
         self._tell_there(there)
+        self._tell_failed()
         if not selection.candidates and not selection.passed_over:
-            self._tell(f"{self.run.name} has no checkpoint to evaluate yet")
+            self._tell(f"{self.run.name} has no such checkpoint yet")
         return found
 
     def _to_do(self, candidate: Candidate, standing: Standing, failed: dict[tuple[int, str], State]) -> Iterator[str]:
@@ -88,17 +88,19 @@ class Plan:
             state = failed.get((candidate.step, task.label))
             if state is None or state.judged or self.asked.again:
                 yield task.label
-                continue
-            self.failed_before.setdefault((candidate.step, task.label), state)
-            self._remark(
-                f"passed over: {self.run.name}@{candidate.step} {task.label} failed before: {state.message}; "
-                "--again tries it again"
-            )
+            else:
+                self.failed_before[candidate.step, task.label] = state
+
+    def _tell_failed(self) -> None:
+        steps: dict[tuple[str, str], list[int]] = {}
+        for (step, label), state in self.failed_before.items():
+            steps.setdefault((label, state.message), []).append(step)
+        for (label, message), of in steps.items():
+            self._remark(f"passed over: {label} failed before at step {_named(of)}: {message}; --again tries it again")
 
     def _tell_there(self, there: dict[str, list[int]]) -> None:
         for label, steps in there.items():
-            named = ", ".join(map(str, steps if len(steps) <= _NAMED else [*steps[:2], "...", steps[-1]]))
-            self._tell(f"{self.run.name} {label}: {counted(len(steps), 'result')} there already, of step {named}")
+            self._tell(f"{self.run.name} {label}: evaluated already at step {_named(steps)}")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
@@ -109,6 +111,10 @@ class Plan:
         if text not in self._told:
             self._told.add(text)
             remark(text, layout=True)
+
+
+def _named(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps if len(steps) <= _NAMED else [*steps[:2], "...", steps[-1]]))
 
 
 def _refuse_missing_libraries() -> None:
