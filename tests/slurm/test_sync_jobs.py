@@ -21,6 +21,7 @@ def yard(tmp_path: Path) -> Path:
     (tmp_path / "yard" / "runs" / "tr1").mkdir(parents=True)
     for name in ("checkpoints", "logs"):
         shutil.copy(CHECKOUT / "slurm" / f"sync-{name}.slurm", tmp_path / "yard" / "slurm")
+    shutil.copy(CHECKOUT / "slurm" / "coming_back.sh", tmp_path / "yard" / "slurm")
     (tmp_path / "bin").mkdir()
     tools = tmp_path / "yard" / "tools"
     for path in (tools / "sync-to-hub", tools / "submit", tmp_path / "bin/scancel"):

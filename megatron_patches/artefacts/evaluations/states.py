@@ -7,31 +7,38 @@ process as well. No clock of another machine is read.
 
 import json
 import secrets
-import shutil
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from os import environ
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from megatron_patches.artefacts.evaluations.processes import (
+    JOB,
+    here,
+    is_over,
+    is_process,
+    jobs_in_queue,
+    own_submission,
+)
 from megatron_patches.artefacts.evaluations.result import is_label
 from megatron_patches.artefacts.folders import checkpoint_name, parse_checkpoint_name
 from megatron_patches.artefacts.run_folder import EVALS, RunFolder
 from megatron_patches.atomic_files import create_once, write_atomically
-from megatron_patches.errors import Damaged, Missing, TrainyardError
+from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.foreign.files import is_folder, names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.submission.queue import QueueUnknown, living_jobs
-from slurm.heartbeat import started_at, this_process
 
 STATES = ".states"
 """folder of `evals/`"""
 _ENDING = ".json"
 _BYTES = 1 << 16
 _MESSAGE = 2000
+_TRIES, _PAUSE = 200, 0.05
+"""looks, and seconds between them, while another process takes an evaluation over: it writes two small files"""
 Word = Literal["pending", "running", "failed"]
 _WORDS = ("pending", "running", "failed")
 
@@ -51,14 +58,16 @@ class State:
     """where it is at work, or was"""
     pid: int | None = None
     job: str | None = None
-    """of SLURM: 1234, of a task of an array 1234_5; of a pending one the whole job or array"""
+    """of SLURM: 1234, of a task of an array 1234_5; of a pending one the whole array"""
+    judged: bool = field(default=False, compare=False)
+    """failed because its process or job is no more, which said nothing: another try may go well"""
     by: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """what tells its process from every other (slurm/heartbeat.py)"""
     token: str = field(default="", compare=False)
     """drawn for each state, so that one recognises its own"""
 
     def describe(self) -> str:
-        """Who evaluates, or is to: for people."""
+        """Who evaluates, or is to do so: for people."""
         parts = [f"job {self.job}"] if self.job else [f"process {self.pid}"] if self.pid else []
         parts += [f"on {self.host}"] if self.host else []
         return " ".join(parts) or "an unknown process"
@@ -92,19 +101,25 @@ def read_state(run: RunFolder, step: int, label: str) -> State | None:
     return None if found is None else _judged([found])[0]
 
 
-def announce(run: RunFolder, step: int, label: str, job: int) -> bool:
-    """Says that a job is to make an evaluation.
+def announce(run: RunFolder, step: int, label: str, job: int | None = None) -> State | None:
+    """Says that a job is to make an evaluation, or, without one, that this process comes to it.
 
     Returns:
-        False where another process is at work on it, which keeps its state.
+        What was written; None where another process is at work on it, or to do it, which keeps its state.
 
     Raises:
         OSError: as writing does.
     """
     former = read_state(run, step, label)
-    if former is not None and former.state == "running":
-        return False
-    return _put(run, State(step, label, "pending", job=str(job), by={"user": this_process()["user"]}), former)
+    if former is not None and (former.state == "running" or _is_anothers(former)):
+        return None
+    facts = here()
+    if job is None:
+        state = State(step, label, "pending", host=facts["host"], pid=facts["pid"], job=facts[JOB], by=facts)
+    else:
+        known = {key: facts[key] for key in ("user", "cluster")}
+        state = State(step, label, "pending", job=str(job), by=known)
+    return _put(run, state, former)
 
 
 def claim(run: RunFolder, step: int, label: str) -> "Claim | State":
@@ -113,19 +128,26 @@ def claim(run: RunFolder, step: int, label: str) -> "Claim | State":
     Whoever claims looks at the results only then, since one may have come in the meantime.
 
     Returns:
-        The state of who has it, where another process is at work on it, or another job in the queue is to do it.
+        The state of who has it, where another process is at work on it, or another one or a job is to do it.
 
     Raises:
+        Refused: a process of another machine was killed in the instant in which it took it over.
         OSError: as writing does.
     """
-    while True:
+    facts = here()
+    state = State(step, label, "running", host=facts["host"], pid=facts["pid"], job=facts[JOB], by=facts)
+    for _ in range(_TRIES):
         former = read_state(run, step, label)
-        here = this_process()
-        if former is not None and (former.state == "running" or _is_anothers(former, here)):
+        if former is not None and (former.state == "running" or _is_anothers(former)):
             return former
-        state = State(step, label, "running", host=here["host"], pid=here["pid"], job=_own_job(here), by=here)
-        if written := _put_state(run, state, former):
+        if written := _put(run, state, former):
             return Claim(run, written)
+        time.sleep(_PAUSE)
+    door = next(states_folder(run, step).glob(f"{label}{_ENDING}.after-*"), None)
+    raise Refused(
+        f"another process has begun to take {label} of step {step}, and does not end; call the same again, or, where "
+        f"no such process is at work, remove {printable(door or 'what it left')}"
+    )
 
 
 @dataclass(frozen=True)
@@ -163,11 +185,7 @@ def fail(run: RunFolder, state: State, message: str) -> None:
         write_atomically(_path(run, failed), _content(failed))
 
 
-def _put(run: RunFolder, state: State, former: State | None) -> bool:
-    return _put_state(run, state, former) is not None
-
-
-def _put_state(run: RunFolder, state: State, former: State | None) -> State | None:
+def _put(run: RunFolder, state: State, former: State | None) -> State | None:
     """Writes a state where there is none, or in place of the former one; None where another process was faster."""
     written = replace(state, since=_now(), token=secrets.token_hex(8))
     path = _path(run, written)
@@ -186,7 +204,7 @@ def _replace(run: RunFolder, path: Path, written: State, former: State) -> State
     if not create_once(door, _content(written)):
         with suppress(TrainyardError):
             holder = _state_of(parse_object(read_bounded(door, _BYTES), printable(door)), written.step, written.label)
-            if _is_gone(holder, None):  # killed between two files
+            if is_over(holder.by, None, None):  # killed between two files
                 door.unlink(missing_ok=True)
         return None
     try:
@@ -205,7 +223,7 @@ def _path(run: RunFolder, state: State) -> Path:
 
 def _content(state: State) -> bytes:
     facts = asdict(state)
-    del facts["step"], facts["label"]
+    del facts["step"], facts["label"], facts["judged"]
     return (json.dumps({"format": 1, **facts}, indent=1) + "\n").encode()
 
 
@@ -220,68 +238,35 @@ def _read(run: RunFolder, step: int, label: str) -> State | None:
 
 
 def _state_of(facts: Mapping[str, Any], step: int, label: str) -> State:
-    word, by = facts.get("state"), facts.get("by")
-    texts = {name: facts.get(name) for name in ("since", "message", "token")}
-    host, pid, job = facts.get("host"), facts.get("pid"), facts.get("job")
-    fits = word in _WORDS and isinstance(by, dict) and all(isinstance(each, str) for each in texts.values())
+    word, by, pid = facts.get("state"), facts.get("by"), facts.get("pid")
+    since, message, token = (facts.get(name) for name in ("since", "message", "token"))
+    host, job = facts.get("host"), facts.get("job")
+    fits = all(isinstance(each, str) for each in (since, message, token))
     fits = fits and all(each is None or isinstance(each, str) for each in (host, job))
-    if not fits or not (pid is None or type(pid) is int):
-        raise Damaged(f"{shortened(label)} of step {step} has a state that is none")
-    return State(step, label, cast("Word", word), host=host, pid=pid, job=job, by=cast("dict[str, Any]", by), **texts)
+    if not (fits and word in _WORDS and isinstance(by, dict) and (pid is None or type(pid) is int)):
+        raise Damaged(f"the state of {shortened(label)} at step {step} is none")
+    return State(step, label, cast("Word", word), str(since), str(message), host, pid, job, by=by, token=str(token))
 
 
 def _judged(states: Collection[State]) -> list[State]:
     """The same, those that ended without a word as failed."""
-    jobs = _jobs() if any(state.job and state.state != "failed" for state in states) else None
-    return [_judge(state, jobs) for state in states]
+    asked = any(state.job and state.state != "failed" for state in states)
+    queue = jobs_in_queue() if asked else None
+    return [_judge(state, queue) for state in states]
 
 
-def _judge(state: State, jobs: Collection[str] | None) -> State:
-    if state.state == "failed" or not _is_gone(state, jobs):
+def _judge(state: State, queue: Collection[str] | None) -> State:
+    if state.state == "failed" or not is_over(state.by, state.job, queue):
         return state
-    if state.state == "pending":
-        return replace(state, state="failed", message=f"{state.describe()} is over and has not evaluated it")
-    return replace(state, state="failed", message=f"{state.describe()} ended without a word")
+    ended = "ended without a word" if state.state == "running" else "ended before it came to it"
+    return replace(state, state="failed", message=f"{state.describe()} {ended}", judged=True)
 
 
-def _is_gone(state: State, jobs: Collection[str] | None) -> bool:
-    """Whether it is certain that its process, or its job, is no more."""
-    here = this_process()
-
-    def same(*keys: str) -> bool:
-        return all(state.by.get(key) == here[key] for key in keys)
-
-    if state.state == "running":
-        if same("host", "boot", "pids") and None not in (here["boot"], here["pids"]):
-            return type(state.pid) is int and started_at(state.pid) != state.by.get("started")
-        restarts = state.by.get("restarts")
-        if state.job is not None and state.job == _own_job(here) and type(restarts) is int:
-            return restarts < here["restarts"]  # SLURM started the same job once more
-    # squeue tells the jobs of the user who asks; another cluster's may lie on the same disks
-    other_cluster = None not in (state.by.get("cluster"), here["cluster"]) and not same("cluster")
-    return jobs is not None and state.job is not None and same("user") and not other_cluster and state.job not in jobs
-
-
-def _jobs() -> set[str] | None:
-    """Those in SLURM's queue; None where that is not known."""
-    if shutil.which("squeue") is None:
-        return None
-    try:
-        return living_jobs()
-    except QueueUnknown:
-        return None
-
-
-def _is_anothers(state: State, here: Mapping[str, Any]) -> bool:
-    own = environ.get("SLURM_ARRAY_JOB_ID") or here["job"]
-    return state.state == "pending" and state.job != (None if own is None else str(own))
-
-
-def _own_job(here: Mapping[str, Any]) -> str | None:
-    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    if array and task:
-        return f"{array}_{task}"
-    return None if here["job"] is None else str(here["job"])
+def _is_anothers(state: State) -> bool:
+    """Whether another process or job is to do it."""
+    if state.state != "pending":
+        return False
+    return not is_process(state.by) if state.pid is not None else state.job != own_submission()
 
 
 def _now() -> str:

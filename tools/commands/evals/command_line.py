@@ -9,10 +9,12 @@ from tools.commands.evals.compare import compare
 from tools.commands.evals.heatmap import heatmap_command
 from tools.commands.evals.plan import plan
 from tools.commands.evals.plot import plot_command
+from tools.commands.evals.run import run
 from tools.commands.evals.table import table_command
 from tools.commands.evals.tasks import tasks_command
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+app.command("run")(run)
 app.command("tasks")(tasks_command)
 app.command("table")(table_command)
 app.command("plot")(plot_command)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 
+from megatron_patches.artefacts.evaluations.processes import here
 from megatron_patches.artefacts.evaluations.states import (
     Claim,
     State,
@@ -20,6 +22,8 @@ from megatron_patches.artefacts.evaluations.states import (
     states_folder,
 )
 from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.errors import Refused
+from slurm.heartbeat import started_at
 
 
 @pytest.fixture
@@ -61,6 +65,16 @@ def an_ended_process() -> int:
     return done.pid
 
 
+def end_its_process(run: RunFolder) -> None:
+    path = states_folder(run, 100) / "hellaswag.json"
+    path.write_text(json.dumps(of_an_ended_process(json.loads(path.read_text()))))
+
+
+def of_an_ended_process(facts: dict[str, Any]) -> dict[str, Any]:
+    pid = an_ended_process()
+    return {**facts, "pid": pid, "by": {**facts["by"], "pid": pid}}
+
+
 def test_one_of_two_has_it_and_the_other_learns_who(run: RunFolder) -> None:
     mine = claimed(run)
     other = claim(run, 100, "hellaswag")
@@ -97,9 +111,9 @@ def test_a_failed_one_tells_why_and_can_be_taken_again(run: RunFolder) -> None:
 
 def test_a_process_that_ended_without_a_word(run: RunFolder) -> None:
     claimed(run)
-    change(run, pid=an_ended_process())
+    end_its_process(run)
     [state] = read_states(run)
-    assert (state.state, "ended without a word" in state.message) == ("failed", True)
+    assert (state.state, "ended without a word" in state.message, state.judged) == ("failed", True, True)
     claimed(run)
     assert [state.state for state in read_states(run)] == ["running"]
 
@@ -162,7 +176,29 @@ def test_a_job_that_is_over_and_never_came_to_it(run: RunFolder, queue: Callable
     announce(run, 100, "hellaswag", 12)
     queue(r"13 13\n")
     [state] = read_states(run)
-    assert (state.state, state.message) == ("failed", "job 12 is over and has not evaluated it")
+    assert (state.state, state.message) == ("failed", "job 12 ended before it came to it")
+    claimed(run)
+
+
+def test_what_a_command_comes_to_is_left_to_it(run: RunFolder) -> None:
+    assert announce(run, 100, "hellaswag") is not None
+    assert [(each.state, each.pid) for each in read_states(run)] == [("pending", os.getpid())]
+    by = here()
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        change(run, pid=other.pid, by={**by, "pid": other.pid, "started": started_at(other.pid)})
+        assert isinstance(claim(run, 100, "hellaswag"), State)
+        assert announce(run, 100, "hellaswag", 12) is None
+    finally:
+        other.kill()
+        other.wait()
+    [state] = read_states(run)
+    assert (state.state, "ended before it came to it" in state.message) == ("failed", True)
+    claimed(run)
+
+
+def test_what_this_process_comes_to_it_can_take(run: RunFolder) -> None:
+    announce(run, 100, "hellaswag")
     claimed(run)
 
 
@@ -185,7 +221,8 @@ def test_of_many_that_find_a_failed_one_one_has_it(run: RunFolder) -> None:
     winner = claimed(run)
     for _ in range(10):
         winner.fail("killed")
-        start, found = Barrier(8), []
+        start = Barrier(8)
+        found: list[Claim | State] = []
 
         def take(start: Barrier = start, found: list[Claim | State] = found) -> None:
             start.wait()
@@ -204,9 +241,19 @@ def test_one_that_was_killed_while_it_took_over_is_no_hindrance(run: RunFolder) 
     mine = claimed(run)
     mine.fail("killed")
     gone = json.loads((states_folder(run, 100) / "hellaswag.json").read_text())
-    gone.update(state="running", pid=an_ended_process())
-    (states_folder(run, 100) / f"hellaswag.json.after-{mine.state.token}").write_text(json.dumps(gone))
+    door = states_folder(run, 100) / f"hellaswag.json.after-{mine.state.token}"
+    door.write_text(json.dumps(of_an_ended_process(gone)))
     claimed(run)
+
+
+def test_one_of_another_machine_that_takes_over_and_never_ends(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron_patches.artefacts.evaluations.states._TRIES", 2)
+    mine = claimed(run)
+    mine.fail("killed")
+    door = states_folder(run, 100) / f"hellaswag.json.after-{mine.state.token}"
+    door.write_text(json.dumps({**json.loads((door.parent / "hellaswag.json").read_text()), "by": {"host": "node7"}}))
+    with pytest.raises(Refused, match=door.name):
+        claim(run, 100, "hellaswag")
 
 
 def test_another_ones_claim_is_neither_removed_nor_failed(run: RunFolder) -> None:

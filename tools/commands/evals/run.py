@@ -1,0 +1,73 @@
+"""`tools/evals run`: checkpoints of a run evaluated on tasks."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from megatron_patches.errors import Refused
+from tools.commands.evals.run_options import Later, Means, Questions
+from tools.option_groups import takes_groups
+
+if TYPE_CHECKING:
+    from megatron_patches.artefacts.run_folder import RunFolder
+    from megatron_patches.evaluation.selection import Which
+
+
+@takes_groups
+def run(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run that was launched: its name, a part that no other has, or its directory; or RUN@STEP, "
+            "RUN@best, RUN@gold. Example: tr0a-4M-stdlib",
+        ),
+    ],
+    questions: Questions,
+    means: Means,
+    later: Later,
+) -> None:
+    """Evaluate checkpoints of a run on tasks; what has a result already is passed over.
+
+    Each result is written as soon as it is there, so the same command goes on where it was killed. A checkpoint that
+    fails does not stop the others: the command tells it at the end, with exit code 1. Files that training writes are
+    only read.
+
+    \b
+    Examples:
+      tools/evals run tr0a-4M-stdlib --tasks hellaswag:data/hellaswag.jsonl
+      tools/evals run tr0a-4M-stdlib --tasks validation --steps every-500 --watch
+      tools/evals run tr0a-4M-stdlib --tasks mmlu:data/mmlu --slurm evals.slurm
+    """
+    later.refuse_together()
+    asked = means.asked(questions)
+    folder, which = _run_and_which(run, questions.steps)
+    from tools.commands.evals.run_plan import Plan
+
+    plan = Plan(folder, which, asked)
+    if later.slurm is not None:
+        from tools.commands.evals.run_array import write_array
+
+        write_array(plan, later.slurm, later.submit)
+    elif later.watch:
+        from tools.commands.evals.run_watching import watch
+
+        sys.exit(watch(plan, later.watch_every))
+    else:
+        from tools.commands.evals.run_watching import look_once
+
+        sys.exit(look_once(plan, later.come_back))
+
+
+def _run_and_which(text: str, steps: str | None) -> tuple["RunFolder", "Which"]:
+    from megatron_patches.artefacts.reference import parse_reference
+    from megatron_patches.evaluation.selection import parse_which, which_named
+    from tools.run_files.checkpoint_reference import find_run_directory
+
+    reference = parse_reference(text)
+    if reference is None:
+        return find_run_directory(text), parse_which(steps or "new")
+    if steps is not None:
+        raise Refused("RUN@STEP names a checkpoint, and --steps names others; leave one of both out")
+    return find_run_directory(reference.run), which_named(reference)

@@ -1,0 +1,144 @@
+"""What `tools/evals run` is told: what is asked, how, and what of checkpoints that come later."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from megatron_patches.errors import Refused
+
+if TYPE_CHECKING:
+    from megatron_patches.evaluation.asked import Asked
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked, and of which checkpoints."""
+
+    tasks: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TASK[,TASK...]",
+            help="What to ask, [NAME=]WORD[:SOURCE]; `tools/evals tasks` lists the words. It may be given more than "
+            "once. Example: --tasks hellaswag:data/hellaswag.jsonl,validation",
+        ),
+    ]
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="Which checkpoints: new (as without it) and all take each that lacks a result; last; best; gold; "
+            "steps, such as 1000, 1000,2000 or 1000:5000; every-500 or every-10B: the first at or after each multiple "
+            "of steps, or, with K, M, B or T, of tokens. Example: --steps every-10B",
+        ),
+    ] = None
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Solved items in front of each question. Example: --shots 5")
+    ] = None
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask only the first N items, of each part; the result says so. Example: --limit 100"),
+    ] = None
+    length: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Most tokens that the model sees at once, in place of its training's. Example: --length 4096"
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Means:
+    """How it is asked."""
+
+    through: Annotated[
+        Literal["export", "engine"] | None,
+        typer.Option(
+            help="Ask tasks of the harness of an export for transformers, which is made, proved and removed again, or "
+            "of the run's own layers. Without it: the export, where transformers can express the model. "
+            "Example: --through engine",
+        ),
+    ] = None
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that share each matrix, in the engine. Example: 2")
+    ] = 1
+    pipeline_parallel: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that share the layers, in the engine. Example: 2")
+    ] = 1
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Texts that the model reads at once. Example: --batch-size 16")
+    ] = None
+    keep_exports: Annotated[
+        bool, typer.Option("--keep-exports", help="Keep each export that is made, as exports/hf-step-N of the run.")
+    ] = False
+    again: Annotated[
+        bool, typer.Option("--again", help="Replace results that are there, and try again what failed.")
+    ] = False
+
+    def asked(self, questions: Questions) -> "Asked":
+        """Both together, for each checkpoint.
+
+        Raises:
+            Refused: they do not go together.
+        """
+        from megatron_patches.evaluation.asked import Asked
+
+        if self.through == "export" and self.tensor_parallel * self.pipeline_parallel > 1:
+            raise Refused(
+                "--tensor-parallel and --pipeline-parallel divide the model in the engine; leave out --through export"
+            )
+        return Asked(
+            tasks=tuple(questions.tasks),
+            shots=questions.shots,
+            limit=questions.limit,
+            length=questions.length,
+            through=self.through,
+            tensor=self.tensor_parallel,
+            pipeline=self.pipeline_parallel,
+            batch_size=self.batch_size,
+            keep_exports=self.keep_exports,
+            again=self.again,
+        )
+
+
+@dataclass(frozen=True)
+class Later:
+    """What to do about checkpoints that come later, and which job evaluates."""
+
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Look for new checkpoints again and again, until the run is finished. Ctrl-C ends it."
+        ),
+    ] = False
+    watch_every: Annotated[
+        int, typer.Option(min=1, metavar="SECONDS", help="Seconds between two looks of --watch. Example: 60")
+    ] = 300
+    come_back: Annotated[
+        bool,
+        typer.Option(
+            "--come-back",
+            help="Exit with 75 while the run is not finished, so that a script looks again later, as "
+            "slurm/evals.slurm does.",
+        ),
+    ] = False
+    slurm: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Evaluate nothing here: write a job array with a task for each checkpoint. Example: evals-array.slurm",
+        ),
+    ] = None
+    submit: Annotated[
+        bool, typer.Option("--submit", help="Submit what --slurm writes, once, however often this is called.")
+    ] = False
+
+    def refuse_together(self) -> None:
+        """Raises Refused where options exclude each other."""
+        given = {"--watch": self.watch, "--come-back": self.come_back, "--slurm": self.slurm is not None}
+        named = [option for option, value in given.items() if value]
+        if len(named) > 1:
+            raise Refused(f"{' and '.join(named)} exclude each other; give one")
+        if self.submit and self.slurm is None:
+            raise Refused("--submit submits what --slurm FILE writes; name the file")
