@@ -95,6 +95,7 @@ FLOORS = [
     "tools/commands",
     "tools/commands/checkpoint",
     "tools/commands/dataset",
+    "tools/commands/evals/comparing",
     "tools/commands/evals",
     "tools/commands/generate",
     "tools/commands/inventory",

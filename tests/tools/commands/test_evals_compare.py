@@ -15,7 +15,7 @@ from megatron_patches.artefacts.manifest import Status, read_manifest, write_man
 from tests.command_line import Call, verb
 from tests.tools.commands.compared_shelves import answers, shelve_task, subjects
 from tools.commands.evals import command_line
-from tools.commands.evals.compared_items import paired_items
+from tools.commands.evals.comparing.compared_items import paired_items
 
 RUN = "tr900a-28K-small"
 OTHER = "tr900b-28K-other"

@@ -65,9 +65,9 @@ def compare(
     from megatron_patches.atomic_files import write_atomically
     from megatron_patches.errors import TrainyardError
     from megatron_patches.foreign.printable import printable
-    from tools.commands.evals.compared_sides import find_side
-    from tools.commands.evals.comparison import Choices, compare_evaluations
-    from tools.commands.evals.comparison_tables import as_csv, as_json, legend, table, titles
+    from tools.commands.evals.comparing.compared_sides import find_side
+    from tools.commands.evals.comparing.comparison import Choices, compare_evaluations
+    from tools.commands.evals.comparing.comparison_tables import as_csv, as_json, legend, table, titles
     from tools.tables import print_table
     from tools.terminal import remark, tell, tell_filled, tell_json
 

@@ -69,9 +69,9 @@ def plan(
     """
     from megatron_patches.errors import Refused
     from megatron_patches.evaluation.statistics.power import Demands
-    from tools.commands.evals.compared_sides import find_side
-    from tools.commands.evals.plan_tables import as_json, legend, needed_table, table
-    from tools.commands.evals.planned_tasks import Known, task_of_numbers, tasks_of_results
+    from tools.commands.evals.comparing.compared_sides import find_side
+    from tools.commands.evals.comparing.plan_tables import as_json, legend, needed_table, table
+    from tools.commands.evals.comparing.planned_tasks import Known, task_of_numbers, tasks_of_results
     from tools.tables import print_table
     from tools.terminal import remark, tell, tell_filled, tell_json
 

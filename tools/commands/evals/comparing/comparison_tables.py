@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from megatron_patches.sizes import counted
-from tools.commands.evals.compared_sides import Side
-from tools.commands.evals.comparison import Judged, Row
+from tools.commands.evals.comparing.compared_sides import Side
+from tools.commands.evals.comparing.comparison import Judged, Row
 
 _SMALLEST_P = 0.001
 

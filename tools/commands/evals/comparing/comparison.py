@@ -14,7 +14,7 @@ from megatron_patches.evaluation.statistics.means import compare_numbers, compar
 from megatron_patches.evaluation.statistics.power import Demands, difference_seen
 from megatron_patches.evaluation.statistics.sign_flips import compare_clusters
 from megatron_patches.foreign.printable import printable, shortened
-from tools.commands.evals.compared_items import (
+from tools.commands.evals.comparing.compared_items import (
     cluster_names,
     compared_metric,
     kept_items,

@@ -11,8 +11,8 @@ from megatron_patches.errors import Missing, Refused
 from megatron_patches.evaluation.statistics.clusters import LEAST_CLUSTERS, in_clusters, intra_cluster_correlation
 from megatron_patches.evaluation.statistics.distributions import Floats
 from megatron_patches.foreign.printable import shortened
-from tools.commands.evals.compared_items import cluster_names, paired_items, primary_metric
-from tools.commands.evals.compared_sides import Side
+from tools.commands.evals.comparing.compared_items import cluster_names, paired_items, primary_metric
+from tools.commands.evals.comparing.compared_sides import Side
 
 _ALIKE = (0.25, 0.5, 1.0)
 """discordant items as a part of those of two models whose answers have nothing to do with each other"""

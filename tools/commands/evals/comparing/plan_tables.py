@@ -11,7 +11,7 @@ from megatron_patches.evaluation.statistics.power import (
     smallest_difference,
     smallest_difference_in_clusters,
 )
-from tools.commands.evals.planned_tasks import PlannedTask
+from tools.commands.evals.comparing.planned_tasks import PlannedTask
 
 _SOME = (100, 300, 1000)
 """numbers of items beside all of them"""

@@ -1,0 +1,1 @@
+"""Comparisons of evaluated checkpoints, and plans of evaluations: read, computed, told."""
