@@ -73,7 +73,7 @@ def harness_names() -> dict[str, Path]:
 
 def nearest_names(word: str, known: Sequence[str]) -> list[str]:
     """The names that are most like a word, at most three."""
-    return difflib.get_close_matches(word, known, n=3, cutoff=_CUTOFF)
+    return difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=_CUTOFF)
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:

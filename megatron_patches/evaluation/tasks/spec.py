@@ -105,4 +105,4 @@ def _check_file(given: str, word: str, takes: str | None, source: str | None) ->
 
 def _nearest(word: str, known: Sequence[str]) -> str:
     found = nearest_names(word, known)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    return f" (the nearest: {', '.join(found)})" if found else ""

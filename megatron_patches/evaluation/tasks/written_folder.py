@@ -67,12 +67,7 @@ def _files(task: LocalTask) -> Iterator[tuple[str, bytes]]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Functions are named by module and name, as lm-eval finds them beside the file; what is there twice is written
-    twice.
-    """
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    """Functions are named by module and name, as lm-eval finds them beside the file."""
 
 
 def _named(dumper: yaml.SafeDumper, function: FunctionType) -> yaml.ScalarNode:

@@ -71,9 +71,8 @@ def write(folder: Path, texts: Sequence[str], settings: TaskSettings) -> None:
     written = [local_task(spec, settings) for spec in specs]
     write_tasks(folder, written)
     tell(_command(folder, written, settings))
-    ours = sorted({metric for task in written for metric in _own_metrics(task)})
-    if ours:
-        remark(f"{' and '.join(ours)}: of tools/evals alone; lm-eval has no such metric")
+    if ours := sorted({metric for task in written for metric in _own_metrics(task)}):
+        remark(f"lm-eval has no {' and no '.join(ours)}, which tools/evals adds")
 
 
 def _refuse_others(spec: TaskSpec) -> None:

@@ -1,12 +1,11 @@
 """281 questions of arithmetic, asked as a chat whose answer has begun."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
 
 from megatron_patches.evaluation.tasks.formats.gsm8k import written_numbers
 from megatron_patches.evaluation.tasks.formats.local_format import (
     PART,
-    Document,
     LocalFormat,
     Questions,
     ReadSource,
@@ -18,28 +17,41 @@ _SEED = 42
 _OF_EACH = 100
 
 
-def _probe(part: str, a: int, word: str, b: int, number: int) -> Document:
-    prompt = f"User: What is {a} {word} {b}?\nAssistant: The answer is"
-    return {"query": prompt, "answer": str(number), "number": str(number), PART: part}
+def _questions(part: str, probes: Iterable[tuple[int, str, int, int]]) -> Questions:
+    return Questions(
+        [
+            {
+                "query": f"User: What is {a} {word} {b}?\nAssistant: The answer is",
+                "answer": str(number),
+                "number": str(number),
+                PART: part,
+            }
+            for a, word, b, number in probes
+        ]
+    )
 
 
-def _probes() -> Iterator[Document]:
-    """The table first; then products of two digits and one, and sums, each drawn from the seed again."""
-    for a in range(1, 10):
-        for b in range(1, 10):
-            yield _probe("mul_table", a, "times", b, a * b)
+def _table() -> Iterator[tuple[int, str, int, int]]:
+    yield from ((a, "times", b, a * b) for a in range(1, 10) for b in range(1, 10))
+
+
+def _products() -> Iterator[tuple[int, str, int, int]]:
     draw = Random(_SEED)
     for _ in range(_OF_EACH):
         a, b = draw.randint(10, 99), draw.randint(2, 9)
-        yield _probe("mul_multidigit", a, "times", b, a * b)
+        yield a, "times", b, a * b
+
+
+def _sums() -> Iterator[tuple[int, str, int, int]]:
     draw = Random(_SEED)
     for _ in range(_OF_EACH):
         a, b = draw.randint(1, 100), draw.randint(1, 100)
-        yield _probe("addition", a, "plus", b, a + b)
+        yield a, "plus", b, a + b
 
 
 def _read(source: Source) -> ReadSource:
-    return ReadSource(Questions(list(_probes())))
+    parts = {"mul_table": _table(), "mul_multidigit": _products(), "addition": _sums()}
+    return ReadSource({part: _questions(part, probes) for part, probes in parts.items()})
 
 
 ARITHMETIC = LocalFormat(

@@ -1,6 +1,7 @@
 """Numbers that a model answers with: found in its text, and compared as numbers.
 
 lm-eval calls these functions; this file is also copied beside the YAML files that name them, and imports nothing else.
+Whoever changes what they find raises the versions of the formats that name them.
 """
 
 import re
@@ -10,7 +11,8 @@ from typing import Any
 
 NOT_FOUND = "[no number]"
 # a minus directly behind a digit or a bracket is one of a calculation, and a comma parts thousands or nothing
-_NUMBER = r"(?:(?<![0-9)])[-+])?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+"
+_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+_NUMBER = rf"(?:(?<![0-9)])[-+])?\$?(?:{_WHOLE}(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
 _ANY = re.compile(_NUMBER)
 _MARKED = re.compile(rf"####\s*({_NUMBER})")
 _SAID = re.compile(rf"[Tt]he answer is:?\s*({_NUMBER})")

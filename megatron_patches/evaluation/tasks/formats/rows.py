@@ -129,7 +129,7 @@ def choice_in(row: Entry, key: str, count: int, letters: str = "") -> int:
     number = given if isinstance(given, int) and not isinstance(given, bool) else None
     if isinstance(given, str):
         word = given.strip()
-        number = int(word) if _DIGITS.fullmatch(word) else letters.find(word) if word and word in letters else None
+        number = int(word) if _DIGITS.fullmatch(word) else letters.find(word) if len(word) == 1 else None
     if number is None or not 0 <= number < count:
         none = given is None or given == ""
         found = "is empty, as in a test set without answers" if none else f"is {shortened(given, 40)}"
