@@ -78,13 +78,13 @@ class EngineModel(TemplateLM):
         begin: int | None = self.tokenizer.bos_token_id
         return self.eot_token_id if begin is None else begin
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Ids of a text; the tokenizer of an export adds none by itself."""
         chosen = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         ids: list[int] = self.tokenizer.encode(string, **chosen)
         return ids
 
-    def _loglikelihood_tokens(self, requests: Sequence[Pair], **kwargs: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(self, requests: Sequence[Pair], **_: Any) -> list[tuple[float, bool]]:
         if not all(0 < len(ending) <= self.max_length for _, _, ending in requests):
             raise AssertionError("what is to be predicted")  # as HFLM does, for whoever asks either of them
         scorer = self._loaded.scorer((self.batch_size_per_gpu or 0) * self.max_length or _BATCH_TOKENS)
@@ -95,7 +95,7 @@ class EngineModel(TemplateLM):
         """Cut from the left, so that all but the last id can be seen."""
         return ScoreRequest(context[-(self.max_length + 1 - len(ending)) :], ending)
 
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(self, requests: Any, **_: Any) -> list[float]:
         """Log-likelihoods of whole texts, in nats: every token predicted once, in the windows of HFLM."""
         texts = [list(self._windows(*each.args)) for each in requests]
         scores = iter(self._loglikelihood_tokens([(None, *window) for windows in texts for window in windows]))
@@ -110,7 +110,7 @@ class EngineModel(TemplateLM):
         )
         return map(make_disjoint_window, windows)
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Any, **_: Any) -> list[str]:
         """The likeliest text after each context, up to the first of its stop strings.
 
         Raises:
