@@ -9,7 +9,7 @@ def plan(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="RUN, RUN@STEP or RUN@best: take numbers from what it was evaluated on already."
+            metavar="RUN", help="RUN, RUN@STEP or RUN@best: take numbers from what it was evaluated on already."
         ),
     ] = None,
     examples: Annotated[
