@@ -40,16 +40,15 @@ class Base:
     notes: tuple[str, ...] = ()
 
     def value(self, result: TaskResult, part: str | None, metric: str) -> BaseValue | None:
-        """The metric to which that of a result, or of its part, is compared; None where the base has none.
+        """The metric to which that of a result, or of its part, is compared; None where the base has none. The result
+        is one for which `why_not` is empty.
 
         Raises:
             Refused: the file says that other items were asked, or with other shots.
         """
         if self.foreign is not None:
             return _foreign_value(self.foreign, self.name, result, part, metric)
-        own = self.results.get(result.label)
-        if own is None or own.definition != result.definition:
-            return None
+        own = self.results[result.label]
         of = own if part is None else own.parts.get(part)
         return BaseValue(of.metrics[metric], of.examples) if of is not None and metric in of.metrics else None
 
