@@ -134,8 +134,10 @@ def shelve(run: RunFolder, result: TaskResult, items: Sequence[Item], parents: S
     if not is_label(result.label):
         raise Refused(f"'{shortened(result.label)}' cannot name a result's file; name the task otherwise: NAME=TASK")
     folder = evaluation_folder(run, result.step)
-    for path in (folder.parent, folder):
-        _refuse_what_is_no_folder(path)
+    _refuse_what_is_no_folder(folder.parent)  # people may link it to a larger disk, as they may all of a run's folders
+    _refuse_what_is_no_folder(folder)
+    if folder.is_symlink():
+        raise Refused(f"{printable(folder)} is a link, where an evaluation is written; remove it")
     _make_room(folder, parents)
     folder.mkdir(parents=True, exist_ok=True)
     put_result(folder, result.label, result_bytes(result), items_bytes(items) if items else None)
@@ -146,13 +148,21 @@ def shelve(run: RunFolder, result: TaskResult, items: Sequence[Item], parents: S
 def put_result(folder: Path, label: str, result: bytes, items: bytes | None) -> None:
     """Writes a result and its items in place of those of the same label. A result never stands beside other items, also
     where the writer is killed: the former result goes first, and the new one comes last.
+
+    Raises:
+        Refused: a folder lies where one of them is written.
+        OSError: as writing does.
     """
-    (folder / f"{label}{RESULT_ENDING}").unlink(missing_ok=True)
+    of_result, of_items = (folder / f"{label}{ending}" for ending in (RESULT_ENDING, ITEMS_ENDING))
+    for path in (of_result, of_items):
+        if is_folder(path) and not path.is_symlink():
+            raise Refused(f"{printable(path)} is a folder, where a file is written; move it away")
+    of_result.unlink(missing_ok=True)
     if items is None:
-        (folder / f"{label}{ITEMS_ENDING}").unlink(missing_ok=True)
+        of_items.unlink(missing_ok=True)
     else:
-        write_atomically(folder / f"{label}{ITEMS_ENDING}", items)
-    write_atomically(folder / f"{label}{RESULT_ENDING}", result)
+        write_atomically(of_items, items)
+    write_atomically(of_result, result)
 
 
 def _refuse_what_is_no_folder(path: Path) -> None:

@@ -216,7 +216,7 @@ def test_what_the_yaml_leaves_out_stays(trained: Trained) -> None:
 REFUSED = {
     "a step never saved": (["--to", "5"], "no full checkpoint of step 5; nearest: 4 and 6"),
     "a step beyond": (["--to", "100"], "nearest: 8"),
-    "no step": (["--to", "last"], "--to takes the step of a checkpoint, or best, not last; saved: 2 to 8"),
+    "no step": (["--to", "last"], "of a checkpoint, best or best:TASK.METRIC, not last; saved: 2 to 8"),
     "no range": (["--to", "4", "--skip", "40-48"], "--skip takes FROM:TO, not 40-48"),
     "an empty range": (["--to", "4", "--skip", "48:48"], "--skip takes FROM:TO, not 48:48"),
     "a negative range": (["--to", "4", "--skip=-8:48"], "--skip takes FROM:TO, not -8:48"),
