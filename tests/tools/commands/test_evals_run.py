@@ -30,8 +30,10 @@ from tests.command_line import Call, verb
 from tests.megatron_patches.transformers_exchange.checkpoints import save_random, small_run
 from tests.small_artefacts import RUN, make_artefact
 from tests.small_training import SmallData
-from tools.commands.evals import command_line, run_array, run_child, run_here, run_watching
-from tools.commands.evals.run_plan import Plan, Work
+from tools.commands.evals import command_line
+from tools.commands.evals.evaluating import array, here, watching
+from tools.commands.evals.evaluating import child as one_child
+from tools.commands.evals.evaluating.plan import Plan, Work
 
 STEPS = (100, 200, 300)
 HELLASWAG = {"ind": 1, "ctx": "a b", "ctx_a": "a", "ctx_b": "b", "activity_label": "c", "endings": ["d", "e", "f", "g"]}
@@ -100,9 +102,9 @@ class Child:
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     made = Child()
-    monkeypatch.setattr(run_here, "_run_child", made)
-    monkeypatch.setattr(run_here, "publish", lambda run: [])
-    monkeypatch.setattr(run_watching, "end_by_term", lambda: None)
+    monkeypatch.setattr(here, "_run_child", made)
+    monkeypatch.setattr(here, "publish", lambda run: [])
+    monkeypatch.setattr(watching, "end_by_term", lambda: None)
     return made
 
 
@@ -176,7 +178,7 @@ def test_what_is_ended_leaves_no_states(
     child.before = lambda step: waiting.extend(each.step for each in read_states(run) if each.state == "pending")
     waiting: list[int] = []
     with pytest.raises(KeyboardInterrupt if ended == 130 else SystemExit):
-        run_here.evaluate(plan, plan.look())
+        here.evaluate(plan, plan.look())
     assert (waiting, child.steps) == ([200, 300], [100])
     assert read_states(run) == []
 
@@ -218,7 +220,7 @@ time.sleep(60)
     ("words", "message"),
     [
         (("nothing", *TASK), "there is no run directory"),
-        ((RUN, "--tasks", "hellaswg:items.jsonl"), "did you mean hellaswag"),
+        ((RUN, "--tasks", "hellaswg:items.jsonl"), "no format 'hellaswg' of local files"),
         ((RUN, "--tasks", "hellaswag:none.jsonl"), "none.jsonl does not exist"),
         ((RUN, *TASK, "--tasks", "hellaswag:items.jsonl"), "two tasks have the name hellaswag"),
         ((f"{RUN}@100", *TASK, "--steps", "all"), "leave one of both out"),
@@ -282,8 +284,8 @@ class TestWatching:
                 add_checkpoint(yard, config_text, 400)
             assert len(self.waits) < 5, "it does not end"
 
-        monkeypatch.setattr(run_watching.time, "sleep", sleep)
-        monkeypatch.setattr(run_watching, "_is_finished", lambda plan: len(self.waits) >= 2)
+        monkeypatch.setattr(watching.time, "sleep", sleep)
+        monkeypatch.setattr(watching, "_is_finished", lambda plan: len(self.waits) >= 2)
 
     def test_new_ones_are_evaluated_until_the_run_is_finished(self, evals: Call, child: Child) -> None:
         done = evals("run", RUN, *TASK, "--watch", "--watch-every", 7)
@@ -387,7 +389,7 @@ class TestArray:
     ) -> None:
         (cluster / "queue").write_text("41_[0-2] 41\n")
         with monkeypatch.context() as cut:
-            cut.setattr(run_array, "_announce", lambda *given: sys.exit(9))
+            cut.setattr(array, "_announce", lambda *given: sys.exit(9))
             assert evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit").returncode == 9
         assert read_states(run) == []
         done = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
@@ -424,13 +426,13 @@ class TestArray:
             {"acc": Metric(value=0.5), "acc_norm": Metric(value=0.25, standard_error=0.0043)},
             "acc_norm 0.2500 +- 0.0043",
         ),
-        ({"loss": Metric(value=3.0), "perplexity": Metric(value=20.0)}, "loss 3.0000"),
+        ({"loss": Metric(value=3.0), "perplexity": Metric(value=20.0)}, "perplexity 20.0000"),
         ({"odd": Metric(value=1.0)}, "odd 1.0000"),
         ({}, "no number"),
     ],
 )
 def test_the_metric_that_is_shown(metrics: dict[str, Metric], said: str) -> None:
-    assert run_child.main_metric(metrics) == said
+    assert one_child.main_metric(metrics) == said
 
 
 @pytest.mark.slow

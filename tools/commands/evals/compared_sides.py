@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_patches.artefacts.chosen import chosen_folder
+from megatron_patches.artefacts.evaluations.best import referred_folder
 from megatron_patches.artefacts.evaluations.shelf import (
     Evaluation,
     evaluation_folder,
@@ -64,7 +64,7 @@ def find_side(text: str, invalid: bool) -> Side:
         if reference is None:
             found = Side(run, _latest(run, invalid))
         else:
-            step = step_of(chosen_folder(run, reference.chosen)) if reference.chosen else reference.step
+            step = step_of(referred_folder(run, reference)) if reference.chosen else reference.step
             assert step is not None
             if not is_folder(evaluation_folder(run, step)):
                 raise Missing(f"step {step} of {printable(run.name)} was not evaluated; {_evaluated(run)}")
