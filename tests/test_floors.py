@@ -96,6 +96,7 @@ FLOORS = [
     "tools/commands/checkpoint",
     "tools/commands/dataset",
     "tools/commands/evals/comparing",
+    "tools/commands/evals/evaluating",
     "tools/commands/evals",
     "tools/commands/generate",
     "tools/commands/inventory",
@@ -117,7 +118,9 @@ WITH_TORCH = {
     "megatron_patches/checkpoint/offline": ["choice"],
     "megatron_patches/deepspeed_patches": [],
     "megatron_patches/engine": [],
-    "megatron_patches/evaluation": ["loss_data", "loss_sums", "outcome"],
+    "megatron_patches/evaluation": [
+        *("asked", "exports", "loss_data", "loss_sums", "one_checkpoint", "outcome", "selection", "slurm_array"),
+    ],
     "megatron_patches/evaluation/eval_only": ["asked", "plan", "rank", "table"],
     "megatron_patches/exchange": ["deepspeed_folder", "known_source"],
     "megatron_patches/generation": ["evaluated_run"],

@@ -14,10 +14,9 @@ from megatron_patches.evaluation.one_checkpoint import OneCheckpoint
 from megatron_patches.evaluation.selection import candidate_at
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
+from tools.evaluation_views.choice import primary
 from tools.start import INTERRUPTED
 from tools.terminal import remark, tell
-
-_SHOWN = ("acc_norm", "acc", "exact_match", "loss", "word_perplexity")
 
 
 def main() -> int:
@@ -54,9 +53,9 @@ def _tell(place: str, result: TaskResult) -> None:
 
 def main_metric(metrics: dict[str, Metric]) -> str:
     """The metric that people look at first, with its standard error."""
-    name = next((name for name in _SHOWN if name in metrics), next(iter(metrics), None))
-    if name is None:
+    if not metrics:
         return "no number"
+    name = primary(metrics)
     metric = metrics[name]
     error = "" if metric.standard_error is None else f" +- {metric.standard_error:.4f}"
     return f"{name} {metric.value:.4f}{error}"
