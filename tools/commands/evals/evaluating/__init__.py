@@ -1,1 +1,0 @@
-"""Checkpoints evaluated by `tools/evals run`: what is missing, one process each, watching, job arrays."""
