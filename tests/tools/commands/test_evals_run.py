@@ -32,7 +32,7 @@ from tests.small_artefacts import RUN, make_artefact
 from tests.small_training import SmallData
 from tools.commands.evals import command_line
 from tools.commands.evals.running import child as one_child
-from tools.commands.evals.running import this_machine, watching
+from tools.commands.evals.running import job_array, this_machine, watching
 from tools.commands.evals.running.plan import Plan, Work
 
 STEPS = (100, 200, 300)
