@@ -22,8 +22,8 @@ from megatron_patches.artefacts.manifest import MANIFEST, read_manifest
 from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.evaluation.asked import Asked
-from megatron_patches.evaluation.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.selection import parse_which
+from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask
 from megatron_patches.run.reading import to_yaml
 from tests.command_line import Call, verb
