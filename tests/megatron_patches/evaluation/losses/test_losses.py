@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
 from megatron_patches.artefacts.evaluations.shelf import list_evaluations
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
@@ -96,8 +97,10 @@ def by_hand(model: Any, dataset: str, length: int) -> list[float]:
 
 
 @pytest.mark.slow
-def test_in_one_process(trained: RunFolder, small_data: SmallData) -> None:
-    dataset = f"{small_data.folder}/more"
+def test_in_one_process(trained: RunFolder, small_data: SmallData, tmp_path: Path) -> None:
+    texts = sorted((small_data.folder / "documents").iterdir())[:12]
+    dataset = str(tmp_path / "few")
+    preprocess(PreprocessRequest(inputs=texts, output=Path(dataset), tokenizer=small_data.folder / "tokenizer"))
     (found,) = run_on_ranks(losses_of_step_4, 1, trained.path, dataset)
     known, own = recorded(trained), found["own"]
     assert {name: part.metrics["loss"].value for name, part in own.parts.items()} == {
@@ -143,9 +146,9 @@ def folder_for(run: RunFolder, steps: tuple[int, ...], **parallel: int) -> Path:
 
 
 @pytest.mark.slow
-def test_eight_ranks_find_what_training_recorded(trained: RunFolder) -> None:
-    """TP 2 x PP 2 x DP 2, both steps by one launch: the samples do not divide by micro-batch and ranks."""
-    run_on_ranks(validate_launch, 8, str(folder_for(trained, (2, 4), tensor=2, pipeline=2)))
+def test_four_ranks_find_what_training_recorded(trained: RunFolder) -> None:
+    """PP 2 x DP 2, both steps by one launch: the samples do not divide by micro-batch and ranks."""
+    run_on_ranks(validate_launch, 4, str(folder_for(trained, (2, 4), pipeline=2)))
     problems: list[str] = []
     found = {each.step: each.results["validation"] for each in list_evaluations(trained, problems)}
     assert problems == []
