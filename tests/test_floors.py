@@ -98,7 +98,7 @@ FLOORS = [
     "tools/commands/checkpoint",
     "tools/commands/dataset",
     "tools/commands/evals/comparing",
-    "tools/commands/evals/running",
+    "tools/commands/evals/evaluating",
     "tools/commands/evals",
     "tools/commands/generate",
     "tools/commands/inventory",

@@ -1,6 +1,5 @@
 """What commands over results share: the runs and tasks that are named, what is told of them, files that are written."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,22 +58,6 @@ def tell_unread(gathered: "Gathered") -> None:
     tell_passed_over(list(gathered.problems), "tools/evals table RUN --json")
     if gathered.problems:
         raise typer.Exit(1)
-
-
-def tell_notes(notes: Sequence[str]) -> None:
-    """Prints lines of a legend, on a terminal none broken within a word."""
-    import shutil
-    import sys
-
-    from megatron_patches.foreign.printable import printable
-    from tools.terminal import tell
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for note in notes:
-        shown = printable(note)
-        lines = textwrap.wrap(shown, width, subsequent_indent="  ", break_on_hyphens=False) if width else [shown]
-        for line in lines:
-            tell(line)
 
 
 def write_file(file: Path, content: bytes) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from tools.commands.evals.asked_results import write_file
+
 
 def compare(
     first: Annotated[
@@ -62,19 +64,18 @@ def compare(
 
     Example: tools/evals compare tr3d-1B3-more-warmup@90000 tr3m-1B3-pile@90000 --tasks hellaswag,mmlu
     """
-    from megatron_patches.atomic_files import write_atomically
-    from megatron_patches.errors import TrainyardError
-    from megatron_patches.foreign.printable import printable
-    from tools.commands.evals.comparing.compared_sides import find_side
     from tools.commands.evals.comparing.comparison import Choices, compare_evaluations
     from tools.commands.evals.comparing.comparison_tables import as_csv, as_json, legend, table, titles
+    from tools.evaluation_views.choice import words_of
+    from tools.evaluation_views.evaluated_step import find_evaluated_step
+    from tools.evaluation_views.outputs import check_output
     from tools.tables import print_table
-    from tools.terminal import remark, tell, tell_filled, tell_json
+    from tools.terminal import tell, tell_filled, tell_json
 
-    if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
-        raise TrainyardError(f"{printable(csv)} cannot be written: name a file in a folder that exists")
-    labels = [label for text in tasks or () for label in text.split(",") if label]
-    sides = find_side(first, invalid), find_side(second, invalid)
+    if csv is not None:
+        check_output(csv, (".csv",))
+    labels = words_of(tasks or [])
+    sides = find_evaluated_step(first, invalid), find_evaluated_step(second, invalid)
     choices = Choices(labels, metric, items, unpaired, alpha)
     rows = compare_evaluations(sides[0].evaluation, sides[1].evaluation, choices)
     if json_output:
@@ -88,5 +89,4 @@ def compare(
         for line in legend(rows):
             tell_filled(line)
     if csv is not None:
-        write_atomically(csv, as_csv(*sides, rows).encode())
-        remark(f"written: {csv}")
+        write_file(csv, as_csv(*sides, rows).encode())

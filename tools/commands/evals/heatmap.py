@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tools.commands.evals.asked_results import Invalid, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Tasks, read, tell_unread, write_file
 
 
 def heatmap_command(
@@ -53,7 +53,7 @@ def heatmap_command(
     from tools.evaluation_views.heat_map.text import heat_csv, text_heat
     from tools.evaluation_views.outputs import PICTURES, check_output, picture_bytes
     from tools.tables import print_matrix
-    from tools.terminal import tell
+    from tools.terminal import tell, tell_filled
 
     if base is not None and absolute:
         raise Refused("--base asks for differences and --absolute for none: leave out one of them")
@@ -68,10 +68,12 @@ def heatmap_command(
         tell(heat.title)
         print_matrix(head, rows, 1, range(1, len(head)))
         tell()
-        tell_notes(under)
+        for note in under:
+            tell_filled(note)
     elif output.suffix == ".csv":
         write_file(output, heat_csv(heat))
     else:
         write_file(output, picture_bytes(draw_heat(heat, under, x), output.suffix))
-    tell_notes(heat.notes)
+    for note in heat.notes:
+        tell_filled(note)
     tell_unread(gathered)

@@ -69,9 +69,10 @@ def plan(
     """
     from megatron_patches.errors import Refused
     from megatron_patches.evaluation.statistics.power import Demands
-    from tools.commands.evals.comparing.compared_sides import find_side
     from tools.commands.evals.comparing.plan_tables import as_json, legend, needed_table, table
     from tools.commands.evals.comparing.planned_tasks import Known, task_of_numbers, tasks_of_results
+    from tools.evaluation_views.choice import words_of
+    from tools.evaluation_views.evaluated_step import find_evaluated_step
     from tools.tables import print_table
     from tools.terminal import remark, tell, tell_filled, tell_json
 
@@ -81,8 +82,8 @@ def plan(
     if run is not None:
         if clusters is not None:
             raise Refused("--clusters is for --examples; a run's items have their own")
-        labels = [label for text in tasks or () for label in text.split(",") if label]
-        planned, left_out = tasks_of_results(find_side(run, invalid), labels, known)
+        labels = words_of(tasks or [])
+        planned, left_out = tasks_of_results(find_evaluated_step(run, invalid), labels, known)
         if left_out:
             remark(f"left out, as items are not kept or not right or wrong: {', '.join(left_out)}")
     else:

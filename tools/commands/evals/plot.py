@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_unread, write_file
 
 _PLOT_WIDTH = 80
 
@@ -45,7 +45,7 @@ def plot_command(
     from tools.evaluation_views.curves import panels_of
     from tools.evaluation_views.definitions import definitions_of
     from tools.evaluation_views.outputs import PICTURES, check_output, picture_bytes
-    from tools.terminal import tell
+    from tools.terminal import tell, tell_filled
 
     if output is not None:
         check_output(output, PICTURES)
@@ -55,5 +55,6 @@ def plot_command(
         write_file(output, picture_bytes(draw_curves(panels), output.suffix))
     else:
         tell("\n".join(text_panels(panels, min(_PLOT_WIDTH, shutil.get_terminal_size().columns))), layout=True)
-    tell_notes(panels.notes)
+    for note in panels.notes:
+        tell_filled(note)
     tell_unread(gathered)

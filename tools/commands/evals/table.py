@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_unread, write_file
 
 _FILES = (".csv", ".json", ".parquet", ".md")
 
@@ -62,7 +62,7 @@ def table_command(
     from tools.evaluation_views.records import as_rows, file_bytes, records_of
     from tools.evaluation_views.table import as_markdown, by_part, by_run, by_step, legend
     from tools.tables import print_matrix
-    from tools.terminal import tell, tell_json
+    from tools.terminal import tell, tell_filled, tell_json
 
     if output is not None:
         check_output(output, _FILES)
@@ -93,5 +93,6 @@ def table_command(
                 tell(run)
             print_matrix(of_run.head, of_run.rows, of_run.fixed, range(of_run.texts, len(of_run.head)))
             tell()
-        tell_notes(notes)
+        for note in notes:
+            tell_filled(note)
     tell_unread(gathered)

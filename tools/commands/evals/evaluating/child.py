@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.ending import end_by_term
@@ -16,8 +17,6 @@ from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
 from tools.start import INTERRUPTED
 from tools.terminal import remark, tell
-
-_SHOWN = ("acc_norm", "acc", "exact_match", "loss", "word_perplexity")
 
 
 def main() -> int:
@@ -48,13 +47,13 @@ def main() -> int:
 
 
 def _tell(place: str, result: TaskResult) -> None:
-    tell(f"{place} {result.label}: {main_metric(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
+    tell(f"{place} {result.label}: {_primary(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
     sys.stdout.flush()
 
 
-def main_metric(metrics: dict[str, Metric]) -> str:
-    """The metric that people look at first, with its standard error."""
-    name = next((name for name in _SHOWN if name in metrics), next(iter(metrics), None))
+def _primary(metrics: dict[str, Metric]) -> str:
+    """The metric that stands for the task, with its standard error."""
+    name = primary_metric(metrics)
     if name is None:
         return "no number"
     metric = metrics[name]
