@@ -98,7 +98,7 @@ FLOORS = [
     "tools/commands/checkpoint",
     "tools/commands/dataset",
     "tools/commands/evals/comparing",
-    "tools/commands/evals/evaluating",
+    "tools/commands/evals/running",
     "tools/commands/evals",
     "tools/commands/generate",
     "tools/commands/inventory",
@@ -120,6 +120,9 @@ WITH_TORCH = {
     "megatron_patches/checkpoint/offline": ["choice"],
     "megatron_patches/deepspeed_patches": [],
     "megatron_patches/engine": [],
+    "megatron_patches/evaluation": [
+        *("asked", "exports", "one_checkpoint", "selection", "slurm_array"),
+    ],
     "megatron_patches/evaluation/eval_only": ["asked", "plan", "rank", "table"],
     "megatron_patches/evaluation/harness": [],
     "megatron_patches/evaluation/losses": ["loss_data", "loss_sums"],
