@@ -19,8 +19,8 @@ from megatron_patches.errors import Damaged, Refused, TrainingFailed
 from megatron_patches.evaluation import asked as asked_module
 from megatron_patches.evaluation.asked import Asked, standing_of
 from megatron_patches.evaluation.one_checkpoint import OneCheckpoint
-from megatron_patches.evaluation.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.selection import Candidate, candidate_at
+from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask, TaskSettings
 from megatron_patches.run.reading import to_yaml
 from tests.small_artefacts import RUN, make_artefact

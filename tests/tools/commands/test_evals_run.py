@@ -22,8 +22,8 @@ from megatron_patches.artefacts.manifest import MANIFEST, read_manifest
 from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.evaluation.asked import Asked
-from megatron_patches.evaluation.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.selection import parse_which
+from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask
 from megatron_patches.run.reading import to_yaml
 from tests.command_line import Call, verb
@@ -32,7 +32,7 @@ from tests.small_artefacts import RUN, make_artefact
 from tests.small_training import SmallData
 from tools.commands.evals import command_line
 from tools.commands.evals.running import child as one_child
-from tools.commands.evals.running import this_machine, watching
+from tools.commands.evals.running import job_array, this_machine, watching
 from tools.commands.evals.running.plan import Plan, Work
 
 STEPS = (100, 200, 300)
