@@ -11,17 +11,19 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     list[str],
-    typer.Argument(metavar="RUN...", help="Runs that were launched: names, parts that no other has, or directories."),
+    typer.Argument(
+        metavar="RUN...", help="Runs that were launched: their names, unique parts of names, or directories."
+    ),
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option(metavar="TASK[,TASK...]", help=r"Only these tasks, or labels such as mmlu.5-shot \[default: all]."),
+    typer.Option(
+        metavar="TASK[,TASK...]", help=r"Show only these tasks, or labels such as mmlu.5-shot \[default: all]."
+    ),
 ]
 Invalid = Annotated[
     bool,
-    typer.Option(
-        "--invalid", help="Also results that are marked invalid, or whose checkpoint is; they are shown as such."
-    ),
+    typer.Option("--invalid", help="Also show results that are marked invalid, or whose checkpoint is, as such."),
 ]
 
 

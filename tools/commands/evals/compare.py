@@ -8,7 +8,7 @@ import typer
 from tools.commands.evals.asked_results import write_file
 
 
-def compare(
+def compare_command(
     first: Annotated[
         str,
         typer.Argument(
@@ -16,31 +16,34 @@ def compare(
             help="RUN@STEP, RUN@best, RUN (its latest evaluated step), or a folder runs/NAME/evals/step-...",
         ),
     ],
-    second: Annotated[str, typer.Argument(metavar="B", help="The same; what is told is B less A.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Likewise. Differences are B minus A.")],
     tasks: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LABEL[,LABEL...]",
-            help="Only these results; may be given several times. Example: hellaswag,mmlu.5-shot",
+            help="Compare only these results; may be given several times. Example: hellaswag,mmlu.5-shot",
         ),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help=r"Compare this one \[default: acc_norm, else acc, an exact match, a loss]. Example: acc"),
+        typer.Option(
+            help=r"Compare by this metric \[default: acc_norm, else acc, an exact match, a loss]. Example: acc"
+        ),
     ] = None,
     items: Annotated[
         bool,
         typer.Option(
             "--items",
-            help="Take items as independent also where they are in clusters, such as subjects: what is shown is then "
-            "true of these clusters alone. Needed where there are 2 to 9 clusters.",
+            help="Treat items in clusters, such as subjects, as independent: the result then holds for these clusters "
+            "alone. Needed where there are 2 to 9 clusters.",
         ),
     ] = False,
     unpaired: Annotated[
         bool,
         typer.Option(
             "--unpaired",
-            help="Where items were not kept or are not the same, compare by standard errors alone; it sees less.",
+            help="Compare by standard errors alone where items were not kept or differ. This detects only larger "
+            "differences.",
         ),
     ] = False,
     alpha: Annotated[
@@ -48,14 +51,16 @@ def compare(
         typer.Option(
             min=0.001,
             max=0.5,
-            help="Accept so large a chance of calling a difference where there is none. Example: 0.01",
+            help="Significance level: the chance of reporting a difference where there is none. Example: 0.01",
         ),
     ] = 0.05,
-    invalid: Annotated[bool, typer.Option("--invalid", help="Take evaluations that are marked invalid too.")] = False,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each task to this file.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+    invalid: Annotated[bool, typer.Option("--invalid", help="Accept evaluations that are marked invalid.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a row for each task to this .csv file.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
 ) -> None:
-    """Which of two checkpoints is better, item by item.
+    """Compare two checkpoints item by item, and tell which is better.
 
     Answers to the same item are paired, which shows differences that two standard errors hide. Accuracies are compared
     by McNemar's test (mid-p), other numbers by t; where items are in 10 clusters or more, such as subjects, by the

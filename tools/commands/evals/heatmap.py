@@ -14,7 +14,7 @@ def heatmap_command(
     metric: Annotated[
         str | None,
         typer.Option(
-            metavar="METRIC", help=r"Of which metric \[default: the first of acc_norm, acc, exact_match ...]."
+            metavar="METRIC", help=r"Show this metric \[default: the first of acc_norm, acc, exact_match ...]."
         ),
     ] = None,
     base: Annotated[
@@ -22,15 +22,15 @@ def heatmap_command(
         typer.Option(
             metavar="RUN@STEP|FILE.json",
             help="Show differences to this model: an evaluated step, or the results file of lm-eval's own command line "
-            r"\[default: to what chance gives].",
+            r"\[default: to the level of chance].",
         ),
     ] = None,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Show the values, no differences.")] = False,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Show values instead of differences.")] = False,
     sort: Annotated[
         Literal["name", "gain"],
-        typer.Option(help="Order of the parts: by name, or those that gained most by the last checkpoint first."),
+        typer.Option(help="Order parts by name, or by their gain at the last checkpoint, the largest first."),
     ] = "name",
-    x: Annotated[Literal["steps", "tokens"], typer.Option("--x", help="What columns are called by.")] = "steps",
+    x: Annotated[Literal["steps", "tokens"], typer.Option("--x", help="Name columns by steps or by tokens.")] = "steps",
     invalid: Invalid = False,
     output: Annotated[
         Path | None,
@@ -39,7 +39,7 @@ def heatmap_command(
         ),
     ] = None,
 ) -> None:
-    """A heat map: a row for each part of a task, such as a subject of MMLU, a column for each checkpoint.
+    """Draw a heat map: a row for each part of a task, such as a subject of MMLU, a column for each checkpoint.
 
     Differences smaller than 1.96 of their standard errors are pale and hatched, or in brackets: they show nothing.
 

@@ -31,9 +31,9 @@ def plot_command(
         typer.Option(metavar="FILE", help=r"Write a picture: .svg or .png \[default: plots on the terminal]."),
     ] = None,
 ) -> None:
-    """Learning curves: a panel for each task, with a band of one standard error and what chance gives.
+    """Draw learning curves: a panel for each task, with a band of one standard error and the level of chance.
 
-    A metric of which less is better, such as a perplexity, has a logarithmic axis in the picture.
+    A metric that falls as a model improves, such as a perplexity, has a logarithmic axis in the picture.
 
     Example: tools/evals plot tr3d-1B3-more-warmup tr3e-1B3-oscar --x tokens --output curves.svg
     """

@@ -22,9 +22,12 @@ def table_command(
             r"\[default: of each task the first it has of acc_norm, acc, exact_match, perplexity, loss].",
         ),
     ] = None,
-    all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Every metric of each task.")] = False,
+    all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Show every metric of each task.")] = False,
     parts: Annotated[
-        bool, typer.Option("--parts", help="A row for each part of a task, such as a subject; a column for each step.")
+        bool,
+        typer.Option(
+            "--parts", help="Show a row for each part of a task, such as a subject, and a column for each step."
+        ),
     ] = False,
     invalid: Invalid = False,
     output: Annotated[
@@ -44,12 +47,12 @@ def table_command(
         ),
     ] = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="For other programs: the rows of --output x.json.")
+        bool, typer.Option("--json", help="Print JSON for other programs: the rows of --output x.json.")
     ] = False,
 ) -> None:
-    """Results by step: a column for each task, with standard errors, and what is still to come.
+    """Show results by step: a column for each task, with standard errors, pending and failed evaluations.
 
-    Results that were not asked the same (another version, other shots, other items) have columns of their own.
+    Results of another definition (another version, other shots, other items) have columns of their own.
 
     Example: tools/evals table tr3d-1B3-more-warmup --tasks hellaswag,mmlu --output results.csv
     """

@@ -47,11 +47,11 @@ def main() -> int:
 
 
 def _tell(place: str, result: TaskResult) -> None:
-    tell(f"{place} {result.label}: {_primary(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
+    tell(f"{place} {result.label}: {shown_metric(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
     sys.stdout.flush()
 
 
-def _primary(metrics: dict[str, Metric]) -> str:
+def shown_metric(metrics: dict[str, Metric]) -> str:
     """The metric that stands for the task, with its standard error."""
     name = primary_metric(metrics)
     if name is None:
