@@ -9,7 +9,7 @@ from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.evaluation.tasks.counterpart import local_counterpart
 from megatron_patches.evaluation.tasks.harness_task import resolve
 from megatron_patches.evaluation.tasks.loading import load
@@ -100,12 +100,10 @@ def _runs_code(task: HarnessTask) -> str:
 def _found(task: HarnessTask) -> Mapping[str, Any]:
     try:
         return load(task)
-    except Missing as error:
-        raise Refused(_without_data(task, error.__cause__ or error)) from error
     except TrainyardError:
         raise
     except Exception as error:  # whatever the code of a thousand tasks raises
-        if _is_offline(error):
+        if isinstance(error, OSError) or _is_offline(error):
             raise Refused(_without_data(task, error)) from error
         raise TrainyardError(
             f"lm-eval cannot load {task.name}: {type(error).__name__}: {shortened(error, 300)}"

@@ -226,7 +226,7 @@ def test_what_is_refused(call: Call, runs: Path, tmp_path: Path) -> None:
         (("table", "tr9a", "--output", tmp_path / "x.xls"), "give it one of .csv, .json, .parquet, .md"),
         (("plot", "tr9a", "--output", tmp_path / "x.csv"), "give it one of .svg, .png"),
         (("heatmap", "tr9a", "--base", "tr9b@1000", "--absolute"), "leave out one of them"),
-        (("heatmap", "tr9a", "--base", "tr9b@1"), "tr9b-4M-large@1 was not evaluated"),
+        (("heatmap", "tr9a", "--base", "tr9b@1"), "step 1 of tr9b-4M-large was not evaluated; evaluated: 1000"),
     ):
         done = call(*arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments
@@ -270,7 +270,7 @@ def test_a_map_of_parts(call: Call, tmp_path: Path) -> None:
 def test_a_base_that_is_invalid(call: Call, runs: Path) -> None:
     mark_invalid(runs / "tr9b-4M-large", 1000)
     done = call("heatmap", "tr9a", "--tasks", "mmlu", "--base", "tr9b@1000")
-    assert (done.returncode, "is marked invalid" in done.stderr and "--invalid" in done.stderr) == (2, True)
+    assert (done.returncode, "marks this evaluation invalid" in done.stderr and "--invalid" in done.stderr) == (2, True)
     done = call("heatmap", "tr9a", "--tasks", "mmlu", "--base", "tr9b@1000", "--invalid")
     assert (done.returncode, "the base, is marked invalid" in done.stdout) == (0, True)
 
