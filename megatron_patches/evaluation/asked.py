@@ -63,7 +63,7 @@ class Asked:
         return [prepare(spec, settings) for spec in split_tasks(self.tasks)]
 
     def way(self, config: RunConfig) -> tuple[Way, str]:
-        """What a run's tasks of the harness are asked of, and why it is not an export where nobody chose.
+        """What a run's tasks of the harness are asked of, and why the engine, where --through is not given.
 
         Raises:
             Refused: an export was asked for, and transformers has no such model; or the model continues no text.
@@ -94,7 +94,7 @@ class Standing:
     way: Way
     """what the tasks of the harness among those that are missing are asked of"""
     why: str = ""
-    """why it is the engine where nobody chose"""
+    """why it is the engine where the command line does not say"""
 
 
 def standing_of(

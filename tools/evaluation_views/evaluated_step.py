@@ -108,7 +108,7 @@ def _check(evaluation: Evaluation, invalid: bool) -> None:
             "evaluate the step again, which seals it"
         )
     if not invalid:
-        way = "take it all the same with --invalid, or take the mark back: tools/inventory revalidate"
+        way = "accept it with --invalid, or take the mark back: tools/inventory revalidate"
         refuse_invalid(manifest, evaluation.folder / MANIFEST, way)
     if problems := verify_files(manifest, evaluation.folder, hashes=True):
         raise Damaged(f"{listed(problems)}. Evaluate the step again")

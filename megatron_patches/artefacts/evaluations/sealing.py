@@ -53,7 +53,7 @@ def labels_in(folder: Path) -> list[str]:
     """Of the results that are there, sorted.
 
     Raises:
-        Refused: the folder is none, or may not be read.
+        Refused: it is no folder, or may not be read.
     """
     names = [name for name in names_in(folder) if name.endswith(RESULT_ENDING)]
     labels = [name.removesuffix(RESULT_ENDING) for name in names]

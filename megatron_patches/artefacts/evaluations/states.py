@@ -246,7 +246,7 @@ def _state_of(facts: Mapping[str, Any], step: int, label: str) -> State:
     fits = fits and all(each is None or isinstance(each, str) for each in (host, job))
     fits = fits and re.fullmatch("[0-9a-f]{0,32}", str(token)) is not None  # it is a part of a file's name
     if not (fits and word in _WORDS and isinstance(by, dict) and (pid is None or type(pid) is int)):
-        raise Damaged(f"the state of {shortened(label)} at step {step} is none")
+        raise Damaged(f"the file of {shortened(label)} at step {step} holds no state")
     return State(step, label, cast("Word", word), str(since), str(message), host, pid, job, by=by, token=str(token))
 
 

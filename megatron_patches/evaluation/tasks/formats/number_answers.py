@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 NOT_FOUND = "[no number]"
-# a minus directly behind a digit or a bracket is one of a calculation, and a comma parts thousands or nothing
+# a minus directly after a digit or a bracket is one of a calculation, and a comma parts thousands or nothing
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 _NUMBER = rf"(?:(?<![0-9)])[-+])?\$?(?:{_WHOLE}(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
 _ANY = re.compile(_NUMBER)
@@ -19,13 +19,13 @@ _SAID = re.compile(rf"[Tt]he answer is:?\s*({_NUMBER})")
 
 
 def marked_number(text: str) -> str:
-    """The number behind the first `####` that has one."""
+    """The number after the first `####` that has one."""
     found = _MARKED.search(text)
     return found[1] if found else NOT_FOUND
 
 
 def final_number(text: str) -> str:
-    """The number behind `####`; else that of "the answer is"; else the last one of the text."""
+    """The number after `####`; else that of "the answer is"; else the last one of the text."""
     if found := _MARKED.search(text) or _SAID.search(text):
         return found[1]
     numbers = _ANY.findall(text)
