@@ -179,10 +179,13 @@ def test_pairs_are_taken_where_there_are_any(evals: Call, two: Path) -> None:
     [
         ({"version": "2.0"}, "version 1.0 and 2.0"),
         ({"shots": 5}, "shots 0 and 5"),
-        ({"limit": 100}, "limit None and 100"),
-        ({"length": 512}, "length None and 512"),
-        ({"data": [DataFile(name="new.jsonl", sha256="0" * 64, rows=1)]}, "other data (arc.jsonl, new.jsonl)"),
-        ({}, "other prompts or metrics (definition dddddddddddd and ffffffffffff)"),
+        ({"limit": 100}, "limit all items and 100"),
+        ({"length": 512}, "length that of training and 512"),
+        (
+            {"data": [DataFile(name="new.jsonl", sha256="0" * 64, rows=1)]},
+            "data arc.jsonl (eeeeeeee) and new.jsonl (00000000)",
+        ),
+        ({}, "prompts or metrics differ (definitions dddddddd and ffffffff)"),
     ],
 )
 def test_other_definitions_are_refused(evals: Call, runs: Path, changed: dict[str, object], said: str) -> None:

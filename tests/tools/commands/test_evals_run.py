@@ -432,7 +432,7 @@ class TestArray:
     ],
 )
 def test_the_metric_that_is_shown(metrics: dict[str, Metric], said: str) -> None:
-    assert one_child.main_metric(metrics) == said
+    assert one_child.shown_metric(metrics) == said
 
 
 @pytest.mark.slow

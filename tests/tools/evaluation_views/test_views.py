@@ -8,20 +8,20 @@ import pytest
 
 from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.artefacts.descent import descent_of_launch
-from megatron_patches.artefacts.evaluations.result import DataFile, Metric
+from megatron_patches.artefacts.evaluations.result import Metric
 from megatron_patches.artefacts.evaluations.shelf import shelve
 from megatron_patches.artefacts.manifest import build_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Missing, Refused, TrainyardError
 from tests.small_artefacts import make_checkpoint
-from tests.tools.shelved_results import definition, gathered, made_result, mmlu, put, share, subjects
+from tests.tools.shelved_results import gathered, made_result, mmlu, put, share, subjects
 from tools.evaluation_views.aggregated import aggregated
-from tools.evaluation_views.choice import metrics_of, only_tasks, primary, words_of
+from tools.evaluation_views.choice import metrics_of, only_tasks, words_of
 from tools.evaluation_views.columns import Place, columns_of, part_columns, places_of, tokens_at
 from tools.evaluation_views.curve_picture import draw_curves
 from tools.evaluation_views.curve_text import text_panels
 from tools.evaluation_views.curves import Panels, panels_of
-from tools.evaluation_views.definitions import definitions_of, differences
+from tools.evaluation_views.definitions import definitions_of
 from tools.evaluation_views.gathered import Gathered, gather
 from tools.evaluation_views.outputs import check_output, picture_bytes
 from tools.evaluation_views.table import number
@@ -32,20 +32,6 @@ RUN = "tr9a-4M-small"
 def panels(of: Gathered, axis: str | None = None) -> Panels:
     chosen = None if axis is None else "tokens" if axis == "tokens" else "steps"
     return panels_of(of, metrics_of(of, []), definitions_of(of.found), chosen)
-
-
-@pytest.mark.parametrize(
-    ("metrics", "chosen"),
-    [
-        (["acc", "acc_norm", "acc_norm_token"], "acc_norm"),
-        (["acc", "f1"], "acc"),
-        (["exact_match.flexible-extract", "exact_match.strict-match"], "exact_match.strict-match"),
-        (["byte_perplexity", "loss", "perplexity"], "perplexity"),
-        (["f1", "bleu"], "bleu"),
-    ],
-)
-def test_the_metric_that_stands_for_a_task(metrics: list[str], chosen: str) -> None:
-    assert primary(metrics) == chosen
 
 
 def test_words_and_names_that_are_not_known() -> None:
@@ -82,18 +68,6 @@ def test_results_that_were_asked_otherwise_have_columns_of_their_own() -> None:
     assert drawn.notes == (told,)
     assert ">(b) asked otherwise than (a)<" in picture_bytes(draw_curves(drawn), ".svg").decode()
     assert text_panels(drawn, 80)[-2:] == [f"a {RUN} (a)", f"b {RUN} (b)"]
-
-
-def test_what_differs() -> None:
-    one = made_result(RUN, 1, "x", {"acc": share(0.3, 100)})
-    data = [DataFile(name="y.jsonl", sha256=definition("y"))]
-    assert differences(one, one.model_copy(update={"data": data})) == [
-        f"data x.jsonl ({definition('x')[:8]}) and y.jsonl ({definition('y')[:8]})"
-    ]
-    moved = [DataFile(name="elsewhere/x.jsonl", sha256=definition("x"))]
-    told = differences(one, made_result(RUN, 1, "x", one.metrics, asked="other").model_copy(update={"data": moved}))
-    assert len(told) == 1
-    assert told[0].startswith("prompts or metrics differ")
 
 
 def test_the_best_is_never_invalid_and_may_be_the_smallest() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from megatron_patches.artefacts.evaluations.definitions import differences
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
 from megatron_patches.artefacts.evaluations.shelf import Evaluation
 from megatron_patches.errors import Missing, Refused, listed
@@ -19,7 +21,6 @@ from tools.commands.evals.comparing.compared_items import (
     compared_metric,
     kept_items,
     paired_items,
-    primary_metric,
 )
 
 _SAME = 1e-6
@@ -120,7 +121,8 @@ def _compare_task(first: Evaluation, second: Evaluation, label: str, choices: Ch
     results = first.results[label], second.results[label]
     if results[0].definition != results[1].definition:
         raise Refused(
-            f"{_what_differs(*results)}; evaluate one of them again as the other was, or leave it out: --tasks"
+            f"the two were not asked the same: {'; '.join(differences(*results))}; evaluate one of them again as the "
+            "other was, or leave it out: --tasks"
         )
     try:
         pairs = paired_items(kept_items(first.folder, results[0]), kept_items(second.folder, results[1]))
@@ -172,7 +174,7 @@ def _compare_without_pairs(first: TaskResult, second: TaskResult, label: str, ch
         for name, metric in first.metrics.items()
         if name in second.metrics and None not in (metric.standard_error, second.metrics[name].standard_error)
     }
-    name = choices.metric or primary_metric(known, known)
+    name = choices.metric or primary_metric(known)
     if name not in known:
         raise Refused(
             f"no standard error of {shortened(name or 'a metric')} is known; evaluate both again, keeping items"
@@ -197,20 +199,6 @@ def _compare_without_pairs(first: TaskResult, second: TaskResult, label: str, ch
 def _error(metric: Metric) -> float:
     assert metric.standard_error is not None
     return metric.standard_error
-
-
-def _what_differs(first: TaskResult, second: TaskResult) -> str:
-    """What keeps two results of one label from being compared."""
-    known = [
-        (name, getattr(first, name), getattr(second, name)) for name in ("task", "version", "shots", "limit", "length")
-    ]
-    found = [f"{name} {shortened(one)} and {shortened(other)}" for name, one, other in known if one != other]
-    if first.data != second.data:
-        names = sorted({shortened(file.name) for file in first.data} | {shortened(file.name) for file in second.data})
-        found.append(f"other data ({', '.join(names)})")
-    if not found:
-        found = [f"other prompts or metrics (definition {first.definition[:12]} and {second.definition[:12]})"]
-    return f"the two were not asked the same: {'; '.join(found)}"
 
 
 def _notes(results: tuple[TaskResult, TaskResult], metric: str, means: Sequence[float] | None) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.ending import end_by_term
@@ -47,15 +48,15 @@ def main() -> int:
 
 
 def _tell(place: str, result: TaskResult) -> None:
-    tell(f"{place} {result.label}: {main_metric(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
+    tell(f"{place} {result.label}: {shown_metric(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
     sys.stdout.flush()
 
 
-def main_metric(metrics: dict[str, Metric]) -> str:
-    """The metric that people look at first, with its standard error."""
-    if not metrics:
+def shown_metric(metrics: dict[str, Metric]) -> str:
+    """The metric that stands for the task, with its standard error."""
+    name = primary_metric(metrics)
+    if name is None:
         return "no number"
-    name = primary(metrics)
     metric = metrics[name]
     error = "" if metric.standard_error is None else f" +- {metric.standard_error:.4f}"
     return f"{name} {metric.value:.4f}{error}"

@@ -1,7 +1,7 @@
 """What `tools/evals run` is to do: which checkpoints lack which results. All that can be refused is refused here."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from megatron_patches.artefacts.evaluations.states import State, read_states
@@ -11,10 +11,10 @@ from megatron_patches.evaluation.asked import Asked, Standing, standing_of
 from megatron_patches.evaluation.selection import Candidate, Which, select
 from megatron_patches.evaluation.tasks.spec import split_tasks
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask
+from megatron_patches.sizes import first_of
 from tools.terminal import remark, tell
 
 _INSTALL = "pip install -c constraints.txt -e .[evals]"
-_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,13 @@ class Plan:
         for (step, label), state in self.failed_before.items():
             steps.setdefault((label, state.message), []).append(step)
         for (label, message), of in steps.items():
-            self._remark(f"passed over: {label} failed before at step {_named(of)}: {message}; --again tries it again")
+            self._remark(
+                f"passed over: {label} failed before at step {first_of(of)}: {message}; --again tries it again"
+            )
 
     def _tell_there(self, there: dict[str, list[int]]) -> None:
         for label, steps in there.items():
-            self._tell(f"{self.run.name} {label}: evaluated already at step {_named(steps)}")
+            self._tell(f"{self.run.name} {label}: evaluated already at step {first_of(steps)}")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
@@ -111,10 +113,6 @@ class Plan:
         if text not in self._told:
             self._told.add(text)
             remark(text, layout=True)
-
-
-def _named(steps: Sequence[int]) -> str:
-    return ", ".join(map(str, steps if len(steps) <= _NAMED else [*steps[:2], "...", steps[-1]]))
 
 
 def _refuse_missing_libraries() -> None:
