@@ -21,6 +21,7 @@ from megatron_patches.errors import TrainyardError
 DOCUMENTS = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "checkpoints.md"),
     *("data_tools/README.md", "tools/README.md", "slurm/README.md", "train/README.md", "train/tflops_optimization.md"),
+    "train/evaluation.md",
 )
 FIGURES = Path("benchmarks/figures.yaml")
 _DRAWN = {"train/tflops_optimization.md", "checkpoints.md"}

@@ -31,7 +31,7 @@ def small_run(data: SmallData, folder: Path, family: str = "gpt2", **settings: o
     return data.run(folder, overrides(**(given | settings)))
 
 
-def save_random(runs: Path, config: RunConfig, masters: bool = False, **facts: Any) -> Path:
+def save_random(runs: Path, config: RunConfig, masters: bool = False, step: int = STEP, **facts: Any) -> Path:
     """A checkpoint under `runs/NAME/checkpoints/`: every number of its weights decides something. Masters are not what
     weights are when they are rounded."""
     import torch
@@ -48,12 +48,12 @@ def save_random(runs: Path, config: RunConfig, masters: bool = False, **facts: A
         if masters:
             tensors.append(_tensor(row.name, "master", values + 1))
     identity = tokenizer_id(find_tokenizer(Path(config.data.tokenizer)))
-    told = {"run": config.name, "launch": "0001", "step": STEP, "samples": 64, "tokens": 1024, DATA_PARENTS: 1}
+    told = {"run": config.name, "launch": "0001", "step": step, "samples": 64, "tokens": 1024, DATA_PARENTS: 1}
     content = OfflineContent(
         {**told, "identity": {"tokenizer": identity}, **facts}, b"{}" if masters else None,
         to_yaml(config).encode(), (identity,),
     )  # fmt: skip
-    folder = runs / config.name / "checkpoints" / checkpoint_name(STEP)
+    folder = runs / config.name / "checkpoints" / checkpoint_name(step)
     write_offline(folder, tensors, 2, content)
     return folder
 
