@@ -1,1 +1,1 @@
-"""Checkpoints evaluated: by the harness with an export or in the engine, losses, results on the shelf."""
+"""A checkpoint evaluated: which one, what its shelf lacks, its export, and results kept one by one."""

@@ -16,7 +16,7 @@ from megatron_patches.artefacts.evaluations.shelf import (
 )
 from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.errors import Damaged, Refused
-from megatron_patches.evaluation.loss_data import open_loss_data
+from megatron_patches.evaluation.losses.loss_data import open_loss_data
 from megatron_patches.evaluation.selection import Candidate
 from megatron_patches.evaluation.tasks.prepare import prepare
 from megatron_patches.evaluation.tasks.spec import split_tasks

@@ -16,8 +16,8 @@ from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.evaluation.asked import Asked, standing_of
 from megatron_patches.evaluation.exports import export_of
-from megatron_patches.evaluation.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.selection import Candidate
+from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.files import is_folder
@@ -138,8 +138,8 @@ class OneCheckpoint:
 
     @contextmanager
     def _export(self, tasks: Sequence[Task]) -> Iterator[Ask]:
-        from megatron_patches.evaluation.harness import ask
-        from megatron_patches.evaluation.model_on_export import load_export
+        from megatron_patches.evaluation.harness.ask import ask
+        from megatron_patches.evaluation.harness.model_on_export import load_export
 
         with export_of(self._run, self._candidate, self._config, self._asked.keep_exports, self._hear) as folder:
             model = load_export(folder, self._asked.length, self._asked.batch_size)
@@ -170,16 +170,16 @@ class OneCheckpoint:
 
             model: Any = None
             if with_harness:
-                from megatron_patches.evaluation.model_in_engine import EngineModel
+                from megatron_patches.evaluation.harness.model_in_engine import EngineModel
 
                 model = EngineModel(loaded, asked.length)
 
             def answered(task: Task) -> Outcome:
                 if isinstance(task, LossTask):
-                    from megatron_patches.evaluation.losses import losses
+                    from megatron_patches.evaluation.losses.losses import losses
 
                     return losses(loaded, task)
-                from megatron_patches.evaluation.harness import ask
+                from megatron_patches.evaluation.harness.ask import ask
 
                 return next(ask(model, [task], "engine", asked.batch_size, self._hear))
 

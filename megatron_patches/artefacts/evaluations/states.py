@@ -6,6 +6,7 @@ process as well. No clock of another machine is read.
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Collection, Mapping
@@ -243,6 +244,7 @@ def _state_of(facts: Mapping[str, Any], step: int, label: str) -> State:
     host, job = facts.get("host"), facts.get("job")
     fits = all(isinstance(each, str) for each in (since, message, token))
     fits = fits and all(each is None or isinstance(each, str) for each in (host, job))
+    fits = fits and re.fullmatch("[0-9a-f]{0,32}", str(token)) is not None  # it is a part of a file's name
     if not (fits and word in _WORDS and isinstance(by, dict) and (pid is None or type(pid) is int)):
         raise Damaged(f"the state of {shortened(label)} at step {step} is none")
     return State(step, label, cast("Word", word), str(since), str(message), host, pid, job, by=by, token=str(token))

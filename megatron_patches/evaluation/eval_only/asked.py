@@ -20,7 +20,7 @@ from megatron_patches.atomic_files import temporary_path, write_atomically
 from megatron_patches.checkpoint.offline.choice import checkpoints_with_weights
 from megatron_patches.configuration.section import Section
 from megatron_patches.errors import Damaged, Refused, TrainyardError, listed
-from megatron_patches.evaluation.outcome import EvaluatedCheckpoint
+from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint
 from megatron_patches.evaluation.tasks.task import LossTask, TaskSettings
 from megatron_patches.foreign.files import names_in, read_bounded
 from megatron_patches.foreign.json_text import parse_object, whole_of

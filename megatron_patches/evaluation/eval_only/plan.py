@@ -27,7 +27,7 @@ from megatron_patches.evaluation.eval_only.asked import (
     layout_of,
     make_folder,
 )
-from megatron_patches.evaluation.loss_data import LossData, open_loss_data
+from megatron_patches.evaluation.losses.loss_data import LossData, open_loss_data
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable

@@ -19,9 +19,9 @@ from megatron_patches.artefacts.evaluations.shelf import shelve
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.evaluation.eval_only.asked import AskedCheckpoint, asked_of, chosen_checkpoints, layout_of
 from megatron_patches.evaluation.eval_only.table import result_lines
-from megatron_patches.evaluation.loss_data import LossData, LossGroup, open_loss_data
-from megatron_patches.evaluation.loss_sums import LossSums
-from megatron_patches.evaluation.losses import outcome_of, sum_over
+from megatron_patches.evaluation.losses.loss_data import LossData, LossGroup, open_loss_data
+from megatron_patches.evaluation.losses.loss_sums import LossSums
+from megatron_patches.evaluation.losses.losses import outcome_of, sum_over
 from megatron_patches.foreign.printable import printable
 from megatron_patches.generation.loading import LoadOrder, load_on_rank
 from megatron_patches.generation.model_on_rank import ModelOnRank

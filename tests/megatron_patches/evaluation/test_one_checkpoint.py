@@ -19,12 +19,12 @@ from megatron_patches.errors import Damaged, Refused, TrainingFailed
 from megatron_patches.evaluation import asked as asked_module
 from megatron_patches.evaluation.asked import Asked, standing_of
 from megatron_patches.evaluation.one_checkpoint import OneCheckpoint
-from megatron_patches.evaluation.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.selection import Candidate, candidate_at
+from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask, TaskSettings
 from megatron_patches.run.reading import to_yaml
 from tests.small_artefacts import RUN, make_artefact
-from tests.small_training import SmallData
+from tests.small_training import SmallData, overrides
 
 TASKS = ("first", "second", "third")
 LOSS = "lost"
@@ -311,6 +311,17 @@ def test_an_evaluation_of_the_checkpoint_that_had_this_step_before(world: World)
     assert world.evaluate()
     assert world.told == list(TASKS)
     assert world.shelf.folder.with_name(f"{world.shelf.folder.name}.replaced-1").is_dir()
+
+
+def test_a_model_that_transformers_cannot_express_is_asked_in_the_engine(small_data: SmallData, tmp_path: Path) -> None:
+    plain = small_data.run(tmp_path)
+    odd = small_data.run(tmp_path, overrides(model__norm="rmsnorm", model__norm_bias="false"))
+    assert Asked(TASKS).way(plain) == ("export", "")
+    way, why = Asked(TASKS).way(odd)
+    assert (way, "no architecture of transformers" in why) == ("engine", True)
+    assert Asked(TASKS, through="engine").way(odd) == ("engine", "")
+    with pytest.raises(Refused, match="leave out --through export"):
+        Asked(TASKS, through="export").way(odd)
 
 
 def test_what_is_asked_travels_as_json() -> None:

@@ -22,16 +22,18 @@ from megatron_patches.artefacts.manifest import MANIFEST, read_manifest
 from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.evaluation.asked import Asked
-from megatron_patches.evaluation.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.selection import parse_which
+from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint, Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask
 from megatron_patches.run.reading import to_yaml
 from tests.command_line import Call, verb
 from tests.megatron_patches.transformers_exchange.checkpoints import save_random, small_run
 from tests.small_artefacts import RUN, make_artefact
 from tests.small_training import SmallData
-from tools.commands.evals import command_line, run_array, run_child, run_here, run_watching
-from tools.commands.evals.run_plan import Plan, Work
+from tools.commands.evals import command_line
+from tools.commands.evals.running import child as one_child
+from tools.commands.evals.running import job_array, this_machine, watching
+from tools.commands.evals.running.plan import Plan, Work
 
 STEPS = (100, 200, 300)
 HELLASWAG = {"ind": 1, "ctx": "a b", "ctx_a": "a", "ctx_b": "b", "activity_label": "c", "endings": ["d", "e", "f", "g"]}
@@ -100,9 +102,9 @@ class Child:
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     made = Child()
-    monkeypatch.setattr(run_here, "_run_child", made)
-    monkeypatch.setattr(run_here, "publish", lambda run: [])
-    monkeypatch.setattr(run_watching, "end_by_term", lambda: None)
+    monkeypatch.setattr(this_machine, "_run_child", made)
+    monkeypatch.setattr(this_machine, "publish", lambda run: [])
+    monkeypatch.setattr(watching, "end_by_term", lambda: None)
     return made
 
 
@@ -176,7 +178,7 @@ def test_what_is_ended_leaves_no_states(
     child.before = lambda step: waiting.extend(each.step for each in read_states(run) if each.state == "pending")
     waiting: list[int] = []
     with pytest.raises(KeyboardInterrupt if ended == 130 else SystemExit):
-        run_here.evaluate(plan, plan.look())
+        this_machine.evaluate(plan, plan.look())
     assert (waiting, child.steps) == ([200, 300], [100])
     assert read_states(run) == []
 
@@ -218,7 +220,7 @@ time.sleep(60)
     ("words", "message"),
     [
         (("nothing", *TASK), "there is no run directory"),
-        ((RUN, "--tasks", "hellaswg:items.jsonl"), "did you mean hellaswag"),
+        ((RUN, "--tasks", "hellaswg:items.jsonl"), "no format 'hellaswg' of local files"),
         ((RUN, "--tasks", "hellaswag:none.jsonl"), "none.jsonl does not exist"),
         ((RUN, *TASK, "--tasks", "hellaswag:items.jsonl"), "two tasks have the name hellaswag"),
         ((f"{RUN}@100", *TASK, "--steps", "all"), "leave one of both out"),
@@ -282,8 +284,8 @@ class TestWatching:
                 add_checkpoint(yard, config_text, 400)
             assert len(self.waits) < 5, "it does not end"
 
-        monkeypatch.setattr(run_watching.time, "sleep", sleep)
-        monkeypatch.setattr(run_watching, "_is_finished", lambda plan: len(self.waits) >= 2)
+        monkeypatch.setattr(watching.time, "sleep", sleep)
+        monkeypatch.setattr(watching, "_is_finished", lambda plan: len(self.waits) >= 2)
 
     def test_new_ones_are_evaluated_until_the_run_is_finished(self, evals: Call, child: Child) -> None:
         done = evals("run", RUN, *TASK, "--watch", "--watch-every", 7)
@@ -338,19 +340,19 @@ class TestArray:
     def test_each_task_evaluates_its_checkpoint(self, evals: Call, child: Child, cluster: Path) -> None:
         assert evals("run", RUN, "--tasks", "mine=hellaswag:items.jsonl", "--steps", "200").returncode == 0
         words = ("--tasks", "mine=hellaswag:items.jsonl", "--shots", 0, "--batch-size", 2, "--again")
-        done = evals("run", RUN, *words, "--steps", "100,300", "--slurm", "array.slurm")
+        done = evals("run", RUN, *words, "--steps", "100,300", "--slurm", "job_array.slurm")
         assert done.returncode == 0, done.stderr
-        assert done.stdout == "wrote array.slurm, 2 checkpoints: tools/submit array.slurm\n"
+        assert done.stdout == "wrote job_array.slurm, 2 checkpoints: tools/submit job_array.slurm\n"
         self.make_checkout(cluster)
         for number, step in ((0, "100"), (1, "300")):
-            ran = self.start(cluster, cluster / "array.slurm", number)
+            ran = self.start(cluster, cluster / "job_array.slurm", number)
             assert ran.returncode == 7
             assert (cluster / "words").read_text().split("\n")[:-1] == [
                 "run", RUN, "--steps", step, *map(str, words[:2]), "--shots", "0", "--batch-size", "2", "--again",
                 "of the site",
             ]  # fmt: skip
-        assert "no task 2" in self.start(cluster, cluster / "array.slurm", 2).stderr
-        assert "#SBATCH --array=0-1 " in (cluster / "array.slurm").read_text()
+        assert "no task 2" in self.start(cluster, cluster / "job_array.slurm", 2).stderr
+        assert "#SBATCH --array=0-1 " in (cluster / "job_array.slurm").read_text()
         assert child.steps == [200]
 
     def make_checkout(self, yard: Path) -> None:
@@ -360,7 +362,7 @@ class TestArray:
         )
         (yard / "tools" / "evals").chmod(0o755)
         (yard / "slurm" / "sites").mkdir(parents=True)
-        (yard / "slurm" / "sites" / "here.sh").write_text('TRAINYARD_VENV="of the site"\n')
+        (yard / "slurm" / "sites" / "this_machine.sh").write_text('TRAINYARD_VENV="of the site"\n')
 
     def start(self, yard: Path, script: Path, number: int) -> "subprocess.CompletedProcess[str]":
         known = {"SLURM_SUBMIT_DIR": str(yard), "SLURM_ARRAY_TASK_ID": str(number), "TRAINYARD_SITE": "here"}
@@ -371,13 +373,13 @@ class TestArray:
         self, evals: Call, child: Child, cluster: Path, run: RunFolder
     ) -> None:
         (cluster / "queue").write_text("41_[0-2] 41\n")
-        done = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
+        done = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
         assert done.returncode == 0, done.stderr
         assert "3 checkpoints: job 41 is submitted" in done.stdout
         assert [(each.step, each.state, each.job) for each in read_states(run)] == [
             (step, "pending", "41") for step in STEPS
         ]
-        again = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
+        again = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
         assert again.stdout == "nothing is left to evaluate; no script was written\n"
         assert f"{RUN}@100 hellaswag: job 41 is to do it" in again.stderr
         assert (cluster / "calls").read_text() == "one\n"
@@ -387,10 +389,10 @@ class TestArray:
     ) -> None:
         (cluster / "queue").write_text("41_[0-2] 41\n")
         with monkeypatch.context() as cut:
-            cut.setattr(run_array, "_announce", lambda *given: sys.exit(9))
-            assert evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit").returncode == 9
+            cut.setattr(job_array, "_announce", lambda *given: sys.exit(9))
+            assert evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit").returncode == 9
         assert read_states(run) == []
-        done = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
+        done = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
         assert "3 checkpoints: job 41 was submitted already" in done.stdout
         assert [(each.step, each.state) for each in read_states(run)] == [(step, "pending") for step in STEPS]
         assert (cluster / "calls").read_text() == "one\n"
@@ -410,10 +412,10 @@ class TestArray:
 
     def test_outside_of_a_checkout(self, evals: Call, child: Child, cluster: Path, run: RunFolder) -> None:
         (cluster / "logs").rmdir()
-        done = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
+        done = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
         assert done.returncode == 2
         assert "logs/" in done.stderr
-        assert not (cluster / "array.slurm").exists()
+        assert not (cluster / "job_array.slurm").exists()
         assert read_states(run) == []
 
 
@@ -424,13 +426,13 @@ class TestArray:
             {"acc": Metric(value=0.5), "acc_norm": Metric(value=0.25, standard_error=0.0043)},
             "acc_norm 0.2500 +- 0.0043",
         ),
-        ({"loss": Metric(value=3.0), "perplexity": Metric(value=20.0)}, "loss 3.0000"),
+        ({"loss": Metric(value=3.0), "perplexity": Metric(value=20.0)}, "perplexity 20.0000"),
         ({"odd": Metric(value=1.0)}, "odd 1.0000"),
         ({}, "no number"),
     ],
 )
 def test_the_metric_that_is_shown(metrics: dict[str, Metric], said: str) -> None:
-    assert run_child.main_metric(metrics) == said
+    assert one_child.main_metric(metrics) == said
 
 
 @pytest.mark.slow

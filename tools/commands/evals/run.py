@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from megatron_patches.errors import Refused
-from tools.commands.evals.run_options import Later, Means, Questions
+from tools.commands.evals.running.options import Later, Means, Questions
 from tools.option_groups import takes_groups
 
 if TYPE_CHECKING:
@@ -43,19 +43,19 @@ def run(
     later.refuse_together()
     asked = means.asked(questions)
     folder, which = _run_and_which(run, questions.steps)
-    from tools.commands.evals.run_plan import Plan
+    from tools.commands.evals.running.plan import Plan
 
     plan = Plan(folder, which, asked)
     if later.slurm is not None:
-        from tools.commands.evals.run_array import write_array
+        from tools.commands.evals.running.job_array import write_array
 
         write_array(plan, later.slurm, later.submit)
     elif later.watch:
-        from tools.commands.evals.run_watching import watch
+        from tools.commands.evals.running.watching import watch
 
         sys.exit(watch(plan, later.watch_every))
     else:
-        from tools.commands.evals.run_watching import look_once
+        from tools.commands.evals.running.watching import look_once
 
         sys.exit(look_once(plan, later.come_back))
 

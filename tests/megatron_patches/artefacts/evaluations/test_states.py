@@ -258,7 +258,7 @@ def test_one_of_another_machine_that_takes_over_and_never_ends(run: RunFolder, m
 
 def test_another_ones_claim_is_neither_removed_nor_failed(run: RunFolder) -> None:
     mine = claimed(run)
-    stranger = Claim(run, replace(mine.state, token="another"))
+    stranger = Claim(run, replace(mine.state, token="abc"))
     stranger.release()
     stranger.fail("not mine")
     assert read_states(run) == [mine.state]

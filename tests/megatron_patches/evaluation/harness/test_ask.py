@@ -17,11 +17,11 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from lm_eval.api.model import TemplateLM
 
 from megatron_patches.errors import Damaged, Refused, TrainyardError
-from megatron_patches.evaluation import surroundings
-from megatron_patches.evaluation.harness import ask
-from megatron_patches.evaluation.outcome import Outcome
+from megatron_patches.evaluation.harness import surroundings
+from megatron_patches.evaluation.harness.ask import ask
+from megatron_patches.evaluation.tasks.outcome import Outcome
 from megatron_patches.evaluation.tasks.task import TaskSettings
-from tests.megatron_patches.evaluation.tiny_tasks import configurations, harness_task, write_files
+from tests.megatron_patches.evaluation.harness.tiny_tasks import configurations, harness_task, write_files
 
 
 class Known(TemplateLM):

@@ -6,7 +6,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from megatron_patches.errors import Missing, Refused
-from megatron_patches.evaluation.surroundings import quiet
+from megatron_patches.evaluation.harness.surroundings import quiet
 from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable

@@ -15,16 +15,16 @@ from lm_eval.evaluator import evaluate
 
 from megatron_patches.artefacts.evaluations.result import Through
 from megatron_patches.errors import Refused
-from megatron_patches.evaluation.loaded_task import LoadedTask, load_task
-from megatron_patches.evaluation.measured import measured
-from megatron_patches.evaluation.outcome import Outcome
-from megatron_patches.evaluation.surroundings import (
+from megatron_patches.evaluation.harness.loaded_task import LoadedTask, load_task
+from megatron_patches.evaluation.harness.measured import measured
+from megatron_patches.evaluation.harness.surroundings import (
     as_seeded,
     hub_if_reached,
     local_files_alone,
     overflow_is_infinite,
     quiet,
 )
+from megatron_patches.evaluation.tasks.outcome import Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask
 from megatron_patches.parameters.torch_dtypes import PRECISIONS
 

@@ -8,8 +8,15 @@ from typing import Any
 from lm_eval.api.metrics import mean, mean_stderr
 
 from megatron_patches.artefacts.evaluations.result import Item, Metric, Part
-from megatron_patches.evaluation.answers import BY_TOKEN, LOG_LIKELIHOOD, Answered, answered, is_number, shown_name
-from megatron_patches.evaluation.loaded_task import LoadedTask
+from megatron_patches.evaluation.harness.answers import (
+    BY_TOKEN,
+    LOG_LIKELIHOOD,
+    Answered,
+    answered,
+    is_number,
+    shown_name,
+)
+from megatron_patches.evaluation.harness.loaded_task import LoadedTask
 from megatron_patches.evaluation.tasks.task import HarnessTask
 
 PERPLEXITY = "perplexity"

@@ -16,12 +16,12 @@ from megatron_patches.artefacts.evaluations.states import State, announce, fail,
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.evaluation.exports import remove_leftovers
 from slurm.parent import command_ending_with_it
-from tools.commands.evals.run_plan import Plan, Work
+from tools.commands.evals.running.plan import Plan, Work
 from tools.evaluation_views.charts import publish
 from tools.start import INTERRUPTED
 from tools.terminal import remark
 
-_CHILD = "tools.commands.evals.run_child"
+_CHILD = "tools.commands.evals.running.child"
 _TERMINATED = 128 + signal.SIGTERM
 _END_SECONDS = 30
 """that a process has to remove its export"""

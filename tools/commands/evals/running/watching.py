@@ -5,8 +5,8 @@ import time
 from megatron_patches.artefacts.annotations import Standing
 from megatron_patches.artefacts.evaluations.states import State
 from megatron_patches.ending import end_by_term
-from tools.commands.evals.run_here import evaluate
-from tools.commands.evals.run_plan import Plan
+from tools.commands.evals.running.plan import Plan
+from tools.commands.evals.running.this_machine import evaluate
 from tools.run_views.state import derive_state, read_queue
 from tools.terminal import remark, tell
 

@@ -55,7 +55,7 @@ def asked(name: str = "validation", length: int | None = None, limit: int | None
 
 def losses_of_step_4(folder: Path, dataset: str) -> dict[str, Any]:
     """What one process finds; all in one, since to import and to load takes longest."""
-    from megatron_patches.evaluation.losses import losses
+    from megatron_patches.evaluation.losses.losses import losses
     from megatron_patches.generation.loaded_model import load_model, start_alone
 
     groups = start_alone()

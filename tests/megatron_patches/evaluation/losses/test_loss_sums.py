@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from megatron_patches.errors import Damaged, Refused
-from megatron_patches.evaluation.loss_sums import LossSums, metrics_of, part_of, pooled
+from megatron_patches.evaluation.losses.loss_sums import LossSums, metrics_of, part_of, pooled
 
 
 def sums_of(losses: np.ndarray, targets: np.ndarray) -> LossSums:

@@ -13,8 +13,8 @@ import yaml
 
 from megatron_patches.errors import Refused
 from megatron_patches.evaluation.tasks.task import TaskSettings
-from tests.megatron_patches.evaluation.conftest import WINDOW, Made
-from tests.megatron_patches.evaluation.tiny_tasks import SUBJECTS, configurations, harness_task
+from tests.megatron_patches.evaluation.harness.conftest import WINDOW, Made
+from tests.megatron_patches.evaluation.harness.tiny_tasks import SUBJECTS, configurations, harness_task
 from tests.ranks import run_on_ranks
 
 pytestmark = pytest.mark.slow
@@ -31,9 +31,9 @@ def tasks_of(items: Path) -> list[Any]:
 
 def ask_both(made: Made) -> dict[str, Any]:
     """All tasks through the export of GPT-2 and in the engine; what else the two models say; scores by plain torch."""
-    from megatron_patches.evaluation.harness import ask
-    from megatron_patches.evaluation.model_in_engine import EngineModel
-    from megatron_patches.evaluation.model_on_export import load_export
+    from megatron_patches.evaluation.harness.ask import ask
+    from megatron_patches.evaluation.harness.model_in_engine import EngineModel
+    from megatron_patches.evaluation.harness.model_on_export import load_export
     from megatron_patches.generation.loaded_model import load_model
 
     heard: list[str] = []
@@ -121,9 +121,9 @@ def by_hand(model: Any, tokenizer: Any, items: Path) -> dict[str, Any]:
 
 def refused(made: Made, export: Any, engine: Any) -> list[str]:
     """What cannot be asked of these models."""
-    from megatron_patches.evaluation.harness import ask
-    from megatron_patches.evaluation.model_in_engine import EngineModel
-    from megatron_patches.evaluation.model_on_export import load_export
+    from megatron_patches.evaluation.harness.ask import ask
+    from megatron_patches.evaluation.harness.model_in_engine import EngineModel
+    from megatron_patches.evaluation.harness.model_on_export import load_export
 
     configs = configurations(made.items)
     long = {**configs["sums"], "generation_kwargs": {"max_gen_toks": WINDOW, "until": []}}
@@ -240,8 +240,8 @@ def test_what_does_not_fit_a_model_is_refused(both: dict[str, Any]) -> None:
 
 def at_other_lengths(made: Made) -> list[Any]:
     """Of BLOOM, whose positions do not end: what export and engine say at a longer and a shorter length."""
-    from megatron_patches.evaluation.model_in_engine import EngineModel
-    from megatron_patches.evaluation.model_on_export import load_export
+    from megatron_patches.evaluation.harness.model_in_engine import EngineModel
+    from megatron_patches.evaluation.harness.model_on_export import load_export
     from megatron_patches.generation.loaded_model import load_model
 
     longer = EngineModel(load_model([made.checkpoints["bloom"]], passed_over=print, length=300), 300)

@@ -17,8 +17,6 @@ from megatron_patches.foreign.streams import print_any_text
 from tools.start import INTERRUPTED
 from tools.terminal import remark, tell
 
-_SHOWN = ("acc_norm", "acc", "exact_match", "loss", "word_perplexity")
-
 
 def main() -> int:
     """Evaluates what standard input names."""
@@ -54,9 +52,9 @@ def _tell(place: str, result: TaskResult) -> None:
 
 def main_metric(metrics: dict[str, Metric]) -> str:
     """The metric that people look at first, with its standard error."""
-    name = next((name for name in _SHOWN if name in metrics), next(iter(metrics), None))
-    if name is None:
+    if not metrics:
         return "no number"
+    name = primary(metrics)
     metric = metrics[name]
     error = "" if metric.standard_error is None else f" +- {metric.standard_error:.4f}"
     return f"{name} {metric.value:.4f}{error}"

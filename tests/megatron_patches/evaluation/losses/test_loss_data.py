@@ -9,7 +9,7 @@ import pytest
 
 from megatron_patches.artefacts.manifest import Manifest, build_manifest
 from megatron_patches.errors import Missing, Refused, TrainyardError
-from megatron_patches.evaluation.loss_data import LossData, open_loss_data
+from megatron_patches.evaluation.losses.loss_data import LossData, open_loss_data
 from megatron_patches.evaluation.tasks.task import LossTask, TaskSettings
 from megatron_patches.run.config import RunConfig
 from tests.small_training import SmallData, overrides

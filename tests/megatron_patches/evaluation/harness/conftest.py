@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.megatron_patches.evaluation.tiny_tasks import write_files
+from tests.megatron_patches.evaluation.harness.tiny_tasks import write_files
 from tests.megatron_patches.transformers_exchange.checkpoints import save_random, small_run
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData

@@ -16,7 +16,7 @@ from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
 from megatron_patches.submission.submit import submit
 from slurm.job import ARRAY_LOG
-from tools.commands.evals.run_plan import Plan, Work
+from tools.commands.evals.running.plan import Plan, Work
 from tools.terminal import remark, tell
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from megatron_patches.artefacts.run_folder import CONFIG
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import Refused
-from megatron_patches.evaluation.loss_data import LossData, LossGroup, open_loss_data
-from megatron_patches.evaluation.loss_sums import LossSums, part_of, pooled, predicted
-from megatron_patches.evaluation.outcome import Outcome
+from megatron_patches.evaluation.losses.loss_data import LossData, LossGroup, open_loss_data
+from megatron_patches.evaluation.losses.loss_sums import LossSums, part_of, pooled, predicted
+from megatron_patches.evaluation.tasks.outcome import Outcome
 from megatron_patches.evaluation.tasks.task import LossTask
 from megatron_patches.generation.loaded_model import LoadedModel
 from megatron_patches.launch.preparation import PreparationProgress

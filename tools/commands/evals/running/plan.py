@@ -71,8 +71,8 @@ class Plan:
             for label in standing.there:
                 there.setdefault(label, []).append(candidate.step)
             if standing.why:
-                first = standing.why.splitlines()[0]
-                self._remark(f"{self.run.name} is asked in the engine, not through an export: {first}")
+                first = " ".join(standing.why.split()).partition(";")[0]
+                self._remark(f"{self.run.name} is asked in the engine: {first}")
             labels = tuple(self._to_do(candidate, standing, failed))
             if labels:
                 found.append(Work(candidate, labels))
