@@ -14,7 +14,7 @@ def compare(
             help="RUN@STEP, RUN@best, RUN (its latest evaluated step), or a folder runs/NAME/evals/step-...",
         ),
     ],
-    second: Annotated[str, typer.Argument(metavar="B", help="The same; what is told is B less A.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same. Differences are B minus A.")],
     tasks: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,11 +46,11 @@ def compare(
         typer.Option(
             min=0.001,
             max=0.5,
-            help="Accept so large a chance of calling a difference where there is none. Example: 0.01",
+            help="Chance of calling a difference where there is none, two-sided. Example: 0.01",
         ),
     ] = 0.05,
     invalid: Annotated[bool, typer.Option("--invalid", help="Take evaluations that are marked invalid too.")] = False,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each task to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each task to this file. Example: compared.csv")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
 ) -> None:
     """Which of two checkpoints is better, item by item.
@@ -64,6 +64,7 @@ def compare(
     """
     from megatron_patches.atomic_files import write_atomically
     from megatron_patches.errors import TrainyardError
+    from megatron_patches.evaluation.tasks.extra import refuse_without
     from megatron_patches.foreign.printable import printable
     from tools.commands.evals.comparing.compared_sides import find_side
     from tools.commands.evals.comparing.comparison import Choices, compare_evaluations
@@ -73,6 +74,7 @@ def compare(
 
     if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
         raise TrainyardError(f"{printable(csv)} cannot be written: name a file in a folder that exists")
+    refuse_without("comparisons", scipy="scipy")
     labels = [label for text in tasks or () for label in text.split(",") if label]
     sides = find_side(first, invalid), find_side(second, invalid)
     choices = Choices(labels, metric, items, unpaired, alpha)

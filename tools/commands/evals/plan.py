@@ -69,6 +69,7 @@ def plan(
     """
     from megatron_patches.errors import Refused
     from megatron_patches.evaluation.statistics.power import Demands
+    from megatron_patches.evaluation.tasks.extra import refuse_without
     from tools.commands.evals.comparing.compared_sides import find_side
     from tools.commands.evals.comparing.plan_tables import as_json, legend, needed_table, table
     from tools.commands.evals.comparing.planned_tasks import Known, task_of_numbers, tasks_of_results
@@ -77,6 +78,7 @@ def plan(
 
     if (run is None) == (examples is None):
         raise Refused("give a run that was evaluated, or --examples N: one of the two")
+    refuse_without("plans", scipy="scipy")
     known = Known(accuracy, discordant, correlation)
     if run is not None:
         if clusters is not None:

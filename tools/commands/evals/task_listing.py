@@ -14,7 +14,7 @@ from megatron_patches.evaluation.tasks.prepare import local_task
 from megatron_patches.evaluation.tasks.spec import LOSSES, TaskSpec, split_tasks
 from megatron_patches.evaluation.tasks.task import TaskSettings
 from megatron_patches.evaluation.tasks.written_folder import write_tasks
-from tools.terminal import remark, tell
+from tools.terminal import remark, tell, tell_filled
 
 _NOTES = (
     "FILE is .jsonl or .json (also packed: .gz, .zst), or .parquet.",
@@ -42,8 +42,9 @@ def list_formats() -> None:
         _tell_fact("items", what)
         _tell_fact("asked", "by the engine, as in training")
         _tell_fact("metrics", "loss, perplexity")
+    tell()
     for note in _NOTES:
-        remark(note)
+        tell_filled(note)
 
 
 def _tell_fact(name: str, text: str) -> None:
