@@ -1,6 +1,7 @@
 """`tools/evals compare`: two checkpoints on the tasks that both were evaluated on."""
 
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -279,6 +280,17 @@ def test_csv_has_a_row_for_each_task(evals: Call, two: Path, tmp_path: Path) -> 
     (row,) = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
     assert (row["first_checkpoint"], row["label"], row["better"]) == (A, "hellaswag", "B")
     assert evals("compare", A, B, "--csv", tmp_path / "no" / "out.csv").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("compare", A, B), ("plan", RUN), ("plan", "--examples", 100)])
+def test_without_scipy(evals: Call, two: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...]) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "scipy" else found(name, *more)
+    )
+    done = evals(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "need scipy, which is not installed: pip install -c constraints.txt -e .[evals]" in done.stderr
 
 
 def test_names_that_would_steer_a_terminal(evals: Call, two: Path) -> None:

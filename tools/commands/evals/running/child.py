@@ -15,7 +15,6 @@ from megatron_patches.evaluation.one_checkpoint import OneCheckpoint
 from megatron_patches.evaluation.selection import candidate_at
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
-from tools.evaluation_views.choice import primary
 from tools.start import INTERRUPTED
 from tools.terminal import remark, tell
 
