@@ -132,7 +132,7 @@ def standing_of(
 def _definition(task: HarnessTask | LossTask, config: RunConfig, candidate: Candidate) -> str:
     if isinstance(task, HarnessTask):
         return task.definition
-    return open_loss_data(config, candidate.manifest, task, in_silence).definition()
+    return open_loss_data(config, candidate.folder, candidate.manifest, task, in_silence).definition()
 
 
 def _results(run: RunFolder, candidate: Candidate, labels: set[str]) -> dict[str, TaskResult]:
