@@ -118,9 +118,7 @@ def test_data_that_changed_since(rotary: RunConfig, small_data: SmallData, tmp_p
     with pytest.raises(Refused, match=r"data.split is 9,1 in the checkpoint and 8,2 now"):
         opened(rotary, saved=manifest(**{"data.split": "9,1"}))
     (tmp_path / "config.yaml").write_text(to_yaml(rotary))
-    with pytest.raises(
-        Refused, match=r"is another tokenizer \(.* was trained with: .*tokenizer 0{12}"
-    ):
+    with pytest.raises(Refused, match=r"is another tokenizer \(.* was trained with: .*tokenizer 0{12}"):
         opened(rotary, saved=manifest(tokenizer="0" * 64), checkpoint=tmp_path)
     # what is named is read as it is: it was held out whole
     named = opened(rotary, saved=manifest(dataset="0" * 64), dataset=f"{small_data.folder}/more")
