@@ -4,12 +4,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from megatron_patches.artefacts.evaluations.primary import primary_metric
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable, shortened
 from tools.evaluation_views.gathered import Gathered
-
-_PRIMARY = ("acc_norm", "acc", "exact_match", "perplexity", "loss")
-"""the first of these that a task has stands for it"""
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
@@ -63,17 +61,10 @@ def metrics_of(gathered: Gathered, words: Sequence[str], every: bool = False) ->
             label: [name for name in names if {name, f"{label}.{name}"} & set(words)] for label, names in known.items()
         }
         return {label: names for label, names in asked.items() if names}
-    return {label: names if every else [primary(names)] if names else [] for label, names in known.items()}
-
-
-def primary(metrics: Iterable[str]) -> str:
-    """The metric that stands for a task: acc_norm, else acc, exact_match (strict before others), perplexity, loss."""
-    names = sorted(metrics, key=lambda name: ("strict" not in name, name))
-    for word in _PRIMARY:
-        for name in names:
-            if name == word or name.startswith(f"{word}."):
-                return name
-    return min(names)
+    if every:
+        return known
+    primary = {label: primary_metric(names) for label, names in known.items()}
+    return {label: [] if name is None else [name] for label, name in primary.items()}
 
 
 def _unknown(kind: str, word: str, known: Sequence[str]) -> str:

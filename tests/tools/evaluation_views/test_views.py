@@ -16,7 +16,7 @@ from megatron_patches.errors import Missing, Refused, TrainyardError
 from tests.small_artefacts import make_checkpoint
 from tests.tools.shelved_results import definition, gathered, made_result, mmlu, put, share, subjects
 from tools.evaluation_views.aggregated import aggregated
-from tools.evaluation_views.choice import metrics_of, only_tasks, primary, words_of
+from tools.evaluation_views.choice import metrics_of, only_tasks, words_of
 from tools.evaluation_views.columns import Place, columns_of, part_columns, places_of, tokens_at
 from tools.evaluation_views.curve_picture import draw_curves
 from tools.evaluation_views.curve_text import text_panels
@@ -32,20 +32,6 @@ RUN = "tr9a-4M-small"
 def panels(of: Gathered, axis: str | None = None) -> Panels:
     chosen = None if axis is None else "tokens" if axis == "tokens" else "steps"
     return panels_of(of, metrics_of(of, []), definitions_of(of.found), chosen)
-
-
-@pytest.mark.parametrize(
-    ("metrics", "chosen"),
-    [
-        (["acc", "acc_norm", "acc_norm_token"], "acc_norm"),
-        (["acc", "f1"], "acc"),
-        (["exact_match.flexible-extract", "exact_match.strict-match"], "exact_match.strict-match"),
-        (["byte_perplexity", "loss", "perplexity"], "perplexity"),
-        (["f1", "bleu"], "bleu"),
-    ],
-)
-def test_the_metric_that_stands_for_a_task(metrics: list[str], chosen: str) -> None:
-    assert primary(metrics) == chosen
 
 
 def test_words_and_names_that_are_not_known() -> None:

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from megatron_patches.artefacts.evaluations.primary import primary_metric
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.ending import end_by_term
@@ -16,8 +17,6 @@ from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
 from tools.start import INTERRUPTED
 from tools.terminal import remark, tell
-
-_SHOWN = ("acc_norm", "acc", "exact_match", "loss", "word_perplexity")
 
 
 def main() -> int:
@@ -54,7 +53,7 @@ def _tell(place: str, result: TaskResult) -> None:
 
 def main_metric(metrics: dict[str, Metric]) -> str:
     """The metric that people look at first, with its standard error."""
-    name = next((name for name in _SHOWN if name in metrics), next(iter(metrics), None))
+    name = primary_metric(metrics)
     if name is None:
         return "no number"
     metric = metrics[name]

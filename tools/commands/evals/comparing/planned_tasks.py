@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from megatron_patches.artefacts.evaluations.primary import primary_metric
 from megatron_patches.artefacts.evaluations.result import Item, TaskResult
 from megatron_patches.artefacts.evaluations.shelf import Evaluation, items_of, list_evaluations
 from megatron_patches.errors import Missing, Refused
 from megatron_patches.evaluation.statistics.clusters import LEAST_CLUSTERS, in_clusters, intra_cluster_correlation
 from megatron_patches.evaluation.statistics.distributions import Floats
 from megatron_patches.foreign.printable import shortened
-from tools.commands.evals.comparing.compared_items import cluster_names, paired_items, primary_metric
+from tools.commands.evals.comparing.compared_items import cluster_names, paired_items
 from tools.commands.evals.comparing.compared_sides import Side
 
 _ALIKE = (0.25, 0.5, 1.0)
@@ -91,7 +92,7 @@ def _task_of_result(side: Side, result: TaskResult, known: Known) -> PlannedTask
     except Missing:
         items = []
     kept = set.intersection(*(set(item.metrics) for item in items)) if items else set()
-    metric = primary_metric(result.metrics, kept)
+    metric = primary_metric(kept & result.metrics.keys())
     if metric is None or not {item.metrics[metric] for item in items} <= {0.0, 1.0}:
         return None
     accuracy = sum(item.metrics[metric] for item in items) / len(items)
