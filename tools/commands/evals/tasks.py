@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from megatron_patches.errors import Refused
-from megatron_patches.evaluation.tasks.task import TaskSettings
 
 
 def tasks_command(
@@ -23,6 +22,7 @@ def tasks_command(
     \b
     tools/evals tasks --write asked hellaswag:hellaswag_val.jsonl --limit 100
     """
+    from megatron_patches.evaluation.tasks.task import TaskSettings
     from tools.commands.evals import task_listing
 
     settings = TaskSettings(shots, limit, length)

@@ -112,7 +112,7 @@ def test_what_would_be_seen_of_many_is_near_what_the_standard_error_says() -> No
     assert accuracies_seen(10_042, 5, Demands()) == pytest.approx(accuracies_seen(10_042, 0, Demands()), rel=0.2)
 
 
-def test_too_few_items_show_nothing() -> None:
+def test_of_too_few_items_none_would_be_seen() -> None:
     assert accuracies_seen(4, 1, Demands()) is None
     assert accuracies_seen(5, 1, Demands()) is not None
     assert accuracies_seen(5, 1, Demands(tasks=2)) is None
