@@ -59,7 +59,7 @@ def test_a_task_whose_items_are_not_to_be_had_needs_no_export(
         raise AssertionError("a model is exported for nothing")
 
     monkeypatch.setitem(
-        sys.modules, "megatron_patches.evaluation.harness", SimpleNamespace(look_for_items=look_for_items)
+        sys.modules, "megatron_patches.evaluation.harness.ask", SimpleNamespace(look_for_items=look_for_items)
     )
     monkeypatch.setattr(OneCheckpoint, "_export", never)
     heard: list[str] = []
