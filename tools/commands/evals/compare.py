@@ -56,7 +56,8 @@ def compare_command(
     ] = 0.05,
     invalid: Annotated[bool, typer.Option("--invalid", help="Accept evaluations that are marked invalid.")] = False,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a row for each task to this .csv file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a row for each task to this .csv file. Example: compared.csv"),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
 ) -> None:
@@ -69,6 +70,7 @@ def compare_command(
 
     Example: tools/evals compare tr3d-1B3-more-warmup@90000 tr3m-1B3-pile@90000 --tasks hellaswag,mmlu
     """
+    from megatron_patches.evaluation.tasks.extra import refuse_without
     from tools.commands.evals.comparing.comparison import Choices, compare_evaluations
     from tools.commands.evals.comparing.comparison_tables import as_csv, as_json, legend, table, titles
     from tools.evaluation_views.choice import words_of
@@ -79,6 +81,7 @@ def compare_command(
 
     if csv is not None:
         check_output(csv, (".csv",))
+    refuse_without("comparisons", scipy="scipy")
     labels = words_of(tasks or [])
     sides = find_evaluated_step(first, invalid), find_evaluated_step(second, invalid)
     choices = Choices(labels, metric, items, unpaired, alpha)

@@ -79,6 +79,7 @@ def plan_command(
     """
     from megatron_patches.errors import Refused
     from megatron_patches.evaluation.statistics.power import Demands
+    from megatron_patches.evaluation.tasks.extra import refuse_without
     from tools.commands.evals.comparing.plan_tables import as_json, legend, needed_table, table
     from tools.commands.evals.comparing.planned_tasks import Known, task_of_numbers, tasks_of_results
     from tools.evaluation_views.choice import words_of
@@ -88,6 +89,7 @@ def plan_command(
 
     if (run is None) == (examples is None):
         raise Refused("give a run that was evaluated, or --examples N: one of the two")
+    refuse_without("plans", scipy="scipy")
     known = Known(accuracy, discordant, correlation)
     if run is not None:
         if clusters is not None:

@@ -39,8 +39,9 @@ def list_formats() -> None:
         _tell_fact("items", what)
         _tell_fact("asked", "by the engine, as in training")
         _tell_fact("metrics", "loss, perplexity")
+    tell()
     for note in _NOTES:
-        remark(note)
+        tell_filled(note)
 
 
 def _tell_fact(name: str, text: str) -> None:
