@@ -65,6 +65,7 @@ class OneCheckpoint:
         standing = standing_of(self._run, self._candidate, self._asked.prepared(), self._asked)
         try:
             mine = [task for task in standing.missing if self._take(task)]
+            mine = [task for task in mine if self._can_be_asked(task)]
             harness = [task for task in mine if isinstance(task, HarnessTask)]
             through_export = harness if standing.way == "export" else []
             in_engine = [task for task in mine if task not in through_export]
@@ -88,6 +89,15 @@ class OneCheckpoint:
             return False
         self._claims[task.label] = found
         return True
+
+    def _can_be_asked(self, task: Task) -> bool:
+        """Whether the items of a task of the harness's own are to be had: to export the model for it takes longer."""
+        if isinstance(task, HarnessTask) and isinstance(task.config, str):
+            from megatron_patches.evaluation.harness.ask import look_for_items
+
+            with self._recorded(task):
+                look_for_items(task, self._hear)
+        return task.label in self._claims
 
     def _is_there(self, task: Task) -> bool:
         folder = evaluation_folder(self._run, self._candidate.step)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 _PRIMARY = (
     *("acc_norm", "acc", "exact_match"),
-    *("perplexity", "word_perplexity", "bits_per_byte", "byte_perplexity", "loss"),
+    *("perplexity", "loss", "bits_per_byte", "byte_perplexity", "word_perplexity"),
 )
 _BEFORE_OTHERS = "strict"
 """of several filters of one metric, as with GSM8K's answers"""

@@ -54,7 +54,7 @@ class State:
     since: str = ""
     """UTC, ISO 8601, by the clock of the machine that wrote it"""
     message: str = ""
-    """why it failed"""
+    """why it failed, in one line"""
     host: str | None = None
     """where it is at work, or was"""
     pid: int | None = None
@@ -182,7 +182,9 @@ def fail(run: RunFolder, state: State, message: str) -> None:
     """Marks a state failed, unless another one stands in its place."""
     found = _read(run, state.step, state.label)
     if found is not None and found.token == state.token:
-        failed = replace(state, state="failed", message=shortened(message, _MESSAGE), since=_now())
+        failed = replace(
+            state, state="failed", message=shortened("; ".join(message.splitlines()), _MESSAGE), since=_now()
+        )
         write_atomically(_path(run, failed), _content(failed))
 
 

@@ -74,8 +74,11 @@ def harness_names() -> dict[str, Path]:
 
 
 def nearest_names(word: str, known: Sequence[str]) -> list[str]:
-    """The names that are most like a word, at most three."""
-    return difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=_CUTOFF)
+    """The names that are most like a word, at most three; capitals count for nothing."""
+    by_small: dict[str, str] = {}
+    for name in known:
+        by_small.setdefault(name.lower(), name)
+    return [by_small[each] for each in difflib.get_close_matches(word.lower(), by_small, n=3, cutoff=_CUTOFF)]
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from megatron_patches.errors import Refused
@@ -28,7 +29,7 @@ class LocalTask:
         """Solved items in front of each question."""
         return self.settings.shots or 0
 
-    @property
+    @cached_property
     def members(self) -> dict[str, Questions]:
         """What each of lm-eval's tasks asks, by its name: one, or those of a group."""
         questions = self.source.questions

@@ -68,10 +68,70 @@ def test_no_difference_is_said_with_what_would_be_seen(evals: Call, runs: Path) 
     for step, right in zip((100, 200), answers(50, 55, 100, 1000), strict=True):
         shelve_task(runs, RUN, step, "arc", {"acc": right})
     task = compared(evals, A, B)["arc"]
-    seen = (1.959964 + 0.841621) * ((0.105 - 0.005**2) / 1000) ** 0.5
-    assert task["difference_seen"] == pytest.approx(seen)
-    assert task["verdict"] == f"no difference shown (one of {seen:.4f} would be seen 4 times in 5)"
+    assert task["difference_seen"] == pytest.approx((1.959964 + 0.841621) * (0.105 / 1000) ** 0.5, rel=0.01)
+    assert task["verdict"] == f"no difference shown (one of {task['difference_seen']:.4f} would be seen 4 times in 5)"
     assert task["better"] is None
+
+
+def test_few_discordant_items_promise_no_more_than_they_hold(evals: Call, runs: Path) -> None:
+    """By the standard error a difference of 0.028 would be seen 4 times in 5: it is seen once in seven times."""
+    for step, right in zip((100, 200), answers(0, 1, 30, 100), strict=True):
+        shelve_task(runs, RUN, step, "arc", {"acc": right})
+        shelve_task(runs, RUN, step, "same", {"acc": [1.0, 0.0] * 50})
+        shelve_task(runs, RUN, step, "tiny", {"acc": [1.0, 0.0]})
+    assert compared(evals, A, B, "--tasks", "arc")["arc"]["difference_seen"] == pytest.approx(0.0663, abs=1e-4)
+    found = compared(evals, A, B)
+    told = "no difference shown (the same on every item; one of 0.0779 would be seen 4 times in 5)"
+    assert found["same"]["verdict"] == told
+    assert found["tiny"]["verdict"] == "no difference shown (the same on every item; too few items)"
+
+
+def test_few_clusters_among_other_tasks_show_nothing(evals: Call, runs: Path) -> None:
+    """10 clusters have 1,024 signs, of which none is as rare as the first of two tasks must be here."""
+    for step, right in zip((100, 200), answers(10, 14, 30, 100), strict=True):
+        shelve_task(runs, RUN, step, "mmlu", {"acc": right}, clusters=subjects(100, 10))
+        shelve_task(runs, RUN, step, "arc", {"acc": right})
+    task = compared(evals, A, B, "--alpha", 0.001)["mmlu"]
+    assert (task["difference_seen"], task["verdict"]) == (None, "no difference shown (too few clusters)")
+    assert compared(evals, A, B, "--alpha", 0.001, "--tasks", "mmlu")["mmlu"]["difference_seen"] is not None
+
+
+def test_the_mirror(evals: Call, two: Path) -> None:
+    clusters = subjects(200, 14)
+    for step, right in zip((100, 200), answers(20, 34, 30, 200), strict=True):
+        shelve_task(two, RUN, step, "mmlu", {"acc": right}, clusters=clusters)
+    one, other = compared(evals, A, B), compared(evals, B, A)
+    for label in ("hellaswag", "mmlu"):
+        ends = [float(str(one[label][name])) for name in ("difference", "low", "high")]
+        assert [-float(str(other[label][name])) for name in ("difference", "high", "low")] == pytest.approx(ends)
+        assert other[label]["p"] == one[label]["p"]
+
+
+def test_a_strict_match_comes_before_others_as_in_tables(evals: Call, runs: Path) -> None:
+    first, second = answers(10, 40, 20, 100)
+    for step, right in ((100, first), (200, second)):
+        shelve_task(runs, RUN, step, "gsm8k", {"exact_match.flexible": first, "exact_match.strict": right})
+    assert compared(evals, A, B)["gsm8k"]["metric"] == "exact_match.strict"
+
+
+def test_a_single_text_is_refused_with_a_remedy(evals: Call, runs: Path) -> None:
+    for step, number in ((100, 1.5), (200, 1.4)):
+        shelve_task(runs, RUN, step, "text", {"bits_per_byte": [number]}, lower=True)
+    done = evals("compare", A, B)
+    assert (done.returncode, "one item" in done.stderr, "a text in each line" in done.stderr) == (2, True, True)
+
+
+def test_a_loss_is_compared_by_its_standard_error(evals: Call, runs: Path) -> None:
+    for step, number in ((100, 2.5), (200, 2.4)):
+        known = {"loss": Metric(value=number, standard_error=0.01, higher_is_better=False)}
+        shelve_task(runs, RUN, step, "validation", {"loss": [number]}, metrics=known, keep=False)
+    done = evals("compare", A, B)
+    assert (done.returncode, "a loss keeps no items" in done.stderr, "evaluate again" in done.stderr) == (
+        2,
+        True,
+        False,
+    )
+    assert compared(evals, A, B, "--unpaired")["validation"]["better"] == "B"
 
 
 def test_losses_are_better_when_lower(evals: Call, runs: Path) -> None:

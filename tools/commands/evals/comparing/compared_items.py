@@ -23,6 +23,8 @@ def kept_items(folder: Path, result: TaskResult) -> list[Item]:
     except Missing:
         found = []
     if not found:
+        if "loss" in result.metrics:
+            raise Missing("a loss keeps no items that could be paired; compare by standard errors alone: --unpaired")
         raise Missing(
             f"the items of {printable(result.run)}@{result.step} were not kept, so that they cannot be paired; "
             "evaluate again, or compare by standard errors alone: --unpaired"

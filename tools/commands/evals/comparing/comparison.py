@@ -13,8 +13,8 @@ from megatron_patches.evaluation.statistics.comparison import Comparison
 from megatron_patches.evaluation.statistics.holm import holm
 from megatron_patches.evaluation.statistics.mcnemar import compare_accuracies
 from megatron_patches.evaluation.statistics.means import compare_numbers, compare_unpaired
-from megatron_patches.evaluation.statistics.power import Demands, difference_seen
-from megatron_patches.evaluation.statistics.sign_flips import compare_clusters
+from megatron_patches.evaluation.statistics.power import Demands, accuracies_seen, difference_seen
+from megatron_patches.evaluation.statistics.sign_flips import compare_clusters, least_p
 from megatron_patches.foreign.printable import printable, shortened
 from tools.commands.evals.comparing.compared_items import (
     cluster_names,
@@ -65,8 +65,8 @@ class Judged:
     row: Row
     adjusted: float
     """p value after Holm"""
-    seen: float
-    """a difference that would be seen with a chance of 80 %, for so many tasks"""
+    seen: float | None
+    """a difference that would be seen with a chance of 80 %, for so many tasks; None where none would be"""
 
     @property
     def better(self) -> str | None:
@@ -94,8 +94,18 @@ def compare_evaluations(first: Evaluation, second: Evaluation, choices: Choices)
         raise Refused(listed(problems))
     demands = Demands(alpha=choices.alpha, tasks=len(rows))
     adjusted = holm([row.comparison.p for row in rows])
-    seen = [difference_seen(row.comparison.standard_error, row.comparison.degrees, demands) for row in rows]
-    return [Judged(row, float(p), each) for row, p, each in zip(rows, adjusted, seen, strict=True)]
+    return [Judged(row, float(p), _seen(row, demands)) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _seen(row: Row, demands: Demands) -> float | None:
+    found = row.comparison
+    if found.test == "mcnemar":
+        discordant = row.items * (row.items * found.standard_error**2 + found.difference**2)
+        return accuracies_seen(row.items, round(discordant), demands)
+    is_blind = row.clusters is not None and least_p(row.clusters) > demands.level
+    if is_blind or found.standard_error == 0:
+        return None
+    return difference_seen(found.standard_error, found.degrees, demands)
 
 
 def _refuse_the_same(first: Evaluation, second: Evaluation) -> None:
@@ -164,7 +174,10 @@ def _tested(numbers: Sequence[Sequence[float]], names: list[str] | None, alpha: 
     if set(first) | set(second) <= {0.0, 1.0}:
         return compare_accuracies(first, second, alpha)
     if len(first) < 2:
-        raise Refused("it has one item, which tells nothing of others")
+        raise Refused(
+            "it has one item, which tells nothing of others: evaluate both on several, such as a .jsonl file with a "
+            "text in each line"
+        )
     return compare_numbers(first, second, alpha)
 
 
@@ -177,7 +190,8 @@ def _compare_without_pairs(first: TaskResult, second: TaskResult, label: str, ch
     name = choices.metric or primary_metric(known)
     if name not in known:
         raise Refused(
-            f"no standard error of {shortened(name or 'a metric')} is known; evaluate both again, keeping items"
+            f"no standard error of {shortened(name or 'a metric')} is known, as a single item has none: evaluate both "
+            "again, on several"
         )
     one, other = first.metrics[name], second.metrics[name]
     comparison = compare_unpaired(one.value, _error(one), other.value, _error(other), choices.alpha)

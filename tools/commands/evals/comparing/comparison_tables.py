@@ -47,12 +47,17 @@ def legend(judged: Sequence[Judged]) -> list[str]:
 
 def verdict(judged: Judged) -> str:
     """In words."""
-    found = judged.row.comparison
+    row = judged.row
     if judged.better:
         return f"{judged.better} is better"
-    if found.standard_error == 0:
-        return f"no difference shown: {'too few items' if found.difference else 'the same on every item'}"
-    return f"no difference shown (one of {number(judged.seen)} would be seen 4 times in 5)"
+    reasons = []
+    if row.comparison.standard_error == 0 and row.comparison.difference == 0:
+        reasons.append("the same on every item")
+    if judged.seen is None and (row.comparison.test in ("mcnemar", "clusters") or row.comparison.difference):
+        reasons.append(f"too few {'clusters' if row.clusters else 'items'}")
+    if judged.seen is not None:
+        reasons.append(f"one of {number(judged.seen)} would be seen 4 times in 5")
+    return f"no difference shown ({'; '.join(reasons)})"
 
 
 def test(row: Row) -> str:

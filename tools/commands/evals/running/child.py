@@ -15,6 +15,7 @@ from megatron_patches.evaluation.one_checkpoint import OneCheckpoint
 from megatron_patches.evaluation.selection import candidate_at
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
+from megatron_patches.sizes import counted
 from tools.start import INTERRUPTED
 from tools.terminal import remark, tell
 
@@ -62,7 +63,7 @@ def shown_metric(metrics: dict[str, Metric]) -> str:
 
 
 def _amount(result: TaskResult) -> str:
-    return f"{result.examples:,} {'tokens' if 'loss' in result.metrics else 'items'}"
+    return counted(result.examples, "token" if "loss" in result.metrics else "item")
 
 
 def _seconds(seconds: float) -> str:
