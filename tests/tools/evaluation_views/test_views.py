@@ -56,7 +56,7 @@ def test_results_that_were_asked_otherwise_have_columns_of_their_own() -> None:
     assert {column.title: [place.step for place in column.values] for column in columns} == {
         "mmlu.acc (a)": [1, 3], "mmlu.acc (b)": [2],
     }  # fmt: skip
-    assert [column.best for column in columns] == [Place(RUN, 3), None]
+    assert [column.best for column in columns] == [{Place(RUN, 3)}, set()]
     told = "mmlu (a) and (b) cannot be compared: version 1 and 2; shots 0 and 5"
     assert definitions_of(of.found).notes() == [told]
     content = json.loads(aggregated(columns, places_of(of), tokens_at(of)))
@@ -75,14 +75,23 @@ def test_the_best_is_never_invalid_and_may_be_the_smallest() -> None:
             ((1, 3.0), (2, 2.0), (3, 2.5))]  # fmt: skip
     of = gathered(*loss)
     metrics, definitions = metrics_of(of, []), definitions_of(of.found)
-    assert columns_of(of, metrics, definitions)[0].best == Place(RUN, 2)
+    assert columns_of(of, metrics, definitions)[0].best == {Place(RUN, 2)}
     marked = replace(of, found=(of.found[0], replace(of.found[1], invalid=True), of.found[2]))
-    assert columns_of(marked, metrics, definitions)[0].best == Place(RUN, 3)
+    assert columns_of(marked, metrics, definitions)[0].best == {Place(RUN, 3)}
+
+
+def test_equal_values_are_best_together_or_none_is() -> None:
+    def best(*values: float) -> set[int]:
+        of = gathered(*(made_result(RUN, step, "x", {"acc": share(value, 100)}) for step, value in enumerate(values)))
+        return {place.step for place in columns_of(of, metrics_of(of, []), definitions_of(of.found))[0].best}
+
+    assert best(0.3, 0.2, 0.3) == {0, 2}
+    assert best(0.3, 0.3) == set()
 
 
 def test_numbers_have_about_five_digits() -> None:
-    assert [number(each) for each in (0.25, 9.99999, 12.3456, 123.456, 123456.7)] == [
-        "0.2500", "10.0000", "12.346", "123.46", "1.2346e+05",
+    assert [number(each) for each in (0.25, -0.00001, 9.99999, 12.3456, 123.456, 123456.7)] == [
+        "0.2500", "0.0000", "10.0000", "12.346", "123.46", "1.2346e+05",
     ]  # fmt: skip
 
 

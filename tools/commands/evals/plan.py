@@ -113,5 +113,5 @@ def plan_command(
         tell()
         print_table(*needed_table(planned, difference, demands))
     tell()
-    for line in legend(planned, demands):
+    for line in legend(planned, difference, demands):
         tell_filled(line)
