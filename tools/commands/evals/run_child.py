@@ -36,6 +36,7 @@ def main() -> int:
             Asked.of(facts["asked"]),
             tell=lambda result: _tell(place, result),
             hear=lambda text: remark(f"{place}: {text}", layout=True),
+            announced=facts["announced"],
         )
         from megatron_patches.launch.rank_settings import quieten_libraries
 
