@@ -123,10 +123,13 @@ def announce(run: RunFolder, step: int, label: str, job: int | None = None) -> S
     return _put(run, state, former)
 
 
-def claim(run: RunFolder, step: int, label: str) -> "Claim | State":
+def claim(run: RunFolder, step: int, label: str, announced: str | None = None) -> "Claim | State":
     """Takes an evaluation for this process.
 
     Whoever claims looks at the results only then, since one may have come in the meantime.
+
+    Args:
+        announced: token of the state in which the process that started this one said that it comes to it.
 
     Returns:
         The state of who has it, where another process is at work on it, or another one or a job is to do it.
@@ -139,7 +142,7 @@ def claim(run: RunFolder, step: int, label: str) -> "Claim | State":
     state = State(step, label, "running", host=facts["host"], pid=facts["pid"], job=facts[JOB], by=facts)
     for _ in range(_TRIES):
         former = read_state(run, step, label)
-        if former is not None and (former.state == "running" or _is_anothers(former)):
+        if former is not None and former.token != announced and (former.state == "running" or _is_anothers(former)):
             return former
         if written := _put(run, state, former):
             return Claim(run, written)

@@ -35,6 +35,7 @@ def main() -> int:
             Asked.of(facts["asked"]),
             tell=lambda result: _tell(place, result),
             hear=lambda text: remark(f"{place}: {text}", layout=True),
+            announced=facts["announced"],
         )
         from megatron_patches.launch.rank_settings import quieten_libraries
 
