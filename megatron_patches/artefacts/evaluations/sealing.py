@@ -111,6 +111,20 @@ def mark(folder: Path, status: Status) -> None:
         announce_change(folder / MANIFEST)
 
 
+def share_mark(folder: Path) -> None:
+    """Gives an evaluation that came from elsewhere the mark that its checkpoint has here.
+
+    Raises:
+        Missing, Damaged, Refused: its manifest cannot be read.
+        OSError: as writing does.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    inherited = _inherited(folder, manifest.parents)
+    if inherited is not None and manifest.status.state == "valid":
+        write_manifest(folder / MANIFEST, manifest.model_copy(update={"status": inherited}))
+        announce_change(folder / MANIFEST)
+
+
 def _own_status(former: Manifest | None, word: Status | None, inherited: Status | None) -> Status:
     """What was said of the evaluation itself. A fault of its own has no cause, whose id would not be its id for long.
 

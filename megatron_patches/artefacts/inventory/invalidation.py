@@ -138,7 +138,5 @@ def _rewrite(changes: list[tuple[Artefact, Status]]) -> list[Artefact]:
 
 def _grows(artefact: Artefact) -> bool:
     """Whether it is the evaluation of a step, whose manifest others may be writing."""
-    folder = artefact.folder
-    return (
-        artefact.kind == "evaluation" and folder.parent.name == EVALS and is_evaluation_name(name_before(folder.name))
-    )
+    shelf, name = artefact.folder.parent.name, name_before(artefact.folder.name)
+    return artefact.kind == "evaluation" and shelf == EVALS and is_evaluation_name(name)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from megatron_patches.artefacts.evaluations.result import ITEMS_ENDING, RESULT_ENDING, is_label, read_result
-from megatron_patches.artefacts.evaluations.sealing import mark, seal
+from megatron_patches.artefacts.evaluations.sealing import mark, seal, share_mark
 from megatron_patches.artefacts.evaluations.shelf import (
     checkpoints_of,
     is_evaluation_name,
@@ -118,7 +118,9 @@ def fetch_evaluation(store: Store, prefix: str, manifest: Manifest, target: Path
         TrainyardError: as `fetch_artefact`.
     """
     if not is_folder(target):
-        return fetch_artefact(store, prefix, manifest, target, options)
+        outcome = fetch_artefact(store, prefix, manifest, target, options)
+        share_mark(target)
+        return outcome
     problems: list[str] = []
     here = read_evaluation(target, problems)
     if problems:
