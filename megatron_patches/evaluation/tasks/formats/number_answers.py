@@ -12,8 +12,8 @@ from typing import Any
 NOT_FOUND = "[no number]"
 _MINUS = "\u2212"
 """the minus sign of typesetting"""
-# a minus directly after a digit or a bracket is one of a calculation, a comma parts thousands or nothing, and dots of an
-# ellipsis begin no decimals
+# a minus directly after a digit or a bracket is one of a calculation, a comma parts thousands or nothing, and the dots
+# of an ellipsis begin no decimals
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 _NUMBER = rf"(?:(?<![0-9)])[-+{_MINUS}])?\$?(?:{_WHOLE}(?:\.[0-9]+)?|(?<![0-9.])\.[0-9]+)"
 _ANY = re.compile(_NUMBER)

@@ -17,6 +17,7 @@ from megatron_patches.artefacts.evaluations.states import (
     State,
     announce,
     claim,
+    forget,
     read_state,
     read_states,
     states_folder,
