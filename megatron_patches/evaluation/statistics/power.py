@@ -68,13 +68,14 @@ def smallest_difference(items: int, discordant: float, demands: Demands) -> floa
     """The smallest difference of accuracies that is seen with the power asked for, independent items.
 
     Returns:
-        None where even the largest, at which all discordant items are right for one model, would not be.
+        None where even the largest, at which all discordant items are right for one model, would not be, or no item
+        is discordant.
     """
 
     def is_seen(difference: float) -> bool:
         return mcnemar_power(items, discordant, difference, demands.level) >= demands.power
 
-    if not is_seen(discordant):
+    if discordant == 0 or not is_seen(discordant):
         return None
     missed, seen = 0.0, discordant
     for _ in range(_HALVINGS):
@@ -120,7 +121,7 @@ def smallest_difference_in_clusters(
     reach = _reach(max(1.0, effective_number(counts) - 1), demands)
     ratio = reach**2 * design_effect(counts, correlation) / float(counts.sum())
     found = math.sqrt(discordant * ratio / (1 + ratio))  # difference^2 = ratio (discordant - difference^2)
-    return found if found <= discordant else None
+    return found if 0 < found <= discordant else None
 
 
 def items_needed_in_clusters(

@@ -231,6 +231,19 @@ def test_items_that_were_not_kept(evals: Call, runs: Path) -> None:
     assert "not paired" in str(task["notes"])
 
 
+def test_losses_beside_tasks_with_items(evals: Call, two: Path) -> None:
+    for step, number in ((100, 3.0), (200, 2.0)):
+        known = {"loss": Metric(value=number, standard_error=0.01, higher_is_better=False)}
+        shelve_task(two, RUN, step, "validation", {"loss": [number]}, metrics=known, keep=False)
+    done = evals("compare", A, B)
+    assert (done.returncode, done.stderr) == (
+        0, "left out, as losses keep no items that could be paired: validation; --unpaired takes them\n",
+    )  # fmt: skip
+    assert list(compared(evals, A, B)) == ["hellaswag"]
+    assert list(compared(evals, A, B, "--unpaired")) == ["hellaswag", "validation"]
+    assert evals("compare", A, B, "--tasks", "hellaswag,validation").returncode == 2
+
+
 def test_pairs_are_taken_where_there_are_any(evals: Call, two: Path) -> None:
     assert compared(evals, A, B, "--unpaired")["hellaswag"]["test"] == "mcnemar"
 

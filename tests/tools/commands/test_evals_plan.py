@@ -90,6 +90,12 @@ def test_one_step_gives_a_range(evals: Call, places: Path) -> None:
     assert task["discordant"] == [0.3]
 
 
+def test_a_task_on_which_all_answers_are_wrong(evals: Call, places: Path) -> None:
+    shelve_task(places / "runs", RUN, 100, "arithmetic", {"exact_match": [0.0] * 281})
+    (task,) = planned(evals, RUN)["tasks"]
+    assert {each for line in task["plan"] for each in line["smallest_difference"]} == {None}
+
+
 def test_nothing_to_be_seen_is_said(evals: Call) -> None:
     done = evals("plan", "--examples", 10, "--discordant", 0.1, "--difference", 0.2)
     assert done.returncode == 0

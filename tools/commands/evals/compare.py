@@ -71,13 +71,13 @@ def compare_command(
     Example: tools/evals compare tr3d-1B3-more-warmup@90000 tr3m-1B3-pile@90000 --tasks hellaswag,mmlu
     """
     from megatron_patches.evaluation.tasks.extra import refuse_without
-    from tools.commands.evals.comparing.comparison import Choices, compare_evaluations
+    from tools.commands.evals.comparing.comparison import Choices, compare_evaluations, left_out
     from tools.commands.evals.comparing.comparison_tables import as_csv, as_json, legend, table, titles
     from tools.evaluation_views.choice import words_of
     from tools.evaluation_views.evaluated_step import find_evaluated_step
     from tools.evaluation_views.outputs import check_output
     from tools.tables import print_table
-    from tools.terminal import tell, tell_filled, tell_json
+    from tools.terminal import remark, tell, tell_filled, tell_json
 
     if csv is not None:
         check_output(csv, (".csv",))
@@ -86,6 +86,8 @@ def compare_command(
     sides = find_evaluated_step(first, invalid), find_evaluated_step(second, invalid)
     choices = Choices(labels, metric, items, unpaired, alpha)
     rows = compare_evaluations(sides[0].evaluation, sides[1].evaluation, choices)
+    if losses := left_out(sides[0].evaluation, sides[1].evaluation, choices):
+        remark(f"left out, as losses keep no items that could be paired: {', '.join(losses)}; --unpaired takes them")
     if json_output:
         tell_json(as_json(*sides, rows))
     else:

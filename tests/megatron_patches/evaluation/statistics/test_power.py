@@ -50,6 +50,13 @@ def test_too_few_items_show_nothing() -> None:
     assert items_needed(0.5, 1e-5, Demands()) is None
 
 
+def test_models_that_are_right_on_the_same_items_differ_by_nothing() -> None:
+    assert smallest_difference(1000, 0.0, Demands()) is None
+    assert smallest_difference_in_clusters([50] * 20, 0.0, 0.02, Demands()) is None
+    assert items_needed(0.0, 0.01, Demands()) is None
+    assert items_needed_in_clusters([50] * 20, 0.0, 0.02, 0.01, Demands()) is None
+
+
 def test_items_needed_is_the_other_way_round() -> None:
     found = items_needed(0.1, 0.02, Demands())
     assert found is not None

@@ -85,7 +85,7 @@ def compare_evaluations(first: Evaluation, second: Evaluation, choices: Choices)
     """
     _refuse_the_same(first, second)
     rows, problems = [], []
-    for label in _labels(first, second, choices.tasks):
+    for label in _labels(first, second, choices):
         try:
             rows.append(_compare_task(first, second, label, choices))
         except (Refused, Missing) as error:
@@ -116,15 +116,23 @@ def _refuse_the_same(first: Evaluation, second: Evaluation) -> None:
         )
 
 
-def _labels(first: Evaluation, second: Evaluation, asked: Sequence[str]) -> list[str]:
+def left_out(first: Evaluation, second: Evaluation, choices: Choices) -> list[str]:
+    """Labels of losses that are not compared since no task is named: they keep no items, and others do."""
+    shared = sorted(first.results.keys() & second.results.keys())
+    losses = [label for label in shared if "loss" in first.results[label].metrics]
+    return [] if choices.tasks or choices.unpaired or losses == shared else losses
+
+
+def _labels(first: Evaluation, second: Evaluation, choices: Choices) -> list[str]:
     """Labels to compare."""
+    asked = choices.tasks
     shared = sorted(first.results.keys() & second.results.keys())
     has = f"A has {', '.join(sorted(first.results))}; B has {', '.join(sorted(second.results))}"
     if not asked and not shared:
         raise Refused(f"the two have no task in common: {has}. Evaluate both on one, with the same settings")
     if lacking := [label for label in asked if label not in shared]:
         raise Refused(f"not both were evaluated on {', '.join(map(shortened, lacking))}: {has}")
-    return sorted(set(asked)) if asked else shared
+    return sorted(set(asked) if asked else set(shared) - set(left_out(first, second, choices)))
 
 
 def _compare_task(first: Evaluation, second: Evaluation, label: str, choices: Choices) -> Row:
