@@ -26,7 +26,7 @@ def only_tasks(gathered: Gathered, words: Sequence[str]) -> Gathered:
     """The same with the labels that are named, by themselves or by their task, alone; without words all of them.
 
     Raises:
-        Missing: nothing is called so; the nearest name is offered.
+        Missing: nothing is called so; the nearest name is offered, and what was left out is told.
     """
     if not words:
         return gathered
@@ -34,7 +34,8 @@ def only_tasks(gathered: Gathered, words: Sequence[str]) -> Gathered:
     known = {label: {label, tasks.get(label, label)} for label in gathered.labels}
     for word in words:
         if not any(word in names for names in known.values()):
-            raise Missing(_unknown("result of a task", word, sorted(set().union(*known.values()))))
+            unknown = _unknown("result of a task", word, sorted(set().union(*known.values())))
+            raise Missing("\n".join([unknown, *gathered.notes]))
     labels = {label for label, names in known.items() if names & set(words)}
     return replace(
         gathered,

@@ -200,9 +200,10 @@ def test_invalid_results_are_left_out_unless_they_are_asked_for(call: Call, runs
     assert (states.count("invalid"), states.count("valid")) == (2, 11)
     for step in (1000, 3000):
         mark_invalid(runs / "tr9a-4M-small", step)
-    done = call("table", "tr9a")
-    assert done.returncode == 2
-    assert "evaluations of steps 1000, 2000, 3000 are invalid" in done.stderr
+    for words in ((), ("--tasks", "hellaswag")):
+        done = call("table", "tr9a", *words)
+        assert done.returncode == 2
+        assert "evaluations of steps 1000, 2000, 3000 are invalid, and are left out (--invalid" in done.stderr
 
 
 def test_folders_without_a_manifest_and_damaged_results_are_told(call: Call, runs: Path) -> None:

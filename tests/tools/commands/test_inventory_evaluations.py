@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.evaluations.result import Metric
 from megatron_patches.artefacts.folders import checkpoint_name
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.removal import keep_manifest
@@ -200,6 +201,11 @@ def test_what_people_read_of_a_checkpoint(evaluated: dict[int, Manifest], runs: 
         "    0-shot, 200 examples in 1 part, through export, version 1, 2026-11-01",
     ]
     assert any("|-> 3 evaluations: @100, @200, @300" in line for line in lines)
+    loss = Metric(value=3.0, higher_is_better=False)
+    evaluate(
+        runs, make_result(evaluated[100], "validation").model_copy(update={"metrics": {"loss": loss}, "parts": {}})
+    )
+    assert "    200 tokens, through export, version 1, 2026-11-01" in call("show", f"{RUN}@100").splitlines()
     assert f"{RUN}@100" in call("show", f"{RUN}/evals/step-0000000100")
     facts = shown(f"{RUN}@100")["evaluations"][0]["results"]["mmlu"]
     assert facts["metrics"]["acc"] == {"value": 0.1, "standard_error": 0.03, "higher_is_better": True}

@@ -56,8 +56,13 @@ def _told(result: TaskResult) -> list[str]:
         numbers.append(f"{name} {metric.value:.4g}{error}")
     limit = f" (limit {result.limit:,})" if result.limit is not None else ""
     parts = f" in {counted(len(result.parts), 'part')}" if result.parts else ""
+    amount = (
+        f"{result.examples:,} tokens"
+        if "loss" in result.metrics
+        else f"{result.shots}-shot, {result.examples:,} examples"
+    )
     about = [
-        f"{result.shots}-shot, {result.examples:,} examples{limit}{parts}",
+        f"{amount}{limit}{parts}",
         f"through {result.through}, version {result.version}, {result.date[:10]}",
     ]
     return [
