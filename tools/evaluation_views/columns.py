@@ -51,7 +51,7 @@ class Column:
         """As the first result says."""
         return next((value.metric.higher_is_better for value in self.values.values()), True)
 
-    @property
+    @cached_property
     def best(self) -> Place | None:
         """Where it is best, the earliest of equal ones; None where fewer than two valid values can be compared."""
         valid = {place: value.metric.value for place, value in self.values.items() if not value.found.invalid}
