@@ -51,7 +51,7 @@ class Column:
         """As the first result says."""
         return next((value.metric.higher_is_better for value in self.values.values()), True)
 
-    @property
+    @cached_property
     def best(self) -> frozenset[Place]:
         """Where it is best, all equal ones; empty where all valid values are the same, or there is one."""
         valid = {place: value.metric.value for place, value in self.values.items() if not value.found.invalid}

@@ -5,6 +5,7 @@ what the others wrote, and a result that was left without a manifest is named by
 (last_word.py), and for one of the checkpoint, which an evaluation shares that comes after it.
 """
 
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,11 +168,11 @@ def _files(folder: Path) -> _Found:
     found: _Found = {}
     for label in labels_in(folder):
         for name in (label + ITEMS_ENDING, label + RESULT_ENDING):
-            if is_file(folder / name):
-                try:
-                    status = (folder / name).stat()
-                except FileNotFoundError:
-                    continue
+            try:
+                status = (folder / name).stat()
+            except (OSError, ValueError):  # another job has just removed it, or it is what no file is
+                continue
+            if stat.S_ISREG(status.st_mode):
                 found[name] = (status.st_ino, status.st_mtime_ns, status.st_size)
     return dict(sorted(found.items()))
 

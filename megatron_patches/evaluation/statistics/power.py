@@ -21,6 +21,7 @@ from megatron_patches.evaluation.statistics.distributions import (
     t_quantile,
 )
 from megatron_patches.evaluation.statistics.mcnemar import mid_p
+from megatron_patches.evaluation.statistics.sign_flips import least_p
 
 _HALVINGS = 30
 _REACH = 9
@@ -116,8 +117,13 @@ def smallest_difference_in_clusters(
     Args:
         sizes: items of each cluster.
         correlation: of the differences of two items of one cluster, from 0 to 1.
+
+    Returns:
+        None also where there are too few clusters for any difference to be seen among as many tasks.
     """
     counts = np.asarray(sizes, dtype=np.float64)
+    if least_p(len(counts)) > demands.level:
+        return None
     reach = _reach(max(1.0, effective_number(counts) - 1), demands)
     ratio = reach**2 * design_effect(counts, correlation) / float(counts.sum())
     found = math.sqrt(discordant * ratio / (1 + ratio))  # difference^2 = ratio (discordant - difference^2)

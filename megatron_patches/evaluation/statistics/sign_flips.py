@@ -21,6 +21,8 @@ above and the others a little below, it calls a difference in 9 % (MMLU's sizes)
 two are no cure.
 """
 
+from functools import cache
+
 import numpy as np
 
 from megatron_patches.errors import Refused
@@ -67,6 +69,7 @@ def compare_clusters(differences: Clusters, alpha: float) -> Comparison:
     return Comparison(difference, *agreeing(low, difference, high, p, alpha), p, error, "clusters", degrees)
 
 
+@cache
 def least_p(clusters: int) -> float:
     """The smallest p value that so many clusters can have: all of one mind."""
     return float((np.abs(drawn_signs(clusters).sum(1)) == clusters).mean() / 2)

@@ -123,3 +123,11 @@ def test_of_too_few_items_none_would_be_seen() -> None:
     assert accuracies_seen(4, 1, Demands()) is None
     assert accuracies_seen(5, 1, Demands()) is not None
     assert accuracies_seen(5, 1, Demands(tasks=2)) is None
+
+
+def test_ten_clusters_show_nothing_among_sixty_tasks() -> None:
+    """None of their 1,024 signs is as rare as 0.05 / 60."""
+    sizes = np.full(10, 100.0)
+    assert smallest_difference_in_clusters(sizes, 0.2, 0.02, Demands(tasks=50)) is not None
+    assert smallest_difference_in_clusters(sizes, 0.2, 0.02, Demands(tasks=60)) is None
+    assert items_needed_in_clusters(sizes, 0.2, 0.02, 0.1, Demands(tasks=60)) is None
