@@ -121,14 +121,9 @@ def _rewrite(changes: list[tuple[Artefact, Status]]) -> list[Artefact]:
     for artefact, _ in changes:
         read_manifest(artefact.manifest)  # before anything is changed
     for artefact, status in changes:
-        own = status.model_copy(update={"cause": None}) if status.cause == artefact.id else status
-        folder = artefact.folder
-        if (
-            artefact.kind == "evaluation"
-            and folder.parent.name == EVALS
-            and is_evaluation_name(name_before(folder.name))
-        ):
-            mark(folder, own)
+        if _grows(artefact):
+            own = status.model_copy(update={"cause": None}) if status.cause == artefact.id else status
+            mark(artefact.folder, own)
         else:
             manifest = read_manifest(artefact.manifest)
             write_manifest(artefact.manifest, manifest.model_copy(update={"status": status}))
