@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from megatron_patches.artefacts.manifest import Status
 from megatron_patches.atomic_files import write_atomically
-from megatron_patches.errors import Damaged, Missing
-from megatron_patches.foreign.files import read_bounded
+from megatron_patches.errors import Damaged, Missing, Refused
+from megatron_patches.foreign.files import is_folder, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable
 
@@ -36,9 +36,16 @@ def say(folder: Path, checkpoints: Sequence[str], status: Status) -> None:
     Args:
         checkpoints: ids of what was evaluated.
         status: its cause is None where the fault is the evaluation's own: the id changes with each result.
+
+    Raises:
+        Refused: a folder lies where it is written.
+        OSError: as writing does.
     """
+    path = folder / LAST_WORD
+    if is_folder(path) and not path.is_symlink():
+        raise Refused(f"{printable(path)} is a folder, where a file is written; move it away")
     word = _Word(checkpoints=list(checkpoints), status=status)
-    write_atomically(folder / LAST_WORD, (json.dumps(word.model_dump(), indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(word.model_dump(), indent=1) + "\n").encode())
 
 
 def last_word(folder: Path, checkpoints: Sequence[str]) -> Status | None:

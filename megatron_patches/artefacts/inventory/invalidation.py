@@ -121,8 +121,8 @@ def _rewrite(changes: list[tuple[Artefact, Status]]) -> list[Artefact]:
     for artefact, _ in changes:
         read_manifest(artefact.manifest)  # before anything is changed
     for artefact, status in changes:
-        own = status.model_copy(update={"cause": None}) if status.cause == artefact.id else status
         if _grows(artefact):
+            own = status.model_copy(update={"cause": None}) if status.cause == artefact.id else status
             mark(artefact.folder, own)
         else:
             manifest = read_manifest(artefact.manifest)
