@@ -8,12 +8,13 @@ from hypothesis import settings
 
 from tests.order import place
 from tests.quickness import complaint, is_slow, watch
-from tests.small_training import SmallData, make_small_data
 
+# What imports NumPy comes later, after `use_own_cpus`: OpenBLAS looks once how many CPUs the process has.
 if TYPE_CHECKING:
     from xdist.remote import Producer
 
     from tests.sharing import FileScheduling
+    from tests.small_training import SmallData
 
 # The same examples in every run: a change passes or fails by itself. HYPOTHESIS_PROFILE=default looks for new ones.
 # No deadline: an example that waits for a busy machine is not wrong.
@@ -57,6 +58,8 @@ def pytest_runtest_teardown() -> None:
 
 
 @pytest.fixture(scope="session")
-def small_data(tmp_path_factory: pytest.TempPathFactory) -> SmallData:
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> "SmallData":
     """One small dataset for the whole session; tests only read it."""
+    from tests.small_training import make_small_data
+
     return make_small_data(tmp_path_factory.mktemp("small"))
