@@ -1,10 +1,12 @@
 """Sizes in bytes and numbers of things, for people."""
 
 import re
+from collections.abc import Sequence
 
 from megatron_patches.errors import TrainyardError
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_NAMED = 5
 
 
 def readable(size: float) -> str:
@@ -39,6 +41,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: where it is not the noun with an s.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def first_of(numbers: Sequence[int]) -> str:
+    """Numbers of things, such as steps: the first five, and how many more there are."""
+    more = len(numbers) - _NAMED
+    return ", ".join(map(str, numbers[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def short(number: int) -> str:

@@ -33,7 +33,7 @@ come_back() {
   local script=$1 job=$2 minutes=$3 awaited number said
   shift 3
   # this file holds the id of the job that comes next, and how many in a row have not ended well by then; a job that a
-  # person submits is none that was awaited, and counts anew
+  # person submits was not awaited, and its count begins at 0
   following="$home/slurm/$name.next"
   failures=0
   if [ -n "${SLURM_JOB_ID:-}" ] && [ -f "$following" ]; then

@@ -24,13 +24,26 @@ def tell(text: object = "", layout: bool = False) -> None:
     print(printable(text, layout))
 
 
-def tell_filled(text: object) -> None:
-    """The same, on a terminal in lines that are broken between words; in a pipe it is one line."""
+def tell_filled(text: object, beginning: str = "", indent: str = "  ") -> None:
+    """The same, on a terminal in lines that are broken between words; in a pipe it is one line.
+
+    Args:
+        beginning: of the first line, its own spaces kept.
+        indent: of the further lines.
+    """
+    print("\n".join(filled(text, beginning, indent)))
+
+
+def filled(text: object, beginning: str = "", indent: str = "  ") -> list[str]:
+    """The lines that `tell_filled` prints."""
     line = printable(text)
-    if sys.stdout.isatty():
-        width = max(_NARROWEST, shutil.get_terminal_size().columns)
-        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    print(line)
+    if not sys.stdout.isatty():
+        return [beginning + line]
+    width = max(_NARROWEST, shutil.get_terminal_size().columns)
+    return textwrap.wrap(
+        line, width, initial_indent=beginning, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    ) or [beginning]  # fmt: skip
 
 
 def remark(text: object, layout: bool = False) -> None:

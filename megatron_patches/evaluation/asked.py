@@ -20,7 +20,7 @@ from megatron_patches.evaluation.losses.loss_data import open_loss_data
 from megatron_patches.evaluation.selection import Candidate
 from megatron_patches.evaluation.tasks.prepare import prepare
 from megatron_patches.evaluation.tasks.spec import split_tasks
-from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask, TaskSettings
+from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask, TaskSettings, refuse_writing
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.foreign.printable import printable
 from megatron_patches.generation.evaluated_run import at_length, laid_out
@@ -63,7 +63,7 @@ class Asked:
         return [prepare(spec, settings) for spec in split_tasks(self.tasks)]
 
     def way(self, config: RunConfig) -> tuple[Way, str]:
-        """What a run's tasks of the harness are asked of, and why it is not an export where nobody chose.
+        """What a run's tasks of the harness are asked of, and why the engine, where --through is not given.
 
         Raises:
             Refused: an export was asked for, and transformers has no such model; or the model continues no text.
@@ -94,7 +94,7 @@ class Standing:
     way: Way
     """what the tasks of the harness among those that are missing are asked of"""
     why: str = ""
-    """why it is the engine where nobody chose"""
+    """why it is the engine where the command line does not say"""
 
 
 def standing_of(
@@ -121,8 +121,10 @@ def standing_of(
     there = tuple(task.label for task in tasks if task not in missing)
     if not missing:
         return Standing((), there, "export")
-    at_length(config, asked.length)
+    window = at_length(config, asked.length).lengths.of("tokens")
     harness = [task for task in missing if isinstance(task, HarnessTask)]
+    for task in harness:
+        refuse_writing(task.name, task.written, window)
     way, why = asked.way(config) if harness else ("engine", "")
     if way == "engine" or len(harness) < len(missing):
         laid_out(config, asked.tensor, asked.pipeline)
@@ -132,7 +134,7 @@ def standing_of(
 def _definition(task: HarnessTask | LossTask, config: RunConfig, candidate: Candidate) -> str:
     if isinstance(task, HarnessTask):
         return task.definition
-    return open_loss_data(config, candidate.manifest, task, in_silence).definition()
+    return open_loss_data(config, candidate.folder, candidate.manifest, task, in_silence).definition()
 
 
 def _results(run: RunFolder, candidate: Candidate, labels: set[str]) -> dict[str, TaskResult]:

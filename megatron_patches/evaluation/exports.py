@@ -15,6 +15,7 @@ from math import prod
 from pathlib import Path
 
 from megatron_patches.artefacts.evaluations.processes import JOB, here, is_over, jobs_in_queue
+from megatron_patches.artefacts.inventory.weights import is_optimizer_file
 from megatron_patches.artefacts.manifest import MANIFEST, read_manifest, verify_files
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.atomic_files import write_atomically
@@ -80,7 +81,8 @@ def export_of(
         if keep:
             raise
         hear(f"{error}; another export is made for this evaluation")
-    if problems := verify_files(candidate.manifest, candidate.folder, hashes=True):
+    read = [file for file in candidate.manifest.files if not is_optimizer_file(file.path)]
+    if problems := verify_files(candidate.manifest.model_copy(update={"files": read}), candidate.folder, hashes=True):
         raise Damaged(f"{problems[0]}; restore the checkpoint from a copy")
     if keep:
         yield _made(run, candidate, config, own_place(run, candidate), hear)

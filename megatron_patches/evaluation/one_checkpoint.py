@@ -5,7 +5,7 @@ is on the shelf as soon as it is there, so that whoever kills this loses one tas
 """
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ class OneCheckpoint:
     Args:
         tell: hears each result.
         hear: hears what is being done, and what goes wrong.
+        announced: tokens of states, by label, in which the process that started this one said that it comes to them.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class OneCheckpoint:
         asked: Asked,
         tell: Callable[[TaskResult], None],
         hear: Callable[[str], None],
+        announced: Mapping[str, str] | None = None,
     ) -> None:
         self._run = run
         self._candidate = candidate
         self._asked = asked
         self._tell = tell
         self._hear = hear
+        self._announced = announced or {}
         self._config = load_resolved(candidate.folder / CONFIG)
         self._claims: dict[str, Claim] = {}
         self._failed = False
@@ -65,6 +68,7 @@ class OneCheckpoint:
         standing = standing_of(self._run, self._candidate, self._asked.prepared(), self._asked)
         try:
             mine = [task for task in standing.missing if self._take(task)]
+            mine = [task for task in mine if self._can_be_asked(task)]
             harness = [task for task in mine if isinstance(task, HarnessTask)]
             through_export = harness if standing.way == "export" else []
             in_engine = [task for task in mine if task not in through_export]
@@ -78,7 +82,7 @@ class OneCheckpoint:
 
     def _take(self, task: Task) -> bool:
         """Claims a task, unless another process is at work on it, or has done it meanwhile."""
-        found = claim(self._run, self._candidate.step, task.label)
+        found = claim(self._run, self._candidate.step, task.label, self._announced.get(task.label))
         if not isinstance(found, Claim):
             doing = "is at work on it" if found.state == "running" else "is to do it"
             self._hear(f"{task.label}: {found.describe()} {doing}")
@@ -88,6 +92,15 @@ class OneCheckpoint:
             return False
         self._claims[task.label] = found
         return True
+
+    def _can_be_asked(self, task: Task) -> bool:
+        """Whether the items of a task of the harness's own are to be had: to export the model for it takes longer."""
+        if isinstance(task, HarnessTask) and isinstance(task.config, str):
+            from megatron_patches.evaluation.harness.ask import look_for_items
+
+            with self._recorded(task):
+                look_for_items(task, self._hear)
+        return task.label in self._claims
 
     def _is_there(self, task: Task) -> bool:
         folder = evaluation_folder(self._run, self._candidate.step)

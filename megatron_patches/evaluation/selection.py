@@ -64,7 +64,7 @@ def parse_which(text: str) -> Which:
         unit = found[2].upper()
         number = float(found[1]) * _UNITS[unit]
         if number < 1 or number != int(number):
-            raise TrainyardError(f"--steps {shortened(text, 60)}: every so many must be a whole number from 1 on")
+            raise TrainyardError(f"--steps {shortened(text, 60)}: the number after every- must be whole and positive")
         return Which("every", int(number), "tokens" if unit else "step")
     parts = [part.strip() for part in word.split(",")]
     if not all(map(_RANGE.fullmatch, parts)):

@@ -11,7 +11,7 @@ def array_script(name: str, words: Sequence[str], run: str, steps: Sequence[int]
 
     Args:
         name: of the run, for the job's name.
-        words: of `tools/evals run` behind the run and its steps.
+        words: of `tools/evals run` after the run and its steps.
         run: as the command line takes it.
         steps: of the checkpoints, one a task.
         gpus: that a task needs.

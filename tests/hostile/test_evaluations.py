@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 
 from megatron_patches.artefacts.evaluations.best import best_evaluated
+from megatron_patches.artefacts.evaluations.last_word import LAST_WORD, last_word
 from megatron_patches.artefacts.evaluations.present import on_present_branch
 from megatron_patches.artefacts.evaluations.result import TaskResult, read_items, read_result
+from megatron_patches.artefacts.evaluations.sealing import mark
 from megatron_patches.artefacts.evaluations.shelf import is_sealed, list_evaluations
 from megatron_patches.artefacts.inventory.artefact import Artefact, read_artefact
-from megatron_patches.artefacts.manifest import parse_manifest
+from megatron_patches.artefacts.manifest import Status, parse_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
 from tests.hostile.canary import Place
@@ -58,6 +60,33 @@ def test_items(new_place: NewPlace, content: bytes) -> None:
     path.write_bytes(content)
     found = attempt(lambda: read_items(path))
     assert not isinstance(found, TrainyardError) or "mmlu.items.jsonl" in str(found)
+
+
+_WORD = {
+    "checkpoints": ["1" * 64],
+    "status": {"state": "invalid", "reason": "a spike", "date": "2026-01-01T00:00:00+00:00", "cause": None},
+}
+
+
+@cases(60)
+@given(content=odd_json(_WORD))
+def test_what_was_said_last_of_an_evaluation(new_place: NewPlace, content: bytes) -> None:
+    folder = new_place().inside
+    (folder / LAST_WORD).write_bytes(content)
+    found = attempt(lambda: last_word(folder, ["1" * 64]))
+    assert LAST_WORD in str(found) if isinstance(found, TrainyardError) else isinstance(found, (Status, type(None)))
+
+
+@cases(10)
+@given(put=odd_entries())
+def test_what_stands_in_place_of_a_word(new_place: NewPlace, put: Callable[[Place, Path], None]) -> None:
+    place = new_place()
+    result = make_result(make_checkpoint(place.inside, 100), "mmlu")
+    folder = evaluate(place.inside, result, items=0)
+    put(place, folder / LAST_WORD)
+    assert isinstance(attempt(lambda: evaluate(place.inside, result, items=0)), (Path, TrainyardError))
+    attempt(lambda: mark(folder, Status(state="invalid", reason="a spike")))
+    place.check()
 
 
 _FACTS = {

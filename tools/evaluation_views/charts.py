@@ -12,13 +12,15 @@ from datetime import datetime
 from megatron_patches.artefacts.evaluations.present import on_present_branch
 from megatron_patches.artefacts.evaluations.shelf import Evaluation, list_evaluations
 from megatron_patches.artefacts.run_folder import EVALS, RunFolder
-from megatron_patches.atomic_files import TEMPORARY, fsync_folder
+from megatron_patches.atomic_files import TEMPORARY, fsync_folder, write_atomically
 from megatron_patches.errors import TrainyardError
 from megatron_patches.foreign.files import is_folder, names_in
 from megatron_patches.foreign.printable import shortened
 from tools.evaluation_views.wandb_record import Curves, publish_to_wandb
 
 _DIGEST = 16
+_EMPTY = 20
+"""files that stay, empty: more than are written between two looks of a TensorBoard, which are some seconds apart"""
 
 
 def publish(run: RunFolder) -> list[str]:
@@ -63,14 +65,16 @@ def _write_tensorboard(run: RunFolder, evaluations: list[Evaluation], curves: Cu
     """A file whose name ends with the digest of what it shows, in place of the one before.
 
     It is made beside TensorBoard's folder, which shows unfinished files too, and has a name of its own: TensorBoard
-    goes on in a file where it had come to. Copies elsewhere keep older files, which the newer one hides from step 0 on.
+    goes on in a file where it had come to. The last ones before it stay, empty: where the file that it had come to is
+    gone, a TensorBoard that is open looks for no other. Copies elsewhere keep older files, which the newer one hides
+    from step 0 on.
     """
     from megatron_patches.events.tensorboard_files import ScalarFile
 
     folder = run.tensorboard / EVALS
-    older = [name for name in names_in(folder) if "tfevents" in name] if is_folder(folder) else []
-    ending = f".{digest_of(curves)}"
-    if [name.endswith(ending) for name in older] == [True] or not (older or curves):
+    older = sorted(name for name in names_in(folder) if "tfevents" in name) if is_folder(folder) else []
+    full = [name for name in older if (folder / name).lstat().st_size]
+    if [name.endswith(f".{digest_of(curves)}") for name in full] == [True] or not (older or curves):
         return
     partial = run.path / f"{run.tensorboard.name}-{EVALS}{TEMPORARY}"
     file = ScalarFile(partial, 0, older)
@@ -80,12 +84,14 @@ def _write_tensorboard(run: RunFolder, evaluations: list[Evaluation], curves: Cu
             file.add(scalars, step, times[step])
         file.sync()
         folder.mkdir(parents=True, exist_ok=True)
-        file.path.rename(folder / f"{file.path.name}{ending}")
+        file.path.rename(folder / f"{file.path.name}.{digest_of(curves)}")
         fsync_folder(folder)
     finally:
         file.close()
         file.path.unlink(missing_ok=True)
-    for name in older:
+    for name in older[-_EMPTY:]:
+        write_atomically(folder / name, b"")
+    for name in older[:-_EMPTY]:
         (folder / name).unlink(missing_ok=True)
     for left in partial.iterdir():  # of one that was killed
         left.unlink(missing_ok=True)

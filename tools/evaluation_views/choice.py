@@ -4,12 +4,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable, shortened
 from tools.evaluation_views.gathered import Gathered
-
-_PRIMARY = ("acc_norm", "acc", "exact_match", "perplexity", "loss")
-"""the first of these that a task has stands for it"""
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
@@ -28,7 +26,7 @@ def only_tasks(gathered: Gathered, words: Sequence[str]) -> Gathered:
     """The same with the labels that are named, by themselves or by their task, alone; without words all of them.
 
     Raises:
-        Missing: nothing is called so; the nearest name is offered.
+        Missing: nothing is called so; the nearest name is offered, and what was left out is told.
     """
     if not words:
         return gathered
@@ -36,7 +34,8 @@ def only_tasks(gathered: Gathered, words: Sequence[str]) -> Gathered:
     known = {label: {label, tasks.get(label, label)} for label in gathered.labels}
     for word in words:
         if not any(word in names for names in known.values()):
-            raise Missing(_unknown("result of a task", word, sorted(set().union(*known.values()))))
+            unknown = _unknown("result of a task", word, sorted(set().union(*known.values())))
+            raise Missing("\n".join([unknown, *gathered.notes]))
     labels = {label for label, names in known.items() if names & set(words)}
     return replace(
         gathered,
@@ -63,17 +62,10 @@ def metrics_of(gathered: Gathered, words: Sequence[str], every: bool = False) ->
             label: [name for name in names if {name, f"{label}.{name}"} & set(words)] for label, names in known.items()
         }
         return {label: names for label, names in asked.items() if names}
-    return {label: names if every else [primary(names)] if names else [] for label, names in known.items()}
-
-
-def primary(metrics: Iterable[str]) -> str:
-    """The metric that stands for a task: acc_norm, else acc, exact_match (strict before others), perplexity, loss."""
-    names = sorted(metrics, key=lambda name: ("strict" not in name, name))
-    for word in _PRIMARY:
-        for name in names:
-            if name == word or name.startswith(f"{word}."):
-                return name
-    return min(names)
+    if every:
+        return known
+    chosen = {label: primary_metric(names) for label, names in known.items()}
+    return {label: [] if name is None else [name] for label, name in chosen.items()}
 
 
 def _unknown(kind: str, word: str, known: Sequence[str]) -> str:

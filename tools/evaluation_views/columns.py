@@ -51,13 +51,14 @@ class Column:
         """As the first result says."""
         return next((value.metric.higher_is_better for value in self.values.values()), True)
 
-    @property
-    def best(self) -> Place | None:
-        """Where it is best, the earliest of equal ones; None where fewer than two valid values can be compared."""
+    @cached_property
+    def best(self) -> frozenset[Place]:
+        """Where it is best, all equal ones; empty where all valid values are the same, or there is one."""
         valid = {place: value.metric.value for place, value in self.values.items() if not value.found.invalid}
-        if len(valid) < 2:
-            return None
-        return max(valid, key=valid.__getitem__) if self.higher_is_better else min(valid, key=valid.__getitem__)
+        if len(set(valid.values())) < 2:
+            return frozenset()
+        best = max(valid.values()) if self.higher_is_better else min(valid.values())
+        return frozenset(place for place, value in valid.items() if value == best)
 
 
 def columns_of(gathered: Gathered, metrics: Mapping[str, Sequence[str]], definitions: Definitions) -> list[Column]:

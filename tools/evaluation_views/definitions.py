@@ -1,14 +1,12 @@
 """Results of one label that were not asked the same: told apart by letters, with what differs between them."""
 
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from megatron_patches.artefacts.evaluations.result import DataFile, TaskResult
-from megatron_patches.foreign.printable import shortened
+from megatron_patches.artefacts.evaluations.definitions import differences
+from megatron_patches.artefacts.evaluations.result import TaskResult
 from tools.evaluation_views.gathered import Found
-
-_SHOWN_HASH = 8
 
 
 @dataclass(frozen=True)
@@ -45,26 +43,3 @@ def definitions_of(found: Iterable[Found]) -> Definitions:
     for each in found:
         first.setdefault(each.result.label, {}).setdefault(each.result.definition, each.result)
     return Definitions(first)
-
-
-def differences(one: TaskResult, other: TaskResult) -> list[str]:
-    """In what two results of different definitions differ, each with both values; never empty."""
-    facts = (
-        ("task", one.task, other.task),
-        ("version", one.version, other.version),
-        ("shots", one.shots, other.shots),
-        ("limit", one.limit or "all items", other.limit or "all items"),
-        ("length", one.length or "that of training", other.length or "that of training"),
-        ("examples", one.examples, other.examples),
-    )
-    found = [f"{name} {shortened(left)} and {shortened(right)}" for name, left, right in facts if left != right]
-    if [each.sha256 or each.name for each in one.data] != [each.sha256 or each.name for each in other.data]:
-        found.append(f"data {shortened(_data(one.data))} and {shortened(_data(other.data))}")
-    if not found:
-        hashes = one.definition[:_SHOWN_HASH], other.definition[:_SHOWN_HASH]
-        found = [f"prompts or metrics differ (definitions {hashes[0]} and {hashes[1]})"]
-    return found
-
-
-def _data(files: Sequence[DataFile]) -> str:
-    return ", ".join(f"{each.name} ({each.sha256[:_SHOWN_HASH]})" if each.sha256 else each.name for each in files)

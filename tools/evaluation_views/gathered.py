@@ -11,10 +11,7 @@ from megatron_patches.artefacts.evaluations.states import State, read_states
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Missing, TrainyardError
 from megatron_patches.foreign.printable import printable
-from megatron_patches.sizes import counted
-
-_NAMED = 5
-"""steps that a note names; of more it says how many there are"""
+from megatron_patches.sizes import counted, first_of
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,7 @@ def _notes_on(name: str, marked: Sequence[int], unsealed: Sequence[int], invalid
 
 
 def _steps(steps: Sequence[int]) -> str:
-    named = ", ".join(map(str, steps[:_NAMED]))
-    more = len(steps) - _NAMED
-    return f"{'step' if len(steps) == 1 else 'steps'} {named}{f' and {more} more' if more > 0 else ''}"
+    return f"{'step' if len(steps) == 1 else 'steps'} {first_of(steps)}"
 
 
 def _nothing(names: Sequence[str], notes: Sequence[str], problems: Sequence[str]) -> str:

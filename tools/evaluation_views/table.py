@@ -91,8 +91,8 @@ def as_markdown(table: Table, notes: Sequence[str]) -> bytes:
 
 
 def number(value: float) -> str:
-    """A metric in five digits or so: 0.2512, 12.345, 1234.5."""
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"
+    """A metric in five digits or so: 0.2512, 12.345, 1234.5; zero has no sign."""
+    return f"{value:z.4f}" if abs(value) < 10 else f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"
 
 
 def _cell(column: Column, place: Place, states: Mapping[tuple[Place, str], str]) -> str:
@@ -100,7 +100,7 @@ def _cell(column: Column, place: Place, states: Mapping[tuple[Place, str], str])
     state = states.get((place, column.label), "")
     if value is None:
         return state or NOTHING
-    mark = INVALID if value.found.invalid else BEST if column.best == place else ""
+    mark = INVALID if value.found.invalid else BEST if place in column.best else ""
     return f"{_shown(value)}{mark}{f' ({state})' if state else ''}"
 
 

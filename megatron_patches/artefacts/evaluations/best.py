@@ -16,6 +16,7 @@ from megatron_patches.artefacts.reference import CheckpointReference
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Missing, Refused
 from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.sizes import first_of
 
 _NAMED = 5
 
@@ -149,7 +150,7 @@ def _none_has(run: RunFolder, name: str, evaluations: Sequence[Evaluation], prob
     if name in known:
         steps = [each.step for each in evaluations for result in each.results.values() if name in metrics_of(result)]
         return (
-            f"{run.name} has {shown} of steps {_listed(steps)}, and none of these checkpoints is here, whole and on "
+            f"{run.name} has {shown} of steps {first_of(steps)}, and none of these checkpoints is here, whole and on "
             f"the present branch{passed}; name a step ({run.name}@STEP), or bring one back: tools/sync-to-hub pull "
             f"{run.name}"
         )
@@ -160,7 +161,7 @@ def _none_has(run: RunFolder, name: str, evaluations: Sequence[Evaluation], prob
 def _several(run: RunFolder, name: str, groups: Sequence[Sequence[_Scored]]) -> str:
     told = [
         f"{group[0].result.definition[:8]} (version {shortened(group[0].result.version, 40)}, "
-        f"{group[0].result.shots}-shot) of steps {_listed([each.evaluation.step for each in group])}"
+        f"{group[0].result.shots}-shot) of steps {first_of([each.evaluation.step for each in group])}"
         for group in groups
     ]
     label = groups[0][0].result.label
@@ -169,8 +170,3 @@ def _several(run: RunFolder, name: str, groups: Sequence[Sequence[_Scored]]) -> 
         f"{'; '.join(told)}. Evaluate these steps with one: tools/evals run {run.name} --tasks "
         f"{groups[0][0].result.task} --again, or remove the results {label}.json of one of them"
     )
-
-
-def _listed(steps: Sequence[int]) -> str:
-    shown = ", ".join(map(str, steps[:_NAMED]))
-    return f"{shown} and {len(steps) - _NAMED} more" if len(steps) > _NAMED else shown

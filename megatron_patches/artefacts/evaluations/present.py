@@ -12,7 +12,7 @@ from megatron_patches.artefacts.run_folder import RunFolder
 
 
 def on_present_branch(run: RunFolder, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Those whose checkpoints were not left behind by a later launch or a rollback. One that does not state its
+    """Those whose checkpoints no later launch and no rollback left behind. One that does not state its
     checkpoint's way stays among them.
 
     Raises:

@@ -100,7 +100,7 @@ class Item(_Record):
     """The same for the same item, whatever the model: a hash of it."""
     part: str | None = None
     cluster: str | None = None
-    """Items of one cluster are alike (one subject, one source), so that they count as less than so many."""
+    """Items of one cluster are alike (one subject, one source), and tell less than as many independent ones."""
     metrics: dict[str, float]
     answer: str | None = None
     """What the model wrote, or chose."""

@@ -93,9 +93,10 @@ def read_evaluation(folder: Path, problems: list[str]) -> Evaluation:
     except TrainyardError as error:
         problems.append(str(error))
         return Evaluation(folder, manifest, {})
+    step = step_in(folder)
     for label in labels:
         try:
-            results[label] = read_result(folder / f"{label}{RESULT_ENDING}", step_in(folder))
+            results[label] = read_result(folder / f"{label}{RESULT_ENDING}", step)
         except TrainyardError as error:
             problems.append(str(error))
     return Evaluation(folder, manifest, results)

@@ -54,7 +54,7 @@ class State:
     since: str = ""
     """UTC, ISO 8601, by the clock of the machine that wrote it"""
     message: str = ""
-    """why it failed"""
+    """why it failed, in one line"""
     host: str | None = None
     """where it is at work, or was"""
     pid: int | None = None
@@ -123,10 +123,13 @@ def announce(run: RunFolder, step: int, label: str, job: int | None = None) -> S
     return _put(run, state, former)
 
 
-def claim(run: RunFolder, step: int, label: str) -> "Claim | State":
+def claim(run: RunFolder, step: int, label: str, announced: str | None = None) -> "Claim | State":
     """Takes an evaluation for this process.
 
     Whoever claims looks at the results only then, since one may have come in the meantime.
+
+    Args:
+        announced: token of the state in which the process that started this one said that it comes to it.
 
     Returns:
         The state of who has it, where another process is at work on it, or another one or a job is to do it.
@@ -139,7 +142,7 @@ def claim(run: RunFolder, step: int, label: str) -> "Claim | State":
     state = State(step, label, "running", host=facts["host"], pid=facts["pid"], job=facts[JOB], by=facts)
     for _ in range(_TRIES):
         former = read_state(run, step, label)
-        if former is not None and (former.state == "running" or _is_anothers(former)):
+        if former is not None and former.token != announced and (former.state == "running" or _is_anothers(former)):
             return former
         if written := _put(run, state, former):
             return Claim(run, written)
@@ -182,7 +185,9 @@ def fail(run: RunFolder, state: State, message: str) -> None:
     """Marks a state failed, unless another one stands in its place."""
     found = _read(run, state.step, state.label)
     if found is not None and found.token == state.token:
-        failed = replace(state, state="failed", message=shortened(message, _MESSAGE), since=_now())
+        failed = replace(
+            state, state="failed", message=shortened("; ".join(message.splitlines()), _MESSAGE), since=_now()
+        )
         write_atomically(_path(run, failed), _content(failed))
 
 
@@ -246,7 +251,7 @@ def _state_of(facts: Mapping[str, Any], step: int, label: str) -> State:
     fits = fits and all(each is None or isinstance(each, str) for each in (host, job))
     fits = fits and re.fullmatch("[0-9a-f]{0,32}", str(token)) is not None  # it is a part of a file's name
     if not (fits and word in _WORDS and isinstance(by, dict) and (pid is None or type(pid) is int)):
-        raise Damaged(f"the state of {shortened(label)} at step {step} is none")
+        raise Damaged(f"the file of {shortened(label)} at step {step} holds no state")
     return State(step, label, cast("Word", word), str(since), str(message), host, pid, job, by=by, token=str(token))
 
 

@@ -51,7 +51,7 @@ AND NOT EXISTS (SELECT 1 FROM parents AS own JOIN parents AS other ON other.pare
 
 def in_json(name: str) -> str:
     """A metric's place in the catalogue's columns."""
-    return f'$."{name}"'
+    return f"$.{json.dumps(name)}"  # escaped as the columns are: SQLite before 3.45 compares names as they are written
 
 
 def measured(catalogue: Catalogue, name: str) -> dict[str, float]:

@@ -1,14 +1,18 @@
 """Marking an artefact, and all that came from it, invalid; and taking that back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from megatron_patches.artefacts.inventory.artefact import Artefact
+from megatron_patches.artefacts.evaluations.sealing import mark
+from megatron_patches.artefacts.evaluations.shelf import is_evaluation_name
+from megatron_patches.artefacts.folders import checkpoint_name, name_before
+from megatron_patches.artefacts.inventory.artefact import Artefact, read_artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.copies import now
 from megatron_patches.artefacts.inventory.lineage import ancestors, descendants, with_id
-from megatron_patches.artefacts.manifest import Status, announce_change, read_manifest, write_manifest
-from megatron_patches.errors import Refused, TrainyardError
+from megatron_patches.artefacts.manifest import MANIFEST, Status, announce_change, read_manifest, write_manifest
+from megatron_patches.artefacts.run_folder import EVALS
+from megatron_patches.errors import Missing, Refused, TrainyardError
 from megatron_patches.foreign.credentials import refuse_credentials
 from megatron_patches.foreign.printable import printable
 
@@ -43,7 +47,9 @@ def invalidate(catalogue: Catalogue, artefact: Artefact, reason: str) -> Marked:
             unchanged.append(f"{each.name} is invalid already: {each.reason}")
         else:
             changes.append((each, inherited))
-    return Marked(_rewrite(changes), unchanged)
+    changed = _rewrite(changes)
+    late = [(each, inherited) for each in _made_meanwhile(changed, lambda each: each.state == "valid")]
+    return Marked(changed + _rewrite(late), unchanged)
 
 
 def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
@@ -61,12 +67,13 @@ def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
         )
     beneath = descendants(catalogue, artefact)
     freely = Status(date=now())  # dated, so that a copy elsewhere that still has the mark is seen to be the older
-    changes = [(each, freely) for each in _copies_here(catalogue, [artefact.id])]
-    freed = {artefact.id}
+    changes = []
+    freed: set[str] = set()
     unchanged = []
-    for each in _copies_here(catalogue, [relative.id for relative in beneath]):
-        if each.cause != artefact.id:
-            continue
+    marked_with_it = (each for each in _copies_here(catalogue, [relative.id for relative in beneath]))
+    for each in [
+        *_copies_here(catalogue, [artefact.id]), *(each for each in marked_with_it if each.cause == artefact.id)
+    ]:  # fmt: skip
         faults = [
             above.artefact
             for above in ancestors(catalogue, each)
@@ -81,8 +88,9 @@ def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
         else:
             freed.add(each.id)
             changes.append((each, freely))
-    marked = _rewrite(changes)
-    return Marked([each for each in marked if each.id in freed], unchanged)
+    changed = [each for each in _rewrite(changes) if each.id in freed]
+    late = _made_meanwhile(changed, lambda each: each.cause == artefact.id)
+    return Marked(changed + _rewrite([(each, freely) for each in late]), unchanged)
 
 
 def _copies_here(catalogue: Catalogue, ids: list[str]) -> Iterator[Artefact]:
@@ -91,9 +99,39 @@ def _copies_here(catalogue: Catalogue, ids: list[str]) -> Iterator[Artefact]:
         yield from known.get(each, [])
 
 
+def _made_meanwhile(marked: list[Artefact], to_mark: Callable[[Artefact], bool]) -> list[Artefact]:
+    """Evaluations of checkpoints that were just marked, sealed after the catalogue was renewed: whoever seals one looks
+    at its checkpoint only after that.
+    """
+    found = []
+    for checkpoint in marked:
+        if checkpoint.kind != "checkpoint" or checkpoint.step is None:
+            continue
+        folder = checkpoint.folder.parents[1] / EVALS / checkpoint_name(checkpoint.step)
+        try:
+            evaluation = read_artefact(folder / MANIFEST, checkpoint.run)
+        except Missing:
+            continue
+        if checkpoint.id in evaluation.parents and to_mark(evaluation):
+            found.append(evaluation)
+    return found
+
+
 def _rewrite(changes: list[tuple[Artefact, Status]]) -> list[Artefact]:
-    manifests = [(artefact, read_manifest(artefact.manifest), status) for artefact, status in changes]
-    for artefact, manifest, status in manifests:
-        write_manifest(artefact.manifest, manifest.model_copy(update={"status": status}))
-        announce_change(artefact.manifest)
+    for artefact, _ in changes:
+        read_manifest(artefact.manifest)  # before anything is changed
+    for artefact, status in changes:
+        if _grows(artefact):
+            own = status.model_copy(update={"cause": None}) if status.cause == artefact.id else status
+            mark(artefact.folder, own)
+        else:
+            manifest = read_manifest(artefact.manifest)
+            write_manifest(artefact.manifest, manifest.model_copy(update={"status": status}))
+            announce_change(artefact.manifest)
     return [artefact for artefact, _ in changes]
+
+
+def _grows(artefact: Artefact) -> bool:
+    """Whether it is the evaluation of a step, whose manifest others may be writing."""
+    shelf, name = artefact.folder.parent.name, name_before(artefact.folder.name)
+    return artefact.kind == "evaluation" and shelf == EVALS and is_evaluation_name(name)

@@ -14,10 +14,11 @@ from megatron_patches.artefacts.inventory.lineage import FAULTY
 from megatron_patches.artefacts.inventory.renewal import GOLD_VALUE, TAGGED
 from megatron_patches.errors import TrainyardError
 
-_METRIC = re.compile(r"([^<>\"]+?)\s*(<=|>=|<|>|=)\s*(-?\d[\d.eE+-]*)")
+_METRIC = re.compile(r"([^<>\"]*?[^<>\"=!\s])\s*(<=|>=|<|>|=)\s*([-+]?\.?\d[\d.eE+-]*)")
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq
 }  # fmt: skip
+_ORDER = "ORDER BY run, step, manifest"
 _RANGE = re.compile(r"(\d*)(:?)(\d*)")
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -61,11 +62,14 @@ def find(catalogue: Catalogue, wanted: Wanted, limit: int) -> tuple[list[Artefac
     if wanted.status:
         catalogue_rows = catalogue.rows(FAULTY)
         faulty = {each for (each,) in catalogue_rows}
-        found = catalogue.artefacts(where, values, "ORDER BY run, step, manifest")
+        found = catalogue.artefacts(where, values, _ORDER)
         found = [each for each in found if (each.id in faulty) == (wanted.status == "invalid")]
         return [_with_measured(each, asked) for each in found[:limit]], len(found)
+    if asked:  # such a condition looks into all that there is, so that it is asked once
+        numbers = [each for (each,) in catalogue.rows(f"SELECT number FROM artefacts WHERE {where}", values)]
+        where, values = "number IN (SELECT value FROM json_each(?))", [json.dumps(numbers)]
     (count,) = catalogue.rows(f"SELECT count(*) FROM artefacts WHERE {where}", values)[0]
-    found = catalogue.artefacts(where, [*values, limit], "ORDER BY run, step, manifest LIMIT ?")
+    found = catalogue.artefacts(where, [*values, limit], f"{_ORDER} LIMIT ?")
     return [_with_measured(each, asked) for each in found], count
 
 
@@ -91,14 +95,16 @@ class _Metric:
     @property
     def condition(self) -> str:
         """Of a checkpoint what was measured counts; else what a manifest states, and least what people typed."""
-        told = f"coalesce(json_extract(metrics, ?), json_extract(parts, ?), ({GOLD_VALUE})) {self.sign} ?"
+        # text that lacks the name is not parsed, which takes most of the time
+        found = "coalesce(CASE WHEN instr(metrics, ?) THEN json_extract(metrics, ?) END, json_extract(parts, ?)"
+        told = f"{found}, ({GOLD_VALUE})) {self.sign} ?"
         among = "id IN (SELECT value FROM json_each(?))"
         return f"CASE WHEN kind = 'checkpoint' AND {among} THEN {among} ELSE {told} END" if self.measured else told
 
     @property
     def values(self) -> list[Any]:
         """Of the marks in `condition`."""
-        told = [in_json(self.name), in_json(self.name), self.name, self.number]
+        told = [json.dumps(self.name), in_json(self.name), in_json(self.name), self.name, self.number]
         if not self.measured:
             return told
         fitting = [each for each, value in self.measured.items() if _SIGNS[self.sign](value, self.number)]

@@ -79,7 +79,9 @@ def plan_eval_only(path: Path, overrides: Sequence[str], which: str, machines: L
     passed_over: list[str] = []
     folders = choose_checkpoints(run, which, config.data.allow_invalid, passed_over.append)
     asked = [asked_of(folder, config) for folder in folders]
-    data = [open_loss_data(each.config, each.manifest, each.task, PreparationProgress()) for each in asked][-1]
+    data = [
+        open_loss_data(each.config, each.folder, each.manifest, each.task, PreparationProgress()) for each in asked
+    ][-1]
     layout = layout_of(config, (machines.nodes or 1) * processes)
     return EvalOnlyPlan(config, run, machines.nodes or 1, processes, layout, asked, data, passed_over)
 

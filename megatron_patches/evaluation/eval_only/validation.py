@@ -111,7 +111,7 @@ def _validate_one(folder: Path, launched: RunConfig, launch: Launch, groups: Pro
 
 def _loaded(folder: Path, launched: RunConfig, groups: ProcessGroups) -> tuple[AskedCheckpoint, LossData, ModelOnRank]:
     asked = asked_of(folder, launched)
-    data = open_loss_data(asked.config, asked.manifest, asked.task, None)
+    data = open_loss_data(asked.config, asked.folder, asked.manifest, asked.task, None)
     order = LoadOrder(folder, asked.config.model.vocabulary, asked.task.settings.length)
     return asked, data, load_on_rank(order, groups)
 

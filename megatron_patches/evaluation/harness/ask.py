@@ -15,7 +15,7 @@ from lm_eval.evaluator import evaluate
 
 from megatron_patches.artefacts.evaluations.result import Through
 from megatron_patches.errors import Refused
-from megatron_patches.evaluation.harness.loaded_task import LoadedTask, load_task
+from megatron_patches.evaluation.harness.loaded_task import LoadedTask, load_task, refuse_unaskable
 from megatron_patches.evaluation.harness.measured import measured
 from megatron_patches.evaluation.harness.surroundings import (
     as_seeded,
@@ -27,6 +27,7 @@ from megatron_patches.evaluation.harness.surroundings import (
 from megatron_patches.evaluation.tasks.outcome import Outcome
 from megatron_patches.evaluation.tasks.task import HarnessTask
 from megatron_patches.parameters.torch_dtypes import PRECISIONS
+from megatron_patches.sizes import counted
 
 _LIBRARIES = ("lm-eval", "transformers", "torch", "datasets")
 
@@ -51,6 +52,16 @@ def ask(
         model.batch_size_per_gpu = batch_size
     for task in tasks:
         yield _asked(model, task, through, hear)
+
+
+def look_for_items(task: HarnessTask, hear: Callable[[str], None]) -> None:
+    """Finds out, before there is a model, whether a task of the harness's own can be asked.
+
+    Raises:
+        TrainyardError: as `ask`.
+    """
+    with quiet(hear), hub_if_reached(), as_seeded():
+        refuse_unaskable(task)
 
 
 def _asked(model: Any, task: HarnessTask, through: Through, hear: Callable[[str], None]) -> Outcome:
@@ -83,8 +94,8 @@ def _counted(task: HarnessTask, loaded: LoadedTask) -> str:
     limit, members = task.settings.limit, len(loaded.tasks)
     divided = f" in {members:,} parts" if loaded.is_divided else ""
     if limit is not None:
-        return f"asking up to {limit:,} items{f' of each of {members:,} parts' if divided else ''}"
-    return f"asking {loaded.items:,} items{divided}" if loaded.items is not None else f"asking{divided}"
+        return f"asking up to {counted(limit, 'item')}{f' of each of {members:,} parts' if divided else ''}"
+    return f"asking {counted(loaded.items, 'item')}{divided}" if loaded.items is not None else f"asking{divided}"
 
 
 def _results(model: Any, task: HarnessTask, loaded: LoadedTask) -> Mapping[str, Any]:

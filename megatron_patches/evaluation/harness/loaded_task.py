@@ -9,11 +9,11 @@ from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from megatron_patches.errors import Missing, Refused, TrainyardError
+from megatron_patches.errors import Refused, TrainyardError
 from megatron_patches.evaluation.tasks.counterpart import local_counterpart
 from megatron_patches.evaluation.tasks.harness_task import resolve
 from megatron_patches.evaluation.tasks.loading import load
-from megatron_patches.evaluation.tasks.task import HarnessTask
+from megatron_patches.evaluation.tasks.task import HarnessTask, refuse_writing
 from megatron_patches.foreign.printable import shortened
 
 
@@ -51,6 +51,17 @@ class LoadedTask:
         return sum(counts) if len(counts) == len(known) else None
 
 
+def refuse_unaskable(task: HarnessTask) -> None:
+    """Reads the items of one of the harness's own tasks, to see whether it can be asked at all: before a model is
+    exported or loaded for it. Of local files all has been seen.
+
+    Raises:
+        TrainyardError: as `load_task`.
+    """
+    if isinstance(task.config, str):
+        _readied(task)
+
+
 def load_task(task: HarnessTask, model: Any) -> LoadedTask:
     """Reads a task's items, and makes it ready for a model.
 
@@ -59,12 +70,18 @@ def load_task(task: HarnessTask, model: Any) -> LoadedTask:
             takes no shots, and they are asked for; or what it lets the model write does not fit what the model sees.
         TrainyardError: lm-eval cannot load it.
     """
+    loaded = _readied(task)
+    for each in loaded.tasks.values():
+        _refuse_length(task, each, model)
+    return loaded
+
+
+def _readied(task: HarnessTask) -> LoadedTask:
     _refuse_code_of(task)
     loaded = LoadedTask(task, _found(task))
     for each in loaded.tasks.values():
         _refuse(task, each)
         _set_shots(task, each)
-        _refuse_length(task, each, model)
     return loaded
 
 
@@ -100,12 +117,10 @@ def _runs_code(task: HarnessTask) -> str:
 def _found(task: HarnessTask) -> Mapping[str, Any]:
     try:
         return load(task)
-    except Missing as error:
-        raise Refused(_without_data(task, error.__cause__ or error)) from error
     except TrainyardError:
         raise
     except Exception as error:  # whatever the code of a thousand tasks raises
-        if _is_offline(error):
+        if isinstance(error, OSError) or _is_offline(error):
             raise Refused(_without_data(task, error)) from error
         raise TrainyardError(
             f"lm-eval cannot load {task.name}: {type(error).__name__}: {shortened(error, 300)}"
@@ -165,8 +180,4 @@ def _refuse_length(task: HarnessTask, each: Task, model: Any) -> None:
     if each.OUTPUT_TYPE != "generate_until":
         return
     written = normalize_gen_kwargs(each.get_config("generation_kwargs") or {}, model.max_gen_toks)["max_gen_toks"]
-    if written >= model.max_length:
-        raise Refused(
-            f"{task.name} lets the model write {written:,} tokens, and it sees {model.max_length:,} at once, the "
-            "question included; give a longer --length where the model's positions allow it, or leave the task out"
-        )
+    refuse_writing(task.name, written, model.max_length)

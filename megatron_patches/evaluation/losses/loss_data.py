@@ -16,11 +16,13 @@ from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.source import SampleSource
 from data_tools.sources_config import SourceConfig, ValidationGroupConfig
+from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.validation_group import ValidationGroup
 from megatron_patches.artefacts.evaluations.result import DataFile
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.checkout import CHECKOUT
-from megatron_patches.errors import Refused, TrainyardError, refuse
+from megatron_patches.checkpoint.tokenizer_files.own import own_tokenizer_files
+from megatron_patches.errors import Missing, Refused, TrainyardError, refuse
 from megatron_patches.evaluation.tasks.task import LossTask
 from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.generation.evaluated_run import at_length
@@ -105,29 +107,32 @@ class LossData:
 
 
 def open_loss_data(
-    config: RunConfig, manifest: Manifest, task: LossTask, prepare: OnPreparation | None = in_silence
+    config: RunConfig, checkpoint: Path, manifest: Manifest, task: LossTask, prepare: OnPreparation | None = in_silence
 ) -> LossData:
     """The samples of a task.
 
     Args:
         config: of the checkpoint; its `evaluation.samples` and `data.sequence_length` hold where the task says nothing,
             and decide which documents of raw text are held out in any case.
+        checkpoint: its folder, with the tokenizer that travels in it.
         manifest: of the checkpoint.
         prepare: as `RunData` takes it.
 
     Raises:
         Refused: the run has no such group; it is not said how many samples are to be read; the data is another than the
             checkpoint was trained with; or a length is none that the model can read.
-        TrainyardError: data is missing or damaged.
+        TrainyardError: data, or the checkpoint's tokenizer, is missing or damaged.
     """
     wanted = _data_config(config, task)
+    wanted = wanted.model_copy(update={"tokenizer": _tokenizer(wanted, checkpoint, manifest)})
     lengths = at_length(config, task.settings.length).lengths
     try:
         data = RunData(wanted, CHECKOUT, config.lengths, config.place_after, prepare, text_preparation(config))
     except TrainyardError as error:
         where = " (or evaluate where the run's data is)" if _is_own(task) else ""
         raise type(error)(f"the data of {shortened(task.label)} cannot be opened: {error}{where}") from None
-    _refuse_changed(data, config, manifest, task)
+    if not (task.dataset is not None or data.groups_are_named):
+        _refuse_changed(data, config, manifest)
     refuse([*data.vocabulary_problems(config.model.vocabulary), *data.answer_problems()])
     groups = data.groups_at(lengths)
     if not groups:
@@ -200,17 +205,38 @@ def _told(task: LossTask, group: ValidationGroup) -> str:
     return f"dataset {printable(task.dataset)}" if task.dataset is not None else f"validation group {group.name}"
 
 
-def _refuse_changed(data: RunData, config: RunConfig, manifest: Manifest, task: LossTask) -> None:
-    """Other data under a name than a checkpoint was trained with: what is held out now it may have been trained on."""
-    identity = manifest.facts.get("identity")
-    saved = identity if isinstance(identity, Mapping) else {}
-    if saved.get("tokenizer", data.tokenizer_id) != data.tokenizer_id:
+def _tokenizer(data: DataConfig, checkpoint: Path, manifest: Manifest) -> str:
+    """Where the checkpoint's tokenizer lies: as `data.tokenizer` says if that is it still, else in the checkpoint
+    itself, or where the inventory knows it. So a checkpoint that was pulled needs no data but its datasets.
+    """
+    wanted = _identity(manifest).get("tokenizer")
+    try:
+        there = tokenizer_id(find_tokenizer(CHECKOUT / data.tokenizer), allow_invalid=True)
+    except TrainyardError:
+        there = None
+    if not isinstance(wanted, str) or wanted == there:
+        return data.tokenizer
+    try:
+        files = own_tokenizer_files(checkpoint.absolute(), manifest)
+    except Missing as error:
+        if there is None:
+            raise
         raise Refused(
-            f"data.tokenizer {config.data.tokenizer} is another tokenizer ({data.tokenizer_id[:12]}) than "
-            f"{config.name} was trained with ({printable(saved['tokenizer'])[:12]}); restore it"
-        )
-    if not _is_own(task) or data.groups_are_named:
-        return
+            f"data.tokenizer {data.tokenizer} is another tokenizer ({there[:12]}) than the checkpoint was trained "
+            f"with: {error}"
+        ) from None
+    return str(files.model.parent if files.of_folder else files.model)
+
+
+def _identity(manifest: Manifest) -> Mapping[str, Any]:
+    """Which data the checkpoint was trained with."""
+    identity = manifest.facts.get("identity")
+    return identity if isinstance(identity, Mapping) else {}
+
+
+def _refuse_changed(data: RunData, config: RunConfig, manifest: Manifest) -> None:
+    """Other data under a name than a checkpoint was trained with: what is held out now it may have been trained on."""
+    saved = _identity(manifest)
     of_data = {**data.identity, "data.split": config.data.split, "data.split_by": config.data.split_by}
     for key in ("data.split", "data.split_by"):
         if saved.get(key, of_data[key]) != of_data[key]:

@@ -40,7 +40,7 @@ def losses(loaded: LoadedModel, task: LossTask) -> Outcome:
     """
     started = perf_counter()
     trained = load_resolved(loaded.checkpoint / CONFIG)  # that of the model has another length, where one was asked for
-    data = open_loss_data(trained, loaded.manifest, task, PreparationProgress())
+    data = open_loss_data(trained, loaded.checkpoint, loaded.manifest, task, PreparationProgress())
     if data.lengths.of("tokens") > loaded.window:
         raise Refused(
             f"{task.label} reads {data.lengths.of('tokens'):,} tokens at once, and the model was loaded for "

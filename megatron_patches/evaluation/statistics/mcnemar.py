@@ -10,7 +10,7 @@ Methodology 13:91).
 import numpy as np
 from numpy.typing import ArrayLike
 
-from megatron_patches.evaluation.statistics.comparison import Comparison
+from megatron_patches.evaluation.statistics.comparison import Comparison, agreeing
 from megatron_patches.evaluation.statistics.distributions import Floats, binomial_below
 from megatron_patches.evaluation.statistics.tango import score_interval
 
@@ -42,8 +42,9 @@ def compare_accuracies(first: ArrayLike, second: ArrayLike, alpha: float) -> Com
     right, right_too = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     items = len(right)
     first_alone, second_alone = int((right > right_too).sum()), int((right < right_too).sum())
-    low, high = score_interval(second_alone, first_alone, items, alpha)
+    ends = score_interval(second_alone, first_alone, items, alpha)
     difference = (second_alone - first_alone) / items
     error = np.sqrt(max(0.0, (first_alone + second_alone) / items - difference**2) / items)
     p = float(mid_p(first_alone, second_alone))
-    return Comparison(difference, float(low), float(high), p, float(error), "mcnemar", float("inf"))
+    low, high = agreeing(float(ends[0]), difference, float(ends[1]), p, alpha)
+    return Comparison(difference, low, high, p, float(error), "mcnemar", float("inf"))

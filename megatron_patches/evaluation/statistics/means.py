@@ -5,12 +5,18 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from megatron_patches.evaluation.statistics.comparison import Comparison
+from megatron_patches.evaluation.statistics.comparison import Comparison, agreeing
 from megatron_patches.evaluation.statistics.distributions import normal_quantile, normal_tails, t_quantile, t_tails
+
+_EQUAL = 1e-9
+"""as a part of the differences: what rounding makes of equal ones"""
 
 
 def compare_numbers(first: ArrayLike, second: ArrayLike, alpha: float) -> Comparison:
     """Student's t test on the differences of two items or more.
+
+    Where all differences are alike t has no spread to go by, and would be sure of two items: their signs alone count
+    then, as in McNemar's test.
 
     Args:
         first: the first model's numbers, one an item.
@@ -19,8 +25,12 @@ def compare_numbers(first: ArrayLike, second: ArrayLike, alpha: float) -> Compar
     differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
     degrees = len(differences) - 1
     difference, error = float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences)))
+    if error <= _EQUAL * abs(difference):
+        p = 0.5 ** len(differences) if difference else 1.0
+        low, high = agreeing(difference, difference, difference, p, alpha)
+        return Comparison(difference, low, high, p, 0.0, "t", degrees)
     reach = t_quantile(1 - alpha / 2, degrees) * error
-    p = float(t_tails(_ratio(difference, error), degrees))
+    p = float(t_tails(difference / error, degrees))
     return Comparison(difference, difference - reach, difference + reach, p, error, "t", degrees)
 
 

@@ -21,8 +21,11 @@ above and the others a little below, it calls a difference in 9 % (MMLU's sizes)
 two are no cure.
 """
 
+from functools import cache
+
 import numpy as np
 
+from megatron_patches.errors import Refused
 from megatron_patches.evaluation.statistics.clusters import (
     Clusters,
     check_number,
@@ -30,14 +33,16 @@ from megatron_patches.evaluation.statistics.clusters import (
     size_weights,
     standard_error,
 )
-from megatron_patches.evaluation.statistics.comparison import Comparison
+from megatron_patches.evaluation.statistics.comparison import Comparison, agreeing
 from megatron_patches.evaluation.statistics.distributions import Floats
 
 DRAWS = 9_999
 SEED = 17
 _MOST_ENUMERATED = 13
 _EQUAL = 1e-9
-_HALVINGS = 40
+_HALVINGS = 60
+_DOUBLINGS = 40
+"""of the standard error, until a difference is refused; where none is by then, none will be"""
 
 
 def compare_clusters(differences: Clusters, alpha: float) -> Comparison:
@@ -48,16 +53,26 @@ def compare_clusters(differences: Clusters, alpha: float) -> Comparison:
         alpha: 0.001 at least: 10 clusters have no more than 1,024 signs, which refuse nothing at less.
 
     Raises:
-        Refused: there are fewer than 10 clusters.
+        Refused: there are fewer than 10 clusters, or a few outweigh the others so much that no interval has an end.
     """
     check_number(len(differences.sizes))
     signs = drawn_signs(len(differences.sizes))
     difference, error = float(differences.mean), float(standard_error(differences))
     flipped = Flipped(differences.sums[None], differences.sizes, signs)
-    low, high = (_end(flipped, difference, error, alpha, towards) for towards in (-1, 1))
     p = float(flipped.p()[0])
     degrees = max(1.0, effective_number(differences.sizes) - 1)
-    return Comparison(difference, low, high, p, error, "clusters", degrees)
+    if flipped.are_alike:
+        return Comparison(
+            difference, *agreeing(difference, difference, difference, p, alpha), p, 0.0, "clusters", degrees
+        )
+    low, high = (_end(flipped, difference, error, alpha, towards) for towards in (-1, 1))
+    return Comparison(difference, *agreeing(low, difference, high, p, alpha), p, error, "clusters", degrees)
+
+
+@cache
+def least_p(clusters: int) -> float:
+    """The smallest p value that so many clusters can have: all of one mind."""
+    return float((np.abs(drawn_signs(clusters).sum(1)) == clusters).mean() / 2)
 
 
 def drawn_signs(clusters: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
@@ -83,6 +98,14 @@ class Flipped:
         self._squares = (weights * sums**2).sum(-1, keepdims=True)
         self._products = (weights * sums * sizes).sum(-1, keepdims=True)
 
+    @property
+    def are_alike(self) -> bool:
+        """Whether every cluster of every comparison has the same mean but for rounding: then t has no spread to go by,
+        and its interval is a point."""
+        mean = self._sums[:, :1] / self._items
+        variance = self._squares - 2 * mean * self._cross[:, :1] + mean**2 * self._weight
+        return bool((variance <= _EQUAL * self._squares).all())
+
     def p(self, supposed: float = 0.0) -> Floats:
         """Two-sided p values that the mean is the one supposed, 1 where it is just that; [n].
 
@@ -102,12 +125,21 @@ class Flipped:
 
 
 def _end(flipped: Flipped, difference: float, error: float, alpha: float, towards: int) -> float:
-    """The furthest difference that the test does not refuse, by halving."""
-    if error == 0:
-        return difference
+    """The furthest difference that the test does not refuse, by halving.
+
+    Raises:
+        Refused: it refuses none, however far.
+    """
     inside, outside = difference, difference + towards * error
-    while flipped.p(outside) > alpha:
-        inside, outside = outside, outside + towards * error
+    for doubling in range(1, _DOUBLINGS):
+        if flipped.p(outside) <= alpha:
+            break
+        inside, outside = outside, difference + towards * 2**doubling * error
+    else:
+        raise Refused(
+            "a few clusters hold so many of the items that the others tell nothing: treat the items as independent, "
+            "which says something of these clusters alone"
+        )
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
         if flipped.p(middle) > alpha:

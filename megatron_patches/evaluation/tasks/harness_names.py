@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from megatron_patches.errors import Missing
+from megatron_patches.evaluation.tasks.extra import INSTALL, refuse_without
 from megatron_patches.foreign.printable import printable
 
 _KEY = re.compile(rb"""^["']?(task|group|tag|include)["']?[ \t]*:[ \t]*(.*?)[ \t]*\r?$""", re.M)
@@ -34,9 +35,10 @@ def harness_folder() -> Path:
     Raises:
         Missing: it is not installed.
     """
+    refuse_without("tasks of the harness", lm_eval="lm-eval")
     found = importlib.util.find_spec("lm_eval")
-    if found is None or not found.submodule_search_locations:
-        raise Missing("the evaluation harness is not installed; pip install -e '.[evals]' does it")
+    assert found is not None
+    assert found.submodule_search_locations
     return Path(found.submodule_search_locations[0]) / "tasks"
 
 
@@ -48,7 +50,7 @@ def read_names(folder: Path) -> HarnessNames:
         Missing: there is no such folder.
     """
     if not folder.is_dir():
-        raise Missing(f"{printable(folder)} is not there; install the harness again: pip install -e '.[evals]'")
+        raise Missing(f"{printable(folder)} is not there; install the harness again: {INSTALL}")
     names = HarnessNames()
     for path in _yaml_files(folder):
         found = _keys_with_included(path)
@@ -72,8 +74,11 @@ def harness_names() -> dict[str, Path]:
 
 
 def nearest_names(word: str, known: Sequence[str]) -> list[str]:
-    """The names that are most like a word, at most three."""
-    return difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=_CUTOFF)
+    """The names that are most like a word, at most three; capitals count for nothing."""
+    by_small: dict[str, str] = {}
+    for name in known:
+        by_small.setdefault(name.lower(), name)
+    return [by_small[each] for each in difflib.get_close_matches(word.lower(), by_small, n=3, cutoff=_CUTOFF)]
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:

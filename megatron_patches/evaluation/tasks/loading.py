@@ -6,28 +6,22 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from megatron_patches.errors import Missing
-from megatron_patches.evaluation.tasks.counterpart import local_counterpart
 from megatron_patches.evaluation.tasks.harness_task import resolve
 from megatron_patches.evaluation.tasks.task import HarnessTask
-from megatron_patches.foreign.printable import shortened
 
 
 def load(task: HarnessTask) -> dict[str, Any]:
     """What lm-eval's `TaskManager.load` gives, for its `evaluate`: tasks by name, groups by name, and their members.
 
     Of a task of the harness only the folders that its files lie in are indexed: an index of all takes ten seconds.
-
-    Raises:
-        Missing: the data of a task of the harness cannot be had.
+    Errors of lm-eval, and of the libraries that fetch data for it, come through as they are.
     """
     from lm_eval.tasks import TaskManager
 
     with _quiet():
         if isinstance(task.config, str):
             manager = TaskManager(include_defaults=False, include_path=list(resolve(task.config).folders))
-            with _telling_of_data(task.config):
-                return dict(manager.load(task.config))
+            return dict(manager.load(task.config))
         manager = TaskManager(include_defaults=False)
         return dict(manager.load([_built(manager, task.config)]))
 
@@ -44,19 +38,6 @@ def _built(manager: Any, config: Mapping[str, Any]) -> Any:
     for member in config["task"]:
         group.add(_built(manager, member))
     return group
-
-
-@contextmanager
-def _telling_of_data(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # no network, a data set that is gone, or one that is a program
-        form = local_counterpart(name)
-        instead = f"; with its data in a local file, {form} asks the same" if form else ""
-        raise Missing(
-            f"the data of {name}, a task of the harness, cannot be had: {shortened(' '.join(str(error).split()), 300)}"
-            f". Load it once where there is a network{instead}"
-        ) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from megatron_patches.errors import Refused
@@ -28,7 +29,7 @@ class LocalTask:
         """Solved items in front of each question."""
         return self.settings.shots or 0
 
-    @property
+    @cached_property
     def members(self) -> dict[str, Questions]:
         """What each of lm-eval's tasks asks, by its name: one, or those of a group."""
         questions = self.source.questions
@@ -67,10 +68,12 @@ class LocalTask:
         return config
 
     def splits(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """A member's documents by split."""
+        """A member's documents by split; of solved items those that are shown."""
         questions = self.members[name]
-        asked = [dict(document) for document in questions.documents]
-        return {ASKED: asked, **({SOLVED: [dict(each) for each in questions.examples]} if self.shots else {})}
+        found = {ASKED: [dict(document) for document in questions.documents]}
+        if self.shots:
+            found[SOLVED] = [dict(each) for each in questions.examples[: self.shots]]
+        return found
 
     def definition(self) -> str:
         """sha256 of what decides the numbers: the format and its version, prompts, answers, parts and clusters as

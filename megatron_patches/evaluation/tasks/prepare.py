@@ -49,7 +49,7 @@ def local_task(spec: TaskSpec, settings: TaskSettings) -> LocalTask:
 
 
 def _source(spec: TaskSpec) -> Source:
-    """The file or folder, and the file of solved items behind a plus that is no part of a name."""
+    """The file or folder, and the file of solved items after a plus that is no part of a name."""
     if spec.source is None:
         return Source(None)
     whole = Path(spec.source)

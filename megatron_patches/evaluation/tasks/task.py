@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megatron_patches.artefacts.evaluations.result import DataFile, label_of
+from megatron_patches.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ class HarnessTask:
         """Name of its result."""
         return label_of(self.name, self.settings.shots, self.settings.limit, self.settings.length)
 
+    @property
+    def written(self) -> int:
+        """Most tokens that the model writes to a question; 0 where nothing is written, and of a task of the harness's
+        own, which lm-eval alone knows."""
+        if isinstance(self.config, str):
+            return 0
+        members = self.config["task"] if "group" in self.config else [self.config]
+        return max(each.get("generation_kwargs", {}).get("max_gen_toks", 0) for each in members)
+
 
 @dataclass(frozen=True)
 class LossTask:
@@ -65,3 +75,12 @@ class LossTask:
 
 
 Task = HarnessTask | LossTask
+
+
+def refuse_writing(name: str, written: int, window: int) -> None:
+    """Raises Refused where a task lets the model write as many tokens as it sees at once, or more."""
+    if written >= window:
+        raise Refused(
+            f"{name} lets the model write {written:,} tokens, and it sees {window:,} at once, the question included; "
+            "give a longer --length where the model's positions allow it, or leave the task out"
+        )

@@ -11,6 +11,7 @@ import pytest
 
 from megatron_patches.artefacts.evaluations.processes import here
 from megatron_patches.artefacts.folders import checkpoint_name
+from megatron_patches.artefacts.inventory.weights import is_optimizer_file
 from megatron_patches.artefacts.manifest import MANIFEST, read_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Damaged, Refused, TrainyardError
@@ -144,6 +145,15 @@ def test_a_checkpoint_whose_bytes_changed_is_not_exported(
     with pytest.raises(Damaged, match="restore the checkpoint"), export_of(run, candidate, NO_CONFIG, False, silence):
         pass
     assert made == []
+
+
+def test_state_that_only_a_resume_needs_is_not_read(run: RunFolder, candidate: Candidate, made: list[Path]) -> None:
+    damaged = [path for path in candidate.folder.iterdir() if is_optimizer_file(path.name)]
+    assert damaged
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[::-1] + b"x")
+    with export_of(run, candidate, NO_CONFIG, False, silence) as folder:
+        assert [folder] == made
 
 
 def leave(run: RunFolder, name: str, owner: dict[str, Any]) -> Path:

@@ -1,6 +1,7 @@
 """`tools/evals compare`: two checkpoints on the tasks that both were evaluated on."""
 
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -67,10 +68,70 @@ def test_no_difference_is_said_with_what_would_be_seen(evals: Call, runs: Path) 
     for step, right in zip((100, 200), answers(50, 55, 100, 1000), strict=True):
         shelve_task(runs, RUN, step, "arc", {"acc": right})
     task = compared(evals, A, B)["arc"]
-    seen = (1.959964 + 0.841621) * ((0.105 - 0.005**2) / 1000) ** 0.5
-    assert task["difference_seen"] == pytest.approx(seen)
-    assert task["verdict"] == f"no difference shown (one of {seen:.4f} would be seen 4 times in 5)"
+    assert task["difference_seen"] == pytest.approx((1.959964 + 0.841621) * (0.105 / 1000) ** 0.5, rel=0.01)
+    assert task["verdict"] == f"no difference shown (one of {task['difference_seen']:.4f} would be seen 4 times in 5)"
     assert task["better"] is None
+
+
+def test_few_discordant_items_promise_no_more_than_they_hold(evals: Call, runs: Path) -> None:
+    """By the standard error a difference of 0.028 would be seen 4 times in 5: it is seen once in seven times."""
+    for step, right in zip((100, 200), answers(0, 1, 30, 100), strict=True):
+        shelve_task(runs, RUN, step, "arc", {"acc": right})
+        shelve_task(runs, RUN, step, "same", {"acc": [1.0, 0.0] * 50})
+        shelve_task(runs, RUN, step, "tiny", {"acc": [1.0, 0.0]})
+    assert compared(evals, A, B, "--tasks", "arc")["arc"]["difference_seen"] == pytest.approx(0.0663, abs=1e-4)
+    found = compared(evals, A, B)
+    told = "no difference shown (the same on every item; one of 0.0779 would be seen 4 times in 5)"
+    assert found["same"]["verdict"] == told
+    assert found["tiny"]["verdict"] == "no difference shown (the same on every item; too few items)"
+
+
+def test_few_clusters_among_other_tasks_show_nothing(evals: Call, runs: Path) -> None:
+    """10 clusters have 1,024 signs, of which none is as rare as the first of two tasks must be here."""
+    for step, right in zip((100, 200), answers(10, 14, 30, 100), strict=True):
+        shelve_task(runs, RUN, step, "mmlu", {"acc": right}, clusters=subjects(100, 10))
+        shelve_task(runs, RUN, step, "arc", {"acc": right})
+    task = compared(evals, A, B, "--alpha", 0.001)["mmlu"]
+    assert (task["difference_seen"], task["verdict"]) == (None, "no difference shown (too few clusters)")
+    assert compared(evals, A, B, "--alpha", 0.001, "--tasks", "mmlu")["mmlu"]["difference_seen"] is not None
+
+
+def test_the_mirror(evals: Call, two: Path) -> None:
+    clusters = subjects(200, 14)
+    for step, right in zip((100, 200), answers(20, 34, 30, 200), strict=True):
+        shelve_task(two, RUN, step, "mmlu", {"acc": right}, clusters=clusters)
+    one, other = compared(evals, A, B), compared(evals, B, A)
+    for label in ("hellaswag", "mmlu"):
+        ends = [float(str(one[label][name])) for name in ("difference", "low", "high")]
+        assert [-float(str(other[label][name])) for name in ("difference", "high", "low")] == pytest.approx(ends)
+        assert other[label]["p"] == one[label]["p"]
+
+
+def test_a_strict_match_comes_before_others_as_in_tables(evals: Call, runs: Path) -> None:
+    first, second = answers(10, 40, 20, 100)
+    for step, right in ((100, first), (200, second)):
+        shelve_task(runs, RUN, step, "gsm8k", {"exact_match.flexible": first, "exact_match.strict": right})
+    assert compared(evals, A, B)["gsm8k"]["metric"] == "exact_match.strict"
+
+
+def test_a_single_text_is_refused_with_a_remedy(evals: Call, runs: Path) -> None:
+    for step, number in ((100, 1.5), (200, 1.4)):
+        shelve_task(runs, RUN, step, "text", {"bits_per_byte": [number]}, lower=True)
+    done = evals("compare", A, B)
+    assert (done.returncode, "one item" in done.stderr, "a text in each line" in done.stderr) == (2, True, True)
+
+
+def test_a_loss_is_compared_by_its_standard_error(evals: Call, runs: Path) -> None:
+    for step, number in ((100, 2.5), (200, 2.4)):
+        known = {"loss": Metric(value=number, standard_error=0.01, higher_is_better=False)}
+        shelve_task(runs, RUN, step, "validation", {"loss": [number]}, metrics=known, keep=False)
+    done = evals("compare", A, B)
+    assert (done.returncode, "a loss keeps no items" in done.stderr, "evaluate again" in done.stderr) == (
+        2,
+        True,
+        False,
+    )
+    assert compared(evals, A, B, "--unpaired")["validation"]["better"] == "B"
 
 
 def test_losses_are_better_when_lower(evals: Call, runs: Path) -> None:
@@ -170,6 +231,19 @@ def test_items_that_were_not_kept(evals: Call, runs: Path) -> None:
     assert "not paired" in str(task["notes"])
 
 
+def test_losses_beside_tasks_with_items(evals: Call, two: Path) -> None:
+    for step, number in ((100, 3.0), (200, 2.0)):
+        known = {"loss": Metric(value=number, standard_error=0.01, higher_is_better=False)}
+        shelve_task(two, RUN, step, "validation", {"loss": [number]}, metrics=known, keep=False)
+    done = evals("compare", A, B)
+    assert (done.returncode, done.stderr) == (
+        0, "left out, as losses keep no items that could be paired: validation; --unpaired takes them\n",
+    )  # fmt: skip
+    assert list(compared(evals, A, B)) == ["hellaswag"]
+    assert list(compared(evals, A, B, "--unpaired")) == ["hellaswag", "validation"]
+    assert evals("compare", A, B, "--tasks", "hellaswag,validation").returncode == 2
+
+
 def test_pairs_are_taken_where_there_are_any(evals: Call, two: Path) -> None:
     assert compared(evals, A, B, "--unpaired")["hellaswag"]["test"] == "mcnemar"
 
@@ -179,10 +253,13 @@ def test_pairs_are_taken_where_there_are_any(evals: Call, two: Path) -> None:
     [
         ({"version": "2.0"}, "version 1.0 and 2.0"),
         ({"shots": 5}, "shots 0 and 5"),
-        ({"limit": 100}, "limit None and 100"),
-        ({"length": 512}, "length None and 512"),
-        ({"data": [DataFile(name="new.jsonl", sha256="0" * 64, rows=1)]}, "other data (arc.jsonl, new.jsonl)"),
-        ({}, "other prompts or metrics (definition dddddddddddd and ffffffffffff)"),
+        ({"limit": 100}, "limit all items and 100"),
+        ({"length": 512}, "length that of training and 512"),
+        (
+            {"data": [DataFile(name="new.jsonl", sha256="0" * 64, rows=1)]},
+            "data arc.jsonl (eeeeeeee) and new.jsonl (00000000)",
+        ),
+        ({}, "prompts or metrics differ (definitions dddddddd and ffffffff)"),
     ],
 )
 def test_other_definitions_are_refused(evals: Call, runs: Path, changed: dict[str, object], said: str) -> None:
@@ -276,6 +353,17 @@ def test_csv_has_a_row_for_each_task(evals: Call, two: Path, tmp_path: Path) -> 
     (row,) = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
     assert (row["first_checkpoint"], row["label"], row["better"]) == (A, "hellaswag", "B")
     assert evals("compare", A, B, "--csv", tmp_path / "no" / "out.csv").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("compare", A, B), ("plan", RUN), ("plan", "--examples", 100)])
+def test_without_scipy(evals: Call, two: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...]) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "scipy" else found(name, *more)
+    )
+    done = evals(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "need scipy, which is not installed: pip install -c constraints.txt -e .[evals]" in done.stderr
 
 
 def test_names_that_would_steer_a_terminal(evals: Call, two: Path) -> None:

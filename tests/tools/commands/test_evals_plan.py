@@ -90,10 +90,17 @@ def test_one_step_gives_a_range(evals: Call, places: Path) -> None:
     assert task["discordant"] == [0.3]
 
 
+def test_a_task_on_which_all_answers_are_wrong(evals: Call, places: Path) -> None:
+    shelve_task(places / "runs", RUN, 100, "arithmetic", {"exact_match": [0.0] * 281})
+    (task,) = planned(evals, RUN)["tasks"]
+    assert {each for line in task["plan"] for each in line["smallest_difference"]} == {None}
+
+
 def test_nothing_to_be_seen_is_said(evals: Call) -> None:
     done = evals("plan", "--examples", 10, "--discordant", 0.1, "--difference", 0.2)
     assert done.returncode == 0
-    assert "-: no difference would be, or no number of items is enough" in done.stdout
+    assert "\n-: these are too few items to show any difference\n-: no number of items shows this" in done.stdout
+    assert "\n-:" not in evals("plan", "--examples", 1000, "--discordant", 0.1).stdout
     assert planned(evals, "--examples", 10, "--discordant", 0.1)["tasks"][0]["plan"][0]["smallest_difference"] == [None]
 
 

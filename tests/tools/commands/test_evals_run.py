@@ -340,19 +340,19 @@ class TestArray:
     def test_each_task_evaluates_its_checkpoint(self, evals: Call, child: Child, cluster: Path) -> None:
         assert evals("run", RUN, "--tasks", "mine=hellaswag:items.jsonl", "--steps", "200").returncode == 0
         words = ("--tasks", "mine=hellaswag:items.jsonl", "--shots", 0, "--batch-size", 2, "--again")
-        done = evals("run", RUN, *words, "--steps", "100,300", "--slurm", "job_array.slurm")
+        done = evals("run", RUN, *words, "--steps", "100,300", "--slurm", "array.slurm")
         assert done.returncode == 0, done.stderr
-        assert done.stdout == "wrote job_array.slurm, 2 checkpoints: tools/submit job_array.slurm\n"
+        assert done.stdout == "wrote array.slurm, 2 checkpoints: tools/submit array.slurm\n"
         self.make_checkout(cluster)
         for number, step in ((0, "100"), (1, "300")):
-            ran = self.start(cluster, cluster / "job_array.slurm", number)
+            ran = self.start(cluster, cluster / "array.slurm", number)
             assert ran.returncode == 7
             assert (cluster / "words").read_text().split("\n")[:-1] == [
                 "run", RUN, "--steps", step, *map(str, words[:2]), "--shots", "0", "--batch-size", "2", "--again",
                 "of the site",
             ]  # fmt: skip
-        assert "no task 2" in self.start(cluster, cluster / "job_array.slurm", 2).stderr
-        assert "#SBATCH --array=0-1 " in (cluster / "job_array.slurm").read_text()
+        assert "no task 2" in self.start(cluster, cluster / "array.slurm", 2).stderr
+        assert "#SBATCH --array=0-1 " in (cluster / "array.slurm").read_text()
         assert child.steps == [200]
 
     def make_checkout(self, yard: Path) -> None:
@@ -362,7 +362,7 @@ class TestArray:
         )
         (yard / "tools" / "evals").chmod(0o755)
         (yard / "slurm" / "sites").mkdir(parents=True)
-        (yard / "slurm" / "sites" / "this_machine.sh").write_text('TRAINYARD_VENV="of the site"\n')
+        (yard / "slurm" / "sites" / "here.sh").write_text('TRAINYARD_VENV="of the site"\n')
 
     def start(self, yard: Path, script: Path, number: int) -> "subprocess.CompletedProcess[str]":
         known = {"SLURM_SUBMIT_DIR": str(yard), "SLURM_ARRAY_TASK_ID": str(number), "TRAINYARD_SITE": "here"}
@@ -373,13 +373,13 @@ class TestArray:
         self, evals: Call, child: Child, cluster: Path, run: RunFolder
     ) -> None:
         (cluster / "queue").write_text("41_[0-2] 41\n")
-        done = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
+        done = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
         assert done.returncode == 0, done.stderr
         assert "3 checkpoints: job 41 is submitted" in done.stdout
         assert [(each.step, each.state, each.job) for each in read_states(run)] == [
             (step, "pending", "41") for step in STEPS
         ]
-        again = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
+        again = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
         assert again.stdout == "nothing is left to evaluate; no script was written\n"
         assert f"{RUN}@100 hellaswag: job 41 is to do it" in again.stderr
         assert (cluster / "calls").read_text() == "one\n"
@@ -390,9 +390,9 @@ class TestArray:
         (cluster / "queue").write_text("41_[0-2] 41\n")
         with monkeypatch.context() as cut:
             cut.setattr(job_array, "_announce", lambda *given: sys.exit(9))
-            assert evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit").returncode == 9
+            assert evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit").returncode == 9
         assert read_states(run) == []
-        done = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
+        done = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
         assert "3 checkpoints: job 41 was submitted already" in done.stdout
         assert [(each.step, each.state) for each in read_states(run)] == [(step, "pending") for step in STEPS]
         assert (cluster / "calls").read_text() == "one\n"
@@ -412,10 +412,10 @@ class TestArray:
 
     def test_outside_of_a_checkout(self, evals: Call, child: Child, cluster: Path, run: RunFolder) -> None:
         (cluster / "logs").rmdir()
-        done = evals("run", RUN, *TASK, "--slurm", "job_array.slurm", "--submit")
+        done = evals("run", RUN, *TASK, "--slurm", "array.slurm", "--submit")
         assert done.returncode == 2
         assert "logs/" in done.stderr
-        assert not (cluster / "job_array.slurm").exists()
+        assert not (cluster / "array.slurm").exists()
         assert read_states(run) == []
 
 
@@ -432,7 +432,7 @@ class TestArray:
     ],
 )
 def test_the_metric_that_is_shown(metrics: dict[str, Metric], said: str) -> None:
-    assert one_child.main_metric(metrics) == said
+    assert one_child.shown_metric(metrics) == said
 
 
 @pytest.mark.slow

@@ -200,9 +200,10 @@ def test_invalid_results_are_left_out_unless_they_are_asked_for(call: Call, runs
     assert (states.count("invalid"), states.count("valid")) == (2, 11)
     for step in (1000, 3000):
         mark_invalid(runs / "tr9a-4M-small", step)
-    done = call("table", "tr9a")
-    assert done.returncode == 2
-    assert "evaluations of steps 1000, 2000, 3000 are invalid" in done.stderr
+    for words in ((), ("--tasks", "hellaswag")):
+        done = call("table", "tr9a", *words)
+        assert done.returncode == 2
+        assert "evaluations of steps 1000, 2000, 3000 are invalid, and are left out (--invalid" in done.stderr
 
 
 def test_folders_without_a_manifest_and_damaged_results_are_told(call: Call, runs: Path) -> None:
@@ -226,7 +227,7 @@ def test_what_is_refused(call: Call, runs: Path, tmp_path: Path) -> None:
         (("table", "tr9a", "--output", tmp_path / "x.xls"), "give it one of .csv, .json, .parquet, .md"),
         (("plot", "tr9a", "--output", tmp_path / "x.csv"), "give it one of .svg, .png"),
         (("heatmap", "tr9a", "--base", "tr9b@1000", "--absolute"), "leave out one of them"),
-        (("heatmap", "tr9a", "--base", "tr9b@1"), "tr9b-4M-large@1 was not evaluated"),
+        (("heatmap", "tr9a", "--base", "tr9b@1"), "step 1 of tr9b-4M-large was not evaluated; evaluated: 1000"),
     ):
         done = call(*arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments
@@ -270,7 +271,7 @@ def test_a_map_of_parts(call: Call, tmp_path: Path) -> None:
 def test_a_base_that_is_invalid(call: Call, runs: Path) -> None:
     mark_invalid(runs / "tr9b-4M-large", 1000)
     done = call("heatmap", "tr9a", "--tasks", "mmlu", "--base", "tr9b@1000")
-    assert (done.returncode, "the evaluation of tr9b-4M-large@1000 is marked invalid" in done.stderr) == (2, True)
+    assert (done.returncode, "marks this evaluation invalid" in done.stderr and "--invalid" in done.stderr) == (2, True)
     done = call("heatmap", "tr9a", "--tasks", "mmlu", "--base", "tr9b@1000", "--invalid")
     assert (done.returncode, "the base, is marked invalid" in done.stdout) == (0, True)
 

@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from megatron_patches.artefacts.annotations import read_standing
+from megatron_patches.artefacts.evaluations.result import Metric
 from megatron_patches.artefacts.folders import checkpoint_name
+from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.removal import keep_manifest
 from megatron_patches.artefacts.inventory.weights import weights_of
 from megatron_patches.artefacts.manifest import Manifest, build_manifest, write_manifest
@@ -199,6 +201,11 @@ def test_what_people_read_of_a_checkpoint(evaluated: dict[int, Manifest], runs: 
         "    0-shot, 200 examples in 1 part, through export, version 1, 2026-11-01",
     ]
     assert any("|-> 3 evaluations: @100, @200, @300" in line for line in lines)
+    loss = Metric(value=3.0, higher_is_better=False)
+    evaluate(
+        runs, make_result(evaluated[100], "validation").model_copy(update={"metrics": {"loss": loss}, "parts": {}})
+    )
+    assert "    200 tokens, through export, version 1, 2026-11-01" in call("show", f"{RUN}@100").splitlines()
     assert f"{RUN}@100" in call("show", f"{RUN}/evals/step-0000000100")
     facts = shown(f"{RUN}@100")["evaluations"][0]["results"]["mmlu"]
     assert facts["metrics"]["acc"] == {"value": 0.1, "standard_error": 0.03, "higher_is_better": True}
@@ -273,3 +280,34 @@ def test_an_evaluation_that_states_no_tasks_has_its_metrics_as_they_are(runs: Pa
     write_manifest(folder / "manifest.json", build_manifest("evaluation", [], facts, [manifest.id]))  # type: ignore[arg-type]
     assert names("--metric", "lambada.acc>0.4", "--kind", "evaluation") == [f"{RUN}/evals/by-hand"]
     assert "lambada.acc 0.5" in call("show", f"{RUN}/evals/by-hand")
+
+
+@pytest.mark.parametrize("condition", ["mmlu.acc>=.2", "mmlu.acc >= +0.2", "mmlu.acc>=2e-1"])
+def test_forms_of_a_number(evaluated: dict[int, Manifest], condition: str) -> None:
+    assert names("--metric", condition) == of(200, 300)
+
+
+@pytest.mark.parametrize("condition", ["mmlu.acc==0.2", "mmlu.acc!=0.2", "mmlu.acc=>0.2", "mmlu.acc>", ">0.2", "=0.2"])
+def test_signs_that_there_are_not_belong_to_no_name(evaluated: dict[int, Manifest], condition: str) -> None:
+    assert "give a name, a sign and a number" in refused("find", "--metric", condition)
+
+
+def test_names_of_metrics_that_need_escapes(runs: Path) -> None:
+    evaluate(runs, make_result(make_checkpoint(runs, 100), metrics={"größe": 0.5, "a\\b": 0.5, "exact_match,x=y": 0.5}))
+    for name in ("größe", "a\\b", "exact_match,x=y"):
+        assert names("--metric", f"hellaswag.{name}>=0.5") == of(100), name
+
+
+def test_a_condition_on_a_metric_looks_into_all_that_there_is_once(
+    evaluated: dict[int, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    rows = Catalogue.rows
+
+    def heard(self: Catalogue, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        asked.append(query)
+        return rows(self, query, *values)
+
+    monkeypatch.setattr(Catalogue, "rows", heard)
+    assert names("--metric", "mmlu.acc>0.1", "--limit", "1") == of(200)
+    assert len([query for query in asked if "json_extract" in query and "WITH measured" not in query]) == 1

@@ -12,6 +12,7 @@ from megatron_patches.artefacts.manifest import Manifest, Status, read_manifest,
 from megatron_patches.artefacts.run_folder import RunFolder
 from tests.small_artefacts import RUN, make_artefact, make_checkpoint
 from tests.small_evaluations import evaluate, make_result
+from tools.commands.inventory import command_line as inventory
 from tools.commands.sync_to_hub import command_line as sync_to_hub
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -212,3 +213,42 @@ def test_what_is_no_result_there_is_not_taken(places: Path, bucket: str, checkpo
     refused = pull(bucket, places / "runs", code=1)
     assert "is no result of an evaluation" in refused["problem"]
     assert labels(places / "runs") == {"hellaswag"}
+
+
+def test_an_evaluation_of_a_checkpoint_that_is_invalid_here_is_so_too(
+    places: Path, bucket: str, checkpoint: Manifest
+) -> None:
+    push(bucket)
+    other = places / "other"
+    there = make_checkpoint(other, 100)
+    status = Status(state="invalid", reason="a spike", date="2026-11-02T00:00:00+00:00", cause=there.id)
+    path = other / RUN / "checkpoints" / "step-0000000100" / "manifest.json"
+    write_manifest(path, there.model_copy(update={"status": status}))
+    assert pull(bucket, other)["word"] == "fetched"
+    found = read_manifest(other / RUN / STEP / "manifest.json").status
+    assert (found.state, found.cause) == ("invalid", checkpoint.id)
+
+
+def test_a_mark_of_its_own_travels_and_comes_off_again(places: Path, bucket: str, checkpoint: Manifest) -> None:
+    """Whatever was added at either place meanwhile, which gives the evaluation another id."""
+    push(bucket)
+    other = places / "other"
+    pull(bucket, other)
+    name = f"{RUN}/{STEP}"
+    change("invalidate", name, "--because", "other data")
+    assert push(bucket)["word"] == "status renewed"
+    evaluate(other, make_result(checkpoint, "arithmetic"))
+    assert pull(bucket, other, "--allow-invalid")["word"] == "status renewed"
+    assert read_manifest(other / RUN / STEP / "manifest.json").status.reason == "other data"
+    evaluate(places / "runs", make_result(checkpoint, "mmlu"))
+    change("revalidate", name)
+    assert push(bucket)["word"] == "sent"
+    assert pull(bucket, other)["word"] == "fetched"
+    assert read_manifest(other / RUN / STEP / "manifest.json").status.state == "valid"
+    evaluate(other, make_result(checkpoint, "arithmetic", acc=0.5))
+    assert read_manifest(other / RUN / STEP / "manifest.json").status.state == "valid"
+
+
+def change(*arguments: str) -> None:
+    done = CliRunner().invoke(inventory.app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output

@@ -51,7 +51,7 @@ def board(run: RunFolder) -> dict[str, dict[int, float]]:
 
 
 def files(run: RunFolder) -> list[str]:
-    return sorted(path.name for path in (run.tensorboard / "evals").iterdir())
+    return sorted(path.name for path in (run.tensorboard / "evals").iterdir() if path.stat().st_size)
 
 
 def test_results_stand_at_their_steps_whatever_order_they_come_in(run: RunFolder) -> None:
@@ -70,6 +70,34 @@ def test_results_stand_at_their_steps_whatever_order_they_come_in(run: RunFolder
     assert board(run)["evals/mmlu.acc"] == {20: 0.1}
     assert len(files(run)) == 1
     assert [path.name for path in run.path.glob("*.partial")] == []
+
+
+def test_an_open_tensorboard_shows_what_comes(run: RunFolder) -> None:
+    """Also where several files came between two of its looks; few of the former ones stay, and those are empty."""
+    shown = EventAccumulator(str(run.tensorboard / "evals"))
+    for step in range(1, 31):
+        evaluated(run, step, acc=step / 100)
+        assert publish(run) == []
+        if step % 10 == 1:
+            found = shown.Reload().Scalars("evals/hellaswag.acc")
+            assert [each.step for each in found] == list(range(1, step + 1))
+    assert [each.step for each in shown.Reload().Scalars("evals/hellaswag.acc")] == list(range(1, 31))
+    assert board(run)["evals/hellaswag.acc"] == {step: step / 100 for step in range(1, 31)}
+    assert len(files(run)) == 1
+    assert len(list((run.tensorboard / "evals").iterdir())) == 21
+
+
+def test_a_link_in_place_of_a_file_is_not_followed(run: RunFolder, tmp_path: Path) -> None:
+    evaluated(run, 10)
+    publish(run)
+    folder = run.tensorboard / "evals"
+    (tmp_path / "mine").write_text("mine")
+    (folder / "events.out.tfevents.0000000001.a").symlink_to(tmp_path / "mine")
+    (folder / "events.out.tfevents.0000000002.b").symlink_to(tmp_path / "nowhere")
+    assert publish(run) == []
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert len(files(run)) == 1
 
 
 def test_a_run_without_results_has_no_chart(run: RunFolder) -> None:

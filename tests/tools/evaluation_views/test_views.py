@@ -8,20 +8,20 @@ import pytest
 
 from megatron_patches.artefacts.branch import Beginning, record_beginning
 from megatron_patches.artefacts.descent import descent_of_launch
-from megatron_patches.artefacts.evaluations.result import DataFile, Metric
+from megatron_patches.artefacts.evaluations.result import Metric
 from megatron_patches.artefacts.evaluations.shelf import shelve
 from megatron_patches.artefacts.manifest import build_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import Missing, Refused, TrainyardError
 from tests.small_artefacts import make_checkpoint
-from tests.tools.shelved_results import definition, gathered, made_result, mmlu, put, share, subjects
+from tests.tools.shelved_results import gathered, made_result, mmlu, put, share, subjects
 from tools.evaluation_views.aggregated import aggregated
-from tools.evaluation_views.choice import metrics_of, only_tasks, primary, words_of
+from tools.evaluation_views.choice import metrics_of, only_tasks, words_of
 from tools.evaluation_views.columns import Place, columns_of, part_columns, places_of, tokens_at
 from tools.evaluation_views.curve_picture import draw_curves
 from tools.evaluation_views.curve_text import text_panels
 from tools.evaluation_views.curves import Panels, panels_of
-from tools.evaluation_views.definitions import definitions_of, differences
+from tools.evaluation_views.definitions import definitions_of
 from tools.evaluation_views.gathered import Gathered, gather
 from tools.evaluation_views.outputs import check_output, picture_bytes
 from tools.evaluation_views.table import number
@@ -32,20 +32,6 @@ RUN = "tr9a-4M-small"
 def panels(of: Gathered, axis: str | None = None) -> Panels:
     chosen = None if axis is None else "tokens" if axis == "tokens" else "steps"
     return panels_of(of, metrics_of(of, []), definitions_of(of.found), chosen)
-
-
-@pytest.mark.parametrize(
-    ("metrics", "chosen"),
-    [
-        (["acc", "acc_norm", "acc_norm_token"], "acc_norm"),
-        (["acc", "f1"], "acc"),
-        (["exact_match.flexible-extract", "exact_match.strict-match"], "exact_match.strict-match"),
-        (["byte_perplexity", "loss", "perplexity"], "perplexity"),
-        (["f1", "bleu"], "bleu"),
-    ],
-)
-def test_the_metric_that_stands_for_a_task(metrics: list[str], chosen: str) -> None:
-    assert primary(metrics) == chosen
 
 
 def test_words_and_names_that_are_not_known() -> None:
@@ -70,7 +56,7 @@ def test_results_that_were_asked_otherwise_have_columns_of_their_own() -> None:
     assert {column.title: [place.step for place in column.values] for column in columns} == {
         "mmlu.acc (a)": [1, 3], "mmlu.acc (b)": [2],
     }  # fmt: skip
-    assert [column.best for column in columns] == [Place(RUN, 3), None]
+    assert [column.best for column in columns] == [{Place(RUN, 3)}, set()]
     told = "mmlu (a) and (b) cannot be compared: version 1 and 2; shots 0 and 5"
     assert definitions_of(of.found).notes() == [told]
     content = json.loads(aggregated(columns, places_of(of), tokens_at(of)))
@@ -84,31 +70,28 @@ def test_results_that_were_asked_otherwise_have_columns_of_their_own() -> None:
     assert text_panels(drawn, 80)[-2:] == [f"a {RUN} (a)", f"b {RUN} (b)"]
 
 
-def test_what_differs() -> None:
-    one = made_result(RUN, 1, "x", {"acc": share(0.3, 100)})
-    data = [DataFile(name="y.jsonl", sha256=definition("y"))]
-    assert differences(one, one.model_copy(update={"data": data})) == [
-        f"data x.jsonl ({definition('x')[:8]}) and y.jsonl ({definition('y')[:8]})"
-    ]
-    moved = [DataFile(name="elsewhere/x.jsonl", sha256=definition("x"))]
-    told = differences(one, made_result(RUN, 1, "x", one.metrics, asked="other").model_copy(update={"data": moved}))
-    assert len(told) == 1
-    assert told[0].startswith("prompts or metrics differ")
-
-
 def test_the_best_is_never_invalid_and_may_be_the_smallest() -> None:
     loss = [made_result(RUN, step, "wiki", {"loss": Metric(value=value, higher_is_better=False)}) for step, value in
             ((1, 3.0), (2, 2.0), (3, 2.5))]  # fmt: skip
     of = gathered(*loss)
     metrics, definitions = metrics_of(of, []), definitions_of(of.found)
-    assert columns_of(of, metrics, definitions)[0].best == Place(RUN, 2)
+    assert columns_of(of, metrics, definitions)[0].best == {Place(RUN, 2)}
     marked = replace(of, found=(of.found[0], replace(of.found[1], invalid=True), of.found[2]))
-    assert columns_of(marked, metrics, definitions)[0].best == Place(RUN, 3)
+    assert columns_of(marked, metrics, definitions)[0].best == {Place(RUN, 3)}
+
+
+def test_equal_values_are_best_together_or_none_is() -> None:
+    def best(*values: float) -> set[int]:
+        of = gathered(*(made_result(RUN, step, "x", {"acc": share(value, 100)}) for step, value in enumerate(values)))
+        return {place.step for place in columns_of(of, metrics_of(of, []), definitions_of(of.found))[0].best}
+
+    assert best(0.3, 0.2, 0.3) == {0, 2}
+    assert best(0.3, 0.3) == set()
 
 
 def test_numbers_have_about_five_digits() -> None:
-    assert [number(each) for each in (0.25, 9.99999, 12.3456, 123.456, 123456.7)] == [
-        "0.2500", "10.0000", "12.346", "123.46", "1.2346e+05",
+    assert [number(each) for each in (0.25, -0.00001, 9.99999, 12.3456, 123.456, 123456.7)] == [
+        "0.2500", "0.0000", "10.0000", "12.346", "123.46", "1.2346e+05",
     ]  # fmt: skip
 
 

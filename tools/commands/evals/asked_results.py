@@ -1,6 +1,5 @@
 """What commands over results share: the runs and tasks that are named, what is told of them, files that are written."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,17 +11,19 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     list[str],
-    typer.Argument(metavar="RUN...", help="Runs that were launched: names, parts that no other has, or directories."),
+    typer.Argument(
+        metavar="RUN...", help="Runs that were launched: their names, unique parts of names, or directories."
+    ),
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option(metavar="TASK[,TASK...]", help=r"Only these tasks, or labels such as mmlu.5-shot \[default: all]."),
+    typer.Option(
+        metavar="TASK[,TASK...]", help=r"Show only these tasks, or labels such as mmlu.5-shot \[default: all]."
+    ),
 ]
 Invalid = Annotated[
     bool,
-    typer.Option(
-        "--invalid", help="Also results that are marked invalid, or whose checkpoint is; they are shown as such."
-    ),
+    typer.Option("--invalid", help="Also show results that are marked invalid, or whose checkpoint is, as such."),
 ]
 
 
@@ -59,22 +60,6 @@ def tell_unread(gathered: "Gathered") -> None:
     tell_passed_over(list(gathered.problems), "tools/evals table RUN --json")
     if gathered.problems:
         raise typer.Exit(1)
-
-
-def tell_notes(notes: Sequence[str]) -> None:
-    """Prints lines of a legend, on a terminal none broken within a word."""
-    import shutil
-    import sys
-
-    from megatron_patches.foreign.printable import printable
-    from tools.terminal import tell
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for note in notes:
-        shown = printable(note)
-        lines = textwrap.wrap(shown, width, subsequent_indent="  ", break_on_hyphens=False) if width else [shown]
-        for line in lines:
-            tell(line)
 
 
 def write_file(file: Path, content: bytes) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tools.commands.evals.asked_results import Invalid, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Tasks, read, tell_unread, write_file
 
 
 def heatmap_command(
@@ -14,7 +14,7 @@ def heatmap_command(
     metric: Annotated[
         str | None,
         typer.Option(
-            metavar="METRIC", help=r"Of which metric \[default: the first of acc_norm, acc, exact_match ...]."
+            metavar="METRIC", help=r"Show this metric \[default: the first of acc_norm, acc, exact_match ...]."
         ),
     ] = None,
     base: Annotated[
@@ -22,15 +22,15 @@ def heatmap_command(
         typer.Option(
             metavar="RUN@STEP|FILE.json",
             help="Show differences to this model: an evaluated step, or the results file of lm-eval's own command line "
-            r"\[default: to what chance gives].",
+            r"\[default: to the level of chance].",
         ),
     ] = None,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Show the values, no differences.")] = False,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Show values instead of differences.")] = False,
     sort: Annotated[
         Literal["name", "gain"],
-        typer.Option(help="Order of the parts: by name, or those that gained most by the last checkpoint first."),
+        typer.Option(help="Order parts by name, or by their gain at the last checkpoint, the largest first."),
     ] = "name",
-    x: Annotated[Literal["steps", "tokens"], typer.Option("--x", help="What columns are called by.")] = "steps",
+    x: Annotated[Literal["steps", "tokens"], typer.Option("--x", help="Name columns by steps or by tokens.")] = "steps",
     invalid: Invalid = False,
     output: Annotated[
         Path | None,
@@ -39,7 +39,7 @@ def heatmap_command(
         ),
     ] = None,
 ) -> None:
-    """A heat map: a row for each part of a task, such as a subject of MMLU, a column for each checkpoint.
+    """Draw a heat map: a row for each part of a task, such as a subject of MMLU, a column for each checkpoint.
 
     Differences smaller than 1.96 of their standard errors are pale and hatched, or in brackets: they show nothing.
 
@@ -53,7 +53,7 @@ def heatmap_command(
     from tools.evaluation_views.heat_map.text import heat_csv, text_heat
     from tools.evaluation_views.outputs import PICTURES, check_output, picture_bytes
     from tools.tables import print_matrix
-    from tools.terminal import tell
+    from tools.terminal import tell, tell_filled
 
     if base is not None and absolute:
         raise Refused("--base asks for differences and --absolute for none: leave out one of them")
@@ -68,10 +68,12 @@ def heatmap_command(
         tell(heat.title)
         print_matrix(head, rows, 1, range(1, len(head)))
         tell()
-        tell_notes(under)
+        for note in under:
+            tell_filled(note)
     elif output.suffix == ".csv":
         write_file(output, heat_csv(heat))
     else:
         write_file(output, picture_bytes(draw_heat(heat, under, x), output.suffix))
-    tell_notes(heat.notes)
+    for note in heat.notes:
+        tell_filled(note)
     tell_unread(gathered)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_unread, write_file
 
 _PLOT_WIDTH = 80
 
@@ -31,9 +31,9 @@ def plot_command(
         typer.Option(metavar="FILE", help=r"Write a picture: .svg or .png \[default: plots on the terminal]."),
     ] = None,
 ) -> None:
-    """Learning curves: a panel for each task, with a band of one standard error and what chance gives.
+    """Draw learning curves: a panel for each task, with a band of one standard error and the level of chance.
 
-    A metric of which less is better, such as a perplexity, has a logarithmic axis in the picture.
+    A metric that falls as a model improves, such as a perplexity, has a logarithmic axis in the picture.
 
     Example: tools/evals plot tr3d-1B3-more-warmup tr3e-1B3-oscar --x tokens --output curves.svg
     """
@@ -45,7 +45,7 @@ def plot_command(
     from tools.evaluation_views.curves import panels_of
     from tools.evaluation_views.definitions import definitions_of
     from tools.evaluation_views.outputs import PICTURES, check_output, picture_bytes
-    from tools.terminal import tell
+    from tools.terminal import tell, tell_filled
 
     if output is not None:
         check_output(output, PICTURES)
@@ -55,5 +55,6 @@ def plot_command(
         write_file(output, picture_bytes(draw_curves(panels), output.suffix))
     else:
         tell("\n".join(text_panels(panels, min(_PLOT_WIDTH, shutil.get_terminal_size().columns))), layout=True)
-    tell_notes(panels.notes)
+    for note in panels.notes:
+        tell_filled(note)
     tell_unread(gathered)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @takes_groups
-def run(
+def run_command(
     run: Annotated[
         str,
         typer.Argument(
@@ -28,11 +28,10 @@ def run(
     means: Means,
     later: Later,
 ) -> None:
-    """Evaluate checkpoints of a run on tasks; what has a result already is passed over.
+    """Evaluate checkpoints of a run on tasks; results that are there are not made again.
 
-    Each result is written as soon as it is there, so the same command goes on where it was killed. A checkpoint that
-    fails does not stop the others: the command tells it at the end, with exit code 1. Files that training writes are
-    only read.
+    Each result is written at once, so that the same command continues after a kill. A checkpoint that fails does not
+    stop the others: the command reports it at the end, with exit code 1. Files of the training are only read.
 
     \b
     Examples:

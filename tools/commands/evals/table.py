@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_notes, tell_unread, write_file
+from tools.commands.evals.asked_results import Invalid, Runs, Tasks, read, tell_unread, write_file
 
 _FILES = (".csv", ".json", ".parquet", ".md")
 
@@ -22,9 +22,12 @@ def table_command(
             r"\[default: of each task the first it has of acc_norm, acc, exact_match, perplexity, loss].",
         ),
     ] = None,
-    all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Every metric of each task.")] = False,
+    all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Show every metric of each task.")] = False,
     parts: Annotated[
-        bool, typer.Option("--parts", help="A row for each part of a task, such as a subject; a column for each step.")
+        bool,
+        typer.Option(
+            "--parts", help="Show a row for each part of a task, such as a subject, and a column for each step."
+        ),
     ] = False,
     invalid: Invalid = False,
     output: Annotated[
@@ -44,12 +47,12 @@ def table_command(
         ),
     ] = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="For other programs: the rows of --output x.json.")
+        bool, typer.Option("--json", help="Print JSON for other programs: the rows of --output x.json.")
     ] = False,
 ) -> None:
-    """Results by step: a column for each task, with standard errors, and what is still to come.
+    """Show results by step: a column for each task, with standard errors, pending and failed evaluations.
 
-    Results that were not asked the same (another version, other shots, other items) have columns of their own.
+    Results of another definition (another version, other shots, other items) have columns of their own.
 
     Example: tools/evals table tr3d-1B3-more-warmup --tasks hellaswag,mmlu --output results.csv
     """
@@ -62,7 +65,7 @@ def table_command(
     from tools.evaluation_views.records import as_rows, file_bytes, records_of
     from tools.evaluation_views.table import as_markdown, by_part, by_run, by_step, legend
     from tools.tables import print_matrix
-    from tools.terminal import tell, tell_json
+    from tools.terminal import tell, tell_filled, tell_json
 
     if output is not None:
         check_output(output, _FILES)
@@ -93,5 +96,6 @@ def table_command(
                 tell(run)
             print_matrix(of_run.head, of_run.rows, of_run.fixed, range(of_run.texts, len(of_run.head)))
             tell()
-        tell_notes(notes)
+        for note in notes:
+            tell_filled(note)
     tell_unread(gathered)

@@ -1,9 +1,6 @@
 """What `tools/evals tasks` shows: the formats of local files; and how it writes tasks for lm-eval's command line."""
 
 import shlex
-import shutil
-import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from megatron_patches.evaluation.tasks.prepare import local_task
 from megatron_patches.evaluation.tasks.spec import LOSSES, TaskSpec, split_tasks
 from megatron_patches.evaluation.tasks.task import TaskSettings
 from megatron_patches.evaluation.tasks.written_folder import write_tasks
-from tools.terminal import remark, tell
+from tools.terminal import remark, tell, tell_filled
 
 _NOTES = (
     "FILE is .jsonl or .json (also packed: .gz, .zst), or .parquet.",
@@ -42,19 +39,13 @@ def list_formats() -> None:
         _tell_fact("items", what)
         _tell_fact("asked", "by the engine, as in training")
         _tell_fact("metrics", "loss, perplexity")
+    tell()
     for note in _NOTES:
-        remark(note)
+        tell_filled(note)
 
 
 def _tell_fact(name: str, text: str) -> None:
-    """A line in a pipe; on a terminal as many as it takes."""
-    beginning = " " * _INDENT + name.ljust(_COLUMN - _INDENT)
-    if not sys.stdout.isatty():
-        tell(beginning + text)
-        return
-    width = max(shutil.get_terminal_size().columns, 2 * _COLUMN)
-    for line in textwrap.wrap(text, width, initial_indent=beginning, subsequent_indent=" " * _COLUMN):
-        tell(line)
+    tell_filled(text, " " * _INDENT + name.ljust(_COLUMN - _INDENT), " " * _COLUMN)
 
 
 def write(folder: Path, texts: Sequence[str], settings: TaskSettings) -> None:

@@ -5,24 +5,36 @@ from typing import Annotated
 
 import typer
 
-from megatron_patches.errors import Refused
-from megatron_patches.evaluation.tasks.task import TaskSettings
-
 
 def tasks_command(
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="TASK", help="Local tasks, for --write.")] = None,
-    write: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the tasks into this new folder.")] = None,
-    shots: Annotated[int | None, typer.Option(help="With --write: solved items in front of each question.")] = None,
-    limit: Annotated[int | None, typer.Option(help="With --write: only so many items, of each part.")] = None,
-    length: Annotated[int | None, typer.Option(help="With --write: most tokens that the model sees at once.")] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TASK", help="Tasks of local files, for --write. Example: hellaswag:data/hellaswag.jsonl"
+        ),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the tasks into this new folder. Example: asked")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="With --write: solved items in front of each question. Example: 5")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --write: only the first N items, of each part. Example: 100")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=2, help="With --write: most tokens that the model sees at once. Example: 4096")
+    ] = None,
 ) -> None:
-    """List the formats of local files, with a row of each; or write tasks down for lm-eval's own command line.
+    """List the formats of local files, with an example row of each; or write tasks for lm-eval's own command line.
 
-    The folder gets a YAML file for each task. With it, lm_eval asks a model the same as `tools/evals run`, as in:
+    The folder gets a YAML file for each task. With it, lm_eval asks a model the same as `tools/evals run`. The command
+    that does so is printed.
 
-    \b
-    tools/evals tasks --write asked hellaswag:hellaswag_val.jsonl --limit 100
+    Example: tools/evals tasks --write asked hellaswag:data/hellaswag.jsonl --limit 100
     """
+    from megatron_patches.errors import Refused
+    from megatron_patches.evaluation.tasks.task import TaskSettings
     from tools.commands.evals import task_listing
 
     settings = TaskSettings(shots, limit, length)

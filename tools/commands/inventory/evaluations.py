@@ -1,8 +1,5 @@
 """The evaluations of a checkpoint, as `tools/inventory show` tells them."""
 
-import shutil
-import sys
-import textwrap
 from typing import Any
 
 from megatron_patches.artefacts.evaluations.result import TaskResult
@@ -11,12 +8,10 @@ from megatron_patches.artefacts.folders import name_before, parse_checkpoint_nam
 from megatron_patches.artefacts.inventory.artefact import Artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
 from megatron_patches.artefacts.inventory.evaluated import evaluations_of
-from megatron_patches.foreign.printable import printable
 from megatron_patches.sizes import counted
+from tools.terminal import filled
 
 _INDENT = "  "
-_LEAST = 40
-"""columns of a text, however narrow the terminal is"""
 
 
 def evaluation_lines(catalogue: Catalogue, artefact: Artefact) -> list[str]:
@@ -61,20 +56,16 @@ def _told(result: TaskResult) -> list[str]:
         numbers.append(f"{name} {metric.value:.4g}{error}")
     limit = f" (limit {result.limit:,})" if result.limit is not None else ""
     parts = f" in {counted(len(result.parts), 'part')}" if result.parts else ""
+    amount = (
+        f"{result.examples:,} tokens"
+        if "loss" in result.metrics
+        else f"{result.shots}-shot, {result.examples:,} examples"
+    )
     about = [
-        f"{result.shots}-shot, {result.examples:,} examples{limit}{parts}",
+        f"{amount}{limit}{parts}",
         f"through {result.through}, version {result.version}, {result.date[:10]}",
     ]
-    return [*_wrapped(f"{result.label}: {', '.join(numbers)}", 1), *_wrapped(", ".join(about), 2)]
-
-
-def _wrapped(text: str, depth: int) -> list[str]:
-    """Whole in a pipe; on a terminal as wide as it is."""
-    text = printable(text)
-    if not sys.stdout.isatty():
-        return [_INDENT * depth + text]
-    width = max(shutil.get_terminal_size().columns, _LEAST)
-    return textwrap.wrap(
-        text, width, initial_indent=_INDENT * depth, subsequent_indent=_INDENT * (depth + 2),
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    return [
+        *filled(f"{result.label}: {', '.join(numbers)}", _INDENT, 3 * _INDENT),
+        *filled(", ".join(about), 2 * _INDENT, 4 * _INDENT),
+    ]

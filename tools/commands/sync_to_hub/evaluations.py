@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from megatron_patches.artefacts.evaluations.result import ITEMS_ENDING, RESULT_ENDING, is_label, read_result
-from megatron_patches.artefacts.evaluations.sealing import seal
+from megatron_patches.artefacts.evaluations.sealing import mark, seal, share_mark
 from megatron_patches.artefacts.evaluations.shelf import (
     checkpoints_of,
     is_evaluation_name,
@@ -24,9 +24,7 @@ from megatron_patches.artefacts.manifest import (
     MANIFEST,
     FileRecord,
     Manifest,
-    announce_change,
     read_manifest,
-    write_manifest,
 )
 from megatron_patches.artefacts.storage.fetch import (
     fetch_artefact,
@@ -120,7 +118,9 @@ def fetch_evaluation(store: Store, prefix: str, manifest: Manifest, target: Path
         TrainyardError: as `fetch_artefact`.
     """
     if not is_folder(target):
-        return fetch_artefact(store, prefix, manifest, target, options)
+        outcome = fetch_artefact(store, prefix, manifest, target, options)
+        share_mark(target)
+        return outcome
     problems: list[str] = []
     here = read_evaluation(target, problems)
     if problems:
@@ -172,11 +172,10 @@ def _content(path: Path) -> bytes:
 
 def _take_status(remote: Manifest, target: Path) -> bool:
     """Of two words about one evaluation the later counts; whether that is the location's."""
-    manifest = read_manifest(target / MANIFEST)
-    if not manifest.status.is_older_than(remote.status):
+    if not read_manifest(target / MANIFEST).status.is_older_than(remote.status):
         return False
-    write_manifest(target / MANIFEST, manifest.model_copy(update={"status": remote.status}))
-    announce_change(target / MANIFEST)
+    is_own = remote.status.cause == remote.id
+    mark(target, remote.status.model_copy(update={"cause": None}) if is_own else remote.status)
     return True
 
 

@@ -5,17 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.artefacts.evaluations.best import referred_folder
+from megatron_patches.artefacts.evaluations.definitions import differences
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
-from megatron_patches.artefacts.evaluations.shelf import evaluation_folder, read_evaluation
-from megatron_patches.artefacts.folders import step_of
-from megatron_patches.artefacts.reference import parse_reference
-from megatron_patches.errors import Damaged, Missing, Refused
+from megatron_patches.errors import Damaged, Refused
 from megatron_patches.foreign.files import read_bounded
 from megatron_patches.foreign.json_text import number_of, parse_object, whole_of
 from megatron_patches.foreign.printable import printable, shortened
-from tools.evaluation_views.definitions import differences
-from tools.run_files.checkpoint_reference import find_run_directory
+from tools.evaluation_views.evaluated_step import find_evaluated_step
 
 _MOST_BYTES = 1 << 30
 
@@ -64,37 +60,23 @@ class Base:
 
 
 def read_base(text: str, invalid: bool) -> Base:
-    """The base that a command line names: RUN@STEP (also @gold, @best, @best:TASK.METRIC), or a JSON file.
+    """The base that a command line names: a JSON file, or an evaluated step as `find_evaluated_step` takes it.
 
     Args:
         invalid: an evaluation that is marked invalid may be it.
 
     Raises:
         Missing: there is no such file, run or evaluation.
-        Damaged: it cannot be read.
-        Refused: it is marked invalid.
+        Damaged: it is not what was written.
+        Refused: it is marked invalid, or was never sealed.
         TrainyardError: the reference is not formed as it must be.
     """
     if text.endswith(".json"):
         return _read_file(Path(text))
-    reference = parse_reference(text)
-    if reference is None:
-        raise Refused(
-            f"{shortened(text)} is no base: name an evaluated step, RUN@STEP, or a results file of lm-eval (.json)"
-        )
-    run = find_run_directory(reference.run)
-    step = step_of(referred_folder(run, reference)) if reference.chosen else reference.step
-    assert step is not None, text
-    folder, name, problems = evaluation_folder(run, step), f"{run.name}@{step}", list[str]()
-    evaluation = read_evaluation(folder, problems)
-    if problems:
-        raise Damaged("\n".join(problems))
-    if not evaluation.results:
-        raise Missing(f"{name} was not evaluated: tools/evals run {run.name} --steps {step} --tasks TASK")
-    if evaluation.is_invalid and not invalid:
-        raise Refused(f"the evaluation of {name} is marked invalid; --invalid takes it all the same")
-    notes = (f"{name}, the base, is marked invalid",) if evaluation.is_invalid else ()
-    return Base(printable(name), evaluation.results, notes=notes)
+    step = find_evaluated_step(text, invalid)
+    name = printable(step.name)
+    notes = (f"{name}, the base, is marked invalid",) if step.evaluation.is_invalid else ()
+    return Base(name, step.evaluation.results, notes=notes)
 
 
 def _read_file(path: Path) -> Base:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from megatron_patches.artefacts.evaluations.definitions import differences
 from megatron_patches.artefacts.evaluations.result import Metric
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.sizes import counted
 from tools.evaluation_views.columns import Column, Place, Value, part_columns, places_of, tokens_at
-from tools.evaluation_views.definitions import definitions_of, differences
+from tools.evaluation_views.definitions import definitions_of
 from tools.evaluation_views.gathered import Found, Gathered
 from tools.evaluation_views.heat_map.base import Base, BaseValue
 

@@ -100,7 +100,8 @@ def _ink(mesh: Any, cell: Cell) -> str:
 def written(heat: Heat, cell: Cell) -> str:
     """A cell's number: signed where it is a difference."""
     places = 1 if heat.largest >= 1 else 3
-    return f"{cell.shown:.{places}f}" if heat.relative_to == "nothing" else f"{cell.shown:+.{places}f}"
+    shown = round(cell.shown, places) + 0.0  # no -0.0
+    return f"{shown:.{places}f}" if heat.relative_to == "nothing" else f"{shown:+.{places}f}"
 
 
 def column_names(heat: Heat, axis: Axis) -> list[str]:

@@ -10,22 +10,25 @@ from decimal import Decimal
 from typing import Any
 
 NOT_FOUND = "[no number]"
-# a minus directly behind a digit or a bracket is one of a calculation, and a comma parts thousands or nothing
+_MINUS = "\u2212"
+"""the minus sign of typesetting"""
+# a minus directly after a digit or a bracket is one of a calculation, a comma parts thousands or nothing, and the dots
+# of an ellipsis begin no decimals
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-_NUMBER = rf"(?:(?<![0-9)])[-+])?\$?(?:{_WHOLE}(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
+_NUMBER = rf"(?:(?<![0-9)])[-+{_MINUS}])?\$?(?:{_WHOLE}(?:\.[0-9]+)?|(?<![0-9.])\.[0-9]+)"
 _ANY = re.compile(_NUMBER)
 _MARKED = re.compile(rf"####\s*({_NUMBER})")
 _SAID = re.compile(rf"[Tt]he answer is:?\s*({_NUMBER})")
 
 
 def marked_number(text: str) -> str:
-    """The number behind the first `####` that has one."""
+    """The number after the first `####` that has one."""
     found = _MARKED.search(text)
     return found[1] if found else NOT_FOUND
 
 
 def final_number(text: str) -> str:
-    """The number behind `####`; else that of "the answer is"; else the last one of the text."""
+    """The number after `####`; else that of "the answer is"; else the last one of the text."""
     if found := _MARKED.search(text) or _SAID.search(text):
         return found[1]
     numbers = _ANY.findall(text)
@@ -49,7 +52,9 @@ def same_number(first: str, second: str) -> bool:
 
 
 def _value(text: str) -> Decimal | None:
-    return Decimal(text.replace(",", "").replace("$", "")) if _ANY.fullmatch(text) else None
+    if not _ANY.fullmatch(text):
+        return None
+    return Decimal(text.replace(",", "").replace("$", "").replace(_MINUS, "-"))
 
 
 def exact_match(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

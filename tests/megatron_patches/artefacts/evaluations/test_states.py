@@ -17,6 +17,7 @@ from megatron_patches.artefacts.evaluations.states import (
     State,
     announce,
     claim,
+    forget,
     read_state,
     read_states,
     states_folder,
@@ -188,7 +189,17 @@ def test_what_a_command_comes_to_is_left_to_it(run: RunFolder) -> None:
     try:
         change(run, pid=other.pid, by={**by, "pid": other.pid, "started": started_at(other.pid)})
         assert isinstance(claim(run, 100, "hellaswag"), State)
+        assert isinstance(claim(run, 100, "hellaswag", "0123456789abcdef"), State)
         assert announce(run, 100, "hellaswag", 12) is None
+        # a process that it started takes it over: at no time is it free for others
+        [state] = read_states(run)
+        taken = claim(run, 100, "hellaswag", state.token)
+        assert isinstance(taken, Claim)
+        forget(run, state)
+        assert [each.state for each in read_states(run)] == ["running"]
+        taken.release()
+        announce(run, 100, "hellaswag")
+        change(run, pid=other.pid, by={**by, "pid": other.pid, "started": started_at(other.pid)})
     finally:
         other.kill()
         other.wait()

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from megatron_patches.artefacts.manifest import Manifest, build_manifest
-from megatron_patches.errors import Missing, Refused, TrainyardError
+from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
+from megatron_patches.artefacts.manifest import Manifest, build_manifest, record_file
+from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from megatron_patches.evaluation.losses.loss_data import LossData, open_loss_data
 from megatron_patches.evaluation.tasks.task import LossTask, TaskSettings
 from megatron_patches.run.config import RunConfig
+from megatron_patches.run.reading import to_yaml
 from tests.small_training import SmallData, overrides
 
 
@@ -26,10 +28,15 @@ def groups_of(data: SmallData, count: int) -> str:
 
 
 def opened(
-    config: RunConfig, limit: int | None = None, length: int | None = None, saved: Manifest | None = None, **task: Any
+    config: RunConfig,
+    limit: int | None = None,
+    length: int | None = None,
+    saved: Manifest | None = None,
+    checkpoint: Path = Path("/nowhere"),
+    **task: Any,
 ) -> LossData:
     asked = LossTask("validation", TaskSettings(limit=limit, length=length), **task)
-    return open_loss_data(config, saved or manifest(), asked)
+    return open_loss_data(config, checkpoint, saved or manifest(), asked)
 
 
 @pytest.fixture
@@ -95,11 +102,14 @@ def test_data_that_is_not_here(small_data: SmallData, tmp_path: Path) -> None:
         opened(small_data.run(tmp_path, overrides(data__path="gone/away")))
     with pytest.raises(Missing, match=r"of dataset cannot be opened: .*no dataset fits .*nothing\*.*correct its path"):
         open_loss_data(
-            small_data.run(tmp_path), manifest(), LossTask("dataset", TaskSettings(), dataset=f"{tmp_path}/nothing*")
+            small_data.run(tmp_path),
+            tmp_path,
+            manifest(),
+            LossTask("dataset", TaskSettings(), dataset=f"{tmp_path}/nothing*"),
         )
 
 
-def test_data_that_changed_since(rotary: RunConfig, small_data: SmallData) -> None:
+def test_data_that_changed_since(rotary: RunConfig, small_data: SmallData, tmp_path: Path) -> None:
     (group,) = opened(rotary).groups
     (shard,) = group.group.sources[0].shards
     opened(rotary, saved=manifest(dataset=shard.id, tokenizer=shard.facts.tokenizer.id))
@@ -107,8 +117,9 @@ def test_data_that_changed_since(rotary: RunConfig, small_data: SmallData) -> No
         opened(rotary, saved=manifest(dataset="0" * 64))
     with pytest.raises(Refused, match=r"data.split is 9,1 in the checkpoint and 8,2 now"):
         opened(rotary, saved=manifest(**{"data.split": "9,1"}))
-    with pytest.raises(Refused, match=r"is another tokenizer \(.*than tr900a-28K-small was trained with \(0{12}"):
-        opened(rotary, saved=manifest(tokenizer="0" * 64))
+    (tmp_path / "config.yaml").write_text(to_yaml(rotary))
+    with pytest.raises(Refused, match=r"is another tokenizer \(.* was trained with: .*tokenizer 0{12}"):
+        opened(rotary, saved=manifest(tokenizer="0" * 64), checkpoint=tmp_path)
     # what is named is read as it is: it was held out whole
     named = opened(rotary, saved=manifest(dataset="0" * 64), dataset=f"{small_data.folder}/more")
     assert named.groups[0].count == len(named.groups[0].samples) > 400
@@ -149,3 +160,42 @@ def test_held_out_text_stays_what_it_was(
     ids = {shard.id for group in (own, more, longer) for shard in group.group.sources[0].shards}
     assert len(ids) == 1
     assert longer.count <= more.count // 2
+
+
+def pulled(folder: Path, config: RunConfig, tokenizer: Path) -> tuple[Path, Manifest]:
+    """A checkpoint's folder with the tokenizer that travels in it."""
+    checkpoint = folder / "step-0000000008"
+    shutil.copytree(tokenizer, checkpoint / "tokenizer")
+    (checkpoint / "config.yaml").write_text(to_yaml(config))
+    files = [record_file(path, checkpoint) for path in sorted((checkpoint / "tokenizer").iterdir())]
+    identity = tokenizer_id(find_tokenizer(tokenizer))
+    return checkpoint, build_manifest("checkpoint", files, {"step": 8, "identity": {"tokenizer": identity}})
+
+
+def test_a_pulled_checkpoint_needs_its_datasets_alone(small_data: SmallData, tmp_path: Path) -> None:
+    here = small_data.run(tmp_path)
+    gone = small_data.run(tmp_path, overrides(data__tokenizer="gone/away"))
+    checkpoint, saved = pulled(tmp_path, gone, small_data.folder / "tokenizer")
+    found = opened(gone, saved=saved, checkpoint=checkpoint)
+    assert found.definition() == opened(here, saved=saved).definition()
+    assert opened(gone, saved=saved, checkpoint=checkpoint, dataset=f"{small_data.folder}/more").groups[0].count > 400
+
+    other = tmp_path / "other"  # a tokenizer of that name, and another one
+    shutil.copytree(small_data.folder / "tokenizer", other)
+    (other / "manifest.json").unlink()
+    (other / "tokenizer_config.json").write_text("{}")
+    changed = small_data.run(tmp_path, overrides(data__tokenizer=str(other)))
+    assert opened(changed, saved=saved, checkpoint=checkpoint).definition() == found.definition()
+
+    (checkpoint / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(Damaged, match=r"tokenizer\.json.*restore the checkpoint from a copy"):
+        opened(gone, saved=saved, checkpoint=checkpoint)
+    # what is in its place is enough
+    assert opened(here, saved=saved, checkpoint=checkpoint).groups
+
+
+def test_a_tokenizer_that_is_nowhere(small_data: SmallData, tmp_path: Path) -> None:
+    gone = small_data.run(tmp_path, overrides(data__tokenizer="gone/away"))
+    (tmp_path / "config.yaml").write_text(to_yaml(gone))
+    with pytest.raises(Missing, match=r"did not travel with it and is not to be found .*gone/away"):
+        opened(gone, saved=manifest(tokenizer="0" * 64), checkpoint=tmp_path)

@@ -15,7 +15,7 @@ from megatron_patches.evaluation.statistics.clusters import (
     standard_error,
 )
 from megatron_patches.evaluation.statistics.mcnemar import mid_p
-from megatron_patches.evaluation.statistics.sign_flips import compare_clusters, drawn_signs
+from megatron_patches.evaluation.statistics.sign_flips import compare_clusters, drawn_signs, least_p
 from tests.statistics_experiment import SIZES, clustered_sums, p_of_signs, symmetric, t_over_clusters
 
 
@@ -102,6 +102,42 @@ def test_sums_that_are_all_zero_or_all_equal() -> None:
     same = compare_clusters(Clusters(np.full(12, 5.0), np.ones(12)), 0.05)
     assert same.p < 0.001
     assert same.difference == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-15, 1e-12, 1e-9, 1e-6])
+def test_differences_that_are_alike_but_for_rounding(noise: float) -> None:
+    random = np.random.default_rng(0)
+    first = 1000 * random.normal(size=120)
+    names = [f"{number % 12}" for number in range(120)]
+    found = compare_clusters(in_clusters((first + 0.1) - first + noise * random.normal(size=120), names), 0.05)
+    assert (found.p, found.standard_error) == (least_p(12), 0)
+    assert found.low == found.high == pytest.approx(0.1, abs=1e-5)
+
+
+def test_a_cluster_that_holds_nearly_all_items_ends() -> None:
+    clusters = Clusters(np.array([1.0] * 9 + [1e6]), np.array([1.0] * 9 + [3.0]))
+    with pytest.raises(Refused, match="a few clusters hold so many of the items"):
+        compare_clusters(clusters, 0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.01, 0.05])
+def test_an_interval_agrees_with_its_p_where_one_cluster_outweighs_the_others(alpha: float) -> None:
+    random = np.random.default_rng(1)
+    for count in (10, 13, 14):
+        sizes = np.array([10.0] * (count - 1) + [90.0 * (count - 1)])
+        counts = sizes.astype(int)
+        sums = random.binomial(counts, 0.2) - random.binomial(counts, 0.13)
+        found = compare_clusters(Clusters(sizes, sums.astype(np.float64)), alpha)
+        assert (found.p <= alpha) == (not found.low <= 0 <= found.high)
+        other = compare_clusters(Clusters(sizes, -sums.astype(np.float64)), alpha)
+        assert (other.p, other.low, other.high) == pytest.approx((found.p, -found.high, -found.low))
+
+
+@pytest.mark.parametrize("count", [10, 13, 14])
+def test_the_least_p_is_that_of_clusters_of_one_mind(count: int) -> None:
+    found = compare_clusters(Clusters(np.full(count, 5.0), np.ones(count)), 0.05)
+    assert found.p == pytest.approx(least_p(count))
+    assert found.p == pytest.approx(1 / 2**count, abs=1e-4)
 
 
 def test_few_clusters_are_refused_with_a_remedy() -> None:

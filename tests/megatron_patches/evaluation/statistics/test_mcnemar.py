@@ -85,3 +85,18 @@ def test_level_coverage_and_power() -> None:
         else:
             assert 0.04 <= line.shares["mid-p"] <= 0.06, line
         assert 0.942 <= line.shares["Tango holds"] <= 0.958, line
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 0.2])
+def test_the_interval_holds_0_just_where_the_test_does_not_refuse_it(alpha: float) -> None:
+    for first_alone in range(14):
+        for second_alone in range(14):
+            found = compare_accuracies(*answers(first_alone, second_alone, 3, 40), alpha=alpha)
+            assert (found.p <= alpha) == (not found.low <= 0 <= found.high), (first_alone, second_alone)
+            assert found.low <= found.difference <= found.high
+
+
+def test_large_numbers_at_a_small_alpha() -> None:
+    """Here the test refuses 0, and the score interval alone would hold it."""
+    found = compare_accuracies(*answers(1, 13, 0, 14), alpha=0.001)
+    assert (found.p <= 0.001) == (found.low > 0)

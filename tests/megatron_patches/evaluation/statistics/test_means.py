@@ -31,7 +31,12 @@ def test_the_bootstrap_has_about_the_same_interval() -> None:
 
 def test_differences_that_are_all_equal() -> None:
     assert compare_numbers([1, 2], [1, 2], 0.05).p == 1
-    assert compare_numbers([1, 2], [2, 3], 0.05).p == 0
+    two = compare_numbers([1, 2], [2, 3], 0.05)  # t would be sure of them
+    assert (two.p, two.low, two.high) == (0.25, 0, 1)
+    first = np.random.default_rng(2).normal(size=12)
+    rounded = compare_numbers(first, first + 0.1, 0.05)  # alike but for rounding
+    assert (rounded.p, rounded.standard_error) == (0.5**12, 0)
+    assert rounded.low == rounded.high == pytest.approx(0.1)
 
 
 def test_unpaired_by_hand() -> None:

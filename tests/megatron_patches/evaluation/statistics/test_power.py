@@ -9,6 +9,7 @@ from scipy import stats
 from megatron_patches.evaluation.statistics.mcnemar import mid_p
 from megatron_patches.evaluation.statistics.power import (
     Demands,
+    accuracies_seen,
     difference_seen,
     items_needed,
     items_needed_in_clusters,
@@ -47,6 +48,13 @@ def test_too_few_items_show_nothing() -> None:
     assert smallest_difference(10, 0.1, Demands()) is None
     assert items_needed(0.1, 0.2, Demands()) is None
     assert items_needed(0.5, 1e-5, Demands()) is None
+
+
+def test_models_that_are_right_on_the_same_items_differ_by_nothing() -> None:
+    assert smallest_difference(1000, 0.0, Demands()) is None
+    assert smallest_difference_in_clusters([50] * 20, 0.0, 0.02, Demands()) is None
+    assert items_needed(0.0, 0.01, Demands()) is None
+    assert items_needed_in_clusters([50] * 20, 0.0, 0.02, 0.01, Demands()) is None
 
 
 def test_items_needed_is_the_other_way_round() -> None:
@@ -91,3 +99,35 @@ def test_a_difference_seen_at_a_standard_error() -> None:
     assert difference_seen(0.01, math.inf, Demands()) == pytest.approx(0.01 * (1.959964 + 0.841621))
     expected = stats.t.ppf(1 - 0.05 / 6, 9) + stats.t.ppf(0.9, 9)
     assert difference_seen(1.0, 9, Demands(power=0.9, tasks=3)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("items", "discordant"), [(100, 0), (100, 1), (100, 5), (50, 22), (1000, 105), (1000, 199)])
+def test_what_would_be_seen_of_few_discordant_items(items: int, discordant: int) -> None:
+    """By simulation: 0.01 is 5 standard errors of 40,000."""
+    seen = accuracies_seen(items, discordant, Demands())
+    assert seen is not None
+    share = max(discordant / items, seen)
+    drawn = np.random.default_rng(0).multinomial(items, [(share - seen) / 2, (share + seen) / 2, 1 - share], 40_000)
+    assert (mid_p(drawn[:, 0], drawn[:, 1]) <= 0.05).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_would_be_seen_of_many_is_near_what_the_standard_error_says() -> None:
+    below, above = accuracies_seen(5000, 199, Demands()), accuracies_seen(5000, 200, Demands())
+    assert below is not None
+    assert below == pytest.approx(above, rel=0.01)
+    assert above == pytest.approx((1.959964 + 0.841621) * (0.04 / 5000) ** 0.5)
+    assert accuracies_seen(10_042, 5, Demands()) == pytest.approx(accuracies_seen(10_042, 0, Demands()), rel=0.2)
+
+
+def test_of_too_few_items_none_would_be_seen() -> None:
+    assert accuracies_seen(4, 1, Demands()) is None
+    assert accuracies_seen(5, 1, Demands()) is not None
+    assert accuracies_seen(5, 1, Demands(tasks=2)) is None
+
+
+def test_ten_clusters_show_nothing_among_sixty_tasks() -> None:
+    """None of their 1,024 signs is as rare as 0.05 / 60."""
+    sizes = np.full(10, 100.0)
+    assert smallest_difference_in_clusters(sizes, 0.2, 0.02, Demands(tasks=50)) is not None
+    assert smallest_difference_in_clusters(sizes, 0.2, 0.02, Demands(tasks=60)) is None
+    assert items_needed_in_clusters(sizes, 0.2, 0.02, 0.1, Demands(tasks=60)) is None

@@ -114,7 +114,7 @@ def test_damaged_files_are_told(folder: Path) -> None:
 
 def test_a_harness_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(Missing, match="the evaluation harness is not installed; pip install -e"):
+    with pytest.raises(Missing, match="tasks of the harness need lm-eval, which is not installed: pip install -c"):
         harness_folder()
     with pytest.raises(Missing, match="is not there; install the harness again"):
         read_names(tmp_path / "none")

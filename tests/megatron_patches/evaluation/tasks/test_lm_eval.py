@@ -10,7 +10,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from megatron_patches.errors import Missing, Refused
+from megatron_patches.errors import Refused
 from megatron_patches.evaluation.tasks.harness_names import harness_folder
 from megatron_patches.evaluation.tasks.loading import load
 from megatron_patches.evaluation.tasks.prepare import local_task, prepare
@@ -154,12 +154,3 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(ZeroDivisionError):
         write_tasks(tmp_path / "asked", [task])
     assert [each.name for each in tmp_path.iterdir()] == ["m.jsonl"]
-
-
-def test_data_that_cannot_be_had_is_told_with_what_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(**_: object) -> None:
-        raise ConnectionError("Couldn't reach the hub")
-
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(Missing, match=r"data of hellaswag.*Couldn't reach.*hellaswag:FILE\.jsonl asks the same"):
-        load(HarnessTask("h", "1", "0" * 64, TaskSettings(), "hellaswag"))

@@ -95,7 +95,11 @@ def test_solved_items_count_only_as_far_as_they_are_shown(files: Path) -> None:
     tasks = [prepare(folder, TaskSettings(shots=shots)) for shots in (None, 0, 1)]
     first, none, one = [task.definition for task in tasks if isinstance(task, HarnessTask)]
     assert first == none != one
-    (files / "folder/dev/anatomy_dev.csv").write_text("other,w,x,y,z,A\n")
+    solved = files / "folder/dev/anatomy_dev.csv"
+    solved.write_text(f"{solved.read_text()}one more,w,x,y,z,A\n")
+    more = prepare(folder, TaskSettings(shots=1))
+    assert isinstance(more, HarnessTask) and more.definition == one
+    solved.write_text("other,w,x,y,z,A\n")
     again = [prepare(folder, TaskSettings(shots=shots)) for shots in (None, 1)]
     assert [task.definition == before for task, before in zip(again, (first, one), strict=True)] == [True, False]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from megatron_patches.artefacts.evaluations.result import Metric
-from megatron_patches.errors import Damaged, Missing, Refused
+from megatron_patches.errors import Damaged, Missing, Refused, TrainyardError
 from tests.tools.shelved_results import gathered, made_result, mmlu, share
 from tools.evaluation_views.choice import metrics_of
 from tools.evaluation_views.gathered import Gathered
 from tools.evaluation_views.heat_map.base import Base, read_base
-from tools.evaluation_views.heat_map.numbers import Heat, caption, heat_of
-from tools.evaluation_views.heat_map.picture import draw_heat
+from tools.evaluation_views.heat_map.numbers import Cell, Heat, caption, heat_of
+from tools.evaluation_views.heat_map.picture import draw_heat, written
 from tools.evaluation_views.heat_map.text import text_heat
 from tools.evaluation_views.outputs import picture_bytes
 
@@ -149,7 +149,7 @@ def test_no_base(results_file: Path) -> None:
         read_base(str(results_file), invalid=False)
     with pytest.raises(Missing):
         read_base(str(results_file) + "x.json", invalid=False)
-    with pytest.raises(Refused, match="tr9a is no base"):
+    with pytest.raises(TrainyardError, match="there is no run directory"):
         read_base("tr9a", invalid=False)
 
 
@@ -171,6 +171,12 @@ def test_a_map_as_a_picture_has_its_numbers_as_texts() -> None:
         assert f">{expected}<" in text, expected
     assert drawn == picture_bytes(draw_heat(found, under, "steps"), ".svg")
     assert "<dc:date>" not in text
+
+
+def test_a_small_loss_is_no_negative_zero() -> None:
+    heat = Heat("", (), (), (), "base", "percentage points", True, ())
+    assert written(heat, Cell(0.25, -0.01, None, True)) == "+0.0"
+    assert written(heat, Cell(0.25, -0.06, None, True)) == "-0.1"
 
 
 def test_small_cells_have_no_numbers() -> None:

@@ -1,17 +1,14 @@
 """Items of results as a comparison takes them: in pairs, with their clusters, by one metric."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_patches.artefacts.evaluations.result import Item, Metric, TaskResult
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
+from megatron_patches.artefacts.evaluations.result import Item, TaskResult
 from megatron_patches.artefacts.evaluations.shelf import items_of
 from megatron_patches.errors import Missing, Refused
 from megatron_patches.foreign.printable import printable, shortened
-
-_FIRST = ("acc_norm", "acc")
-_BEGINNINGS = ("exact_match.flexible", "exact_match.strict", "exact_match")
-_LOSSES = ("bits_per_byte", "byte_perplexity", "word_perplexity", "perplexity", "loss")
 
 
 def kept_items(folder: Path, result: TaskResult) -> list[Item]:
@@ -26,6 +23,8 @@ def kept_items(folder: Path, result: TaskResult) -> list[Item]:
     except Missing:
         found = []
     if not found:
+        if "loss" in result.metrics:
+            raise Missing("a loss keeps no items that could be paired; compare by standard errors alone: --unpaired")
         raise Missing(
             f"the items of {printable(result.run)}@{result.step} were not kept, so that they cannot be paired; "
             "evaluate again, or compare by standard errors alone: --unpaired"
@@ -66,27 +65,6 @@ def cluster_names(items: Sequence[Item]) -> list[str] | None:
     return names if 1 < len(set(names)) < len(names) else None
 
 
-def primary_metric(metrics: Mapping[str, Metric], kept: Collection[str]) -> str | None:
-    """The metric by which a task is compared where none is named: acc_norm, acc, an exact match (flexible before
-    strict), a loss, else the first by name.
-
-    Args:
-        metrics: of a result.
-        kept: those that its items have too; others are not compared.
-
-    Returns:
-        None where the items have none of them.
-    """
-    shared = sorted(name for name in metrics if name in kept)
-    wanted = [
-        *(name for name in _FIRST if name in shared),
-        *(name for beginning in _BEGINNINGS for name in shared if name.startswith(beginning)),
-        *(name for name in _LOSSES if name in shared),
-        *shared,
-    ]
-    return wanted[0] if wanted else None
-
-
 def compared_metric(
     results: tuple[TaskResult, TaskResult], pairs: tuple[list[Item], list[Item]], asked: str | None
 ) -> str:
@@ -96,11 +74,11 @@ def compared_metric(
         Refused: not every item has it.
     """
     kept = set.intersection(*(set(item.metrics) for side in pairs for item in side))
-    shared = {name: metric for name, metric in results[0].metrics.items() if name in results[1].metrics}
+    shared = kept & results[0].metrics.keys() & results[1].metrics.keys()
     if asked is None:
-        if found := primary_metric(shared, kept):
+        if found := primary_metric(shared):
             return found
         raise Refused("its items keep no metric of it; evaluate again, or compare by standard errors alone: --unpaired")
-    if asked not in kept or asked not in shared:
-        raise Refused(f"its items keep no {shortened(asked)}: --metric {' or '.join(sorted(kept & shared.keys()))}")
+    if asked not in shared:
+        raise Refused(f"its items keep no {shortened(asked)}: --metric {' or '.join(sorted(shared))}")
     return asked

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from megatron_patches.artefacts.evaluations.definitions import differences
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
 from megatron_patches.artefacts.evaluations.shelf import Evaluation
 from megatron_patches.errors import Missing, Refused, listed
@@ -11,15 +13,14 @@ from megatron_patches.evaluation.statistics.comparison import Comparison
 from megatron_patches.evaluation.statistics.holm import holm
 from megatron_patches.evaluation.statistics.mcnemar import compare_accuracies
 from megatron_patches.evaluation.statistics.means import compare_numbers, compare_unpaired
-from megatron_patches.evaluation.statistics.power import Demands, difference_seen
-from megatron_patches.evaluation.statistics.sign_flips import compare_clusters
+from megatron_patches.evaluation.statistics.power import Demands, accuracies_seen, difference_seen
+from megatron_patches.evaluation.statistics.sign_flips import compare_clusters, least_p
 from megatron_patches.foreign.printable import printable, shortened
 from tools.commands.evals.comparing.compared_items import (
     cluster_names,
     compared_metric,
     kept_items,
     paired_items,
-    primary_metric,
 )
 
 _SAME = 1e-6
@@ -64,8 +65,8 @@ class Judged:
     row: Row
     adjusted: float
     """p value after Holm"""
-    seen: float
-    """a difference that would be seen with a chance of 80 %, for so many tasks"""
+    seen: float | None
+    """a difference that would be seen with a chance of 80 %, for so many tasks; None where none would be"""
 
     @property
     def better(self) -> str | None:
@@ -84,7 +85,7 @@ def compare_evaluations(first: Evaluation, second: Evaluation, choices: Choices)
     """
     _refuse_the_same(first, second)
     rows, problems = [], []
-    for label in _labels(first, second, choices.tasks):
+    for label in _labels(first, second, choices):
         try:
             rows.append(_compare_task(first, second, label, choices))
         except (Refused, Missing) as error:
@@ -93,8 +94,18 @@ def compare_evaluations(first: Evaluation, second: Evaluation, choices: Choices)
         raise Refused(listed(problems))
     demands = Demands(alpha=choices.alpha, tasks=len(rows))
     adjusted = holm([row.comparison.p for row in rows])
-    seen = [difference_seen(row.comparison.standard_error, row.comparison.degrees, demands) for row in rows]
-    return [Judged(row, float(p), each) for row, p, each in zip(rows, adjusted, seen, strict=True)]
+    return [Judged(row, float(p), _seen(row, demands)) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _seen(row: Row, demands: Demands) -> float | None:
+    found = row.comparison
+    if found.test == "mcnemar":
+        discordant = row.items * (row.items * found.standard_error**2 + found.difference**2)
+        return accuracies_seen(row.items, round(discordant), demands)
+    is_blind = row.clusters is not None and least_p(row.clusters) > demands.level
+    if is_blind or found.standard_error == 0:
+        return None
+    return difference_seen(found.standard_error, found.degrees, demands)
 
 
 def _refuse_the_same(first: Evaluation, second: Evaluation) -> None:
@@ -105,22 +116,31 @@ def _refuse_the_same(first: Evaluation, second: Evaluation) -> None:
         )
 
 
-def _labels(first: Evaluation, second: Evaluation, asked: Sequence[str]) -> list[str]:
+def left_out(first: Evaluation, second: Evaluation, choices: Choices) -> list[str]:
+    """Labels of losses that are not compared since no task is named: they keep no items, and others do."""
+    shared = sorted(first.results.keys() & second.results.keys())
+    losses = [label for label in shared if "loss" in first.results[label].metrics]
+    return [] if choices.tasks or choices.unpaired or losses == shared else losses
+
+
+def _labels(first: Evaluation, second: Evaluation, choices: Choices) -> list[str]:
     """Labels to compare."""
+    asked = choices.tasks
     shared = sorted(first.results.keys() & second.results.keys())
     has = f"A has {', '.join(sorted(first.results))}; B has {', '.join(sorted(second.results))}"
     if not asked and not shared:
         raise Refused(f"the two have no task in common: {has}. Evaluate both on one, with the same settings")
     if lacking := [label for label in asked if label not in shared]:
         raise Refused(f"not both were evaluated on {', '.join(map(shortened, lacking))}: {has}")
-    return sorted(set(asked)) if asked else shared
+    return sorted(set(asked) if asked else set(shared) - set(left_out(first, second, choices)))
 
 
 def _compare_task(first: Evaluation, second: Evaluation, label: str, choices: Choices) -> Row:
     results = first.results[label], second.results[label]
     if results[0].definition != results[1].definition:
         raise Refused(
-            f"{_what_differs(*results)}; evaluate one of them again as the other was, or leave it out: --tasks"
+            f"the two were not asked the same: {'; '.join(differences(*results))}; evaluate one of them again as the "
+            "other was, or leave it out: --tasks"
         )
     try:
         pairs = paired_items(kept_items(first.folder, results[0]), kept_items(second.folder, results[1]))
@@ -162,7 +182,10 @@ def _tested(numbers: Sequence[Sequence[float]], names: list[str] | None, alpha: 
     if set(first) | set(second) <= {0.0, 1.0}:
         return compare_accuracies(first, second, alpha)
     if len(first) < 2:
-        raise Refused("it has one item, which tells nothing of others")
+        raise Refused(
+            "it has one item, which tells nothing of others: evaluate both on several, such as a .jsonl file with a "
+            "text in each line"
+        )
     return compare_numbers(first, second, alpha)
 
 
@@ -172,10 +195,11 @@ def _compare_without_pairs(first: TaskResult, second: TaskResult, label: str, ch
         for name, metric in first.metrics.items()
         if name in second.metrics and None not in (metric.standard_error, second.metrics[name].standard_error)
     }
-    name = choices.metric or primary_metric(known, known)
+    name = choices.metric or primary_metric(known)
     if name not in known:
         raise Refused(
-            f"no standard error of {shortened(name or 'a metric')} is known; evaluate both again, keeping items"
+            f"no standard error of {shortened(name or 'a metric')} is known, as a single item has none: evaluate both "
+            "again, on several"
         )
     one, other = first.metrics[name], second.metrics[name]
     comparison = compare_unpaired(one.value, _error(one), other.value, _error(other), choices.alpha)
@@ -197,20 +221,6 @@ def _compare_without_pairs(first: TaskResult, second: TaskResult, label: str, ch
 def _error(metric: Metric) -> float:
     assert metric.standard_error is not None
     return metric.standard_error
-
-
-def _what_differs(first: TaskResult, second: TaskResult) -> str:
-    """What keeps two results of one label from being compared."""
-    known = [
-        (name, getattr(first, name), getattr(second, name)) for name in ("task", "version", "shots", "limit", "length")
-    ]
-    found = [f"{name} {shortened(one)} and {shortened(other)}" for name, one, other in known if one != other]
-    if first.data != second.data:
-        names = sorted({shortened(file.name) for file in first.data} | {shortened(file.name) for file in second.data})
-        found.append(f"other data ({', '.join(names)})")
-    if not found:
-        found = [f"other prompts or metrics (definition {first.definition[:12]} and {second.definition[:12]})"]
-    return f"the two were not asked the same: {'; '.join(found)}"
 
 
 def _notes(results: tuple[TaskResult, TaskResult], metric: str, means: Sequence[float] | None) -> list[str]:

@@ -2,18 +2,18 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from megatron_patches.sizes import counted
-from tools.commands.evals.comparing.compared_sides import Side
 from tools.commands.evals.comparing.comparison import Judged, Row
+from tools.evaluation_views.evaluated_step import EvaluatedStep
+from tools.evaluation_views.table import number
 
 _SMALLEST_P = 0.001
 
 
-def titles(first: Side, second: Side) -> list[str]:
+def titles(first: EvaluatedStep, second: EvaluatedStep) -> list[str]:
     """Which checkpoints A and B are."""
     sides = (("A", first), ("B", second))
     return [
@@ -47,12 +47,17 @@ def legend(judged: Sequence[Judged]) -> list[str]:
 
 def verdict(judged: Judged) -> str:
     """In words."""
-    found = judged.row.comparison
+    row = judged.row
     if judged.better:
         return f"{judged.better} is better"
-    if found.standard_error == 0:
-        return f"no difference shown: {'too few items' if found.difference else 'the same on every item'}"
-    return f"no difference shown (one of {number(judged.seen)} would be seen 4 times in 5)"
+    reasons = []
+    if row.comparison.standard_error == 0 and row.comparison.difference == 0:
+        reasons.append("the same on every item")
+    if judged.seen is None and (row.comparison.test in ("mcnemar", "clusters") or row.comparison.difference):
+        reasons.append(f"too few {'clusters' if row.clusters else 'items'}")
+    if judged.seen is not None:
+        reasons.append(f"one of {number(judged.seen)} would be seen 4 times in 5")
+    return f"no difference shown ({'; '.join(reasons)})"
 
 
 def test(row: Row) -> str:
@@ -66,17 +71,12 @@ def test(row: Row) -> str:
     }[row.comparison.test]
 
 
-def number(value: float) -> str:
-    """Four places, as the harness prints them; five digits of what is large."""
-    return f"{value:.4f}" if abs(value) < 100 or not math.isfinite(value) else f"{value:.5g}"
-
-
 def p_value(p: float) -> str:
     """Three places."""
     return f"<{_SMALLEST_P}" if p < _SMALLEST_P else f"{p:.3f}"
 
 
-def as_json(first: Side, second: Side, judged: Sequence[Judged]) -> dict[str, Any]:
+def as_json(first: EvaluatedStep, second: EvaluatedStep, judged: Sequence[Judged]) -> dict[str, Any]:
     """For other programs."""
     sides = [
         {"name": side.name, "run": side.run.name, "step": side.evaluation.step, "tokens": side.tokens}
@@ -86,7 +86,7 @@ def as_json(first: Side, second: Side, judged: Sequence[Judged]) -> dict[str, An
     return {"first": sides[0], "second": sides[1], "alpha": judged[0].row.alpha, "tasks": tasks}
 
 
-def as_csv(first: Side, second: Side, judged: Sequence[Judged]) -> str:
+def as_csv(first: EvaluatedStep, second: EvaluatedStep, judged: Sequence[Judged]) -> str:
     """The text of a file: a row a task."""
     records = [{"first_checkpoint": first.name, "second_checkpoint": second.name, **_record(each)} for each in judged]
     text = io.StringIO()

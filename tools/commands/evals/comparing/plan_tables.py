@@ -83,11 +83,15 @@ def needed_table(
     return ["task", f"items that show a difference of {difference:g}"], rows
 
 
-def legend(tasks: Sequence[PlannedTask], demands: Demands) -> list[str]:
+def legend(tasks: Sequence[PlannedTask], difference: float | None, demands: Demands) -> list[str]:
     """What the numbers rest on."""
     at_once = f", {demands.tasks} tasks at once (Holm)" if demands.tasks > 1 else ""
     lines = [f"seen with a chance of {100 * demands.power:g} %, at alpha {demands.alpha:g} two-sided{at_once}, paired"]
-    lines.append(f"{_NEVER}: no difference would be, or no number of items is enough")
+    lines.append("discordant: the share of items on which one of the two models alone is right")
+    if any(None in line.smallest for task in tasks for line in plan_lines(task, demands)):
+        lines.append(f"{_NEVER}: these are too few items to show any difference")
+    if difference is not None and any(None in needed(task, difference, demands) for task in tasks):
+        lines.append(f"{_NEVER}: no number of items shows this difference")
     for task in tasks:
         lines += [f"{task.name}: {source}" for source in task.sources]
     return lines

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
 from megatron_patches.artefacts.evaluations.result import Item, TaskResult
 from megatron_patches.artefacts.evaluations.shelf import Evaluation, items_of, list_evaluations
 from megatron_patches.errors import Missing, Refused
 from megatron_patches.evaluation.statistics.clusters import LEAST_CLUSTERS, in_clusters, intra_cluster_correlation
 from megatron_patches.evaluation.statistics.distributions import Floats
 from megatron_patches.foreign.printable import shortened
-from tools.commands.evals.comparing.compared_items import cluster_names, paired_items, primary_metric
-from tools.commands.evals.comparing.compared_sides import Side
+from tools.commands.evals.comparing.compared_items import cluster_names, paired_items
+from tools.evaluation_views.evaluated_step import EvaluatedStep
 
 _ALIKE = (0.25, 0.5, 1.0)
 """discordant items as a part of those of two models whose answers have nothing to do with each other"""
@@ -65,7 +66,7 @@ def task_of_numbers(items: int, clusters: int | None, known: Known) -> PlannedTa
     return PlannedTask(f"{items:,} items", items, discordant, sizes, correlation, None, (*sources, *told))
 
 
-def tasks_of_results(side: Side, labels: Sequence[str], known: Known) -> tuple[list[PlannedTask], list[str]]:
+def tasks_of_results(side: EvaluatedStep, labels: Sequence[str], known: Known) -> tuple[list[PlannedTask], list[str]]:
     """The tasks that a checkpoint was evaluated on, by accuracies, and the labels of those that have none.
 
     Raises:
@@ -85,13 +86,13 @@ def tasks_of_results(side: Side, labels: Sequence[str], known: Known) -> tuple[l
     return tasks, [label for label, task in found.items() if task is None]
 
 
-def _task_of_result(side: Side, result: TaskResult, known: Known) -> PlannedTask | None:
+def _task_of_result(side: EvaluatedStep, result: TaskResult, known: Known) -> PlannedTask | None:
     try:
         items = items_of(side.evaluation.folder, result.label)
     except Missing:
         items = []
     kept = set.intersection(*(set(item.metrics) for item in items)) if items else set()
-    metric = primary_metric(result.metrics, kept)
+    metric = primary_metric(kept & result.metrics.keys())
     if metric is None or not {item.metrics[metric] for item in items} <= {0.0, 1.0}:
         return None
     accuracy = sum(item.metrics[metric] for item in items) / len(items)
@@ -118,7 +119,9 @@ def _task_of_result(side: Side, result: TaskResult, known: Known) -> PlannedTask
     return PlannedTask(name, len(items), discordant, sizes, correlation, result.seconds, (*sources, *told))
 
 
-def _neighbour(side: Side, result: TaskResult, items: list[Item], metric: str) -> tuple[int | None, list[float]]:
+def _neighbour(
+    side: EvaluatedStep, result: TaskResult, items: list[Item], metric: str
+) -> tuple[int | None, list[float]]:
     """The run's nearest step, before rather than after, that was asked the same; and differences of the items."""
     others = [each for each in list_evaluations(side.run, []) if each.step != result.step and not each.is_invalid]
     for other in sorted(others, key=lambda each: (abs(each.step - result.step), each.step)):

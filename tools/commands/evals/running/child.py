@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from megatron_patches.artefacts.evaluations.primary_metric import primary_metric
 from megatron_patches.artefacts.evaluations.result import Metric, TaskResult
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.ending import end_by_term
@@ -14,6 +15,7 @@ from megatron_patches.evaluation.one_checkpoint import OneCheckpoint
 from megatron_patches.evaluation.selection import candidate_at
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.streams import print_any_text
+from megatron_patches.sizes import counted
 from tools.start import INTERRUPTED
 from tools.terminal import remark, tell
 
@@ -33,6 +35,7 @@ def main() -> int:
             Asked.of(facts["asked"]),
             tell=lambda result: _tell(place, result),
             hear=lambda text: remark(f"{place}: {text}", layout=True),
+            announced=facts["announced"],
         )
         from megatron_patches.launch.rank_settings import quieten_libraries
 
@@ -46,22 +49,22 @@ def main() -> int:
 
 
 def _tell(place: str, result: TaskResult) -> None:
-    tell(f"{place} {result.label}: {main_metric(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
+    tell(f"{place} {result.label}: {shown_metric(result.metrics)} ({_amount(result)}, {_seconds(result.seconds)})")
     sys.stdout.flush()
 
 
-def main_metric(metrics: dict[str, Metric]) -> str:
-    """The metric that people look at first, with its standard error."""
-    if not metrics:
+def shown_metric(metrics: dict[str, Metric]) -> str:
+    """The metric that stands for the task, with its standard error."""
+    name = primary_metric(metrics)
+    if name is None:
         return "no number"
-    name = primary(metrics)
     metric = metrics[name]
     error = "" if metric.standard_error is None else f" +- {metric.standard_error:.4f}"
     return f"{name} {metric.value:.4f}{error}"
 
 
 def _amount(result: TaskResult) -> str:
-    return f"{result.examples:,} {'tokens' if 'loss' in result.metrics else 'items'}"
+    return counted(result.examples, "token" if "loss" in result.metrics else "item")
 
 
 def _seconds(seconds: float) -> str:

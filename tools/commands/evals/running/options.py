@@ -1,4 +1,4 @@
-"""What `tools/evals run` is told: what is asked, how, and what of checkpoints that come later."""
+"""The options of `tools/evals run`: what it asks, how, and what it does about later checkpoints."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class Questions:
         str | None,
         typer.Option(
             metavar="WHICH",
-            help="Which checkpoints: new (as without it) and all take each that lacks a result; last; best; gold; "
+            help="Which checkpoints: new (the default) and all take each that lacks a result; last; best; gold; "
             "steps, such as 1000, 1000,2000 or 1000:5000; every-500 or every-10B: the first at or after each multiple "
             "of steps, or, with K, M, B or T, of tokens. Example: --steps every-10B",
         ),
@@ -43,7 +43,7 @@ class Questions:
     length: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Most tokens that the model sees at once, in place of its training's. Example: --length 4096"
+            min=2, help="Show the model this many tokens at once, not those of its training. Example: --length 4096"
         ),
     ] = None
 
@@ -55,8 +55,8 @@ class Means:
     through: Annotated[
         Literal["export", "engine"] | None,
         typer.Option(
-            help="Ask tasks of the harness of an export for transformers, which is made, proved and removed again, or "
-            "of the run's own layers. Without it: the export, where transformers can express the model. "
+            help="Ask tasks of the harness through an export for transformers, which is made, verified and removed, or "
+            r"in the run's own layers \[default: export, where transformers can express the model]. "
             "Example: --through engine",
         ),
     ] = None
@@ -131,7 +131,8 @@ class Later:
         ),
     ] = None
     submit: Annotated[
-        bool, typer.Option("--submit", help="Submit what --slurm writes, once, however often this is called.")
+        bool,
+        typer.Option("--submit", help="Submit the script of --slurm; the same command again submits no second job."),
     ] = False
 
     def refuse_together(self) -> None:
@@ -141,4 +142,4 @@ class Later:
         if len(named) > 1:
             raise Refused(f"{' and '.join(named)} exclude each other; give one")
         if self.submit and self.slurm is None:
-            raise Refused("--submit submits what --slurm FILE writes; name the file")
+            raise Refused("--submit submits the script of --slurm FILE; name the file")

@@ -1,20 +1,18 @@
 """What `tools/evals run` is to do: which checkpoints lack which results. All that can be refused is refused here."""
 
-import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from megatron_patches.artefacts.evaluations.states import State, read_states
 from megatron_patches.artefacts.run_folder import RunFolder
-from megatron_patches.errors import Refused, TrainyardError, refuse
+from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.evaluation.asked import Asked, Standing, standing_of
 from megatron_patches.evaluation.selection import Candidate, Which, select
+from megatron_patches.evaluation.tasks.extra import refuse_without
 from megatron_patches.evaluation.tasks.spec import split_tasks
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask
+from megatron_patches.sizes import first_of
 from tools.terminal import remark, tell
-
-_INSTALL = "pip install -c constraints.txt -e .[evals]"
-_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Plan:
 
     def __init__(self, run: RunFolder, which: Which, asked: Asked) -> None:
         if not all(spec.is_loss for spec in split_tasks(asked.tasks)):
-            _refuse_missing_libraries()
+            refuse_without("these tasks", lm_eval="lm-eval", transformers="transformers")
         self.run = run
         self.asked = asked
         self.failed_before: dict[tuple[int, str], State] = {}
@@ -96,11 +94,13 @@ class Plan:
         for (step, label), state in self.failed_before.items():
             steps.setdefault((label, state.message), []).append(step)
         for (label, message), of in steps.items():
-            self._remark(f"passed over: {label} failed before at step {_named(of)}: {message}; --again tries it again")
+            self._remark(
+                f"passed over: {label} failed before at step {first_of(of)}: {message}; --again tries it again"
+            )
 
     def _tell_there(self, there: dict[str, list[int]]) -> None:
         for label, steps in there.items():
-            self._tell(f"{self.run.name} {label}: evaluated already at step {_named(steps)}")
+            self._tell(f"{self.run.name} {label}: evaluated already at step {first_of(steps)}")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
@@ -111,13 +111,3 @@ class Plan:
         if text not in self._told:
             self._told.add(text)
             remark(text, layout=True)
-
-
-def _named(steps: Sequence[int]) -> str:
-    return ", ".join(map(str, steps if len(steps) <= _NAMED else [*steps[:2], "...", steps[-1]]))
-
-
-def _refuse_missing_libraries() -> None:
-    for module, name in (("lm_eval", "lm-eval"), ("transformers", "transformers")):
-        if importlib.util.find_spec(module) is None:
-            raise Refused(f"tasks are asked by {name}, which is not installed; the extra `evals` brings it: {_INSTALL}")

@@ -9,12 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from megatron_patches.artefacts.evaluations.states import State, announce, fail, forget, read_state
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import TrainyardError
 from megatron_patches.evaluation.exports import remove_leftovers
+from megatron_patches.foreign.printable import printable
 from slurm.parent import command_ending_with_it
 from tools.commands.evals.running.plan import Plan, Work
 from tools.evaluation_views.charts import publish
@@ -31,21 +33,21 @@ def evaluate(plan: Plan, work: Sequence[Work]) -> list[State]:
     """Makes what is missing; the failed ones, which are recorded too.
 
     Raises:
-        OSError: a state cannot be written, or an export of a killed process not be removed.
+        TrainyardError: the run's folder cannot be written to; nothing was done.
+        OSError: as writing does.
     """
     for complaint in remove_leftovers(plan.run):
         remark(complaint)
-    waiting = {
-        (each.candidate.step, label): announce(plan.run, each.candidate.step, label)
-        for each in work
-        for label in each.labels
-    }
+    waiting: dict[tuple[int, str], State | None] = {}
     failed: list[State] = []
     try:
+        for step, label in ((each.candidate.step, label) for each in work for label in each.labels):
+            waiting[step, label] = _announced(plan, step, label)
         for each in work:
+            announced = {label: state for label in each.labels if (state := waiting[each.candidate.step, label])}
+            failed += _evaluate_one(plan, each, {label: state.token for label, state in announced.items()})
             for label in each.labels:
-                _forget(plan, waiting.pop((each.candidate.step, label)))
-            failed += _evaluate_one(plan, each)
+                _forget(plan, waiting.pop((each.candidate.step, label)))  # where it was not even begun
             for problem in publish(plan.run):
                 remark(problem)
     finally:
@@ -54,13 +56,23 @@ def evaluate(plan: Plan, work: Sequence[Work]) -> list[State]:
     return failed
 
 
+def _announced(plan: Plan, step: int, label: str) -> State | None:
+    try:
+        return announce(plan.run, step, label)
+    except OSError as error:
+        raise TrainyardError(
+            f"{printable(plan.run.path)}: what is evaluated cannot be written there ({error.strerror}); make room, or "
+            "give this user the right to"
+        ) from error
+
+
 def _forget(plan: Plan, state: State | None) -> None:
     if state is not None:
         forget(plan.run, state)
 
 
-def _evaluate_one(plan: Plan, work: Work) -> list[State]:
-    code = _run_child(plan, work)
+def _evaluate_one(plan: Plan, work: Work, announced: Mapping[str, str]) -> list[State]:
+    code = _run_child(plan, work, announced)
     if code in (-signal.SIGINT, INTERRUPTED):
         raise KeyboardInterrupt
     if code in (-signal.SIGTERM, _TERMINATED):
@@ -87,7 +99,7 @@ def _evaluate_one(plan: Plan, work: Work) -> list[State]:
     ]
 
 
-def _run_child(plan: Plan, work: Work) -> int:
+def _run_child(plan: Plan, work: Work, announced: Mapping[str, str]) -> int:
     """The exit code of the process that evaluates a checkpoint; it ends with this one, however this one ends."""
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     command = command_ending_with_it([sys.executable, "-P", "-m", _CHILD])
@@ -95,6 +107,7 @@ def _run_child(plan: Plan, work: Work) -> int:
         "run": str(plan.run.path.absolute()),
         "folder": str(work.candidate.folder.absolute()),
         "asked": asdict(plan.asked),
+        "announced": dict(announced),
     }
     sys.stdout.flush()
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, text=True)

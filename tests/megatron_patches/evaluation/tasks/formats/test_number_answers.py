@@ -24,6 +24,10 @@ from megatron_patches.evaluation.tasks.formats.number_answers import (
         ("#### .5", ".5"),
         ("#### 1,2345", "1"),
         ("#### none, then #### 8", "8"),
+        ("#### \u22125", "\u22125"),
+        ("#### 8%", "8"),
+        ("#### +8<|endoftext|>", "+8"),
+        ("##### 007", "007"),
         ("The answer is 5", NOT_FOUND),
         ("", NOT_FOUND),
     ],
@@ -46,6 +50,13 @@ def test_the_marked_number_is_the_first_behind_four_hashes(text: str, number: st
         ("it costs 12,345.", "12,345"),
         ("the list 1,2,3", "3"),
         ("about 1234,567", "567"),
+        ("The answer is \u22125.", "\u22125"),
+        ("12 \u2212 4 = 10\u22127", "7"),
+        ("so it is...6", "6"),
+        ("from 3-4 on", "4"),
+        ("The answer is five, or 5 of 7", "7"),
+        ("<<3+4=7>>7 apples", "7"),
+        ("half is 1/2", "2"),
         ("forty-two", NOT_FOUND),
     ],
 )
@@ -57,6 +68,8 @@ def test_numbers_are_compared_as_numbers() -> None:
     assert same_number("18", "18.00")
     assert same_number("$1,234", "1234.0")
     assert same_number("-0", "0")
+    assert same_number("\u22125", "-5.0")
+    assert not same_number("\u22125", "5")
     assert not same_number("18", "18.01")
     assert not same_number("-3", "3")
 

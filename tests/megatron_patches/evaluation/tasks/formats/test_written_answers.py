@@ -16,6 +16,9 @@ from megatron_patches.evaluation.tasks.formats.local_format import LocalFormat, 
 from megatron_patches.evaluation.tasks.formats.perplexity import PERPLEXITY
 from tests.megatron_patches.evaluation.tasks.made_up import gsm8k_rows, lines
 
+GOLDEN = "33ebcd4866204986c46a6491f2937be106af79444d96b4ecd9bcd4d71ea3bf69"
+"""of all 281, as `random.seed(42)` in front of each kind draws them: texts of questions and their numbers"""
+
 
 def questions(format: LocalFormat, path: Path | None = None, examples: Path | None = None) -> Questions:
     read = format.read(Source(path, examples)).questions
@@ -91,6 +94,8 @@ def test_there_are_281_questions_of_arithmetic() -> None:
         ("82 plus 15", "97"), ("4 plus 95", "99"), ("36 plus 32", "68"),
     ]  # fmt: skip
     assert {each["part"] for each in found["addition"]} == {"addition"}
+    listed = [(each["query"][6:].split("\n")[0], int(each["number"])) for some in found.values() for each in some]
+    assert hashlib.sha256(repr(listed).encode()).hexdigest() == GOLDEN, "the published questions are others"
 
 
 def test_a_text_is_one_document_and_a_row_is_one(tmp_path: Path) -> None:

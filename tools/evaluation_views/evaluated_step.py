@@ -25,7 +25,7 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Side:
+class EvaluatedStep:
     """One of the two that are compared: the evaluation of a checkpoint, whole."""
 
     run: RunFolder
@@ -43,7 +43,7 @@ class Side:
         return next((result.tokens for result in self.evaluation.results.values()), None)
 
 
-def find_side(text: str, invalid: bool) -> Side:
+def find_evaluated_step(text: str, invalid: bool) -> EvaluatedStep:
     """The evaluation that a reference names; of a run that of its latest step.
 
     Args:
@@ -57,18 +57,18 @@ def find_side(text: str, invalid: bool) -> Side:
     folder = Path(text)
     if os.sep in text and is_folder(folder) and folder.absolute().parent.name == EVALS:
         folder = folder.absolute()
-        found = Side(RunFolder(folder.parents[1]), _read(folder))
+        found = EvaluatedStep(RunFolder(folder.parents[1]), _read(folder))
     else:
         reference = None if os.sep in text and is_folder(folder) else parse_reference(text)
         run = find_run_directory(reference.run if reference else text)
         if reference is None:
-            found = Side(run, _latest(run, invalid))
+            found = EvaluatedStep(run, _latest(run, invalid))
         else:
             step = step_of(referred_folder(run, reference)) if reference.chosen else reference.step
             assert step is not None
             if not is_folder(evaluation_folder(run, step)):
                 raise Missing(f"step {step} of {printable(run.name)} was not evaluated; {_evaluated(run)}")
-            found = Side(run, _read(evaluation_folder(run, step)))
+            found = EvaluatedStep(run, _read(evaluation_folder(run, step)))
     _check(found.evaluation, invalid)
     return found
 
@@ -108,7 +108,7 @@ def _check(evaluation: Evaluation, invalid: bool) -> None:
             "evaluate the step again, which seals it"
         )
     if not invalid:
-        way = "take it all the same with --invalid, or take the mark back: tools/inventory revalidate"
+        way = "accept it with --invalid, or take the mark back: tools/inventory revalidate"
         refuse_invalid(manifest, evaluation.folder / MANIFEST, way)
     if problems := verify_files(manifest, evaluation.folder, hashes=True):
         raise Damaged(f"{listed(problems)}. Evaluate the step again")
