@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from megatron_patches.deepspeed_patches import versions
 from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks
+from tests.small_engine import SmallEngine, Steps, groups_of
 from tests.small_training import SmallData, overrides
 
 
@@ -60,10 +62,17 @@ def test_tied_gradients_of_bf16_are_where_deepspeed_sums_them(
     assert (first == pytest.approx(last, rel=1e-6)) == patched
 
 
-def train_with(config: RunConfig, gradients: str) -> tuple[list[tuple[float, float]], list[float], int, int]:
-    """Losses and norms of 5 steps, the sum of each parameter, how often DeepSpeed made one tensor of many, and how
-    many buckets were on their way before all gradients were there.
-    """
+Trained = tuple[Steps, list[float], int, int]
+"""losses and norms of 5 steps, the sum of each parameter, how often DeepSpeed made one tensor of many, and how many
+buckets were on their way before all gradients were there"""
+
+
+def train_all_ways(config: RunConfig) -> dict[str, Trained]:
+    groups = groups_of(config)
+    return {way: train_with(config, way, groups) for way in ("DeepSpeed's", "all-reduced", "scattered", "early")}
+
+
+def train_with(config: RunConfig, gradients: str, groups: Any) -> Trained:
     from megatron_patches.deepspeed_patches import early_reduction
     from megatron_patches.engine import deepspeed_engine
 
@@ -79,19 +88,18 @@ def train_with(config: RunConfig, gradients: str) -> tuple[list[tuple[float, flo
         patch.setattr(
             early_reduction.EarlyReduction, "finish", lambda self: started.append(self._started) or finish(self)
         )
-        steps, sums, copies = _train(config, ways[gradients])
+        steps, sums, copies = _train(config, ways[gradients], groups)
     return steps, sums, copies, sum(started)
 
 
-def _train(config: RunConfig, way) -> tuple[list[tuple[float, float]], list[float], int]:  # type: ignore[no-untyped-def]
+def _train(config: RunConfig, way: Any, groups: Any) -> tuple[Steps, list[float], int]:
     from megatron_patches.deepspeed_patches import early_reduction
     from megatron_patches.engine import deepspeed_engine
-    from tests.small_engine import SmallEngine
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deepspeed_engine, "FlatGradients", way)
         patch.setattr(early_reduction, "BUCKET_ELEMENTS", 5000)  # of 28,000: several buckets
-        small = SmallEngine(config)
+        small = SmallEngine(config, groups)
     zero = small.engine.deepspeed.optimizer  # type: ignore[attr-defined]
     copies, flatten = [], zero.flatten
     zero.flatten = lambda tensors: copies.append(1) or flatten(tensors)
@@ -113,9 +121,9 @@ def test_flat_gradients_change_no_result_and_save_the_copies(
     small_data: SmallData, tmp_path: Path, arguments: list[str]
 ) -> None:
     config = small_data.run(tmp_path, [*overrides(parallel__zero_stage=1), *arguments])
-    theirs = run_on_ranks(train_with, 2, config, "DeepSpeed's")[0]
-    for way in ("all-reduced", "scattered", "early"):
-        ours = run_on_ranks(train_with, 2, config, way)[0]
+    found = run_on_ranks(train_all_ways, 2, config)[0]
+    theirs = found.pop("DeepSpeed's")
+    for way, ours in found.items():
         assert ours[:2] == theirs[:2], way
         assert ours[2] == 0
         assert (ours[3] >= 5) == (way == "early"), "in each step something went before the end"

@@ -1,4 +1,4 @@
-"""fp16 through the engine. On a CPU a plan refuses it, but the engine's part of it is the same there."""
+"""fp16 through the engine: its scale. On a CPU a plan refuses it, but the engine's part of it is the same there."""
 
 import json
 import signal
@@ -10,10 +10,9 @@ from torch import Tensor
 from megatron_patches.run.config import RunConfig
 from tests.megatron_patches.checkpoint.test_resume import launch, losses, train_and_signal, train_to_end
 from tests.ranks import run_on_ranks
-from tests.small_engine import SmallEngine, record_steps, relative
+from tests.small_engine import SmallEngine, record_steps
 from tests.small_training import SmallData, overrides
 
-STEPS = 8
 LAYOUTS = {
     "one": (1, overrides(parallel__zero_stage=0)),
     "DP2 ZeRO-1": (2, overrides(parallel__zero_stage=1)),
@@ -23,15 +22,6 @@ LAYOUTS = {
 
 def fp16(scale: str) -> list[str]:
     return ["--training.precision=fp16", f"--training.loss_scale={scale}"]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_losses_and_norms_are_those_of_fp32(layout: str, small_data: SmallData, tmp_path: Path) -> None:
-    """The scale leaves loss and norm: both are of the unscaled loss."""
-    exact = run_on_ranks(record_steps, 1, small_data.run(tmp_path), STEPS)[0]
-    ranks, arguments = LAYOUTS[layout]
-    for found in run_on_ranks(record_steps, ranks, small_data.run(tmp_path, [*arguments, *fp16("{}")]), STEPS):
-        assert relative(found, exact) < 1e-2 and found != exact
 
 
 def weight_of_a_step(config: RunConfig) -> float:
