@@ -1,8 +1,8 @@
 """`tools/evals run`: which checkpoints and tasks, what is refused before anything is made, watching, job arrays. What
 evaluates a checkpoint is made up, but for one test of the whole path."""
 
-import importlib.util
 import errno
+import importlib.util
 import json
 import os
 import shutil
