@@ -566,6 +566,6 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "evaluation.samples": Writes("validations", overrides(evaluation="{every_steps: 2, samples: 12}"), EVALUATED),
 }  # fmt: skip
 BASE = overrides(
-    training__steps=STEPS, training__micro_batch_size=8, parallel__zero_stage=0, checkpoint__every_steps=4,
-    evaluation="null", optimizer__gradient_clip=0.0,
+    model__layers=2, training__steps=STEPS, training__micro_batch_size=8, parallel__zero_stage=0,
+    checkpoint__every_steps=4, evaluation="null", optimizer__gradient_clip=0.0,
 )  # fmt: skip

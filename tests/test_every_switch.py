@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from megatron_patches.run.reading import load_run, read_run
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import make_checkpoint
-from tests.small_engine import SmallEngine, record_steps
+from tests.small_engine import SmallEngine, groups_of, record_steps
 from tests.small_run import SMALL_RUN, write_run
 from tests.small_training import SmallData, train_launch
 from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Refuses, Resumes, Trains, Writes
@@ -103,20 +104,24 @@ def runs_of(case: Trains) -> list[list[str]]:
 
 
 def train_each(configs: dict[str, RunConfig]) -> dict[str, Any]:
-    """Losses and gradient norms of each run, or the error that it ended with."""
-    import torch.distributed as dist
-
+    """Losses and gradient norms of each run, or the error that it ended with; runs of one precision share groups."""
     from megatron_patches.parallel.process_groups import stop_process_groups
 
     found: dict[str, Any] = {}
-    for key, config in configs.items():
-        try:
-            found[key] = record_steps(config, min(STEPS, config.timetable.steps))
-        except Exception as error:  # noqa: BLE001  one run's error is its own case's failure
-            found[key] = f"{type(error).__name__}: {error}"
-        if dist.is_initialized():
-            stop_process_groups()
+    for _, runs in groupby(sorted(configs.items(), key=_precision), key=_precision):
+        groups = None
+        for key, config in runs:
+            groups = groups or groups_of(config)
+            try:
+                found[key] = record_steps(config, min(STEPS, config.timetable.steps), groups)
+            except Exception as error:  # noqa: BLE001  one run's error is its own case's failure
+                found[key] = f"{type(error).__name__}: {error}"
+        stop_process_groups()
     return found
+
+
+def _precision(run: tuple[str, RunConfig]) -> str:
+    return run[1].training.precision
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if isinstance(case, Trains)])
