@@ -49,7 +49,7 @@ def run(candidate: Candidate) -> RunFolder:
 
 
 def task(name: str, definition: str = "a" * 64, version: str = "1") -> HarnessTask:
-    return HarnessTask(name, version, definition, TaskSettings(), name)
+    return HarnessTask(name, version, definition, TaskSettings(), {"task": name})
 
 
 class Asking(OneCheckpoint):

@@ -1,6 +1,7 @@
 """`tools/evals run`: which checkpoints and tasks, what is refused before anything is made, watching, job arrays. What
 evaluates a checkpoint is made up, but for one test of the whole path."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class Child:
         self.codes: dict[int, int] = {}
         self.before: Callable[[int], None] = lambda step: None
 
-    def __call__(self, plan: Plan, work: Work) -> int:
+    def __call__(self, plan: Plan, work: Work, announced: Mapping[str, str]) -> int:
+        assert set(announced) <= set(work.labels)
         step = work.candidate.step
         self.steps.append(step)
         self.before(step)
@@ -179,7 +181,7 @@ def test_what_is_ended_leaves_no_states(
     waiting: list[int] = []
     with pytest.raises(KeyboardInterrupt if ended == 130 else SystemExit):
         this_machine.evaluate(plan, plan.look())
-    assert (waiting, child.steps) == ([200, 300], [100])
+    assert (waiting, child.steps) == ([100, 200, 300], [100])
     assert read_states(run) == []
 
 
@@ -466,3 +468,16 @@ def test_the_whole_path(small_data: SmallData, places: Path, monkeypatch: pytest
     assert not run.exports.exists() or list(run.exports.iterdir()) == []
     assert read_states(run) == []
     assert list(run.tensorboard.rglob("events*")) != []
+
+
+def test_where_a_run_cannot_be_written_to_it_is_named(
+    evals: Call, child: Child, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(this_machine, "announce", full)
+    done = evals("run", RUN, *TASK)
+    assert done.returncode == 2
+    assert f"{run.path}: what is evaluated cannot be written there (No space left on device); make room" in done.stderr
+    assert child.steps == []
