@@ -1,6 +1,7 @@
 """`tools/evals plan`: what an evaluation could show."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,20 @@ def test_clusters_cost_items(evals: Call) -> None:
     assert assumed["plan"][-1]["smallest_difference"][0] > 2 * alone
 
 
-@pytest.fixture
-def evaluated(places: Path) -> Path:
-    runs = places / "runs"
+@pytest.fixture(scope="module")
+def shelved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps with two tasks of 2,000 items and a loss."""
+    runs = tmp_path_factory.mktemp("shelved")
     for step, right in zip((100, 200), answers(181, 235, 569, 2000), strict=True):
         shelve_task(runs, RUN, step, "hellaswag", {"acc": right})
         shelve_task(runs, RUN, step, "mmlu", {"acc": right}, clusters=subjects(2000, 20))
         shelve_task(runs, RUN, step, "text", {"bits_per_byte": [1.5, 2.5]}, lower=True)
     return runs
+
+
+@pytest.fixture
+def evaluated(shelved: Path, places: Path) -> Path:
+    return shutil.copytree(shelved, places / "runs")
 
 
 def test_a_run_gives_its_numbers(evals: Call, evaluated: Path) -> None:
