@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from megatron_patches.artefacts.evaluations.sealing import mark
 from megatron_patches.artefacts.evaluations.shelf import is_evaluation_name
 from megatron_patches.artefacts.folders import checkpoint_name, name_before
 from megatron_patches.artefacts.inventory.artefact import Artefact, read_artefact
 from megatron_patches.artefacts.inventory.catalogue import Catalogue
-from megatron_patches.artefacts.inventory.copies import now
 from megatron_patches.artefacts.inventory.lineage import ancestors, descendants, with_id
 from megatron_patches.artefacts.manifest import MANIFEST, Status, announce_change, read_manifest, write_manifest
 from megatron_patches.artefacts.run_folder import EVALS
@@ -38,7 +38,7 @@ def invalidate(catalogue: Catalogue, artefact: Artefact, reason: str) -> Marked:
     refuse_credentials(reason, "the reason (--because)")
     reason = printable(reason)  # a command line may hold bytes that no file of UTF-8 can
     beneath = descendants(catalogue, artefact)
-    status = Status(state="invalid", reason=reason, date=now(), cause=artefact.id)
+    status = Status(state="invalid", reason=reason, date=_now(), cause=artefact.id)
     inherited = status.model_copy(update={"reason": f"came from {artefact.name} ({artefact.id[:12]}): {reason}"})
     changes = [(each, status) for each in _copies_here(catalogue, [artefact.id])]
     unchanged = []
@@ -66,7 +66,7 @@ def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
             f"{artefact.name} is invalid because of {str(artefact.cause)[:12]} ({artefact.reason}); revalidate that one"
         )
     beneath = descendants(catalogue, artefact)
-    freely = Status(date=now())  # dated, so that a copy elsewhere that still has the mark is seen to be the older
+    freely = Status(date=_now())  # dated, so that a copy elsewhere that still has the mark is seen to be the older
     changes = []
     freed: set[str] = set()
     unchanged = []
@@ -83,7 +83,7 @@ def revalidate(catalogue: Catalogue, artefact: Artefact) -> Marked:
         if roots:
             other = roots[0]
             reason = f"came from {other.name} ({other.id[:12]}): {other.reason}"
-            changes.append((each, Status(state="invalid", reason=reason, date=now(), cause=other.id)))
+            changes.append((each, Status(state="invalid", reason=reason, date=_now(), cause=other.id)))
             unchanged.append(f"{each.name} stays invalid: {reason}")
         else:
             freed.add(each.id)
@@ -135,3 +135,8 @@ def _grows(artefact: Artefact) -> bool:
     """Whether it is the evaluation of a step, whose manifest others may be writing."""
     shelf, name = artefact.folder.parent.name, name_before(artefact.folder.name)
     return artefact.kind == "evaluation" and shelf == EVALS and is_evaluation_name(name)
+
+
+def _now() -> str:
+    """UTC, to the microsecond: of two words within one second, at two places, the later counts."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
