@@ -25,7 +25,7 @@ NAME = "tr900a-28K-small"
 CONSTANT = ["--schedule={name: constant, warmup: 2}", *overrides(training__steps=4, checkpoint__every_steps=2)]
 LAYOUTS = {
     "one process": (1, overrides(training__precision="bf16")),
-    "TP2 PP2": (4, overrides(parallel__tensor=2, parallel__pipeline=2, parallel__zero_stage=0)),
+    "PP2": (2, overrides(parallel__pipeline=2, parallel__zero_stage=0)),
 }
 
 
