@@ -23,6 +23,7 @@ from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.source import SampleSource
 from data_tools.sources_config import SourceConfig
 from data_tools.splits.shares import parse_range
+from data_tools.text.special_tokens import SpecialTokens, special_tokens
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.text_sources.facts import TextPreparation, TextRequest
 from data_tools.validation_group import ValidationGroup
@@ -234,6 +235,24 @@ class RunData:
             ValidationGroup(group.name, [e.weight for e in group.sources], opened, [each.whole for each in opened])
             for group, opened in zip(self._config.validation, cut, strict=True)
         ]
+
+    def special_tokens(self, roles: Sequence[str]) -> SpecialTokens | None:
+        """The tokenizer's special tokens; None where no role is asked for.
+
+        Raises:
+            TrainyardError: it names no token for one of the roles.
+        """
+        if not roles:
+            return None
+        found = special_tokens(self._checkout / self._config.tokenizer)
+        refuse(
+            f"data.tokenizer {self._config.tokenizer} names no {role} token, which the objective needs; name it as "
+            f"{role}_token in its tokenizer_config.json, or take a tokenizer that has one (tools/tokenizer train "
+            "--kind wordpiece)"
+            for role in roles
+            if getattr(found, role) is None
+        )
+        return found
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:
         """Id of the token that ends every document; None if nothing needs it.

@@ -18,13 +18,13 @@ from megatron_patches.generation.model_on_rank import ModelOnRank, Readings, Tex
 from megatron_patches.generation.model_ranks import ModelRanks
 from megatron_patches.generation.sampling import Sampling
 from megatron_patches.models.build import PlainModel
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parallel.process_groups import start_process_groups
 from megatron_patches.parallel.randomness import StepRandomness
 from tests.small_model import blueprint
 
-MODEL = ModelConfig(layers=8, hidden_size=512, attention_heads=8, ffn_size=2048, vocab_size=8192)
+MODEL = GPTConfig(layers=8, hidden_size=512, attention_heads=8, ffn_size=2048, vocab_size=8192)
 POSITIONS, PROMPT, NEW = 512, 16, 256
 BATCH = 8
 TURNS = 2

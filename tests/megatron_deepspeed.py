@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 
 TENSOR = 2
 UPDATES = 7
@@ -53,7 +53,7 @@ def whole(name: str, kind: str, shape: tuple[int, ...]) -> Any:
     return torch.cat([values(name, kind, rank, shape) for rank in range(TENSOR)], dim=cuts[0])
 
 
-def build_pipeline(model: ModelConfig) -> Any:
+def build_pipeline(model: GPTConfig) -> Any:
     """This rank's part of a PipelineModule of 2 stages, tensor parallel by 2."""
     from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
@@ -110,7 +110,7 @@ def build_pipeline(model: ModelConfig) -> Any:
     )
 
 
-def save_pipeline(model: ModelConfig, folder: str) -> list[str]:
+def save_pipeline(model: GPTConfig, folder: str) -> list[str]:
     """For `tests.ranks`, 4 ranks: fill and save it in bf16 with DeepSpeed's BF16_Optimizer; names on this rank."""
     import deepspeed
     import torch
@@ -154,7 +154,7 @@ def save_pipeline(model: ModelConfig, folder: str) -> list[str]:
     return list(parameters)
 
 
-def client_state(model: ModelConfig) -> dict[str, Any]:
+def client_state(model: GPTConfig) -> dict[str, Any]:
     """What Megatron saves of itself: its command line, with an enumeration of its own, and random states."""
     import numpy as np
     import torch

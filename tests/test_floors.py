@@ -56,8 +56,10 @@ FLOORS = [
     "megatron_patches/objectives",
     "megatron_patches/models/interface",
     "megatron_patches/models/layers",
+    "megatron_patches/models/transformer",
     "megatron_patches/models/gpt/transformers_formats",
     "megatron_patches/models/gpt",
+    "megatron_patches/models/encoder",
     "megatron_patches/models",
     "megatron_patches/optim/slices",
     "megatron_patches/optim",
@@ -130,9 +132,7 @@ WITH_TORCH = {
     "megatron_patches/generation": ["evaluated_run"],
     "megatron_patches/megatron_core_patches": ["narrow_import"],
     "megatron_patches/models": ["parameter_table", "pipeline_partition", "registry"],
-    "megatron_patches/models/gpt": [
-        *("activations", "architecture", "flops", "fp8_problems", "megatron_names", "parameters", "problems", "summary")
-    ],
+    "megatron_patches/models/transformer": ["activations", "flops", "fp8_problems", "parameters", "summary"],
     "megatron_patches/models/interface": ["architecture"],
     "megatron_patches/models/layers": [],
     "megatron_patches/objectives": ["tally"],

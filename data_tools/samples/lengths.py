@@ -15,9 +15,13 @@ class SampleLengths:
     """positions of the tensors that the model sees, by the names that fields' shapes use: (("tokens", 2048),)"""
     counted: int
     """tokens that count: what a run's progress, length and speed are told in"""
+    picked: int | None = None
+    """places of a sample whose logits are wanted, at most; None for all of them"""
 
     def of(self, name: str) -> int:
-        """Places of a dimension; raises KeyError where the objective has no such one."""
+        """Places of a dimension, `picked` too; raises KeyError where the objective has no such one."""
+        if name == "picked" and self.picked is not None:
+            return self.picked
         return dict(self.positions)[name]
 
     @property

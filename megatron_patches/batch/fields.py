@@ -39,6 +39,8 @@ VISIBLE = Field("visible", ("batch", "tokens", 2))
 """half-open range of positions whose keys each token sees, its own always in it"""
 DOCUMENTS = Field("documents", ("batch", "tokens"))
 """a number of each token's document, the same for all tokens of one and no others of the sample"""
+PICKED = Field("picked", ("batch", "picked"))
+"""places whose logits are wanted, ascending; where a sample has fewer, any place, whose label has weight 0"""
 
 
 @dataclass(frozen=True)

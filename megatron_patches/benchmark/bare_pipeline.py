@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.models.blueprint import Blueprint, LayerCall
 from megatron_patches.models.build import BuiltLayer, stage_edges
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.objectives.loss import LossFunction
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run.config import RunConfig
@@ -39,7 +39,7 @@ class BarePipeline:
     """One rank's stage and its schedule, of a GPT. It sends one tensor: causal runs alone, no documents or prefixes."""
 
     def __init__(self, config: RunConfig, blueprint: Blueprint, loss: LossFunction) -> None:
-        assert isinstance(config.model, ModelConfig), "`comparison` refuses pipelines of other architectures"
+        assert isinstance(config.model, GPTConfig), "`comparison` refuses pipelines of other architectures"
         groups, stages = blueprint.groups, config.stages
         edges = stage_edges([call.spec.name for call in blueprint.calls], stages)
         here = groups.coordinates.pipeline
@@ -111,7 +111,7 @@ class BarePipeline:
         self._sent.append((work, tensor))
 
 
-def _tied_group(model: ModelConfig, groups: ProcessGroups) -> dist.ProcessGroup | None:
+def _tied_group(model: GPTConfig, groups: ProcessGroups) -> dist.ProcessGroup | None:
     """The ranks of first and last stage that hold the same part of a tied table; None where there is none here."""
     if not model.tied_head:
         return None

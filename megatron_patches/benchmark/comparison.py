@@ -27,8 +27,8 @@ from megatron_patches.estimate.memory import estimate_memory
 from megatron_patches.hardware.accelerator import gpu_models, has_gpu
 from megatron_patches.hardware.machines import cpu_name, peak_tflops
 from megatron_patches.launch.device_checks import check_device
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.architecture import FlopsPerToken
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout
 from megatron_patches.run.parameter_count import count_parameters
@@ -165,7 +165,7 @@ def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, pe
             f"{asked.training.precision} it would train something else; add --training.precision bf16 "
             "--training.loss_scale null, or measure alone (--peer none)"
         )
-    plain = asked.objective.inputs.names == (TOKENS.name,) and isinstance(asked.model, ModelConfig)
+    plain = asked.objective.inputs.names == (TOKENS.name,) and isinstance(asked.model, GPTConfig)
     if peer is not None and asked.parallel.pipeline > 1 and not plain:
         raise TrainyardError(
             f"{path.stem}: the peer's pipeline is a GPT's and sends no contexts of tokens; measure alone (--peer none)"

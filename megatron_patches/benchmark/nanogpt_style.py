@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run.config import RunConfig
 
 
 class _Block(nn.Module):
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: GPTConfig) -> None:
         super().__init__()
         hidden = model.hidden_size
         self.heads = model.attention_heads
         self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
-        self.up, self.down = nn.Linear(hidden, model.ffn_size), nn.Linear(model.ffn_size, hidden)
+        self.up, self.down = nn.Linear(hidden, model.mlp_width), nn.Linear(model.mlp_width, hidden)
 
     def forward(self, stream: Tensor) -> Tensor:
         batch, sequence, hidden = stream.shape
@@ -43,7 +43,7 @@ class _GPT2(nn.Module):
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         model = config.model
-        assert isinstance(model, ModelConfig), "`require_gpt2` has refused other architectures"
+        assert isinstance(model, GPTConfig), "`require_gpt2` has refused other architectures"
         self.tokens = nn.Embedding(model.padded_vocab_size, model.hidden_size)
         self.positions = nn.Embedding(config.lengths.of("tokens"), model.hidden_size)
         self.blocks = nn.ModuleList(_Block(model) for _ in range(model.layers))
@@ -113,7 +113,7 @@ class NanoGPTStyleLoop:
 def require_gpt2(config: RunConfig) -> None:
     """Raise TrainyardError if the run trains something else than GPT-2's architecture with AdamW."""
     model = config.model
-    if not isinstance(model, ModelConfig):
+    if not isinstance(model, GPTConfig):
         raise TrainyardError(f"{config.name}: the nanoGPT-style peer is GPT-2, and the run is none; use --peer loop")
     differs = {
         "model.position_embedding": model.position_embedding.name != "learned",

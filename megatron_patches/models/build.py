@@ -17,6 +17,7 @@ from megatron_patches.models.blueprint import Blueprint, LayerCall
 from megatron_patches.models.interface.layer_spec import LOGITS
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.objectives.loss import LossFunction
+from megatron_patches.parallel.layers import picked_features
 from megatron_patches.parameters.info import ParameterInfo, describe, draw
 
 
@@ -120,7 +121,7 @@ def _without_builder(call: LayerCall) -> LayerCall:
 def _at_places(stream: Stream, places: Tensor) -> Tensor:
     """`[tokens, batch, hidden]` -> `[places, batch, hidden]`."""
     assert isinstance(stream, Tensor), "in front of the last layer there is more than the residual stream"
-    return stream.gather(0, places.t()[:, :, None].expand(-1, -1, stream.shape[-1]))
+    return picked_features(stream, places)
 
 
 class PartitionedPipeline(PipelineModule):

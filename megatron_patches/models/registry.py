@@ -2,6 +2,7 @@
 
 from megatron_patches.configuration.kinds import Kinds
 from megatron_patches.configuration.model_section import ModelSection
+from megatron_patches.models.encoder.architecture import Encoder
 from megatron_patches.models.gpt.architecture import GPT
 from megatron_patches.models.interface.architecture import Architecture
 
@@ -28,3 +29,4 @@ def all_architectures() -> list[Architecture]:
 
 
 register(GPT())
+register(Encoder())

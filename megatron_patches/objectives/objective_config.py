@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from data_tools.samples.lengths import SampleLengths
-from megatron_patches.batch.fields import DOCUMENTS, POSITIONS, TOKENS, VISIBLE, AttentionKind, ModelInputs
+from megatron_patches.batch.fields import DOCUMENTS, PICKED, POSITIONS, TOKENS, VISIBLE, AttentionKind, ModelInputs
 from megatron_patches.configuration.kinds import Kinds
 from megatron_patches.configuration.section import Section
 
@@ -36,6 +37,21 @@ class ObjectiveSection(Section):
     def prompt_inputs(self) -> ModelInputs | None:
         """The fields for a text that is to be continued, one document; None where the objective writes no text."""
         return None
+
+    @property
+    def text_inputs(self) -> ModelInputs | None:
+        """The fields for a whole text whose tokens all see each other; None where a token sees those before it."""
+        return None
+
+    @property
+    def for_validation(self) -> "ObjectiveSection":
+        """The objective that the run is validated with."""
+        return self
+
+    @property
+    def token_roles(self) -> tuple[str, ...]:
+        """Roles that the tokenizer must have a token for, such as `mask`."""
+        return ()
 
     @property
     def loss_terms(self) -> LossTerms:
@@ -167,6 +183,87 @@ class PrefixLMConfig(_NextToken):
     def describe(self) -> str:
         loss = "loss on targets only" if self.loss_on_targets_only else "loss on the prefix too"
         return self._described("prefix-LM", loss, *["reweighted by position"] * self.reweight_by_position)
+
+
+class ProbabilityRampConfig(Section):
+    """A probability that goes in a straight line from one number to another, over samples."""
+
+    start: float = Field(gt=0, lt=1, description="probability at the first sample of the run")
+    end: float = Field(gt=0, lt=1, description="probability from the last sample of the ramp on, and in validation")
+    samples: int = Field(gt=0, description="samples over which it goes from start to end")
+
+
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+@OBJECTIVES.register
+class MaskedLMConfig(ObjectiveSection):
+    """Some tokens are hidden, and the model says what they were (Devlin et al. 2019)."""
+
+    name: Literal["masked_lm"] = Field(description="kind; it decides which keys there are")
+    probability: Probability | ProbabilityRampConfig = Field(
+        0.15,
+        description="probability that a token is one to be predicted; or one that changes over samples: {start: 0.3, "
+        "end: 0.15, samples: 1000000}",
+    )
+    mask_all: bool = Field(
+        False,
+        description="whether every token that is to be predicted is replaced by the mask token; otherwise 80 % are, 10 "
+        "% by a random token, and 10 % stay as they are",
+    )
+    masked_logits_only: bool = Field(
+        True,
+        description="whether logits are made of the tokens that are to be predicted alone; false makes all of them, "
+        "for comparison",
+    )
+    reset_attention: bool = Field(True, description="whether tokens see their own document alone")
+
+    def lengths(self, sequence_length: int) -> SampleLengths:
+        return SampleLengths(
+            read=sequence_length,
+            stride=sequence_length,
+            positions=(("tokens", sequence_length),),
+            counted=sequence_length,
+            picked=ceil(sequence_length * self.largest_probability) if self.masked_logits_only else None,
+        )
+
+    @property
+    def largest_probability(self) -> float:
+        """The largest probability of any sample."""
+        ramp = self.probability
+        return max(ramp.start, ramp.end) if isinstance(ramp, ProbabilityRampConfig) else ramp
+
+    @property
+    def inputs(self) -> ModelInputs:
+        picked = (PICKED,) if self.masked_logits_only else ()
+        if not self.reset_attention:
+            return ModelInputs((TOKENS, *picked), "full")
+        return ModelInputs((TOKENS, POSITIONS, DOCUMENTS, *picked), "documents", within_documents=True)
+
+    @property
+    def text_inputs(self) -> ModelInputs:
+        return ModelInputs((TOKENS,), "full")
+
+    @property
+    def for_validation(self) -> "MaskedLMConfig":
+        ramp = self.probability
+        return self.model_copy(update={"probability": ramp.end}) if isinstance(ramp, ProbabilityRampConfig) else self
+
+    @property
+    def token_roles(self) -> tuple[str, ...]:
+        return ("mask",)
+
+    @property
+    def reads_document_ends(self) -> list[str]:
+        return ["objective.reset_attention: true"] if self.reset_attention else []
+
+    def describe(self) -> str:
+        ramp = self.probability
+        share = f"{ramp.start:g} to {ramp.end:g}" if isinstance(ramp, ProbabilityRampConfig) else f"{ramp:g}"
+        kind = "all by the mask token" if self.mask_all else "80/10/10"
+        told = ["masked LM", f"probability {share}", kind]
+        told += [] if self.masked_logits_only else ["all logits"]
+        return ", ".join([*told, *([] if self.reset_attention else ["documents see each other"])])
 
 
 ObjectiveConfig = Annotated[ObjectiveSection, OBJECTIVES]

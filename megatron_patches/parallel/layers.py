@@ -49,6 +49,11 @@ def whole_features(features: Tensor, groups: ProcessGroups) -> Tensor:
     return copy_to_tensor_model_parallel_region(features, group=groups.tensor_group)
 
 
+def picked_features(features: Tensor, places: Tensor) -> Tensor:
+    """`[sequence, batch, features]` -> `[picked, batch, features]` at places int64 `[batch, picked]`."""
+    return features.gather(0, places.t()[:, :, None].expand(-1, -1, features.shape[-1]))
+
+
 def _alone(inputs: int, outputs: int, groups: ProcessGroups, bias: bool, exact: bool = False) -> Any:
     """A matrix shared with nobody is torch's own layer, which torch.compile takes whole."""
     kind = nn.Linear if exact or groups.kernels.fp8 == "none" else Fp8Linear
@@ -77,7 +82,8 @@ def _apply(linear: nn.Module, features: Tensor) -> Tensor:
 class ColumnParallel(nn.Module):
     """A linear layer whose output features are shared by the tensor-parallel ranks (megatron-core's column parallel).
 
-    `[tokens, batch, inputs] -> [sequence, batch, outputs / tensor]`. Which of the outputs a rank has is its
+    `[tokens, batch, inputs] -> [sequence, batch, outputs / tensor]`, or of picked places alone, int64
+    `[batch, picked]` of the sequence, `[picked, batch, outputs / tensor]`. Which of the outputs a rank has is its
     parameter's slice. An `exact` one is multiplied in the type of its weights whatever the run says of float8.
     """
 
@@ -85,6 +91,7 @@ class ColumnParallel(nn.Module):
         self, inputs: int, outputs: int, groups: ProcessGroups, *, bias: bool = True, exact: bool = False
     ) -> None:
         super().__init__()
+        self.groups = groups
         self.linear: Any
         if groups.layout.tensor == 1:
             self.linear = _alone(inputs, outputs, groups, bias, exact)
@@ -95,8 +102,13 @@ class ColumnParallel(nn.Module):
             )  # fmt: skip
             self.linear = _shared(column, groups, exact)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return _apply(self.linear, features)
+    def forward(self, features: Tensor, picked: Tensor | None = None) -> Tensor:
+        if picked is None:
+            return _apply(self.linear, features)
+        if isinstance(self.linear, nn.Linear):
+            return self.linear(picked_features(features, picked))
+        whole = whole_features(features, self.groups)  # megatron-core's layer would gather what was picked
+        return F.linear(picked_features(whole, picked), self.linear.weight, self.linear.bias)
 
 
 class Replicated(nn.Module):
@@ -160,6 +172,7 @@ class ParallelEmbedding(nn.Module):
         embedded = self.table(ids)
         return embedded if self.groups.layout.sequence_parallel else embedded.transpose(0, 1).contiguous()
 
-    def logits(self, features: Tensor) -> Tensor:
-        """`[tokens, batch, features] -> [sequence, batch, rows / tensor]`."""
-        return F.linear(whole_features(features, self.groups), self.table.weight)
+    def logits(self, features: Tensor, picked: Tensor | None = None) -> Tensor:
+        """`[tokens, batch, features] -> [sequence, batch, rows / tensor]`, or `[picked, batch, rows / tensor]`."""
+        whole = whole_features(features, self.groups)
+        return F.linear(whole if picked is None else picked_features(whole, picked), self.table.weight)

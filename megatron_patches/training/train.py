@@ -200,7 +200,8 @@ def training_batches(
         config.timetable.batch_size_at, training.micro_batch_size, groups.coordinates.data, groups.layout.data, skipped
     )
     end_of_document = data.end_of_document(config.document_ends_needed_by)
-    objective = build_objective(config.objective, training.seed, end_of_document)
+    special = data.special_tokens(config.objective.token_roles)
+    objective = build_objective(config.objective, training.seed, end_of_document, special)
     return TrainingBatches(
         samples, sampler, objective, config.model.vocabulary, groups, config.data.loader, config.timetable.end.samples
     )

@@ -14,7 +14,9 @@ from tests.second_architecture.objective import SecondHalf
 def register_all() -> None:
     """The architecture and its objective; a second call changes nothing. For processes that do nothing else."""
     registry.register(TwoStacks())
-    build.register_objective(SecondHalfConfig, SecondHalf)
+    build.register_objective(
+        SecondHalfConfig, lambda section, seed, end_of_document, special: SecondHalf(section, seed, end_of_document)
+    )
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""The GPT family: its parameters, layers, FLOPs, memory, names elsewhere."""
+"""The GPT family: its section, its problems, its names elsewhere."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from megatron_patches.errors import TrainyardError
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.parameters.name_map import NameMap, NameRule
 
 TITLE = "megatron-deepspeed"
@@ -36,20 +36,20 @@ _NO_PARAMETERS = ("*.rotary_emb.inv_freq", "*._extra_state")
 class MegatronNames:
     """What `--names megatron-deepspeed` stands for (`models.architecture.NameFormat`)."""
 
-    def names_found(self, names: Sequence[str], model: ModelConfig, settings: Mapping[str, Any]) -> NameMap:
+    def names_found(self, names: Sequence[str], model: GPTConfig, settings: Mapping[str, Any]) -> NameMap:
         """See `megatron_map`."""
         return megatron_map(names, model, settings)
 
-    def names_to_write(self, model: ModelConfig) -> NameMap:
+    def names_to_write(self, model: GPTConfig) -> NameMap:
         """Those of BigScience's pipeline."""
         return bigscience_pipeline(model)
 
-    def setting_differences(self, model: ModelConfig, settings: Mapping[str, Any]) -> list[str]:
+    def setting_differences(self, model: GPTConfig, settings: Mapping[str, Any]) -> list[str]:
         """See the function of this name."""
         return setting_differences(model, settings)
 
 
-def megatron_map(names: Iterable[str], model: ModelConfig, settings: Mapping[str, Any]) -> NameMap:
+def megatron_map(names: Iterable[str], model: GPTConfig, settings: Mapping[str, Any]) -> NameMap:
     """The map that fits a checkpoint's names.
 
     Raises:
@@ -65,7 +65,7 @@ def megatron_map(names: Iterable[str], model: ModelConfig, settings: Mapping[str
     return NameMap(TITLE, tuple(rules), _NO_PARAMETERS, value_before_gate=_value_before_gate(model, settings))
 
 
-def bigscience_pipeline(model: ModelConfig) -> NameMap:
+def bigscience_pipeline(model: GPTConfig) -> NameMap:
     """The names of BigScience's pipeline: a cast, the embedding, a transposition, the blocks, another, the norm."""
     if not model.tied_head:
         raise TrainyardError(
@@ -104,7 +104,7 @@ def _numbers(pattern: str, names: set[str]) -> list[int]:
     return sorted({int(match[1]) for name in names if (match := re.fullmatch(pattern, name))})
 
 
-def _value_before_gate(model: ModelConfig, settings: Mapping[str, Any]) -> bool | None:
+def _value_before_gate(model: GPTConfig, settings: Mapping[str, Any]) -> bool | None:
     """BigScience multiplies the first half with the activated second; Microsoft, as NVIDIA, activates the first."""
     if not model.gated:
         return False
@@ -122,7 +122,7 @@ _COMPARED = {
 }
 
 
-def setting_differences(model: ModelConfig, settings: Mapping[str, Any]) -> list[str]:
+def setting_differences(model: GPTConfig, settings: Mapping[str, Any]) -> list[str]:
     """What their saved command line says that the shapes of tensors do not: heads above all."""
     found = []
     for theirs, ours in _COMPARED.items():

@@ -4,19 +4,19 @@ from collections.abc import Iterator
 
 from megatron_patches.batch.fields import POSITIONS
 from megatron_patches.configuration.problems import Problem
-from megatron_patches.models.gpt.fp8_problems import fp8_problems
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.architecture import Workload
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.transformer.fp8_problems import fp8_problems
 
 
-def gpt_problems(model: ModelConfig, work: Workload) -> Iterator[Problem]:
+def gpt_problems(model: GPTConfig, work: Workload) -> Iterator[Problem]:
     """Each with the nearest values that work."""
     yield from _attention_kernel(model, work)
     yield from _positions(model, work)
     yield from fp8_problems(model, work)
 
 
-def _attention_kernel(model: ModelConfig, work: Workload) -> Iterator[Problem]:
+def _attention_kernel(model: GPTConfig, work: Workload) -> Iterator[Problem]:
     masked = {
         "model.position_embedding alibi": model.position_embedding.name == "alibi",
         "objective prefix_lm": work.inputs.attention == "ranges",
@@ -31,7 +31,7 @@ def _attention_kernel(model: ModelConfig, work: Workload) -> Iterator[Problem]:
         )
 
 
-def _positions(model: ModelConfig, work: Workload) -> Iterator[Problem]:
+def _positions(model: GPTConfig, work: Workload) -> Iterator[Problem]:
     """What a task needs of positions, and positions that count from each document where nothing can read that."""
     position, inputs = model.position_embedding, work.inputs
     if inputs.attention == "ranges" and position.name == "none":

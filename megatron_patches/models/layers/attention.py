@@ -8,11 +8,11 @@ from torch import Tensor
 from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.models.layers.attend import attend, choose_kernel
 from megatron_patches.models.layers.key_value_cache import CachingAttention
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.normalization import build_head_norm
 from megatron_patches.models.layers.position import PositionEmbedding
 from megatron_patches.models.layers.recomputation import recomputed, replayed
 from megatron_patches.models.layers.token_context import TokenContext
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parallel.layers import ColumnParallel, Replicated, RowParallel
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
@@ -30,7 +30,7 @@ class SelfAttention(CachingAttention):
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: TransformerConfig,
         position: PositionEmbedding,
         groups: ProcessGroups,
         randomness: StepRandomness,
@@ -55,7 +55,7 @@ class SelfAttention(CachingAttention):
         self.key_norm = build_head_norm(config, groups) if config.query_key_norm else None
         self.output = RowParallel(config.hidden_size, config.hidden_size, groups, bias=config.attention_bias)
 
-    def _make_grouped(self, config: ModelConfig, groups: ProcessGroups) -> None:
+    def _make_grouped(self, config: TransformerConfig, groups: ProcessGroups) -> None:
         """Matrices of queries and of keys and values; ranks share the groups, or several ranks one group."""
         tensor, bias = groups.layout.tensor, config.attention_bias
         self.query = ColumnParallel(config.hidden_size, config.attention_heads * config.head_size, groups, bias=bias)

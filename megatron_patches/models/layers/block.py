@@ -8,11 +8,11 @@ from megatron_patches.models.layers.attention import SelfAttention
 from megatron_patches.models.layers.compilation import CompiledInParts
 from megatron_patches.models.layers.dropout import FeatureDropout
 from megatron_patches.models.layers.mlp import MLP
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.normalization import build_stream_norm
 from megatron_patches.models.layers.position import PositionEmbedding
 from megatron_patches.models.layers.recomputation import recomputed, replayed
 from megatron_patches.models.layers.token_context import TokenContext
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.parallel.randomness import StepRandomness
 
@@ -27,7 +27,7 @@ class Block(CompiledInParts):
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: TransformerConfig,
         position: PositionEmbedding,
         groups: ProcessGroups,
         randomness: StepRandomness,

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.models.layers.activation import ACTIVATIONS
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.recomputation import recomputed, without_keeping
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parallel.layers import ColumnParallel, RowParallel
 from megatron_patches.parallel.process_groups import ProcessGroups
 
@@ -20,14 +20,14 @@ class MLP(nn.Module):
 
     outside_graphs = ("_finish_without_keeping",)
 
-    def __init__(self, config: ModelConfig, groups: ProcessGroups, recomputation: Recomputation) -> None:
+    def __init__(self, config: TransformerConfig, groups: ProcessGroups, recomputation: Recomputation) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
         self.gated = config.gated
         self.recomputes = recomputation == "selective"
-        up = (2 if config.gated else 1) * config.ffn_size
+        up = (2 if config.gated else 1) * config.mlp_width
         self.up = ColumnParallel(config.hidden_size, up, groups, bias=config.mlp_bias)
-        self.down = RowParallel(config.ffn_size, config.hidden_size, groups, bias=config.mlp_bias)
+        self.down = RowParallel(config.mlp_width, config.hidden_size, groups, bias=config.mlp_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         features = self.up(hidden)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(hidden, self.weight.shape, self.weight, self.epsilon)
 
 
-def build_stream_norm(config: ModelConfig, groups: ProcessGroups) -> nn.Module:
+def build_stream_norm(config: TransformerConfig, groups: ProcessGroups) -> nn.Module:
     """The run's norm for `[tokens, batch, hidden]`.
 
     Every tensor-parallel rank computes all of it; under sequence parallelism each sees its own tokens only.
@@ -41,12 +41,12 @@ def build_stream_norm(config: ModelConfig, groups: ProcessGroups) -> nn.Module:
     return _build_norm(config.hidden_size, config, groups)
 
 
-def build_head_norm(config: ModelConfig, groups: ProcessGroups) -> nn.Module:
+def build_head_norm(config: TransformerConfig, groups: ProcessGroups) -> nn.Module:
     """The run's norm for `[..., head_size]`: all heads share one, and each tensor-parallel rank sees its own heads."""
     return _build_norm(config.head_size, config, groups)
 
 
-def _build_norm(features: int, config: ModelConfig, groups: ProcessGroups) -> nn.Module:
+def _build_norm(features: int, config: TransformerConfig, groups: ProcessGroups) -> nn.Module:
     if config.norm == "rmsnorm":
         return RMSNorm(features, config.norm_epsilon, groups.dtype)
     return LayerNorm(features, config.norm_epsilon, groups.dtype, config.norm_bias)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from megatron_patches.models.layers.attend import ScoreBias
 from megatron_patches.models.layers.attention_pattern import Causal
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.position_config import (
     AlibiPositionConfig,
     LearnedPositionConfig,
     RotaryPositionConfig,
 )
 from megatron_patches.models.layers.token_context import TokenContext
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 
 
@@ -46,7 +46,7 @@ class PositionEmbedding:
 class LearnedPositions(PositionEmbedding):
     """A table with a row for each position."""
 
-    def __init__(self, config: ModelConfig, positions: int, groups: ProcessGroups) -> None:
+    def __init__(self, config: TransformerConfig, positions: int, groups: ProcessGroups) -> None:
         self._table = (config, positions, groups)
 
     def stream_layer(self) -> Callable[[], nn.Module]:
@@ -56,7 +56,7 @@ class LearnedPositions(PositionEmbedding):
 class PositionTable(nn.Module):
     """Adds a learned vector for each position: `[tokens, batch, hidden]` -> the same."""
 
-    def __init__(self, config: ModelConfig, positions: int, groups: ProcessGroups) -> None:
+    def __init__(self, config: TransformerConfig, positions: int, groups: ProcessGroups) -> None:
         super().__init__()
         self.first_share = groups.coordinates.tensor if groups.layout.sequence_parallel else 0
         self.weight = nn.Parameter(torch.empty((positions, config.hidden_size), dtype=groups.dtype))
@@ -145,7 +145,7 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
 
 
-def build_position_embedding(config: ModelConfig, positions: int, groups: ProcessGroups) -> PositionEmbedding:
+def build_position_embedding(config: TransformerConfig, positions: int, groups: ProcessGroups) -> PositionEmbedding:
     """The kind that a run names, for samples of so many positions."""
     kind = config.position_embedding
     if isinstance(kind, LearnedPositionConfig):

@@ -8,8 +8,8 @@ import torch
 from megatron_patches.errors import TrainyardError
 from megatron_patches.exchange.foreign import ForeignTensor, whole_shard
 from megatron_patches.exchange.matching import match_tensors
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.megatron_names import bigscience_pipeline, megatron_map
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.parameters.name_map import NameMap, NameRule, OwnNames, read_name_map
 from megatron_patches.parameters.tensor_slice import TensorSlice
@@ -59,7 +59,7 @@ def test_a_yaml_that_is_no_map(text: str, message: str, tmp_path: Path) -> None:
         read_name_map(tmp_path / "names.yaml")
 
 
-MODEL = ModelConfig(layers=2, hidden_size=16, attention_heads=4, ffn_size=24, vocab_size=30)
+MODEL = GPTConfig(layers=2, hidden_size=16, attention_heads=4, ffn_size=24, vocab_size=30)
 
 
 @pytest.mark.parametrize("stack", ["transformer", "encoder"])
@@ -179,7 +179,7 @@ def test_two_names_of_one_parameter_must_agree(small_data: SmallData, tmp_path: 
 Boxes = list[dict[str, tuple[TensorSlice, tuple[int, ...]]]]
 
 
-def built_boxes(models: list[ModelConfig], ranks: int) -> Boxes:
+def built_boxes(models: list[GPTConfig], ranks: int) -> Boxes:
     """Of each model's parameters the box on this rank and the shape of its own tensor."""
     from megatron_patches.models.build import canonical_parameters
     from megatron_patches.parallel.layout import Layout

@@ -32,13 +32,13 @@ def small_model(switches: Mapping[str, object], groups: ProcessGroups, prefixes:
     from megatron_patches.generation.model_on_rank import ModelOnRank, Readings
     from megatron_patches.models.blueprint import draw_up
     from megatron_patches.models.build import PlainModel, canonical_parameters, of_this_stage
-    from megatron_patches.models.layers.model_config import ModelConfig
+    from megatron_patches.models.gpt.gpt_config import GPTConfig
     from megatron_patches.models.pipeline_partition import plan_stages
     from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
     from megatron_patches.parallel.randomness import StepRandomness
     from megatron_patches.parameters.info import derive_seed, info_of
 
-    config = ModelConfig.model_validate({**SIZES, **switches})
+    config = GPTConfig.model_validate({**SIZES, **switches})
     objective: Any = PrefixLMConfig(name="prefix_lm") if prefixes else CausalConfig(name="causal")
     randomness = StepRandomness(0, groups.coordinates, groups.device)
 

@@ -117,14 +117,14 @@ def test_every_layout_says_the_same(layout: tuple[int, int], name: str) -> None:
 
 def test_no_rank_builds_more_than_its_stage() -> None:
     from data_tools.samples.lengths import SampleLengths
-    from megatron_patches.models.layers.model_config import ModelConfig
+    from megatron_patches.models.gpt.gpt_config import GPTConfig
     from megatron_patches.models.pipeline_partition import plan_stages
     from tests.megatron_patches.generation.small_models import SIZES
 
     lengths = SampleLengths(WINDOW + 1, WINDOW, (("tokens", WINDOW),), WINDOW)
     held, whole, stages = on(1, 4)[0], on(1, 1)[0][0], 4
     for number, (switches, _) in enumerate(CASES.values()):
-        model = ModelConfig.model_validate({**SIZES, "layers": BLOCKS, "vocab_multiple": 2, **switches})
+        model = GPTConfig.model_validate({**SIZES, "layers": BLOCKS, "vocab_multiple": 2, **switches})
         planned = [stage.parameters for stage in plan_stages(model, lengths, stages)]
         assert [of_rank[number] for of_rank in held] == planned
         twice = sum(planned) - whole[number]

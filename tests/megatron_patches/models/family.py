@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.transformers_exchange.choice import format_of
 from tests.megatron_patches.models.theirs import build, config_keys, logits, own_weights
 
 SEQUENCE = 24
 SIZES = {"layers": 4, "hidden_size": 48, "attention_heads": 6, "vocab_size": 64}
 NO_BIASES = {"norm_bias": False, "attention_bias": False, "mlp_bias": False}
-GPT2_124M = ModelConfig(layers=12, hidden_size=768, attention_heads=12, ffn_size=3072, vocab_size=50257)
+GPT2_124M = GPTConfig(layers=12, hidden_size=768, attention_heads=12, ffn_size=3072, vocab_size=50257)
 NEOX = SIZES | {
     "ffn_size": 80, "activation": "gelu", "tied_head": False, "position_embedding": {"name": "rotary", "fraction": 0.25}
 }  # fmt: skip
@@ -26,7 +26,7 @@ class Reference:
     The weights lie in one tensor: what goes to another process costs a file descriptor for each, and 64 are allowed.
     """
 
-    model: ModelConfig
+    model: GPTConfig
     sequence_length: int
     shapes: dict[str, torch.Size]
     flat: Tensor
@@ -60,12 +60,12 @@ def reference(kind: str) -> Reference:
     return Reference(model, rows, shapes, flat, tokens.numpy(), logits(theirs, tokens).numpy())
 
 
-def _neox(parallel: bool) -> ModelConfig:
-    return ModelConfig.model_validate(NEOX | {"hidden_size": 96, "parallel_residual": parallel})
+def _neox(parallel: bool) -> GPTConfig:
+    return GPTConfig.model_validate(NEOX | {"hidden_size": 96, "parallel_residual": parallel})
 
 
-def _llama(groups: int) -> ModelConfig:
-    return ModelConfig.model_validate(
+def _llama(groups: int) -> GPTConfig:
+    return GPTConfig.model_validate(
         SIZES | NO_BIASES | {
             "ffn_size": 80, "key_value_heads": groups, "position_embedding": {"name": "rotary", "theta": 500.0},
             "activation": "swiglu", "norm": "rmsnorm", "norm_epsilon": 1e-6, "tied_head": False,
@@ -73,12 +73,12 @@ def _llama(groups: int) -> ModelConfig:
     )  # fmt: skip
 
 
-FAMILY: dict[str, tuple[str, ModelConfig]] = {
-    "gpt2": ("gpt2", ModelConfig.model_validate(SIZES | {"ffn_size": 80})),
+FAMILY: dict[str, tuple[str, GPTConfig]] = {
+    "gpt2": ("gpt2", GPTConfig.model_validate(SIZES | {"ffn_size": 80})),
     "gpt2-124m": ("gpt2", GPT2_124M),
     "bloom": (
         "bloom",
-        ModelConfig.model_validate(SIZES | {"ffn_size": 192, "position_embedding": "alibi", "embedding_norm": True}),
+        GPTConfig.model_validate(SIZES | {"ffn_size": 192, "position_embedding": "alibi", "embedding_norm": True}),
     ),
     "llama": ("llama", _llama(groups=2)),
     "llama-multi-query": ("llama", _llama(groups=1)),  # fewer groups than tensor-parallel ranks

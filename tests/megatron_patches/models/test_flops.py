@@ -2,7 +2,8 @@
 
 import pytest
 
-from megatron_patches.models.gpt.flops import (
+from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.transformer.flops import (
     active_parameters,
     bigscience_flops,
     causal_flops,
@@ -10,15 +11,14 @@ from megatron_patches.models.gpt.flops import (
     palm_flops,
     training_flops_per_token,
 )
-from megatron_patches.models.gpt.parameters import gpt_parameters
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.transformer.parameters import transformer_parameters
 
-BLOOM = ModelConfig(
+BLOOM = GPTConfig(
     layers=70, hidden_size=14336, attention_heads=112, ffn_size=4 * 14336, vocab_size=250880,
     position_embedding={"name": "alibi"}, embedding_norm=True,
 )  # fmt: skip
-GPT2 = ModelConfig(layers=12, hidden_size=768, attention_heads=12, ffn_size=3072, vocab_size=50304)
-LLAMA = ModelConfig.model_validate(
+GPT2 = GPTConfig(layers=12, hidden_size=768, attention_heads=12, ffn_size=3072, vocab_size=50304)
+LLAMA = GPTConfig.model_validate(
     {
         "layers": 3, "hidden_size": 64, "attention_heads": 8, "key_value_heads": 2, "ffn_size": 172, "vocab_size": 96,
         "activation": "swiglu", "tied_head": False,
@@ -51,7 +51,7 @@ def test_an_untied_embedding_is_only_looked_up() -> None:
 
 def test_gated_mlps_and_grouped_heads_cost_what_their_matrices_have() -> None:
     """Forward and backward pass cost 6 FLOPs a token for each weight of a matrix; the scores come on top."""
-    matrices = [row.elements for row in gpt_parameters(LLAMA, 16) if row.name.endswith("linear.weight")]
+    matrices = [row.elements for row in transformer_parameters(LLAMA, 16) if row.name.endswith("linear.weight")]
     scores = 3 * 3 * 4 * 16 * 64
     assert training_flops_per_token(LLAMA, 16) == 6 * sum(matrices) + scores
     # one token of 16 sees all, the first sees itself: 136 of 256 scores

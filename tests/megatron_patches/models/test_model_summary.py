@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.summary import describe_gpt
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
 GPT2 = {"layers": 24, "hidden_size": 2048, "attention_heads": 16, "ffn_size": 5504, "vocab_size": 100}
@@ -22,7 +22,7 @@ LLAMA = {
 
 
 def describe(**keys: Any) -> str:
-    return describe_gpt(ModelConfig.model_validate({**GPT2, **keys}))
+    return describe_gpt(GPTConfig.model_validate({**GPT2, **keys}))
 
 
 def test_gpt2_is_said_without_its_switches() -> None:

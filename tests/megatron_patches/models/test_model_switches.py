@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
@@ -46,7 +46,7 @@ SWITCHES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
 REPEATED = "the same again"
 
 
-def losses(models: dict[str, ModelConfig]) -> dict[str, list[float]]:
+def losses(models: dict[str, GPTConfig]) -> dict[str, list[float]]:
     """Of each model its losses before and after a step of SGD: biases are zero in the first."""
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -73,10 +73,10 @@ def losses(models: dict[str, ModelConfig]) -> dict[str, list[float]]:
 
 @cache
 def _losses() -> dict[str, list[float]]:
-    models = {REPEATED: ModelConfig.model_validate(BASE)}
+    models = {REPEATED: GPTConfig.model_validate(BASE)}
     for name, (rest, switch) in SWITCHES.items():
-        models[f"{name}: off"] = ModelConfig.model_validate(BASE | rest)
-        models[f"{name}: on"] = ModelConfig.model_validate(BASE | rest | switch)
+        models[f"{name}: off"] = GPTConfig.model_validate(BASE | rest)
+        models[f"{name}: on"] = GPTConfig.model_validate(BASE | rest | switch)
     return run_on_ranks(losses, 1, models)[0]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.parameter_table import parameter_table
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
@@ -21,16 +21,16 @@ SWITCHES: dict[str, list[dict[str, object]]] = {
 }
 
 
-def combinations() -> list[ModelConfig]:
+def combinations() -> list[GPTConfig]:
     """Every value of every switch beside every other: 216 models."""
     chosen = itertools.product(*SWITCHES.values())
-    return [ModelConfig.model_validate(SIZES | {k: v for part in parts for k, v in part.items()}) for parts in chosen]
+    return [GPTConfig.model_validate(SIZES | {k: v for part in parts for k, v in part.items()}) for parts in chosen]
 
 
 Built = list[tuple[str, tuple[int, ...], int, bool]]
 
 
-def built_parameters(layout: Layout, models: list[ModelConfig]) -> list[Built]:
+def built_parameters(layout: Layout, models: list[GPTConfig]) -> list[Built]:
     """(name, global shape, elements here, whether tensor-parallel ranks replicate it) of each model's parameters."""
     import torch
 
@@ -43,7 +43,7 @@ def built_parameters(layout: Layout, models: list[ModelConfig]) -> list[Built]:
     groups = start_process_groups(layout, torch.float32)
     randomness = StepRandomness(0, groups.coordinates, groups.device)
 
-    def one(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], int, bool]]:
+    def one(model: GPTConfig) -> Iterator[tuple[str, tuple[int, ...], int, bool]]:
         plain = plain_model(model, 8, groups, randomness)
         for name, parameter in canonical_parameters(plain).items():
             info = info_of(parameter)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.pipeline_partition import partition_layers, plan_stages
 from megatron_patches.run.config import RunConfig
 from tests.ranks import run_on_ranks
@@ -39,7 +39,7 @@ def test_weightless_layers_stay_with_the_one_before_and_later_stages_hold_less()
 
 def test_bloom_has_six_layers_on_each_of_twelve_stages() -> None:
     """Le Scao et al. 2022, section 3.3: 70 blocks, embedding and head are 72 layers."""
-    bloom = ModelConfig(
+    bloom = GPTConfig(
         layers=70, hidden_size=14336, attention_heads=112, ffn_size=57344, vocab_size=250680, vocab_multiple=512,
         position_embedding="alibi", embedding_norm=True,
     )  # fmt: skip

@@ -202,7 +202,7 @@ def test_patterns_of_names(run) -> None:  # type: ignore[no-untyped-def]
     [
         (["--model.widht=32"], ["model.widht is not a known key; nearest: model.width"]),
         (["--model.hidden_size=32"], ["model.name two_stacks has no such key"]),
-        (["--model.name=three_stacks"], ["is not known; it is one of gpt, two_stacks"]),
+        (["--model.name=three_stacks"], ["is not known; it is one of gpt, encoder, two_stacks"]),
         (["--parallel.tensor=3"], ["model.heads 4 is not divisible by parallel.tensor 3",
                                    "model.features 64 is not divisible by parallel.tensor 3",
                                    "nearest parallel.tensor that works: 2 or 4", "nearest model.features: 63 or 66"]),

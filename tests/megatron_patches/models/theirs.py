@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.transformers_format import TransformersFormat
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.parameter_table import parameter_table
 from tests.small_model import causal_lengths
 
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 
 
-def config_keys(form: TransformersFormat, model: ModelConfig, positions: int) -> dict[str, Any]:
+def config_keys(form: TransformersFormat, model: GPTConfig, positions: int) -> dict[str, Any]:
     """A `config.json` as an export has it, read back from its text."""
     common = {"vocab_size": model.vocab_size, "tie_word_embeddings": model.tied_head, **IDS}
     found: dict[str, Any] = json.loads(json.dumps(form.config(model, causal_lengths(positions)) | common))
@@ -35,7 +35,7 @@ def build(model_type: str, keys: Mapping[str, Any], deviation: float = 0.2) -> A
     return theirs
 
 
-def own_weights(form: TransformersFormat, model: ModelConfig, positions: int, theirs: Any) -> dict[str, Tensor]:
+def own_weights(form: TransformersFormat, model: GPTConfig, positions: int, theirs: Any) -> dict[str, Tensor]:
     """Their weights by our names, in the shapes of our rows without padding."""
     state = theirs.state_dict()
     pairs = form.pairs(model, parameter_table(model, causal_lengths(positions)))
@@ -43,7 +43,7 @@ def own_weights(form: TransformersFormat, model: ModelConfig, positions: int, th
 
 
 def their_weights(
-    form: TransformersFormat, model: ModelConfig, positions: int, weights: Mapping[str, Tensor]
+    form: TransformersFormat, model: GPTConfig, positions: int, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Our weights by their names, filled up."""
     found: dict[str, Tensor] = {}

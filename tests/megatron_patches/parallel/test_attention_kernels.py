@@ -25,8 +25,8 @@ def run_kernels(kernel: AttentionKernel, compiled: bool) -> tuple[list[Any], set
     from torch._dynamo.utils import counters
     from torch.profiler import profile
 
+    from megatron_patches.models.gpt.gpt_config import GPTConfig
     from megatron_patches.models.layers.compilation import compile_blocks
-    from megatron_patches.models.layers.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -34,7 +34,7 @@ def run_kernels(kernel: AttentionKernel, compiled: bool) -> tuple[list[Any], set
     from tests.small_model import plain_model
 
     groups = start_process_groups(Layout(1, 1, 1), torch.float32, kernels=Kernels(attention=kernel))
-    config = ModelConfig.model_validate(
+    config = GPTConfig.model_validate(
         {"layers": 2, "hidden_size": 32, "attention_heads": 4, "key_value_heads": 2, "ffn_size": 64, "vocab_size": 64}
     )
     randomness = StepRandomness(0, groups.coordinates, groups.device)

@@ -138,14 +138,14 @@ def multiplied(layout: Layout, tied: bool) -> dict[str, bool]:
     """Which matrices of a model multiply in float8, by name."""
     from torch import nn
 
-    from megatron_patches.models.layers.model_config import ModelConfig
+    from megatron_patches.models.gpt.gpt_config import GPTConfig
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups
     from megatron_patches.parallel.randomness import StepRandomness
     from tests.small_model import plain_model
 
     groups = start_process_groups(layout, torch.bfloat16, kernels=Kernels(fp8="tensorwise"))
-    config = ModelConfig.model_validate(
+    config = GPTConfig.model_validate(
         {"layers": 1, "hidden_size": 64, "attention_heads": 4, "key_value_heads": 1, "ffn_size": 64, "vocab_size": 48}
         | {"tied_head": tied}
     )
@@ -211,8 +211,8 @@ def compiled_difference(layout: Layout, recomputation: str) -> tuple[float, int]
 
     from torch._dynamo.utils import counters
 
+    from megatron_patches.models.gpt.gpt_config import GPTConfig
     from megatron_patches.models.layers.compilation import compile_blocks
-    from megatron_patches.models.layers.model_config import ModelConfig
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import Kernels
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -221,7 +221,7 @@ def compiled_difference(layout: Layout, recomputation: str) -> tuple[float, int]
 
     groups = start_process_groups(layout, torch.bfloat16, kernels=Kernels(fp8="tensorwise"))
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    config = ModelConfig.model_validate(
+    config = GPTConfig.model_validate(
         {"layers": 2, "hidden_size": 32, "attention_heads": 4, "ffn_size": 64, "vocab_size": 64}
     )
     model = plain_model(config, 16, groups, randomness, recomputation)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import torch
 from megatron_patches.batch.fields import DOCUMENTS as OF_DOCUMENTS
 from megatron_patches.batch.fields import POSITIONS, TOKENS, ModelInputs
 from megatron_patches.megatron_core_patches.cpu_as_current_device import use_cpu_where_there_is_no_cuda
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import RankFailed, run_on_ranks
 
@@ -76,7 +76,7 @@ def gradients_of(layout: Layout, without_patch: bool = False) -> list[tuple[floa
 
     results = []
     for kind, switches in MODELS.items():
-        model = ModelConfig.model_validate(SIZES | switches)
+        model = GPTConfig.model_validate(SIZES | switches)
         inputs = (
             ModelInputs((TOKENS, POSITIONS, OF_DOCUMENTS), "causal_documents") if kind == DOCUMENTS else PLAIN_INPUTS
         )

@@ -2,14 +2,14 @@
 
 import pytest
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.run.parameter_count import count_parameters
 from tests.small_model import causal_lengths
 
 
-def gpt(layers: int, hidden: int, heads: int, vocab: int, **rest: object) -> ModelConfig:
+def gpt(layers: int, hidden: int, heads: int, vocab: int, **rest: object) -> GPTConfig:
     settings = {"layers": layers, "hidden_size": hidden, "attention_heads": heads, "ffn_size": 4 * hidden}
-    return ModelConfig.model_validate({**settings, "vocab_size": vocab, **rest})
+    return GPTConfig.model_validate({**settings, "vocab_size": vocab, **rest})
 
 
 def test_gpt2() -> None:

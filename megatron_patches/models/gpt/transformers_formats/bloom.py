@@ -6,12 +6,12 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
 from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
 from megatron_patches.models.gpt.transformers_formats.switches import FOUR_TIMES_HIDDEN, WITH_LAYER_NORMS, only
 from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
-from megatron_patches.models.layers.model_config import ModelConfig
 
 _BLOCKS = FusedBlocks(
     base="transformer",
@@ -41,7 +41,7 @@ class BloomFormat(GPTFormat):
         "parallel_residual": only("parallel_residual", False),
     }
 
-    def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
+    def config(self, model: GPTConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
             "n_layer": model.layers,
             "hidden_size": model.hidden_size,
@@ -76,8 +76,8 @@ class BloomFormat(GPTFormat):
         }
         return ModelRead(section, positions=None)
 
-    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+    def pair(self, name: str, shape: tuple[int, ...], model: GPTConfig) -> TensorPair:
         return _BLOCKS.pair(name, shape, model)
 
-    def filled(self, model: ModelConfig) -> list[FilledTensor]:
+    def filled(self, model: GPTConfig) -> list[FilledTensor]:
         return _BLOCKS.absent_biases(model, attention=True)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.transformers_formats.rearranging import same, vocabulary
 from megatron_patches.models.interface.transformers_format import FilledTensor, TensorPair
-from megatron_patches.models.layers.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class FusedBlocks:
     outside: Mapping[str, str]
     """names of layers outside the blocks, ours and theirs"""
 
-    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+    def pair(self, name: str, shape: tuple[int, ...], model: GPTConfig) -> TensorPair:
         """One of our parameters and its tensor.
 
         Args:
@@ -37,7 +37,7 @@ class FusedBlocks:
         _, number, inside = layer.split(".", 2)
         return same(name, f"{self._block(int(number))}.{self._inside[inside]}.{kind}", shape)
 
-    def absent_biases(self, model: ModelConfig, attention: bool) -> list[FilledTensor]:
+    def absent_biases(self, model: GPTConfig, attention: bool) -> list[FilledTensor]:
         """Biases that they always have and the model has not.
 
         Args:
@@ -45,7 +45,7 @@ class FusedBlocks:
         """
         return [FilledTensor(f"{name}.bias", (size,)) for name, size in self._absent_biases(model, attention)]
 
-    def _absent_biases(self, model: ModelConfig, attention: bool) -> Iterator[tuple[str, int]]:
+    def _absent_biases(self, model: GPTConfig, attention: bool) -> Iterator[tuple[str, int]]:
         hidden = model.hidden_size
         sizes: dict[str, int] = {}
         if not model.norm_bias:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
 from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
 from megatron_patches.models.gpt.transformers_formats.rearranging import (
@@ -16,7 +17,6 @@ from megatron_patches.models.gpt.transformers_formats.rearranging import (
 )
 from megatron_patches.models.gpt.transformers_formats.switches import ANY, WITH_LAYER_NORMS, only
 from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
-from megatron_patches.models.layers.model_config import ModelConfig
 
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
 """ours and theirs; `gelu_pytorch_tanh` and `gelu_fast` are the same function as `gelu_new`"""
@@ -38,7 +38,7 @@ class GPT2Format(GPTFormat):
         "parallel_residual": only("parallel_residual", False),
     }
 
-    def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
+    def config(self, model: GPTConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
             "n_layer": model.layers,
             "n_embd": model.hidden_size,
@@ -77,10 +77,10 @@ class GPT2Format(GPTFormat):
         }
         return ModelRead(section, keys.whole("n_positions", "max_position_embeddings", default=1024))
 
-    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+    def pair(self, name: str, shape: tuple[int, ...], model: GPTConfig) -> TensorPair:
         return _pair(name, shape, model)
 
-    def filled(self, model: ModelConfig) -> list[FilledTensor]:
+    def filled(self, model: GPTConfig) -> list[FilledTensor]:
         return [FilledTensor(f"transformer.{name}", (size,)) for name, size in _absent_biases(model)]
 
     def ignored(self, name: str) -> bool:
@@ -102,7 +102,7 @@ _BLOCK = {
 }
 
 
-def _pair(name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+def _pair(name: str, shape: tuple[int, ...], model: GPTConfig) -> TensorPair:
     """Conv1D stores (in, out); queries, keys and values come one after another."""
     if name == "embedding.tokens.table.weight":
         return vocabulary(name, GPT2Format.table, model.vocab_size)
@@ -120,7 +120,7 @@ def _pair(name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
     return same(name, theirs, shape)
 
 
-def _absent_biases(model: ModelConfig) -> Iterator[tuple[str, int]]:
+def _absent_biases(model: GPTConfig) -> Iterator[tuple[str, int]]:
     """Biases that GPT-2 always has and the model has not: name and size."""
     hidden = model.hidden_size
     for number in range(model.layers):

@@ -6,13 +6,13 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
 from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
 from megatron_patches.models.gpt.transformers_formats.rearranging import same, stacked, vocabulary
 from megatron_patches.models.gpt.transformers_formats.rotary_keys import rotary_section, written_rotary
 from megatron_patches.models.gpt.transformers_formats.switches import ANY, COMMON, only
 from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
-from megatron_patches.models.layers.model_config import ModelConfig
 
 ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu", "liglu": "linear"}
 """ours and theirs: what is done to the half that multiplies the other; `gelu` is the exact one on both sides"""
@@ -40,7 +40,7 @@ class LlamaFormat(GPTFormat):
         "parallel_residual": only("parallel_residual", False),
     }
 
-    def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
+    def config(self, model: GPTConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
             "num_hidden_layers": model.layers,
             "hidden_size": model.hidden_size,
@@ -85,10 +85,10 @@ class LlamaFormat(GPTFormat):
         }
         return ModelRead(section, keys.whole("max_position_embeddings", default=2048))
 
-    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+    def pair(self, name: str, shape: tuple[int, ...], model: GPTConfig) -> TensorPair:
         return _pair(name, shape, model)
 
-    def filled(self, model: ModelConfig) -> list[FilledTensor]:
+    def filled(self, model: GPTConfig) -> list[FilledTensor]:
         return []
 
     def ignored(self, name: str) -> bool:
@@ -111,7 +111,7 @@ _STACKED = {
 """what is one of ours and several of theirs: the dimension that counts them, and their names"""
 
 
-def _pair(name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+def _pair(name: str, shape: tuple[int, ...], model: GPTConfig) -> TensorPair:
     """Queries, keys and values have a matrix each, as have the halves of the gated MLP."""
     if name in _TABLES:
         return vocabulary(name, _TABLES[name], model.vocab_size)

@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
 from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
@@ -16,7 +17,6 @@ from megatron_patches.models.gpt.transformers_formats.rotary_keys import (
 )
 from megatron_patches.models.gpt.transformers_formats.switches import ANY, WITH_LAYER_NORMS, only
 from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
-from megatron_patches.models.layers.model_config import ModelConfig
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
 """ours and theirs"""
@@ -47,7 +47,7 @@ class NeoXFormat(GPTFormat):
         "parallel_residual": ANY,
     }
 
-    def config(self, model: ModelConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
+    def config(self, model: GPTConfig, lengths: SampleLengths) -> dict[str, JsonValue]:
         return {
             "num_hidden_layers": model.layers,
             "hidden_size": model.hidden_size,
@@ -88,10 +88,10 @@ class NeoXFormat(GPTFormat):
         }
         return ModelRead(section, keys.whole("max_position_embeddings", default=2048))
 
-    def pair(self, name: str, shape: tuple[int, ...], model: ModelConfig) -> TensorPair:
+    def pair(self, name: str, shape: tuple[int, ...], model: GPTConfig) -> TensorPair:
         return _BLOCKS.pair(name, shape, model)
 
-    def filled(self, model: ModelConfig) -> list[FilledTensor]:
+    def filled(self, model: GPTConfig) -> list[FilledTensor]:
         return _BLOCKS.absent_biases(model, attention=False)
 
     def current_name(self, name: str) -> str:

@@ -4,21 +4,21 @@ from math import nextafter
 
 from pydantic import JsonValue
 
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
 
 _KEYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 
 
-def written_rotary(model: ModelConfig) -> dict[str, JsonValue]:
+def written_rotary(model: GPTConfig) -> dict[str, JsonValue]:
     """`rope_parameters` of a model with rotary positions that turn whole heads."""
     position = model.position_embedding
     assert isinstance(position, RotaryPositionConfig), "the format takes no other kind"
     return {"rope_type": "default", "rope_theta": position.theta}
 
 
-def written_partial_rotary(model: ModelConfig) -> dict[str, JsonValue]:
+def written_partial_rotary(model: GPTConfig) -> dict[str, JsonValue]:
     """`rope_parameters` of a model that turns a share of each head; without positions that is none of it."""
     if not isinstance(model.position_embedding, RotaryPositionConfig):
         return {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.0}

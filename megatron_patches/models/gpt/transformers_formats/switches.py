@@ -6,16 +6,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.transformers_format import Obstacle
-from megatron_patches.models.layers.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
 class Taken:
     """What a format takes for a key."""
 
-    fits: Callable[[ModelConfig], bool]
-    words: Callable[[ModelConfig], str]
+    fits: Callable[[GPTConfig], bool]
+    words: Callable[[GPTConfig], str]
     """what it takes, where the model's own does not fit"""
 
 
@@ -70,7 +70,7 @@ WITH_LAYER_NORMS: Mapping[str, Taken] = {
 """the same of all formats but Llama's"""
 
 
-def obstacles(model: ModelConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
+def obstacles(model: GPTConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
     """Keys for which the format has no such choice.
 
     Raises KeyError for a key that it does not sort: it would be exported as if it did nothing.
@@ -82,7 +82,7 @@ def obstacles(model: ModelConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
     ]
 
 
-def _settings(model: ModelConfig, taken: Mapping[str, Taken]) -> Iterator[str]:
+def _settings(model: GPTConfig, taken: Mapping[str, Taken]) -> Iterator[str]:
     """The keys of a model's section; those of its kind of positions too, where the format takes the kind."""
     for name in type(model).model_fields:
         yield name
@@ -91,7 +91,7 @@ def _settings(model: ModelConfig, taken: Mapping[str, Taken]) -> Iterator[str]:
             yield from (f"{name}.{key}" for key in type(kind).model_fields if key != "name")
 
 
-def value_of(model: ModelConfig, setting: str) -> Any:
+def value_of(model: GPTConfig, setting: str) -> Any:
     """The value of a dotted key; of `position_embedding`, the kind's name."""
     found: Any = model
     for part in setting.split("."):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks
 
@@ -57,7 +57,7 @@ def compiled_steps(layout: Layout, names: list[str]) -> dict[str, tuple[float, i
         torch._dynamo.reset()
         counters.clear()
         switches, recomputation = CASES[name]
-        config = ModelConfig.model_validate(SIZES | switches)
+        config = GPTConfig.model_validate(SIZES | switches)
         model = plain_model(config, SEQUENCE, groups, randomness, recomputation)
         expected = [gradient.clone() for gradient in gradients(model)]
         compile_blocks(model, backend="aot_eager")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.layers.attend import KernelChoice, choose_kernel
 from megatron_patches.models.layers.attention_pattern import CAUSAL, AttentionPattern, Documents, Ranges
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
 from megatron_patches.models.layers.token_context import TokenContext
@@ -26,9 +26,9 @@ KINDS = ["learned", "rotary", "alibi", "none"]
 CASES = ["causal", "prefix", "documents"]
 
 
-def model(kind: str, groups: int) -> ModelConfig:
+def model(kind: str, groups: int) -> GPTConfig:
     sizes = {"layers": 1, "hidden_size": HEADS * SIZE, "attention_heads": HEADS, "ffn_size": 40, "vocab_size": 32}
-    return ModelConfig.model_validate(
+    return GPTConfig.model_validate(
         sizes | {"position_embedding": kind, "key_value_heads": groups, "query_key_norm": True, "init_std": 0.5}
     )
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.layers.attention_pattern import CAUSAL
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.token_context import TokenContext
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.row import stack_of
@@ -77,7 +77,7 @@ def step(layout: Layout, kind: str) -> dict[str, tuple[int, list[Any], list[Any]
     tokens = torch.randint(64, (BATCH, SEQUENCE), generator=torch.Generator().manual_seed(1))
     results = {}
     for name, switches in MODELS.items():
-        model = ModelConfig.model_validate(SIZES | DROPOUTS | switches)
+        model = GPTConfig.model_validate(SIZES | DROPOUTS | switches)
         plain = plain_model(model, SEQUENCE, groups, randomness, kind)
         blocks = [layer.layer for layer in plain.layers.values() if stack_of(layer.call.spec.name)]
         randomness.start_step(1)
@@ -102,7 +102,7 @@ def mlp_bytes(layout: Layout) -> dict[tuple[str, str], int]:
     groups = start_process_groups(layout, torch.float32)
     found = {}
     for activation, kind in itertools.product(("gelu", "swiglu"), ("none", "selective")):
-        mlp = MLP(ModelConfig.model_validate(SIZES | {"activation": activation, "ffn_size": WIDE}), groups, kind)
+        mlp = MLP(GPTConfig.model_validate(SIZES | {"activation": activation, "ffn_size": WIDE}), groups, kind)
         found[activation, kind] = bytes_kept(mlp, torch.randn(SEQUENCE, BATCH, HIDDEN))
     return found
 

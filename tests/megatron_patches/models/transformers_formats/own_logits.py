@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.parameter_table import parameter_table
 from tests.small_model import causal_lengths
 
@@ -24,7 +24,7 @@ class OwnModels:
         self.randomness = StepRandomness(0, self.groups.coordinates, self.groups.device)
 
     def logits(
-        self, model: ModelConfig, weights: Mapping[str, Tensor], tokens: Tensor, positions: int = POSITIONS
+        self, model: GPTConfig, weights: Mapping[str, Tensor], tokens: Tensor, positions: int = POSITIONS
     ) -> Tensor:
         """`[batch, sequence, vocab_size]`; rows that only pad the vocabulary keep their draw."""
         from megatron_patches.models.build import canonical_parameters
@@ -41,7 +41,7 @@ class OwnModels:
         return found
 
 
-def random_weights(model: ModelConfig) -> dict[str, Tensor]:
+def random_weights(model: GPTConfig) -> dict[str, Tensor]:
     """By name, in the shapes of the rows; no bias is zero and no scale is 1."""
     generator = torch.Generator().manual_seed(3)
     return {

@@ -4,8 +4,8 @@ import pytest
 
 from megatron_patches.configuration.fields import kind_name, section_models
 from megatron_patches.models.gpt.architecture import GPT
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.transformers_format import TransformersFormat
-from megatron_patches.models.layers.model_config import ModelConfig
 from tests.megatron_patches.models.transformers_formats.variants import (
     MODELS,
     alternatives,
@@ -20,8 +20,8 @@ FORMATS = {each.model_type: each for each in GPT().transformers_formats()}
 
 def sorted_keys(form: TransformersFormat) -> set[str]:
     """The keys that a format must sort: all of the section, and those of the kinds of positions that it takes."""
-    found = set(ModelConfig.model_fields)
-    for name, field in ModelConfig.model_fields.items():
+    found = set(GPTConfig.model_fields)
+    for name, field in GPTConfig.model_fields.items():
         for kind in section_models(field):
             model = valid(changed(MODELS[form.model_type], f"{name}.{kind_name(kind)}.name", kind_name(kind)))
             assert model is not None
@@ -52,7 +52,7 @@ def test_every_word_and_several_numbers_of_each_key_are_tried(model_type: str) -
 
 
 def test_a_key_that_no_format_sorts_is_not_passed_over() -> None:
-    class Larger(ModelConfig):
+    class Larger(GPTConfig):
         residual_scale: float = 1.0
 
     model = Larger.model_validate(MODELS["llama"])

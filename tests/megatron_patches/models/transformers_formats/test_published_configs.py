@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from megatron_patches.errors import Refused
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from tests.megatron_patches.models.transformers_formats.variants import form_of
 
 PYTHIA: dict[str, Any] = {
@@ -27,9 +27,9 @@ BLOOM_560M: dict[str, Any] = {
 }  # fmt: skip
 
 
-def read(model_type: str, config: dict[str, Any]) -> ModelConfig:
+def read(model_type: str, config: dict[str, Any]) -> GPTConfig:
     """The model of a configuration."""
-    return ModelConfig.model_validate(form_of(model_type).read(config).section)
+    return GPTConfig.model_validate(form_of(model_type).read(config).section)
 
 
 def test_pythia() -> None:

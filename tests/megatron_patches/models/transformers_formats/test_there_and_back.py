@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.parameter_table import parameter_table
 from tests.megatron_patches.models.theirs import config_keys
 from tests.megatron_patches.models.transformers_formats.variants import (
@@ -34,7 +34,7 @@ LOST = {
 
 
 @st.composite
-def models(draw: st.DrawFn) -> tuple[str, ModelConfig]:
+def models(draw: st.DrawFn) -> tuple[str, GPTConfig]:
     """A format and a model that it takes: its own small one with several keys changed."""
     model_type = draw(st.sampled_from(sorted(MODELS)))
     section: dict[str, Any] = dict(MODELS[model_type])
@@ -55,7 +55,7 @@ many = settings(
 
 @many
 @given(models(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 9))
-def test_tensors_come_back_bit_for_bit(given_model: tuple[str, ModelConfig], dtype: torch.dtype, seed: int) -> None:
+def test_tensors_come_back_bit_for_bit(given_model: tuple[str, GPTConfig], dtype: torch.dtype, seed: int) -> None:
     model_type, model = given_model
     form, rows = form_of(model_type), parameter_table(model, causal_lengths(POSITIONS))
     pairs = form.pairs(model, rows)
@@ -86,10 +86,10 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @many
 @given(models())
-def test_a_configuration_comes_back(given_model: tuple[str, ModelConfig]) -> None:
+def test_a_configuration_comes_back(given_model: tuple[str, GPTConfig]) -> None:
     model_type, model = given_model
     read = form_of(model_type).read(config_keys(form_of(model_type), model, POSITIONS))
-    back = ModelConfig.model_validate(read.section)
+    back = GPTConfig.model_validate(read.section)
     otherwise = ALWAYS_LOST | LOST[model_type] | {"key_value_heads", "embedding_dropout"}
     assert back.model_dump(exclude=otherwise) == model.model_dump(exclude=otherwise)
     if "embedding_dropout" not in LOST[model_type]:
@@ -101,7 +101,7 @@ def test_a_configuration_comes_back(given_model: tuple[str, ModelConfig]) -> Non
 
 @pytest.mark.parametrize("model_type", MODELS)
 def test_names_of_the_model_without_its_head_are_known(model_type: str) -> None:
-    form, model = form_of(model_type), ModelConfig.model_validate(MODELS[model_type])
+    form, model = form_of(model_type), GPTConfig.model_validate(MODELS[model_type])
     names = [name for pair in form.pairs(model, parameter_table(model, causal_lengths(8))) for name in pair.theirs]
     for name in names:
         assert form.current_name(name.removeprefix(f"{form.base}.")) == name

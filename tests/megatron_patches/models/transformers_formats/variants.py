@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from megatron_patches.configuration.fields import kind_name, section_models
+from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.transformers_format import TransformersFormat
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.transformers_exchange.choice import format_of
 
 SIZES = {"layers": 2, "hidden_size": 48, "attention_heads": 6, "vocab_size": 61}
@@ -57,7 +57,7 @@ def form_of(model_type: str) -> TransformersFormat:
 def keys() -> dict[str, FieldInfo]:
     """Every key that holds a value; those of a kind of positions with the kind's name in front."""
     found: dict[str, FieldInfo] = {}
-    for name, field in ModelConfig.model_fields.items():
+    for name, field in GPTConfig.model_fields.items():
         if not section_models(field):
             found[name] = field
         for kind in section_models(field):
@@ -95,12 +95,12 @@ def changed(section: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**section, name: {**(before if before["name"] == kind else {"name": kind}), inner: value}}
 
 
-def valid(section: Mapping[str, Any]) -> ModelConfig | None:
+def valid(section: Mapping[str, Any]) -> GPTConfig | None:
     """The model; None where there is no such one, or none that is worth looking at."""
     if not all(least <= section[key] <= most for key, (least, most) in BOUNDS.items()):
         return None
     try:
-        return ModelConfig.model_validate(section)
+        return GPTConfig.model_validate(section)
     except ValidationError:
         return None
 

@@ -1,4 +1,4 @@
-"""The `model:` section of a run."""
+"""What the `model:` sections of GPTs and encoders have in common."""
 
 from math import sqrt
 from typing import Literal
@@ -9,12 +9,14 @@ from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.models.layers.position_config import LearnedPositionConfig, PositionConfig, RotaryPositionConfig
 
 GATED_ACTIVATIONS = ("liglu", "geglu", "reglu", "swiglu")
+Activation = Literal["gelu_tanh", "gelu", "relu", "liglu", "geglu", "reglu", "swiglu"]
+Norm = Literal["layernorm", "rmsnorm"]
 
 
-class ModelConfig(ModelSection):
-    """Architecture and initialisation of a GPT."""
+class TransformerConfig(ModelSection):
+    """Architecture and initialisation of a stack of blocks; a subclass names the architecture."""
 
-    name: Literal["gpt"] = Field("gpt", description="architecture; it decides which keys there are")
+    name: str
     layers: int = Field(gt=0, description="transformer blocks")
     hidden_size: int = Field(gt=0, description="width of the residual stream, features")
     attention_heads: int = Field(gt=0, description="attention heads of a block")
@@ -37,12 +39,12 @@ class ModelConfig(ModelSection):
     position_embedding: PositionConfig = Field(
         LearnedPositionConfig(name="learned"), description="how a token knows its place: a kind's name, or its keys"
     )
-    activation: Literal["gelu_tanh", "gelu", "relu", "liglu", "geglu", "reglu", "swiglu"] = Field(
+    activation: Activation = Field(
         "gelu_tanh",
         description="non-linearity of the MLP; gelu_tanh is GPT-2's approximation; those ending in glu are gated: a "
         "second matrix of the same size multiplies",
     )
-    norm: Literal["layernorm", "rmsnorm"] = Field("layernorm", description="kind of every normalisation")
+    norm: Norm = Field("layernorm", description="kind of every normalisation")
     norm_placement: Literal["pre", "post"] = Field(
         "pre",
         description="pre: each sub-layer reads a normalised copy of the stream, and a last norm precedes the head; "
@@ -115,6 +117,11 @@ class ModelConfig(ModelSection):
         return self.activation in GATED_ACTIVATIONS
 
     @property
+    def mlp_width(self) -> int:
+        """Features of the MLP between its matrices; of a gated one those of each half."""
+        return self.ffn_size
+
+    @property
     def deviation(self) -> float:
         """Standard deviation of normally drawn weights."""
         rules = {"small": sqrt(2 / (5 * self.hidden_size)), "megatron_530b": sqrt(1 / (3 * self.hidden_size))}
@@ -131,7 +138,7 @@ class ModelConfig(ModelSection):
         return self.hidden_dropout if self.embedding_dropout is None else self.embedding_dropout
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "ModelConfig":
+    def _heads_divide(self) -> "TransformerConfig":
         if self.hidden_size % self.attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by attention_heads {self.attention_heads}; "
@@ -145,7 +152,7 @@ class ModelConfig(ModelSection):
         return self
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> "ModelConfig":
+    def _makes_sense(self) -> "TransformerConfig":
         if isinstance(self.init_std, float) and self.init_std <= 0:
             raise ValueError(f"init_std {self.init_std} is not above 0; weights drawn alike would learn alike")
         if self.norm == "rmsnorm" and self.norm_bias:

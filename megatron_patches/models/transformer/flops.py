@@ -1,12 +1,15 @@
-"""Floating-point work of a GPT's training step, by conventions that are compared in print. Torch-free."""
+"""Floating-point work of a training step, by conventions that are compared in print. Torch-free."""
 
-from megatron_patches.models.gpt.parameters import gpt_parameters
+from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.interface.architecture import FlopsPerToken, Recomputation
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
+from megatron_patches.models.transformer.parameters import transformer_parameters
 
 
-def flops_per_token(model: ModelConfig, sequence_length: int, recomputation: Recomputation = "none") -> FlopsPerToken:
-    """All conventions at once."""
+def flops_per_token(
+    model: TransformerConfig, sequence_length: int, recomputation: Recomputation = "none"
+) -> FlopsPerToken:
+    """All conventions at once, of a model whose tokens see those before them."""
     return FlopsPerToken(
         palm=palm_flops(model, sequence_length),
         bigscience=bigscience_flops(model, sequence_length, recomputation),
@@ -15,12 +18,31 @@ def flops_per_token(model: ModelConfig, sequence_length: int, recomputation: Rec
     )
 
 
-def palm_flops(model: ModelConfig, sequence_length: int) -> float:
+def bidirectional_flops_per_token(
+    model: TransformerConfig, lengths: SampleLengths, recomputation: Recomputation = "none"
+) -> FlopsPerToken:
+    """The same of a model whose tokens see each other, and of whose logits those of picked places alone are made.
+
+    `causal` and `computed` count the logits that are made; the other two, which are compared in print, count all.
+    Documents apart keep fewer scores; all of them are counted here.
+    """
+    length = lengths.of("tokens")
+    unpicked = 0.0 if lengths.picked is None else 1 - lengths.picked / length
+    left_out = 6.0 * model.hidden_size * model.padded_vocab_size * unpicked
+    return FlopsPerToken(
+        palm=palm_flops(model, length),
+        bigscience=bigscience_flops(model, length, recomputation),
+        causal=training_flops_per_token(model, length) - left_out,
+        computed=computed_flops(model, length, recomputation) - left_out,
+    )
+
+
+def palm_flops(model: TransformerConfig, sequence_length: int) -> float:
     """6N + 12LHQT, with N as nanoGPT takes it: without what is only looked up (positions, an untied embedding)."""
     return 6.0 * active_parameters(model, sequence_length) + 12.0 * model.layers * model.hidden_size * sequence_length
 
 
-def bigscience_flops(model: ModelConfig, sequence_length: int, recomputation: Recomputation = "none") -> float:
+def bigscience_flops(model: TransformerConfig, sequence_length: int, recomputation: Recomputation = "none") -> float:
     """BigScience's exact formula for one token.
 
     Its logits are those of c = 4: with c = 3 they count 4.5 hV, where 6 hV are computed.
@@ -30,7 +52,7 @@ def bigscience_flops(model: ModelConfig, sequence_length: int, recomputation: Re
     return coefficient * (model.layers * _layer_flops(model, sequence_length) + logits)
 
 
-def training_flops_per_token(model: ModelConfig, sequence_length: int) -> float:
+def training_flops_per_token(model: TransformerConfig, sequence_length: int) -> float:
     """FLOPs of forward and backward pass for one token, without recomputation, attention counted whole.
 
     BigScience's exact formula for the layers, with the MLP at its own width and the keys and values at theirs, and the
@@ -40,7 +62,7 @@ def training_flops_per_token(model: ModelConfig, sequence_length: int) -> float:
     return 3.0 * (layers + 2 * model.hidden_size * model.padded_vocab_size)
 
 
-def causal_flops(model: ModelConfig, sequence_length: int) -> float:
+def causal_flops(model: TransformerConfig, sequence_length: int) -> float:
     """The same with the scores that causal attention keeps: a token sees (s + 1) / 2 tokens on average.
 
     A prefix or documents apart would keep more or fewer of them; they are counted as causal here.
@@ -50,7 +72,7 @@ def causal_flops(model: ModelConfig, sequence_length: int) -> float:
     return training_flops_per_token(model, sequence_length) - unseen
 
 
-def computed_flops(model: ModelConfig, sequence_length: int, recomputation: Recomputation) -> float:
+def computed_flops(model: TransformerConfig, sequence_length: int, recomputation: Recomputation) -> float:
     """Forward, backward, and what recomputation repeats: all layers, or the scores and their use."""
     once = training_flops_per_token(model, sequence_length)
     if recomputation == "full":
@@ -60,12 +82,12 @@ def computed_flops(model: ModelConfig, sequence_length: int, recomputation: Reco
     return once
 
 
-def active_parameters(model: ModelConfig, sequence_length: int) -> int:
+def active_parameters(model: TransformerConfig, sequence_length: int) -> int:
     """Parameters that a token is multiplied with; of positions and an untied embedding one row is looked up."""
-    return sum(row.elements for row in gpt_parameters(model, sequence_length) if not row.looked_up)
+    return sum(row.elements for row in transformer_parameters(model, sequence_length) if not row.looked_up)
 
 
-def _layer_flops(model: ModelConfig, sequence_length: int) -> float:
+def _layer_flops(model: TransformerConfig, sequence_length: int) -> float:
     """Forward pass of a layer, one token.
 
     4h^2 for queries and output, 4h*kv for keys and values (kv = h unless heads share them), 4sh for the scores and
@@ -73,5 +95,5 @@ def _layer_flops(model: ModelConfig, sequence_length: int) -> float:
     """
     hidden = model.hidden_size
     projections = 4 * hidden**2 + 4 * hidden * model.groups * model.head_size
-    mlp = (6 if model.gated else 4) * hidden * model.ffn_size
+    mlp = (6 if model.gated else 4) * hidden * model.mlp_width
     return projections + 4 * sequence_length * hidden + mlp

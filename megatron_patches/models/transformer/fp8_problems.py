@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from megatron_patches.configuration.divisibility import either, multiples_near
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.interface.architecture import Workload
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 
 MULTIPLE = 16
 """of both dimensions of each matrix that is multiplied in float8 (cuBLAS, "FP8 data types"): 16 bytes"""
 
 
-def fp8_problems(model: ModelConfig, work: Workload) -> Iterator[Problem]:
+def fp8_problems(model: TransformerConfig, work: Workload) -> Iterator[Problem]:
     """Of each rank's matrices, and of the tokens, over which the gradient of a weight is summed."""
     if work.training.fp8 == "none":
         return
@@ -21,10 +21,10 @@ def fp8_problems(model: ModelConfig, work: Workload) -> Iterator[Problem]:
     yield from _tokens(work)
 
 
-def _widths(model: ModelConfig, tensor: int) -> Iterator[Problem]:
+def _widths(model: TransformerConfig, tensor: int) -> Iterator[Problem]:
     for name, width, step in (
         ("hidden_size", model.hidden_size, math.lcm(MULTIPLE * tensor, model.attention_heads)),
-        ("ffn_size", model.ffn_size, MULTIPLE * tensor),
+        ("ffn_size", model.mlp_width, MULTIPLE * tensor),
     ):
         if width % (MULTIPLE * tensor):
             yield Problem(
@@ -35,7 +35,7 @@ def _widths(model: ModelConfig, tensor: int) -> Iterator[Problem]:
             )
 
 
-def _keys_and_values(model: ModelConfig, tensor: int) -> Iterator[Problem]:
+def _keys_and_values(model: TransformerConfig, tensor: int) -> Iterator[Problem]:
     """Where heads share them they have a matrix of their own: this rank's groups, or all of them on every rank."""
     if model.groups == model.attention_heads or model.hidden_size % MULTIPLE:
         return

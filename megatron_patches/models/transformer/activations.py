@@ -6,10 +6,10 @@ test holds the counts to the storages that are alive after a forward pass.
 
 from dataclasses import dataclass
 
-from megatron_patches.batch.fields import POSITIONS
+from megatron_patches.batch.fields import PICKED, POSITIONS
 from megatron_patches.models.interface.architecture import Activations, Workload
-from megatron_patches.models.layers.model_config import ModelConfig
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parallel.layout import Layout
 
 FP32, INT64 = 4, 8
@@ -21,7 +21,7 @@ LOSS_ELEMENTS_AT_ONCE = {"cuda": 1 << 24, "cpu": 1 << 18}
 class _Sizes:
     """What the counts are made of: tokens and features on this rank, bytes of a number."""
 
-    model: ModelConfig
+    model: TransformerConfig
     work: Workload
 
     @property
@@ -80,14 +80,19 @@ class _Sizes:
     @property
     def features(self) -> int:
         """bytes of the MLP's features here, once"""
-        return self.tokens * self.model.ffn_size // self.layout.tensor * self.width
+        return self.tokens * self.model.mlp_width // self.layout.tensor * self.width
+
+    @property
+    def picked(self) -> int:
+        """tokens whose logits are made"""
+        return self.micro_batch * self.work.lengths.of("picked") if self.work.inputs.has(PICKED) else self.tokens
 
     @property
     def logits(self) -> int:
-        return self.tokens * self.model.padded_vocab_size // self.layout.tensor * self.width
+        return self.picked * self.model.padded_vocab_size // self.layout.tensor * self.width
 
 
-def gpt_activations(model: ModelConfig, work: Workload) -> Activations:
+def transformer_activations(model: TransformerConfig, work: Workload) -> Activations:
     """What one micro-batch keeps.
 
     On a CPU some kernels keep more: RMSNorm is made of parts, dropout's masks have the width of a number, and attention
@@ -221,7 +226,8 @@ def _head(sizes: _Sizes) -> int:
     reads = whole if model.tied_head and layout.tensor > 1 else sizes.stream
     norm = _norm_extra(sizes, sizes.stream_tokens, model.hidden_size)
     before = sizes.stream + norm if model.norm_placement == "pre" else 0
-    return before + reads + sizes.tokens * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
+    gathered = (INT64 + model.hidden_size * sizes.width) * sizes.picked if sizes.work.inputs.has(PICKED) else 0
+    return before + reads + gathered + sizes.picked * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
 
 
 def _loss_working_space(sizes: _Sizes) -> int:

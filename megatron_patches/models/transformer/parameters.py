@@ -1,13 +1,16 @@
-"""Every parameter of a GPT, from the configuration alone. Torch-free; a test holds it to the built model."""
+"""Every parameter of a GPT or an encoder, from the configuration alone. Torch-free; a test compares the built model."""
 
 from collections.abc import Iterator
 
-from megatron_patches.models.layers.model_config import ModelConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parameters.row import Cut, ParameterRow, Partial, PathLayer, path_of
 
 
-def gpt_parameters(model: ModelConfig, positions: int) -> list[ParameterRow]:
-    """All parameters, first layer to last, a tied head's once; a position table has a row for each of the positions."""
+def transformer_parameters(model: TransformerConfig, positions: int, head_bias: bool = False) -> list[ParameterRow]:
+    """All parameters, first layer to last, a tied head's once; a position table has a row for each of the positions.
+
+    `head_bias` says that a bias is added to the logits; it is a layer of its own: a tied head has no place for it.
+    """
     hidden = model.hidden_size
     rows = [_vocabulary_table("embedding.tokens.table.weight", "token_embedding", model, looked_up=not model.tied_head)]
     if model.embedding_norm:
@@ -25,17 +28,25 @@ def gpt_parameters(model: ModelConfig, positions: int) -> list[ParameterRow]:
         rows += _norm("final_norm", hidden, model)
     if not model.tied_head:
         rows.append(_vocabulary_table("head.logits.linear.weight", "head", model))
+    if head_bias:
+        cut = Cut(0, "vocab_size", padded_by="vocab_multiple")
+        rows.append(
+            ParameterRow(
+                "head_bias.bias", (model.padded_vocab_size,), "head", matrix=False, initial="zeros", cut=cut,
+                row_for_each="vocabulary",
+            )
+        )  # fmt: skip
     return rows
 
 
-def gpt_path(model: ModelConfig) -> list[PathLayer]:
+def transformer_path(model: TransformerConfig, head_bias: bool = False) -> list[PathLayer]:
     """The layers in the order of the forward pass; a tied head is the embedding again."""
-    names = path_of(gpt_parameters(model, positions=1))
-    ends = ("embedding", "head")
-    return [PathLayer(name, table=name in ends) for name in [*names, *(["embedding"] if model.tied_head else [])]]
+    names = path_of(transformer_parameters(model, positions=1))
+    names += [*(["embedding"] if model.tied_head else []), *(["head_bias"] if head_bias else [])]
+    return [PathLayer(name, table=name in ("embedding", "head")) for name in names]
 
 
-def _vocabulary_table(name: str, part: str, model: ModelConfig, looked_up: bool = False) -> ParameterRow:
+def _vocabulary_table(name: str, part: str, model: TransformerConfig, looked_up: bool = False) -> ParameterRow:
     return ParameterRow(
         name, (model.padded_vocab_size, model.hidden_size), part, matrix=True, initial="normal",
         deviation=model.deviation, cut=Cut(0, "vocab_size", padded_by="vocab_multiple"), looked_up=looked_up,
@@ -43,14 +54,14 @@ def _vocabulary_table(name: str, part: str, model: ModelConfig, looked_up: bool 
     )  # fmt: skip
 
 
-def _block(prefix: str, model: ModelConfig) -> Iterator[ParameterRow]:
+def _block(prefix: str, model: TransformerConfig) -> Iterator[ParameterRow]:
     yield from _norm(f"{prefix}.attention_norm", model.hidden_size, model)
     yield from _attention(f"{prefix}.attention", model)
     yield from _norm(f"{prefix}.mlp_norm", model.hidden_size, model)
     yield from _mlp(f"{prefix}.mlp", model)
 
 
-def _attention(prefix: str, model: ModelConfig) -> Iterator[ParameterRow]:
+def _attention(prefix: str, model: TransformerConfig) -> Iterator[ParameterRow]:
     """Queries, keys and values in one matrix, a head's rows together; grouped keys and values in one of their own."""
     hidden, size, bias = model.hidden_size, model.head_size, model.attention_bias
     heads = Cut(0, "attention_heads")
@@ -68,13 +79,13 @@ def _attention(prefix: str, model: ModelConfig) -> Iterator[ParameterRow]:
     yield from _row(f"{prefix}.output", hidden, bias, "attention", model, Cut(1, "attention_heads"))
 
 
-def _mlp(prefix: str, model: ModelConfig) -> Iterator[ParameterRow]:
+def _mlp(prefix: str, model: TransformerConfig) -> Iterator[ParameterRow]:
     """A gated MLP's two input matrices are one of shape (2, ffn, hidden)."""
-    up = (2, model.ffn_size) if model.gated else (model.ffn_size,)
+    up = (2, model.mlp_width) if model.gated else (model.mlp_width,)
     cut = Cut(1 if model.gated else 0, "ffn_size", resizable=True)
     fused = 0 if model.gated else None
     yield from _column(f"{prefix}.up", model.hidden_size, up, model.mlp_bias, "mlp", model, cut, fused)
-    yield from _row(f"{prefix}.down", model.ffn_size, model.mlp_bias, "mlp", model, Cut(1, "ffn_size", resizable=True))
+    yield from _row(f"{prefix}.down", model.mlp_width, model.mlp_bias, "mlp", model, Cut(1, "ffn_size", resizable=True))
 
 
 def _column(
@@ -83,7 +94,7 @@ def _column(
     outputs: tuple[int, ...],
     bias: bool,
     part: str,
-    model: ModelConfig,
+    model: TransformerConfig,
     cut: Cut,
     fused: int | None = None,
 ) -> Iterator[ParameterRow]:
@@ -99,7 +110,7 @@ def _column(
         )
 
 
-def _row(prefix: str, inputs: int, bias: bool, part: str, model: ModelConfig, cut: Cut) -> Iterator[ParameterRow]:
+def _row(prefix: str, inputs: int, bias: bool, part: str, model: TransformerConfig, cut: Cut) -> Iterator[ParameterRow]:
     """A row-parallel matrix, which writes to the residual stream; its bias is added once, to each rank's tokens."""
     yield ParameterRow(
         f"{prefix}.linear.weight", (model.hidden_size, inputs), part, matrix=True, initial="normal",
@@ -111,7 +122,7 @@ def _row(prefix: str, inputs: int, bias: bool, part: str, model: ModelConfig, cu
         )
 
 
-def _norm(prefix: str, features: int, model: ModelConfig, of_heads: bool = False) -> Iterator[ParameterRow]:
+def _norm(prefix: str, features: int, model: TransformerConfig, of_heads: bool = False) -> Iterator[ParameterRow]:
     """Of the stream each rank normalises its tokens, of queries and keys its heads."""
     partial: Partial = "features" if of_heads else "tokens"
     yield ParameterRow(f"{prefix}.weight", (features,), "norms", matrix=False, initial="ones", partial=partial)

@@ -1,0 +1,1 @@
+"""Encoders: bidirectional transformers that fill in masked tokens."""

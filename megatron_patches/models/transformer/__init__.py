@@ -1,0 +1,1 @@
+"""What GPTs and encoders share: their parameters, layers, FLOPs and memory."""
