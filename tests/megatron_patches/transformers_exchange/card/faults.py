@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from data_tools.samples.lengths import SampleLengths
-from megatron_patches.models.gpt.transformers_formats.rearranging import same
 from megatron_patches.models.interface.transformers_format import FilledTensor, TensorPair, TransformersFormat
+from megatron_patches.models.transformer.transformers_formats.rearranging import same
 from megatron_patches.parameters.row import ParameterRow
 
 if TYPE_CHECKING:

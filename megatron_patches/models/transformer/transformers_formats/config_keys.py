@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 
 _MEANS = {
     "gelu_pytorch_tanh": "gelu_new",
@@ -132,7 +132,7 @@ class ConfigReader:
         )
 
 
-def written_activation(names: Mapping[str, str], model: GPTConfig) -> str:
+def written_activation(names: Mapping[str, str], model: TransformerConfig) -> str:
     """Their name of a model's activation."""
     return names[model.activation]
 
