@@ -19,7 +19,6 @@ _MEANS = {
 }
 """names of transformers for functions that have another name too"""
 _OTHER_FUNCTIONS: Mapping[str, JsonValue] = {
-    "is_causal": True,  # false: tokens see later ones
     "is_encoder_decoder": False,
     "per_layer_config": None,  # layers that differ from each other
     "layer_types": None,
@@ -45,8 +44,14 @@ class ConfigReader:
         self._config = config
         self._section = section
 
-    def refuse_other_functions(self) -> None:
-        """Refuses what turns any architecture into another one."""
+    def refuse_other_functions(self, causal: bool = True) -> None:
+        """Refuses what turns any architecture into another one.
+
+        Args:
+            causal: tokens see those before them alone; others do not read `is_causal`.
+        """
+        if causal:
+            self.only("is_causal", True, default=True)
         for key, value in _OTHER_FUNCTIONS.items():
             self.only(key, value, default=value)
 

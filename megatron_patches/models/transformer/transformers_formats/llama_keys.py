@@ -64,13 +64,16 @@ def written_like_llama(model: TransformerConfig, lengths: SampleLengths) -> dict
     }
 
 
-def read_like_llama(keys: ConfigReader, defaults: Defaults) -> dict[str, Any]:
+def read_like_llama(keys: ConfigReader, defaults: Defaults, causal: bool = True) -> dict[str, Any]:
     """A `model:` section without its name.
+
+    Args:
+        causal: tokens see those before them alone.
 
     Raises:
         Refused: a key asks for what our architectures have not.
     """
-    keys.refuse_other_functions()
+    keys.refuse_other_functions(causal)
     hidden = keys.whole("hidden_size", default=defaults.hidden_size)
     heads = keys.whole("num_attention_heads", default=defaults.attention_heads)
     keys.only("head_dim", hidden // heads, default=hidden // heads)
