@@ -48,10 +48,9 @@ class ConfigReader:
         """Refuses what turns any architecture into another one.
 
         Args:
-            causal: tokens see those before them alone; others do not read `is_causal`.
+            causal: what `is_causal` may say, whether tokens see those before them alone.
         """
-        if causal:
-            self.only("is_causal", True, default=True)
+        self.only("is_causal", causal, default=causal)
         for key, value in _OTHER_FUNCTIONS.items():
             self.only(key, value, default=value)
 
