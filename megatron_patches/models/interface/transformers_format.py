@@ -97,6 +97,10 @@ class TransformersFormat(ABC):
             Refused: it asks for something that our architecture has not; the keys are named.
         """
 
+    def as_read(self, model: Any) -> Any:
+        """The model with what can be said in two ways as `read` says it."""
+        return model
+
     @abstractmethod
     def pairs(self, model: Any, rows: Sequence[ParameterRow]) -> list[TensorPair]:
         """One for each parameter of ours.

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.encoder.encoder_config import EncoderConfig
 from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.models.transformer.transformers_formats.config_keys import ConfigReader
 from megatron_patches.models.transformer.transformers_formats.llama_keys import (
     LIKE_LLAMA,
@@ -50,6 +51,11 @@ class EuroBertFormat(SortedFormat):
         own = {"name": "encoder", "gated_width": "as_given", "decoder_bias": section["mlp_bias"]}
         # the rows of its table are those that it stores
         return ModelRead({**section, **own, "vocab_multiple": 1}, read_positions(keys, _DEFAULTS))
+
+    def as_read(self, model: TransformerConfig) -> TransformerConfig:
+        if not isinstance(model, EncoderConfig) or not model.gated:
+            return model
+        return model.model_copy(update={"ffn_size": model.mlp_width, "gated_width": "as_given"})
 
     def pair(self, name: str, shape: tuple[int, ...], model: EncoderConfig) -> TensorPair:
         return separate_pair(name, shape, model)
