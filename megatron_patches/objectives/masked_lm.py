@@ -90,7 +90,7 @@ class MaskedLM(Objective):
         if not isinstance(ramp, ProbabilityRampConfig):
             return np.full(len(samples), ramp)
         way = np.ones(len(samples)) if self._validates else np.minimum(samples / ramp.samples, 1.0)
-        return np.clip((1 - way) * ramp.start + way * ramp.end, *sorted((ramp.start, ramp.end)))
+        return np.minimum((1 - way) * ramp.start + way * ramp.end, self._config.largest_probability)
 
     def _corrupted(
         self, tokens: NDArray[np.int64], hidden: NDArray[np.bool_], drawn: NDArray[np.uint64]

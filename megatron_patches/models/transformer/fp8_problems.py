@@ -33,8 +33,8 @@ def _widths(model: TransformerConfig, tensor: int) -> Iterator[Problem]:
         if width % step:
             yield Problem(
                 f"model.{name}",
-                f"model.{name} {getattr(model, name)}{made} over parallel.tensor {tensor} is not divisible by {MULTIPLE}, which "
-                f"training.fp8 needs of every matrix; nearest model.{name}: {either(near)}; or "
+                f"model.{name} {getattr(model, name)}{made} over parallel.tensor {tensor} is not divisible "
+                f"by {MULTIPLE}, which training.fp8 needs of every matrix; nearest model.{name}: {either(near)}; or "
                 "training.fp8 none",
             )
 

@@ -1,7 +1,6 @@
 """Every parameter of a GPT or an encoder, from the configuration alone. Torch-free; a test compares the built model."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.parameters.row import Cut, ParameterRow, Partial, PathLayer, path_of
@@ -83,8 +82,13 @@ def _attention(prefix: str, model: TransformerConfig) -> Iterator[ParameterRow]:
 def _mlp(prefix: str, model: TransformerConfig) -> Iterator[ParameterRow]:
     """A gated MLP's two input matrices are one of shape (2, ffn, hidden)."""
     up = (2, model.mlp_width) if model.gated else (model.mlp_width,)
-    whole = Cut(0, "ffn_size", resizable=True, multiple=model.mlp_multiple, setting_per_entry=model.ffn_size_per_feature)
-    cut, rows = replace(whole, dimension=1 if model.gated else 0), replace(whole, dimension=1)
+    cut, rows = (
+        Cut(
+            dimension, "ffn_size", resizable=True, multiple=model.mlp_multiple,
+            setting_per_entry=model.ffn_size_per_feature,
+        )
+        for dimension in (1 if model.gated else 0, 1)
+    )  # fmt: skip
     fused = 0 if model.gated else None
     yield from _column(f"{prefix}.up", model.hidden_size, up, model.mlp_bias, "mlp", model, cut, fused)
     yield from _row(f"{prefix}.down", model.mlp_width, model.mlp_bias, "mlp", model, rows)
