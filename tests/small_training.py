@@ -27,7 +27,10 @@ evaluation: {{every_steps: 4, samples: 10}}
 ENCODER = [
     "--model={name: encoder, layers: 4, hidden_size: 32, attention_heads: 4, ffn_size: 96, vocab_size: 384}",
     "--objective={name: masked_lm, probability: 0.3}",
+    "--data.path=$DATA/encoder/text",
+    "--data.tokenizer=$DATA/encoder/tokenizer",
 ]
+"""overrides that make the small run an encoder's"""
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,9 @@ class SmallData:
     folder: Path
 
     def run(self, folder: Path, overrides: Sequence[str] = (), name: str = "tr900a-28K-small") -> RunConfig:
-        """A run on this data, its YAML written to a folder."""
-        return load_run(self.write(folder / "tr900-tests", name), overrides)
-
-    def encoder(self, folder: Path, overrides: Sequence[str] = (), name: str = "tr900c-40K-encoder") -> RunConfig:
-        """A run of an encoder on the documents, by the tokenizer that has a mask token."""
-        return self.run(folder, [*ENCODER, f"--data.path={self.folder}/encoder/text",
-                                 f"--data.tokenizer={self.folder}/encoder/tokenizer", *overrides], name)  # fmt: skip
+        """A run on this data, its YAML written to a folder; in overrides `$DATA` is the data's folder."""
+        given = [word.replace("$DATA", str(self.folder)) for word in overrides]
+        return load_run(self.write(folder / "tr900-tests", name), given)
 
     def write(self, family: Path, name: str) -> Path:
         """The YAML of a run on this data, in a family's folder."""
