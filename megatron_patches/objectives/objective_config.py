@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from data_tools.samples.lengths import SampleLengths
@@ -237,15 +237,15 @@ class MaskedLMConfig(ObjectiveSection):
     )
     reset_attention: bool = Field(True, description="whether tokens see their own document alone")
 
-    @field_validator("probability", mode="plain")
+    @field_validator("probability", mode="wrap")
     @classmethod
-    def _of_its_own_type(cls, value: Any) -> Any:
-        """A union would tell of a wrong ramp that it is no number either."""
-        if isinstance(value, Mapping | ProbabilityRampConfig):
-            return ProbabilityRampConfig.model_validate(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+    def _of_its_own_type(cls, value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+        """A union alone would tell of a wrong ramp that it is no number either."""
+        if isinstance(value, Mapping):
+            return validated(ProbabilityRampConfig.model_validate(value))
+        if isinstance(value, bool) or not isinstance(value, int | float | ProbabilityRampConfig):
             raise PydanticKnownError("float_type")
-        return float(_require_share(value))
+        return validated(_require_share(value))
 
     def lengths(self, sequence_length: int) -> SampleLengths:
         return SampleLengths(
