@@ -1,7 +1,8 @@
 """The special tokens of a tokenizer, by the roles that its own files give them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from data_tools.text.control_tokens import named_tokens, read_config
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
@@ -23,6 +24,10 @@ class SpecialTokens:
     """what a text ends with"""
     pad: int | None = None
     """what fills a sample up"""
+
+    def definition(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {**asdict(self), "special": sorted(self.special)}
 
 
 def special_tokens(path: Path) -> SpecialTokens:
