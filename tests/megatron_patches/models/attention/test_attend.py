@@ -1,4 +1,4 @@
-"""Attention of whole samples, of every pattern, biased, scaled and with shared keys or not, against written-out scores."""
+"""Attention of whole samples, of every pattern, with bias, scale and shared keys or without."""
 
 import itertools
 import math
