@@ -22,17 +22,43 @@ TOGETHER = KernelChoice(variable_length=True)
 PACKAGE = KernelChoice("flash_attn")
 
 
+def weights(query: Tensor, key: Tensor, causal: bool, scale: float) -> Tensor:
+    """`[heads, queries, keys]`, score by score."""
+    scores = torch.einsum("qhd,khd->hqk", query, key) * scale
+    if causal:
+        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
+    return scores.softmax(-1)
+
+
 def written_out(query: Tensor, key: Tensor, value: Tensor, cuts: list[int], causal: bool, scale: float) -> Tensor:
-    """Attention within `cuts` of `[tokens, heads, feature]`, score by score."""
+    """Attention within `cuts` of `[tokens, heads, feature]`."""
     repeats = query.shape[1] // key.shape[1]
     key, value = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
-    made = []
-    for first, end in itertools.pairwise(cuts):
-        scores = torch.einsum("qhd,khd->hqk", query[first:end], key[first:end]) * scale
-        if causal:
-            scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
-        made.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value[first:end]))
-    return torch.cat(made)
+    return torch.cat(
+        [
+            torch.einsum("hqk,khd->qhd", weights(query[one:end], key[one:end], causal, scale), value[one:end])
+            for one, end in itertools.pairwise(cuts)
+        ]
+    )
+
+
+def gradients(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, cuts: list[int], causal: bool, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the same; an operator's kernel has no autograd."""
+    groups, repeats = key.shape[1], query.shape[1] // key.shape[1]
+    key, value = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
+    found: list[list[Tensor]] = [[], [], []]
+    for one, end in itertools.pairwise(cuts):
+        q, k, v, g = (each[one:end] for each in (query, key, value, grad))
+        shares = weights(q, k, causal, scale)
+        of_shares = torch.einsum("qhd,khd->hqk", g, v)
+        of_scores = shares * (of_shares - (of_shares * shares).sum(-1, keepdim=True)) * scale
+        found[0].append(torch.einsum("hqk,khd->qhd", of_scores, k))
+        found[1].append(torch.einsum("hqk,qhd->khd", of_scores, q).unflatten(1, (groups, repeats)).sum(2))
+        found[2].append(torch.einsum("hqk,qhd->khd", shares, g).unflatten(1, (groups, repeats)).sum(2))
+    of_query, of_key, of_value = map(torch.cat, found)
+    return of_query, of_key, of_value
 
 
 def give_the_operator_a_cpu_kernel() -> None:
@@ -56,10 +82,7 @@ def give_the_operator_a_cpu_kernel() -> None:
     @varlen._varlen_attn_backward.register_kernel("cpu")
     def backward(grad, q, k, v, out, sums, cuts, others, longest, _, causal, state, scale, window):  # type: ignore[no-untyped-def]
         causal = check(q, k, cuts, others, longest, window)
-        with torch.enable_grad():
-            given = [each.detach().requires_grad_() for each in (q, k, v)]
-            made = written_out(*given, cuts.tolist(), causal, scale or SIZE**-0.5)
-        return torch.autograd.grad(made, given, grad)
+        return gradients(grad, q, k, v, cuts.tolist(), causal, scale or SIZE**-0.5)
 
 
 def differences(scale: float | None) -> list[float]:
@@ -71,8 +94,8 @@ def differences(scale: float | None) -> list[float]:
         made = attend(*tensors, find_segments(DOCUMENTS, causal), kernel=TOGETHER, scale=scale)
         query = tensors[0] if scale is None else tensors[0] * scale * SIZE**0.5
         expected = attend_densely(query, *tensors[1:], DOCUMENTS, causal)
-        weights = torch.randn_like(expected)
-        ours, theirs = (torch.autograd.grad((each * weights).sum(), tensors) for each in (made, expected))
+        factors = torch.randn_like(expected)
+        ours, theirs = (torch.autograd.grad((each * factors).sum(), tensors) for each in (made, expected))
         pairs = zip([made, *ours], [expected, *theirs], strict=True)
         found.append(max((one - other).abs().max().item() for one, other in pairs))
     return found
