@@ -144,6 +144,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     from megatron_patches.objectives.read_ahead import NAME
 
     kept, compiled, gradients, early = 0, 0, 0, 0
+    compilers: set[tuple[tuple[str, Any], ...]] = set()
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal kept
@@ -153,6 +154,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     def count_compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         nonlocal compiled
         compiled += 1
+        compilers.add(tuple(options.items()))
         return function
 
     def counted_backward(*arguments: Any, **options: Any) -> None:
@@ -192,6 +194,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         },
         "saved bytes": kept,
         "compiled blocks": compiled,
+        "compiler": sorted(compilers),
         "early messages": early,
         "reading threads": len(threads),
         "steps read at first": read_at_first,
