@@ -8,7 +8,7 @@ from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.training.training_config import AttentionKernel
 
 _LARGEST_HEAD, _MULTIPLE_OF_HEAD = 256, 8
-"""Features of a head that torch's flash kernel takes: `scaled_dot_product_attention` pads others, `varlen_attn` fails."""
+"""Features of a head that torch's flash kernel takes; `scaled_dot_product_attention` pads others, `varlen_attn` not."""
 
 
 @dataclass(frozen=True)

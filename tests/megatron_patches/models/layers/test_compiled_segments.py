@@ -60,8 +60,8 @@ def compiled_steps(together: bool) -> dict[str, tuple[float, list[int], int]]:
             continue
         torch._dynamo.reset()
         counters.clear()
-        model = plain_model(GPTConfig.model_validate(SIZES | switches | {"layers": 2}), SEQUENCE, groups, randomness, recomputation,
-                            inputs=inputs)  # fmt: skip
+        config = GPTConfig.model_validate(SIZES | switches | {"layers": 2})
+        model = plain_model(config, SEQUENCE, groups, randomness, recomputation, inputs=inputs)
         for layer in model.modules():
             if together and isinstance(layer, SelfAttention):
                 layer.kernel = KernelChoice(variable_length=True)
