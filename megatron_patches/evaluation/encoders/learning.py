@@ -52,9 +52,11 @@ def learn_and_ask(
             with torch.no_grad():
                 yield head(features.asked).cpu()
         return
+    with torch.no_grad():
+        width = trunk.features(train.texts[:1], settings.pooling).shape[1]
     before = {name: values.clone() for name, values in trunk.model.state_dict().items()}
     for seed in range(settings.seeds):
-        head = _head(trunk.config.model.hidden_size, outputs, train.labels, seed, trunk.device)
+        head = _head(width, outputs, train.labels, seed, trunk.device)
         try:
             yield _tune(trunk, head, train, asked, settings, seed)
         finally:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from megatron_patches.errors import Refused
 from megatron_patches.evaluation.tasks.formats.all_formats import ENCODER_FORMATS, LOCAL_FORMATS
+from megatron_patches.evaluation.tasks.formats.encoder_format import EncoderFormat
+from megatron_patches.evaluation.tasks.formats.local_format import LocalFormat
 from megatron_patches.evaluation.tasks.local_task import LocalTask
 from megatron_patches.evaluation.tasks.prepare import local_task
 from megatron_patches.evaluation.tasks.spec import LOSSES, TaskSpec, split_tasks
@@ -29,7 +31,8 @@ _INDENT, _COLUMN = 4, 13
 
 def list_formats() -> None:
     """Prints what there is to say of each format, and how a row of it looks."""
-    for format in (*LOCAL_FORMATS.values(), *ENCODER_FORMATS.values()):
+    formats: list[LocalFormat | EncoderFormat] = [*LOCAL_FORMATS.values(), *ENCODER_FORMATS.values()]
+    for format in formats:
         tell(format.word if format.source is None else f"{format.word}:{format.source.replace(' or ', '|')}")
         _tell_fact("keys" if format.source else "items", format.row)
         _tell_fact("asked", format.manner)

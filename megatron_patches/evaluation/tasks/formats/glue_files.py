@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ def read_glue(format: GlueFormat, source: Source) -> LabelledTexts:
                 f"{printable(source.path)} is one file; name the folder of the task, or a file to ask and one to learn "
                 f"from: {format.word}:DEV+TRAIN"
             )
-        asked, train = {None: source.path}, source.examples
+        train, asked = source.examples, dict[str | None, Path]({None: source.path})
     elif source.examples is not None:
         raise Refused(
             f"{printable(source.path)} is a folder, whose train file is read; leave out +{printable(source.examples)}"
@@ -75,7 +75,7 @@ def read_glue(format: GlueFormat, source: Source) -> LabelledTexts:
     )
 
 
-def _asked_files(format: GlueFormat, folder: Path) -> Mapping[str | None, Path]:
+def _asked_files(format: GlueFormat, folder: Path) -> dict[str | None, Path]:
     if not format.parts:
         return {None: _found(folder, _DEV)}
     return {part: _found(folder, [f"{name}_{part}" for name in _DEV]) for part in format.parts}

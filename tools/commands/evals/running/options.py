@@ -148,7 +148,11 @@ class Learning:
         Raises:
             Refused: a number is out of its range.
         """
-        given = {"epochs": self.epochs, "learning_rate": self.learning_rate, "train_batch": self.train_batch}
+        given: dict[str, float | str | None] = {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "train_batch": self.train_batch,
+        }
         given |= {"pooling": self.pooling, "seeds": self.seeds}
         if not self.frozen and all(value is None for value in given.values()):
             return None
