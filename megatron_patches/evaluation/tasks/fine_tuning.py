@@ -9,7 +9,8 @@ Pooling = Literal["cls", "mean"]
 """what stands for a text: the encoder's output at its first token, cls; or the mean over all of its tokens"""
 WARMUP, WEIGHT_DECAY, GRADIENT_CLIP, DROPOUT = 0.1, 0.01, 1.0, 0.1
 """of BERT (Devlin et al. 2019, appendix A): share of the steps in which the learning rate rises, AdamW's decay of
-matrices, the largest norm of a gradient, and the share of the pooled features that is dropped in front of the head"""
+matrices, the largest norm of a gradient, and the share of the pooled features that is dropped in front of the head,
+unless that learns alone"""
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,5 @@ class FineTuning:
 
     def facts(self) -> dict[str, bool | int | float | str]:
         """All of them, as a result states them."""
-        fixed = {"warmup": WARMUP, "weight_decay": WEIGHT_DECAY, "gradient_clip": GRADIENT_CLIP, "dropout": DROPOUT}
-        return asdict(self) | fixed
+        fixed = {"warmup": WARMUP, "weight_decay": WEIGHT_DECAY, "gradient_clip": GRADIENT_CLIP}
+        return asdict(self) | fixed | {"dropout": 0.0 if self.frozen else DROPOUT}
