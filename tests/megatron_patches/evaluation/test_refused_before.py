@@ -88,9 +88,7 @@ def test_what_is_for_encoders_alone(candidate: Candidate, tmp_path: Path) -> Non
     write_word_task(tmp_path / "words", 4, 2)
     for task in (f"pseudo-perplexity:{tmp_path}/some.txt", f"glue-sst2:{tmp_path}/words"):
         asked = Asked((task,))
-        with pytest.raises(
-            Refused, match=r": this is for encoders, .* \(causal\); ask for the perplexity of a text"
-        ):
+        with pytest.raises(Refused, match=r": this is for encoders, .* \(causal\); ask for the perplexity of a text"):
             standing_of(run_of(candidate), candidate, asked.prepared(), asked)
 
 
