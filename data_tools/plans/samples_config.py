@@ -207,7 +207,8 @@ class PacksConfig(FilteredSection):
     """Several documents a sample, each whole if it is short enough; filters look at each document.
 
     Documents are fitted into samples by length, the longest first, each into the fullest sample that still takes it
-    (best-fit decreasing).
+    (best-fit decreasing). Samples all have as many places and steps as many samples, so that micro-batches are always
+    full; padding is what is left within samples.
     """
 
     name: Literal["packs"] = Field(description="kind; it decides which keys there are")
