@@ -123,7 +123,7 @@ def test_segments_need_no_mask(kernel: str, tmp_path: Path) -> None:
 
 def test_flash_attn_takes_no_large_heads(tmp_path: Path) -> None:
     path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
-    with pytest.raises(TrainyardError, match="heads of at most 256 features, .*makes them 512; use auto"):
+    with pytest.raises(TrainyardError, match=r"heads of at most 256 features, .*makes them 512; use auto"):
         load_run(path, ["--training.attention_kernel=flash_attn", "--model.hidden_size=2048"])
 
 
