@@ -6,9 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from megatron_patches.batch.fields import ModelInputs
 from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.transformers_exchange.choice import format_of
 from tests.megatron_patches.models.theirs import build, config_keys, logits, own_weights
+from tests.small_model import PLAIN_INPUTS
 
 SEQUENCE = 24
 SIZES = {"layers": 4, "hidden_size": 48, "attention_heads": 6, "vocab_size": 64}
@@ -26,12 +29,13 @@ class Reference:
     The weights lie in one tensor: what goes to another process costs a file descriptor for each, and 64 are allowed.
     """
 
-    model: GPTConfig
+    model: TransformerConfig
     sequence_length: int
     shapes: dict[str, torch.Size]
     flat: Tensor
     tokens: np.ndarray
     logits: np.ndarray
+    inputs: ModelInputs = PLAIN_INPUTS
 
     @property
     def weights(self) -> dict[str, Tensor]:

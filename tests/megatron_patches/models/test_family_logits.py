@@ -46,7 +46,7 @@ def _plain(given: Reference, groups):  # type: ignore[no-untyped-def]
     from tests.small_model import plain_model
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = plain_model(given.model, given.sequence_length, groups, randomness).eval()
+    plain = plain_model(given.model, given.sequence_length, groups, randomness, inputs=given.inputs).eval()
     loaded = _load(canonical_parameters(plain), given.weights)
     assert loaded == given.shapes.keys()
     return _whole_vocabulary(plain({"tokens": torch.from_numpy(given.tokens)}), groups)
@@ -64,7 +64,7 @@ def _pipeline(given: Reference, groups):  # type: ignore[no-untyped-def]
     from tests.small_model import blueprint
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    drawn = blueprint(given.model, given.sequence_length, groups, randomness)
+    drawn = blueprint(given.model, given.sequence_length, groups, randomness, inputs=given.inputs)
     stages = plan_stages(given.model, causal_lengths(given.sequence_length), 2)
     stage = build_pipeline(drawn, stages, build_loss(CausalConfig(name="causal"), groups)).eval()
     loaded = _load(canonical_parameters(stage), given.weights)
