@@ -390,6 +390,20 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
         "saved bytes", overrides(training__recomputation="full"), overrides(training__recomputation="selective")
     ),
     "training.compile": Holds("compiled blocks", overrides(training__compile="true")),
+    "training.compile_backend=aot_eager": Holds(
+        "compiler", overrides(training__compile_backend="aot_eager"), overrides(training__compile="true")
+    ),
+    "training.compile_backend=eager": Holds(
+        "compiler",
+        overrides(training__compile_backend="eager"),
+        overrides(training__compile="true", training__compile_backend="aot_eager"),
+    ),
+    "training.compile_dynamic": Holds(
+        "compiler", overrides(training__compile_dynamic="true"), overrides(training__compile="true")
+    ),
+    "training.attention_kernel=flash_attn": Plans(
+        "flash_attn needs a GPU", overrides(training__attention_kernel="flash_attn")
+    ),
     "training.attention_kernel=flash": Trains(
         overrides(training__attention_kernel="flash"), overrides(training__attention_kernel="math")
     ),

@@ -149,6 +149,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     from megatron_patches.objectives.read_ahead import NAME
 
     kept, compiled, gradients, early = 0, 0, 0, 0
+    compilers: set[tuple[tuple[str, Any], ...]] = set()
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal kept
@@ -158,6 +159,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     def count_compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         nonlocal compiled
         compiled += 1
+        compilers.add(tuple(options.items()))
         return function
 
     def counted_backward(*arguments: Any, **options: Any) -> None:
@@ -197,6 +199,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         },
         "saved bytes": kept,
         "compiled blocks": compiled,
+        "compiler": sorted(compilers),
         "early messages": early,
         "reading threads": len(threads),
         "steps read at first": read_at_first,

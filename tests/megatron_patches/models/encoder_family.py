@@ -1,7 +1,6 @@
-"""Small encoders of transformers with random weights, and the same weights by our canonical names.
+"""ModernBERT and BERT of transformers, small, with random weights, and the same weights by our canonical names.
 
-EuroBERT is ours as it is. ModernBERT and BERT are compared on what they share with us: their prediction heads have
-layers of their own, ModernBERT's first block has no norm before attention, and BERT normalises the embedding once
+They are compared on what they share with ours: their prediction heads have layers of their own, ModernBERT's first block has no norm before attention, and BERT normalises the embedding once
 positions are added, where ours is normalised before. Those are replaced in their models: by nothing, and by the norm
 that the other blocks have.
 """
@@ -12,11 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megatron_patches.batch.fields import TOKENS, ModelInputs
 from megatron_patches.models.encoder.encoder_config import EncoderConfig
 from tests.megatron_patches.models.family import SEQUENCE, Reference
 
-BIDIRECTIONAL = ModelInputs((TOKENS,), "full")
 HIDDEN, HEADS, SIZE, FFN, LAYERS, VOCABULARY = 48, 6, 8, 80, 4, 64
 SIZES = {
     "name": "encoder", "layers": LAYERS, "hidden_size": HIDDEN, "attention_heads": HEADS, "ffn_size": FFN,
@@ -29,11 +26,6 @@ THEIR_SIZES = {
 }  # fmt: skip
 ROTARY = {"name": "rotary", "theta": 500.0}
 FAMILY: dict[str, dict[str, Any]] = {
-    "eurobert": {"gated_width": "as_given", "key_value_heads": 2, "position_embedding": ROTARY, "tied_head": False},
-    "eurobert-biases": {
-        "gated_width": "as_given", "position_embedding": ROTARY, "tied_head": True, "mlp_bias": True,
-        "attention_bias": True, "decoder_bias": True,
-    },
     "modernbert": {
         "activation": "geglu", "gated_width": "as_given", "norm": "layernorm", "embedding_norm": True,
         "position_embedding": ROTARY, "decoder_bias": True,
@@ -47,7 +39,7 @@ FAMILY: dict[str, dict[str, Any]] = {
 
 def encoder_reference(kind: str) -> Reference:
     """transformers' model of this kind and what it says."""
-    theirs, weights_of = _THEIRS[kind.partition("-")[0]]
+    theirs, weights_of = _THEIRS[kind]
     model = EncoderConfig.model_validate(SIZES | FAMILY[kind])
     built = theirs(model).eval()
     generator = torch.Generator().manual_seed(5)
@@ -60,47 +52,7 @@ def encoder_reference(kind: str) -> Reference:
     weights = weights_of(model, built.state_dict())
     flat = torch.cat([weight.flatten() for weight in weights.values()])
     shapes = {name: weight.shape for name, weight in weights.items()}
-    return Reference(model, SEQUENCE, shapes, flat, tokens.numpy(), logits, BIDIRECTIONAL)
-
-
-def _eurobert(model: EncoderConfig) -> Any:
-    from transformers import EuroBertConfig, EuroBertForMaskedLM
-
-    return EuroBertForMaskedLM(
-        EuroBertConfig(
-            **THEIR_SIZES, num_key_value_heads=model.groups, tie_word_embeddings=model.tied_head,
-            mlp_bias=model.mlp_bias, attention_bias=model.attention_bias, rms_norm_eps=model.norm_epsilon,
-            rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-        )
-    )  # fmt: skip
-
-
-def _eurobert_weights(model: EncoderConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = {"embedding.tokens.table.weight": theirs["model.embed_tokens.weight"]}
-    kinds = ["weight", "bias"] if model.attention_bias else ["weight"]
-    for index in range(LAYERS):
-        ours, block = f"layers.{index}", f"model.layers.{index}"
-        for kind in kinds:
-            query, key, value = (
-                theirs[f"{block}.self_attn.{name}_proj.{kind}"].unflatten(0, (-1, SIZE)) for name in ("q", "k", "v")
-            )
-            if model.groups == model.attention_heads:
-                found[f"{ours}.attention.query_key_value.linear.{kind}"] = torch.stack((query, key, value), dim=1)
-            else:
-                found[f"{ours}.attention.query.linear.{kind}"] = query
-                found[f"{ours}.attention.key_value.linear.{kind}"] = torch.stack((key, value), dim=1)
-            found[f"{ours}.attention.output.linear.{kind}"] = theirs[f"{block}.self_attn.o_proj.{kind}"]
-            gate, up = (theirs[f"{block}.mlp.{name}_proj.{kind}"] for name in ("gate", "up"))
-            found[f"{ours}.mlp.up.linear.{kind}"] = torch.stack((gate, up))
-            found[f"{ours}.mlp.down.linear.{kind}"] = theirs[f"{block}.mlp.down_proj.{kind}"]
-        found[f"{ours}.attention_norm.weight"] = theirs[f"{block}.input_layernorm.weight"]
-        found[f"{ours}.mlp_norm.weight"] = theirs[f"{block}.post_attention_layernorm.weight"]
-    found["final_norm.weight"] = theirs["model.norm.weight"]
-    if not model.tied_head:
-        found["head.logits.linear.weight"] = theirs["lm_head.weight"]
-    if model.decoder_bias:
-        found["head_bias.bias"] = theirs["lm_head.bias"]
-    return found
+    return Reference(model, SEQUENCE, shapes, flat, tokens.numpy(), logits)
 
 
 def _modernbert(model: EncoderConfig) -> Any:
@@ -168,7 +120,6 @@ def _bert_weights(model: EncoderConfig, theirs: dict[str, Tensor]) -> dict[str, 
 _THEIRS: dict[
     str, tuple[Callable[[EncoderConfig], Any], Callable[[EncoderConfig, dict[str, Tensor]], dict[str, Tensor]]]
 ] = {
-    "eurobert": (_eurobert, _eurobert_weights),
     "modernbert": (_modernbert, _modernbert_weights),
     "bert": (_bert, _bert_weights),
 }

@@ -1,4 +1,4 @@
-"""The same logits as transformers' encoders with the same random weights, on every layout."""
+"""The same logits as ModernBERT and BERT of transformers with the same random weights; EuroBERT is in the family's."""
 
 from functools import cache
 
