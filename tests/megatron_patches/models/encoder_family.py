@@ -1,8 +1,8 @@
 """ModernBERT and BERT of transformers, small, with random weights, and the same weights by our canonical names.
 
-They are compared on what they share with ours: their prediction heads have layers of their own, ModernBERT's first block has no norm before attention, and BERT normalises the embedding once
-positions are added, where ours is normalised before. Those are replaced in their models: by nothing, and by the norm
-that the other blocks have.
+They are compared on what they share with ours. Their prediction heads have layers of their own, ModernBERT's first
+block has no norm before attention, and BERT normalises the embedding once positions are added, where ours is normalised
+before. In their models nothing stands for the heads and for BERT's norm, and a norm as the other blocks have is added.
 """
 
 from collections.abc import Callable
