@@ -1,7 +1,8 @@
 """Whether a small encoder learns on the demo's corpus: `python -m tests.torture.encoder`.
 
 200 steps of 4,096 tokens on the Python standard library. Its loss on held-out documents must be a nat below the entropy
-of the masked tokens there, which no model that ignores the context can pass. A minute and a half on two cores.
+of the masked tokens there, which no model that ignores the context can pass. By Muon, as NeoBERT is trained: AdamW at
+this rate of the embeddings was 0.4 nats below, Muon 1.2.
 """
 
 import json
@@ -28,12 +29,12 @@ REQUIRED_GAIN = 1.0
 """nats per masked token"""
 RUN_YAML = """
 why: whether an encoder learns
-model: {{name: encoder, layers: 4, hidden_size: 192, attention_heads: 4, ffn_size: 768, vocab_size: 4096}}
+model: {{name: encoder, layers: 3, hidden_size: 192, attention_heads: 4, ffn_size: 768, vocab_size: 4096}}
 objective: {{name: masked_lm, probability: 0.2}}
 data: {{path: {folder}/text, tokenizer: {folder}/tokenizer, split: "90,10", sequence_length: 128}}
 training: {{steps: 200, global_batch_size: 32, micro_batch_size: 16, precision: fp32, seed: 7}}
-optimizer: {{name: adamw, learning_rate: 4e-3, beta2: 0.95, weight_decay: 0.1}}
-schedule: {{name: cosine, warmup: 20, final_learning_rate: 4e-4}}
+optimizer: {{name: muon, learning_rate: 2e-2, weight_decay: 0.01, rest: {{learning_rate: 4e-3}}}}
+schedule: {{name: cosine, warmup: 20, final_learning_rate: 1e-3}}
 checkpoint: {{every_steps: 200}}
 evaluation: {{every_steps: 200, samples: 256}}
 """

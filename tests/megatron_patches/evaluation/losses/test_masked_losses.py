@@ -77,7 +77,7 @@ def test_two_stages_find_what_training_recorded(trained: RunFolder) -> None:
     ("change", "told"),
     [
         (["--data.tokenizer=$DATA/tokenizer", "--data.path=$DATA/text"],
-         ["names no mask token, which the objective needs", "name it as mask_token in its tokenizer_config.json"]),
+         ["has no mask token, and the objective needs it"]),
         (["--model.vocab_size=380"], ["has 384 ids, any of which objective masked LM", "set model.vocab_size to 384"]),
     ],
 )  # fmt: skip
