@@ -250,14 +250,18 @@ def _stem(sizes: _Sizes) -> int:
 
 
 def _head(sizes: _Sizes) -> int:
-    """The last block's output, what the head reads, labels and weights, and four vectors of the loss."""
+    """The last block's output, what the head reads, labels and weights, and four vectors of the loss.
+
+    Of picked places the head reads their features alone.
+    """
     model, layout = sizes.model, sizes.layout
     whole = sizes.tokens * model.hidden_size * sizes.width
     reads = whole if model.tied_head and layout.tensor > 1 else sizes.stream
+    if sizes.work.inputs.has(PICKED):
+        reads = (INT64 + model.hidden_size * sizes.width) * sizes.picked
     norm = _norm_extra(sizes, sizes.stream_tokens, model.hidden_size)
     before = sizes.stream + norm if model.norm_placement == "pre" else 0
-    gathered = (INT64 + model.hidden_size * sizes.width) * sizes.picked if sizes.work.inputs.has(PICKED) else 0
-    return before + reads + gathered + sizes.picked * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
+    return before + reads + sizes.picked * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
 
 
 def _loss_working_space(sizes: _Sizes) -> int:
