@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
+from data_tools.wrapped_texts import is_wrapped
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.optim.optimizer_config import MuonConfig
 from megatron_patches.optim.rate_plot import rate_plot
@@ -44,6 +45,7 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
         ("model", config.architecture.describe(config.model)),
         ("parameters", describe_parameters(config)),
         ("objective", _describe_objective(config)),
+        *([("samples", _describe_wrapped(config))] if is_wrapped(config.data) else []),
         (
             "tokens",
             f"{config.timetable.end.tokens:,} in {counted(config.timetable.steps, 'step')} of {step:,}{ramp}{longer}",
@@ -63,6 +65,10 @@ def _describe_objective(config: RunConfig) -> str:
         seen = "each other" if config.objective.inputs.attention == "full" else "those before them"
         return f"{told}; texts of one sample see {seen} (objective.reset_attention keeps them apart)"
     return told
+
+
+def _describe_wrapped(config: RunConfig) -> str:
+    return f"{config.data.samples.name} of {config.lengths.read:,}, each text between a cls and a sep token"
 
 
 def describe_parameters(config: RunConfig) -> str:
