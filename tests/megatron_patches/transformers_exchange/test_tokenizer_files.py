@@ -208,7 +208,11 @@ def test_ids_of_named_tokens(tmp_path: Path) -> None:
     files, tokenizer = find_tokenizer(source), load_tokenizer(source)
     ids = token_ids(exported_tokenizer(files, tokenizer, 8, tokenizer.vocab_size).settings, tokenizer)
     assert ids.as_json() == {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    assert token_ids({"eos_token": "<|endoftext|>"}, tokenizer).bos == 0, "a text begins after the end of another"
+    named = {"eos_token": "<|endoftext|>", "mask_token": "<pad>", "cls_token": "<pad>"}
+    assert token_ids(named, tokenizer).bos == 0, "a text begins after the end of another"
+    assert token_ids(named, tokenizer).mask is None
+    whole = token_ids(named, tokenizer, "fill-mask")
+    assert whole.as_json() == {"bos_token_id": 1, "eos_token_id": 0, "pad_token_id": None, "mask_token_id": 1}
 
 
 def changed(folder: Path, **settings: Any) -> Path:
