@@ -30,7 +30,7 @@ class PlanFacts(BaseModel):
     """stretches of one document each; of a stream, of adjacent documents"""
     samples: int
     tokens: int
-    """of all samples together, without padding; a token that several samples have counts in each"""
+    """of the texts of all samples together; a token that several samples have counts in each"""
     distinct_tokens: int
     """tokens of the dataset that any sample has"""
     multiplicity: float
@@ -38,7 +38,7 @@ class PlanFacts(BaseModel):
     largest_multiplicity: int
     """the same of the token that most samples have"""
     padding_share: float
-    """of the places of all samples"""
+    """of the places of all samples; tokens around wrapped texts are no padding"""
     removed: dict[str, int]
     """windows (of packs: documents) that were left out, by the filter that removed them"""
     cut: int
@@ -50,8 +50,13 @@ class PlanFacts(BaseModel):
 
     @property
     def fill(self) -> float:
-        """Share of the samples' places that tokens take."""
+        """Share of the samples' places that are no padding."""
         return 1.0 - self.padding_share
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether each segment has a token more at either end."""
+        return self.settings.get("wrapped") is True
 
     def describe(self) -> str:
         """The plan in a line: what is read, how often, and what is not."""
@@ -68,6 +73,7 @@ class PlanFacts(BaseModel):
                 f"{counted(self.tokens, 'token')}: {self.distinct_tokens:,} of {self.selected_tokens:,} in "
                 f"{counted(self.documents, 'document')}, {self.multiplicity:.3f} times in the mean and at most "
                 f"{self.largest_multiplicity}",
+                *(["each text between a cls and a sep token"] if self.wrapped else []),
                 *(text for count, text in less if count),
             ]
         )

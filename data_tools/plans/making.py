@@ -27,6 +27,8 @@ class Maker(ABC):
     """Makes the plans of one kind."""
 
     block_documents = DOCUMENTS_AT_ONCE
+    _around = 0
+    """places of a sample beside those of each segment's tokens"""
 
     def __init__(self, read: int, writer: PlanWriter) -> None:
         self._read = read
@@ -68,7 +70,7 @@ class Maker(ABC):
         return {
             **counts,
             "multiplicity": tokens / distinct if distinct else 0.0,
-            "padding_share": 1.0 - tokens / places if places else 0.0,
+            "padding_share": 1.0 - (tokens + self._around * self.segments) / places if places else 0.0,
         }
 
     def _counts(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class SegmentMaker(Maker):
     def __init__(self, read: int, writer: PlanWriter, segmenter: Segmenter) -> None:
         super().__init__(read, writer)
         self._segmenter = segmenter
+        self._around = segmenter.around
 
     def _counts(self) -> dict[str, Any]:
         """See `Maker`."""

@@ -11,6 +11,7 @@ from data_tools.plans.extents import Stretches
 from data_tools.plans.facts import PlanFacts
 from data_tools.plans.plan_file import Arrays, make_again
 from data_tools.plans.segmenting import Answers, gather, lay_out
+from data_tools.plans.wrapping import PLACES, Wrapping
 from data_tools.samples.source import Sample
 from megatron_patches.errors import Damaged
 from megatron_patches.foreign.printable import printable
@@ -72,13 +73,22 @@ class PlannedSegments(PlannedSamples):
     An item has `tokens` and `segments`, int64 [read]: `segments[i]` is the number, 0, 1, ..., of the segment that token
     i belongs to, and -1 where the sample is filled up with token 0, which is no target. The first token of a segment is
     predicted by none before it. If the dataset has answers, an item also has `answers`, int64 [read]: 1 for a token
-    that belongs to an answer.
+    that belongs to an answer. Wrapped segments have a token more at either end, which belongs to them and is no answer,
+    and padding is the wrapping's.
     """
 
     def __init__(
-        self, path: Path, facts: PlanFacts, dataset: IndexedDataset, arrays: Arrays, answers: Answers | None
+        self,
+        path: Path,
+        facts: PlanFacts,
+        dataset: IndexedDataset,
+        arrays: Arrays,
+        answers: Answers | None,
+        wrapping: Wrapping | None = None,
     ) -> None:
         super().__init__(path, facts, dataset)
+        self._wrapping = wrapping
+        self._around = PLACES if wrapping is not None else 0
         self._starts, self._lengths = arrays["starts"], arrays["lengths"]
         self._firsts: NDArray[np.int64] | None = arrays.get("first_segments")
         self._answers = answers
@@ -93,14 +103,16 @@ class PlannedSegments(PlannedSamples):
                 raise Damaged(f"{printable(self._path)}: its samples are not in order; {make_again(self._path)}")
         chosen = _spread(len(self._starts))
         lengths = self._lengths[chosen].astype(np.int64)
-        self._check(self._starts[chosen], lengths, bool((lengths <= self.facts.read).all()), "a segment")
+        fits = bool((lengths + self._around <= self.facts.read).all())
+        self._check(self._starts[chosen], lengths, fits, "a segment")
 
     def _stretches(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         first, last = number, number + 1
         if self._firsts is not None:
             first, last = int(self._firsts[number]), int(self._firsts[number + 1])
         starts, lengths = self._starts[first:last], self._lengths[first:last].astype(np.int64)
-        fits = 0 <= first < last <= len(self._starts) and int(lengths.sum()) <= self.facts.read
+        places = int(lengths.sum()) + self._around * len(lengths)
+        fits = 0 <= first < last <= len(self._starts) and places <= self.facts.read
         self._check(starts, lengths, fits, f"sample {number}")
         return starts, lengths
 
@@ -108,7 +120,7 @@ class PlannedSegments(PlannedSamples):
         segments = Stretches(*self._stretches(number))
         names = ("tokens", "segments") if self._answers is None else ("tokens", "segments", "answers")
         sample = {name: np.empty(self.facts.read, dtype=np.int64) for name in names}
-        lay_out(sample, gather(self._dataset.tokens, segments), segments, self._answers)
+        lay_out(sample, gather(self._dataset.tokens, segments), segments, self._answers, self._wrapping)
         return sample
 
 

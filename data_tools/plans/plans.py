@@ -19,6 +19,7 @@ from data_tools.plans.plan_file import VERSION, PlanKind, PlanWriter, make_again
 from data_tools.plans.planned_samples import PlannedSamples, PlannedSegments, SelectedStream
 from data_tools.plans.samples_config import FilteredSection, PacksConfig, SamplesSection, StreamConfig, WindowsConfig
 from data_tools.plans.segmenting import Answers, segmenter_of
+from data_tools.plans.wrapping import Wrapping
 from data_tools.samples.lengths import SampleLengths
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from megatron_patches.artefacts.manifest import (
@@ -49,6 +50,8 @@ class PlanRequest:
     lengths: SampleLengths
     tokenizer: Path | None
     """folder or `.model` of the tokenizer that the dataset was made with; filters of characters need it"""
+    wrapping: Wrapping | None = None
+    """of that tokenizer, where samples are wrapped; the plan itself has places for it alone"""
 
 
 def open_plan(request: PlanRequest, dataset: IndexedDataset, answers: Answers | None = None) -> PlannedSamples | None:
@@ -118,6 +121,9 @@ class _Identity:
     def __init__(self, request: PlanRequest, has_answers: bool) -> None:
         read = request.lengths.read
         refuse(request.samples.problems(read))
+        wrapped = isinstance(request.samples, FilteredSection) and request.samples.wrapped
+        assert wrapped == (request.wrapping is not None), "the tokens around texts are given where texts are wrapped"
+        self.wrapping = request.wrapping
         self.kind: PlanKind
         self.settings = request.samples.decides(read)
         self.stride = request.lengths.stride
@@ -185,7 +191,7 @@ def _open(path: Path, identity: _Identity, dataset: IndexedDataset, answers: Ans
         raise Damaged(f"{printable(path)} is not the plan that its manifest describes; {make_again(path)}")
     if facts.plan == "stream":
         return SelectedStream(path, facts, dataset, arrays, identity.stride)
-    return PlannedSegments(path, facts, dataset, arrays, answers)
+    return PlannedSegments(path, facts, dataset, arrays, answers, identity.wrapping)
 
 
 def _read_facts(path: Path, identity: _Identity) -> tuple[Manifest, PlanFacts]:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from data_tools.plans.wrapping import PLACES
 from megatron_patches.configuration.kinds import Kinds
 from megatron_patches.configuration.section import Section
 
@@ -54,21 +55,21 @@ class FiltersConfig(Section):
             )
         return self
 
-    def problems(self, read: int, whole: str | None) -> Iterator[str]:
-        """Why they cannot be used on texts of at most `read` tokens.
+    def problems(self, room: int, whole: str | None) -> Iterator[str]:
+        """Why they cannot be used on texts of at most `room` tokens.
 
         Args:
             whole: the setting that keeps texts at this length; None where they may be longer.
         """
-        if whole is not None and self.maximum_tokens is not None and self.maximum_tokens >= read:
+        if whole is not None and self.maximum_tokens is not None and self.maximum_tokens >= room:
             yield (
                 f"data.samples.filters.maximum_tokens {self.maximum_tokens} has no effect: with {whole} no text has "
-                f"more than {read} tokens, what a sample reads; give a smaller number, or leave it out"
+                f"more than {room} tokens, what a sample has room for; give a smaller number, or leave it out"
             )
-        if whole is not None and self.minimum_tokens is not None and self.minimum_tokens > read:
+        if whole is not None and self.minimum_tokens is not None and self.minimum_tokens > room:
             yield (
                 f"data.samples.filters.minimum_tokens {self.minimum_tokens} leaves nothing: with {whole} no text has "
-                f"more than {read} tokens, what a sample reads; give a smaller number, or a longer data.sequence_length"
+                f"more than {room} tokens, what a sample has room for; give a smaller number, or a longer data.sequence_length"
             )
 
 
@@ -114,6 +115,20 @@ class FilteredSection(SamplesSection):
     answers_only: bool = Field(
         True, description="whether of pairs and chats the answers alone are to be predicted; otherwise all tokens are"
     )
+    wrapped: bool = Field(
+        False,
+        description="whether each text of a sample begins with the tokenizer's cls token and ends with its sep token, "
+        "which take two places of the sample, and padding is its pad token",
+    )
+
+    def room(self, read: int) -> int:
+        """Tokens of a text that a sample of `read` places has room for."""
+        return read - PLACES if self.wrapped else read
+
+    @property
+    def _decides(self) -> dict[str, JsonValue]:
+        """What every kind adds to `decides`; nothing where it is as it was before there was the choice."""
+        return {"filters": self.filters.given, **({"wrapped": True} if self.wrapped else {})}
 
     @property
     def knows_texts(self) -> bool:
@@ -126,6 +141,11 @@ class FilteredSection(SamplesSection):
             yield (
                 f"data.samples: {self.name} has samples of up to {LONGEST_SAMPLE:,} tokens, these would read {read:,}; "
                 "give a smaller data.sequence_length, or set data.samples to stream"
+            )
+        if self.room(read) < 1:
+            yield (
+                f"data.samples.wrapped leaves no room for text: a sample reads {read} tokens, and cls and sep are "
+                f"{PLACES} of them; set data.sequence_length to {PLACES + 1} or more, or data.samples.wrapped to false"
             )
 
 
@@ -167,16 +187,18 @@ class WindowsConfig(FilteredSection):
     def problems(self, read: int) -> Iterator[str]:
         """See `SamplesSection`."""
         yield from super().problems(read)
-        if self.stride_of(read) > read:
+        if (room := self.room(read)) < 1:
+            return
+        if self.stride_of(room) > room:
             yield (
-                f"data.samples.stride {self.stride} leaves tokens out between windows of {read}, what a sample reads; "
-                f"give at most {read}"
+                f"data.samples.stride {self.stride} leaves tokens out between windows of {room}, what a sample has room for; "
+                f"give at most {room}"
             )
-        yield from self.filters.problems(read, "data.samples: windows")
+        yield from self.filters.problems(room, "data.samples: windows")
 
     def decides(self, read: int) -> dict[str, JsonValue]:
         """See `SamplesSection`."""
-        return {"stride": self.stride_of(read), "balance_last": self.balance_last, "filters": self.filters.given}
+        return {"stride": self.stride_of(self.room(read)), "balance_last": self.balance_last, **self._decides}
 
 
 @SAMPLES.register
@@ -204,8 +226,9 @@ class PacksConfig(FilteredSection):
     def problems(self, read: int) -> Iterator[str]:
         """See `SamplesSection`."""
         yield from super().problems(read)
-        yield from self.filters.problems(read, "data.samples.longer: drop" if self.longer == "drop" else None)
+        if (room := self.room(read)) > 0:
+            yield from self.filters.problems(room, "data.samples.longer: drop" if self.longer == "drop" else None)
 
     def decides(self, read: int) -> dict[str, JsonValue]:
         """See `SamplesSection`."""
-        return {"longer": self.longer, "block_documents": self.block_documents, "filters": self.filters.given}
+        return {"longer": self.longer, "block_documents": self.block_documents, **self._decides}

@@ -13,6 +13,7 @@ from data_tools.plans.filters import Filters
 from data_tools.plans.packing import pack
 from data_tools.plans.samples_config import FilteredSection, PacksConfig, WindowsConfig
 from data_tools.plans.sums import sums
+from data_tools.plans.wrapping import PLACES, Wrapping, own_places
 
 Answers = Callable[[int, int], NDArray[np.bool_]]
 """(first token, count) -> whether each of these tokens belongs to an answer, bool [count]"""
@@ -38,11 +39,15 @@ class Segmenter(ABC):
     """Chooses and cuts documents.
 
     Args:
+        read: places of a sample.
         answers: None where all tokens are to be predicted.
     """
 
-    def __init__(self, read: int, filters: Filters, answers: Answers | None) -> None:
-        self._read = read
+    def __init__(self, section: FilteredSection, read: int, filters: Filters, answers: Answers | None) -> None:
+        self._read, self._room = read, section.room(read)
+        self.around = read - self._room
+        """places of a sample beside those of each segment's tokens"""
+        self._unpredicted = 0 if section.wrapped else 1  # tokens at a text's beginning that follow on nothing
         self._filters = filters
         self._answers = answers
         self.longer = 0
@@ -60,12 +65,13 @@ class Segmenter(ABC):
         """Samples of documents that are cut together, none of them empty."""
 
     def _with_answers(self, segments: Stretches) -> Stretches:
-        """Those in which something is to be predicted: an answer's token that is not the segment's first."""
+        """Those in which something is to be predicted: an answer's token that something precedes in its segment."""
         if self._answers is None:
             return segments
         answers = self._answers
-        has = segments.lengths > 1
-        behind = Stretches(segments.starts[has] + 1, segments.lengths[has] - 1)
+        first = self._unpredicted
+        has = segments.lengths > first
+        behind = Stretches(segments.starts[has] + first, segments.lengths[has] - first)
 
         def look(runs: Stretches) -> NDArray[np.bool_]:
             each = zip(runs.starts.tolist(), runs.lengths.tolist(), strict=True)
@@ -81,13 +87,13 @@ class WindowSegmenter(Segmenter):
     """Windows within documents, one a sample."""
 
     def __init__(self, section: WindowsConfig, read: int, filters: Filters, answers: Answers | None) -> None:
-        super().__init__(read, filters, answers)
-        self._stride = section.stride_of(read)
+        super().__init__(section, read, filters, answers)
+        self._stride = section.stride_of(self._room)
         self._balance_last = section.balance_last
 
     def cut(self, documents: Stretches) -> Segmented:
         """See `Segmenter`."""
-        windows = self._with_answers(self._filters.keep(cut(documents, self._read, self._stride, self._balance_last)))
+        windows = self._with_answers(self._filters.keep(cut(documents, self._room, self._stride, self._balance_last)))
         numbers = np.arange(len(windows.starts) + 1)
         return Segmented(windows, numbers[:-1], numbers)
 
@@ -96,18 +102,18 @@ class PackSegmenter(Segmenter):
     """Several documents a sample."""
 
     def __init__(self, section: PacksConfig, read: int, filters: Filters, answers: Answers | None) -> None:
-        super().__init__(read, filters, answers)
+        super().__init__(section, read, filters, answers)
         self._drops = section.longer == "drop"
 
     def cut(self, documents: Stretches) -> Segmented:
         """See `Segmenter`."""
         kept = self._filters.keep(documents)
-        longer = kept.lengths > self._read
+        longer = kept.lengths > self._room
         self.longer += int(np.count_nonzero(longer))
         if self._drops:
             kept = kept.where(~longer)
-        segments = self._with_answers(cut(kept, self._read, self._read, balance_last=False))
-        packs = pack(segments.lengths, self._read)
+        segments = self._with_answers(cut(kept, self._room, self._room, balance_last=False))
+        packs = pack(segments.lengths + self.around, self._read)
         firsts = np.append(0, np.cumsum(np.bincount(packs)))
         return Segmented(segments, np.argsort(packs, kind="stable"), firsts)
 
@@ -125,6 +131,7 @@ def lay_out(
     tokens: NDArray[np.integer],
     segments: Stretches,
     answers: Answers | None,
+    wrapping: Wrapping | None = None,
 ) -> None:
     """Writes one sample.
 
@@ -132,15 +139,23 @@ def lay_out(
         arrays: to be written, [read] each: `tokens`, `segments`, and `answers` where there are any.
         tokens: those of its segments, end to end, no more than have room.
         segments: where they lie, for `answers`.
+        wrapping: what stands around each segment, belongs to it, and is no answer; None: nothing does.
     """
-    count = len(tokens)
-    arrays["tokens"][:count], arrays["tokens"][count:] = tokens, 0
-    arrays["segments"][:count] = np.repeat(np.arange(len(segments.starts)), segments.lengths)
+    lengths, count = segments.lengths, len(tokens)
+    own: slice | NDArray[np.int64] = slice(count)
+    if wrapping is not None:
+        own = own_places(lengths)
+        lengths = lengths + PLACES
+        ends = np.cumsum(lengths)
+        count = int(ends[-1])
+        arrays["tokens"][ends - lengths], arrays["tokens"][ends - 1] = wrapping.cls, wrapping.sep
+    arrays["tokens"][own], arrays["tokens"][count:] = tokens, 0 if wrapping is None else wrapping.pad
+    arrays["segments"][:count] = np.repeat(np.arange(len(lengths)), lengths)
     arrays["segments"][count:] = -1
     if answers is not None:
         each = zip(segments.starts.tolist(), segments.lengths.tolist(), strict=True)
-        arrays["answers"][:count] = np.concatenate([answers(start, length) for start, length in each])
-        arrays["answers"][count:] = 0
+        arrays["answers"][:] = 0
+        arrays["answers"][own] = np.concatenate([answers(start, length) for start, length in each])
 
 
 def gather(tokens: NDArray[np.integer], segments: Stretches) -> NDArray[np.integer]:

@@ -10,6 +10,7 @@ from data_tools.plans.extents import Stretches
 from data_tools.plans.filters import Filters
 from data_tools.plans.samples_config import FilteredSection
 from data_tools.plans.segmenting import Answers, Segmented, gather, lay_out, segmenter_of
+from data_tools.plans.wrapping import Wrapping
 from data_tools.streams.documents import TokenDocuments
 from data_tools.streams.settings import StreamSettings
 from megatron_patches.errors import TrainyardError
@@ -50,8 +51,16 @@ class _OfStream(CutSamples):
 class _OfSegments(CutSamples):
     """Segments of documents, one or more a sample."""
 
-    def __init__(self, tokens: NDArray[np.integer], found: Segmented, answers: Answers | None, read: int) -> None:
+    def __init__(
+        self,
+        tokens: NDArray[np.integer],
+        found: Segmented,
+        answers: Answers | None,
+        read: int,
+        wrapping: Wrapping | None,
+    ) -> None:
         super().__init__(found.samples, read)
+        self._wrapping = wrapping
         self._tokens = tokens
         self._found = found
         self._answers = answers
@@ -65,7 +74,7 @@ class _OfSegments(CutSamples):
             chosen = order[firsts[number] : firsts[number + 1]]
             own = Stretches(segments.starts[chosen], segments.lengths[chosen])
             row = {name: array[number - first] for name, array in arrays.items()}
-            lay_out(row, gather(self._tokens, own), own, self._answers)
+            lay_out(row, gather(self._tokens, own), own, self._answers, self._wrapping)
         return arrays
 
 
@@ -111,7 +120,9 @@ class Cutting:
         characters = None if self._table is None else CharacterCounts(self._table, tokens, self._settings.source)
         answers = _answers_of(documents)
         segmenter = segmenter_of(section, read, Filters(section.filters, characters), answers)
-        return _OfSegments(tokens, segmenter.cut(documents.stretches()), answers, read)
+        wrapping = self._settings.wrapping
+        assert section.wrapped == (wrapping is not None), "the tokens around texts are given where texts are wrapped"
+        return _OfSegments(tokens, segmenter.cut(documents.stretches()), answers, read, wrapping)
 
 
 def _answers_of(documents: TokenDocuments) -> Answers | None:

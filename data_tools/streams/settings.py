@@ -9,6 +9,7 @@ from typing import Protocol
 
 from data_tools.encoding.encoded_block import EncodedBlock
 from data_tools.plans.samples_config import PacksConfig, SamplesSection
+from data_tools.plans.wrapping import Wrapping
 from data_tools.reading.block import Block, Part
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.order import ONLY_SOURCE
@@ -57,6 +58,8 @@ class StreamSettings:
     max_epochs: int | None = None
     max_bad: int = 0
     """entries that may be left out in each epoch because they are no documents; one more is an error"""
+    wrapping: Wrapping | None = None
+    """what stands around each text, where `samples` says that something does"""
 
     @property
     def block_documents(self) -> int:
@@ -82,6 +85,7 @@ class StreamSettings:
             "shuffle_documents": self.shuffle_documents,
             "reserved": [self.reserved_of(part) for part in range(len(parts))],
             "answers": self.answers,
+            **({} if self.wrapping is None else {"wrapping": list(self.wrapping)}),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -6,13 +6,16 @@ A check is a function of the facts that gives a line for each problem, with its 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from data_tools.wrapped_texts import token_role_problems
 from megatron_patches.artefacts.run_folder import folder_problems
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.changed_data import data_behind_problems, replaced_sources
 from megatron_patches.checkpoint.changed_settings import second_rate_problems, without_effect
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
 from megatron_patches.checkpoint.size import space_problems
+from megatron_patches.configuration.fields import kind_name
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.device_checks import device_problems
 from megatron_patches.launch.facts import LaunchFacts
@@ -61,12 +64,30 @@ def _batch_ramp(facts: LaunchFacts) -> Iterator[str]:
     yield from batch_ramp_problems(facts.config, facts.layout, facts.consumed_samples)
 
 
+def _token_roles(facts: LaunchFacts) -> Iterator[str]:
+    facts.require("objective", "data.tokenizer", "data.samples")
+    objective = facts.config.objective
+    needed = {f"objective {kind_name(type(objective))}": objective.token_roles}
+    yield from token_role_problems(facts.config.data, CHECKOUT, needed)
+
+
 def _document_ends(facts: LaunchFacts) -> Iterator[str]:
     yield from facts.data.end_of_document_problems(facts.config.document_ends_needed_by)
 
 
 def _vocabulary(facts: LaunchFacts) -> Iterator[str]:
     yield from facts.data.vocabulary_problems(facts.config.model.vocabulary)
+
+
+def _special_tokens(facts: LaunchFacts) -> Iterator[str]:
+    config = facts.config
+    special = facts.data.special_tokens(config.objective.token_roles)
+    if special is not None and special.vocab_size > config.model.vocabulary:
+        yield (
+            f"data.tokenizer {config.data.tokenizer} has {special.vocab_size} ids, any of which objective "
+            f"{config.objective.describe()} may put into a sample, and model.vocab_size {config.model.vocabulary} has "
+            f"ids up to {config.model.vocabulary - 1}; set model.vocab_size to {special.vocab_size}"
+        )
 
 
 def _answers(facts: LaunchFacts) -> Iterator[str]:
@@ -143,8 +164,10 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _device,
     _layout,
     _batch_ramp,
+    _token_roles,
     _document_ends,
     _vocabulary,
+    _special_tokens,
     _answers,
     _training_data,
     _validation_data,

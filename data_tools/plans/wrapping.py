@@ -1,0 +1,30 @@
+"""The control tokens that a sample has around each of its texts (`data.samples.wrapped`)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+PLACES = 2
+"""of a sample that a text's control tokens take"""
+
+
+class Wrapping(NamedTuple):
+    """Ids of a tokenizer's control tokens."""
+
+    cls: int
+    """what each text begins with"""
+    sep: int
+    """what each text ends with"""
+    pad: int
+    """what fills a sample up"""
+
+
+def own_places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the own tokens of wrapped texts lie, the texts end to end: int64 [sum of lengths].
+
+    Args:
+        lengths: own tokens of each text, [n].
+    """
+    before = np.arange(len(lengths)) * PLACES + 1
+    return np.arange(int(lengths.sum())) + np.repeat(before, lengths)
