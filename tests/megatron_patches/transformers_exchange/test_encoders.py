@@ -38,7 +38,8 @@ def there_and_back(place: Path, data: SmallData) -> dict[str, Any]:
 
     os.environ |= {f"TRAINYARD_{name}": str(place / name.lower()) for name in ("RUNS", "CACHE", "DATA")}
     own = masked_data(place / "data", data)
-    config = own.run(place, [*ENCODER, "--model.decoder_bias=true", "--model.mlp_bias=true"])
+    settings = ["--model.decoder_bias=true", "--model.mlp_bias=true", "--data.samples={name: packs, wrapped: true}"]
+    config = own.run(place, [*ENCODER, *settings])
     checkpoint = save_random(place / "saved", config)
     made = export_transformers(ExportRequest(checkpoint, place / "out", command="tools/export-hf"))
     model, info = AutoModelForMaskedLM.from_pretrained(place / "out", output_loading_info=True)
@@ -64,6 +65,7 @@ def there_and_back(place: Path, data: SmallData) -> dict[str, Any]:
             for name, of_ids in rows.items()
         },
         "mask": (tokenizer.mask_token, tokenizer.mask_token_id, tokenizer.padding_side, tokenizer.pad_token_id),
+        "wrapped": tokenizer("a word")["input_ids"],
         "filled": len(pipeline("fill-mask", str(place / "out"))("a word [MASK], and another one")),
         "files": sorted(path.name for path in (place / "out").iterdir()),
         "config": json.loads((place / "out" / "config.json").read_text()),
@@ -97,6 +99,7 @@ def test_its_settings_and_its_tokenizer_have_the_roles(exported: dict[str, Any])
     assert (config["tie_word_embeddings"], config["mlp_bias"]) == (True, True)
     assert exported["mask"] == ("[MASK]", 384, "right", 385)
     assert exported["filled"] == 5
+    assert (exported["wrapped"][0], exported["wrapped"][-1]) == (386, 387)
     assert "generation_config.json" not in exported["files"]
 
 
