@@ -12,6 +12,7 @@ from data_tools.samples.blended import BlendStages
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.skipping import SkippedSamples
 from data_tools.validation_group import ValidationGroup
+from data_tools.wrapped_texts import is_wrapped
 from megatron_patches.sizes import counted
 
 
@@ -74,7 +75,7 @@ class DataAmounts:
             samples=samples,
             planned_samples=planned,
             max_epochs=opened.source.max_epochs or self._config.max_epochs,
-            cut_into=f"{self._unit}s of {self._cut_length}",
+            cut_into=f"{self._unit}s of {self._cut_length}{' with cls and sep' if is_wrapped(self._config) else ''}",
             cutting=cutting,
             text=opened.told if isinstance(opened, OpenedText) else None,
         )

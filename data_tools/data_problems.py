@@ -54,12 +54,28 @@ def _without_end_of_document(shards: Sequence[Shard], token: int) -> str | None:
 def _lacks_end_of_document(shard: Shard, token: int) -> str | None:
     if shard.facts.settings is not None:
         return None if shard.facts.settings.append_eod else f"dataset {shard.prefix} was made without --append-eod"
+    for document, last in _some_last_tokens(shard):
+        if last != token:
+            return f"document {document} of dataset {shard.prefix} does not end with token {token}"
+    return None
+
+
+def documents_end_with(shard: Shard, token: int) -> bool:
+    """Whether documents of a dataset end with a token as the one that ends documents. How an adopted dataset was made
+    is not known: then some of its documents are looked at.
+    """
+    if shard.facts.settings is not None:
+        return shard.facts.settings.append_eod and shard.facts.tokenizer.end_of_document == token
+    return any(last == token for _, last in _some_last_tokens(shard))
+
+
+def _some_last_tokens(shard: Shard) -> Iterator[tuple[int, int]]:
+    """Number and last token of some documents that are not empty."""
     documents = shard.dataset.number_of_documents
     for document in np.unique(np.linspace(0, documents - 1, ADOPTED_DOCUMENTS_LOOKED_AT).astype(np.int64)).tolist():
         start, end = (shard.dataset.document_token_offset(document + after) for after in (0, 1))
-        if end > start and shard.dataset.tokens[end - 1] != token:
-            return f"document {document} of dataset {shard.prefix} does not end with token {token}"
-    return None
+        if end > start:
+            yield document, int(shard.dataset.tokens[end - 1])
 
 
 def _ends_within_chats(facts: DatasetFacts) -> bool:

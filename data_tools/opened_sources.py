@@ -20,6 +20,7 @@ from data_tools.datasets.selection import DocumentRange, Selection
 from data_tools.plans.planned_samples import PlannedSamples
 from data_tools.plans.plans import PlanRequest, make_plan, open_plan
 from data_tools.plans.samples_config import StreamConfig
+from data_tools.plans.wrapping import Wrapping
 from data_tools.samples.concatenation import Concatenation
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.windows import TokenWindows
@@ -142,6 +143,7 @@ class OpenedSource:
     Args:
         prepare: told of what is made first, where it is not there yet: hashes of documents, plans of samples. None
             makes nothing: what is missing is an error.
+        wrapping: the tokens around each text, where samples are wrapped.
     """
 
     def __init__(
@@ -152,8 +154,10 @@ class OpenedSource:
         lengths: SampleLengths,
         tokenizer: Path,
         prepare: OnPreparation | None,
+        wrapping: Wrapping | None = None,
     ) -> None:
         self.name = source.name
+        self._wrapping = wrapping
         self.source = source
         self.shards = shards
         self._config = config
@@ -165,7 +169,9 @@ class OpenedSource:
         """The same source, its samples of these lengths."""
         if lengths == self._lengths:
             return self
-        return OpenedSource(self.source, self.shards, self._config, lengths, self._tokenizer, self._prepare)
+        return OpenedSource(
+            self.source, self.shards, self._config, lengths, self._tokenizer, self._prepare, self._wrapping
+        )
 
     @property
     def dataset_ids(self) -> list[str]:
@@ -238,7 +244,9 @@ class OpenedSource:
             expect_random_reads(shard.dataset.tokens)  # who makes plans and hashes reads from end to end
         if isinstance(samples, StreamConfig) and isinstance(selection, DocumentRange):
             return TokenWindows(shard.dataset, (selection.first, selection.end), self._lengths)
-        request = PlanRequest(shard.prefix, shard.id, selection, samples, self._lengths, self._tokenizer)
+        request = PlanRequest(
+            shard.prefix, shard.id, selection, samples, self._lengths, self._tokenizer, self._wrapping
+        )
         answers = shard.dataset.answers if shard.has_answers and self._config.answers_only else None
         planned = open_plan(request, shard.dataset, answers)
         if planned is not None:

@@ -23,10 +23,11 @@ from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.source import SampleSource
 from data_tools.sources_config import SourceConfig
 from data_tools.splits.shares import parse_range
-from data_tools.text.special_tokens import SpecialTokens, special_tokens
+from data_tools.text.special_tokens import SpecialTokens, role_problems, special_tokens
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.text_sources.facts import TextPreparation, TextRequest
 from data_tools.validation_group import ValidationGroup
+from data_tools.wrapped_texts import dataset_problems, wrapping_of
 from megatron_patches.errors import TrainyardError, refuse
 
 
@@ -62,6 +63,7 @@ class RunData:
         self._shards = Shards(config.allow_invalid)
         self._folders: Folders = {}
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
+        self._wrapping = wrapping_of(config, checkout)
         held_out_of = {each.name for each in config.first_sources} if not config.validation else set()
         self.sources: list[OpenedSource | OpenedText] = [
             self._open_text(each, each.name in held_out_of) if each.text else self._open(each)
@@ -72,12 +74,13 @@ class RunData:
         self._opened_groups = [[self._open_validated(each) for each in group.sources] for group in config.validation]
         for shard in self._shards.all():
             self._check_tokenizer(shard)
+        refuse(dataset_problems(self._shards.all(), self._wrapping))
         self.stages = self._stages(place_after)
 
     def _open(self, source: SourceConfig) -> OpenedSource:
         shards = [self._shards.open(prefix) for prefix in prefixes_of(source, self._checkout, self._folders)]
         tokenizer = self._checkout / self._config.tokenizer
-        return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare)
+        return OpenedSource(source, shards, self._config, self._lengths, tokenizer, self._prepare, self._wrapping)
 
     def _open_validated(self, source: SourceConfig) -> OpenedSource:
         """One of a validation group; of raw text the first documents."""
@@ -99,7 +102,7 @@ class RunData:
         request = TextRequest(
             source.name, source.text, self._checkout, self._checkout / config.tokenizer, self.tokenizer_id,
             config.allow_invalid, config.samples, self._lengths, texts, held_out and texts.validation_samples > 0,
-            alone,
+            alone, self._wrapping,
         )  # fmt: skip
         opened = OpenedText(source, config, request, self._prepare)
         if opened.facts.held_out is not None:
@@ -240,18 +243,12 @@ class RunData:
         """The tokenizer's special tokens; None where no role is asked for.
 
         Raises:
-            TrainyardError: it names no token for one of the roles.
+            TrainyardError: it has no token for one of the roles.
         """
         if not roles:
             return None
-        found = special_tokens(self._checkout / self._config.tokenizer)
-        refuse(
-            f"data.tokenizer {self._config.tokenizer} names no {role} token, which the objective needs; name it as "
-            f"{role}_token in its tokenizer_config.json, or take a tokenizer that has one (tools/tokenizer train "
-            "--kind wordpiece)"
-            for role in roles
-            if getattr(found, role) is None
-        )
+        found = special_tokens(self._checkout / self._config.tokenizer, self._config.allow_invalid)
+        refuse(role_problems(self._config.tokenizer, found, {"the objective": roles}))
         return found
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:

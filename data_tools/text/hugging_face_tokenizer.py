@@ -79,6 +79,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.control_spellings = {token: names.get(token, token) for token in self.control_tokens}
         self.description = without_tokens(described, names, vocabulary) if names else described
         self.hidden_ids = frozenset(vocabulary[token] for token in hidden) - _unknown(described, vocabulary)
+        self.special_ids = frozenset(self.control_tokens.values()) | self.hidden_ids
         self._encoder = self._load(serialized(self.description, self._path)) if names else self._library
         if not 0 < self.vocab_size <= LARGEST_ID:
             raise Damaged(f"{printable(files.model)} has {self.vocab_size:,} ids; copy or train it again")

@@ -42,6 +42,9 @@ class SentencePieceTokenizer(Tokenizer):
         ending = self.end_of_document
         hidden = not parse_special and ending is not None and not self._library.is_control(ending)
         self._encoder = _load(with_control_piece(content, ending or 0), files) if hidden else self._library
+        ids = list(range(self.vocab_size))
+        control = {number for number, found in zip(ids, self._encoder.is_control(ids), strict=True) if found}
+        self.special_ids = frozenset({*control, self._library.unk_id()})
 
     def _find_end_of_document(self) -> int | None:
         if self._library.eos_id() >= 0:

@@ -33,6 +33,8 @@ class Tokenizer(ABC):
     """Tokens of its vocabulary that are no control tokens and still never made of text."""
     hidden_ids: frozenset[int] = frozenset()
     """Ids that no text becomes, where the tokenizer knows them."""
+    special_ids: frozenset[int] = frozenset()
+    """Ids that stand for no text of their own: control tokens, and of SentencePiece what its vocabulary lacks."""
     library: str
     """The distribution that encodes: `tokenizers`, `sentencepiece`."""
     description: Mapping[str, Any] | None = None

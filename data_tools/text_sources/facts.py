@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, Va
 
 from data_tools.datasets.manifest import TokenizerFacts, describe_tokenizer, manifest_path
 from data_tools.plans.samples_config import SamplesSection
+from data_tools.plans.wrapping import Wrapping
 from data_tools.reading.block import Part
 from data_tools.samples.lengths import SampleLengths
 from data_tools.streams.position import VERSION
@@ -87,6 +88,8 @@ class TextRequest:
     """whether documents are wanted for validation"""
     validates_alone: bool = False
     """whether the source is one of a validation group, of which nothing is trained on"""
+    wrapping: Wrapping | None = None
+    """the tokens around each text, where samples are wrapped"""
 
     @property
     def path(self) -> Path:
@@ -114,6 +117,7 @@ class TextRequest:
             tokenizer=self.tokenizer,
             max_epochs=max_epochs,
             max_bad=text.max_bad,
+            wrapping=self.wrapping,
         )
 
 

@@ -6,13 +6,16 @@ A check is a function of the facts that gives a line for each problem, with its 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from data_tools.wrapped_texts import token_role_problems
 from megatron_patches.artefacts.run_folder import folder_problems
+from megatron_patches.checkout import CHECKOUT
 from megatron_patches.checkpoint.changed_data import data_behind_problems, replaced_sources
 from megatron_patches.checkpoint.changed_settings import second_rate_problems, without_effect
 from megatron_patches.checkpoint.identity import run_identity
 from megatron_patches.checkpoint.other_work import from_scratch_problems, other_work
 from megatron_patches.checkpoint.resume_check import identity_problems, learning_rate_problems, length_problems
 from megatron_patches.checkpoint.size import space_problems
+from megatron_patches.configuration.fields import kind_name
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.device_checks import device_problems
 from megatron_patches.launch.facts import LaunchFacts
@@ -59,6 +62,13 @@ def _layout(facts: LaunchFacts) -> Iterator[str]:
 def _batch_ramp(facts: LaunchFacts) -> Iterator[str]:
     facts.require("training.batch_ramp")
     yield from batch_ramp_problems(facts.config, facts.layout, facts.consumed_samples)
+
+
+def _token_roles(facts: LaunchFacts) -> Iterator[str]:
+    facts.require("objective", "data.tokenizer", "data.samples")
+    objective = facts.config.objective
+    needed = {f"objective {kind_name(type(objective))}": objective.token_roles}
+    yield from token_role_problems(facts.config.data, CHECKOUT, needed)
 
 
 def _document_ends(facts: LaunchFacts) -> Iterator[str]:
@@ -143,6 +153,7 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _device,
     _layout,
     _batch_ramp,
+    _token_roles,
     _document_ends,
     _vocabulary,
     _answers,

@@ -14,6 +14,7 @@ from data_tools.plans.planned_samples import PlannedSamples
 from data_tools.plans.plans import PlanRequest, make_plan
 from data_tools.plans.samples_config import SAMPLES
 from data_tools.plans.segmenting import Answers
+from data_tools.plans.wrapping import Wrapping
 from data_tools.samples.lengths import SampleLengths
 
 DATASET_ID = "d" * 64
@@ -48,10 +49,11 @@ def request_of(
     documents: Selection | None = None,
     tokenizer: Path | None = None,
     dataset_id: str = DATASET_ID,
+    wrapping: Wrapping | None = None,
 ) -> PlanRequest:
     """Of all documents, where none are chosen."""
     chosen = documents or DocumentRange(0, IndexedDataset(prefix).number_of_documents)
-    return PlanRequest(prefix, dataset_id, chosen, SAMPLES.validate(samples), lengths_of(read), tokenizer)
+    return PlanRequest(prefix, dataset_id, chosen, SAMPLES.validate(samples), lengths_of(read), tokenizer, wrapping)
 
 
 def plan_of(prefix: Path, samples: Any, read: int = 8, answers: Answers | None = None, **more: Any) -> PlannedSamples:

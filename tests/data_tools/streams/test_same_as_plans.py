@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data_tools.datasets.indexed_dataset import IndexedDataset
+from data_tools.plans.wrapping import Wrapping
 from data_tools.samples.windows import TokenWindows
 from data_tools.streams.cursor import StreamCursor
 from data_tools.streams.end_of_data import EndOfData
@@ -47,6 +48,18 @@ def test_segments(kind: Any, seed: int, make_dataset: MakeDataset) -> None:
     prefix = make_dataset([entry for part in parts for entry in part.entries])
     settings = settings_of(kind, max_epochs=1)
     compare(StreamCursor(parts, reading_ahead(3), settings), plan_of(prefix, kind))
+
+
+@pytest.mark.parametrize("kind", [each for each in KINDS if "filters" not in each], ids=str)
+def test_wrapped_segments(kind: Any, make_dataset: MakeDataset) -> None:
+    parts = parts_of(Random(7), 4, most=30, longest=30)
+    prefix = make_dataset([entry for part in parts for entry in part.entries])
+    wrapped = {**({"name": kind} if isinstance(kind, str) else kind), "wrapped": True}
+    around = Wrapping(cls=9001, sep=9002, pad=9003)
+    settings = settings_of(wrapped, max_epochs=1, wrapping=around)
+    compare(StreamCursor(parts, reading_ahead(3), settings), plan_of(prefix, wrapped, wrapping=around))
+    others = settings_of(wrapped, max_epochs=1, wrapping=around._replace(pad=0))
+    assert others.key(parts) != settings.key(parts) != settings_of(kind, max_epochs=1).key(parts)
 
 
 @pytest.mark.parametrize("stride", [7, 8, 2])
