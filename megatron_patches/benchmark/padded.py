@@ -19,7 +19,7 @@ def padded_samples(config: RunConfig) -> str:
     """The override that puts each text of a run's packs into a sample of its own, cut as the packs cut them.
 
     Raises:
-        TrainyardError: the run has no packs, or drops documents that would be cut then.
+        TrainyardError: the run has no packs, or chooses documents in a way that windows do not.
     """
     packs = config.data.samples
     if not isinstance(packs, PacksConfig):
@@ -32,7 +32,12 @@ def padded_samples(config: RunConfig) -> str:
             f"{config.name}: --peer {PADDED} cuts documents that are longer than a sample, and this run drops them; "
             "add --data.samples.longer cut"
         )
-    shared = packs.model_dump(exclude={"name", "longer", "block_documents"})
+    if packs.filters.given:
+        raise TrainyardError(
+            f"{config.name}: --peer {PADDED} would filter pieces of documents, and packs filter whole ones; add "
+            "--data.samples.filters null"
+        )
+    shared = packs.model_dump(exclude={"name", "longer", "block_documents", "filters"})
     return f"--data.samples={json.dumps({'name': 'windows', 'balance_last': False, **shared})}"
 
 

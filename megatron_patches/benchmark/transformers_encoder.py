@@ -94,8 +94,7 @@ def _build(config: RunConfig) -> nn.Module:
         "tie_word_embeddings": model.tied_head,
         "bos_token_id": None,
         "eos_token_id": None,
-        "pad_token_id": None,
-        "mask_token_id": None,
+        "pad_token_id": None,  # no row of the embedding is left out
     }
     built: nn.Module = EuroBertForMaskedLM(EuroBertConfig(**options)).train()
     return built

@@ -60,7 +60,7 @@ def _beside(found: Benchmark, peer: Peer) -> Iterator[tuple[str, str]]:
     ratio = peer.ratio
     yield "ours / peer", f"{ratio.median:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
     if peer.share_ratio != 1:
-        yield "of the share", f"{ratio.median / peer.share_ratio:.3f} of the shares of places with text: {peer.share_ratio:.3f}"
+        yield "shares of text", f"ours / peer {peer.share_ratio:.3f}; the ratio is {ratio.median / peer.share_ratio:.3f} of it"
     verdict = "they agree" if found.agrees else "THEY DO NOT AGREE: the ratio compares two different trainings"
     yield (
         "losses",
