@@ -4,8 +4,8 @@
 
 The paragraphs of the standard library are the documents: as short as many that encoders are trained on. On them train
 demo-size encoders of 4 blocks of width 256, in turns with each peer as `tools/tflops bench` takes them, on two cores.
-Asked for: packed beside padded, tokens that count a second of at least 0.95 of the ratio of both sides' shares of places
-with text; beside transformers at least equal. Exit code 1 where one is not met. It takes some minutes on two idle cores.
+Asked for: packed beside padded, in tokens of text a second, 0.95 of the ratio of both sides' shares of text or more;
+beside transformers at least equal. Exit code 1 where one is not met. It takes some minutes on two idle cores.
 """
 
 import argparse

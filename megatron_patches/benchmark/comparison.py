@@ -164,7 +164,7 @@ def measure_run(
 
 
 def _write_padded(path: Path, overrides: Sequence[str], launch: Launch, measured_steps: int) -> None:
-    """The launch beside ours whose samples are padded; its data is looked at, and its plan made, before workers read."""
+    """The launch beside ours whose samples are padded; its plan is made before workers read it."""
     config = load_resolved(launch.config)
     other = _for_measuring(path, [*overrides, padded_samples(config)], measured_steps, PADDED)
     samples = measured_steps * other.training.global_batch_size
@@ -259,9 +259,7 @@ def _describe(
     )
 
 
-def _describe_peer(
-    name: str, config: RunConfig, turns: Turns, ours: dict[str, Any], peer: dict[str, Any]
-) -> Peer:
+def _describe_peer(name: str, config: RunConfig, turns: Turns, ours: dict[str, Any], peer: dict[str, Any]) -> Peer:
     read, beside = _read(ours, config, turns), _read(peer, config, turns)
     losses, others = (side["losses"][:COMPARED_STEPS] for side in (ours, peer))
     if name == PADDED:  # its steps have fewer targets: a step's loss varies by some percent with its samples alone

@@ -19,7 +19,7 @@ class StepNumbers(Callback):
     def on_record(self, trainer: TrainingLoop, record: Record) -> None:
         if isinstance(record, StepRecord):
             self.losses.append(record.loss)
-            self.padding.append(getattr(record, "padding", 0.0))
+            self.padding.append(record.padding or 0.0)
 
 
 class OurLoop:

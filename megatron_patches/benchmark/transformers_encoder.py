@@ -1,6 +1,6 @@
 """A peer of another make: transformers' EuroBERT, which has an encoder's parts, trained as its users write it.
 
-All logits are made and compared with labels in which -100 marks what is not to be predicted. Labels lie ready in memory.
+All logits are made and compared with labels in which -100 marks what is not to be predicted. Labels lie ready.
 """
 
 from typing import Any

@@ -60,7 +60,10 @@ def _beside(found: Benchmark, peer: Peer) -> Iterator[tuple[str, str]]:
     ratio = peer.ratio
     yield "ours / peer", f"{ratio.median:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
     if peer.share_ratio != 1:
-        yield "shares of text", f"ours / peer {peer.share_ratio:.3f}; the ratio is {ratio.median / peer.share_ratio:.3f} of it"
+        yield (
+            "shares of text",
+            f"ours / peer {peer.share_ratio:.3f}; the ratio is {ratio.median / peer.share_ratio:.3f} of it",
+        )
     verdict = "they agree" if found.agrees else "THEY DO NOT AGREE: the ratio compares two different trainings"
     yield (
         "losses",

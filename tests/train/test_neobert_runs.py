@@ -44,7 +44,7 @@ def test_their_parameters(name: str, rows: int) -> None:
 
 
 def test_the_paper() -> None:
-    """Le Breton et al. 2025, section 3: 2M tokens a step, AdamW as Llama 2's, a cosine over nine tenths of the steps."""
+    """Le Breton et al. 2025, section 3: 2M tokens a step, Llama 2's AdamW, a cosine over nine tenths of the steps."""
     config = load("tr22a-132M-refinedweb")
     assert config.data.sequence_length * config.training.global_batch_size == 2**21
     assert config.timetable.steps == 1_000_000
@@ -61,7 +61,11 @@ def test_the_published_file_of_the_100m_run() -> None:
     config = load("tr22b-134M-stage4-stream")
     assert config.data.text is not None
     assert config.data.text.path == "hf:EleutherAI/SmolLM2-1.7B-stage-4-100B"
-    assert (config.timetable.steps, config.training.global_batch_size, config.data.sequence_length) == (100_000, 64, 1024)
+    assert (config.timetable.steps, config.training.global_batch_size, config.data.sequence_length) == (
+        100_000,
+        64,
+        1024,
+    )
     assert config.model.vocabulary == 31_999
     assert isinstance(config.objective, MaskedLMConfig)
     assert (config.objective.probability, config.objective.mask_all) == (0.25, False)
