@@ -39,6 +39,8 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb"],
+        # training.attention_kernel flash_attn; it is built with the CUDA compiler of the machine and its torch
+        "flash": ["flash-attn>=2.7; sys_platform == 'linux'"],
         # copies of runs at s3://, gs:// and hf://; file:// needs none of them
         "storage": ["fsspec", "s3fs", "gcsfs", "huggingface_hub"],
         # tools/export-hf and tools/import-hf: what is written or read is compared with its models

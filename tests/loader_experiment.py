@@ -29,7 +29,8 @@ from data_tools.samples.batch_sampler import BatchSampler
 from data_tools.samples.blended import Located, TrainingSamples
 from data_tools.samples.source import Sample
 from megatron_patches.objectives.batches import TrainingBatches
-from megatron_patches.objectives.build import Objective, build_objective
+from megatron_patches.objectives.build import build_objective
+from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 from tests.large_blend import LENGTH, lengths, make_datasets, section
 from tests.megatron_patches.objectives.test_batches import ALONE

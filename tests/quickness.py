@@ -20,8 +20,10 @@ STARTS = {"os.fork", "os.posix_spawn", "os.system", "socket.bind", "subprocess.P
 """Python's own names of these events, and that of `tests/ranks.py`"""
 INSTANT = {"bash", "git", "squeue", "uname"}
 """programs that any test may start: they take milliseconds"""
-INSTANT_FORKS = "data_tools.encoding.worker"
-"""the module whose forks any test may make: text is encoded in them, and they take milliseconds too"""
+INSTANT_STARTS = {("os.fork", "data_tools.encoding.worker"), ("socket.bind", "urllib3.util.connection")}
+"""events that any test may cause, and the modules that cause them: forks that encode text, in milliseconds, and a look
+for IPv6 at urllib3's import, which transformers brings
+"""
 
 _watched: list[str] = []
 """the name of the test at hand, then what it has started"""
@@ -72,9 +74,9 @@ def complaint() -> str | None:
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "os.fork" and sys._getframe(1).f_globals.get("__name__") == INSTANT_FORKS:
+    if event not in STARTS or not _watched[0]:
         return
-    if event in STARTS and _watched[0]:
+    if (event, sys._getframe(1).f_globals.get("__name__")) not in INSTANT_STARTS:
         program = Path(str(arguments[0])).name if event == "subprocess.Popen" else event
         if program not in INSTANT:
             _watched.append(program)

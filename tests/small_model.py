@@ -8,6 +8,7 @@ from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import TOKENS, ModelInputs
 from megatron_patches.configuration.model_section import ModelSection
 from megatron_patches.models.interface.architecture import Recomputation
+from megatron_patches.models.registry import architecture_of
 from megatron_patches.objectives.objective_config import CausalConfig
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from megatron_patches.parallel.randomness import StepRandomness
 
 PLAIN_INPUTS = ModelInputs((TOKENS,), "causal")
+WHOLE_TEXTS = ModelInputs((TOKENS,), "full")
+"""what an encoder reads"""
+
+
+def text_inputs(model: ModelSection) -> ModelInputs:
+    """What a model reads of a text: an encoder all of it at once."""
+    return WHOLE_TEXTS if "full" in architecture_of(model).patterns else PLAIN_INPUTS
 
 
 def causal_lengths(positions: int) -> SampleLengths:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +24,25 @@ schedule: {{name: cosine, warmup: 2, final_learning_rate: 1e-3}}
 checkpoint: {{every_steps: 3}}
 evaluation: {{every_steps: 4, samples: 10}}
 """
+ENCODER = [
+    "--model={name: encoder, layers: 4, hidden_size: 32, attention_heads: 4, ffn_size: 96, vocab_size: 384}",
+    "--objective={name: masked_lm, probability: 0.3}",
+    "--data.path=$DATA/encoder/text",
+    "--data.tokenizer=$DATA/encoder/tokenizer",
+]
+"""overrides that make the small run an encoder's"""
 
 
 @dataclass(frozen=True)
 class SmallData:
-    """A folder with the datasets `text` and `more`, and `tokenizer/`."""
+    """A folder with the datasets `text` and `more`, and `tokenizer/`; in `encoder/` another `text` and `tokenizer/`."""
 
     folder: Path
 
     def run(self, folder: Path, overrides: Sequence[str] = (), name: str = "tr900a-28K-small") -> RunConfig:
-        """A run on this data, its YAML written to a folder."""
-        return load_run(self.write(folder / "tr900-tests", name), overrides)
+        """A run on this data, its YAML written to a folder; in overrides `$DATA` is the data's folder."""
+        given = [word.replace("$DATA", str(self.folder)) for word in overrides]
+        return load_run(self.write(folder / "tr900-tests", name), given)
 
     def write(self, family: Path, name: str) -> Path:
         """The YAML of a run on this data, in a family's folder."""
@@ -60,7 +69,19 @@ def make_small_data(folder: Path) -> SmallData:
             PreprocessRequest(inputs=inputs, output=folder / name, tokenizer=folder / "tokenizer", append_eod=True)
         )
     _make_pairs(folder, words, draw)
+    _make_for_encoders(folder, files)
     return SmallData(folder)
+
+
+def _make_for_encoders(folder: Path, files: Sequence[Path]) -> None:
+    """`encoder/text` and `encoder/tokenizer`: the documents by a tokenizer of 384 tokens that names its mask token."""
+    trained, own = folder / "encoder" / "trained", folder / "encoder" / "tokenizer"
+    train_bpe(files, trained, 384, ("<|endoftext|>", "<|mask|>", "<|cls|>", "<|sep|>", "<|pad|>"))
+    own.mkdir()
+    shutil.copy(trained / "tokenizer.json", own)
+    roles = {f"{role}_token": f"<|{role}|>" for role in ("mask", "cls", "sep", "pad")}
+    (own / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>", **roles}))
+    preprocess(PreprocessRequest(inputs=files, output=folder / "encoder" / "text", tokenizer=own, append_eod=True))
 
 
 def _make_pairs(folder: Path, words: Sequence[str], draw: random.Random) -> None:

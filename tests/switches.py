@@ -221,54 +221,56 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
     "why": Plans("to see it", ["--why=to see it"]),
     "init_from": Plans("there is no run tr900c-28K-other", ["--init_from=tr900c-28K-other@3"]),
     # the model
-    "model.name": Refuses(overrides(model__name="gtp"), 'model.name: "gtp" is not known; it is one of gpt'),
-    "model.layers": Trains(overrides(model__layers=3)),
-    "model.hidden_size": Trains(overrides(model__hidden_size=48)),
-    "model.attention_heads": Trains(overrides(model__attention_heads=2)),
-    "model.key_value_heads": Trains(overrides(model__key_value_heads=2)),
-    "model.ffn_size": Trains(overrides(model__ffn_size=96)),
-    "model.vocab_size": Trains(overrides(model__vocab_size=400)),
-    "model.vocab_multiple": Trains(overrides(model__vocab_multiple=128 * 5)),
-    "model.position_embedding.learned.name": Trains(
+    "model.gpt.name": Refuses(overrides(model__name="gtp"), '"gtp" is not known; it is one of gpt, encoder'),
+    "model.gpt.layers": Trains(overrides(model__layers=3)),
+    "model.gpt.hidden_size": Trains(overrides(model__hidden_size=48)),
+    "model.gpt.attention_heads": Trains(overrides(model__attention_heads=2)),
+    "model.gpt.key_value_heads": Trains(overrides(model__key_value_heads=2)),
+    "model.gpt.ffn_size": Trains(overrides(model__ffn_size=96)),
+    "model.gpt.vocab_size": Trains(overrides(model__vocab_size=400)),
+    "model.gpt.vocab_multiple": Trains(overrides(model__vocab_multiple=128 * 5)),
+    "model.gpt.position_embedding.learned.name": Trains(
         overrides(model__position_embedding="learned"), overrides(model__position_embedding="none")
     ),
-    "model.position_embedding.rotary.name": Trains(overrides(model__position_embedding="rotary")),
-    "model.position_embedding.rotary.theta": of_kind("model.position_embedding", "rotary", {"theta": 100.0}),
-    "model.position_embedding.rotary.fraction": of_kind("model.position_embedding", "rotary", {"fraction": 0.5}),
-    "model.position_embedding.rotary.pairs": of_kind("model.position_embedding", "rotary", {"pairs": "interleaved"}),
-    "model.position_embedding.alibi.name": Trains(
+    "model.gpt.position_embedding.rotary.name": Trains(overrides(model__position_embedding="rotary")),
+    "model.gpt.position_embedding.rotary.theta": of_kind("model.position_embedding", "rotary", {"theta": 100.0}),
+    "model.gpt.position_embedding.rotary.fraction": of_kind("model.position_embedding", "rotary", {"fraction": 0.5}),
+    "model.gpt.position_embedding.rotary.pairs": of_kind(
+        "model.position_embedding", "rotary", {"pairs": "interleaved"}
+    ),
+    "model.gpt.position_embedding.alibi.name": Trains(
         overrides(model__position_embedding="alibi"), overrides(model__position_embedding="none")
     ),
-    "model.position_embedding.none.name": Trains(overrides(model__position_embedding="none")),
+    "model.gpt.position_embedding.none.name": Trains(overrides(model__position_embedding="none")),
     **{
-        f"model.activation={name}": Trains(overrides(model__activation=name), overrides(model__activation=other))
+        f"model.gpt.activation={name}": Trains(overrides(model__activation=name), overrides(model__activation=other))
         for name, other in {
             "gelu": "gelu_tanh", "relu": "gelu_tanh",
             "liglu": "reglu", "geglu": "reglu", "swiglu": "reglu", "reglu": "relu",
         }.items()
     },
-    "model.norm": Trains(
+    "model.gpt.norm": Trains(
         overrides(model__norm="rmsnorm", model__norm_bias="false"), overrides(model__norm_bias="false")
     ),
-    "model.norm_placement": Trains(overrides(model__norm_placement="post")),
-    "model.norm_epsilon": Trains(overrides(model__norm_epsilon=1e-2)),
-    "model.norm_bias": Trains(overrides(model__norm_bias="false")),
-    "model.embedding_norm": Trains(overrides(model__embedding_norm="true")),
-    "model.query_key_norm": Trains(overrides(model__query_key_norm="true")),
-    "model.parallel_residual": Trains(overrides(model__parallel_residual="true")),
-    "model.attention_bias": Trains(overrides(model__attention_bias="false")),
-    "model.mlp_bias": Trains(overrides(model__mlp_bias="false")),
-    "model.tied_head": Trains(overrides(model__tied_head="false")),
-    "model.logit_soft_cap": Trains(overrides(model__logit_soft_cap=0.1)),
-    "model.hidden_dropout": Trains(overrides(model__hidden_dropout=0.1, model__embedding_dropout=0.0)),
-    "model.attention_dropout": Trains(overrides(model__attention_dropout=0.1)),
-    "model.embedding_dropout": Trains(overrides(model__embedding_dropout=0.1)),
-    "model.init_std": Trains(overrides(model__init_std=0.03)),
-    "model.init_std=small": Trains(overrides(model__init_std="small")),
-    "model.init_std=megatron_530b": Trains(
+    "model.gpt.norm_placement": Trains(overrides(model__norm_placement="post")),
+    "model.gpt.norm_epsilon": Trains(overrides(model__norm_epsilon=1e-2)),
+    "model.gpt.norm_bias": Trains(overrides(model__norm_bias="false")),
+    "model.gpt.embedding_norm": Trains(overrides(model__embedding_norm="true")),
+    "model.gpt.query_key_norm": Trains(overrides(model__query_key_norm="true")),
+    "model.gpt.parallel_residual": Trains(overrides(model__parallel_residual="true")),
+    "model.gpt.attention_bias": Trains(overrides(model__attention_bias="false")),
+    "model.gpt.mlp_bias": Trains(overrides(model__mlp_bias="false")),
+    "model.gpt.tied_head": Trains(overrides(model__tied_head="false")),
+    "model.gpt.logit_soft_cap": Trains(overrides(model__logit_soft_cap=0.1)),
+    "model.gpt.hidden_dropout": Trains(overrides(model__hidden_dropout=0.1, model__embedding_dropout=0.0)),
+    "model.gpt.attention_dropout": Trains(overrides(model__attention_dropout=0.1)),
+    "model.gpt.embedding_dropout": Trains(overrides(model__embedding_dropout=0.1)),
+    "model.gpt.init_std": Trains(overrides(model__init_std=0.03)),
+    "model.gpt.init_std=small": Trains(overrides(model__init_std="small")),
+    "model.gpt.init_std=megatron_530b": Trains(
         overrides(model__init_std="megatron_530b"), overrides(model__init_std="small")
     ),
-    "model.init_residual_scaling": Trains(overrides(model__init_residual_scaling="false")),
+    "model.gpt.init_residual_scaling": Trains(overrides(model__init_residual_scaling="false")),
     # the data
     "data.path": Plans("missing", ["--data.path=missing"]),
     **{f"data.sources.{key}": Trains(blend(source, MORE), blend(HALF, MORE)) for key, source in OF_A_SOURCE.items()},
@@ -388,6 +390,20 @@ CASES: dict[str, Trains | Holds | Plans | Writes | Copies | Refuses | Resumes] =
         "saved bytes", overrides(training__recomputation="full"), overrides(training__recomputation="selective")
     ),
     "training.compile": Holds("compiled blocks", overrides(training__compile="true")),
+    "training.compile_backend=aot_eager": Holds(
+        "compiler", overrides(training__compile_backend="aot_eager"), overrides(training__compile="true")
+    ),
+    "training.compile_backend=eager": Holds(
+        "compiler",
+        overrides(training__compile_backend="eager"),
+        overrides(training__compile="true", training__compile_backend="aot_eager"),
+    ),
+    "training.compile_dynamic": Holds(
+        "compiler", overrides(training__compile_dynamic="true"), overrides(training__compile="true")
+    ),
+    "training.attention_kernel=flash_attn": Plans(
+        "flash_attn needs a GPU", overrides(training__attention_kernel="flash_attn")
+    ),
     "training.attention_kernel=flash": Trains(
         overrides(training__attention_kernel="flash"), overrides(training__attention_kernel="math")
     ),

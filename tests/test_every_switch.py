@@ -1,4 +1,5 @@
-"""Promise 5: every key of a run does something. Each is shown here; a key that is not listed in `switches.py` fails.
+"""Promise 5: every key of a run does something. Each is shown here; a key that neither `switches.py` nor
+`encoder_switches.py` lists fails.
 
 What must differ is the numbers of training, what the ranks hold, what the plan says, or what a launch writes.
 """
@@ -28,15 +29,19 @@ from megatron_patches.launch.plan import plan_run, summary
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import load_run, read_run
 from megatron_patches.run.run_directory import start_launch
+from tests.encoder_switches import ENCODER_CASES
 from tests.ranks import run_on_ranks
 from tests.small_artefacts import make_checkpoint
 from tests.small_engine import SmallEngine, groups_of, record_steps
 from tests.small_run import SMALL_RUN, write_run
 from tests.small_training import SmallData, train_launch
-from tests.switches import BASE, CASES, STEPS, Copies, Holds, Plans, Refuses, Resumes, Trains, Writes
+from tests.switches import BASE, STEPS, Copies, Holds, Plans, Refuses, Resumes, Trains, Writes
+from tests.switches import CASES as OTHERS
 from tools.commands.runs.choices import choices_of
 from tools.commands.sync_to_hub.due import due_tasks
 from tools.commands.sync_to_hub.items import items_of, loose_files
+
+CASES = OTHERS | ENCODER_CASES
 
 
 def run_file(small_data: SmallData, folder: Path, given: list[str]) -> tuple[Path, list[str]]:
@@ -144,6 +149,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     from megatron_patches.objectives.read_ahead import NAME
 
     kept, compiled, gradients, early = 0, 0, 0, 0
+    compilers: set[tuple[tuple[str, Any], ...]] = set()
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal kept
@@ -153,6 +159,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
     def count_compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         nonlocal compiled
         compiled += 1
+        compilers.add(tuple(options.items()))
         return function
 
     def counted_backward(*arguments: Any, **options: Any) -> None:
@@ -192,6 +199,7 @@ def measure_holdings(config: RunConfig) -> dict[str, Any]:
         },
         "saved bytes": kept,
         "compiled blocks": compiled,
+        "compiler": sorted(compilers),
         "early messages": early,
         "reading threads": len(threads),
         "steps read at first": read_at_first,

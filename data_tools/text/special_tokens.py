@@ -1,8 +1,9 @@
 """The special tokens of a tokenizer, by the roles that its own files give them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from data_tools.text.control_tokens import named_tokens, read_config
 from data_tools.text.tokenizer import Tokenizer, TokenizerFiles
@@ -37,6 +38,10 @@ class SpecialTokens:
     """what ends a document in a stream"""
     absent: Mapping[str, str] = field(default_factory=dict)
     """tokens that its files name for a role, and its vocabulary lacks"""
+
+    def definition(self) -> dict[str, Any]:
+        """The ids that decide what a model is asked, as JSON."""
+        return {**asdict(self), "special": sorted(self.special), "absent": sorted(self.absent)}
 
 
 def special_tokens(path: Path, allow_invalid: bool = False) -> SpecialTokens:

@@ -43,7 +43,7 @@ class BareLoop:
         parameters = canonical_parameters(self._model)
         select_trainable(config.training, parameters)
         if compiles(config, groups):
-            compile_blocks(self._model)
+            compile_blocks(self._model, config.training.compile_backend, config.training.compile_dynamic)
         self._trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
         self._optimizer = mixed_precision_optimizer(config.optimizer, parameters, 0, groups)
         tied = self._pipeline.tied(parameters) if self._pipeline else None

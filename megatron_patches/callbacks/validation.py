@@ -25,7 +25,7 @@ class Validation(Callback):
 
     def on_start(self, trainer: TrainingLoop) -> None:
         """Raises Refused where a group has no target: a loss of it would be the mean of nothing."""
-        objective, vocab_size = trainer.batches.objective, trainer.config.model.vocabulary
+        objective, vocab_size = trainer.batches.objective.for_validation, trainer.config.model.vocabulary
         for name, samples in self.groups.items():
             if not has_target(samples, objective, self.config.samples, vocab_size):
                 raise Refused(
@@ -56,7 +56,7 @@ class Validation(Callback):
         with trainer.outside_steps():
             micro_batches = validation_micro_batches(
                 samples,
-                trainer.batches.objective,
+                trainer.batches.objective.for_validation,
                 self.config.samples,
                 trainer.config.training.micro_batch_size,
                 trainer.config.model.vocabulary,

@@ -59,6 +59,7 @@ _EFFECTS: dict[str, Effect] = {
     **dict.fromkeys(("training.steps", "training.samples", "training.tokens"), "applied"),
     **dict.fromkeys(("training.extend_to", "training.extend_by"), "applied"),
     **dict.fromkeys(("training.micro_batch_size", "training.recomputation", "training.compile"), "applied"),
+    **dict.fromkeys(("training.compile_backend", "training.compile_dynamic"), "applied"),
     **dict.fromkeys(("training.attention_kernel", "training.loss_scale"), "applied"),
     **{f"training.loss_scale.{key}": "applied" for key in ("window", "hysteresis", "minimum")},
     **dict.fromkeys(("family", "why", "parallel", "checkpoint", "logging"), "applied"),

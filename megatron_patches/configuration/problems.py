@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from megatron_patches.configuration.fields import kind_name, known_fields, nearest_keys, section_models
 from megatron_patches.configuration.megatron_flags import known_as
+from megatron_patches.configuration.section import Section
 from megatron_patches.foreign.credentials import without_credentials
 from megatron_patches.foreign.printable import shortened
 
@@ -153,7 +154,10 @@ def _unknown(key: str, model: type[BaseModel], owner: type[BaseModel]) -> str:
     known = [known_key for known_key, _ in known_fields(model) if known_key not in NEVER_WRITTEN]
     if key in known:
         section = _section(key)
-        return f"{key} has no effect: {section}.name {kind_name(owner)} has no such key; remove it"
+        named = f"{section}.name {kind_name(owner)}"
+        if issubclass(owner, Section) and (reason := owner.impossible.get(key.rpartition(".")[2])):
+            return f"{key} does not go with {named}: {reason}; remove it"
+        return f"{key} has no effect: {named} has no such key; remove it"
     section = _section(key)
     here = {f"{section}.{name}" if section else name for name in owner.model_fields} - NEVER_WRITTEN
     candidates = [candidate for candidate in known if candidate in here or _section(candidate) != section]

@@ -4,6 +4,7 @@ It lives on the lowest floor because `data_config.py` needs it. Strict: a string
 error; but 300e9, which YAML has as a float, is a whole number. Frozen: a configuration that was checked stays checked.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +17,9 @@ class Section(BaseModel):
 
     short_paths: ClassVar[tuple[str, ...]] = ()
     """keys of a path that are no fields: they are short for a section within, and variables are replaced in them too"""
+
+    impossible: ClassVar[Mapping[str, str]] = {}
+    """keys that other kinds of the section have and this one cannot, with the reason"""
 
     @model_validator(mode="before")
     @classmethod

@@ -47,7 +47,7 @@ def build_engine(config: RunConfig, groups: ProcessGroups, randomness: StepRando
     # else it would have no optimizer; `check_layout` has refused such a run
     assert any(parameter.requires_grad for parameter in module.parameters()), "a pipeline stage has nothing to train"
     if compiles(config, groups):
-        compile_blocks(module)
+        compile_blocks(module, training.compile_backend, training.compile_dynamic)
     else:
         run_optimizers_eagerly()
     scale = LossScale(training.loss_scale or LossScaleConfig(), groups.device) if training.precision == "fp16" else None

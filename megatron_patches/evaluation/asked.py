@@ -18,6 +18,9 @@ from megatron_patches.artefacts.run_folder import CONFIG, RunFolder
 from megatron_patches.errors import Damaged, Refused
 from megatron_patches.evaluation.losses.loss_data import open_loss_data
 from megatron_patches.evaluation.selection import Candidate
+from megatron_patches.evaluation.tasks.all_tasks import Task
+from megatron_patches.evaluation.tasks.encoder_tasks import FineTuningTask, MaskedTextTask
+from megatron_patches.evaluation.tasks.fine_tuning import FineTuning
 from megatron_patches.evaluation.tasks.prepare import prepare
 from megatron_patches.evaluation.tasks.spec import split_tasks
 from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask, TaskSettings, refuse_writing
@@ -47,20 +50,36 @@ class Asked:
     batch_size: int | None = None
     keep_exports: bool = False
     again: bool = False
+    fine_tuning: FineTuning | None = None
+    """how tasks that fine-tune do so; None as these say themselves"""
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
         """The inverse of `asdict`, also by way of JSON."""
-        return cls(**{**facts, "tasks": tuple(facts["tasks"])})
+        given = facts.get("fine_tuning")
+        fine_tuning = None if given is None else FineTuning(**given)
+        return cls(**{**facts, "tasks": tuple(facts["tasks"]), "fine_tuning": fine_tuning})
 
-    def prepared(self) -> list[HarnessTask | LossTask]:
+    def prepared(self) -> list[Task]:
         """The tasks, ready.
 
         Raises:
             TrainyardError: one of them cannot be asked.
         """
-        settings = TaskSettings(self.shots, self.limit, self.length)
-        return [prepare(spec, settings) for spec in split_tasks(self.tasks)]
+        settings = TaskSettings(self.shots, self.limit, self.length, self.fine_tuning)
+        tasks = [prepare(spec, settings) for spec in split_tasks(self.tasks)]
+        fine_tuned = [task.name for task in tasks if isinstance(task, FineTuningTask)]
+        if self.fine_tuning is not None and not fine_tuned:
+            raise Refused(
+                "no task of --tasks is one that a model is fine-tuned on (glue-...); leave out --frozen, --epochs, "
+                "--learning-rate, --train-batch, --pooling and --seeds"
+            )
+        if fine_tuned and self.tensor * self.pipeline > 1:
+            raise Refused(
+                f"{fine_tuned[0]}: a model is fine-tuned in one process; leave out --tensor-parallel and "
+                "--pipeline-parallel, or ask other tasks in a command of their own"
+            )
+        return tasks
 
     def way(self, config: RunConfig) -> tuple[Way, str]:
         """What a run's tasks of the harness are asked of, and why the engine, where --through is not given.
@@ -70,8 +89,8 @@ class Asked:
         """
         if config.objective.prompt_inputs is None:
             raise Refused(
-                f"{config.name} was not trained to continue text ({config.objective.describe()}); it can be asked for "
-                "the loss of its own objective: --tasks validation"
+                f"{config.name} was not trained to continue text ({config.objective.describe()}), which tasks of the "
+                f"harness need; it can be asked {_instead(config)}"
             )
         if self.through == "engine" or (self.through is None and self.tensor * self.pipeline > 1):
             return "engine", ""
@@ -88,7 +107,7 @@ class Asked:
 class Standing:
     """How far a checkpoint is evaluated on what is asked."""
 
-    missing: tuple[HarnessTask | LossTask, ...]
+    missing: tuple[Task, ...]
     there: tuple[str, ...]
     """labels"""
     way: Way
@@ -97,9 +116,7 @@ class Standing:
     """why it is the engine where the command line does not say"""
 
 
-def standing_of(
-    run: RunFolder, candidate: Candidate, tasks: Sequence[HarnessTask | LossTask], asked: Asked
-) -> Standing:
+def standing_of(run: RunFolder, candidate: Candidate, tasks: Sequence[Task], asked: Asked) -> Standing:
     """What is missing, once all that can be refused of it has been; results that lack a manifest get one.
 
     Raises:
@@ -110,7 +127,7 @@ def standing_of(
     """
     config = load_resolved(candidate.folder / CONFIG)
     results = _results(run, candidate, {task.label for task in tasks})
-    missing: list[HarnessTask | LossTask] = []
+    missing: list[Task] = []
     for task in tasks:
         definition = _definition(task, config, candidate)
         result = results.get(task.label)
@@ -123,16 +140,34 @@ def standing_of(
         return Standing((), there, "export")
     window = at_length(config, asked.length).lengths.of("tokens")
     harness = [task for task in missing if isinstance(task, HarnessTask)]
+    way, why = asked.way(config) if harness else ("engine", "")
     for task in harness:
         refuse_writing(task.name, task.written, window)
-    way, why = asked.way(config) if harness else ("engine", "")
+    _refuse_for_encoders([task.name for task in missing if isinstance(task, MaskedTextTask | FineTuningTask)], config)
     if way == "engine" or len(harness) < len(missing):
         laid_out(config, asked.tensor, asked.pipeline)
     return Standing(tuple(missing), there, way, why)
 
 
-def _definition(task: HarnessTask | LossTask, config: RunConfig, candidate: Candidate) -> str:
-    if isinstance(task, HarnessTask):
+def _instead(config: RunConfig) -> str:
+    """What a model is asked that continues no text."""
+    validation = "for the loss of its own objective: --tasks validation"
+    if config.objective.text_inputs is None:
+        return validation
+    return f"to fill in masked tokens (pseudo-perplexity:FILE), to learn tasks (glue-rte:FOLDER), or {validation}"
+
+
+def _refuse_for_encoders(names: Sequence[str], config: RunConfig) -> None:
+    """Raises Refused where tasks for encoders are asked of another model."""
+    if names and config.objective.text_inputs is None:
+        raise Refused(
+            f"{', '.join(names)}: this is for encoders, whose tokens see the whole text, and {config.name} was trained "
+            f"otherwise ({config.objective.describe()}); ask for the perplexity of a text: perplexity:FILE"
+        )
+
+
+def _definition(task: Task, config: RunConfig, candidate: Candidate) -> str:
+    if not isinstance(task, LossTask):
         return task.definition
     return open_loss_data(config, candidate.folder, candidate.manifest, task, in_silence).definition()
 
@@ -158,15 +193,17 @@ def _results(run: RunFolder, candidate: Candidate, labels: set[str]) -> dict[str
     return evaluation.results
 
 
-def _other_definition(run: RunFolder, result: TaskResult, task: HarnessTask | LossTask) -> str:
+def _other_definition(run: RunFolder, result: TaskResult, task: Task) -> str:
     differs = []
-    if isinstance(task, HarnessTask):
+    if not isinstance(task, LossTask):
         if result.version != task.version:
             differs.append(f"its version is {printable(result.version)}, and {task.version} is asked for")
         former, now = ({(file.sha256, file.rows) for file in files} for files in (result.data, task.data))
         if former != now:
             names = ", ".join(sorted({printable(Path(file.name).name) for file in result.data})) or "no file"
             differs.append(f"it is of other data ({names})")
+    if isinstance(task, FineTuningTask) and result.fine_tuning != task.fine_tuning.facts():
+        differs.append("it was fine-tuned with other settings")
     what = " and ".join(differs) or "prompts, metrics, data or settings are others"
     return (
         f"{run.name}@{result.step} has a result {result.label} of another definition: {what}. Keep both by giving this "

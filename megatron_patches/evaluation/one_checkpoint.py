@@ -7,7 +7,6 @@ is on the shelf as soon as it is there, so that whoever kills this loses one tas
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 from megatron_patches.artefacts.evaluations.result import TaskResult
 from megatron_patches.artefacts.evaluations.shelf import checkpoints_of, evaluation_folder, read_evaluation, shelve
@@ -17,13 +16,13 @@ from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.evaluation.asked import Asked, standing_of
 from megatron_patches.evaluation.exports import export_of
 from megatron_patches.evaluation.selection import Candidate
+from megatron_patches.evaluation.tasks.all_tasks import Task
 from megatron_patches.evaluation.tasks.outcome import EvaluatedCheckpoint, Outcome
-from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask
+from megatron_patches.evaluation.tasks.task import HarnessTask
 from megatron_patches.foreign.credentials import told
 from megatron_patches.foreign.files import is_folder
 from megatron_patches.run.reading import load_resolved
 
-Task = HarnessTask | LossTask
 Ask = Callable[[Task], Outcome]
 Opened = Callable[[Sequence[Task]], AbstractContextManager[Ask]]
 
@@ -165,35 +164,7 @@ class OneCheckpoint:
 
     @contextmanager
     def _engine(self, tasks: Sequence[Task]) -> Iterator[Ask]:
-        from megatron_patches.generation.loaded_model import load_model
-        from megatron_patches.generation.local_ranks import LocalRanks
+        from megatron_patches.evaluation.in_engine import engine
 
-        with_harness = any(isinstance(task, HarnessTask) for task in tasks)
-        asked = self._asked
-        with LocalRanks(asked.tensor, asked.pipeline) as ranks:
-            loaded = load_model(
-                [self._candidate.folder],
-                self._hear,
-                ranks.start_groups,
-                asked.tensor,
-                asked.pipeline,
-                length=asked.length,
-                texts=with_harness,
-            )
-
-            model: Any = None
-            if with_harness:
-                from megatron_patches.evaluation.harness.model_in_engine import EngineModel
-
-                model = EngineModel(loaded, asked.length)
-
-            def answered(task: Task) -> Outcome:
-                if isinstance(task, LossTask):
-                    from megatron_patches.evaluation.losses.losses import losses
-
-                    return losses(loaded, task)
-                from megatron_patches.evaluation.harness.ask import ask
-
-                return next(ask(model, [task], "engine", asked.batch_size, self._hear))
-
+        with engine(self._candidate.folder, self._asked, tasks, self._hear) as answered:
             yield answered

@@ -168,4 +168,7 @@ def _refuse_ids(config: RunConfig, tokenizer: Tokenizer) -> None:
 
 def _require_texts(config: RunConfig) -> None:
     if config.objective.prompt_inputs is None:
-        raise TrainyardError(f"{config.name} was not trained to continue text ({config.objective.describe()})")
+        raise TrainyardError(
+            f"{config.name} was not trained to continue text ({config.objective.describe()}); tools/evals asks it for "
+            "the loss of its own objective: --tasks validation"
+        )

@@ -57,7 +57,8 @@ def load_on_rank(order: LoadOrder, groups: ProcessGroups) -> ModelOnRank:
     config = laid_out(at_length(trained, order.length), groups.layout.tensor, groups.layout.pipeline)
     groups = replace(groups, dtype=PRECISIONS[config.training.precision])
     objective = config.objective
-    readings = Readings(objective.inputs, objective.prompt_inputs, config.architecture.keeps_keys)
+    texts = objective.prompt_inputs or objective.text_inputs
+    readings = Readings(objective.inputs, texts, config.architecture.keeps_keys)
     model = PlainModel(_blueprint(config, objective.prompt_inputs or objective.inputs, groups))
     load_weights(model, order.folder, manifest, taken_rows(trained, config))
     model = model.to(groups.device).eval()

@@ -23,7 +23,8 @@ LEVEL = ModelInputs((TOKENS, POSITIONS), "full")
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids of several texts from their beginnings, in CPU memory."""
+    """Token ids of several texts from their beginnings, in CPU memory. Where all tokens see each other the texts are of
+    one length: they would see what fills up a shorter one."""
 
     ids: Sequence[Sequence[int]]
     """one or more of each"""
@@ -43,7 +44,7 @@ class Readings:
     samples: ModelInputs
     """of its objective"""
     texts: ModelInputs | None
-    """a text that is scored or continued; None where the objective knows none"""
+    """a text that is scored or continued, or whose tokens all see each other; None where the objective knows none"""
     keeps_keys: bool
     """whether the architecture continues texts token by token"""
 

@@ -79,6 +79,17 @@ def _vocabulary(facts: LaunchFacts) -> Iterator[str]:
     yield from facts.data.vocabulary_problems(facts.config.model.vocabulary)
 
 
+def _special_tokens(facts: LaunchFacts) -> Iterator[str]:
+    config = facts.config
+    special = facts.data.special_tokens(config.objective.token_roles)
+    if special is not None and special.vocab_size > config.model.vocabulary:
+        yield (
+            f"data.tokenizer {config.data.tokenizer} has {special.vocab_size} ids, any of which objective "
+            f"{config.objective.describe()} may put into a sample, and model.vocab_size {config.model.vocabulary} has "
+            f"ids up to {config.model.vocabulary - 1}; set model.vocab_size to {special.vocab_size}"
+        )
+
+
 def _answers(facts: LaunchFacts) -> Iterator[str]:
     yield from facts.data.answer_problems()
 
@@ -156,6 +167,7 @@ CHECKS: tuple[Callable[[LaunchFacts], Iterator[str]], ...] = (
     _token_roles,
     _document_ends,
     _vocabulary,
+    _special_tokens,
     _answers,
     _training_data,
     _validation_data,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from megatron_patches.errors import refuse
 from megatron_patches.hardware.machines import hardware_of_device
+from megatron_patches.parallel.flash_attn_extra import flash_attn_problems
 from megatron_patches.run.config import RunConfig
 
 
@@ -28,6 +29,7 @@ def device_problems(config: RunConfig, gpu: bool, models: Sequence[str]) -> Iter
             "auto, which pins on GPUs alone"
         )
     yield from _fp8(config, models)
+    yield from _compilation(config, gpu)
     yield from _attention_kernel(config, gpu)
 
 
@@ -38,6 +40,20 @@ def _fp8(config: RunConfig, models: Sequence[str]) -> Iterator[str]:
         yield (
             "training.fp8 needs GPUs of compute capability 8.9 or more (Ada, Hopper, Blackwell), and this machine has "
             f"{', '.join(without)}, which multiplies no float8; use --training.fp8 none, which keeps bf16"
+        )
+
+
+def _compilation(config: RunConfig, gpu: bool) -> Iterator[str]:
+    """How blocks are compiled, where nothing says that they are and they are not."""
+    zero_stage = config.parallel.zero_stage
+    if config.training.compile is not None or (gpu and zero_stage < 3):
+        return
+    why = "under ZeRO 3" if gpu else "on a CPU"
+    remedy = "parallel.zero_stage 2" if zero_stage == 3 else "--training.compile true"
+    for key, value in config.training.compile_settings.items():
+        yield (
+            f"training.{key} {value} has no effect {why}, where blocks are not compiled unless training.compile says "
+            f"so; remove it, or use {remedy}"
         )
 
 
@@ -58,3 +74,5 @@ def _attention_kernel(config: RunConfig, gpu: bool) -> Iterator[str]:
             f"training.attention_kernel {kernel} takes 16 bits on a GPU, and training.precision is fp32; use "
             "efficient, math or auto, or precision bf16"
         )
+    if kernel == "flash_attn":
+        yield from flash_attn_problems(gpu, training.precision == "fp32")

@@ -19,7 +19,7 @@ from data_tools.samples.source import Sample, SampleSource
 from data_tools.samples.step_samples import SamplesByStep, StepSamples
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.errors import TrainyardError
-from megatron_patches.objectives.build import Objective
+from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.read_ahead import ReadAhead
 from megatron_patches.parallel.process_groups import ProcessGroups
 

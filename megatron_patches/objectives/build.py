@@ -1,16 +1,12 @@
 """The objective of a run, from its section."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
 
 from data_tools.text.special_tokens import SpecialTokens
-from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.objectives.causal import CausalObjective
 from megatron_patches.objectives.masked_lm import MaskedLM
+from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.objective_config import (
     OBJECTIVES,
     CausalConfig,
@@ -19,19 +15,6 @@ from megatron_patches.objectives.objective_config import (
     PrefixLMConfig,
 )
 from megatron_patches.objectives.prefix_lm import PrefixLM
-
-
-class Objective(Protocol):
-    """What samples ask the model to predict."""
-
-    def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
-        """A pure function of the items and the numbers of their samples, so that every layout and resume agrees.
-
-        `items` are the samples' arrays by name, stacked: `tokens` is int64 `[batch, read]` (`SampleLengths.read`).
-        `samples`, int64 `[batch]`, are counted from the start of the run, or of the validation source. The inputs of
-        the result are the fields that the section declares.
-        """
-
 
 Builder = Callable[[Any, int, int | None, SpecialTokens | None], Objective]
 """(section, the run's seed, the token that ends documents or None, the tokenizer's special tokens) -> objective"""

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.objectives.documents import DocumentSpans, find_documents, segment_spans
+from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 
 
-class CausalObjective:
+class CausalObjective(Objective):
     """Windows as inputs, labels and weights; nothing is drawn, so the number of a sample does not matter."""
 
     def __init__(self, config: CausalConfig, end_of_document: int | None) -> None:
@@ -20,7 +21,7 @@ class CausalObjective:
         self._end_of_document = end_of_document
 
     def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
-        """See `objectives.build.Objective`."""
+        """See `Objective`."""
         tokens = items["tokens"][:, :-1].contiguous()
         return MicroBatch(
             inputs={"tokens": tokens, **self._context(items)},

@@ -6,6 +6,7 @@ the mask token, 10 % by a random one, and 10 % stay.
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from data_tools.text.special_tokens import SpecialTokens
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.bit_mixing import mix
 from megatron_patches.objectives.documents import DocumentSpans, find_documents, segment_spans
+from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.objective_config import MaskedLMConfig, ProbabilityRampConfig
 
 _MASKED, _RANDOM = 0.8, 0.9
 """below the first a token becomes the mask token, below the second a random one"""
 
 
-class MaskedLM:
+class MaskedLM(Objective):
     """In each sample a share of the tokens is to be predicted, chosen without replacement.
 
     Of n tokens that may be hidden, floor(p n + u) are, with u uniform in [0, 1): each is with probability p, and all
@@ -34,6 +36,7 @@ class MaskedLM:
     ) -> None:
         assert special is not None and special.mask is not None, "the launch has looked for a mask token"
         self._config = config
+        self._validates = False
         self._key = np.frombuffer(hashlib.sha256(f"mask {seed}".encode()).digest()[:8], dtype="<u8")
         self._end_of_document = end_of_document
         self._mask = special.mask
@@ -41,7 +44,7 @@ class MaskedLM:
         self._ordinary = np.setdiff1d(np.arange(special.vocab_size), self._special)
 
     def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
-        """See `objectives.build.Objective`."""
+        """See `Objective`."""
         tokens, segments = items["tokens"], items.get("segments")
         drawn = mix(samples.astype(np.uint64) ^ self._key)
         order, counts = self._chosen(tokens.numpy(), None if segments is None else segments.numpy(), samples, drawn)
@@ -50,12 +53,19 @@ class MaskedLM:
         inputs = {"tokens": torch.from_numpy(self._corrupted(tokens.numpy(), hidden, drawn)), **self._context(items)}
         if not self._config.masked_logits_only:
             return MicroBatch(inputs, tokens, torch.from_numpy(hidden.astype(np.float32)))
-        most = self._config.lengths(tokens.shape[1]).of("picked")
+        most = self._config.lengths(tokens.shape[1]).of("picked")  # of a validation too: pipelines have one shape
         is_hidden = np.arange(most) < counts[:, None]
         places = np.sort(np.where(is_hidden, order[:, :most], tokens.shape[1]), axis=1)
         inputs["picked"] = torch.from_numpy(np.where(is_hidden, places, 0))
         weights = torch.from_numpy(is_hidden.astype(np.float32))
         return MicroBatch(inputs, tokens.gather(1, inputs["picked"]), weights)
+
+    @property
+    def for_validation(self) -> "MaskedLM":
+        """With the probability at the ramp's end, and room for as many tokens as in training."""
+        other = copy(self)
+        other._validates = True
+        return other
 
     def _chosen(
         self,
@@ -75,11 +85,12 @@ class MaskedLM:
         return order, np.minimum(counts, np.ceil(expected)).astype(np.int64)
 
     def _probabilities(self, samples: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Of each sample."""
+        """Of each sample; none above the largest, which rounding could otherwise pass, and with it the places."""
         ramp = self._config.probability
         if not isinstance(ramp, ProbabilityRampConfig):
             return np.full(len(samples), ramp)
-        return ramp.start + (ramp.end - ramp.start) * np.minimum(samples / ramp.samples, 1.0)
+        way = np.ones(len(samples)) if self._validates else np.minimum(samples / ramp.samples, 1.0)
+        return np.minimum((1 - way) * ramp.start + way * ramp.end, self._config.largest_probability)
 
     def _corrupted(
         self, tokens: NDArray[np.int64], hidden: NDArray[np.bool_], drawn: NDArray[np.uint64]

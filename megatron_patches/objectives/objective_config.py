@@ -1,11 +1,13 @@
 """The `objective:` section of a run: what a sample asks the model to predict, and what else is added to the loss."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.batch.fields import DOCUMENTS, PICKED, POSITIONS, TOKENS, VISIBLE, AttentionKind, ModelInputs
@@ -44,11 +46,6 @@ class ObjectiveSection(Section):
         return None
 
     @property
-    def for_validation(self) -> "ObjectiveSection":
-        """The objective that the run is validated with."""
-        return self
-
-    @property
     def token_roles(self) -> tuple[str, ...]:
         """Roles that the tokenizer must have a token for, such as `mask`."""
         return ()
@@ -74,6 +71,10 @@ OBJECTIVES: Kinds[ObjectiveSection] = Kinds(default="causal")
 
 class _NextToken(ObjectiveSection):
     """Tokens predict the next one, so a sample reads one more than the model sees."""
+
+    impossible: ClassVar[Mapping[str, str]] = {
+        "masked_logits_only": "every token predicts the next one, so the logits of all positions are needed"
+    }
 
     reset_attention: bool = Field(False, description="whether tokens see nothing before their own document's beginning")
     reset_positions: bool = Field(False, description="whether positions count from each document's beginning")
@@ -185,12 +186,30 @@ class PrefixLMConfig(_NextToken):
         return self._described("prefix-LM", loss, *["reweighted by position"] * self.reweight_by_position)
 
 
+def _require_share(value: Any) -> Any:
+    """Whatever is no number is told by its type."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < 1:
+        raise ValueError(
+            f"{value} is not above 0 and below 1: at 0 no token is to be predicted, and at 1 none is left to predict "
+            "them from; NeoBERT has 0.2, BERT 0.15"
+        )
+    return value
+
+
 class ProbabilityRampConfig(Section):
     """A probability that goes in a straight line from one number to another, over samples."""
 
     start: float = Field(gt=0, lt=1, description="probability at the first sample of the run")
     end: float = Field(gt=0, lt=1, description="probability from the last sample of the ramp on, and in validation")
     samples: int = Field(gt=0, description="samples over which it goes from start to end")
+
+    _range = field_validator("start", "end", mode="before")(_require_share)
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> "ProbabilityRampConfig":
+        if self.start == self.end:
+            raise ValueError(f"start and end are both {self.start:g}, so nothing changes; write the number alone")
+        return self
 
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -218,6 +237,16 @@ class MaskedLMConfig(ObjectiveSection):
     )
     reset_attention: bool = Field(True, description="whether tokens see their own document alone")
 
+    @field_validator("probability", mode="wrap")
+    @classmethod
+    def _of_its_own_type(cls, value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+        """A union alone would tell of a wrong ramp that it is no number either."""
+        if isinstance(value, Mapping):
+            return validated(ProbabilityRampConfig.model_validate(value))
+        if isinstance(value, bool) or not isinstance(value, int | float | ProbabilityRampConfig):
+            raise PydanticKnownError("float_type")
+        return validated(_require_share(value))
+
     def lengths(self, sequence_length: int) -> SampleLengths:
         return SampleLengths(
             read=sequence_length,
@@ -243,11 +272,6 @@ class MaskedLMConfig(ObjectiveSection):
     @property
     def text_inputs(self) -> ModelInputs:
         return ModelInputs((TOKENS,), "full")
-
-    @property
-    def for_validation(self) -> "MaskedLMConfig":
-        ramp = self.probability
-        return self.model_copy(update={"probability": ramp.end}) if isinstance(ramp, ProbabilityRampConfig) else self
 
     @property
     def token_roles(self) -> tuple[str, ...]:

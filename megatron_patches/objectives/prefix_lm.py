@@ -16,10 +16,11 @@ from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.bit_mixing import mix
 from megatron_patches.objectives.causal import documents_of, next_token_weights
 from megatron_patches.objectives.documents import DocumentSpans, whole_samples
+from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.objective_config import PrefixLMConfig
 
 
-class PrefixLM:
+class PrefixLM(Objective):
     """Each sample has a prefix; where attention is reset, each document in it has one of its own."""
 
     def __init__(self, config: PrefixLMConfig, seed: int, end_of_document: int | None) -> None:
@@ -28,7 +29,7 @@ class PrefixLM:
         self._end_of_document = end_of_document
 
     def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
-        """See `objectives.build.Objective`."""
+        """See `Objective`."""
         config, tokens = self._config, items["tokens"][:, :-1].contiguous()
         if config.reset_attention:
             with_prefix = documents_of(items, self._end_of_document)

@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import TrainyardError, refuse
+from megatron_patches.parallel.flash_attn_extra import flash_attn_problems
 from megatron_patches.training.training_config import AttentionKernel
 
 _BACKENDS = {
@@ -20,13 +21,15 @@ _ON_A_CPU = ("auto", "flash", "math")
 def only(kernel: AttentionKernel) -> AbstractContextManager[None]:
     """Within it, attention is computed by this kernel and no other: one that cannot is an error, not a slower one.
 
-    Dynamo traces it as a part of a block's graph.
+    Dynamo traces it as a part of a block's graph. (flash_attn is none of torch's.)
     """
-    return nullcontext() if kernel == "auto" else sdpa_kernel(_BACKENDS[kernel])
+    return sdpa_kernel(_BACKENDS[kernel]) if kernel in _BACKENDS else nullcontext()
 
 
 def require_attention_kernel(kernel: AttentionKernel, device: torch.device, dtype: torch.dtype) -> None:
     """Raise TrainyardError where this device has no such kernel for this type."""
+    if kernel == "flash_attn":
+        refuse(flash_attn_problems(device.type == "cuda", dtype == torch.float32))
     if device.type != "cuda":
         if kernel not in _ON_A_CPU:
             raise TrainyardError(
@@ -34,7 +37,7 @@ def require_attention_kernel(kernel: AttentionKernel, device: torch.device, dtyp
                 f"{', '.join(_ON_A_CPU)}"
             )
         return
-    if kernel not in ("flash", "cudnn"):
+    if kernel not in ("flash", "flash_attn", "cudnn"):
         return
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     if dtype == torch.float32:

@@ -7,10 +7,12 @@ the same row. Torch-free.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
-from math import prod
+from math import lcm, prod
 from typing import Literal
 
+from megatron_patches.configuration.divisibility import multiples_near
 from megatron_patches.parameters.tensor_slice import TensorSlice
 
 _BLOCK = re.compile(r"((?:[^.]+\.)*?layers)\.(\d+)(?=\.|$)")
@@ -31,12 +33,21 @@ class Cut:
     """where ranks are more than the dimension has entries, several ranks use one: then each holds all of them"""
     resizable: bool = False
     """whether the setting may be any number, so that the nearest that divides is a remedy"""
+    multiple: int = 1
+    """of which the size is one, whatever a resizable setting says"""
+    setting_per_entry: Fraction = Fraction(1)
+    """what a resizable setting must be for each entry of the dimension"""
     padded_by: str | None = None
     """key that pads the dimension to a multiple"""
 
     def divides(self, size: int, parts: int) -> bool:
         """Whether so many ranks can share a dimension of this size."""
         return max(size, parts) % min(size, parts) == 0 if self.shared else size % parts == 0
+
+    def settings_near(self, size: int, multiple: int) -> list[int]:
+        """Of a resizable setting the values next to what gives this size that give a multiple of a number."""
+        near = multiples_near(size, lcm(multiple, self.multiple))
+        return [int(each * self.setting_per_entry) for each in near]
 
 
 @dataclass(frozen=True)

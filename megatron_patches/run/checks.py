@@ -112,16 +112,16 @@ def _inputs(config: RunConfig) -> Iterator[Problem]:
     missing, unread = architecture.requires - set(given.names), set(given.names) - architecture.requires
     unread -= architecture.accepts
     names = f"objective {kind_name(type(config.objective))} does not go with model {kind_name(type(config.model))}"
-    if missing or unread:
-        told = [f"the model reads {', '.join(sorted(missing))}, which the objective does not give"] if missing else []
-        told += [f"the objective gives {', '.join(sorted(unread))}, which the model does not read"] if unread else []
-        yield Problem("objective", f"{names}: {'; '.join(told)}; choose another objective.name or model.name")
-    elif given.attention not in architecture.patterns:
+    if given.attention not in architecture.patterns:
         yield Problem(
             "objective",
             f"{names}: its tokens see keys by the pattern {given.attention}, and the model's by "
             f"{' or '.join(sorted(architecture.patterns))}; choose another objective.name or model.name",
         )
+    elif missing or unread:
+        told = [f"the model reads {', '.join(sorted(missing))}, which the objective does not give"] if missing else []
+        told += [f"the objective gives {', '.join(sorted(unread))}, which the model does not read"] if unread else []
+        yield Problem("objective", f"{names}: {'; '.join(told)}; choose another objective.name or model.name")
 
 
 def _model(config: RunConfig) -> Iterator[Problem]:

@@ -37,9 +37,10 @@ def check_tensor_parallel(config: RunConfig) -> Iterator[Problem]:
                 f"or set model.{cut.padded_by} to a multiple of {tensor}"
             )
         else:
-            text = f"model.{setting} {size} is not divisible by parallel.tensor {tensor}; {remedy}"
+            makes = f", which makes {size} features," if asked != size else ""
+            text = f"model.{setting} {asked}{makes} is not divisible by parallel.tensor {tensor}; {remedy}"
             if cut.resizable:
-                text += f"; nearest model.{setting}: {either(multiples_near(size, tensor))}"
+                text += f"; nearest model.{setting}: {either(cut.settings_near(size, tensor))}"
         yield Problem("parallel.tensor", text)
 
 

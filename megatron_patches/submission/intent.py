@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from megatron_patches.foreign.printable import printable
 from megatron_patches.submission.fence import RECORD, WITHDRAWN, fenced, read_script
 
 INTENT = "intent.json"
+_FORGOTTEN = "forgotten-"
 _NUMBER = re.compile(r"[0-9]{4,9}")
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _JOB = re.compile(r"[1-9][0-9]{0,17}")
@@ -161,14 +162,23 @@ def begin_intent(root: Path, key: str, command: Command) -> tuple[Intent, bool]:
         return found, False
     fsync_folder(folder)
     fsync_folder(root)
-    for number in former:  # withdrawn, else nothing were begun
-        shutil.rmtree(folder / f"{number:04}", ignore_errors=True)
+    _remove_withdrawn([folder / f"{number:04}" for number in former])  # else nothing were begun
     return intent, True
+
+
+def _remove_withdrawn(folders: Sequence[Path]) -> None:
+    """Removes intents, each under another name first.
+
+    A removal that is cut may have taken the record alone, and a job that comes late would claim a place without one.
+    """
+    for each in folders:
+        with suppress(OSError):  # it stays, and says that it is withdrawn
+            shutil.rmtree(each.rename(each.with_name(f"{_FORGOTTEN}{each.name}-{secrets.token_hex(16)}")))
 
 
 def forget(intent: Intent) -> None:
     """Removes an intent; jobs of it that have not started do nothing. The key's folder goes by `clear`."""
-    intent.folder.rename(intent.folder.with_name(f"forgotten-{intent.token}"))
+    intent.folder.rename(intent.folder.with_name(f"{_FORGOTTEN}{intent.token}"))
 
 
 def clear(root: Path, key: str) -> bool:

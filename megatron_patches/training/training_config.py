@@ -8,7 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from megatron_patches.configuration.section import Section, as_list
 from megatron_patches.optim.schedule_config import Unit
 
-AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math"]
+AttentionKernel = Literal["auto", "flash", "flash_attn", "cudnn", "efficient", "math"]
+
+CompileBackend = Literal["inductor", "aot_eager", "eager"]
 
 Ends = Annotated[list[Annotated[int, Field(gt=0)]], BeforeValidator(as_list)]
 
@@ -74,10 +76,21 @@ class TrainingConfig(Section):
     compile: bool | None = Field(
         None, description="whether each block is compiled by torch.compile; unset means on a GPU, except under ZeRO 3"
     )
+    compile_backend: CompileBackend = Field(
+        "inductor",
+        description="what makes code of a compiled block's graph: inductor, which fuses operations; aot_eager and "
+        "eager fuse none, and show whether a fault is inductor's or lies in the graph",
+    )
+    compile_dynamic: bool = Field(
+        False,
+        description="whether a compiled block takes tensors of any shape; false compiles it for each shape, and a "
+        "run's micro-batches have one",
+    )
     attention_kernel: AttentionKernel = Field(
         "auto",
-        description="what computes attention: flash, cudnn, efficient (less memory than math, any precision), math "
-        "(all scores written out), or the first of them that can; `tools/tflops bench --vary` measures them",
+        description="what computes attention: torch's flash, cudnn, efficient (less memory than math, any precision), "
+        "math (all scores written out), or the first of them that can; or flash_attn, the package of that name (extra "
+        "flash); `tools/tflops bench --vary` measures them",
     )
     trainable: list[str] = Field(
         ["*"],
@@ -87,6 +100,12 @@ class TrainingConfig(Section):
         [], description="patterns of parameter names that are not trained, whatever trainable says"
     )
     seed: int = Field(1234, ge=0, description="decides initial weights, order of samples and dropout")
+
+    @property
+    def compile_settings(self) -> dict[str, str]:
+        """What is set otherwise than usual of how blocks are compiled: key and value, as in a run's YAML."""
+        settings = {} if self.compile_backend == "inductor" else {"compile_backend": str(self.compile_backend)}
+        return settings | ({"compile_dynamic": "true"} if self.compile_dynamic else {})
 
     @property
     def length_unit(self) -> Unit:
@@ -127,6 +146,13 @@ class TrainingConfig(Section):
                 f"steps, samples or tokens says how long the run is; given: {found}. Keep one; null takes away "
                 "an inherited one (--training.steps null)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "TrainingConfig":
+        if self.compile is False:
+            for key, value in self.compile_settings.items():
+                raise ValueError(f"{key} {value} has no effect with compile false; remove it, or use compile: true")
         return self
 
     @model_validator(mode="after")

@@ -28,8 +28,8 @@ def choose_format(config: RunConfig, wanted: str | None = None) -> TransformersF
         raise Refused(
             f"model.name {kind_name(type(config.model))}: transformers has no architecture that computes what it does"
         )
-    _refuse_other_attention(config)
     asked = [_named(wanted, formats)] if wanted is not None else formats
+    _refuse_other_attention(config, asked[0])
     in_the_way = {each: each.obstacles(config.model) for each in asked}
     for each, obstacles in in_the_way.items():
         if not obstacles:
@@ -56,13 +56,19 @@ def format_of(model_type: str) -> tuple[str, TransformersFormat]:
     return known[model_type]
 
 
-def _refuse_other_attention(config: RunConfig) -> None:
-    """A model that reads prefixes whole would be another one in transformers, which reads causally."""
-    prompt = config.objective.prompt_inputs
-    if prompt is None or prompt.attention != "causal":
+def _refuse_other_attention(config: RunConfig, format: TransformersFormat) -> None:
+    """A model that reads prefixes whole would be another one in transformers, which reads causally; and one whose
+    tokens see those before them alone would be another one where transformers reads whole texts."""
+    prompt, told = config.objective.prompt_inputs, config.objective.describe()
+    if format.task == "fill-mask" and config.objective.text_inputs is None:
         raise Refused(
-            f"objective {config.objective.describe()}: tokens of this run see later ones, and architectures of "
-            "transformers that continue text see earlier ones alone"
+            f"objective {told}: {format.class_name} fills in masked tokens, and this run was not trained to; its "
+            "objective would be masked_lm"
+        )
+    if format.task == "text-generation" and (prompt is None or prompt.attention != "causal"):
+        raise Refused(
+            f"objective {told}: tokens of this run see later ones, and architectures of transformers that continue "
+            "text see earlier ones alone"
         )
 
 

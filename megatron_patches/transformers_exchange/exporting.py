@@ -1,6 +1,6 @@
 """A checkpoint as a folder of transformers that `from_pretrained` loads, with the card that proves it.
 
-FOLDER/config.json, generation_config.json           the model, and where its texts end
+FOLDER/config.json, generation_config.json           the model, and where texts that it continues end
 FOLDER/model.safetensors, or model-00001-of-0000N.safetensors with an index
 FOLDER/tokenizer.json (or spiece.model), tokenizer_config.json, chat_template.jinja
 FOLDER/card.json, README.md                           what was compared, and the model card for people
@@ -44,7 +44,7 @@ from megatron_patches.transformers_exchange.card.text import CardText, card_text
 from megatron_patches.transformers_exchange.choice import choose_format
 from megatron_patches.transformers_exchange.loaded_settings import compare_settings
 from megatron_patches.transformers_exchange.model_card import README, model_card
-from megatron_patches.transformers_exchange.model_description import config_json, generation_json, token_ids
+from megatron_patches.transformers_exchange.model_description import TokenIds, config_json, generation_json, token_ids
 from megatron_patches.transformers_exchange.tokenizer_files import (
     ExportedTokenizer,
     compare_tokenizers,
@@ -104,6 +104,7 @@ class _Plan:
     source: Source
     tokenizer: Tokenizer
     exported: ExportedTokenizer
+    ids: TokenIds
     text: CardText
 
 
@@ -153,20 +154,22 @@ def _plan(request: ExportRequest) -> _Plan:
     source = source_of(request.checkpoint, manifest, config, request.weights)
     tokenizer = own_tokenizer(request.checkpoint, manifest, config)
     files = own_tokenizer_files(request.checkpoint, manifest)
-    exported = exported_tokenizer(files, tokenizer, config.lengths.of("tokens"), config.model.vocabulary)
-    text = card_text(config, tokenizer, request.text)
+    exported = exported_tokenizer(files, tokenizer, config.lengths.of("tokens"), config.model.vocabulary, format.task)
+    ids = token_ids(exported.settings, tokenizer, format.task)
+    text = card_text(config, tokenizer, request.text, ids.mask)
     refuse_unprovable(config, text)
-    return _Plan(request, manifest, config, format, source, tokenizer, exported, text)
+    return _Plan(request, manifest, config, format, source, tokenizer, exported, ids, text)
 
 
 def _write(plan: _Plan, partial: Path, on: OnPhase) -> Exported:
     """All files of the folder, the manifest last."""
     shards = plan_shards(plan.format, plan.config, plan.source, plan.request.shard_bytes)
     _refuse_small_disk(plan.request.target.parent, sum(shard.bytes for shard in shards))
-    ids = token_ids(plan.exported.settings, plan.tokenizer)
-    write_json(partial / CONFIG_FILE, config_json(plan.format, plan.config, ids, plan.source))
-    write_json(partial / GENERATION_FILE, generation_json(ids))
-    compare_settings(partial, str(plan.source.dtype).removeprefix("torch."), plan.config.lengths.of("tokens"), ids)
+    write_json(partial / CONFIG_FILE, config_json(plan.format, plan.config, plan.ids, plan.source))
+    if plan.format.task == "text-generation":
+        write_json(partial / GENERATION_FILE, generation_json(plan.ids))
+    dtype = str(plan.source.dtype).removeprefix("torch.")
+    compare_settings(partial, dtype, plan.config.lengths.of("tokens"), plan.ids, plan.format.task)
     write_tokenizer_files(plan.exported, partial)
     on("tokenizer, hard texts")
     compare_tokenizers(plan.tokenizer, partial, plan.text.ids, plan.exported.fixed)
@@ -176,7 +179,7 @@ def _write(plan: _Plan, partial: Path, on: OnPhase) -> Exported:
     card = prove(plan.source, partial, plan.format, plan.config, plan.text, by_block, command)
     write_card(partial, card)
     notes = vocabulary_notes(plan.config.model.vocabulary, plan.tokenizer.vocab_size)
-    page = model_card(plan.config, plan.manifest, card, plan.request.weights, notes)
+    page = model_card(plan.config, plan.manifest, card, plan.request.weights, notes, plan.format.task)
     if plan.text.note:  # it may name paths, which the page leaves out
         why = plan.text.note.splitlines()[0]
         notes.append(f"compared on this project's documents, not on validation samples: {why}")

@@ -102,7 +102,7 @@ def match_tensors(
     if problems:
         raise Refused(
             f"{printable(found.folder.path)} does not hold the weights of its {CONFIG_FILE}: {'; '.join(problems)}. "
-            f"Save the whole model again (a causal language model, {found.format.class_name}, by save_pretrained)"
+            f"Save the whole model again ({found.format.class_name}, by save_pretrained)"
         )
     return tensors, pairs
 

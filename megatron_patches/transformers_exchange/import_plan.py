@@ -76,7 +76,7 @@ def plan_import(path: Path, config: RunConfig, data: RunData) -> ImportPlan:
         Damaged: a file is not what its header says.
     """
     found = read_foreign_model(path)
-    differences = model_differences(found.model, config.model)
+    differences = model_differences(found.model, found.format.as_read(config.model))
     if differences:
         more = len(differences) - _DIFFERENCES_TOLD
         told = [*differences[:_DIFFERENCES_TOLD], *([f"and {more} more like these"] if more > 0 else [])]
@@ -96,7 +96,8 @@ def _with_their_rows(found: ForeignModel, config: RunConfig) -> RunConfig:
     theirs = found.model.model_dump()
     settings["model"] |= {key: theirs[key] for key in ("vocab_size", "vocab_multiple") if key in theirs}
     prompt = config.objective.prompt_inputs
-    if prompt is None or prompt.attention != "causal":  # their model is causal, whatever the run makes of its weights
+    # a model of theirs that continues texts is causal, whatever the run makes of its weights
+    if found.format.task == "text-generation" and (prompt is None or prompt.attention != "causal"):
         settings["objective"] = {"name": "causal"}
     counted = {row.row_for_each for row in config.parameters}
     if "positions" in counted and found.positions is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_tools.text.special_tokens import special_tokens
 from megatron_patches.artefacts.descent import ORIGIN, origin_of
 from megatron_patches.artefacts.folders import DATA_PARENTS
 from megatron_patches.artefacts.manifest import MANIFEST, Manifest, build_manifest, write_manifest
@@ -30,7 +31,7 @@ from megatron_patches.parameters.torch_dtypes import STORED
 from megatron_patches.run.reading import to_yaml
 from megatron_patches.transformers_exchange.card.card import Card
 from megatron_patches.transformers_exchange.card.folder import CONFIG_FILE
-from megatron_patches.transformers_exchange.card.proof import prove
+from megatron_patches.transformers_exchange.card.proof import prove, refuse_unprovable
 from megatron_patches.transformers_exchange.card.source import open_source
 from megatron_patches.transformers_exchange.card.text import card_text
 from megatron_patches.transformers_exchange.import_plan import ImportPlan, tokenizer_of
@@ -90,7 +91,10 @@ def import_transformers(plan: ImportPlan, target: Path, request: CardRequest) ->
     require_transformers()
     if target.exists():
         raise _exists(target)
-    text = card_text(plan.config, tokenizer_of(plan), request.text)
+    fills = plan.found.format.task == "fill-mask"
+    mask = special_tokens(plan.found.folder.path).mask if fills else None
+    text = card_text(plan.config, tokenizer_of(plan), request.text, mask)
+    refuse_unprovable(plan.config, text)
     tensors = _own_tensors(plan)
     whole = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)
     stage = temporary_path(target)

@@ -17,6 +17,7 @@ from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.configuration.yaml_text import dump_yaml
 from megatron_patches.foreign.json_text import whole_of
 from megatron_patches.foreign.markdown import markdown_code, markdown_text
+from megatron_patches.models.interface.transformers_format import Task
 from megatron_patches.run.config import RunConfig
 from megatron_patches.transformers_exchange.card.card import Card
 from megatron_patches.transformers_exchange.weight_choice import Weights
@@ -25,7 +26,7 @@ README = "README.md"
 _MOST_IDS = 32
 """ids of data sets that are told; a blend may have thousands, which the checkpoint's manifest names"""
 _WEIGHTS = {"stored": "as the run trained with them", "masters": "the optimizer's fp32 masters, not rounded"}
-_LOAD = """\
+_CONTINUE = """\
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -37,15 +38,31 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
 ```
 Texts of several lengths are padded on their left; where the tokenizer names no `pad_token`, set one first:
 `tokenizer.pad_token = tokenizer.eos_token`."""
+_FILL = """\
+```python
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+folder = "."  # this folder, or the name of its repository
+model = AutoModelForMaskedLM.from_pretrained(folder, dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained(folder)
+ids = tokenizer(f"Once upon a {tokenizer.mask_token}", return_tensors="pt")
+masked = ids["input_ids"] == tokenizer.mask_token_id
+print(tokenizer.decode(model(**ids).logits[masked].argmax(-1)))
+```
+Texts of several lengths go into one batch by `tokenizer(texts, padding=True, return_tensors="pt")`, whose
+`attention_mask` hides the padding; where the tokenizer names no `pad_token`, set one first."""
+_USE: Mapping[Task, str] = {"text-generation": _CONTINUE, "fill-mask": _FILL}
 
 
-def model_card(config: RunConfig, checkpoint: Manifest, card: Card, weights: Weights, notes: Sequence[str]) -> str:
+def model_card(
+    config: RunConfig, checkpoint: Manifest, card: Card, weights: Weights, notes: Sequence[str], task: Task
+) -> str:
     """The page, with front matter as the Hugging Face hub reads it."""
     facts = checkpoint.facts
     title = f"{config.name}, step {_number(facts.get('step'))}"
     front = {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": task,
         "tags": ["trainyard", card.model_type],
     }
     parts = [
@@ -54,7 +71,7 @@ def model_card(config: RunConfig, checkpoint: Manifest, card: Card, weights: Wei
         f"Why: {markdown_text(config.why)}",
         _table("", _model(config, checkpoint, card, weights)),
         *(f"Note: {markdown_text(note)}." for note in notes),
-        f"## Loading\n{_LOAD}",
+        f"## Loading\n{_USE[task]}",
         f"## Data\n{_data(config.data, checkpoint)}",
         _table("## Training", _training(config, facts)),
         _table("## Lineage", _lineage(checkpoint)),

@@ -22,6 +22,7 @@ from megatron_patches.errors import Damaged, Refused
 from megatron_patches.foreign.files import is_file, read_bounded
 from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
+from megatron_patches.models.interface.transformers_format import Task
 from megatron_patches.transformers_exchange.sentencepiece_json import converted_model
 
 TOKENIZER_FILE, SETTINGS_FILE, TEMPLATE_FILE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
@@ -32,7 +33,7 @@ _CLASS = "PreTrainedTokenizerFast"
 _KEPT = ("additional_special_tokens", "extra_special_tokens", "chat_template", AS_IDS_ALONE)
 """keys of a `tokenizer_config.json` beside roles that say nothing of how text is cut, and run nothing"""
 _LISTS = frozenset(("additional_special_tokens", "extra_special_tokens"))
-_SIDE = "left"
+_SIDES: Mapping[Task, str] = {"text-generation": "left", "fill-mask": "right"}
 """where texts of several lengths are padded: a model continues what stands last"""
 _ADDS_TOKENS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
@@ -52,7 +53,7 @@ class ExportedTokenizer:
 
 
 def exported_tokenizer(
-    files: TokenizerFiles, tokenizer: Tokenizer, positions: int, vocabulary: int
+    files: TokenizerFiles, tokenizer: Tokenizer, positions: int, vocabulary: int, task: Task = "text-generation"
 ) -> ExportedTokenizer:
     """What is to be written. Tokens that a configuration names and the model has no id for are left out: transformers
     would add them, with ids that no row of the embedding stands for.
@@ -75,7 +76,7 @@ def exported_tokenizer(
     of_all = {
         **({} if end is None else {"eos_token": tokenizer.tokens()[end]}),
         "tokenizer_class": _CLASS, "clean_up_tokenization_spaces": False, "model_max_length": positions,
-        "padding_side": _SIDE,
+        "padding_side": _SIDES[task],
     }  # fmt: skip
     config = files.model.parent / SETTINGS_FILE
     given = read_config(config) if files.of_folder and is_file(config) else {}

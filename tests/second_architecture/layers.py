@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_tools.samples.lengths import SampleLengths
+from megatron_patches.models.attention.attend import attend
+from megatron_patches.models.attention.kernel_choice import choose_kernel
+from megatron_patches.models.attention.pattern import CAUSAL, FULL, AttentionPattern
+from megatron_patches.models.attention.whole import ScoreBias
 from megatron_patches.models.interface.architecture import Recomputation
 from megatron_patches.models.interface.layer_spec import HIDDEN, LOGITS, LayerSpec
-from megatron_patches.models.layers.attend import ScoreBias, attend, choose_kernel
-from megatron_patches.models.layers.attention_pattern import CAUSAL, FULL, AttentionPattern
 from megatron_patches.models.layers.compilation import CompiledInParts
 from megatron_patches.models.layers.dropout import FeatureDropout
 from megatron_patches.models.layers.normalization import LayerNorm
@@ -88,7 +90,7 @@ class Attention(nn.Module):
         super().__init__()
         width, groups = parts.model.width, parts.groups
         self.pattern = pattern
-        self.kernel = choose_kernel(groups)
+        self.kernel = choose_kernel(groups, parts.model.head_size)
         self.head_size = parts.model.head_size
         self.recomputes = parts.recomputation == "selective"
         self.query = ColumnParallel(width, width, groups, bias=False)

@@ -69,6 +69,8 @@ class TaskResult(_Record):
     definitions are never compared."""
     data: list[DataFile] = []
     shots: int = Field(ge=0)
+    fine_tuning: dict[str, bool | int | float | str] | None = None
+    """How a copy of the model was fine-tuned on the task; None where nothing was."""
     limit: int | None = Field(default=None, ge=1)
     """Only so many of the items were asked, of each part; None means all."""
     examples: int = Field(ge=1)

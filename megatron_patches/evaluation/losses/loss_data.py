@@ -16,6 +16,7 @@ from data_tools.run_data import RunData
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.source import SampleSource
 from data_tools.sources_config import SourceConfig, ValidationGroupConfig
+from data_tools.text.special_tokens import SpecialTokens
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.validation_group import ValidationGroup
 from megatron_patches.artefacts.evaluations.result import DataFile
@@ -85,6 +86,8 @@ class LossData:
     """whether each group's loss is told for itself"""
     end_of_document: int | None
     """what the objective needs to see where documents end"""
+    special: SpecialTokens | None = None
+    """of the checkpoint's tokenizer, where the objective reads them"""
 
     def definition(self) -> str:
         """sha256 of everything but the model that decides the loss."""
@@ -98,6 +101,7 @@ class LossData:
             "read": self.lengths.read,
             "samples": self.config.data.samples.model_dump(),
             "groups": [group.definition() for group in self.groups],
+            **({"special": self.special.definition()} if self.special else {}),
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -143,7 +147,8 @@ def open_loss_data(
     end_of_document = data.end_of_document(config.document_ends_needed_by)
     found = [LossGroup(group, _count(config, task, group, lengths)) for group in groups]
     has_parts = _is_own(task) and data.groups_are_named and not task.groups
-    return LossData(config, lengths, found, has_parts, end_of_document)
+    special = data.special_tokens(config.objective.token_roles)
+    return LossData(config, lengths, found, has_parts, end_of_document, special)
 
 
 def _is_own(task: LossTask) -> bool:

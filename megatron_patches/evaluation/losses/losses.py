@@ -63,7 +63,8 @@ def sum_over(
         hear: called before each micro-batch, as often on every rank.
     """
     config = data.config
-    objective = build_objective(config.objective, config.training.seed, data.end_of_document)
+    made = build_objective(config.objective, config.training.seed, data.end_of_document, data.special)
+    objective = made.for_validation
     size, vocabulary = config.training.micro_batch_size, config.model.vocabulary
     found = torch.zeros(5, dtype=torch.float64)
     for batch in first_micro_batches(group.samples, objective, group.count, size, vocabulary, rank):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from megatron_patches.artefacts.evaluations.result import DataFile, Item, Metric, Part, TaskResult, Through
-from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask
+from megatron_patches.evaluation.tasks.all_tasks import Task
+from megatron_patches.evaluation.tasks.encoder_tasks import FineTuningTask
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class EvaluatedCheckpoint:
 class Outcome:
     """The numbers of one task."""
 
-    task: HarnessTask | LossTask
+    task: Task
     through: Through
     version: str
     definition: str
@@ -49,6 +50,7 @@ class Outcome:
             definition=self.definition,
             data=list(self.data),
             shots=self.shots,
+            fine_tuning=self.task.fine_tuning.facts() if isinstance(self.task, FineTuningTask) else None,
             limit=self.task.settings.limit,
             examples=self.examples,
             length=self.task.settings.length,

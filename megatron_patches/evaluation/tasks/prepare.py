@@ -3,18 +3,21 @@
 from pathlib import Path
 
 from megatron_patches.errors import Missing, Refused
-from megatron_patches.evaluation.tasks.formats.all_formats import LOCAL_FORMATS
+from megatron_patches.evaluation.tasks.all_tasks import Task
+from megatron_patches.evaluation.tasks.encoder_tasks import EncoderTask, fine_tuning_task, masked_text_task
+from megatron_patches.evaluation.tasks.formats.all_formats import ENCODER_FORMATS, LOCAL_FORMATS
+from megatron_patches.evaluation.tasks.formats.glue import GlueFormat
 from megatron_patches.evaluation.tasks.formats.local_format import Source
 from megatron_patches.evaluation.tasks.harness_task import harness_task
 from megatron_patches.evaluation.tasks.local_task import LocalTask, check_shots
 from megatron_patches.evaluation.tasks.spec import VALIDATION, TaskSpec
-from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask, TaskSettings
+from megatron_patches.evaluation.tasks.task import LossTask, TaskSettings
 from megatron_patches.foreign.printable import printable
 
 _LEAST = {"shots": 0, "limit": 1, "length": 2}
 
 
-def prepare(spec: TaskSpec, settings: TaskSettings) -> HarnessTask | LossTask:
+def prepare(spec: TaskSpec, settings: TaskSettings) -> Task:
     """Reads and checks all that the task needs.
 
     Raises:
@@ -26,6 +29,8 @@ def prepare(spec: TaskSpec, settings: TaskSettings) -> HarnessTask | LossTask:
     _check_settings(settings)
     if spec.is_loss:
         return _loss(spec, settings)
+    if spec.is_of_encoders:
+        return _of_encoders(spec, settings)
     return local_task(spec, settings).for_harness() if spec.is_local else harness_task(spec, settings)
 
 
@@ -46,6 +51,13 @@ def local_task(spec: TaskSpec, settings: TaskSettings) -> LocalTask:
         raise Refused(f"{spec.name}: nothing says how many solved items to show; add --shots, or leave out the file")
     check_shots(task, spec.name)
     return task
+
+
+def _of_encoders(spec: TaskSpec, settings: TaskSettings) -> EncoderTask:
+    format = ENCODER_FORMATS[spec.word]
+    if isinstance(format, GlueFormat):
+        return fine_tuning_task(spec.name, format, _source(spec), settings)
+    return masked_text_task(spec.name, _source(spec), settings)
 
 
 def _source(spec: TaskSpec) -> Source:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from megatron_patches.artefacts.evaluations.result import is_label
 from megatron_patches.errors import Missing, Refused
-from megatron_patches.evaluation.tasks.formats.all_formats import LOCAL_FORMATS
+from megatron_patches.evaluation.tasks.formats.all_formats import ENCODER_FORMATS, LOCAL_FORMATS
 from megatron_patches.evaluation.tasks.harness_names import harness_names, nearest_names
 from megatron_patches.foreign.names import NAME_RULE, is_unicode
 from megatron_patches.foreign.printable import shortened
@@ -36,6 +36,16 @@ class TaskSpec:
     def is_loss(self) -> bool:
         """Whether the engine computes it."""
         return self.word in LOSSES
+
+    @property
+    def is_of_encoders(self) -> bool:
+        """Whether encoders alone are asked it."""
+        return self.word in ENCODER_FORMATS
+
+    @property
+    def is_asked_by_lm_eval(self) -> bool:
+        """Whether the harness asks it."""
+        return not (self.is_loss or self.is_of_encoders)
 
 
 def parse_task(text: str) -> TaskSpec:
@@ -84,13 +94,13 @@ def _check_source(given: str, word: str, source: str | None) -> None:
             raise Refused(
                 f"--tasks '{given}' names no {'dataset' if word == DATASET else 'group'}; write {LOSSES[word]}"
             )
-    elif (format := LOCAL_FORMATS.get(word)) is not None:
+    elif (format := LOCAL_FORMATS.get(word) or ENCODER_FORMATS.get(word)) is not None:
         _check_file(given, word, format.source, source)
     elif source is not None:
-        nearest = _nearest(word, [*LOCAL_FORMATS, *LOSSES])
+        nearest = _nearest(word, [*LOCAL_FORMATS, *ENCODER_FORMATS, *LOSSES])
         raise Missing(f"--tasks '{given}': no format '{shortened(word, 60)}' of local files{nearest}; {_SEE}")
     elif word not in harness_names():
-        known = [*LOCAL_FORMATS, *LOSSES, *harness_names()]
+        known = [*LOCAL_FORMATS, *ENCODER_FORMATS, *LOSSES, *harness_names()]
         raise Missing(f"--tasks '{given}': no task '{shortened(word, 60)}'{_nearest(word, known)}; {_SEE}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from megatron_patches.artefacts.evaluations.result import DataFile, label_of
 from megatron_patches.errors import Refused
+from megatron_patches.evaluation.tasks.fine_tuning import FineTuning
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class TaskSettings:
     """only so many items, the first ones; of a task with parts, of each part"""
     length: int | None = None
     """most tokens that the model sees at once, in place of its training's"""
+    fine_tuning: FineTuning | None = None
+    """how tasks that fine-tune do so"""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,6 @@ class LossTask:
     def label(self) -> str:
         """Name of its result."""
         return label_of(self.name, self.settings.shots, self.settings.limit, self.settings.length)
-
-
-Task = HarnessTask | LossTask
 
 
 def refuse_writing(name: str, written: int, window: int) -> None:

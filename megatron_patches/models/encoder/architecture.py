@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from data_tools.samples.lengths import SampleLengths
@@ -11,6 +11,7 @@ from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.encoder.encoder_config import EncoderConfig
 from megatron_patches.models.encoder.problems import encoder_problems
 from megatron_patches.models.encoder.summary import describe_encoder
+from megatron_patches.models.encoder.transformers_formats.eurobert import EuroBertFormat
 from megatron_patches.models.interface.architecture import (
     Activations,
     Architecture,
@@ -18,6 +19,7 @@ from megatron_patches.models.interface.architecture import (
     Recomputation,
     Workload,
 )
+from megatron_patches.models.interface.transformers_format import TransformersFormat
 from megatron_patches.models.transformer.activations import transformer_activations
 from megatron_patches.models.transformer.flops import bidirectional_flops_per_token
 from megatron_patches.models.transformer.parameters import transformer_parameters, transformer_path
@@ -57,6 +59,9 @@ class Encoder(Architecture):
 
     def problems(self, model: EncoderConfig, workload: Workload) -> Iterator[Problem]:
         return encoder_problems(model, workload)
+
+    def transformers_formats(self) -> Sequence[TransformersFormat]:
+        return (EuroBertFormat(),)
 
     def layers(
         self,

@@ -1,5 +1,6 @@
 """The `model:` section of an encoder."""
 
+from fractions import Fraction
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -47,9 +48,21 @@ class EncoderConfig(TransformerConfig):
     @property
     def mlp_width(self) -> int:
         """See `TransformerConfig`; of NeoBERT's rule the share is rounded down first, as its authors' code does."""
-        if not self.gated or self.gated_width == "as_given":
+        if not self._takes_two_thirds:
             return self.ffn_size
-        return -(-(2 * self.ffn_size // 3) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+        return -(-max(1, 2 * self.ffn_size // 3) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+
+    @property
+    def mlp_multiple(self) -> int:
+        return _WIDTH_MULTIPLE if self._takes_two_thirds else 1
+
+    @property
+    def ffn_size_per_feature(self) -> Fraction:
+        return Fraction(3, 2) if self._takes_two_thirds else Fraction(1)
+
+    @property
+    def _takes_two_thirds(self) -> bool:
+        return self.gated and self.gated_width == "two_thirds"
 
     @model_validator(mode="after")
     def _width_is_read(self) -> "EncoderConfig":

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.encoder.encoder_config import EncoderConfig
 from megatron_patches.models.interface.architecture import Workload
+from megatron_patches.models.transformer.attention_problems import attention_problems
 from megatron_patches.models.transformer.fp8_problems import fp8_problems
 
 
@@ -21,4 +22,5 @@ def encoder_problems(model: EncoderConfig, work: Workload) -> Iterator[Problem]:
             "model.position_embedding none leaves an encoder without the order of its tokens, which all see each "
             "other; use rotary, learned or alibi",
         )
+    yield from attention_problems(model, work)
     yield from fp8_problems(model, work)

@@ -6,29 +6,15 @@ from megatron_patches.batch.fields import POSITIONS
 from megatron_patches.configuration.problems import Problem
 from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.architecture import Workload
+from megatron_patches.models.transformer.attention_problems import attention_problems
 from megatron_patches.models.transformer.fp8_problems import fp8_problems
 
 
 def gpt_problems(model: GPTConfig, work: Workload) -> Iterator[Problem]:
     """Each with the nearest values that work."""
-    yield from _attention_kernel(model, work)
+    yield from attention_problems(model, work)
     yield from _positions(model, work)
     yield from fp8_problems(model, work)
-
-
-def _attention_kernel(model: GPTConfig, work: Workload) -> Iterator[Problem]:
-    masked = {
-        "model.position_embedding alibi": model.position_embedding.name == "alibi",
-        "objective prefix_lm": work.inputs.attention == "ranges",
-        "objective.reset_attention": work.inputs.within_documents,
-    }
-    needing = [what for what, is_so in masked.items() if is_so]
-    if work.training.attention_kernel == "flash" and needing:
-        yield Problem(
-            "training.attention_kernel",
-            f"training.attention_kernel flash takes no mask and no bias on a GPU, and {' and '.join(needing)} needs "
-            "one; use efficient, math or auto",
-        )
 
 
 def _positions(model: GPTConfig, work: Workload) -> Iterator[Problem]:

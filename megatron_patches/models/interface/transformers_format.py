@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -17,6 +17,8 @@ from megatron_patches.parameters.row import ParameterRow
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Task = Literal["text-generation", "fill-mask"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class TransformersFormat(ABC):
     """as `config.json` has it"""
     class_name: ClassVar[str]
     """the class that `architectures` of `config.json` names"""
+    task: ClassVar[Task] = "text-generation"
+    """what it is made for, as the hub calls it; `fill-mask`: every token sees all others"""
     base: ClassVar[str]
     """what all names of tensors begin with, those of the head apart"""
     table: ClassVar[str]
@@ -92,6 +96,10 @@ class TransformersFormat(ABC):
         Raises:
             Refused: it asks for something that our architecture has not; the keys are named.
         """
+
+    def as_read(self, model: Any) -> Any:
+        """The model with what can be said in two ways as `read` says it."""
+        return model
 
     @abstractmethod
     def pairs(self, model: Any, rows: Sequence[ParameterRow]) -> list[TensorPair]:

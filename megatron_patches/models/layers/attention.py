@@ -5,8 +5,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from megatron_patches.models.attention.attend import attend
+from megatron_patches.models.attention.kernel_choice import choose_kernel
+from megatron_patches.models.attention.pattern import AttentionPattern
+from megatron_patches.models.attention.segments import Segments
+from megatron_patches.models.attention.whole import ScoreBias
 from megatron_patches.models.interface.architecture import Recomputation
-from megatron_patches.models.layers.attend import attend, choose_kernel
 from megatron_patches.models.layers.key_value_cache import CachingAttention
 from megatron_patches.models.layers.normalization import build_head_norm
 from megatron_patches.models.layers.position import PositionEmbedding
@@ -26,7 +30,7 @@ class SelfAttention(CachingAttention):
     values is ordered (group; key, value; feature).
     """
 
-    outside_graphs = ("_attend_replayed",)
+    outside_graphs = ("_attend_replayed", "_attend_recomputed", "_compute_apart")
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class SelfAttention(CachingAttention):
         self.heads_here = config.attention_heads // groups.layout.tensor
         self.head_size = config.head_size
         self.grouped = config.groups < config.attention_heads
-        self.kernel = choose_kernel(groups)
+        self.kernel = choose_kernel(groups, config.head_size)
         self.dropout = config.attention_dropout
         self.drops_apart = groups.layout.tensor > 1
         self.recomputes = recomputation == "selective"
@@ -72,9 +76,23 @@ class SelfAttention(CachingAttention):
             attended = self._attend(query, key, value, context)
         elif drops and self.drops_apart:
             attended = self._attend_replayed(query, key, value, context)
+        elif self._is_apart(context, drops):
+            attended = self._attend_recomputed(query, key, value, context, drops)
         else:
             attended = recomputed(self._attend, query, key, value, context, draws=drops)
         return self.output(attended)
+
+    def _is_apart(self, context: TokenContext, drops: bool) -> bool:
+        """Whether each segment has a call of its own: their lengths change with every micro-batch, and a graph with
+        them would be compiled for each."""
+        dropout = self.dropout if drops else 0.0
+        cut = isinstance(context.pattern, Segments)
+        return cut and not self.kernel.takes_segments_whole(self.position.adds_to_scores, dropout)
+
+    def _attend_recomputed(
+        self, query: Tensor, key: Tensor, value: Tensor, context: TokenContext, draws: bool
+    ) -> Tensor:
+        return recomputed(self._attend, query, key, value, context, draws=draws)
 
     def _attend_replayed(self, query: Tensor, key: Tensor, value: Tensor, context: TokenContext) -> Tensor:
         return replayed(self._attend, query, key, value, context, randomness=self.randomness)
@@ -107,6 +125,29 @@ class SelfAttention(CachingAttention):
             places = self.cache.current.places
         bias = self.position.score_bias(query, key, context, places)
         dropout = self.dropout if self.training else 0.0
+        compute = self._compute_apart if self._is_apart(context, dropout > 0) else self._compute
+        return compute(query, key, value, context.pattern, bias, dropout).permute(2, 0, 1, 3).flatten(2)
+
+    def _compute_apart(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        pattern: AttentionPattern,
+        bias: ScoreBias | None,
+        dropout: float,
+    ) -> Tensor:
+        return self._compute(query, key, value, pattern, bias, dropout)
+
+    def _compute(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        pattern: AttentionPattern,
+        bias: ScoreBias | None,
+        dropout: float,
+    ) -> Tensor:
+        """`[batch, heads here, sequence, feature]`."""
         with self.randomness.split_features() if dropout > 0 and self.drops_apart else nullcontext():
-            attended = attend(query, key, value, context.pattern, bias=bias, dropout=dropout, kernel=self.kernel)
-        return attended.permute(2, 0, 1, 3).flatten(2)
+            return attend(query, key, value, pattern, bias=bias, dropout=dropout, kernel=self.kernel)

@@ -1,11 +1,12 @@
 """torch.compile, one block at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from megatron_patches.training.training_config import CompileBackend
 
 
 class CompiledInParts(nn.Module, ABC):
@@ -16,18 +17,20 @@ class CompiledInParts(nn.Module, ABC):
         """What is compiled."""
 
 
-def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Compile each block's computation in place.
+def compile_blocks(model: nn.Module, backend: CompileBackend = "inductor", dynamic: bool = False) -> None:
+    """Compile each block's computation in place; `dynamic` makes one graph for all shapes.
 
     One compilation serves all blocks of a rank: they share their code, and their weights are inputs of it. Alone
     (tensor 1) a block is one graph. Tensor-parallel ranks compile what lies between two matrices, since their
-    messages are not compiled. What repeats a block under full recomputation stays outside and calls it compiled.
+    messages are not compiled. Where each segment of a sample has a call of attention, these calls are left out: the
+    lengths change with every micro-batch. What repeats a block under full recomputation stays outside and calls it
+    compiled.
     """
     for module in model.modules():
         if isinstance(module, CompiledInParts):
             leave_out(module)
-            # A micro-batch's shape never changes within a run: no graph for any shape is tried.
-            compiled = torch.compile(module.compute, backend=backend, dynamic=False)
+            # A micro-batch's shape never changes within a run: unless asked for, no graph for any shape is tried.
+            compiled = torch.compile(module.compute, backend=backend, dynamic=dynamic)
             module.compute = compiled  # type: ignore[method-assign]
 
 

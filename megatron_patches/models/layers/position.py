@@ -10,8 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from megatron_patches.models.layers.attend import ScoreBias
-from megatron_patches.models.layers.attention_pattern import Causal
+from megatron_patches.batch.fields import AttentionKind
+from megatron_patches.models.attention.pattern import AttentionPattern, Causal, Full
+from megatron_patches.models.attention.segments import Segments
+from megatron_patches.models.attention.whole import ScoreBias
 from megatron_patches.models.layers.position_config import (
     AlibiPositionConfig,
     LearnedPositionConfig,
@@ -24,6 +26,9 @@ from megatron_patches.parallel.process_groups import ProcessGroups
 
 class PositionEmbedding:
     """What a kind may do. It holds no weights; a layer that does is made by what `stream_layer` returns."""
+
+    adds_to_scores = False
+    """whether `score_bias` gives something"""
 
     def stream_layer(self) -> Callable[[], nn.Module] | None:
         """What builds a layer behind the token embedding, `([tokens, batch, hidden], context)` -> the same; or None."""
@@ -108,7 +113,10 @@ class AlibiPositions(PositionEmbedding):
     The distance counts both ways: in a prefix, where keys behind the query are visible, they count less and less too.
     """
 
-    def __init__(self, heads: int, positions: int, groups: ProcessGroups) -> None:
+    adds_to_scores = True
+
+    def __init__(self, heads: int, positions: int, attention: AttentionKind, groups: ProcessGroups) -> None:
+        """`attention` is what the tokens of samples see: its bias is held."""
         heads_here = heads // groups.layout.tensor
         first = groups.coordinates.tensor * heads_here
         here = alibi_slopes(heads)[first : first + heads_here]
@@ -116,15 +124,23 @@ class AlibiPositions(PositionEmbedding):
         self.slopes = torch.tensor(here, dtype=torch.float32, device=groups.device)
         # Held for the whole run: 16 heads of 2048 x 2048 in 16 bits are 134 MB, and each layer would keep its own.
         # Where tokens see other ranges the sum depends on the micro-batch, and each layer makes it.
-        numbers = torch.arange(positions, device=groups.device)
-        later = numbers > numbers[:, None]
-        self._causal = self._bias(positions, groups.dtype).masked_fill_(later, -torch.inf)
+        self._holds_causal = attention in ("causal", "causal_documents")
+        self._held = None if attention == "ranges" else self._bias(positions, groups.dtype)
+        if self._held is not None and self._holds_causal:
+            numbers = torch.arange(positions, device=groups.device)
+            self._held.masked_fill_(numbers > numbers[:, None], -torch.inf)
 
     def score_bias(self, query: Tensor, key: Tensor, context: TokenContext, places: Tensor | None = None) -> ScoreBias:
-        tokens = query.shape[-2]
-        if isinstance(context.pattern, Causal):
-            return ScoreBias(self._causal[..., :tokens, :tokens], hides=True)
-        return ScoreBias(self._bias(key.shape[-2], query.dtype, places))
+        pattern, tokens = context.pattern, key.shape[-2]
+        if places is None and self._held is not None and self._is_of(pattern):
+            return ScoreBias(self._held[..., :tokens, :tokens], hides=True)
+        return ScoreBias(self._bias(tokens, query.dtype, places))
+
+    def _is_of(self, pattern: AttentionPattern) -> bool:
+        """Whether what is held is the bias of this pattern; of segments it is that of the longest."""
+        if isinstance(pattern, Segments):
+            return pattern.causal == self._holds_causal
+        return isinstance(pattern, Causal if self._holds_causal else Full)
 
     def _bias(self, keys: int, dtype: torch.dtype, places: Tensor | None = None) -> Tensor:
         """Of queries at these places; None: at those of the keys."""
@@ -145,13 +161,15 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
 
 
-def build_position_embedding(config: TransformerConfig, positions: int, groups: ProcessGroups) -> PositionEmbedding:
-    """The kind that a run names, for samples of so many positions."""
+def build_position_embedding(
+    config: TransformerConfig, positions: int, attention: AttentionKind, groups: ProcessGroups
+) -> PositionEmbedding:
+    """The kind that a run names, for samples of so many positions, whose tokens see what `attention` says."""
     kind = config.position_embedding
     if isinstance(kind, LearnedPositionConfig):
         return LearnedPositions(config, positions, groups)
     if isinstance(kind, RotaryPositionConfig):
         return RotaryPositions(kind, config.head_size)
     if isinstance(kind, AlibiPositionConfig):
-        return AlibiPositions(config.attention_heads, positions, groups)
+        return AlibiPositions(config.attention_heads, positions, attention, groups)
     return PositionEmbedding()

@@ -1,5 +1,6 @@
 """What the `model:` sections of GPTs and encoders have in common."""
 
+from fractions import Fraction
 from math import sqrt
 from typing import Literal
 
@@ -120,6 +121,16 @@ class TransformerConfig(ModelSection):
     def mlp_width(self) -> int:
         """Features of the MLP between its matrices; of a gated one those of each half."""
         return self.ffn_size
+
+    @property
+    def mlp_multiple(self) -> int:
+        """Of which `mlp_width` is one whatever ffn_size is."""
+        return 1
+
+    @property
+    def ffn_size_per_feature(self) -> Fraction:
+        """What ffn_size must be for each feature of `mlp_width`."""
+        return Fraction(1)
 
     @property
     def deviation(self) -> float:

@@ -22,15 +22,19 @@ def fp8_problems(model: TransformerConfig, work: Workload) -> Iterator[Problem]:
 
 
 def _widths(model: TransformerConfig, tensor: int) -> Iterator[Problem]:
-    for name, width, step in (
-        ("hidden_size", model.hidden_size, math.lcm(MULTIPLE * tensor, model.attention_heads)),
-        ("ffn_size", model.mlp_width, MULTIPLE * tensor),
+    step = MULTIPLE * tensor
+    hidden = multiples_near(model.hidden_size, math.lcm(step, model.attention_heads))
+    of_mlp = multiples_near(model.mlp_width, math.lcm(step, model.mlp_multiple))
+    makes = "" if model.mlp_width == model.ffn_size else f", which makes {model.mlp_width} features,"
+    for name, width, made, near in (
+        ("hidden_size", model.hidden_size, "", hidden),
+        ("ffn_size", model.mlp_width, makes, [int(each * model.ffn_size_per_feature) for each in of_mlp]),
     ):
-        if width % (MULTIPLE * tensor):
+        if width % step:
             yield Problem(
                 f"model.{name}",
-                f"model.{name} {width} over parallel.tensor {tensor} is not divisible by {MULTIPLE}, which "
-                f"training.fp8 needs of every matrix; nearest model.{name}: {either(multiples_near(width, step))}; or "
+                f"model.{name} {getattr(model, name)}{made} over parallel.tensor {tensor} is not divisible "
+                f"by {MULTIPLE}, which training.fp8 needs of every matrix; nearest model.{name}: {either(near)}; or "
                 "training.fp8 none",
             )
 

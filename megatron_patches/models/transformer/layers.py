@@ -31,7 +31,7 @@ def transformer_layers(
 
     Where the inputs have places that are picked, the logits are those of these places.
     """
-    position = build_position_embedding(config, positions, groups)
+    position = build_position_embedding(config, positions, inputs.attention, groups)
     context = ContextReader(inputs)
 
     def block() -> Block:
@@ -51,7 +51,7 @@ def _with_context(reader: ContextReader) -> LayerForward:
     """Calls a layer with the stream and with what its tokens know."""
 
     def run(layer: nn.Module, hidden: Tensor, *tensors: Tensor) -> Tensor:
-        output: Tensor = layer(hidden, reader.read(tensors))
+        output: Tensor = layer(hidden, reader.read(tensors, layer))
         return output
 
     return run

@@ -82,10 +82,16 @@ def _attention(prefix: str, model: TransformerConfig) -> Iterator[ParameterRow]:
 def _mlp(prefix: str, model: TransformerConfig) -> Iterator[ParameterRow]:
     """A gated MLP's two input matrices are one of shape (2, ffn, hidden)."""
     up = (2, model.mlp_width) if model.gated else (model.mlp_width,)
-    cut = Cut(1 if model.gated else 0, "ffn_size", resizable=True)
+    cut, rows = (
+        Cut(
+            dimension, "ffn_size", resizable=True, multiple=model.mlp_multiple,
+            setting_per_entry=model.ffn_size_per_feature,
+        )
+        for dimension in (1 if model.gated else 0, 1)
+    )  # fmt: skip
     fused = 0 if model.gated else None
     yield from _column(f"{prefix}.up", model.hidden_size, up, model.mlp_bias, "mlp", model, cut, fused)
-    yield from _row(f"{prefix}.down", model.mlp_width, model.mlp_bias, "mlp", model, Cut(1, "ffn_size", resizable=True))
+    yield from _row(f"{prefix}.down", model.mlp_width, model.mlp_bias, "mlp", model, rows)
 
 
 def _column(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -72,6 +73,27 @@ class GreedyFigures(_Part):
     """distance of our first two logits where the tokens part; None where they do not"""
 
 
+class MaskedFigures(_Part):
+    """Masked tokens of the text, each filled in by its likeliest token."""
+
+    tokens: int
+    equal: int
+    near_ties: int
+    """filled in otherwise, our first two logits being within `NEAR_TIE`"""
+
+
+class PaddingFigures(_Part):
+    """Texts of several lengths in one batch with an attention mask, beside each of them alone, by both models."""
+
+    texts: int
+    tokens: int
+    """of all texts, padding left out"""
+    sides: tuple[str, ...]
+    """on which they were padded, one after another"""
+    largest_difference: float
+    """of two logits for one token"""
+
+
 class Card(_Part):
     """What an export or import was shown to be."""
 
@@ -92,24 +114,41 @@ class Card(_Part):
     by_block: bool
     tensors: TensorFigures
     logits: LogitFigures
-    greedy: GreedyFigures
+    greedy: GreedyFigures | None = None
+    """of models that continue texts"""
+    masked: MaskedFigures | None = None
+    """of models that read whole texts"""
+    padding: PaddingFigures | None = None
+    """of the same"""
 
     def told(self) -> list[str]:
         """Lines for people."""
-        tensors, logits, greedy = self.tensors, self.logits, self.greedy
+        tensors, logits = self.tensors, self.logits
         filled = f"; {tensors.filled} filled" if tensors.filled else ""
         ties = f" ({logits.near_ties} near ties)" if logits.near_ties else ""
-        part = f", then a near tie ({greedy.near_tie:.1e})" if greedy.near_tie is not None else ""
         return [
             f"tensors  {tensors.theirs}, {tensors.elements:,} numbers ({tensors.dtype}), there and back bit for bit"
             f"{filled}",
             f"logits   at {logits.positions} positions differ by {logits.largest_difference:.1e} at most (largest: "
             f"{logits.largest_logit:.1f})",
             f"argmax   equal at {logits.equal_argmax} of {logits.positions} positions{ties}",
-            f"greedy   {greedy.equal} of {greedy.tokens} tokens equal after a prompt of {greedy.prompt}{part}",
+            *self._texts_told(),
             f"text     {self.text}",
             f"         sha256 of its token ids {self.text_sha256[:16]}...",
         ]
+
+    def _texts_told(self) -> Iterator[str]:
+        if (greedy := self.greedy) is not None:
+            part = f", then a near tie ({greedy.near_tie:.1e})" if greedy.near_tie is not None else ""
+            yield f"greedy   {greedy.equal} of {greedy.tokens} tokens equal after a prompt of {greedy.prompt}{part}"
+        if (masked := self.masked) is not None:
+            ties = f" ({masked.near_ties} near ties)" if masked.near_ties else ""
+            yield f"masked   {masked.equal} of {masked.tokens} masked tokens are filled in alike{ties}"
+        if (padding := self.padding) is not None:
+            yield (
+                f"padding  {' or '.join(padding.sides)} of {padding.texts} texts changes logits by "
+                f"{padding.largest_difference:.1e} at most"
+            )
 
 
 class NotEqual(Refused):
@@ -118,7 +157,7 @@ class NotEqual(Refused):
     def __init__(self, check: str, found: str) -> None:
         super().__init__(f"{check}: {found}")
         self.check = check
-        """tensors, loading, logits or greedy"""
+        """tensors, loading, logits, greedy, masked tokens or padding"""
 
 
 def write_card(folder: Path, card: Card) -> None:

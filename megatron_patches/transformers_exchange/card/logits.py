@@ -19,7 +19,12 @@ _ROWS = 64
 
 def places_in_parts(ids: Tensor, vocabulary: int) -> tuple[Tensor, ...]:
     """All places of ids `[samples, positions]`, int64 `[places]` each, whose logits are made together."""
-    return torch.arange(ids.shape[1]).split(max(1, _PART // (4 * len(ids) * vocabulary)))
+    return split_places(torch.arange(ids.shape[1]), len(ids), vocabulary)
+
+
+def split_places(places: Tensor, samples: int, vocabulary: int) -> tuple[Tensor, ...]:
+    """The same for some of the places."""
+    return places.split(max(1, _PART // (4 * samples * vocabulary)))
 
 
 class KeptLogits:

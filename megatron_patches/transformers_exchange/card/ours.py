@@ -17,7 +17,7 @@ from megatron_patches.parallel.randomness import StepRandomness
 from megatron_patches.run.config import RunConfig
 from megatron_patches.transformers_exchange.card.source import Source
 
-CAUSAL = ModelInputs((TOKENS,), "causal")
+_CAUSAL = ModelInputs((TOKENS,), "causal")
 """what a causal model of transformers reads; a model trained with prefixes reads a text without one so"""
 
 
@@ -54,7 +54,8 @@ def our_model(source: Source, config: RunConfig, by_block: bool) -> Iterator[Our
 def _undrawn(config: RunConfig, groups: ProcessGroups) -> Blueprint:
     """The model's blueprint; no initial weights are drawn, since stored ones take their place."""
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    return draw_up(config.model, config.lengths, CAUSAL, groups, randomness, seed=None)
+    inputs = config.objective.text_inputs or _CAUSAL
+    return draw_up(config.model, config.lengths, inputs, groups, randomness, seed=None)
 
 
 class _Loader:

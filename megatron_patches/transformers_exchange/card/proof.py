@@ -1,40 +1,24 @@
-"""Proves that a checkpoint and a folder of transformers are the same model: tensors, logits, greedy tokens."""
+"""Proves that a checkpoint and a folder of transformers are the same model: tensors, logits, and what it is for."""
 
 from __future__ import annotations
 
-import gc
-import os
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryFile
-
-import torch
 
 from megatron_patches.artefacts.provenance import known_revision, versions
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import Refused
 from megatron_patches.models.interface.transformers_format import TransformersFormat
 from megatron_patches.run.config import RunConfig
-from megatron_patches.transformers_exchange.card.card import (
-    GREEDY_TOKENS,
-    Card,
-    GreedyFigures,
-    LogitFigures,
-)
-from megatron_patches.transformers_exchange.card.folder import TransformersFolder, open_folder
+from megatron_patches.transformers_exchange.card.both_models import compare_models
+from megatron_patches.transformers_exchange.card.card import Card
+from megatron_patches.transformers_exchange.card.folder import open_folder
 from megatron_patches.transformers_exchange.card.freed_memory import give_back_freed_memory
-from megatron_patches.transformers_exchange.card.greedy import compare_greedy
-from megatron_patches.transformers_exchange.card.logits import KeptLogits, places_in_parts
-from megatron_patches.transformers_exchange.card.ours import our_model
 from megatron_patches.transformers_exchange.card.source import Source
 from megatron_patches.transformers_exchange.card.tensors import compare_tensors
 from megatron_patches.transformers_exchange.card.text import CardText
-from megatron_patches.transformers_exchange.card.theirs import their_model
 from megatron_patches.transformers_exchange.card.tied_copies import without_tied_copy
-
-_PROMPT = 32
-"""tokens that the greedy continuation begins with, at most"""
 
 
 def prove(
@@ -68,7 +52,7 @@ def prove(
     if imported:
         opened = without_tied_copy(opened, format, format.pairs(config.model, config.parameters))
     tensors = compare_tensors(source, opened, format, config)
-    logits, greedy = _compare_models(source, opened, format, config, text, by_block)
+    figures = compare_models(source, opened, format, config, text, by_block)
     return Card(
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -81,8 +65,7 @@ def prove(
         text_sha256=text.sha256,
         by_block=by_block,
         tensors=tensors,
-        logits=logits,
-        greedy=greedy,
+        **figures,
     )
 
 
@@ -90,47 +73,22 @@ def refuse_unprovable(config: RunConfig, text: CardText) -> None:
     """What can be said before a folder is made.
 
     Raises:
-        Refused: the objective writes no text, so that no causal model is what was trained; the model has one position;
-            or the text has token ids that it does not know.
+        Refused: the objective neither continues texts nor reads whole ones; the model has one position; texts are read
+            whole and no token stands for a masked one; or the text has token ids that the model does not know.
     """
-    if config.objective.prompt_inputs is None:
-        raise Refused(f"{config.name} was not trained to continue text ({config.objective.describe()})")
+    objective = config.objective
+    if objective.prompt_inputs is None and objective.text_inputs is None:
+        raise Refused(
+            f"{config.name} was neither trained to continue texts nor to read whole ones ({objective.describe()})"
+        )
     if config.lengths.of("tokens") < 2:
-        raise Refused(f"{config.name} has one position, and so continues no text")
+        raise Refused(f"{config.name} has one position, and so reads no text")
+    if objective.text_inputs is not None and text.mask is None:
+        raise Refused(
+            f"{config.name} fills in masked tokens, and the tokenizer names no mask_token that the model knows; "
+            "name it in tokenizer_config.json"
+        )
     if int(text.ids.max()) >= config.model.vocabulary:
         raise Refused(
             f"{text.described}: a token id is beyond the model's {config.model.vocabulary:,}; give a text by --text"
         )
-
-
-def _compare_models(
-    source: Source,
-    folder: TransformersFolder,
-    format: TransformersFormat,
-    config: RunConfig,
-    text: CardText,
-    by_block: bool,
-) -> tuple[LogitFigures, GreedyFigures]:
-    """Theirs comes first: ours then says of their greedy tokens, all at once, whether each is its likeliest too."""
-    ids = torch.from_numpy(text.ids)
-    parts = places_in_parts(ids, config.model.vocabulary)
-    tokens = min(GREEDY_TOKENS, config.lengths.of("tokens") - 1)
-    prompt = ids[:1, : min(_PROMPT, config.lengths.of("tokens") - tokens)]
-    with TemporaryFile(dir=_scratch(folder.path)) as file:  # it has no name, and so is gone with this process
-        kept = KeptLogits(file)
-        with their_model(folder, format, by_block) as theirs:
-            kept.keep(theirs.logits(ids, parts), config.model.vocabulary)
-            continued = theirs.continued(prompt, tokens)
-            del theirs
-        gc.collect()  # transformers' first model of a process is held by a cycle, and ours must not lie beside it
-        with our_model(source, config, by_block) as ours:
-            figures = kept.compare(ours.logits(ids, parts))
-            before_last = continued[:, :-1]
-            (after,) = ours.logits(before_last, [torch.arange(before_last.shape[1])[prompt.shape[1] - 1 :]])
-            return figures, compare_greedy(after[0].cpu(), continued[0, prompt.shape[1] :], prompt.shape[1])
-
-
-def _scratch(folder: Path) -> Path | None:
-    """Where logits are kept: beside the folder, on a disk with room, which the place of temporary files (None) need not
-    be; but a folder that is imported may lie where nothing can be written."""
-    return folder.parent if os.access(folder.parent, os.W_OK) else None

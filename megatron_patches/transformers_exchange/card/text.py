@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ class CardText:
     """`[samples, positions]`; 512 of them or more"""
     described: str
     """where they were taken from, as a phrase without paths of this machine"""
+    mask: int | None = None
+    """id that stands for a masked token; None where the model knows none"""
     note: str | None = None
     """why they are not of the run's validation samples, for people; it may name paths"""
 
@@ -46,17 +48,26 @@ class CardText:
         return hashlib.sha256(np.ascontiguousarray(self.ids, dtype="<i8").tobytes()).hexdigest()
 
 
-def card_text(config: RunConfig, tokenizer: Tokenizer, given: Path | None) -> CardText:
+def card_text(config: RunConfig, tokenizer: Tokenizer, given: Path | None, mask: int | None = None) -> CardText:
     """The file that was given, else the run's validation samples where its datasets are on this machine, else the
     documents of this checkout.
 
     Samples are as long as the model has positions, 2,048 at most, so that each row of a table of positions is read;
     there are 512 positions in all, or more.
 
+    Args:
+        mask: the tokenizer's id for a masked token.
+
     Raises:
         Missing: the file is not there.
         Refused: the file is no UTF-8 text, or has fewer tokens than that.
     """
+    if mask is not None and mask >= config.model.vocabulary:
+        mask = None
+    return replace(_card_text(config, tokenizer, given), mask=mask)
+
+
+def _card_text(config: RunConfig, tokenizer: Tokenizer, given: Path | None) -> CardText:
     if given is not None:
         return CardText(_shaped(tokenizer.encode(_beginning(given)), config, printable(given)), "a file (--text)")
     try:

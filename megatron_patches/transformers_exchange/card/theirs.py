@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from megatron_patches.errors import TrainyardError, listed
 from megatron_patches.foreign.printable import shortened
-from megatron_patches.models.interface.transformers_format import TransformersFormat
+from megatron_patches.models.interface.transformers_format import Task, TransformersFormat
 from megatron_patches.transformers_exchange.card.card import NotEqual
 from megatron_patches.transformers_exchange.card.folder import StoredTensor, TransformersFolder
 
@@ -23,22 +23,31 @@ CHECK = "loading"
 class TheirModel:
     """Logits and greedy tokens of a folder's model."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self._model, self.device = model, device
+    def __init__(self, model: Any, task: Task, device: torch.device) -> None:
+        self._model, self._task, self.device = model, task, device
 
     @torch.no_grad()
     def logits(self, ids: Tensor, parts: Sequence[Tensor]) -> Iterator[Tensor]:
         """fp32 `[samples, places, vocabulary]` of ids `[samples, positions]`, for each part of the places (int64
         `[places]`); only one part is in memory."""
         given, base = ids.to(self.device), self._model.base_model
-        before = base(input_ids=given, use_cache=False)
-        base.forward = lambda *args, **options: before  # the whole model's own forward makes logits of it, part by part
+        before = base(input_ids=given, **({"use_cache": False} if self._task == "text-generation" else {}))
         try:
             for places in parts:
-                asked = places.to(self.device)
-                yield self._model(input_ids=given, use_cache=False, logits_to_keep=asked).logits.float()
+                # the whole model's own forward makes logits of it, part by part
+                kept = type(before)(last_hidden_state=before.last_hidden_state[:, places.to(self.device)])
+                base.forward = lambda *args, kept=kept, **options: kept
+                yield self._model(input_ids=given).logits.float()
         finally:
             del base.forward
+
+    @torch.no_grad()
+    def masked_logits(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """fp32 `[samples, positions, vocabulary]` of ids `[samples, positions]`, all at once, with an attention mask of
+        the same shape."""
+        given = None if mask is None else mask.to(self.device)
+        logits: Tensor = self._model(input_ids=ids.to(self.device), attention_mask=given).logits
+        return logits.float()
 
     @torch.no_grad()
     def continued(self, prompt: Tensor, tokens: int) -> Tensor:
@@ -55,7 +64,8 @@ class TheirModel:
 
 @contextmanager
 def their_model(folder: TransformersFolder, format: TransformersFormat, by_block: bool) -> Iterator[TheirModel]:
-    """The model that `AutoModelForCausalLM.from_pretrained(folder)` gives, without code of the folder's own.
+    """The model that `AutoModelForCausalLM.from_pretrained(folder)` gives, or `AutoModelForMaskedLM` of one that fills
+    in masked tokens, without code of the folder's own.
 
     Raises:
         NotEqual: transformers makes another class of it, a parameter is not in the folder, or would be in it twice, or
@@ -64,20 +74,18 @@ def their_model(folder: TransformersFolder, format: TransformersFormat, by_block
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _quiet():
         try:
-            empty = _empty_model(folder)
+            empty = _empty_model(folder, format)
             names = _stored_names(empty, folder, format)
             model = _in_turn(empty, folder, names, device) if by_block else _whole(folder, format)
         except TrainyardError:
             raise
         except Exception as error:  # of settings or weights that it does not take: assertions, and types of its own
             raise NotEqual(CHECK, f"transformers does not take the folder: {shortened(error, 400)}") from error
-        yield TheirModel(model.to(device).eval(), device)
+        yield TheirModel(model.to(device).eval(), format.task, device)
 
 
 def _whole(folder: TransformersFolder, format: TransformersFormat) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, info = AutoModelForCausalLM.from_pretrained(
+    model, info = _automatic(format).from_pretrained(
         folder.path, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
         output_loading_info=True,
     )  # fmt: skip
@@ -88,14 +96,20 @@ def _whole(folder: TransformersFolder, format: TransformersFormat) -> Any:
     return model
 
 
-def _empty_model(folder: TransformersFolder) -> Any:
+def _automatic(format: TransformersFormat) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    return AutoModelForMaskedLM if format.task == "fill-mask" else AutoModelForCausalLM
+
+
+def _empty_model(folder: TransformersFolder, format: TransformersFormat) -> Any:
     """The model whose parameters are all on the meta device; its buffers are real, since no file holds them."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
     hook = register_module_parameter_registration_hook(_on_meta)  # type: ignore[arg-type]
     try:
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return _automatic(format).from_config(config, dtype=torch.float32, trust_remote_code=False)
     finally:
         hook.remove()
 

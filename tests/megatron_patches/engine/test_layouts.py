@@ -16,7 +16,7 @@ from megatron_patches.events.reading import effective, read_events
 from megatron_patches.run.run_directory import start_launch
 from tests.ranks import run_on_ranks
 from tests.small_engine import Steps, record_all, record_steps, relative
-from tests.small_training import SmallData, overrides, train_launch
+from tests.small_training import ENCODER, SmallData, overrides, train_launch
 
 STEPS = 20
 # three ranks can share 12 samples; a rank has two micro-batches where the layout does not say another size
@@ -30,6 +30,7 @@ ARCHITECTURES = {
         model__attention_bias="false", model__mlp_bias="false",
     ),
     "prefix-LM": ["--objective={name: prefix_lm, reset_attention: true}"],
+    "NeoBERT": ENCODER,
 }  # fmt: skip
 OPTIMIZERS = {
     "adamw": [],
@@ -64,10 +65,10 @@ TRAINED = {
     "TP4": EACH,
     "PP2": [("GPT-2", "adamw"), ("prefix-LM", "sgd")],
     "PP3": EACH,
-    "TP2 PP2": [("Llama", "adamw"), ("BLOOM", "sgd")],
+    "TP2 PP2": [("Llama", "adamw"), ("BLOOM", "sgd"), ("NeoBERT", "adamw")],
     "TP2 DP2 ZeRO-1": [("GPT-2", "adamw"), ("Llama", "sgd")],
     "DP2 ZeRO-2": [("GPT-2", "adamw"), ("prefix-LM", "sgd")],
-    "DP2 ZeRO-3": [("GPT-2", "sgd"), ("Llama", "adamw")],
+    "DP2 ZeRO-3": [("GPT-2", "sgd"), ("Llama", "adamw"), ("NeoBERT", "sgd")],
     "DP3 ZeRO-1": [("GPT-2", "adamw"), ("BLOOM", "sgd")],
     "TP2 sequence": EACH,
     "TP2 PP2 DP2": [("GPT-2", "adamw"), ("Llama", "sgd")],

@@ -1,12 +1,15 @@
 """Small models of transformers with random weights, and the same weights by our canonical names."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from megatron_patches.models.encoder.encoder_config import EncoderConfig
 from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.transformers_exchange.choice import format_of
 from tests.megatron_patches.models.theirs import build, config_keys, logits, own_weights
 
@@ -26,7 +29,7 @@ class Reference:
     The weights lie in one tensor: what goes to another process costs a file descriptor for each, and 64 are allowed.
     """
 
-    model: GPTConfig
+    model: TransformerConfig
     sequence_length: int
     shapes: dict[str, torch.Size]
     flat: Tensor
@@ -73,7 +76,12 @@ def _llama(groups: int) -> GPTConfig:
     )  # fmt: skip
 
 
-FAMILY: dict[str, tuple[str, GPTConfig]] = {
+def _encoder(**settings: Any) -> EncoderConfig:
+    sizes = SIZES | {"name": "encoder", "ffn_size": 80, "vocab_multiple": 1, "tied_head": False}
+    return EncoderConfig.model_validate(sizes | settings)
+
+
+FAMILY: dict[str, tuple[str, TransformerConfig]] = {
     "gpt2": ("gpt2", GPTConfig.model_validate(SIZES | {"ffn_size": 80})),
     "gpt2-124m": ("gpt2", GPT2_124M),
     "bloom": (
@@ -82,6 +90,8 @@ FAMILY: dict[str, tuple[str, GPTConfig]] = {
     ),
     "llama": ("llama", _llama(groups=2)),
     "llama-multi-query": ("llama", _llama(groups=1)),  # fewer groups than tensor-parallel ranks
+    "eurobert": ("eurobert", _encoder(key_value_heads=2)),
+    "eurobert-tied": ("eurobert", _encoder(tied_head=True, mlp_bias=True, decoder_bias=True, attention_bias=True)),
     "neox-parallel": ("gpt_neox", _neox(parallel=True)),
     "neox": ("gpt_neox", _neox(parallel=False)),
 }

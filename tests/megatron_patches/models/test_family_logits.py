@@ -43,10 +43,11 @@ def logits_of(layout: Layout, references: list[Reference]) -> list[np.ndarray | 
 def _plain(given: Reference, groups):  # type: ignore[no-untyped-def]
     from megatron_patches.models.build import canonical_parameters
     from megatron_patches.parallel.randomness import StepRandomness
-    from tests.small_model import plain_model
+    from tests.small_model import plain_model, text_inputs
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    plain = plain_model(given.model, given.sequence_length, groups, randomness).eval()
+    inputs = text_inputs(given.model)
+    plain = plain_model(given.model, given.sequence_length, groups, randomness, inputs=inputs).eval()
     loaded = _load(canonical_parameters(plain), given.weights)
     assert loaded == given.shapes.keys()
     return _whole_vocabulary(plain({"tokens": torch.from_numpy(given.tokens)}), groups)
@@ -61,10 +62,10 @@ def _pipeline(given: Reference, groups):  # type: ignore[no-untyped-def]
     from megatron_patches.objectives.loss import build_loss
     from megatron_patches.objectives.objective_config import CausalConfig
     from megatron_patches.parallel.randomness import StepRandomness
-    from tests.small_model import blueprint
+    from tests.small_model import blueprint, text_inputs
 
     randomness = StepRandomness(0, groups.coordinates, groups.device)
-    drawn = blueprint(given.model, given.sequence_length, groups, randomness)
+    drawn = blueprint(given.model, given.sequence_length, groups, randomness, inputs=text_inputs(given.model))
     stages = plan_stages(given.model, causal_lengths(given.sequence_length), 2)
     stage = build_pipeline(drawn, stages, build_loss(CausalConfig(name="causal"), groups)).eval()
     loaded = _load(canonical_parameters(stage), given.weights)

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.transformers_format import TransformersFormat
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.models.parameter_table import parameter_table
+from megatron_patches.transformers_exchange.choice import format_of
 from tests.small_model import causal_lengths
 
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 
 
-def config_keys(form: TransformersFormat, model: GPTConfig, positions: int) -> dict[str, Any]:
+def config_keys(form: TransformersFormat, model: TransformerConfig, positions: int) -> dict[str, Any]:
     """A `config.json` as an export has it, read back from its text."""
     common = {"vocab_size": model.vocab_size, "tie_word_embeddings": model.tied_head, **IDS}
     found: dict[str, Any] = json.loads(json.dumps(form.config(model, causal_lengths(positions)) | common))
@@ -24,10 +25,11 @@ def config_keys(form: TransformersFormat, model: GPTConfig, positions: int) -> d
 
 def build(model_type: str, keys: Mapping[str, Any], deviation: float = 0.2) -> Any:
     """Their model in fp32, every weight random: a zero bias would hide that it is not used."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
     config = AutoConfig.for_model(model_type, **json.loads(json.dumps(keys)))
-    theirs = AutoModelForCausalLM.from_config(config).eval()
+    automatic = AutoModelForMaskedLM if format_of(model_type)[1].task == "fill-mask" else AutoModelForCausalLM
+    theirs = automatic.from_config(config).eval()
     generator = torch.Generator().manual_seed(5)
     for name, parameter in theirs.named_parameters():
         is_norm = ("norm" in name or "ln_" in name) and name.endswith("weight")
@@ -35,7 +37,7 @@ def build(model_type: str, keys: Mapping[str, Any], deviation: float = 0.2) -> A
     return theirs
 
 
-def own_weights(form: TransformersFormat, model: GPTConfig, positions: int, theirs: Any) -> dict[str, Tensor]:
+def own_weights(form: TransformersFormat, model: TransformerConfig, positions: int, theirs: Any) -> dict[str, Tensor]:
     """Their weights by our names, in the shapes of our rows without padding."""
     state = theirs.state_dict()
     pairs = form.pairs(model, parameter_table(model, causal_lengths(positions)))
@@ -43,7 +45,7 @@ def own_weights(form: TransformersFormat, model: GPTConfig, positions: int, thei
 
 
 def their_weights(
-    form: TransformersFormat, model: GPTConfig, positions: int, weights: Mapping[str, Tensor]
+    form: TransformersFormat, model: TransformerConfig, positions: int, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Our weights by their names, filled up."""
     found: dict[str, Tensor] = {}

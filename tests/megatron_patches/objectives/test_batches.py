@@ -28,7 +28,8 @@ from megatron_patches.objectives.batches import (
     stacked,
     validation_micro_batches,
 )
-from megatron_patches.objectives.build import Objective, build_objective
+from megatron_patches.objectives.build import build_objective
+from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.objective_config import CausalConfig, PrefixLMConfig
 from megatron_patches.parallel.layout import Layout
 from tests.ranks import run_on_ranks

@@ -12,6 +12,8 @@ from megatron_patches.run.timetable import Timetable
 from megatron_patches.training.training_config import BatchRampConfig, TrainingConfig
 from tests.small_run import write_run
 
+ENCODER = "--model '{name: encoder, layers: 4, hidden_size: 16, attention_heads: 4, ffn_size: 96, vocab_size: 320}' "
+MASKED = ENCODER + "--objective.name masked_lm "
 CASES = [
     ("--schedule.warmup 10", "schedule.warmup 10 leaves nothing of the 10 steps", "use at most 9"),
     ("--schedule '{name: constant, warmup: 11}'", "schedule.warmup 11 leaves nothing of the 10 steps", "at most 10"),
@@ -30,6 +32,49 @@ CASES = [
     ("--parallel.pipeline 5", "parallel.pipeline 5 stages are more than the 4 blocks", "use at most 4"),
     ("--training.micro_batch_size 3", "global_batch_size 8 is not divisible", "global_batch_size: 6 or 9"),
     ("--training.micro_batch_size 3", "global_batch_size 8 is not divisible", "micro_batch_size: 2 or 4"),
+    (MASKED + "--parallel.tensor 3", "model.ffn_size 96, which makes 64 features, is not", "model.ffn_size: 72 or 108"),
+    (MASKED + "--model.gated_width as_given --model.ffn_size 62 --parallel.tensor 4", "ffn_size 62 is not", "60 or 64"),
+    # masked LM
+    *(
+        (
+            f"{ENCODER} --objective '{{name: masked_lm, probability: {value}}}'",
+            f"objective.probability{key}: {wrong} is not",
+            "above 0 and below 1",
+        )
+        for value, key, wrong in [
+            ("0", "", "0"),
+            ("1", "", "1"),
+            ("1.5", "", "1.5"),
+            ("{start: 0.0, end: 0.2, samples: 5}", ".start", "0.0"),
+            ("{start: 0.3, end: 1, samples: 5}", ".end", "1"),
+        ]
+    ),
+    (
+        ENCODER + "--objective '{name: masked_lm, probability: high}'",
+        'objective.probability: "high" is not a number',
+        "",
+    ),
+    (
+        ENCODER + "--objective '{name: masked_lm, probability: {start: 0.3, end: 0.3, samples: 5}}'",
+        "start and end are both 0.3",
+        "write the number alone",
+    ),
+    *(
+        (
+            f"--objective '{{name: {name}, masked_logits_only: true}}'",
+            f"does not go with objective.name {name}",
+            "the logits of all positions are needed; remove it",
+        )
+        for name in ("causal", "prefix_lm")
+    ),
+    ("--objective masked_lm", "objective masked_lm does not go with model gpt", "the pattern documents"),
+    (ENCODER, "objective causal does not go with model encoder", "the pattern causal"),
+    (MASKED + "--training.precision fp16", "fp16 is not supported for model encoder", "use bf16"),
+    (
+        MASKED + "--model.activation gelu --model.gated_width as_given",
+        "gated_width as_given has no effect",
+        "remove it",
+    ),
     # the model
     (
         "--model.key_value_heads 3",

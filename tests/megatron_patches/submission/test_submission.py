@@ -158,6 +158,31 @@ class TestSubmit:
         with pytest.raises(Missing, match="tools/submit --list"):
             withdraw("yours")
 
+    def test_a_removal_that_is_cut_lets_no_job_in(
+        self, controller: Controller, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It took the record of a withdrawn intent, and a job of that intent comes late."""
+        controller.mood("refused")
+        with pytest.raises(Refused):
+            submit(script, key="mine")
+        withdrawn = current_intent(submissions_root(), "mine")
+        assert withdrawn is not None
+        (controller.folder / "ids" / "66").mkdir()
+        shutil.copy(withdrawn.script, controller.folder / "ids" / "66" / "script")
+
+        def cut(path: Path, ignore_errors: bool = False) -> None:
+            for record in Path(path).rglob("job"):
+                record.unlink()
+            raise KeyboardInterrupt
+
+        controller.mood("at-once")
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(shutil, "rmtree", cut)
+            submit(script, key="mine")
+        late = controller.run(66)
+        assert (late.returncode, "was withdrawn" in late.stderr) == (2, True)
+        assert not (tmp_path / "worked").exists()
+
     @pytest.mark.parametrize("content", ["", "[]", '{"token": "x"}', "{" * 5000])
     def test_a_damaged_intent(self, controller: Controller, script: Path, content: str) -> None:
         submit(script, key="mine")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from megatron_patches.errors import Refused
-from tools.commands.evals.running.options import Later, Means, Questions
+from tools.commands.evals.running.options import Later, Learning, Means, Questions
 from tools.option_groups import takes_groups
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def run_command(
     ],
     questions: Questions,
     means: Means,
+    learning: Learning,
     later: Later,
 ) -> None:
     """Evaluate checkpoints of a run on tasks; results that are there are not made again.
@@ -38,9 +39,10 @@ def run_command(
       tools/evals run tr0a-4M-stdlib --tasks hellaswag:data/hellaswag.jsonl
       tools/evals run tr0a-4M-stdlib --tasks validation --steps every-500 --watch
       tools/evals run tr0a-4M-stdlib --tasks mmlu:data/mmlu --slurm evals.slurm
+      tools/evals run tr22a-100M-encoder --tasks glue-rte:data/RTE --seeds 5
     """
     later.refuse_together()
-    asked = means.asked(questions)
+    asked = means.asked(questions, learning)
     folder, which = _run_and_which(run, questions.steps)
     from tools.commands.evals.running.plan import Plan
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_patches.errors import Refused
-from megatron_patches.evaluation.tasks.formats.all_formats import LOCAL_FORMATS
+from megatron_patches.evaluation.tasks.formats.all_formats import ENCODER_FORMATS, LOCAL_FORMATS
+from megatron_patches.evaluation.tasks.formats.encoder_format import EncoderFormat
+from megatron_patches.evaluation.tasks.formats.local_format import LocalFormat
 from megatron_patches.evaluation.tasks.local_task import LocalTask
 from megatron_patches.evaluation.tasks.prepare import local_task
 from megatron_patches.evaluation.tasks.spec import LOSSES, TaskSpec, split_tasks
@@ -16,6 +18,7 @@ from tools.terminal import remark, tell, tell_filled
 _NOTES = (
     "FILE is .jsonl or .json (also packed: .gz, .zst), or .parquet.",
     "FILE+EXAMPLES takes solved items for --shots from the second file.",
+    "DEV+TRAIN names the file that is asked and the one that is learned from; they may be .tsv too.",
     "NAME=TASK gives the results another name.",
     "Any other word is a task of the harness: `lm-eval ls tasks` lists them.",
 )
@@ -28,7 +31,8 @@ _INDENT, _COLUMN = 4, 13
 
 def list_formats() -> None:
     """Prints what there is to say of each format, and how a row of it looks."""
-    for format in LOCAL_FORMATS.values():
+    formats: list[LocalFormat | EncoderFormat] = [*LOCAL_FORMATS.values(), *ENCODER_FORMATS.values()]
+    for format in formats:
         tell(format.word if format.source is None else f"{format.word}:{format.source.replace(' or ', '|')}")
         _tell_fact("keys" if format.source else "items", format.row)
         _tell_fact("asked", format.manner)
@@ -69,6 +73,8 @@ def write(folder: Path, texts: Sequence[str], settings: TaskSettings) -> None:
 def _refuse_others(spec: TaskSpec) -> None:
     if spec.is_loss:
         raise Refused(f"{spec.name} is computed by the engine, and lm-eval has no such task; leave it out")
+    if spec.is_of_encoders:
+        raise Refused(f"{spec.name} is for encoders, which lm-eval's command line does not ask; leave it out")
     if not spec.is_local:
         raise Refused(f"{spec.name} is a task of the harness, which its command line knows; leave it out")
 

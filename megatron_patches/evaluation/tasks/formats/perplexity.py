@@ -19,7 +19,12 @@ _AGGREGATIONS = {
 }
 
 
-def _texts(path: Path) -> tuple[list[str], DataFile]:
+def read_texts(path: Path) -> tuple[list[str], DataFile]:
+    """The texts of a file, and what a result says of it.
+
+    Raises:
+        TrainyardError: it is missing, damaged, or holds no text.
+    """
     if is_folder(path):
         raise Refused(f"{printable(path)} is a folder, where a file is expected; name one of its files")
     if form_of(path.name) != TEXT:
@@ -36,7 +41,7 @@ def _texts(path: Path) -> tuple[list[str], DataFile]:
 
 def _read(source: Source) -> ReadSource:
     assert source.path is not None, "a format with files"
-    texts, data = _texts(source.path)
+    texts, data = read_texts(source.path)
     return ReadSource(Questions([{"text": text} for text in texts]), (data,))
 
 

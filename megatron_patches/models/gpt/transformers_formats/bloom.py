@@ -7,11 +7,12 @@ from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
-from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
-from megatron_patches.models.gpt.transformers_formats.switches import FOUR_TIMES_HIDDEN, WITH_LAYER_NORMS, only
+from megatron_patches.models.gpt.transformers_formats.gpt_switches import FOUR_TIMES_HIDDEN, WITH_LAYER_NORMS
 from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
+from megatron_patches.models.transformer.transformers_formats.config_keys import ConfigReader
+from megatron_patches.models.transformer.transformers_formats.sorted_format import SortedFormat
+from megatron_patches.models.transformer.transformers_formats.switches import only
 
 _BLOCKS = FusedBlocks(
     base="transformer",
@@ -25,7 +26,7 @@ _BLOCKS = FusedBlocks(
 )
 
 
-class BloomFormat(GPTFormat):
+class BloomFormat(SortedFormat):
     """`BloomForCausalLM`. Biases that the model has not are written as zeros."""
 
     model_type = "bloom"

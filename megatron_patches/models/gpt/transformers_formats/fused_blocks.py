@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.models.gpt.transformers_formats.rearranging import same, vocabulary
 from megatron_patches.models.interface.transformers_format import FilledTensor, TensorPair
+from megatron_patches.models.transformer.transformers_formats.rearranging import same, vocabulary
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,23 @@ from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
-from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
-from megatron_patches.models.gpt.transformers_formats.rearranging import (
+from megatron_patches.models.gpt.transformers_formats.gpt_switches import WITH_LAYER_NORMS
+from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
+from megatron_patches.models.transformer.transformers_formats.config_keys import ConfigReader, written_activation
+from megatron_patches.models.transformer.transformers_formats.rearranging import (
     query_key_value_first,
     same,
     transposed,
     vocabulary,
 )
-from megatron_patches.models.gpt.transformers_formats.switches import ANY, WITH_LAYER_NORMS, only
-from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
+from megatron_patches.models.transformer.transformers_formats.sorted_format import SortedFormat
+from megatron_patches.models.transformer.transformers_formats.switches import ANY, only
 
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
 """ours and theirs; `gelu_pytorch_tanh` and `gelu_fast` are the same function as `gelu_new`"""
 
 
-class GPT2Format(GPTFormat):
+class GPT2Format(SortedFormat):
     """`GPT2LMHeadModel`. Biases that the model has not are written as zeros."""
 
     model_type = "gpt2"

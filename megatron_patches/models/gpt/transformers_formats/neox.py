@@ -7,16 +7,17 @@ from pydantic import JsonValue
 
 from data_tools.samples.lengths import SampleLengths
 from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader, written_activation
 from megatron_patches.models.gpt.transformers_formats.fused_blocks import FusedBlocks
-from megatron_patches.models.gpt.transformers_formats.gpt_format import GPTFormat
-from megatron_patches.models.gpt.transformers_formats.rotary_keys import (
+from megatron_patches.models.gpt.transformers_formats.gpt_switches import WITH_LAYER_NORMS
+from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
+from megatron_patches.models.transformer.transformers_formats.config_keys import ConfigReader, written_activation
+from megatron_patches.models.transformer.transformers_formats.rotary_keys import (
     rotary_section,
     turned_share,
     written_partial_rotary,
 )
-from megatron_patches.models.gpt.transformers_formats.switches import ANY, WITH_LAYER_NORMS, only
-from megatron_patches.models.interface.transformers_format import FilledTensor, ModelRead, TensorPair
+from megatron_patches.models.transformer.transformers_formats.sorted_format import SortedFormat
+from megatron_patches.models.transformer.transformers_formats.switches import ANY, only
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
 """ours and theirs"""
@@ -28,7 +29,7 @@ _BLOCKS = FusedBlocks(
 )
 
 
-class NeoXFormat(GPTFormat):
+class NeoXFormat(SortedFormat):
     """`GPTNeoXForCausalLM`. Biases of norms and of the MLP that the model has not are written as zeros."""
 
     model_type = "gpt_neox"

@@ -1,4 +1,4 @@
-"""Prefix and document masks against dense attention written out: matrix product, mask, softmax."""
+"""Prefixes and segments against dense attention written out: matrix product, mask, softmax."""
 
 import itertools
 import math
@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from megatron_patches.models.attention.kernel_choice import KernelChoice, choose_kernel
+from megatron_patches.models.attention.pattern import CAUSAL, AttentionPattern, Ranges
+from megatron_patches.models.attention.segments import Segments, find_segments
 from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.models.layers.attend import KernelChoice, choose_kernel
-from megatron_patches.models.layers.attention_pattern import CAUSAL, AttentionPattern, Documents, Ranges
 from megatron_patches.models.layers.position import PositionEmbedding, PositionTable, RotaryPositions, alibi_slopes
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
 from megatron_patches.models.layers.token_context import TokenContext
@@ -42,7 +43,7 @@ def context(case: str) -> TokenContext:
         stops = [torch.maximum(positions + 1, torch.tensor(prefix)) for prefix in (5, 2)]
         return TokenContext(Ranges(torch.stack([torch.stack([torch.zeros_like(s), s], dim=-1) for s in stops])))
     starts = torch.stack([torch.tensor([0] * 4 + [4] * 5 + [9] * 3), torch.tensor([0] * 7 + [7] * 5)])
-    return TokenContext(Documents(starts, starts, causal=True), positions=positions - starts)
+    return TokenContext(find_segments(starts, causal=True), positions=positions - starts)
 
 
 def first_and_last(pattern: AttentionPattern, sample: int, place: int) -> tuple[int, int]:
@@ -50,7 +51,10 @@ def first_and_last(pattern: AttentionPattern, sample: int, place: int) -> tuple[
     if isinstance(pattern, Ranges):
         first, last = pattern.visible[sample, place].tolist()
         return first, last
-    return int(pattern.keys[sample, place]) if isinstance(pattern, Documents) else 0, place + 1
+    if isinstance(pattern, Segments):
+        token = sample * SEQUENCE + place
+        return max(cut for cut in pattern.cuts.tolist() if cut <= token) - sample * SEQUENCE, place + 1
+    return 0, place + 1
 
 
 def attended(layout: Layout, cases: list[tuple[str, int, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -164,7 +168,7 @@ def test_keys_are_shared_where_a_kernel_takes_that(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     groups = SimpleNamespace(device=torch.device(device), dtype=dtype, kernels=Kernels(attention=kernel))
-    assert choose_kernel(groups).shares_keys is shares  # type: ignore[arg-type]
+    assert choose_kernel(groups, 64).shares_keys is shares  # type: ignore[arg-type]
 
 
 def test_repeated_keys_give_the_same() -> None:

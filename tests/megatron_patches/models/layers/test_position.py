@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from megatron_patches.models.layers.attention_pattern import CAUSAL
+from megatron_patches.models.attention.pattern import CAUSAL
 from megatron_patches.models.layers.position import RotaryPositions, alibi_slopes
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
 from megatron_patches.models.layers.token_context import TokenContext

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from megatron_patches.models.attention.pattern import CAUSAL
 from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.models.layers.attention_pattern import CAUSAL
 from megatron_patches.models.layers.token_context import TokenContext
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.parameters.row import stack_of

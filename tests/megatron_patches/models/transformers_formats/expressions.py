@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from tests.megatron_patches.models.theirs import build, config_keys, load, logits, their_weights
 from tests.megatron_patches.models.transformers_formats.own_logits import POSITIONS, OwnModels, random_weights
 from tests.megatron_patches.models.transformers_formats.their_configs import their_changes
-from tests.megatron_patches.models.transformers_formats.variants import MODELS, Variant, form_of
+from tests.megatron_patches.models.transformers_formats.variants import MODELS, Variant, form_of, model_of
 
 
 def differences(own: OwnModels, given: Sequence[Variant]) -> dict[str, tuple[float, float] | str]:
@@ -18,7 +18,7 @@ def differences(own: OwnModels, given: Sequence[Variant]) -> dict[str, tuple[flo
     models = {model_type: changed_models(model_type) for model_type in MODELS}
     found: dict[str, tuple[float, float] | str] = {}
     for variant in given:
-        model = GPTConfig.model_validate(variant.section)
+        model = model_of(variant.section)
         tokens = torch.randint(model.vocab_size, (2, POSITIONS), generator=torch.Generator().manual_seed(1))
         weights = random_weights(model)
         ours = own.logits(model, weights, tokens)
@@ -32,7 +32,12 @@ def differences(own: OwnModels, given: Sequence[Variant]) -> dict[str, tuple[flo
 
 
 def distances(
-    variant: Variant, model: GPTConfig, weights: dict[str, Tensor], ours: Tensor, tokens: Tensor, others: list[Any]
+    variant: Variant,
+    model: TransformerConfig,
+    weights: dict[str, Tensor],
+    ours: Tensor,
+    tokens: Tensor,
+    others: list[Any],
 ) -> Iterator[float]:
     """From ours to the model that the format writes, and to each of others that can hold the weights."""
     form = form_of(variant.model_type)
@@ -53,7 +58,7 @@ def distances(
         yield (logits(theirs, tokens) - ours).abs().max().item()
 
 
-def _written(variant: Variant, model: GPTConfig) -> list[Any]:
+def _written(variant: Variant, model: TransformerConfig) -> list[Any]:
     """What the format would write of a model that it refuses, if that is anything."""
     try:
         return [build(variant.model_type, config_keys(form_of(variant.model_type), model, POSITIONS))]
@@ -63,7 +68,7 @@ def _written(variant: Variant, model: GPTConfig) -> list[Any]:
 
 def changed_models(model_type: str) -> list[Any]:
     """Their models with one key changed, of all that transformers builds and that do another thing."""
-    model = GPTConfig.model_validate(MODELS[model_type])
+    model = model_of(MODELS[model_type])
     keys = config_keys(form_of(model_type), model, POSITIONS)
     tokens = torch.arange(POSITIONS)[None]
     first = build(model_type, keys)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.models.parameter_table import parameter_table
 from tests.small_model import causal_lengths
 
@@ -24,13 +24,14 @@ class OwnModels:
         self.randomness = StepRandomness(0, self.groups.coordinates, self.groups.device)
 
     def logits(
-        self, model: GPTConfig, weights: Mapping[str, Tensor], tokens: Tensor, positions: int = POSITIONS
+        self, model: TransformerConfig, weights: Mapping[str, Tensor], tokens: Tensor, positions: int = POSITIONS
     ) -> Tensor:
         """`[batch, sequence, vocab_size]`; rows that only pad the vocabulary keep their draw."""
         from megatron_patches.models.build import canonical_parameters
-        from tests.small_model import plain_model
+        from tests.small_model import plain_model, text_inputs
 
-        plain = plain_model(model, positions, self.groups, self.randomness).eval()
+        inputs = text_inputs(model)
+        plain = plain_model(model, positions, self.groups, self.randomness, inputs=inputs).eval()
         parameters = canonical_parameters(plain)
         assert parameters.keys() == weights.keys()
         with torch.no_grad():
@@ -41,7 +42,7 @@ class OwnModels:
         return found
 
 
-def random_weights(model: GPTConfig) -> dict[str, Tensor]:
+def random_weights(model: TransformerConfig) -> dict[str, Tensor]:
     """By name, in the shapes of the rows; no bias is zero and no scale is 1."""
     generator = torch.Generator().manual_seed(3)
     return {

@@ -7,11 +7,10 @@ import torch
 from pydantic import ValidationError
 
 from megatron_patches.errors import Refused
-from megatron_patches.models.gpt.gpt_config import GPTConfig
 from tests.megatron_patches.models.theirs import build, config_keys, logits, own_weights
 from tests.megatron_patches.models.transformers_formats.own_logits import POSITIONS, OwnModels
 from tests.megatron_patches.models.transformers_formats.their_configs import their_changes
-from tests.megatron_patches.models.transformers_formats.variants import MODELS, form_of
+from tests.megatron_patches.models.transformers_formats.variants import MODELS, form_of, model_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def answers(own: OwnModels) -> dict[str, list[Answer]]:
     """For each format one for each change."""
     found = {}
     for model_type, section in MODELS.items():
-        keys = config_keys(form_of(model_type), GPTConfig.model_validate(section), POSITIONS)
+        keys = config_keys(form_of(model_type), model_of(section), POSITIONS)
         plain = logits(build(model_type, keys), torch.arange(POSITIONS)[None])
         found[model_type] = [
             answer(own, model_type, keys, key, value, plain) for key, value in their_changes(model_type, keys)
@@ -52,7 +51,7 @@ def answer(own: OwnModels, model_type: str, keys: dict[str, Any], key: str, valu
         built = None
     try:
         read = form.read(changed)
-        model, positions = GPTConfig.model_validate(read.section), read.positions or POSITIONS
+        model, positions = model_of(read.section), read.positions or POSITIONS
         if built is not None:
             ours = own.logits(model, own_weights(form, model, positions, built), tokens, positions)
             distance = (ours - said).abs().max().item()

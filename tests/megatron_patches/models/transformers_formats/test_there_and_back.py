@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.models.parameter_table import parameter_table
 from tests.megatron_patches.models.theirs import config_keys
 from tests.megatron_patches.models.transformers_formats.variants import (
@@ -17,6 +17,7 @@ from tests.megatron_patches.models.transformers_formats.variants import (
     changed,
     form_of,
     keys,
+    model_of,
     valid,
 )
 from tests.small_model import causal_lengths
@@ -28,18 +29,19 @@ LOST = {
     "gpt2": {"norm_bias", "attention_bias", "mlp_bias"},
     "bloom": {"norm_bias", "attention_bias", "mlp_bias", "embedding_dropout"},
     "llama": {"hidden_dropout", "embedding_dropout"},
+    "eurobert": {"hidden_dropout", "embedding_dropout", "mlp_bias", "decoder_bias", "gated_width", "ffn_size"},
     "gpt_neox": {"norm_bias", "mlp_bias", "embedding_dropout"},
 }
 """biases that are written as zeros, and dropout that the architecture has not"""
 
 
 @st.composite
-def models(draw: st.DrawFn) -> tuple[str, GPTConfig]:
+def models(draw: st.DrawFn) -> tuple[str, TransformerConfig]:
     """A format and a model that it takes: its own small one with several keys changed."""
     model_type = draw(st.sampled_from(sorted(MODELS)))
     section: dict[str, Any] = dict(MODELS[model_type])
-    for key in draw(st.lists(st.sampled_from(sorted(keys())), max_size=8, unique=True)):
-        other = changed(section, key, draw(st.sampled_from(alternatives(keys()[key]))))
+    for key in draw(st.lists(st.sampled_from(sorted(keys(model_type))), max_size=8, unique=True)):
+        other = changed(section, key, draw(st.sampled_from(alternatives(keys(model_type)[key]))))
         model = valid(other)
         if model is not None and not form_of(model_type).obstacles(model):
             section = other
@@ -55,7 +57,9 @@ many = settings(
 
 @many
 @given(models(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 9))
-def test_tensors_come_back_bit_for_bit(given_model: tuple[str, GPTConfig], dtype: torch.dtype, seed: int) -> None:
+def test_tensors_come_back_bit_for_bit(
+    given_model: tuple[str, TransformerConfig], dtype: torch.dtype, seed: int
+) -> None:
     model_type, model = given_model
     form, rows = form_of(model_type), parameter_table(model, causal_lengths(POSITIONS))
     pairs = form.pairs(model, rows)
@@ -86,22 +90,22 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @many
 @given(models())
-def test_a_configuration_comes_back(given_model: tuple[str, GPTConfig]) -> None:
+def test_a_configuration_comes_back(given_model: tuple[str, TransformerConfig]) -> None:
     model_type, model = given_model
     read = form_of(model_type).read(config_keys(form_of(model_type), model, POSITIONS))
-    back = GPTConfig.model_validate(read.section)
+    back = model_of(read.section)
     otherwise = ALWAYS_LOST | LOST[model_type] | {"key_value_heads", "embedding_dropout"}
     assert back.model_dump(exclude=otherwise) == model.model_dump(exclude=otherwise)
     if "embedding_dropout" not in LOST[model_type]:
         assert back.dropout_of_embedding == model.dropout_of_embedding
-    assert back.groups == model.groups
-    assert back.deviation == min(model.deviation, 1.0 if model_type == "llama" else model.deviation)
+    assert (back.groups, back.mlp_width) == (model.groups, model.mlp_width)
+    assert back.deviation == min(model.deviation, 1.0 if model_type in ("llama", "eurobert") else model.deviation)
     assert read.positions == (None if model_type == "bloom" else POSITIONS)
 
 
 @pytest.mark.parametrize("model_type", MODELS)
 def test_names_of_the_model_without_its_head_are_known(model_type: str) -> None:
-    form, model = form_of(model_type), GPTConfig.model_validate(MODELS[model_type])
+    form, model = form_of(model_type), model_of(MODELS[model_type])
     names = [name for pair in form.pairs(model, parameter_table(model, causal_lengths(8))) for name in pair.theirs]
     for name in names:
         assert form.current_name(name.removeprefix(f"{form.base}.")) == name

@@ -9,6 +9,7 @@ CAUTIOUS = {
     "gpt2": {"is_encoder_decoder", "add_cross_attention"},
     "bloom": {"is_encoder_decoder"},
     "llama": {"is_encoder_decoder", "partial_rotary_factor"},
+    "eurobert": {"is_encoder_decoder", "partial_rotary_factor"},
     "gpt_neox": {"is_encoder_decoder", "rope_theta", "partial_rotary_factor"},
 }
 """keys that are refused though this version of transformers computes the same: others do not"""
@@ -38,7 +39,7 @@ def test_no_key_is_refused_that_does_nothing(model_type: str, readings: dict[str
         assert each.other or any(key in each.refused for key in known) or any(v in each.value for v in ELSEWHERE), each
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["llama", "eurobert", "gpt_neox"])
 def test_scaled_angles_are_refused(model_type: str, readings: dict[str, list[Answer]]) -> None:
     scaled = [each for each in readings[model_type] if each.key.startswith("rope_") and "factor" in each.value]
     kinds = [each for each in scaled if "partial" not in each.value]

@@ -15,7 +15,7 @@ def test_what_is_taken_is_expressed(variant: Variant, distances: dict[str, tuple
     said = distances[variant.title]
     assert isinstance(said, tuple), said
     distance, spread = said
-    assert spread > 0.3, "logits that are all alike would agree with anything"
+    assert spread > 0.15, "logits that are all alike would agree with anything"
     assert distance <= NEAREST
 
 

@@ -11,6 +11,9 @@ LEGACY: dict[str, list[tuple[str, Any]]] = {
     "llama": [
         ("rope_theta", 500.0), ("rope_theta", 500), ("partial_rotary_factor", 0.5), ("head_dim", 16), ("head_dim", 8),
     ],
+    "eurobert": [
+        ("rope_theta", 500.0), ("rope_theta", 500), ("partial_rotary_factor", 0.5), ("head_dim", 16), ("head_dim", 8),
+    ],
     "gpt_neox": [
         ("rotary_emb_base", 500), ("rotary_pct", 0.5), ("rotary_pct", 1.0), ("rotary_pct", 0.0), ("rotary_pct", 0.4),
         ("rope_theta", 500.0), ("partial_rotary_factor", 0.5),

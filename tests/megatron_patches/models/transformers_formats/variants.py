@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from megatron_patches.configuration.fields import kind_name, section_models
-from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models import registry
 from megatron_patches.models.interface.transformers_format import TransformersFormat
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 from megatron_patches.transformers_exchange.choice import format_of
 
 SIZES = {"layers": 2, "hidden_size": 48, "attention_heads": 6, "vocab_size": 61}
@@ -21,6 +22,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama": {
         **SIZES, "ffn_size": 48, "position_embedding": {"name": "rotary"}, "activation": "swiglu", "norm": "rmsnorm",
         "norm_bias": False, "attention_bias": False, "mlp_bias": False, "tied_head": False,
+    },
+    "eurobert": {
+        **SIZES, "name": "encoder", "ffn_size": 48, "gated_width": "as_given", "vocab_multiple": 1, "tied_head": False,
     },
     "gpt_neox": {
         **SIZES, "ffn_size": 48, "position_embedding": {"name": "rotary", "fraction": 0.25}, "activation": "gelu",
@@ -54,10 +58,23 @@ def form_of(model_type: str) -> TransformersFormat:
     return format_of(model_type)[1]
 
 
-def keys() -> dict[str, FieldInfo]:
+def model_of(section: Mapping[str, Any]) -> TransformerConfig:
+    """The model of a section."""
+    model = registry.MODELS.validate(section)
+    assert isinstance(model, TransformerConfig)
+    return model
+
+
+def section_type(model_type: str) -> type[TransformerConfig]:
+    """Of the models that a format takes."""
+    return type(model_of(MODELS[model_type]))
+
+
+@cache
+def keys(model_type: str) -> dict[str, FieldInfo]:
     """Every key that holds a value; those of a kind of positions with the kind's name in front."""
     found: dict[str, FieldInfo] = {}
-    for name, field in GPTConfig.model_fields.items():
+    for name, field in section_type(model_type).model_fields.items():
         if not section_models(field):
             found[name] = field
         for kind in section_models(field):
@@ -95,12 +112,12 @@ def changed(section: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**section, name: {**(before if before["name"] == kind else {"name": kind}), inner: value}}
 
 
-def valid(section: Mapping[str, Any]) -> GPTConfig | None:
+def valid(section: Mapping[str, Any]) -> TransformerConfig | None:
     """The model; None where there is no such one, or none that is worth looking at."""
     if not all(least <= section[key] <= most for key, (least, most) in BOUNDS.items()):
         return None
     try:
-        return GPTConfig.model_validate(section)
+        return model_of(section)
     except ValidationError:
         return None
 
@@ -110,7 +127,7 @@ def variants(model_type: str) -> tuple[Variant, ...]:
     """One for each key and value, with at most one other key changed so that there is such a model."""
     return tuple(
         variant
-        for key, field in keys().items()
+        for key, field in keys(model_type).items()
         for value in alternatives(field)
         if (variant := _variant(model_type, key, value)) is not None
     )
@@ -120,7 +137,7 @@ def _variant(model_type: str, key: str, value: Any) -> Variant | None:
     """None where the value needs several other changes, or is refused by other keys alone."""
     form, own, refused = form_of(model_type), _as_sorted(key), {}
     base = changed(MODELS[model_type], key, value)
-    for section in (base, *(changed(base, *change) for change in _changes() if change[0] != key)):
+    for section in (base, *(changed(base, *change) for change in _changes(model_type) if change[0] != key)):
         model = valid(section)
         if model is None:
             continue
@@ -132,8 +149,8 @@ def _variant(model_type: str, key: str, value: Any) -> Variant | None:
     return Variant(model_type, key, str(value), refused[min(refused)], taken=False) if refused else None
 
 
-def _changes() -> Iterator[tuple[str, Any]]:
-    yield from ((key, value) for key, field in keys().items() for value in alternatives(field))
+def _changes(model_type: str) -> Iterator[tuple[str, Any]]:
+    yield from ((key, value) for key, field in keys(model_type).items() for value in alternatives(field))
 
 
 def _as_sorted(key: str) -> set[str]:

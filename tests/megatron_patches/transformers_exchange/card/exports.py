@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from megatron_patches.transformers_exchange.card.source import Source
 
 SEQUENCE = 40
+MASK = 7
+"""id that stands for a masked token"""
 SIZES = {"layers": 2, "hidden_size": 48, "attention_heads": 6, "vocab_size": 61, "vocab_multiple": 8}
 NO_BIASES = {"norm_bias": False, "attention_bias": False, "mlp_bias": False}
 MODELS: dict[str, dict[str, Any]] = {
@@ -36,6 +38,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama-biases": {
         **NO_BIASES, "attention_bias": True, "ffn_size": 80, "key_value_heads": 2, "position_embedding": "rotary",
         "activation": "swiglu", "norm": "rmsnorm",
+    },
+    "eurobert": {
+        "name": "encoder", "ffn_size": 96, "key_value_heads": 2, "tied_head": False,
+        "position_embedding": {"name": "rotary", "theta": 500.0},
+    },
+    "eurobert-biases": {
+        "name": "encoder", "ffn_size": 96, "decoder_bias": True, "attention_bias": True, "activation": "geglu",
     },
     "gpt_neox": {
         "ffn_size": 80, "hidden_size": 96, "activation": "gelu", "tied_head": False, "parallel_residual": True,
@@ -54,6 +63,7 @@ def run_of(model: str, precision: str = "fp32") -> RunConfig:
             "optimizer": {"name": "adamw", "learning_rate": 1e-3},
             "schedule": {"name": "constant"},
             "checkpoint": {"every_steps": 1},
+            "objective": {"name": "masked_lm" if MODELS[model].get("name") == "encoder" else "causal"},
         }
     )  # fmt: skip
 
@@ -117,7 +127,8 @@ def their_config(format: TransformersFormat, config: RunConfig) -> dict[str, Any
     precision = {"fp32": "float32", "bf16": "bfloat16"}[config.training.precision]
     return {
         "architectures": [format.class_name], "model_type": format.model_type, "dtype": precision,
-        "vocab_size": config.model.vocabulary, "bos_token_id": 0, "eos_token_id": 0,
+        "vocab_size": config.model.vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+        "mask_token_id": MASK,
         "tie_word_embeddings": getattr(config.model, "tied_head", True),
         **format.config(config.model, config.lengths),
     }  # fmt: skip
@@ -126,7 +137,7 @@ def their_config(format: TransformersFormat, config: RunConfig) -> dict[str, Any
 def random_text(config: RunConfig) -> CardText:
     """520 positions of any ids."""
     draw = np.random.default_rng(3)
-    return CardText(draw.integers(config.model.vocabulary, size=(13, SEQUENCE)), "random ids")
+    return CardText(draw.integers(config.model.vocabulary, size=(13, SEQUENCE)), "random ids", MASK)
 
 
 def export(folder: Path, source: Source, format: TransformersFormat, config: RunConfig) -> Path:

@@ -1,4 +1,4 @@
-"""Twelve mistakes of an exporter, and some ways of them: each a format that is wrong alike in both directions wherever
+"""Mistakes of an exporter, and some ways of them: each a format that is wrong alike in both directions wherever
 that can be, so that going there and back cannot tell."""
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from data_tools.samples.lengths import SampleLengths
-from megatron_patches.models.gpt.transformers_formats.rearranging import same
 from megatron_patches.models.interface.transformers_format import FilledTensor, TensorPair, TransformersFormat
+from megatron_patches.models.transformer.transformers_formats.rearranging import same
 from megatron_patches.parameters.row import ParameterRow
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Faulty(TransformersFormat):
         self.model_type = right.model_type  # type: ignore[misc]
         self.class_name = right.class_name  # type: ignore[misc]
         self.base = right.base  # type: ignore[misc]
+        self.task = right.task  # type: ignore[misc]
 
     def obstacles(self, model: Any) -> list[Any]:
         return self._right.obstacles(model)
@@ -149,6 +150,32 @@ FAULTS: dict[str, Fault] = {
             FilledTensor("transformer.word_embeddings_layernorm.weight", (48,), 1.0),
             FilledTensor("transformer.word_embeddings_layernorm.bias", (48,)),
         ),
+    ),
+    "an encoder's matrix is transposed": Fault(
+        "eurobert", "logits", "differ by",
+        of(FIRST_OUTPUT, reordered(lambda ours: ours.T.contiguous(), lambda ours: ours.T.contiguous())),
+    ),
+    "an encoder's gate and up are swapped": Fault(
+        "eurobert", "logits", "differ by",
+        of("mlp.up.linear.weight", reordered(lambda ours: ours.flip(0), lambda ours: ours.flip(0))),
+    ),
+    "an encoder's norm is lost": Fault(
+        "eurobert", "tensors", "final_norm.weight has no counterpart",
+        of("final_norm.weight", lambda pair, row: None),
+        filled=(FilledTensor("model.norm.weight", (48,), 1.0),),
+    ),
+    "an encoder's angles are others": Fault(
+        "eurobert", "logits", "differ by", config={"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    ),
+    "an encoder is causal": Fault("eurobert", "logits", "differ by", config={"is_causal": True}),
+    "an encoder's tied decoder is lost": Fault(
+        "eurobert-biases", "loading", "lm_head.weight is not in it", config={"tie_word_embeddings": False}
+    ),
+    "an encoder's decoder is said to be tied": Fault(
+        "eurobert", "loading", "are one parameter, and stored twice", config={"tie_word_embeddings": True}
+    ),
+    "an encoder's decoder bias is lost": Fault(
+        "eurobert-biases", "loading", "lm_head.bias (model.safetensors) is no parameter", config={"mlp_bias": False}
     ),
     "the share that is turned is another": Fault(
         "gpt_neox", "logits", "differ by",

@@ -1,6 +1,7 @@
 """`tools/evals run --slurm`: the same as a job array, a task for each checkpoint."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from megatron_patches.artefacts.evaluations.sealing import labels_in
@@ -90,5 +91,9 @@ def words_of(asked: Asked) -> Sequence[str]:
     words += [word for option, value in values.items() if value is not None for word in (option, str(value))]
     sizes = {"--tensor-parallel": asked.tensor, "--pipeline-parallel": asked.pipeline}
     words += [word for option, size in sizes.items() if size > 1 for word in (option, str(size))]
+    if (learning := asked.fine_tuning) is not None:
+        settings = {name: value for name, value in asdict(learning).items() if name != "frozen"}
+        words += [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        words += ["--frozen"] if learning.frozen else []
     flags = {"--keep-exports": asked.keep_exports, "--again": asked.again}
     return [*words, *(flag for flag, given in flags.items() if given)]

@@ -10,6 +10,7 @@ from megatron_patches.errors import Refused
 
 if TYPE_CHECKING:
     from megatron_patches.evaluation.asked import Asked
+    from megatron_patches.evaluation.tasks.fine_tuning import FineTuning
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Means:
         bool, typer.Option("--again", help="Replace results that are there, and try again what failed.")
     ] = False
 
-    def asked(self, questions: Questions) -> "Asked":
-        """Both together, for each checkpoint.
+    def asked(self, questions: Questions, learning: "Learning") -> "Asked":
+        """All together, for each checkpoint.
 
         Raises:
             Refused: they do not go together.
@@ -99,7 +100,65 @@ class Means:
             batch_size=self.batch_size,
             keep_exports=self.keep_exports,
             again=self.again,
+            fine_tuning=learning.fine_tuning(),
         )
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a copy of an encoder is fine-tuned on a task."""
+
+    frozen: Annotated[
+        bool,
+        typer.Option(
+            "--frozen", help="Train the head of glue-... tasks alone, on the features of the encoder as it is: faster."
+        ),
+    ] = False
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=r"Passes over a glue-... task's train file \[default: 3; with --frozen 20]. Example: 5"
+        ),
+    ] = None
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help=r"Largest learning rate of fine-tuning \[default: 3e-5; with --frozen 1e-2]. Example: 1e-5"),
+    ] = None
+    train_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help=r"Texts or pairs of a step of fine-tuning \[default: 32]. Example: 16"),
+    ] = None
+    pooling: Annotated[
+        Literal["cls", "mean"] | None,
+        typer.Option(
+            help="What the head of a fine-tuned encoder reads: the output at the first token, cls, or the mean over "
+            r"all tokens \[default: cls]. Example: --pooling mean"
+        ),
+    ] = None
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=r"Fine-tune from seeds 0 to N - 1, and give means and spreads \[default: 1]. Example: --seeds 5"
+        ),
+    ] = None
+
+    def fine_tuning(self) -> "FineTuning | None":
+        """As it was asked for; None where no option was given.
+
+        Raises:
+            Refused: a number is out of its range.
+        """
+        given: dict[str, float | str | None] = {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "train_batch": self.train_batch,
+        }
+        given |= {"pooling": self.pooling, "seeds": self.seeds}
+        if not self.frozen and all(value is None for value in given.values()):
+            return None
+        from megatron_patches.evaluation.tasks.fine_tuning import FineTuning
+
+        return FineTuning.given(self.frozen, **given)
 
 
 @dataclass(frozen=True)

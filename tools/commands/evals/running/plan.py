@@ -8,9 +8,9 @@ from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError, refuse
 from megatron_patches.evaluation.asked import Asked, Standing, standing_of
 from megatron_patches.evaluation.selection import Candidate, Which, select
+from megatron_patches.evaluation.tasks.all_tasks import Task
 from megatron_patches.evaluation.tasks.extra import refuse_without
 from megatron_patches.evaluation.tasks.spec import split_tasks
-from megatron_patches.evaluation.tasks.task import HarnessTask, LossTask
 from megatron_patches.sizes import first_of
 from tools.terminal import remark, tell
 
@@ -31,14 +31,14 @@ class Plan:
     """
 
     def __init__(self, run: RunFolder, which: Which, asked: Asked) -> None:
-        if not all(spec.is_loss for spec in split_tasks(asked.tasks)):
+        if any(spec.is_asked_by_lm_eval for spec in split_tasks(asked.tasks)):
             refuse_without("these tasks", lm_eval="lm-eval", transformers="transformers")
         self.run = run
         self.asked = asked
         self.failed_before: dict[tuple[int, str], State] = {}
         """by step and label, those that were left alone"""
         self._which = which
-        self._tasks: list[HarnessTask | LossTask] = asked.prepared()
+        self._tasks: list[Task] = asked.prepared()
         self._told: set[str] = set()
 
     def not_again(self) -> None:

@@ -1,4 +1,4 @@
-"""Attention of every pattern, with and without bias, scale and shared keys, against scores that are written out."""
+"""Attention of whole samples, of every pattern, with bias, scale and shared keys or without."""
 
 import itertools
 import math
@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_patches.models.layers.attend import KernelChoice, ScoreBias, attend
-from megatron_patches.models.layers.attention_pattern import CAUSAL, FULL, AttentionPattern, Documents, Ranges
+from megatron_patches.models.attention.attend import attend
+from megatron_patches.models.attention.kernel_choice import KernelChoice
+from megatron_patches.models.attention.pattern import CAUSAL, FULL, Ranges, Whole
+from megatron_patches.models.attention.whole import ScoreBias
 
 BATCH, HEADS, QUERIES, SIZE = 2, 4, 7, 8
 
@@ -20,34 +22,22 @@ def tensors(groups: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
     return query.requires_grad_(), key.requires_grad_(), value.requires_grad_()
 
 
-OF_QUERIES = torch.tensor([[0, 0, 0, 1, 1, 2, 2], [5, 5, 7, 7, 7, 7, 9]])
-OF_KEYS = torch.tensor([[0, 1, 1, 2, 2], [5, 7, 7, 9, 9]])
 STARTS = torch.tensor([[0, 0, 1, 2, 2, 0, 3], [0, 1, 1, 0, 4, 5, 6]])
 VISIBLE = torch.stack([STARTS, torch.arange(1, QUERIES + 1).maximum(STARTS + 1).expand(BATCH, -1)], dim=-1)
-SELF: dict[str, AttentionPattern] = {
-    "full": FULL,
-    "causal": CAUSAL,
-    "ranges": Ranges(VISIBLE),
-    "documents": Documents(OF_QUERIES, OF_QUERIES),
-    "causal documents": Documents(OF_QUERIES, OF_QUERIES, causal=True),
-}
-CROSS: dict[str, AttentionPattern] = {"full": FULL, "documents": Documents(OF_QUERIES, OF_KEYS)}
-PATTERNS = [(pattern, QUERIES) for pattern in SELF.values()] + [(pattern, 5) for pattern in CROSS.values()]
+SELF: dict[str, Whole] = {"full": FULL, "causal": CAUSAL, "ranges": Ranges(VISIBLE)}
+CASES = [*((pattern, QUERIES) for pattern in SELF.values()), (FULL, 5)]
 
 
-def sees(pattern: AttentionPattern, sample: int, query: int, key: int) -> bool:
+def sees(pattern: Whole, sample: int, query: int, key: int) -> bool:
     """The definition of each pattern, one pair at a time."""
     if pattern == CAUSAL:
         return key <= query
     if isinstance(pattern, Ranges):
         return bool(pattern.visible[sample, query, 0] <= key < pattern.visible[sample, query, 1])
-    if isinstance(pattern, Documents):
-        same = bool(pattern.queries[sample, query] == pattern.keys[sample, key])
-        return same and (key <= query or not pattern.causal)
     return True
 
 
-def hidden_pairs(pattern: AttentionPattern, keys: int) -> Tensor:
+def hidden_pairs(pattern: Whole, keys: int) -> Tensor:
     """bool `[batch, 1, queries, keys]`."""
     pairs = itertools.product(range(BATCH), range(QUERIES), range(keys))
     return torch.tensor([not sees(pattern, *pair) for pair in pairs]).view(BATCH, 1, QUERIES, keys)
@@ -62,8 +52,8 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, bias:
     return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value
 
 
-@pytest.mark.parametrize(("pattern", "keys"), PATTERNS, ids=[*SELF, *(f"cross {name}" for name in CROSS)])
-def test_attend_is_the_formula(pattern: AttentionPattern, keys: int) -> None:
+@pytest.mark.parametrize(("pattern", "keys"), CASES, ids=[*SELF, "cross"])
+def test_attend_is_the_formula(pattern: Whole, keys: int) -> None:
     """Outputs, and gradients of queries, keys, values and a learned bias."""
     hidden = hidden_pairs(pattern, keys)
     for groups, biased, scale in itertools.product((4, 2, 1), (False, True), (None, 0.3)):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from megatron_patches.models.attention.segments import Segments
+
 
 @dataclass(frozen=True)
 class Full:
@@ -23,36 +25,23 @@ class Ranges:
     visible: Tensor
 
 
-@dataclass(frozen=True)
-class Documents:
-    """A query sees the keys of its own document: numbers of documents, int64 `[batch, queries]` and `[batch, keys]`.
-
-    With `causal` only those up to its own position, which needs queries and keys to be the same tokens.
-    """
-
-    queries: Tensor
-    keys: Tensor
-    causal: bool = False
-
-
-AttentionPattern = Full | Causal | Ranges | Documents
+Whole = Full | Causal | Ranges
+"""Patterns of which a kernel computes all queries of a sample together."""
+AttentionPattern = Whole | Segments
 
 FULL, CAUSAL = Full(), Causal()
 
 
-def seen_keys(pattern: AttentionPattern, query: Tensor, key: Tensor) -> Tensor | None:
+def seen_keys(pattern: Whole, key: Tensor) -> Tensor | None:
     """True where a query sees a key, bool `[batch, 1, queries, keys]`; None where no tensor says it (full, causal).
 
-    `query` and `key` are `[batch, heads, positions, feature]`. The result has four dimensions: of any other number the
-    fused kernels take none.
+    `key` is `[batch, heads, positions, feature]`. The result has four dimensions: of any other number the fused kernels
+    take none.
     """
     if isinstance(pattern, Ranges):
         positions = torch.arange(key.shape[-2], device=key.device)
         start, stop = pattern.visible[:, None, :, None, 0], pattern.visible[:, None, :, None, 1]
         return (start <= positions) & (positions < stop)
-    if isinstance(pattern, Documents):
-        same = pattern.queries[:, None, :, None] == pattern.keys[:, None, None, :]
-        return same & causal_keys(query, key) if pattern.causal else same
     return None
 
 

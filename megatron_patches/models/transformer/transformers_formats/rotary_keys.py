@@ -4,21 +4,21 @@ from math import nextafter
 
 from pydantic import JsonValue
 
-from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.models.gpt.transformers_formats.config_keys import ConfigReader
 from megatron_patches.models.layers.position_config import RotaryPositionConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
+from megatron_patches.models.transformer.transformers_formats.config_keys import ConfigReader
 
 _KEYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 
 
-def written_rotary(model: GPTConfig) -> dict[str, JsonValue]:
+def written_rotary(model: TransformerConfig) -> dict[str, JsonValue]:
     """`rope_parameters` of a model with rotary positions that turn whole heads."""
     position = model.position_embedding
     assert isinstance(position, RotaryPositionConfig), "the format takes no other kind"
     return {"rope_type": "default", "rope_theta": position.theta}
 
 
-def written_partial_rotary(model: GPTConfig) -> dict[str, JsonValue]:
+def written_partial_rotary(model: TransformerConfig) -> dict[str, JsonValue]:
     """`rope_parameters` of a model that turns a share of each head; without positions that is none of it."""
     if not isinstance(model.position_embedding, RotaryPositionConfig):
         return {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.0}
@@ -37,6 +37,19 @@ def rotary_section(keys: ConfigReader) -> ConfigReader:
     rotary.only(key, "default", default="default")
     rotary.refuse_others(_KEYS)
     return rotary
+
+
+def read_theta(keys: ConfigReader, default: float = 10000.0) -> float:
+    """The base of the angles of a model that turns whole heads.
+
+    Raises:
+        Refused: they are scaled, or a share of each head is turned.
+    """
+    rotary = rotary_section(keys)
+    # transformers does not read it for these, and other programs do
+    for place in (keys, rotary):
+        place.only("partial_rotary_factor", 1.0, default=1.0)
+    return rotary.number("rope_theta", default=keys.number("rope_theta", default=default))
 
 
 def turned_share(head_size: int, factor: float) -> float | None:

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from megatron_patches.errors import Refused
 from megatron_patches.foreign.printable import printable, shortened
-from megatron_patches.models.gpt.gpt_config import GPTConfig
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 
 _MEANS = {
     "gelu_pytorch_tanh": "gelu_new",
@@ -19,7 +19,6 @@ _MEANS = {
 }
 """names of transformers for functions that have another name too"""
 _OTHER_FUNCTIONS: Mapping[str, JsonValue] = {
-    "is_causal": True,  # false: tokens see later ones
     "is_encoder_decoder": False,
     "per_layer_config": None,  # layers that differ from each other
     "layer_types": None,
@@ -45,8 +44,13 @@ class ConfigReader:
         self._config = config
         self._section = section
 
-    def refuse_other_functions(self) -> None:
-        """Refuses what turns any architecture into another one."""
+    def refuse_other_functions(self, causal: bool = True) -> None:
+        """Refuses what turns any architecture into another one.
+
+        Args:
+            causal: what `is_causal` may say, whether tokens see those before them alone.
+        """
+        self.only("is_causal", causal, default=causal)
         for key, value in _OTHER_FUNCTIONS.items():
             self.only(key, value, default=value)
 
@@ -132,7 +136,7 @@ class ConfigReader:
         )
 
 
-def written_activation(names: Mapping[str, str], model: GPTConfig) -> str:
+def written_activation(names: Mapping[str, str], model: TransformerConfig) -> str:
     """Their name of a model's activation."""
     return names[model.activation]
 

@@ -1,4 +1,4 @@
-"""What a format takes for each key of a GPT's `model:` section: every key is sorted, so that none is forgotten."""
+"""What a format takes for each key of a `model:` section: every key is sorted, so that none is forgotten."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,31 +6,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.interface.transformers_format import Obstacle
+from megatron_patches.models.layers.transformer_config import TransformerConfig
 
 
 @dataclass(frozen=True)
 class Taken:
     """What a format takes for a key."""
 
-    fits: Callable[[GPTConfig], bool]
-    words: Callable[[GPTConfig], str]
+    fits: Callable[[TransformerConfig], bool]
+    words: Callable[[TransformerConfig], str]
     """what it takes, where the model's own does not fit"""
 
 
 ANY = Taken(lambda model: True, lambda model: "any value")
 """the format has the same choice, or the key says nothing of what trained weights do"""
-
-AS_MANY_AS_HEADS = Taken(
-    lambda model: model.groups == model.attention_heads, lambda model: f"attention_heads ({model.attention_heads})"
-)
-"""of `key_value_heads`: each head has keys and values of its own"""
-
-FOUR_TIMES_HIDDEN = Taken(
-    lambda model: model.ffn_size == 4 * model.hidden_size, lambda model: f"4 * hidden_size ({4 * model.hidden_size})"
-)
-"""of `ffn_size`"""
 
 
 def only(setting: str, *values: Any) -> Taken:
@@ -41,7 +31,6 @@ def only(setting: str, *values: Any) -> Taken:
 
 
 COMMON: Mapping[str, Taken] = {
-    "name": only("name", "gpt"),
     "layers": ANY,
     "hidden_size": ANY,
     "attention_heads": ANY,
@@ -61,16 +50,9 @@ COMMON: Mapping[str, Taken] = {
     "init_residual_scaling": ANY,
 }
 """keys for which all formats take the same"""
-WITH_LAYER_NORMS: Mapping[str, Taken] = {
-    **COMMON,
-    "key_value_heads": AS_MANY_AS_HEADS,
-    "norm": only("norm", "layernorm"),
-    "norm_bias": ANY,
-}
-"""the same of all formats but Llama's"""
 
 
-def obstacles(model: GPTConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
+def obstacles(model: TransformerConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
     """Keys for which the format has no such choice.
 
     Raises KeyError for a key that it does not sort: it would be exported as if it did nothing.
@@ -82,7 +64,7 @@ def obstacles(model: GPTConfig, taken: Mapping[str, Taken]) -> list[Obstacle]:
     ]
 
 
-def _settings(model: GPTConfig, taken: Mapping[str, Taken]) -> Iterator[str]:
+def _settings(model: TransformerConfig, taken: Mapping[str, Taken]) -> Iterator[str]:
     """The keys of a model's section; those of its kind of positions too, where the format takes the kind."""
     for name in type(model).model_fields:
         yield name
@@ -91,7 +73,7 @@ def _settings(model: GPTConfig, taken: Mapping[str, Taken]) -> Iterator[str]:
             yield from (f"{name}.{key}" for key in type(kind).model_fields if key != "name")
 
 
-def value_of(model: GPTConfig, setting: str) -> Any:
+def value_of(model: TransformerConfig, setting: str) -> Any:
     """The value of a dotted key; of `position_embedding`, the kind's name."""
     found: Any = model
     for part in setting.split("."):
