@@ -30,7 +30,7 @@ class TransformersLoop(OtherModelLoop):
     def __init__(self, config: RunConfig, groups: ProcessGroups, batches: list[list[MicroBatch]]) -> None:
         require_eurobert(config)
         torch.manual_seed(config.training.seed)
-        ready = [[_as_collated(batch) for batch in step] for step in batches]
+        ready = [[collated(batch) for batch in step] for step in batches]
         super().__init__(config, groups, ready, _build(config))
 
     def _loss(self, batch: MicroBatch) -> Tensor:
@@ -95,12 +95,13 @@ def _build(config: RunConfig) -> nn.Module:
         "bos_token_id": None,
         "eos_token_id": None,
         "pad_token_id": None,  # no row of the embedding is left out
+        "mask_token_id": 0,  # read by nothing here; the default lies outside a small vocabulary, which is warned of
     }
     built: nn.Module = EuroBertForMaskedLM(EuroBertConfig(**options)).train()
     return built
 
 
-def _as_collated(batch: MicroBatch) -> MicroBatch:
+def collated(batch: MicroBatch) -> MicroBatch:
     """With a label `[batch, sequence]` at each place, whichever form the run's objective gives them."""
     tokens = batch.inputs["tokens"]
     counts = batch.weights > 0
