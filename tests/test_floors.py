@@ -153,7 +153,7 @@ WITH_TORCH = {
     "megatron_patches/training": [],
     "megatron_patches/transformers_exchange": [
         *("choice", "foreign_model", "import_plan", "kept_imports", "same_model", "sentencepiece_json"),
-        *("shown_folder", "tokenizer_files"),
+        *("shown_folder", "tokenizer_files", "tokenizer_roles"),
     ],
     "megatron_patches/transformers_exchange/card": ["card", "folder", "text"],
 }

@@ -59,8 +59,11 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
 def _describe_objective(config: RunConfig) -> str:
     """What is predicted, and whether texts that share a sample see each other."""
     told = config.objective.describe()
+    if (picked := config.lengths.picked) is not None:
+        told += f", logits of {picked:,} of a sample's {config.data.sequence_length:,} places"
     if config.data.samples.holds_several and getattr(config.objective, "reset_attention", None) is False:
-        return f"{told}; texts of one sample see those before them (objective.reset_attention keeps them apart)"
+        seen = "each other" if config.objective.inputs.attention == "full" else "those before them"
+        return f"{told}; texts of one sample see {seen} (objective.reset_attention keeps them apart)"
     return told
 
 

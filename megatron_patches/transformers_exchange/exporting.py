@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from data_tools.text.tokenizer import Tokenizer
+from data_tools.wrapped_texts import is_wrapped
 from megatron_patches.artefacts.descent import ORIGIN, origin_of
 from megatron_patches.artefacts.manifest import (
     MANIFEST,
@@ -154,7 +155,9 @@ def _plan(request: ExportRequest) -> _Plan:
     source = source_of(request.checkpoint, manifest, config, request.weights)
     tokenizer = own_tokenizer(request.checkpoint, manifest, config)
     files = own_tokenizer_files(request.checkpoint, manifest)
-    exported = exported_tokenizer(files, tokenizer, config.lengths.of("tokens"), config.model.vocabulary, format.task)
+    exported = exported_tokenizer(
+        files, tokenizer, config.lengths.of("tokens"), config.model.vocabulary, format.task, is_wrapped(config.data)
+    )
     ids = token_ids(exported.settings, tokenizer, format.task)
     text = card_text(config, tokenizer, request.text, ids.mask)
     refuse_unprovable(config, text)
@@ -172,7 +175,7 @@ def _write(plan: _Plan, partial: Path, on: OnPhase) -> Exported:
     compare_settings(partial, dtype, plan.config.lengths.of("tokens"), plan.ids, plan.format.task)
     write_tokenizer_files(plan.exported, partial)
     on("tokenizer, hard texts")
-    compare_tokenizers(plan.tokenizer, partial, plan.text.ids, plan.exported.fixed)
+    compare_tokenizers(plan.tokenizer, partial, plan.text.ids, plan.exported.fixed, plan.exported.around)
     records = write_shards(partial, shards, on)
     on("card: by blocks" if plan.request.by_block else "card")
     by_block, command = plan.request.by_block, plan.request.command

@@ -1,7 +1,8 @@
 """The tokenizer of an export: files from which `AutoTokenizer.from_pretrained` gives the ids that the run trained on.
 
 A run's tokenizer adds no token to a text, so what would add one (`post_processor`) is left out, and so is what cuts or
-pads. The class is always the general one: those of models would build a vocabulary's splitting anew by rules of theirs.
+pads; where a run puts cls and sep around each text (`data.samples.wrapped`), the export's tokenizer does so. The class
+is always the general one: those of models would build a vocabulary's splitting anew by rules of theirs.
 """
 
 import json
@@ -24,6 +25,7 @@ from megatron_patches.foreign.json_text import parse_object
 from megatron_patches.foreign.printable import printable, shortened
 from megatron_patches.models.interface.transformers_format import Task
 from megatron_patches.transformers_exchange.sentencepiece_json import converted_model
+from megatron_patches.transformers_exchange.tokenizer_roles import AROUND, roles_of, wrapping_processor
 
 TOKENIZER_FILE, SETTINGS_FILE, TEMPLATE_FILE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 LARGEST_TEMPLATE = 1 << 20
@@ -50,10 +52,17 @@ class ExportedTokenizer:
     """`chat_template.jinja`; None where the tokenizer has none, or has it in its settings"""
     fixed: tuple[str, ...]
     """pieces that a text which spells them always becomes; looked at when ids are compared"""
+    around: tuple[str, str] | None = None
+    """tokens that it puts around each text"""
 
 
 def exported_tokenizer(
-    files: TokenizerFiles, tokenizer: Tokenizer, positions: int, vocabulary: int, task: Task = "text-generation"
+    files: TokenizerFiles,
+    tokenizer: Tokenizer,
+    positions: int,
+    vocabulary: int,
+    task: Task = "text-generation",
+    wrapped: bool = False,
 ) -> ExportedTokenizer:
     """What is to be written. Tokens that a configuration names and the model has no id for are left out: transformers
     would add them, with ids that no row of the embedding stands for.
@@ -61,9 +70,12 @@ def exported_tokenizer(
     Args:
         positions: of the model; a longer text is warned of by transformers.
         vocabulary: token ids that the model knows.
+        task: of the model.
+        wrapped: each text that it was trained on stood between cls and sep.
 
     Raises:
-        Refused: it is a SentencePiece model of words or characters, or texts end with an id that the model lacks.
+        Refused: a text is to stand between tokens that the model lacks; it is a SentencePiece model of words or
+            characters; or texts end with an id that the model lacks.
         Damaged: a file is not what a tokenizer has.
     """
     end = tokenizer.end_of_document
@@ -90,8 +102,25 @@ def exported_tokenizer(
         text = _without_additions(read_bounded(files.model, LARGEST_FILE), files.model)
         roles, fixed = named_tokens(given), ()
         kept = _kept(given, _KEPT, known, config)
+    roles = {**roles, **(roles_of(files, tokenizer) if task == "fill-mask" else {})}
     named = {role: token for role, token in roles.items() if token in known}
-    return ExportedTokenizer(text, {**kept, **named, **of_all}, template, fixed)
+    around = _around(named, files) if wrapped else None
+    if around is not None:
+        described = parse_object(text, printable(files.model))
+        ids = {token: number for number, token in tokenizer.tokens().items()}
+        processor = wrapping_processor(described, *around, ids)
+        text = serialized({**described, "post_processor": processor}, files.model).encode()
+    return ExportedTokenizer(text, {**kept, **named, **of_all}, template, fixed, around)
+
+
+def _around(named: Mapping[str, str], files: TokenizerFiles) -> tuple[str, str]:
+    if missing := [role for role in AROUND if role not in named]:
+        raise Refused(
+            f"{printable(files.model)} names no {' and no '.join(missing)} that the model knows, and "
+            "data.samples.wrapped puts them around each text; name them in its tokenizer_config.json"
+        )
+    first, last = (named[role] for role in AROUND)
+    return first, last
 
 
 def _template_beside(files: TokenizerFiles) -> bytes | None:
@@ -152,7 +181,13 @@ def write_tokenizer_files(exported: ExportedTokenizer, folder: Path) -> None:
         write_atomically(folder / TEMPLATE_FILE, exported.template)
 
 
-def compare_tokenizers(tokenizer: Tokenizer, folder: Path, text: NDArray[np.int64], fixed: Sequence[str] = ()) -> None:
+def compare_tokenizers(
+    tokenizer: Tokenizer,
+    folder: Path,
+    text: NDArray[np.int64],
+    fixed: Sequence[str] = (),
+    around: tuple[str, str] | None = None,
+) -> None:
     """Loads the folder's tokenizer as everybody does, and encodes hard texts and the card's with both.
 
     What spells a control token is cut out before: to a run it is text, to transformers it is the token, as chats need.
@@ -160,6 +195,7 @@ def compare_tokenizers(tokenizer: Tokenizer, folder: Path, text: NDArray[np.int6
     Args:
         text: samples of the card, int64 `[samples, positions]`.
         fixed: further spellings to look at.
+        around: tokens that the folder's puts around each text.
 
     Raises:
         Refused: transformers does not load it, a token or an id differs, or a text ends with another token.
@@ -180,7 +216,8 @@ def compare_tokenizers(tokenizer: Tokenizer, folder: Path, text: NDArray[np.int6
     control = _spelled(tokenizer, theirs)
     texts = [*HARD_TEXTS, *(f"a{each}b {each} {each}{each}" for each in fixed), *map(tokenizer.decode, text.tolist())]
     for each in (_without(given, control) for given in texts):
-        ours, found = tokenizer.encode(each), theirs(each, verbose=False)["input_ids"]
+        first, last = ([ours_by_token[token]] for token in around) if around else ([], [])
+        ours, found = [*first, *tokenizer.encode(each), *last], theirs(each, verbose=False)["input_ids"]
         if ours != found:
             raise Refused(_told(each, ours, found))
 

@@ -35,8 +35,8 @@ def main(
 ) -> None:
     """Make an artefact of the weights in a transformers folder, from which runs begin by init_from: RUN@0/weights.
 
-    GPT-2, BLOOM, Llama and GPT-NeoX are read. The run's model: section must be what config.json says, dropout and
-    initialisation apart; its tokenizer must give the folder's token ids. A card proves that the artefact and the
+    GPT-2, BLOOM, Llama, GPT-NeoX and EuroBERT are read. The run's model: section must be what config.json says, dropout
+    and initialisation apart; its tokenizer must give the folder's token ids. A card proves that the artefact and the
     folder compute the same: where they do not, nothing is left. RUN may be followed by overrides, --section.key
     value ...
 

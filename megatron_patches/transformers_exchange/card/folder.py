@@ -130,7 +130,7 @@ def _config(path: Path) -> dict[str, JsonValue]:
     if "auto_map" in config:
         raise Refused(
             f"{printable(path / CONFIG_FILE)} has auto_map: the model needs code of its own, and none from a folder is "
-            "run. Take a model that transformers itself knows"
+            "run. Take a model that transformers itself knows; where it knows this model_type, remove auto_map"
         )
     return config
 

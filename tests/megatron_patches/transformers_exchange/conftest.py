@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.megatron_patches.transformers_exchange.folders import FAMILIES, make_folder
+from tests.megatron_patches.transformers_exchange.folders import CONTINUE, make_folder
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData
 
 
 def _make(place: Path, data: SmallData) -> None:
-    for family in FAMILIES:
+    for family in CONTINUE:
         make_folder(place / family, family, data)
     make_folder(place / "shards", "gpt2", data, "bfloat16", shards=True)
 

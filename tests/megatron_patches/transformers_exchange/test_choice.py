@@ -63,6 +63,6 @@ def test_a_model_type_has_an_architecture() -> None:
         name, form = format_of(model_type)
         assert (name, form.model_type) == ("gpt", model_type)
     with pytest.raises(
-        Refused, match=r"model_type mis\\x1btral is of no architecture here.*gpt2, bloom, llama, gpt_neox"
+        Refused, match=r"model_type mis\\x1btral is of no architecture here.*gpt2, bloom, llama, gpt_neox, eurobert"
     ):
         format_of("mis\x1btral")

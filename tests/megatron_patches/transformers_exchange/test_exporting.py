@@ -258,7 +258,7 @@ def test_a_model_that_continues_nothing_is_refused_before_anything_is_written(
     request_for: Callable[..., ExportRequest],
 ) -> None:
     request = request_for(data__sequence_length=1)
-    with pytest.raises(Refused, match="has one position, and so continues no text"):
+    with pytest.raises(Refused, match="has one position, and so reads no text"):
         export_transformers(request)
     assert not request.target.parent.exists()
 

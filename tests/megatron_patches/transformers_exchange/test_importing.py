@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.megatron_patches.transformers_exchange.folders import FAMILIES, make_folder, write_run
+from tests.megatron_patches.transformers_exchange.folders import FAMILIES, automatic_model, make_folder, write_run
+from tests.megatron_patches.transformers_exchange.masked_data import masked_data
 from tests.ranks import run_on_ranks
 from tests.small_training import SmallData
 
@@ -51,6 +52,8 @@ def one_case(
     from megatron_patches.transformers_exchange.importing import CardRequest, import_transformers
     from tests.small_engine import SmallEngine, groups_of
 
+    if family == "eurobert":
+        data = masked_data(place / "data", data)
     folder = make_folder(place / "model", family, data, dtype, shards)
     name = f"{RUN}-{place.name}"
     config = load_run(path := write_run(place / "tr900-tests", name, data, folder), settings)
@@ -69,7 +72,7 @@ def one_case(
         updated = {name: piece.tensor.detach().float().clone() for name, piece in pieces.items()}
     finally:
         stop_process_groups()
-    theirs, their_loss, before = plain_step(folder, batch, adamw=bool(settings))
+    theirs, their_loss, before = plain_step(folder, family, batch, adamw=bool(settings))
     ours = {
         name: part
         for pair in plan.pairs
@@ -134,12 +137,13 @@ def exported_alike(artefact: Path, folder: Path, target: Path, family: str) -> b
     )
 
 
-def plain_step(folder: Path, batch: list[Any], adamw: bool) -> tuple[dict[str, Tensor], float, dict[str, Tensor]]:
+def plain_step(
+    folder: Path, family: str, batch: list[Any], adamw: bool
+) -> tuple[dict[str, Tensor], float, dict[str, Tensor]]:
     """One step as anyone would write it with transformers: weights, loss, and the weights before."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = automatic_model(family).from_pretrained(folder, dtype=torch.float32).eval()
     named = dict(model.named_parameters())
     before = {name: each.detach().clone() for name, each in named.items()}
     decayed = [each for each in named.values() if each.ndim > 1]
@@ -152,7 +156,7 @@ def plain_step(folder: Path, batch: list[Any], adamw: bool) -> tuple[dict[str, T
     )
     total = torch.zeros(())
     for each in batch:
-        logits = model(input_ids=each.inputs["tokens"], use_cache=False).logits
+        logits = model(input_ids=each.inputs["tokens"]).logits
         losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), each.labels.flatten(), reduction="none")
         total = total + (losses * each.weights.flatten()).sum()
     total.backward()

@@ -28,7 +28,7 @@ def page(data: SmallData, folder: Path, notes: tuple[str, ...] = (), **facts: An
     config = small_run(data, folder).model_copy(update={"why": HOSTILE})
     told: dict[str, Any] = {"run": config.name, "step": 1200, "samples": 9600, "tokens": 1_228_800, "data_parents": 3}
     saved = build_manifest("checkpoint", [], told | facts, ("p" * 64, "d" * 64, "e" * 64, "t" * 64))
-    return model_card(config, saved, CARD, "stored", notes)
+    return model_card(config, saved, CARD, "stored", notes, "text-generation")
 
 
 def test_the_hub_reads_the_front_matter(small_data: SmallData, tmp_path: Path) -> None:

@@ -208,7 +208,32 @@ def test_ids_of_named_tokens(tmp_path: Path) -> None:
     files, tokenizer = find_tokenizer(source), load_tokenizer(source)
     ids = token_ids(exported_tokenizer(files, tokenizer, 8, tokenizer.vocab_size).settings, tokenizer)
     assert ids.as_json() == {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    assert token_ids({"eos_token": "<|endoftext|>"}, tokenizer).bos == 0, "a text begins after the end of another"
+    named = {"eos_token": "<|endoftext|>", "mask_token": "<pad>", "cls_token": "<pad>"}
+    assert token_ids(named, tokenizer).bos == 0, "a text begins after the end of another"
+    assert token_ids(named, tokenizer).mask is None
+    whole = token_ids(named, tokenizer, "fill-mask")
+    assert whole.as_json() == {"bos_token_id": 1, "eos_token_id": 0, "pad_token_id": None, "mask_token_id": 1}
+
+
+def test_texts_stand_between_tokens_where_the_run_put_them_there(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    source = changed(tmp_path / "tokenizer", cls_token="<pad>", sep_token="<|endoftext|>")
+    files, tokenizer = find_tokenizer(source), load_tokenizer(source)
+    given = exported_tokenizer(files, tokenizer, 8, tokenizer.vocab_size, "fill-mask", wrapped=True)
+    (tmp_path / "export").mkdir()
+    write_tokenizer_files(given, tmp_path / "export")
+    text = np.array([tokenizer.encode("some words to look at")])
+    compare_tokenizers(tokenizer, tmp_path / "export", text, around=given.around)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "export")
+    assert theirs("abc")["input_ids"] == [1, *tokenizer.encode("abc"), 0]
+    assert theirs("abc", add_special_tokens=False)["input_ids"] == tokenizer.encode("abc")
+    assert theirs.padding_side == "right"
+    with pytest.raises(Refused, match="token 0 is 1 for"):
+        compare_tokenizers(tokenizer, tmp_path / "export", text)
+    without = changed(tmp_path / "other")
+    with pytest.raises(Refused, match="names no cls_token and no sep_token that the model knows"):
+        exported_tokenizer(find_tokenizer(without), load_tokenizer(without), 8, 300, "fill-mask", wrapped=True)
 
 
 def changed(folder: Path, **settings: Any) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,16 @@ from megatron_patches.transformers_exchange.card.card import (
     Card,
     GreedyFigures,
     LogitFigures,
+    MaskedFigures,
     NotEqual,
+    PaddingFigures,
     TensorFigures,
     write_card,
 )
 from megatron_patches.transformers_exchange.card.greedy import compare_greedy
 from megatron_patches.transformers_exchange.card.logits import KeptLogits, places_in_parts
+from megatron_patches.transformers_exchange.card.masked import compare_masked, likeliest, masked_places, with_masks
+from megatron_patches.transformers_exchange.card.padding import PaddedLogits, padded, short_texts
 
 
 def logits() -> Tensor:
@@ -106,6 +111,67 @@ def test_another_greedy_token_fails() -> None:
     assert caught.value.check == "greedy"
 
 
+def filled(*likeliest: int) -> list[Tensor]:
+    """Logits of one sample in two parts."""
+    return list(after(*likeliest)[None].split(2, dim=1))
+
+
+def test_masked_tokens_are_compared_one_by_one() -> None:
+    theirs = likeliest(filled(3, 1, 4))
+    assert theirs.tolist() == [[3, 1, 4]]
+    assert compare_masked(theirs, filled(3, 1, 4)) == MaskedFigures(tokens=3, equal=3, near_ties=0)
+    tie = filled(3, 1, 4)
+    tie[1][0, 0, 2] = 1.0005
+    assert compare_masked(theirs, tie) == MaskedFigures(tokens=3, equal=2, near_ties=1)
+    with pytest.raises(
+        NotEqual, match=r"1 of 3 are .* masked token 2 of sample 0 is 0 by the checkpoint and 1"
+    ) as caught:
+        compare_masked(theirs, filled(3, 0, 4))
+    assert caught.value.check == "masked tokens"
+
+
+def test_some_places_of_each_sample_are_masked() -> None:
+    ids = torch.arange(40).view(2, 20)
+    masked = with_masks(ids, 99)
+    assert masked_places(ids).tolist() == [3, 10, 17]
+    assert (masked == 99).nonzero()[:, 1].tolist() == [3, 10, 17] * 2
+    assert ids.max() == 39
+    assert masked_places(ids[:, :2]).tolist() == [1]
+
+
+def test_padding_lies_where_the_mask_says() -> None:
+    texts = short_texts(torch.arange(60).view(2, 30) + 1)
+    assert [len(text) for text in texts] == [30, 15, 6]
+    for side, first in (("right", 0), ("left", 24)):
+        batch = padded(texts, side)  # type: ignore[arg-type]
+        assert batch.mask.sum(1).tolist() == [30, 15, 6]
+        assert batch.mask[2, first : first + 6].all()
+        assert [row.tolist() for row in batch.unpadded(batch.ids)] == [text.tolist() for text in texts]
+
+
+def said(ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits of a model that counts which tokens it sees, `[texts, positions, 2]`."""
+    seen = ids if mask is None else ids * mask
+    return torch.stack([ids.float(), seen.sum(1, keepdim=True).float().expand(ids.shape)], dim=-1)
+
+
+def test_texts_in_a_batch_are_as_they_are_alone() -> None:
+    texts = short_texts(torch.arange(60).view(2, 30))
+    found = PaddedLogits(texts, said).compare(lambda text: said(text[None], None)[0])
+    assert found == PaddingFigures(texts=3, tokens=51, sides=("right", "left"), largest_difference=0.0)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "whose"),
+    [(lambda ids, mask: said(ids, None), "the folder"), (lambda ids, mask: said(ids, mask) * torch.nan, "the folder"),
+     (lambda ids, mask: said(ids, mask) + 1, "the checkpoint")],
+)  # fmt: skip
+def test_padding_that_is_seen_and_other_logits_fail(theirs: Any, whose: str) -> None:
+    texts = short_texts(torch.arange(60).view(2, 30))
+    with pytest.raises(NotEqual, match=rf"padded on its right differ by .* from those of the text alone by {whose}"):
+        PaddedLogits(texts, theirs).compare(lambda text: said(text[None], None)[0])
+
+
 def card() -> Card:
     return Card(
         command="tools/export-hf x@1 y", date="2026-11-29T21:00:00+00:00", commit=None, versions={"torch": "2"},
@@ -123,6 +189,19 @@ def card() -> Card:
 def test_a_card_is_written_whole(tmp_path: Path) -> None:
     write_card(tmp_path, card())
     assert Card.model_validate_json((tmp_path / "card.json").read_bytes()) == card()
+
+
+def test_the_card_of_an_encoder_fits_a_terminal() -> None:
+    figures = {
+        "greedy": None, "masked": MaskedFigures(tokens=219, equal=218, near_ties=1),
+        "padding": PaddingFigures(texts=3, tokens=55, sides=("right", "left"), largest_difference=9.9e-05),
+    }  # fmt: skip
+    told = card().model_copy(update=figures).told()
+    assert max(map(len, told)) <= 80
+    assert told[3:5] == [
+        "masked   218 of 219 masked tokens are filled in alike (1 near ties)",
+        "padding  right or left of 3 texts changes logits by 9.9e-05 at most",
+    ]
 
 
 def test_a_card_fits_a_terminal() -> None:
