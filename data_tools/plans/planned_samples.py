@@ -10,8 +10,9 @@ from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.plans.extents import Stretches
 from data_tools.plans.facts import PlanFacts
 from data_tools.plans.plan_file import Arrays, make_again
+from data_tools.plans.samples_config import PLACES_AROUND
 from data_tools.plans.segmenting import Answers, gather, lay_out
-from data_tools.plans.wrapping import PLACES, Wrapping
+from data_tools.plans.wrapping import Wrapping
 from data_tools.samples.source import Sample
 from megatron_patches.errors import Damaged
 from megatron_patches.foreign.printable import printable
@@ -88,7 +89,7 @@ class PlannedSegments(PlannedSamples):
     ) -> None:
         super().__init__(path, facts, dataset)
         self._wrapping = wrapping
-        self._around = PLACES if wrapping is not None else 0
+        self._around = PLACES_AROUND if wrapping is not None else 0
         self._starts, self._lengths = arrays["starts"], arrays["lengths"]
         self._firsts: NDArray[np.int64] | None = arrays.get("first_segments")
         self._answers = answers

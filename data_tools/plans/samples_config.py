@@ -5,12 +5,13 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from data_tools.plans.wrapping import PLACES
 from megatron_patches.configuration.kinds import Kinds
 from megatron_patches.configuration.section import Section
 
 OF_CHARACTERS = ("minimum_characters", "maximum_punctuation", "maximum_non_alphanumeric", "maximum_upper_case")
 """filters that look at the characters of a text, and so need the tokenizer"""
+PLACES_AROUND = 2
+"""of a sample that the tokens around a wrapped text take"""
 LONGEST_SAMPLE = (1 << 31) - 1
 """tokens; plans hold lengths in 32 bits"""
 
@@ -124,7 +125,7 @@ class FilteredSection(SamplesSection):
 
     def room(self, read: int) -> int:
         """Tokens of a text that a sample of `read` places has room for."""
-        return read - PLACES if self.wrapped else read
+        return read - PLACES_AROUND if self.wrapped else read
 
     @property
     def _decides(self) -> dict[str, JsonValue]:
@@ -146,7 +147,8 @@ class FilteredSection(SamplesSection):
         if self.room(read) < 1:
             yield (
                 f"data.samples.wrapped leaves no room for text: a sample reads {read} tokens, and cls and sep are "
-                f"{PLACES} of them; set data.sequence_length to {PLACES + 1} or more, or data.samples.wrapped to false"
+                f"{PLACES_AROUND} of them; set data.sequence_length to {PLACES_AROUND + 1} or more, or "
+                "data.samples.wrapped to false"
             )
 
 

@@ -11,9 +11,9 @@ from data_tools.plans.cutting import cut
 from data_tools.plans.extents import Stretches
 from data_tools.plans.filters import Filters
 from data_tools.plans.packing import pack
-from data_tools.plans.samples_config import FilteredSection, PacksConfig, WindowsConfig
+from data_tools.plans.samples_config import PLACES_AROUND, FilteredSection, PacksConfig, WindowsConfig
 from data_tools.plans.sums import sums
-from data_tools.plans.wrapping import PLACES, Wrapping, own_places
+from data_tools.plans.wrapping import Wrapping, own_places
 
 Answers = Callable[[int, int], NDArray[np.bool_]]
 """(first token, count) -> whether each of these tokens belongs to an answer, bool [count]"""
@@ -145,7 +145,7 @@ def lay_out(
     own: slice | NDArray[np.int64] = slice(count)
     if wrapping is not None:
         own = own_places(lengths)
-        lengths = lengths + PLACES
+        lengths = lengths + PLACES_AROUND
         ends = np.cumsum(lengths)
         count = int(ends[-1])
         arrays["tokens"][ends - lengths], arrays["tokens"][ends - 1] = wrapping.cls, wrapping.sep

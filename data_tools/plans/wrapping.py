@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PLACES = 2
-"""of a sample that a text's control tokens take"""
+from data_tools.plans.samples_config import PLACES_AROUND
 
 
 class Wrapping(NamedTuple):
@@ -26,5 +25,5 @@ def own_places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     Args:
         lengths: own tokens of each text, [n].
     """
-    before = np.arange(len(lengths)) * PLACES + 1
+    before = np.arange(len(lengths)) * PLACES_AROUND + 1
     return np.arange(int(lengths.sum())) + np.repeat(before, lengths)
