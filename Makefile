@@ -61,6 +61,7 @@ torture: install-dev  ## hundreds of random kills and full disks, thousands of h
 	$(bin)/python -m tests.torture.text_runs --rounds $(or $(ROUNDS),20)
 	$(bin)/python -m tests.torture.characters
 	$(bin)/python -m tests.torture.layouts
+	$(bin)/python -m tests.torture.encoder
 	$(bin)/python -m tests.torture.large_export
 	$(bin)/python -m tests.hostile --times $(or $(TIMES),20)
 

@@ -1,7 +1,7 @@
 """What each key of an encoder and of masked LM does, written as the cases of `tests/switches.py`."""
 
 from tests.small_training import ENCODER, overrides
-from tests.switches import Holds, Refuses, Trains, of_kind
+from tests.switches import PACKS, WINDOWS, Holds, Refuses, Trains, cut, of_kind
 
 LAYERNORM = overrides(model__norm="layernorm")
 POSITIONS = "model.position_embedding"
@@ -19,6 +19,8 @@ def placed(kind: str, **settings: object) -> Trains:
 
 ENCODER_CASES: dict[str, Trains | Holds | Refuses] = {
     "model.encoder.name": Trains(ENCODER),
+    "data.samples.windows.wrapped": Trains(cut("windows", wrapped=True), [*ENCODER, *WINDOWS]),
+    "data.samples.packs.wrapped": Trains(cut("packs", wrapped=True), [*ENCODER, *PACKS]),
     "model.encoder.layers": changed(layers=3),
     "model.encoder.hidden_size": changed(hidden_size=48),
     "model.encoder.attention_heads": changed(attention_heads=2),

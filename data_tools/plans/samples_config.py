@@ -69,7 +69,8 @@ class FiltersConfig(Section):
         if whole is not None and self.minimum_tokens is not None and self.minimum_tokens > room:
             yield (
                 f"data.samples.filters.minimum_tokens {self.minimum_tokens} leaves nothing: with {whole} no text has "
-                f"more than {room} tokens, what a sample has room for; give a smaller number, or a longer data.sequence_length"
+                f"more than {room} tokens, what a sample has room for; give a smaller number, or a longer "
+                "data.sequence_length"
             )
 
 
@@ -191,8 +192,8 @@ class WindowsConfig(FilteredSection):
             return
         if self.stride_of(room) > room:
             yield (
-                f"data.samples.stride {self.stride} leaves tokens out between windows of {room}, what a sample has room for; "
-                f"give at most {room}"
+                f"data.samples.stride {self.stride} leaves tokens out between windows of {room}, what a sample has "
+                f"room for; give at most {room}"
             )
         yield from self.filters.problems(room, "data.samples: windows")
 
@@ -206,7 +207,8 @@ class PacksConfig(FilteredSection):
     """Several documents a sample, each whole if it is short enough; filters look at each document.
 
     Documents are fitted into samples by length, the longest first, each into the fullest sample that still takes it
-    (best-fit decreasing).
+    (best-fit decreasing). Samples all have as many places and steps as many samples, so that micro-batches are always
+    full; padding is what is left within samples.
     """
 
     name: Literal["packs"] = Field(description="kind; it decides which keys there are")

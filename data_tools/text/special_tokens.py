@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.text.control_tokens import named_tokens, read_config
-from data_tools.text.tokenizer import TokenizerFiles
+from data_tools.text.tokenizer import Tokenizer, TokenizerFiles
 from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
 from megatron_patches.foreign.files import is_file
 from megatron_patches.foreign.printable import printable, shortened
@@ -53,7 +53,12 @@ def special_tokens(path: Path, allow_invalid: bool = False) -> SpecialTokens:
     Raises:
         TrainyardError: there is no tokenizer, it is damaged, or it is marked invalid and that is not allowed.
     """
-    tokenizer, named = load_tokenizer(path, allow_invalid), _named(find_tokenizer(path))
+    return special_tokens_of(load_tokenizer(path, allow_invalid), find_tokenizer(path))
+
+
+def special_tokens_of(tokenizer: Tokenizer, files: TokenizerFiles) -> SpecialTokens:
+    """Those of a tokenizer that is loaded."""
+    named = _named(files)
     vocabulary = {token: number for number, token in tokenizer.tokens().items()}
     special = tokenizer.special_ids | {vocabulary[token] for token in named.values() if token in vocabulary}
     found: dict[str, int | None] = {}

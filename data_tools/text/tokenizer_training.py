@@ -9,12 +9,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from data_tools.reading.documents import LARGEST_DOCUMENT
-from data_tools.reading.entries import read_documents
-from data_tools.reading.files.file_part import FilePart
-from data_tools.reading.files.sources import NOT_READ_NAMED, FoundParts, parts_of
+from data_tools.reading.files.sources import FoundParts
 from data_tools.text.tokenizer_folder import write_tokenizer
+from data_tools.text.training_text import TrainingText
 from megatron_patches.artefacts.manifest import Manifest
-from megatron_patches.atomic_files import hash_file
 from megatron_patches.errors import TrainyardError
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -45,22 +43,15 @@ def train_bpe(
     Raises:
         TrainyardError: the folder exists, the vocabulary is too small, or the text yields fewer merges than asked.
     """
-    if output.exists():
-        raise TrainyardError(f"{output} exists already; remove it, or choose another --output")
+    refuse_existing(output)
     if not special_tokens or vocab_size < BYTES + len(special_tokens):
         raise TrainyardError(
             f"vocabulary of {vocab_size} with {len(special_tokens)} special tokens: at least one special token and "
             f"{BYTES} bytes must fit; choose --vocab-size {BYTES + max(1, len(special_tokens))} or more"
         )
-    found = parts_of(files, [json_key], largest_document)
-    on_found(found)
-    texts = _texts(found.parts, json_key, largest_document)
-    library = _train(texts, vocab_size, special_tokens)
-    if library.get_vocab_size() < vocab_size:
-        raise TrainyardError(
-            f"the text yields only {library.get_vocab_size()} tokens, {vocab_size} were asked for; "
-            "give more text, or choose a smaller --vocab-size"
-        )
+    text = TrainingText(files, json_key, largest_document, on_found)
+    library = _train(text.texts(), vocab_size, special_tokens)
+    refuse_fewer(library.get_vocab_size(), vocab_size)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": special_tokens[0],
@@ -72,18 +63,34 @@ def train_bpe(
         "vocab_size": vocab_size,
         "special_tokens": list(special_tokens),
         "end_of_document": library.token_to_id(special_tokens[0]),
-        "json_key": json_key,
-        "sources": [_describe(part) for part in found.parts],
-        "not_read": [each.name for each in found.not_read[:NOT_READ_NAMED]],
-        "number_not_read": len(found.not_read),
+        **text.facts(),
     }
     contents = {
         "tokenizer.json": library.to_str(pretty=True),
         "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
     }
-    names = [path.name for path in files]
-    command = shlex.join(["tools/tokenizer", "train", *names, "--output", output.name, "--vocab-size", str(vocab_size)])
-    return write_tokenizer(output, contents, facts, command)
+    return write_tokenizer(output, contents, facts, command_of(text, output, vocab_size))
+
+
+def refuse_existing(output: Path) -> None:
+    """Raises TrainyardError where the folder that is to be made is there."""
+    if output.exists():
+        raise TrainyardError(f"{output} exists already; remove it, or choose another --output")
+
+
+def refuse_fewer(found: int, asked: int) -> None:
+    """Raises TrainyardError where a text yields fewer ids than were asked for."""
+    if found < asked:
+        raise TrainyardError(
+            f"the text yields only {found} tokens, {asked} were asked for; "
+            "give more text, or choose a smaller --vocab-size"
+        )
+
+
+def command_of(text: TrainingText, output: Path, vocab_size: int, *more: str) -> str:
+    """What trains the same tokenizer, for its manifest."""
+    words = ["tools/tokenizer", "train", *text.names, "--output", output.name, "--vocab-size", str(vocab_size)]
+    return shlex.join([*words, *more])
 
 
 def _train(texts: Iterator[str], vocab_size: int, special_tokens: Sequence[str]) -> Any:
@@ -100,14 +107,3 @@ def _train(texts: Iterator[str], vocab_size: int, special_tokens: Sequence[str])
     )
     library.train_from_iterator(texts, trainer)
     return library
-
-
-def _texts(parts: Sequence[FilePart], json_key: str, largest: int) -> Iterator[str]:
-    for part in parts:
-        for (text,) in read_documents(part, [json_key], largest):
-            yield text
-
-
-def _describe(part: FilePart) -> JsonValue:
-    sha256, size = hash_file(part.path)
-    return {"name": part.name, "size": size, "sha256": sha256}

@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from data_tools.run_data import RunData
 from megatron_patches.artefacts.provenance import known_revision
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.batch.fields import TOKENS
+from megatron_patches.benchmark.padded import PADDED, TextRead, padded_launch, padded_samples, text_read
 from megatron_patches.benchmark.statistics import Ratio, Spread, median_ratio, spread
 from megatron_patches.benchmark.turns import PROFILED_STEPS, Turns
 from megatron_patches.benchmark.worker_processes import job_nodes, run_workers
@@ -32,7 +34,7 @@ from megatron_patches.models.interface.architecture import FlopsPerToken
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout
 from megatron_patches.run.parameter_count import count_parameters
-from megatron_patches.run.reading import load_run, to_yaml
+from megatron_patches.run.reading import load_resolved, load_run, to_yaml
 from megatron_patches.run.run_directory import Launch, text_preparation
 from megatron_patches.run.summary import tokens_per_step
 
@@ -43,7 +45,7 @@ from megatron_patches.run.summary import tokens_per_step
 COMPARED_STEPS = 20
 AGREEMENT = {"fp32": 1e-4, "bf16": 1e-3}
 AGREEMENT_OF_OTHERS = 0.05
-"""of a peer that draws its weights in another way: it learns the same, not step by step"""
+"""of a peer that draws its weights in another way, or reads other samples: it learns the same, not step by step"""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,12 @@ class Peer:
     ratio: Ratio
     """ours over the peer's"""
     loss_difference: float
-    """largest relative difference of both sides' losses, over the first 20 steps"""
+    """largest relative difference of both sides' losses, over the first 20 steps; where each reads samples of its own,
+    that of their means"""
     final_loss: float
     memory: int | None
+    share_ratio: float = 1.0
+    """share of places with text in our measured steps, over that in the peer's"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Benchmark:
     sequence_length: int
     step_seconds: Spread
     tokens_per_second: Spread
-    """of all processes"""
+    """of all processes; padding counts for nothing"""
     tflops: FlopsPerToken
     """TFLOP/s of each process at the median, by convention"""
     peak_tflops: float | None
@@ -152,8 +157,21 @@ def measure_run(
         launch = Launch(RunFolder(Path(folder) / config.name).launches / "0001")
         launch.directory.mkdir(parents=True)
         launch.config.write_text(to_yaml(config), encoding="utf-8")
+        if peer == PADDED:
+            _write_padded(path, overrides, launch, measured_steps)
         measured = run_workers(launch, turns, max(1, threads // world), world, peer, trace)
     return _describe(config, list(overrides), turns, world, load, peer, measured)
+
+
+def _write_padded(path: Path, overrides: Sequence[str], launch: Launch, measured_steps: int) -> None:
+    """The launch beside ours whose samples are padded; its plan is made before workers read it."""
+    config = load_resolved(launch.config)
+    other = _for_measuring(path, [*overrides, padded_samples(config)], measured_steps, PADDED)
+    samples = measured_steps * other.training.global_batch_size
+    RunData(other.data, CHECKOUT, other.lengths, other.place_after).check(other.model.vocabulary, samples, 0)
+    beside = padded_launch(launch)
+    beside.directory.mkdir(parents=True)
+    beside.config.write_text(to_yaml(other), encoding="utf-8")
 
 
 def _for_measuring(path: Path, overrides: Sequence[str], measured_steps: int, peer: str | None) -> RunConfig:
@@ -197,10 +215,10 @@ def _describe(
     found: dict[str, Any],
 ) -> Benchmark:
     layout = plan_layout(config, world)
-    tokens = tokens_per_step(config) * turns.steps
     ours = found["ours"]
-    speed = spread([tokens / seconds for seconds in ours["seconds"]])
-    counted = config.flops
+    read = _read(ours, config, turns)
+    step_seconds = spread([seconds / turns.steps for seconds in ours["seconds"]])
+    computed = tokens_per_step(config) / step_seconds.median / world / 1e12
     device = found["device"]
     return Benchmark(
         run=config.name,
@@ -220,9 +238,9 @@ def _describe(
         global_batch_size=config.training.global_batch_size,
         micro_batch_size=config.training.micro_batch_size,
         sequence_length=config.lengths.counted,
-        step_seconds=spread([seconds / turns.steps for seconds in ours["seconds"]]),
-        tokens_per_second=speed,
-        tflops=FlopsPerToken(**{name: speed.median * each / world / 1e12 for name, each in asdict(counted).items()}),
+        step_seconds=step_seconds,
+        tokens_per_second=spread(read.rates),
+        tflops=FlopsPerToken(**{name: computed * each for name, each in asdict(config.flops).items()}),
         peak_tflops=peak_tflops(device or "", config.training.precision),
         first_loss=ours["losses"][0],
         final_loss=ours["losses"][-1],
@@ -230,7 +248,7 @@ def _describe(
         estimated_memory=estimate_memory(config, layout, device="cuda" if device else "cpu").largest.total,
         breakdown=found["breakdown"],
         roof=found["roof"],
-        peer=_describe_peer(peer, tokens, ours, found["peer"]) if peer else None,
+        peer=_describe_peer(peer, config, turns, ours, found["peer"]) if peer else None,
         hardware=f"{world} x {device}" if device else cpu_name(),
         threads=found["threads"],
         load=load,
@@ -241,15 +259,24 @@ def _describe(
     )
 
 
-def _describe_peer(name: str, tokens: int, ours: dict[str, Any], peer: dict[str, Any]) -> Peer:
+def _describe_peer(name: str, config: RunConfig, turns: Turns, ours: dict[str, Any], peer: dict[str, Any]) -> Peer:
+    read, beside = _read(ours, config, turns), _read(peer, config, turns)
+    losses, others = (side["losses"][:COMPARED_STEPS] for side in (ours, peer))
+    if name == PADDED:  # its steps have fewer targets: a step's loss varies by some percent with its samples alone
+        losses, others = [fmean(losses)], [fmean(others)]
     return Peer(
         name=name,
-        tokens_per_second=spread([tokens / seconds for seconds in peer["seconds"]]),
-        ratio=median_ratio(peer["seconds"], ours["seconds"]),
-        loss_difference=largest_difference(ours["losses"][:COMPARED_STEPS], peer["losses"][:COMPARED_STEPS]),
+        tokens_per_second=spread(beside.rates),
+        ratio=median_ratio(read.rates, beside.rates),
+        loss_difference=largest_difference(losses, others),
         final_loss=peer["losses"][-1],
         memory=peer["memory"],
+        share_ratio=read.share / beside.share,
     )
+
+
+def _read(side: dict[str, Any], config: RunConfig, turns: Turns) -> TextRead:
+    return text_read(side["seconds"], side["padding"], turns.steps, tokens_per_step(config))
 
 
 def _commit() -> str:

@@ -1,20 +1,17 @@
 """A peer of another make: GPT-2 in plain PyTorch in the manner of nanoGPT, compiled whole, under bf16 autocast.
 
-Written anew from that manner: a fused query-key-value matrix, `scaled_dot_product_attention`, fp32 weights, cross
-entropy over all logits, fused AdamW, `torch.compile` of the whole model on a GPU. Its weights are drawn in another way
-than a run's, so losses are near each other and not equal.
+Written anew from that manner: a fused query-key-value matrix, `scaled_dot_product_attention`, cross entropy over all
+logits, and the loop of `other_model`.
 """
-
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.benchmark.other_model import OtherModelLoop
 from megatron_patches.errors import TrainyardError
 from megatron_patches.models.gpt.gpt_config import GPTConfig
-from megatron_patches.optim.optimizer_config import AdamWConfig
 from megatron_patches.parallel.process_groups import ProcessGroups
 from megatron_patches.run.config import RunConfig
 
@@ -65,49 +62,17 @@ class _GPT2(nn.Module):
         return (losses * weights.reshape(-1)).sum()
 
 
-class NanoGPTStyleLoop:
-    """Its loop: forward, backward, clip, step."""
+class NanoGPTStyleLoop(OtherModelLoop):
+    """Its loop."""
 
     def __init__(self, config: RunConfig, groups: ProcessGroups, batches: list[list[MicroBatch]]) -> None:
         require_gpt2(config)
-        assert isinstance(config.optimizer, AdamWConfig)
-        if groups.layout.world_size > 1:
-            raise TrainyardError("the nanoGPT-style loop runs on one process: parallel.tensor 1, parallel.pipeline 1")
-        self._config, self._batches, self._device = config, batches, groups.device
         torch.manual_seed(config.training.seed)
-        self._model = _GPT2(config).to(groups.device)
-        matrices = [parameter for parameter in self._model.parameters() if parameter.dim() > 1]
-        vectors = [parameter for parameter in self._model.parameters() if parameter.dim() == 1]
-        rule = config.optimizer
-        self._optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": rule.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=rule.learning_rate, betas=(rule.beta1, rule.beta2), eps=rule.epsilon, fused=True,
-        )  # fmt: skip
-        self._forward = torch.compile(self._model) if groups.device.type == "cuda" else self._model
-        self._losses: list[Tensor] = []
+        super().__init__(config, groups, batches, _GPT2(config))
 
-    def step(self) -> None:
-        """One optimizer step."""
-        config, step = self._config, len(self._losses) + 1
-        half = config.training.precision == "bf16"
-        losses = []
-        for each in self._batches[step - 1]:
-            batch = each.to(self._device)
-            with torch.autocast(self._device.type, dtype=torch.bfloat16) if half else nullcontext():
-                loss = self._forward(batch.inputs["tokens"], batch.labels, batch.weights)
-            loss.backward()
-            losses.append(loss.detach())
-        if config.optimizer.gradient_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), config.optimizer.gradient_clip)
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate(step)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._losses.append(torch.stack(losses).sum())
-
-    def losses(self) -> list[float]:
-        """Losses of all steps so far."""
-        return torch.stack(self._losses).tolist()
+    def _loss(self, batch: MicroBatch) -> Tensor:
+        loss: Tensor = self._forward(batch.inputs["tokens"], batch.labels, batch.weights)
+        return loss
 
 
 def require_gpt2(config: RunConfig) -> None:

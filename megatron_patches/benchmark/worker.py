@@ -22,9 +22,11 @@ from data_tools.run_data import RunData
 from megatron_patches.batch.micro_batch import MicroBatch
 from megatron_patches.benchmark.bare_loop import BareLoop
 from megatron_patches.benchmark.nanogpt_style import NanoGPTStyleLoop
+from megatron_patches.benchmark.our_loop import OurLoop
+from megatron_patches.benchmark.padded import PADDED, padded_launch
 from megatron_patches.benchmark.roof import Roof, measure_roof
+from megatron_patches.benchmark.transformers_encoder import TransformersLoop
 from megatron_patches.benchmark.turns import PROFILED_STEPS
-from megatron_patches.callbacks.callback import Callback, Record, TrainingLoop
 from megatron_patches.checkout import CHECKOUT
 from megatron_patches.errors import TrainingFailed, TrainyardError
 from megatron_patches.parallel.kernels import kernels_of
@@ -33,13 +35,17 @@ from megatron_patches.parameters.torch_dtypes import PRECISIONS
 from megatron_patches.profiling.step_profile import StepProfile
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.layout import plan_layout
-from megatron_patches.run.progress import StepRecord
 from megatron_patches.run.reading import load_resolved
 from megatron_patches.run.run_directory import Launch, text_preparation
-from megatron_patches.training.train import build_trainer, training_batches
+from megatron_patches.training.train import training_batches
 from megatron_patches.training.trainer import Trainer
 
-PEERS: dict[str, type[BareLoop] | type[NanoGPTStyleLoop]] = {"loop": BareLoop, "nanogpt": NanoGPTStyleLoop}
+PEERS: dict[str, type[BareLoop] | type[NanoGPTStyleLoop] | type[TransformersLoop]] = {
+    "loop": BareLoop,
+    "nanogpt": NanoGPTStyleLoop,
+    "transformers": TransformersLoop,
+}
+"""of the same samples as ours"""
 
 
 class Loop(Protocol):
@@ -60,6 +66,8 @@ class Side:
     """of each measured turn"""
     losses: list[float] = field(default_factory=list)
     """of every step from the first, warm-up included"""
+    padding: list[float] = field(default_factory=list)
+    """share of the step's places that hold no text, of the same steps"""
     memory: int | None = None
     """bytes that its tensors took at most on this GPU, the other side's left out; None on a CPU"""
 
@@ -80,45 +88,6 @@ class Measurement:
     """of a profiled CPU; that of a GPU is its data sheet's"""
 
 
-class Losses(Callback):
-    """Keeps the losses that the trainer tells of."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_record(self, trainer: TrainingLoop, record: Record) -> None:
-        if isinstance(record, StepRecord):
-            self.values.append(record.loss)
-
-
-class OurLoop:
-    """The trainer's own step with every callback of a launch: events, log, TensorBoard, signals."""
-
-    def __init__(self, config: RunConfig, launch: Launch, groups: ProcessGroups) -> None:
-        self.trainer, _ = build_trainer(config, launch, groups)
-        self._losses = Losses()
-        self.trainer.callbacks = [*self.trainer.callbacks, self._losses]
-        for callback in self.trainer.callbacks:
-            callback.on_start(self.trainer)
-
-    def step(self) -> None:
-        """One optimizer step."""
-        self.trainer.train_step()
-        if self.trainer.stop_reason is not None:
-            raise TrainingFailed(f"the measurement was stopped by {self.trainer.stop_reason}; start it again")
-
-    def losses(self) -> list[float]:
-        """Losses of all steps so far."""
-        self.trainer.read_numbers()
-        return list(self._losses.values)  # a copy: the steps of a profile are not the peer's
-
-    def close(self) -> None:
-        """Release threads and files."""
-        self.trainer.batches.close()
-        for callback in self.trainer.callbacks:
-            callback.close()
-
-
 def measure(
     config: RunConfig,
     launch: Launch,
@@ -137,19 +106,28 @@ def measure(
     turns = warmup + alternations
     held = [_allocated(groups.device)]
     loops: list[Loop] = []
-    if peer is not None:
+    reading: list[OurLoop] = []  # of each loop the one whose samples it reads
+    if peer == PADDED:
+        beside = padded_launch(launch)
+        reading.append(OurLoop(load_resolved(beside.config), beside, groups))
+        loops.append(reading[0])
+        held.append(_allocated(groups.device))
+    elif peer is not None:
         loops.append(PEERS[peer](config, groups, _read_batches(config, groups, turns * steps)))
         held.append(_allocated(groups.device))
     ours = OurLoop(config, launch, groups)
     loops.append(ours)
+    reading = [*reading, *[ours] * (len(loops) - len(reading))]
     held.append(_allocated(groups.device))
     try:
         taken, peaks = alternate([loop.step for loop in loops], turns, steps, groups.device)
         # of a turn's peak the other side's tensors are left out: what was allocated when it was made
         others = [held[-1] - (after - before) for before, after in pairwise(held)]
         sides = [
-            Side(seconds[warmup:], loop.losses(), peak - other if groups.device.type == "cuda" else None)
-            for seconds, loop, peak, other in zip(taken, loops, peaks, others, strict=True)
+            Side(
+                seconds[warmup:], loop.losses(), each.padding(), peak - other if groups.device.type == "cuda" else None
+            )
+            for seconds, loop, each, peak, other in zip(taken, loops, reading, peaks, others, strict=True)
         ]
         measurement = Measurement(
             sides[-1],
@@ -160,7 +138,8 @@ def measure(
             _roof(groups) if trace is not None else None,
         )
     finally:
-        ours.close()
+        for each in dict.fromkeys(reading):
+            each.close()
     stop_process_groups()
     return measurement
 
@@ -271,7 +250,7 @@ if __name__ == "__main__":
     parser.add_argument("--alternations", type=int, required=True, help="measured turns of each loop")
     parser.add_argument("--warmup", type=int, required=True, help="turns of each loop before them")
     parser.add_argument("--steps", type=int, required=True, help="steps in a turn")
-    parser.add_argument("--peer", choices=sorted(PEERS), help="the other loop")
+    parser.add_argument("--peer", choices=[*sorted(PEERS), PADDED], help="the other loop")
     parser.add_argument("--trace", type=Path, help="where a profile of further steps goes")
     found = parser.parse_args()
     sys.exit(main(Launch(found.launch_directory), found))

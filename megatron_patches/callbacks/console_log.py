@@ -157,7 +157,7 @@ def step_line(record: StepRecord, total_steps: int, waited: float | None = None)
     """A step in 71 columns, with the time of day before it 80, as long as no number is out of the usual.
 
     Seconds, tokens and TFLOP/s are as `COLUMNS` says; events have all digits. What it `waited` for samples, in seconds,
-    is a number out of the usual.
+    is a number out of the usual, and so is padding.
     """
     parts = [
         f"{record.step:>{len(str(total_steps))}}/{total_steps}",
@@ -171,6 +171,8 @@ def step_line(record: StepRecord, total_steps: int, waited: float | None = None)
         parts.append(f"{_short(record.tflops_per_process * 1e12)}F")
     if record.memory_bytes is not None:
         parts.append(f"{_short(record.memory_bytes)}B")
+    if record.padding:
+        parts.append(f"padding {100 * record.padding:.2g}%")
     if waited is not None:
         parts.append(f"data wait {_seconds(waited)}")
     return " ".join(parts)

@@ -30,7 +30,7 @@ from megatron_patches.run.progress import Message, Outcome, StepRecord, Validati
 
 STEP_NUMBERS = (
     *("loss", "learning_rate", "grad_norm", "tokens_per_second", "samples", "tokens", "loss_scale"),
-    "data_wait_seconds",
+    *("data_wait_seconds", "padding", "text_tokens_per_second"),
 )
 LONGEST_WAIT = 10.0
 """seconds that a launch which was stopped, or failed, waits for the steps before it to be written"""

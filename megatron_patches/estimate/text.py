@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from megatron_patches.estimate.memory import StageMemory
 from megatron_patches.estimate.report import Duration, Estimate
+from megatron_patches.run.config import RunConfig
 from megatron_patches.run.summary import aligned, describe_layout, tokens_per_step
 from megatron_patches.sizes import counted, readable
 
@@ -24,9 +25,21 @@ def _model(found: Estimate) -> Iterator[tuple[str, str]]:
     yield from describe_layout(config, found.layout)
     yield "FLOPs a token", f"{_flops(flops.palm)} PaLM (6N + 12LHQT, attention whole)"
     yield "", f"{_flops(flops.bigscience)} BigScience's exact formula, with what recomputation repeats"
-    yield "", f"{_flops(flops.causal)} exact, of attention what causality keeps"
+    yield "", f"{_flops(flops.causal)} exact, {_counted_exactly(config)}"
     yield "", f"{_flops(flops.computed)} given to the GPU, with what recomputation repeats"
-    yield "FLOPs a step", f"{_flops(flops.causal * tokens_per_step(config))} (exact, causal)"
+    yield "FLOPs a step", f"{_flops(flops.causal * tokens_per_step(config))} ({_exact(config)})"
+
+
+def _exact(config: RunConfig) -> str:
+    """What the exact count is called: of a model whose tokens see each other attention is whole."""
+    return "exact" if config.objective.inputs.attention in ("full", "documents") else "exact causal"
+
+
+def _counted_exactly(config: RunConfig) -> str:
+    if _exact(config) != "exact":
+        return "of attention what causality keeps"
+    picked, whole = config.lengths.picked, config.data.sequence_length
+    return "attention whole" + (f", logits of {picked:,} of {whole:,} places" if picked is not None else "")
 
 
 def _memory(found: Estimate) -> Iterator[tuple[str, str]]:
@@ -88,9 +101,9 @@ def _duration(found: Estimate, duration: Duration) -> Iterator[tuple[str, str]]:
     if spent:
         shares = (f"{kind} {seconds / duration.step_seconds:.0%}" for kind, seconds in spent.items())
         yield "of which", ", ".join(shares)
-    rates = duration.tflops
-    mfu = f"; MFU {duration.mfu:.1%} by the exact causal count" if duration.mfu is not None else "; MFU n/a"
-    each = f"{rates['palm']:.1f} PaLM, {rates['bigscience']:.1f} BigScience, {rates['causal']:.1f} exact causal"
+    rates, exact = duration.tflops, _exact(found.config)
+    mfu = f"; MFU {duration.mfu:.1%} by the {exact} count" if duration.mfu is not None else "; MFU n/a"
+    each = f"{rates['palm']:.1f} PaLM, {rates['bigscience']:.1f} BigScience, {rates['causal']:.1f} {exact}"
     yield "TFLOP/s a GPU", f"{each}{mfu}"
     yield "run", f"{duration.days:,.2f} days for {found.config.timetable.end.tokens:,} tokens"
     if duration.dollars is not None:

@@ -26,7 +26,7 @@ _BEGINNING = "events.out.tfevents."
 _VERSION = "brain.Event:2"
 _OF_A_STEP = (
     *("loss", "learning_rate", "grad_norm", "tokens_per_second", "tflops_per_process", "loss_scale"),
-    "data_wait_seconds",
+    *("data_wait_seconds", "padding", "text_tokens_per_second"),
 )
 
 

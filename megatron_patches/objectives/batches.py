@@ -33,6 +33,10 @@ class _Read(NamedTuple):
     micro_batches: list[MicroBatch]
     hash: int
     """of its samples"""
+    texts: int
+    """places of its samples that hold text"""
+    places: int
+    """of one sample"""
 
 
 class _Ahead(NamedTuple):
@@ -75,15 +79,18 @@ class TrainingBatches:
         """hash of the samples that the last step's readers delivered on all ranks (data_tools/samples/delivered.py)"""
         self.waited_seconds = 0.0
         """that the last step waited for samples: most of any data-parallel rank"""
+        self.padding = 0.0
+        """share of the places of the last step's samples, on all ranks, that hold no text"""
 
     def at(self, consumed_samples: int) -> list[MicroBatch]:
         """The global batch's part of this rank, weights divided by the global count of targets."""
         read = self._ordered(consumed_samples)
         waited = self._wait_for(read)
-        micro_batches, read_hash = read.result()
-        totals = of_all_ranks(_targets(micro_batches), read_hash, waited, self._groups)
+        here = read.result()
+        totals = of_all_ranks(_targets(here.micro_batches), here.hash, here.texts, waited, self._groups)
         self.delivered, self.waited_seconds = totals.delivered, totals.waited_seconds
-        return _shared(micro_batches, totals.targets, self._pinned)
+        self.padding = 1.0 - totals.texts / (here.places * self._sampler.batch_size_at(consumed_samples))
+        return _shared(here.micro_batches, totals.targets, self._pinned)
 
     def rest(self) -> None:
         """Between two steps, on every rank: drop what is read ahead and end the threads; the next step begins again."""
@@ -137,7 +144,7 @@ class TrainingBatches:
             part = slice(first, first + len(of_batch))
             items = stacked(read[part], located.number[part], self._vocab_size)
             micro_batches.append(self.objective(items, of_batch))
-        return _Read(micro_batches, delivered)
+        return _Read(micro_batches, delivered, sum(map(_text_places, read)), len(read[0]["tokens"]))
 
 
 def is_pinned(loader: LoaderConfig, device: torch.device) -> bool:
@@ -226,12 +233,18 @@ def _array(item: Sample, name: str) -> NDArray[np.int64]:
     return np.full_like(item["tokens"], {"segments": 0, "answers": 1}[name])
 
 
+def _text_places(item: Sample) -> int:
+    """Places of a sample that hold text."""
+    segments = item.get("segments")
+    return len(item["tokens"]) if segments is None else int(np.count_nonzero(segments >= 0))
+
+
 def share_targets(micro_batches: Sequence[MicroBatch], groups: ProcessGroups, pinned: bool = False) -> list[MicroBatch]:
     """Divide every weight by the sum of all weights, over micro-batches and data-parallel ranks: by `targets`.
 
     So the loss is a mean over targets whatever the layout, also where ranks have different numbers of them.
     """
-    return _shared(micro_batches, of_all_ranks(_targets(micro_batches), 0, 0.0, groups).targets, pinned)
+    return _shared(micro_batches, of_all_ranks(_targets(micro_batches), 0, 0, 0.0, groups).targets, pinned)
 
 
 def _targets(micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
@@ -251,24 +264,27 @@ class Totals(NamedTuple):
     """sum, a double"""
     delivered: int
     """sum of hashes modulo 2**64"""
+    texts: int
+    """sum of places that hold text"""
     waited_seconds: float
     """the most"""
 
 
-def of_all_ranks(targets: torch.Tensor, delivered: int, waited: float, groups: ProcessGroups) -> Totals:
+def of_all_ranks(targets: torch.Tensor, delivered: int, texts: int, waited: float, groups: ProcessGroups) -> Totals:
     """What this rank found, put together with what the others did, in one message that adds up.
 
     Targets come first: gloo adds up each element in an order that follows from its position, so their sum is the double
     that it is without the others. Each data-parallel rank has a place for its seconds, where the others add 0.
     """
     if groups.layout.data == 1:
-        return Totals(targets, delivered, waited)
+        return Totals(targets, delivered, texts, waited)
     seconds = targets.new_zeros(groups.layout.data)
     seconds[groups.coordinates.data] = waited
-    sums = torch.cat([torch.stack([targets, *(targets.new_tensor(part) for part in as_doubles(delivered))]), seconds])
+    counts = (*as_doubles(delivered), float(texts))  # exact in a double up to 2**53
+    sums = torch.cat([torch.stack([targets, *(targets.new_tensor(part) for part in counts)]), seconds])
     sums = sums if _counts_here(groups) else torch.zeros_like(sums)
     dist.all_reduce(sums, group=groups.control_group)
-    return Totals(sums[0], from_doubles(sums[1].item(), sums[2].item()), sums[3:].max().item())
+    return Totals(sums[0], from_doubles(sums[1].item(), sums[2].item()), int(sums[3].item()), sums[4:].max().item())
 
 
 def _shared(micro_batches: Sequence[MicroBatch], total: torch.Tensor, pinned: bool) -> list[MicroBatch]:

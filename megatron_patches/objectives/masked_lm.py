@@ -45,9 +45,9 @@ class MaskedLM(Objective):
 
     def __call__(self, items: Mapping[str, Tensor], samples: NDArray[np.int64]) -> MicroBatch:
         """See `Objective`."""
-        tokens, segments = items["tokens"], items.get("segments")
+        tokens = items["tokens"]
         drawn = mix(samples.astype(np.uint64) ^ self._key)
-        order, counts = self._chosen(tokens.numpy(), None if segments is None else segments.numpy(), samples, drawn)
+        order, counts = self._chosen(self._may_be_hidden(items), samples, drawn)
         hidden = np.zeros(tokens.shape, dtype=bool)
         np.put_along_axis(hidden, order, np.arange(order.shape[1]) < counts[:, None], axis=1)
         inputs = {"tokens": torch.from_numpy(self._corrupted(tokens.numpy(), hidden, drawn)), **self._context(items)}
@@ -67,18 +67,20 @@ class MaskedLM(Objective):
         other._validates = True
         return other
 
+    def _may_be_hidden(self, items: Mapping[str, Tensor]) -> NDArray[np.bool_]:
+        """Tokens of texts but the special ones; of pairs and chats those of answers, where these alone count."""
+        may_be = ~np.isin(items["tokens"].numpy(), self._special)
+        if (segments := items.get("segments")) is not None:
+            may_be &= segments.numpy() >= 0
+        if (answers := items.get("answers")) is not None:
+            may_be &= answers.numpy() > 0
+        return may_be
+
     def _chosen(
-        self,
-        tokens: NDArray[np.int64],
-        segments: NDArray[np.int64] | None,
-        samples: NDArray[np.int64],
-        drawn: NDArray[np.uint64],
+        self, may_be: NDArray[np.bool_], samples: NDArray[np.int64], drawn: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places in the order in which they are taken, int64 `[batch, sequence]`, and how many are."""
-        may_be = ~np.isin(tokens, self._special)
-        if segments is not None:
-            may_be &= segments >= 0
-        random = _numbers(drawn, 0, tokens.shape[1])
+        random = _numbers(drawn, 0, may_be.shape[1])
         order = np.argsort(np.where(may_be, random >> np.uint64(1), np.uint64(1) << np.uint64(63)), axis=1)
         expected = self._probabilities(samples) * may_be.sum(axis=1)
         counts = np.floor(expected + _fractions(mix(drawn ^ np.uint64(1))))

@@ -50,8 +50,13 @@ def whole_features(features: Tensor, groups: ProcessGroups) -> Tensor:
 
 
 def picked_features(features: Tensor, places: Tensor) -> Tensor:
-    """`[sequence, batch, features]` -> `[picked, batch, features]` at places int64 `[batch, picked]`."""
-    return features.gather(0, places.t()[:, :, None].expand(-1, -1, features.shape[-1]))
+    """`[sequence, batch, features]` -> `[picked, batch, features]` at places int64 `[batch, picked]`.
+
+    Rows are selected, not gathered: a gather keeps all features for the backward pass, of which it reads the shape.
+    """
+    batch, picked = places.shape
+    rows = places.t() * batch + torch.arange(batch, device=places.device)
+    return features.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, (picked, batch))
 
 
 def _alone(inputs: int, outputs: int, groups: ProcessGroups, bias: bool, exact: bool = False) -> Any:

@@ -25,8 +25,9 @@ def _ratio(found: dict[str, Any]) -> str:
     peer = found["peer"]
     if peer is None:
         return "-"
-    ratio = peer["ratio"]
-    return f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+    ratio, shares = peer["ratio"], peer.get("share_ratio", 1.0)
+    text = "" if shares == 1 else f", text {shares:.3f}"
+    return f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}){text}"
 
 
 def _memory(found: dict[str, Any]) -> str:
@@ -77,7 +78,7 @@ def as_markdown(name: str, rows: Sequence[Row]) -> str:
         if row.found
     )
     notes = [markdown_text(note) for note in (*hardware, *versions)]
-    commands = "\n".join(["```", *(row.command for row in chosen), "```"])
+    commands = "\n".join(["```", *dict.fromkeys(row.command for row in chosen), "```"])  # one may measure several rows
     return "\n".join([*lines, "", *_breakdowns(chosen), *([f"{'; '.join(notes)}."] if notes else []), commands])
 
 

@@ -11,6 +11,8 @@ from megatron_patches.sizes import counted, readable
 _PEERS = {
     "loop": "a bare PyTorch loop, same module and optimizer",
     "nanogpt": "nanoGPT-style: another GPT-2, compiled whole, autocast",
+    "transformers": "transformers' EuroBERT in a plain loop, all logits",
+    "padded": "the same trainer and documents without packing, each padded to a whole sample",
 }
 
 
@@ -57,6 +59,11 @@ def _beside(found: Benchmark, peer: Peer) -> Iterator[tuple[str, str]]:
     yield "peer", f"{_PEERS[peer.name]}: {_rate(peer.tokens_per_second)}{memory}"
     ratio = peer.ratio
     yield "ours / peer", f"{ratio.median:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    if peer.share_ratio != 1:
+        yield (
+            "shares of text",
+            f"ours / peer {peer.share_ratio:.3f}; the ratio is {ratio.median / peer.share_ratio:.3f} of it",
+        )
     verdict = "they agree" if found.agrees else "THEY DO NOT AGREE: the ratio compares two different trainings"
     yield (
         "losses",

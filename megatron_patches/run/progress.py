@@ -37,6 +37,7 @@ class StepRecord:
     """before clipping"""
     seconds: float
     tokens_per_second: float
+    """of all places that the model computes, padding among them"""
     tflops_per_process: float
     loss_scale: float | None = None
     """by what the step's losses were multiplied, in fp16; None otherwise"""
@@ -46,6 +47,10 @@ class StepRecord:
     """hash of the samples that readers delivered to all ranks (data_tools/samples/delivered.py)"""
     data_wait_seconds: float | None = None
     """that a data-parallel rank waited for samples at most, with nothing for its device to do; part of `seconds`"""
+    padding: float | None = None
+    """share of the places of the global batch that hold no text"""
+    text_tokens_per_second: float | None = None
+    """`tokens_per_second` without padding"""
 
 
 @dataclass(frozen=True)

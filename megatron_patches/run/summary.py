@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
+from data_tools.wrapped_texts import is_wrapped
 from megatron_patches.models.pipeline_partition import Stage
 from megatron_patches.optim.optimizer_config import MuonConfig
 from megatron_patches.optim.rate_plot import rate_plot
@@ -44,6 +45,7 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
         ("model", config.architecture.describe(config.model)),
         ("parameters", describe_parameters(config)),
         ("objective", _describe_objective(config)),
+        *([("samples", _describe_wrapped(config))] if is_wrapped(config.data) else []),
         (
             "tokens",
             f"{config.timetable.end.tokens:,} in {counted(config.timetable.steps, 'step')} of {step:,}{ramp}{longer}",
@@ -57,9 +59,16 @@ def describe_run(config: RunConfig) -> list[tuple[str, str]]:
 def _describe_objective(config: RunConfig) -> str:
     """What is predicted, and whether texts that share a sample see each other."""
     told = config.objective.describe()
+    if (picked := config.lengths.picked) is not None:
+        told += f", logits of {picked:,} of a sample's {config.data.sequence_length:,} places"
     if config.data.samples.holds_several and getattr(config.objective, "reset_attention", None) is False:
-        return f"{told}; texts of one sample see those before them (objective.reset_attention keeps them apart)"
+        seen = "each other" if config.objective.inputs.attention == "full" else "those before them"
+        return f"{told}; texts of one sample see {seen} (objective.reset_attention keeps them apart)"
     return told
+
+
+def _describe_wrapped(config: RunConfig) -> str:
+    return f"{config.data.samples.name} of {config.lengths.read:,}, each text between a cls and a sep token"
 
 
 def describe_parameters(config: RunConfig) -> str:

@@ -35,6 +35,7 @@ class _StepOnDevice:
     learning_rate: float
     delivered: str
     data_wait_seconds: float
+    padding: float
 
 
 class Trainer:
@@ -111,7 +112,7 @@ class Trainer:
             self.delivered = self.delivered.after(delivered, batch_size)
         self._unread = _StepOnDevice(
             progress.step, progress.samples, progress.tokens, batch_size, numbers, rate, hash_text(delivered),
-            self.batches.waited_seconds,
+            self.batches.waited_seconds, self.batches.padding,
         )  # fmt: skip
         if self.groups.device.type == "cpu":  # nothing runs ahead of the host here: show the step when it is done
             self.read_numbers()
@@ -135,6 +136,7 @@ class Trainer:
             tflops_per_process=rate * self._flops / self.groups.layout.world_size / 1e12,
             loss_scale=scale[0] if scale else None, memory_bytes=memory_in_use(self.groups.device),
             delivered=done.delivered, data_wait_seconds=done.data_wait_seconds,
+            padding=done.padding, text_tokens_per_second=rate * (1 - done.padding),
         ))  # fmt: skip
 
     @contextmanager

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,14 +75,8 @@ def train_and_stop(launch_directory: str, in_step: int) -> None:
 
 
 def record(configs: Sequence[RunConfig], steps: int) -> list[Trained]:
-    """The first steps of each run; tensor, pipeline and data sizes are those of all of them.
-
-    Blocks are compiled by the backend `aot_eager`: inductor's C++ would take most of the time.
-    """
-    from megatron_patches.engine import build
-
+    """The first steps of each run; tensor, pipeline and data sizes are those of all of them."""
     register_all()
-    build.compile_blocks = partial(build.compile_blocks, backend="aot_eager")
     groups = groups_of(configs[0])
     return [_record(config, steps, groups) for config in configs]
 

@@ -1,11 +1,20 @@
 """`tools/tokenizer`: train, extend and look at tokenizers."""
 
+from enum import StrEnum
 from pathlib import Path
 
 import typer
 
 from tools.command_line import run_app
 from tools.megatron_flags import OF_A_TOKENIZER
+
+
+class Kind(StrEnum):
+    """What can be trained."""
+
+    BPE = "bpe"
+    WORDPIECE = "wordpiece"
+
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, extend and look at tokenizers.")
 
@@ -14,25 +23,55 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, exten
 def train(
     files: list[Path] = typer.Argument(help="Text to learn from: files or folders, as for tools/preprocess."),
     output: Path = typer.Option(help="Folder to make for the tokenizer."),
-    vocab_size: int = typer.Option(help="Ids in all: the end-of-document token, 256 bytes, and merges."),
+    vocab_size: int = typer.Option(
+        help="Ids in all. Of bpe: the end-of-document token, 256 bytes, and merges; of wordpiece: five special tokens, "
+        "characters, and pieces of words."
+    ),
+    kind: Kind = typer.Option(
+        Kind.BPE, help="bpe: byte-level BPE, as GPT-2's. wordpiece: as BERT's, with [PAD], [UNK], [CLS], [SEP], [MASK]."
+    ),
+    lowercase: bool = typer.Option(
+        False, "--lowercase", help="With wordpiece: take accents and capitals away from every text."
+    ),
+    sep_ends_documents: bool = typer.Option(
+        False,
+        "--sep-ends-documents",
+        help="With wordpiece: name [SEP] as the end-of-document token too, for documents that are read as a stream; "
+        "otherwise there is none. Not for data.samples.wrapped, which adds [SEP] itself.",
+    ),
     json_key: str = typer.Option("text", help="Key (or column) that holds the texts."),
     max_document_mib: int = typer.Option(256, min=1, help="Longest document that is read, in MiB of its file's bytes."),
 ) -> None:
-    """Train a byte-level BPE; the same text gives the same tokenizer.
+    """Train a byte-level BPE, or a WordPiece; the same text gives the same tokenizer.
 
     Example: tools/tokenizer train data/raw/web --output data/tokenizer --vocab-size 32000
+
+    Example: tools/tokenizer train data/raw/web --output data/wordpiece --vocab-size 32000 --kind wordpiece --lowercase
     """
     from data_tools.reading.files.sources import FoundParts, describe_not_read
     from data_tools.text.tokenizer_training import train_bpe
+    from data_tools.text.wordpiece_training import train_wordpiece
+    from megatron_patches.errors import TrainyardError
     from megatron_patches.foreign.printable import printable
+
+    if kind is Kind.BPE and (lowercase or sep_ends_documents):
+        option = "--lowercase" if lowercase else "--sep-ends-documents"
+        raise TrainyardError(
+            f"{option} is for --kind wordpiece: a byte-level BPE keeps every text as it is, and ends "
+            "documents with a token of its own; leave it out, or add --kind wordpiece"
+        )
 
     def tell(found: FoundParts) -> None:
         if found.not_read:
             print(f"note: of the folders' files, {describe_not_read(found.not_read)}")
 
-    manifest = train_bpe(
-        files, output, vocab_size, json_key=json_key, largest_document=max_document_mib << 20, on_found=tell
-    )
+    largest = max_document_mib << 20
+    if kind is Kind.BPE:
+        manifest = train_bpe(files, output, vocab_size, json_key=json_key, largest_document=largest, on_found=tell)
+    else:
+        manifest = train_wordpiece(
+            files, output, vocab_size, lowercase, sep_ends_documents, json_key, largest_document=largest, on_found=tell
+        )
     print(f"{printable(output)}: tokenizer of {vocab_size:,} ids, id {manifest.id[:12]}")
 
 
@@ -84,17 +123,21 @@ def info(
 
     Example: tools/tokenizer info data/tokenizer
     """
+    from data_tools.text.special_tokens import ROLES, special_tokens_of
     from data_tools.text.tokenizers import find_tokenizer, load_tokenizer
 
-    tokenizer = load_tokenizer(path)
-    files = [file.name for file in find_tokenizer(path).present]
+    tokenizer, found = load_tokenizer(path), find_tokenizer(path)
+    files = [file.name for file in found.present]
+    special, names = special_tokens_of(tokenizer, found), tokenizer.tokens()
+    ids = {role: getattr(special, role) for role in ROLES}
+    roles = {role: {"id": number, "token": names[number]} for role, number in ids.items() if number is not None}
     end = tokenizer.end_of_document
     text = None if end is None else tokenizer.decode([end])
     if as_json:
         import json
 
         facts = {"name": tokenizer.name, "id": tokenizer.id, "files": files, "vocab_size": tokenizer.vocab_size}
-        print(json.dumps({**facts, "end_of_document": end, "end_of_document_text": text}, indent=2))
+        print(json.dumps({**facts, "end_of_document": end, "end_of_document_text": text, "roles": roles}, indent=2))
         return
     from tools.tables import print_facts
 
@@ -105,6 +148,7 @@ def info(
             ("read from", ", ".join(files)),
             ("vocabulary", f"{tokenizer.vocab_size:,} ids"),
             ("end of document", "none" if end is None else f"{end} {text!r}"),
+            *((role, f"{each['id']} {each['token']!r}") for role, each in roles.items()),
         ]
     )
 

@@ -36,6 +36,8 @@ METRICS = (
     Metric("validation_loss", None, "nats per target", smooth=False),
     Metric("learning_rate", "learning_rate", "", smooth=False, from_zero=True),
     Metric("tokens_per_second", "tokens_per_second", "tokens/s", from_zero=True),
+    Metric("text_tokens_per_second", "text_tokens_per_second", "tokens/s", from_zero=True),
+    Metric("padding", "padding", "share of a batch", from_zero=True),
     Metric("seconds_per_step", "seconds", "s", from_zero=True),
     Metric("data_wait_seconds", "data_wait_seconds", "s", from_zero=True),
     Metric("grad_norm", "grad_norm", "before clipping"),

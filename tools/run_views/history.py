@@ -25,6 +25,8 @@ COLUMNS = (
     "tokens_per_second",
     "tflops_per_process",
     "data_wait_seconds",
+    "padding",
+    "text_tokens_per_second",
 )
 """what is read of each step"""
 _WRITTEN = [field.name for field in fields(StepRecord) if field.name != "step"]

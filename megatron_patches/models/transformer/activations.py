@@ -190,14 +190,44 @@ def _attention(sizes: _Sizes) -> int:
         return (
             (3 if drops else 1) * weights + 2 * sizes.queries + sizes.queries
         )  # scaled queries and keys, and the result
-    # On a GPU the result's positions lie batch first and are copied; on a CPU they lie as the queries do.
-    copies = sizes.micro_batch > 1 if sizes.device == "cuda" else remade
-    return sizes.queries * (2 if copies else 1) + sizes.tokens * sizes.heads * FP32 + _mask_of_documents(sizes)
+    if _has_a_call_for_each_segment(sizes):
+        copies = True  # each segment's own result, and all of them in one tensor
+    else:
+        # On a GPU the result's positions lie batch first and are copied; on a CPU they lie as the queries do.
+        copies = sizes.micro_batch > 1 if sizes.device == "cuda" else remade
+    kept = sizes.queries * (2 if copies else 1) + sizes.tokens * sizes.heads * FP32
+    return kept + _mask_of_ranges(sizes) - _let_go_of_by_packing(sizes)
 
 
-def _mask_of_documents(sizes: _Sizes) -> int:
-    """What each layer keeps where tokens see other ranges than all before them; ALiBi's causal bias is one for all."""
-    if sizes.work.inputs.attention in ("causal", "full"):
+def _has_segments(sizes: _Sizes) -> bool:
+    return sizes.work.inputs.attention in ("documents", "causal_documents")
+
+
+def _has_a_call_for_each_segment(sizes: _Sizes) -> bool:
+    """Where no kernel takes all segments together, as `models/attention/kernel_choice.py` has it; of a GPU without
+    such a kernel for 16 bits a little less is counted than it keeps."""
+    model, kernel = sizes.model, sizes.work.training.attention_kernel
+    needs_scores = model.attention_dropout > 0 or model.position_embedding.name == "alibi"
+    together = sizes.device == "cuda" and sizes.width < FP32 and not needs_scores and kernel in ("auto", "flash")
+    return _has_segments(sizes) and not together and kernel != "flash_attn"
+
+
+def _let_go_of_by_packing(sizes: _Sizes) -> int:
+    """The tokens of several samples are copied into one row, values too: what they were a view of is let go of, unless
+    a norm of queries and keys needs it, beside which it is kept then."""
+    if not _has_segments(sizes) or sizes.micro_batch == 1:
+        return 0
+    if sizes.model.query_key_norm:
+        return -sizes.keys
+    if not isinstance(sizes.model.position_embedding, RotaryPositionConfig):
+        return 0
+    fused = sizes.model.groups == sizes.model.attention_heads
+    return (sizes.queries if fused else 0) + sizes.keys
+
+
+def _mask_of_ranges(sizes: _Sizes) -> int:
+    """What each layer keeps where tokens see a range of keys each; ALiBi's bias of other patterns is one for all."""
+    if sizes.work.inputs.attention != "ranges":
         return 0
     pairs = sizes.tokens * sizes.positions
     return pairs * sizes.heads * sizes.width if sizes.model.position_embedding.name == "alibi" else pairs
@@ -220,14 +250,18 @@ def _stem(sizes: _Sizes) -> int:
 
 
 def _head(sizes: _Sizes) -> int:
-    """The last block's output, what the head reads, labels and weights, and four vectors of the loss."""
+    """The last block's output, what the head reads, labels and weights, and four vectors of the loss.
+
+    Of picked places the head reads their features alone.
+    """
     model, layout = sizes.model, sizes.layout
     whole = sizes.tokens * model.hidden_size * sizes.width
     reads = whole if model.tied_head and layout.tensor > 1 else sizes.stream
+    if sizes.work.inputs.has(PICKED):
+        reads = (INT64 + model.hidden_size * sizes.width) * sizes.picked
     norm = _norm_extra(sizes, sizes.stream_tokens, model.hidden_size)
     before = sizes.stream + norm if model.norm_placement == "pre" else 0
-    gathered = (INT64 + model.hidden_size * sizes.width) * sizes.picked if sizes.work.inputs.has(PICKED) else 0
-    return before + reads + gathered + sizes.picked * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
+    return before + reads + sizes.picked * (INT64 + FP32 + INT64 + 1 + 2 * FP32)
 
 
 def _loss_working_space(sizes: _Sizes) -> int:
@@ -237,7 +271,7 @@ def _loss_working_space(sizes: _Sizes) -> int:
 
 
 def _constants(sizes: _Sizes) -> int:
-    """ALiBi's causal bias, one tensor for all layers."""
-    if sizes.model.position_embedding.name != "alibi":
+    """ALiBi's bias, one tensor for all layers but those whose tokens see a range of keys each."""
+    if sizes.model.position_embedding.name != "alibi" or sizes.work.inputs.attention == "ranges":
         return 0
     return sizes.heads * sizes.positions**2 * sizes.width

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_tools.plans.cutting import cut
+from data_tools.plans.extents import Stretches
 from data_tools.plans.packing import pack
 
 
@@ -59,3 +61,14 @@ def test_lengths_as_those_of_web_pages_fill_packs(capacity: int) -> None:
     assert sizes.max() <= capacity
     assert sizes.sum() == lengths.sum()
     assert lengths.sum() / (len(sizes) * capacity) >= 0.95
+
+
+@pytest.mark.parametrize("median", [150, 400, 2000])
+@pytest.mark.parametrize(("documents", "most"), [(1000, 0.01), (10_000, 0.002)])
+def test_packs_of_text_as_it_is_found_are_nearly_full(median: int, documents: int, most: float) -> None:
+    """Documents of log-normal lengths, as those of web pages are, in samples of 512, each with two places more."""
+    drawn = np.random.default_rng(median).lognormal(np.log(median), 1.0, documents)
+    whole = Stretches(np.zeros(documents, dtype=np.int64), np.maximum(drawn, 5).astype(np.int64))
+    lengths = cut(whole, 510, 510, balance_last=False).lengths + 2
+    samples = int(pack(lengths, 512).max()) + 1
+    assert 0 <= 1 - lengths.sum() / (samples * 512) < most

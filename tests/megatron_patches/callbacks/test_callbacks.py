@@ -75,6 +75,11 @@ def test_numbers_out_of_the_usual_are_shown_as_they_are() -> None:
     assert step_line(odd, 65) == " 5/65 loss nan lr 0.0e0 norm inf 3600s 0.5 t/s 400TF"
 
 
+def test_padding_is_shown_where_there_is_any() -> None:
+    assert step_line(replace(RECORD, padding=0.01234), 65).endswith(" 400TF padding 1.2%")
+    assert step_line(replace(RECORD, padding=0.0), 65) == step_line(RECORD, 65)
+
+
 def test_mfu_only_where_the_peak_is_known() -> None:
     assert outlook_line(RECORD, 65, 60.0, None) == "8% of the steps, 640 tokens; 1:00:00 to go"
     assert outlook_line(RECORD, 65, 60.0, 989.4).endswith(" to go, MFU 40.4%")

@@ -4,8 +4,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
+from data_tools.text.special_tokens import SpecialTokens
 from megatron_patches.estimate.activations import activations
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.config import RunConfig
@@ -29,6 +31,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "post-norm": {"norm_placement": "post"},
     "parallel": {"parallel_residual": True},
 }
+ENCODERS: dict[str, dict[str, Any]] = {
+    "encoder": {},
+    "encoder, untied, decoder bias": {"tied_head": False, "decoder_bias": True},
+    "encoder, all logits": {},
+    "encoder, tied, decoder bias, all logits": {"decoder_bias": True, "logit_soft_cap": 30.0},
+    "encoder, documents see each other": {"activation": "gelu", "norm": "layernorm", "position_embedding": "learned"},
+}
+MODELS |= {name: {"name": "encoder", "vocab_multiple": 64, **keys} for name, keys in ENCODERS.items()}
 SCORES = "gpt2, its scores written out"
 MODELS[SCORES] = {}
 LAYOUTS = {
@@ -38,10 +48,20 @@ LAYOUTS = {
 }
 
 
+def objective(model: str) -> dict[str, Any]:
+    """What the model is trained to do."""
+    if model not in ENCODERS:
+        return {"name": "causal"}
+    return {
+        "name": "masked_lm", "masked_logits_only": "all logits" not in model, "reset_attention": "other" not in model
+    }  # fmt: skip
+
+
 def run(model: str, kind: str, micro_batch: int, precision: str = "fp32") -> RunConfig:
     return RunConfig.model_validate(
         {
             "name": "tr1a-1M-x", "family": "tr1-x", "why": "a test", "model": SIZES | MODELS[model],
+            "objective": objective(model),
             "data": {"path": "x", "tokenizer": "x", "split": "1", "sequence_length": SEQUENCE},
             "training": {
                 "steps": 1, "global_batch_size": micro_batch, "micro_batch_size": micro_batch, "precision": precision,
@@ -60,6 +80,7 @@ def kept(layout: Layout, precision: str) -> dict[tuple[str, str, int], int]:
 
     from megatron_patches.engine.build import blueprint_of
     from megatron_patches.models.build import PlainModel
+    from megatron_patches.objectives.build import build_objective
     from megatron_patches.objectives.loss import weighted_loss
     from megatron_patches.parallel.kernels import kernels_of
     from megatron_patches.parallel.process_groups import start_process_groups
@@ -75,11 +96,12 @@ def kept(layout: Layout, precision: str) -> dict[tuple[str, str, int], int]:
                 config = run(name, kind, micro_batch, precision)
                 own = replace(groups, kernels=kernels_of(config.training))
                 model = PlainModel(blueprint_of(config, own, randomness))
-                tokens = torch.randint(192, (micro_batch, SEQUENCE))
-                weights = torch.ones(tokens.shape)
+                made = build_objective(config.objective, 0, 0, SpecialTokens(192, frozenset({0, 1}), mask=1))
+                items = {"tokens": torch.randint(192, (micro_batch, config.lengths.read))}
+                batch = made(items, np.arange(micro_batch))
                 randomness.start_step(1)
                 with watch() as watched:
-                    loss = weighted_loss(model({"tokens": tokens}), (tokens, weights), groups)
+                    loss = weighted_loss(model(batch.inputs), (batch.labels, batch.weights), groups)
                 found[name, kind, micro_batch] = watched.without([loss, *model.parameters()])
     return found
 

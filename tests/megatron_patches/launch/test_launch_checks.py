@@ -249,6 +249,7 @@ def test_no_check_fails_of_a_configuration_that_contradicts_itself_or_repeats_it
             continue  # there is no configuration
         problems, looked_at = launch_problems(facts), looked_at + bool(facts.run.problems)
         assert problems[: len(facts.run.problems)] == facts.run.texts()
-        # some of these vocabularies are smaller than the data's, which is a fault of its own
-        assert all("holds token id" in each for each in problems[len(facts.run.problems) :]), problems
+        # some of these vocabularies are smaller than the data's, whose tokenizer has no mask token: faults of their own
+        others = problems[len(facts.run.problems) :]
+        assert all("holds token id" in each or "has no mask token" in each for each in others), problems
     assert looked_at > 30

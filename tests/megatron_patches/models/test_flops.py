@@ -2,9 +2,12 @@
 
 import pytest
 
+from megatron_patches.batch.fields import PICKED
+from megatron_patches.models.encoder.encoder_config import EncoderConfig
 from megatron_patches.models.gpt.gpt_config import GPTConfig
 from megatron_patches.models.transformer.flops import (
     active_parameters,
+    bidirectional_flops_per_token,
     bigscience_flops,
     causal_flops,
     computed_flops,
@@ -12,6 +15,8 @@ from megatron_patches.models.transformer.flops import (
     training_flops_per_token,
 )
 from megatron_patches.models.transformer.parameters import transformer_parameters
+from megatron_patches.objectives.objective_config import MaskedLMConfig
+from tests.ranks import run_on_ranks
 
 BLOOM = GPTConfig(
     layers=70, hidden_size=14336, attention_heads=112, ffn_size=4 * 14336, vocab_size=250880,
@@ -62,3 +67,67 @@ def test_recomputation_is_work_but_no_more_of_the_model() -> None:
     once, selective, full = (computed_flops(GPT2, 1024, kind) for kind in ("none", "selective", "full"))  # type: ignore[arg-type]
     assert once < selective < full
     assert full / once == pytest.approx(4 / 3, rel=0.1)
+
+
+LENGTH, SAMPLES = 32, 3
+ENCODERS: dict[str, dict[str, object]] = {
+    "NeoBERT": {},
+    "untied, grouped heads": {"tied_head": False, "key_value_heads": 2, "decoder_bias": True},
+    "gelu": {"activation": "gelu", "position_embedding": "learned"},
+}
+WAYS = [(only, kind) for only in (True, False) for kind in ("none", "selective", "full")]
+
+
+def encoder(kind: str) -> EncoderConfig:
+    sizes = {"name": "encoder", "layers": 3, "hidden_size": 32, "attention_heads": 4, "ffn_size": 84, "vocab_size": 200}
+    return EncoderConfig.model_validate(sizes | ENCODERS[kind])
+
+
+def counted_by_torch() -> dict[tuple[str, bool, str], int]:
+    """FLOPs of matrices in forward and backward pass, attention by its own matrices."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from megatron_patches.models.blueprint import draw_up
+    from megatron_patches.models.build import PlainModel
+    from megatron_patches.objectives.loss import weighted_loss
+    from megatron_patches.parallel.kernels import Kernels
+    from megatron_patches.parallel.layout import Layout
+    from megatron_patches.parallel.process_groups import start_process_groups
+    from megatron_patches.parallel.randomness import StepRandomness
+
+    groups = start_process_groups(Layout(1, 1, 1), torch.float32, kernels=Kernels(attention="math"))
+    randomness = StepRandomness(0, groups.coordinates, groups.device)
+    found = {}
+    for kind in ENCODERS:
+        for only, recomputation in WAYS:
+            objective = MaskedLMConfig(name="masked_lm", masked_logits_only=only, reset_attention=False)
+            lengths, inputs = objective.lengths(LENGTH), objective.inputs
+            model = PlainModel(draw_up(encoder(kind), lengths, inputs, groups, randomness, 0, recomputation))  # type: ignore[arg-type]
+            given = {"tokens": torch.randint(200, (SAMPLES, LENGTH))}
+            places = lengths.of("picked") if only else LENGTH
+            if inputs.has(PICKED):
+                given["picked"] = torch.arange(places).expand(SAMPLES, -1)
+            randomness.start_step(1)
+            with FlopCounterMode(display=False) as counter:
+                targets = torch.zeros(SAMPLES, places, dtype=torch.int64), torch.ones(SAMPLES, places)
+                weighted_loss(model(given), targets, groups).backward()
+            found[kind, only, recomputation] = counter.get_total_flops()
+    return found
+
+
+def test_encoders_compute_what_torch_counts() -> None:
+    """Attention sees all tokens, and the logits are those of picked places.
+
+    Of what is computed again torch leaves out the last product, whose result nothing needs; kernels other than `math`
+    have no such parts.
+    """
+    (counted,) = run_on_ranks(counted_by_torch, 1)
+    for (kind, only, recomputation), flops in counted.items():
+        lengths = MaskedLMConfig(name="masked_lm", masked_logits_only=only).lengths(LENGTH)
+        told = bidirectional_flops_per_token(encoder(kind), lengths, recomputation)  # type: ignore[arg-type]
+        without = bidirectional_flops_per_token(encoder(kind), lengths)
+        here = flops / (SAMPLES * LENGTH)
+        assert here == told.computed if recomputation == "none" else without.computed < here <= told.computed
+        assert told.causal == without.causal == without.computed, "recomputation is no more of the model"
+        assert told.palm == palm_flops(encoder(kind), LENGTH)

@@ -52,7 +52,7 @@ LONG_DECODER = overrides(model__encoder_blocks=1, model__decoder_blocks=3)
 LONG_ENCODER = overrides(model__encoder_blocks=3, model__decoder_blocks=1)
 DROPOUT = overrides(model__dropout=0.1)
 BF16 = overrides(training__precision="bf16")
-COMPILED = overrides(training__compile="true")
+COMPILED = overrides(training__compile="true", training__compile_backend="aot_eager")  # inductor's C++ takes 40 s
 AGAIN = {kind: [*DROPOUT, *overrides(training__recomputation=kind)] for kind in ("none", "selective", "full")}
 
 MODELS = {"adamw": [], "sgd": SGD, "long decoder": [*LONG_DECODER, *SGD], "long encoder": [*LONG_ENCODER, *SGD],

@@ -191,9 +191,11 @@ def total_with_and_without_hashes(
         alone.append(total.item())
         waited = 0.5 + groups.coordinates.data
         totals = of_all_ranks(
-            torch.tensor(value, dtype=torch.float64), 2**64 - 1 - groups.coordinates.data, waited, groups
-        )
+            torch.tensor(value, dtype=torch.float64), 2**64 - 1 - groups.coordinates.data,
+            10**9 + groups.coordinates.data, waited, groups,
+        )  # fmt: skip
         beside.append(totals.targets.item())
+        assert totals.texts == sum(10**9 + rank for rank in range(layout.data))
     return alone, beside, totals.delivered, totals.waited_seconds
 
 

@@ -184,3 +184,10 @@ def test_documents_apart_have_positions_of_their_own() -> None:
     batch = masked(reset_attention=True)(items, np.array([0]))
     assert batch.inputs["positions"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0]]
     assert batch.inputs["documents"].tolist() == [[0, 0, 0, 0, 4, 4, 4, 7]]
+
+
+def test_of_records_the_answers_alone_are_hidden() -> None:
+    tokens = torch.arange(100, 140).view(2, 20)
+    answers = (torch.arange(20) >= 10).long().expand(2, -1)
+    chosen = hidden(masked(probability=0.5)({"tokens": tokens, "answers": answers}, np.arange(2)), tokens)
+    assert not chosen[:, :10].any() and chosen[:, 10:].sum(1).tolist() == [5, 5]

@@ -8,6 +8,7 @@ import torch
 
 from megatron_patches.errors import TrainyardError
 from megatron_patches.launch.device_checks import check_device
+from megatron_patches.parallel import flash_attn_extra
 from megatron_patches.parallel.attention_kernels import require_attention_kernel
 from megatron_patches.parallel.layout import Layout
 from megatron_patches.run.reading import load_run
@@ -79,6 +80,9 @@ NEEDS_A_GPU = r"{} needs a GPU, and this machine has none; a CPU has flash and m
         ("flash --model.attention_dropout 0.1", False, "model.attention_dropout is 0.1; use auto or math"),
         ("flash", True, "flash takes 16 bits on a GPU, and training.precision is fp32; use efficient"),
         ("cudnn", True, "cudnn takes 16 bits on a GPU"),
+        ("flash_attn", False, NEEDS_A_GPU.format("flash_attn")),
+        ("flash_attn --training.precision bf16", True, r"not installed: pip install --no-build-isolation .*\[flash\]"),
+        ("flash_attn", True, "flash_attn takes 16 bits, and training.precision is fp32"),
         ("flash", False, None),
         ("math --model.attention_dropout 0.1", False, None),
         ("efficient", True, None),
@@ -101,19 +105,35 @@ def test_kernels_that_a_machine_lacks_are_refused(
     ("arguments", "needing"),
     [
         ("--model.position_embedding alibi", "model.position_embedding alibi needs one"),
-        ("--objective.reset_attention true", "objective.reset_attention needs one"),
         ("--objective prefix_lm", "objective prefix_lm needs one"),
     ],
 )
-def test_flash_takes_no_mask(arguments: str, needing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", ["flash", "flash_attn"])
+def test_flash_takes_no_mask(kernel: str, arguments: str, needing: str, tmp_path: Path) -> None:
     path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
-    with pytest.raises(TrainyardError, match=rf"flash takes no mask.*{needing}; use efficient, math or auto"):
-        load_run(path, ["--training.attention_kernel", "flash", *arguments.split()])
+    with pytest.raises(TrainyardError, match=rf"{kernel} takes no mask.*{needing}; use efficient, math or auto"):
+        load_run(path, ["--training.attention_kernel", kernel, *arguments.split()])
+
+
+@pytest.mark.parametrize("kernel", ["flash", "flash_attn"])
+def test_segments_need_no_mask(kernel: str, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
+    load_run(path, ["--training.attention_kernel", kernel, "--objective.reset_attention", "true"])
+
+
+def test_flash_attn_takes_no_large_heads(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
+    with pytest.raises(TrainyardError, match=r"heads of at most 256 features, .*makes them 512; use auto"):
+        load_run(path, ["--training.attention_kernel=flash_attn", "--model.hidden_size=2048"])
 
 
 def test_a_rank_asks_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainyardError, match="this process sees none; use one of auto, flash, math"):
         require_attention_kernel("cudnn", torch.device("cpu"), torch.float32)
+    with pytest.raises(TrainyardError, match="flash_attn needs a GPU"):
+        require_attention_kernel("flash_attn", torch.device("cpu"), torch.bfloat16)
+    with pytest.raises(TrainyardError, match="flash-attn, which is not installed"):
+        require_attention_kernel("flash_attn", torch.device("cuda"), torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
     require_attention_kernel("efficient", torch.device("cuda"), torch.float32)
@@ -121,3 +141,35 @@ def test_a_rank_asks_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
         require_attention_kernel("flash", torch.device("cuda"), torch.float16)
     with pytest.raises(TrainyardError, match="cudnn takes 16 bits"):
         require_attention_kernel("cudnn", torch.device("cuda"), torch.float32)
+    monkeypatch.setattr(flash_attn_extra, "find_spec", lambda name: name)
+    with pytest.raises(TrainyardError, match=r"flash_attn needs .* 8\.0 or more, and this Some GPU has 7\.0"):
+        require_attention_kernel("flash_attn", torch.device("cuda"), torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gpu", "message"),
+    [
+        ("--training.compile_backend eager", False, "compile_backend eager has no effect on a CPU.*compile true"),
+        ("--training.compile_dynamic true", False, "compile_dynamic true has no effect on a CPU"),
+        ("--training.compile_dynamic true --parallel.zero_stage 3", True, "has no effect under ZeRO 3.*zero_stage 2"),
+        ("--training.compile_dynamic true --training.compile true", False, None),
+        ("--training.compile_backend aot_eager", True, None),
+    ],
+)
+def test_how_blocks_are_compiled_is_said_where_they_are(
+    arguments: str, gpu: bool, message: str | None, tmp_path: Path
+) -> None:
+    path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
+    config = load_run(path, arguments.split())
+    if message is None:
+        check_device(config, gpu, [])
+        return
+    with pytest.raises(TrainyardError, match=message):
+        check_device(config, gpu, [])
+
+
+@pytest.mark.parametrize("given", ["compile_backend=eager", "compile_dynamic=true"])
+def test_how_blocks_are_compiled_goes_not_with_compile_false(given: str, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "tr900-tests" / "tr900a-28K-small.yaml")
+    with pytest.raises(TrainyardError, match=f"{given.replace('=', ' ')} has no effect with compile false; remove it"):
+        load_run(path, ["--training.compile=false", f"--training.{given}"])

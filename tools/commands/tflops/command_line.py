@@ -32,6 +32,8 @@ class PeerChoice(StrEnum):
 
     LOOP = "loop"
     NANOGPT = "nanogpt"
+    TRANSFORMERS = "transformers"
+    PADDED = "padded"
     NONE = "none"
 
 
@@ -69,7 +71,8 @@ def bench_command(
         PeerChoice,
         typer.Option(
             help="loop: a bare PyTorch loop over the same module and optimizer, on the same layout; nanogpt: another "
-            "GPT-2, compiled whole; none: the run alone."
+            "GPT-2, compiled whole; transformers: its EuroBERT, for encoders; padded: the same documents without "
+            "packing; none: the run alone."
         ),
     ] = PeerChoice.LOOP,
     vary: Annotated[

@@ -3,14 +3,13 @@
 import math
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from data_tools.text.special_tokens import SpecialTokens
 from megatron_patches.errors import Refused
-from tests.megatron_patches.evaluation.encoders.tiny_encoder import TEXTS, save_encoder
+from tests.megatron_patches.evaluation.encoders.tiny_encoder import TEXTS, encoder_run, save_encoder
 from tests.megatron_patches.generation.small_models import start
 from tests.ranks import run_on_ranks
 
@@ -34,21 +33,32 @@ def scored(folder: Path, stages: int) -> list[Any] | None:
 
 def by_hand(model: Any, text: str) -> tuple[float, int]:
     ids = model.tokenizer.encode(text)
+    room = 6 if getattr(model.config.data.samples, "wrapped", False) else 8  # 8 tokens are seen at once
     total, count = 0.0, 0
     for place, label in enumerate(ids):
         if label == UNKNOWN:
             continue
-        first = max(0, min(place - 4, len(ids) - 8))  # 8 tokens are seen at once
-        window = ids[first : first + 8]
+        first = max(0, min(place - room // 2, len(ids) - room))
+        window = ids[first : first + room]
         window[place - first] = MASK
-        total += float(model.logits(window)[place - first].double().log_softmax(-1)[label])
+        at = place - first
+        if room == 6:
+            window, at = [CLS, *window, SEP], at + 1
+        total += float(model.logits(window)[at].double().log_softmax(-1)[label])
         count += 1
     return total, count
 
 
-@pytest.mark.parametrize(("ranks", "stages", "bias"), [(1, 1, "true"), (4, 2, "false")])
-def test_one_mask_at_a_time(tmp_path: Path, ranks: int, stages: int, bias: str) -> None:
-    folder = save_encoder(tmp_path, model__decoder_bias=bias)
+WRAPPED = {"data__samples": "{name: packs, wrapped: true}"}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "stages", "switches"),
+    [(1, 1, {"model__decoder_bias": "true"}), (1, 1, WRAPPED), (4, 2, {})],
+    ids=["decoder bias", "wrapped", "four ranks"],
+)
+def test_one_mask_at_a_time(tmp_path: Path, ranks: int, stages: int, switches: dict[str, str]) -> None:
+    folder = save_encoder(tmp_path, **switches)
     found, expected = run_on_ranks(scored, ranks, folder, stages)[0]
     assert [each.tokens for each in found] == [3, 13, 1, 3, 2]
     for each, (likelihood, tokens) in zip(found, expected, strict=True):
@@ -79,19 +89,14 @@ def test_what_texts_begin_and_end_with_is_seen_and_never_hidden() -> None:
     assert [(row.ids, row.place) for row in found] == [([CLS, MASK, UNKNOWN, SEP], 1), ([CLS, UNKNOWN, MASK, SEP], 2)]
 
 
-def test_texts_are_wrapped_as_in_training() -> None:
-    from megatron_patches.evaluation.encoders.text_ends import ends_in_training
+def test_texts_are_wrapped_as_in_training(tmp_path: Path) -> None:
+    from megatron_patches.evaluation.encoders.text_ends import TextEnds, ends_in_training
 
-    def ends(wrapped: bool, special: SpecialTokens) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        config: Any = SimpleNamespace(name="tr1", data=SimpleNamespace(samples=SimpleNamespace(wrapped=wrapped)))
-        found = ends_in_training(config, special)
-        return found.before, found.after
-
-    special = SpecialTokens(20, cls=CLS, sep=SEP)
-    assert ends(True, special) == ((CLS,), (SEP,))
-    assert ends(False, special) == ((), ())
-    with pytest.raises(Refused, match=r"data.samples.wrapped of tr1 needs a cls and a sep token"):
-        ends(True, SpecialTokens(20))
+    special, config = SpecialTokens(20, cls=CLS, sep=SEP), encoder_run(tmp_path, **WRAPPED)
+    assert ends_in_training(config, special) == TextEnds((CLS,), (SEP,))
+    assert ends_in_training(encoder_run(tmp_path), special) == TextEnds()
+    with pytest.raises(Refused, match=r"data.samples.wrapped of tr901a.* needs a cls and a sep token"):
+        ends_in_training(config, SpecialTokens(20))
 
 
 def test_rows_of_one_length_are_read_together() -> None:

@@ -65,7 +65,10 @@ def test_what_names_no_task_is_refused_with_what_to_write(text: str, message: st
         ("helaswag", "no task 'helaswag' \\(the nearest: hellaswag, hellaswag-plain\\)"),
         ("HELASWAG", "no task 'HELASWAG' \\(the nearest: hellaswag, hellaswag-plain\\)"),
         ("Hellaswag:a", "no format 'Hellaswag' of local files \\(the nearest: hellaswag,"),
-        ("perplexitty:a.txt", "no format 'perplexitty' of local files \\(the nearest: perplexity\\);"),
+        (
+            "perplexitty:a.txt",
+            "no format 'perplexitty' of local files \\(the nearest: perplexity, pseudo-perplexity\\);",
+        ),
         ("arc_easy:a.txt", "no format 'arc_easy' of local files; `tools/evals tasks`"),
         ("qqq", "no task 'qqq'; `tools/evals tasks` lists"),
     ],
