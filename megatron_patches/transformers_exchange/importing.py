@@ -92,7 +92,7 @@ def import_transformers(plan: ImportPlan, target: Path, request: CardRequest) ->
     if target.exists():
         raise _exists(target)
     fills = plan.found.format.task == "fill-mask"
-    mask = special_tokens(plan.found.folder.path).mask if fills else None
+    mask = special_tokens(plan.found.folder.path, plan.config.data.allow_invalid).mask if fills else None
     text = card_text(plan.config, tokenizer_of(plan), request.text, mask)
     refuse_unprovable(plan.config, text)
     tensors = _own_tensors(plan)
