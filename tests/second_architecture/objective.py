@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.objectives.objective import Objective
 from tests.second_architecture.config import DECODER_TOKENS, ENCODER_TOKENS, SecondHalfConfig
 
 
-class SecondHalf:
+class SecondHalf(Objective):
     """See `objectives.build.Objective`; nothing is drawn."""
 
     def __init__(self, config: SecondHalfConfig, seed: int, end_of_document: int | None) -> None:
