@@ -66,8 +66,8 @@ def other_tokenizer(shards: Sequence[Shard], tokenizer_id: str, name: str) -> It
     if other is not None:
         theirs = other.facts.tokenizer
         yield (
-            f"dataset {other.prefix} was made with tokenizer {theirs.name} ({theirs.id[:12]}), data.tokenizer {name} is "
-            f"another one ({tokenizer_id[:12]}); name the dataset's own, or run tools/preprocess with this one"
+            f"dataset {other.prefix} was made with tokenizer {theirs.name} ({theirs.id[:12]}), data.tokenizer {name} "
+            f"is another one ({tokenizer_id[:12]}); name the dataset's own, or run tools/preprocess with this one"
         )
 
 
