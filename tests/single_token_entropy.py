@@ -1,7 +1,7 @@
 """Entropy of the tokens that a masked-LM run is validated on: `python -m tests.single_token_entropy RUN...`.
 
-No model that ignores the context can have a lower loss on them. It is computed over all tokens of the validation samples
-that masking may choose, in nats: those that are chosen are a random part of them.
+No model that ignores the context can have a lower loss on them. It is computed in nats, over all tokens of the
+validation samples that masking may choose: those that it chooses are a random part of them.
 """
 
 import sys
