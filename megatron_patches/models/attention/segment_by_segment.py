@@ -52,7 +52,7 @@ class _Moved(torch.autograd.Function):
         return rows.index_select(0, places)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (back,) = context.saved_tensors
         return gradient.index_select(0, back), None, None
