@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
+from data_tools.text.special_tokens import special_tokens
 from data_tools.text.wordpiece_training import train_wordpiece
 from megatron_patches.artefacts.run_folder import RunFolder
 from megatron_patches.errors import TrainyardError
@@ -20,6 +21,7 @@ from tests.ranks import run_on_ranks
 from tests.small_run import write_run
 from tests.small_training import SmallData, train_launch
 from tools.run_views.proof import prove
+from tools.run_views.read_step import ReadStep
 
 STEPS, SAVED = 6, 3
 HERE = LaunchTarget(nodes=None, gpu=False, gpu_models=())
@@ -98,6 +100,11 @@ def test_going_on_is_exact_and_may_be_from_disk(folder: Path, tmp_path: Path, mo
     proof = prove(run, None, lambda text: None)
     assert not proof.differs and not proof.incomplete
     assert sum(each.compared for each in proof.launches) >= STEPS
+    special = special_tokens(folder / "wordpiece")
+    for sample in ReadStep(run, STEPS).samples(None):
+        shown = sample.content["tokens"][sample.content["segments"] >= 0]
+        assert (shown[0], shown[-1]) == (special.cls, special.sep)
+        assert len(sample.documents) == (shown == special.cls).sum()
 
 
 BPE = ["--data.text=null", "--data.path={small}/text", "--data.tokenizer={small}/tokenizer"]
