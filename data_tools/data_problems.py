@@ -25,22 +25,19 @@ def end_of_document_problems(
     need = f"{' and '.join(needed_by)} must see where documents end"
     if tokenizer.end_of_document is None:
         yield (
-            f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; take a tokenizer with one (a "
-            "Hugging Face folder names it as eos_token in tokenizer_config.json) and run tools/preprocess with "
-            "--append-eod, or leave the setting at its default"
+            f"{need}, and tokenizer {tokenizer.name} has no end-of-document token; set data.samples to packs or "
+            "windows, which know their documents, take a tokenizer with one (a Hugging Face folder names it as "
+            "eos_token in tokenizer_config.json) and run tools/preprocess with --append-eod, or change the setting"
         )
     elif not_ended:
-        yield (
-            f"{need}, and text.append_eod of source {not_ended[0]} is false; set it to true, or leave the setting at "
-            "its default"
-        )
+        yield (f"{need}, and text.append_eod of source {not_ended[0]} is false; set it to true, or change the setting")
     elif chats := [shard.prefix for shard in shards if _ends_within_chats(shard.facts)]:
         yield (
             f"{need}, and in the chats of dataset {chats[0]} the token that ends documents may end each answer, "
-            "so that a chat would be cut apart; leave the setting at its default"
+            "so that a chat would be cut apart; change the setting"
         )
     elif (missing := _without_end_of_document(shards, tokenizer.end_of_document)) is not None:
-        yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or leave the setting at its default"
+        yield f"{need}, and {missing}; run tools/preprocess with --append-eod, or change the setting"
 
 
 def _without_end_of_document(shards: Sequence[Shard], token: int) -> str | None:

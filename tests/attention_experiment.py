@@ -1,4 +1,4 @@
-"""What attention of packed texts costs on a CPU: a call for each segment beside one call with a dense mask.
+"""What attention of packed texts costs on a CPU: a call for each length beside one call with a dense mask.
 
     python -m tests.attention_experiment
 

@@ -1,6 +1,6 @@
 """A peer of another make: GPT-2 in plain PyTorch in the manner of nanoGPT, compiled whole, under bf16 autocast.
 
-Written anew from that manner: a fused query-key-value matrix, `scaled_dot_product_attention`, cross entropy over all
+Written here in that manner: a fused query-key-value matrix, `scaled_dot_product_attention`, cross entropy over all
 logits, and the loop of `other_model`.
 """
 

@@ -57,7 +57,7 @@ class TextRead:
 
 
 def text_read(seconds: Sequence[float], padding: Sequence[float], steps: int, places: int) -> TextRead:
-    """Of turns of `steps` steps each.
+    """Text tokens a second, for turns of `steps` steps each.
 
     Args:
         seconds: of each measured turn.

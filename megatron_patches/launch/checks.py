@@ -85,8 +85,9 @@ def _special_tokens(facts: LaunchFacts) -> Iterator[str]:
     if special is not None and special.vocab_size > config.model.vocabulary:
         yield (
             f"data.tokenizer {config.data.tokenizer} has {special.vocab_size} ids, any of which objective "
-            f"{config.objective.describe()} may put into a sample, and model.vocab_size {config.model.vocabulary} has "
-            f"ids up to {config.model.vocabulary - 1}; set model.vocab_size to {special.vocab_size}"
+            f"{kind_name(type(config.objective))} may put into a sample, and model.vocab_size "
+            f"{config.model.vocabulary} has ids up to {config.model.vocabulary - 1}; set model.vocab_size to "
+            f"{special.vocab_size} or more"
         )
 
 

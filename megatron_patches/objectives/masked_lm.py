@@ -87,7 +87,7 @@ class MaskedLM(Objective):
         return order, np.minimum(counts, np.ceil(expected)).astype(np.int64)
 
     def _probabilities(self, samples: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Of each sample; none above the largest, which rounding could otherwise pass, and with it the places."""
+        """Probability of each sample, capped at the largest: rounding could pass it, and with it the places."""
         ramp = self._config.probability
         if not isinstance(ramp, ProbabilityRampConfig):
             return np.full(len(samples), ramp)

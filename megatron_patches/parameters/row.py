@@ -45,7 +45,7 @@ class Cut:
         return max(size, parts) % min(size, parts) == 0 if self.shared else size % parts == 0
 
     def settings_near(self, size: int, multiple: int) -> list[int]:
-        """Of a resizable setting the values next to what gives this size that give a multiple of a number."""
+        """Values of a resizable setting, next to the one of this size, whose sizes are a multiple of a number."""
         near = multiples_near(size, lcm(multiple, self.multiple))
         return [int(each * self.setting_per_entry) for each in near]
 

@@ -37,7 +37,7 @@ def main(
     ),
     format: str | None = typer.Option(
         None,
-        help="Architecture of transformers: gpt2, bloom, llama, gpt_neox; of encoders eurobert. Without it the first "
+        help="Architecture of transformers: gpt2, bloom, llama, gpt_neox; for encoders eurobert. Without it the first "
         "that can express the model is taken. Example: --format llama",
     ),
     weights: Literal["stored", "masters"] = typer.Option(
@@ -65,8 +65,8 @@ def main(
     """Write a checkpoint as a folder that transformers loads with from_pretrained, without code of its own.
 
     Before the folder has its name, every tensor is taken back and compared bit for bit, and logits and a greedy
-    continuation of both models are compared on real text; of encoders the masked tokens that they fill in, and texts
-    that are padded. What fails leaves nothing. card.json has every figure.
+    continuation of both models are compared on real text; for encoders, masked tokens and padded texts
+    instead of the continuation. A comparison that fails leaves nothing. card.json has every figure.
     """
     from tools.run_files.checkpoint_reference import find_whole_checkpoint
 

@@ -24,7 +24,7 @@ def train(
     files: list[Path] = typer.Argument(help="Text to learn from: files or folders, as for tools/preprocess."),
     output: Path = typer.Option(help="Folder to make for the tokenizer."),
     vocab_size: int = typer.Option(
-        help="Ids in all. Of bpe: the end-of-document token, 256 bytes, and merges; of wordpiece: five special tokens, "
+        help="Ids in all. bpe: the end-of-document token, 256 bytes, and merges; wordpiece: five special tokens, "
         "characters, and pieces of words."
     ),
     kind: Kind = typer.Option(

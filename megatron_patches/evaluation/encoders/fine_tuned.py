@@ -102,7 +102,7 @@ def metrics(names: Sequence[str], predicted: Sequence[Numbers], rows: Sequence[L
 
 
 def item_values(name: str, predicted: Sequence[Numbers], labels: Numbers) -> Numbers:
-    """Of each item its part in a metric that is a mean over items; the mean over seeds."""
+    """Each item's part in a metric that is a mean over items, averaged over seeds."""
     each = [(given == labels) if name == "acc" else (given - labels) ** 2 for given in predicted]
     return np.mean(np.stack(each).astype(np.float64), axis=0)
 

@@ -74,7 +74,7 @@ class _Features:
         self.train, self.asked = ((each - mean) / spread for each in (self.train, self.asked))
 
     def learned(self, numbers: Sequence[int]) -> Tensor:
-        """Of these rows of train."""
+        """The features of these rows of train."""
         return self.train[list(numbers)]
 
 

@@ -144,7 +144,7 @@ def _rows(
 
 
 def _batches(rows: Iterator[Hidden], size: int) -> Iterator[list[Hidden]]:
-    """Of one length: tokens that all see each other would see what fills up a shorter row."""
+    """Batches of rows of equal length: nothing masks the padding of a shorter row."""
     batch: list[Hidden] = []
     for row in rows:
         if batch and (len(batch) == size or len(row.ids) != len(batch[0].ids)):
@@ -156,7 +156,7 @@ def _batches(rows: Iterator[Hidden], size: int) -> Iterator[list[Hidden]]:
 
 
 def _ids(texts: Sequence[str]) -> Iterator[str]:
-    """Of equal texts each has its own, by their order."""
+    """Equal texts get different ones, by their order."""
     seen: dict[str, int] = {}
     for text in texts:
         whole = hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]

@@ -56,7 +56,7 @@ class FineTuningTask:
 
     @property
     def version(self) -> str:
-        """Of the format."""
+        """The version of the format."""
         return self.format.version
 
     @property

@@ -13,7 +13,7 @@ from megatron_patches.models.attention.segments import Segments
 def package_attention(
     query: Tensor, key: Tensor, value: Tensor, pattern: Whole, scale: float | None, dropout: float
 ) -> Tensor:
-    """Of whole samples; see `attend`."""
+    """Attention within whole samples; see `attend`."""
     from flash_attn import flash_attn_func
 
     assert not isinstance(pattern, Ranges), "a launch has refused patterns that need a mask"
@@ -27,7 +27,7 @@ def package_attention(
 def package_segments(
     query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float | None, dropout: float
 ) -> Tensor:
-    """Of all segments; the tensors are `[tokens of all samples, heads, feature]`."""
+    """Attention within each segment; the tensors are `[tokens of all samples, heads, feature]`."""
     from flash_attn import flash_attn_varlen_func
 
     cuts, longest = segments.cuts, segments.longest

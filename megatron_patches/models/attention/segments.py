@@ -1,7 +1,7 @@
 """Samples cut into segments that do not see each other: where they begin, found once for all layers of a stage."""
 
-import itertools
 import weakref
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -10,6 +10,26 @@ from torch import Tensor
 
 _FEWEST_CUTS = 64
 """Entries that are made at least. A compiled block is compiled again for each other number of them."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Another order of the tokens of a micro-batch, each tensor int64 `[tokens]`."""
+
+    places: Tensor
+    """where each token of the new order lies in the old one"""
+    back: Tensor
+    """where each token of the old order lies in the new one"""
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """Segments of one length together, the shortest first; those of one length stay in their order."""
+
+    runs: tuple[tuple[int, int], ...]
+    """how many segments, and the tokens of each"""
+    order: Order | None
+    """of the tokens; None where those of one length are neighbours already, and nothing moves"""
 
 
 class Segments:
@@ -29,10 +49,24 @@ class Segments:
         self.causal = causal
 
     @cached_property
-    def runs(self) -> tuple[tuple[int, int], ...]:
-        """Neighbouring segments of one length, `(how many, tokens of each)`. On a GPU the host waits for it."""
-        lengths = self.cuts[: self._count + 1].diff().tolist()
-        return tuple((len(list(same)), length) for length, same in itertools.groupby(lengths))
+    def by_length(self) -> ByLength:
+        """The segments in as few batches as can be. On a GPU the host waits for it."""
+        starts, lengths = self.cuts[: self._count].long(), self.cuts[: self._count + 1].long().diff()
+        runs = _runs(lengths)
+        by_length = lengths.argsort(stable=True)
+        ordered = _runs(lengths[by_length])
+        if len(ordered) == len(runs):
+            return ByLength(runs, None)
+        starts, lengths = starts[by_length], lengths[by_length]
+        moved = (starts - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
+        places = torch.arange(len(moved), device=moved.device) + moved
+        return ByLength(ordered, Order(places, places.argsort()))
+
+
+def _runs(lengths: Tensor) -> tuple[tuple[int, int], ...]:
+    """Neighbours of one length: how many, and their length."""
+    length, count = lengths.unique_consecutive(return_counts=True)
+    return tuple(zip(count.tolist(), length.tolist(), strict=True))
 
 
 def find_segments(documents: Tensor, causal: bool) -> Segments:

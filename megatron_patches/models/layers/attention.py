@@ -83,8 +83,8 @@ class SelfAttention(CachingAttention):
         return self.output(attended)
 
     def _is_apart(self, context: TokenContext, drops: bool) -> bool:
-        """Whether each segment has a call of its own: their lengths change with every micro-batch, and a graph with
-        them would be compiled for each."""
+        """Whether segments have calls by their length: the lengths change with every micro-batch, and a graph with them
+        would be compiled for each."""
         dropout = self.dropout if drops else 0.0
         cut = isinstance(context.pattern, Segments)
         return cut and not self.kernel.takes_segments_whole(self.position.adds_to_scores, dropout)

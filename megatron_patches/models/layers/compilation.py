@@ -22,9 +22,9 @@ def compile_blocks(model: nn.Module, backend: CompileBackend = "inductor", dynam
 
     One compilation serves all blocks of a rank: they share their code, and their weights are inputs of it. Alone
     (tensor 1) a block is one graph. Tensor-parallel ranks compile what lies between two matrices, since their
-    messages are not compiled. Where each segment of a sample has a call of attention, these calls are left out: the
-    lengths change with every micro-batch. What repeats a block under full recomputation stays outside and calls it
-    compiled.
+    messages are not compiled. Where segments of samples have calls of attention by their length, these are left out:
+    the lengths change with every micro-batch. What repeats a block under full recomputation stays outside and calls
+    it compiled.
     """
     for module in model.modules():
         if isinstance(module, CompiledInParts):

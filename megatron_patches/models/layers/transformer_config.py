@@ -124,7 +124,7 @@ class TransformerConfig(ModelSection):
 
     @property
     def mlp_multiple(self) -> int:
-        """Of which `mlp_width` is one whatever ffn_size is."""
+        """A number that divides `mlp_width` whatever ffn_size is."""
         return 1
 
     @property

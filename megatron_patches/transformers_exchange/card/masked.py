@@ -12,7 +12,7 @@ from megatron_patches.transformers_exchange.card.logits import distance_of_first
 
 CHECK = "masked tokens"
 _EVERY = 7
-"""one place in so many is masked: the share of BERT's training, 15 %"""
+"""one place in this many is masked: about the 15 % of BERT's training"""
 _FIRST = 3
 
 

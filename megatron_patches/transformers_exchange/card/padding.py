@@ -17,7 +17,7 @@ SIDES: tuple[Side, ...] = ("right", "left")
 _LONGEST = 32
 """positions of the longest text; logits of all texts are in memory, of both models"""
 _SHARES = (1, 2, 5)
-"""the longest text is so many times as long as each"""
+"""how many times as long as each text the longest one is"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PaddedBatch:
     """int64 of the same shape: 1 at tokens, 0 at padding"""
 
     def unpadded(self, logits: Tensor) -> list[Tensor]:
-        """Of logits `[texts, longest, vocabulary]` those of each text, `[length, vocabulary]`."""
+        """Logits of each text, `[length, vocabulary]`, out of `[texts, longest, vocabulary]`."""
         return [row[shown.bool()] for row, shown in zip(logits.cpu(), self.mask, strict=True)]
 
 

@@ -107,7 +107,7 @@ def test_the_end_of_a_document_is_asked_for(text: Path, tmp_path: Path) -> None:
 
 
 def test_rare_characters_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of those that are equally frequent the first by number stay."""
+    """Among equally frequent characters the lowest code points stay."""
     monkeypatch.setattr("data_tools.text.wordpiece_training.CHARACTERS", 3)
     (tmp_path / "text.txt").write_text("abab cd cd ef ab aab")
     train_wordpiece([tmp_path / "text.txt"], tmp_path / "small", 11)

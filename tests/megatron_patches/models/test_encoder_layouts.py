@@ -150,7 +150,7 @@ def stored(run: RunFolder) -> dict[str, str]:
 
 
 def losses(run: RunFolder) -> dict[tuple[str, int], float]:
-    """Of steps and validations."""
+    """Losses of steps and validations."""
     events = read_events(run.events)
     return {
         (k, each.facts["step"]): each.facts["loss"] for k in ("step", "validation") for each in effective(events, k)

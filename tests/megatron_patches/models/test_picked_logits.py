@@ -159,7 +159,7 @@ def peak_of_a_step(layout: Layout) -> dict[tuple[bool, bool], int]:
 
 @pytest.mark.parametrize("layout", ["single", "sequence parallel"])
 def test_all_logits_are_never_there(layout: str) -> None:
-    """Of 256 places and 16,384 tokens they would take 16 MiB in fp32; 40 of 256 places are picked."""
+    """All logits of 256 places and 16,384 tokens would take 16 MiB in fp32; 40 of 256 places are picked."""
     for rank in run_on_ranks(peak_of_a_step, LAYOUTS[layout].world_size, LAYOUTS[layout]):
         all_logits = 4 * PLACES[0] * PLACES[1] * LARGE["vocab_size"] // LAYOUTS[layout].tensor
         for tied in (True, False):

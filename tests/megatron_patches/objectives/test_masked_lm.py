@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_tools.text.special_tokens import SpecialTokens
 from megatron_patches.batch.micro_batch import MicroBatch
+from megatron_patches.objectives import masked_lm
 from megatron_patches.objectives.build import build_objective
 from megatron_patches.objectives.objective import Objective
 from megatron_patches.objectives.objective_config import MaskedLMConfig
@@ -176,6 +177,13 @@ def test_the_probability_follows_the_samples_number() -> None:
     for number in range(100):
         many = rounded({"tokens": torch.full((1, 10), 100)}, np.array([10 + number]))
         assert many.weights.sum() == 3
+
+
+def test_no_more_are_hidden_than_are_picked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 + (1 - 2**-53) is 4: one token would be hidden and never predicted."""
+    monkeypatch.setattr(masked_lm, "_fractions", lambda numbers: np.full(numbers.shape, 1 - 2.0**-53))
+    batch = masked(probability=0.3, mask_all=True)({"tokens": torch.full((1, 10), 100)}, np.array([0]))
+    assert batch.weights.shape == (1, 3) and (batch.inputs["tokens"] == MASK).sum() == 3
 
 
 def test_documents_apart_have_positions_of_their_own() -> None:

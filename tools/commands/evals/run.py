@@ -39,7 +39,7 @@ def run_command(
       tools/evals run tr0a-4M-stdlib --tasks hellaswag:data/hellaswag.jsonl
       tools/evals run tr0a-4M-stdlib --tasks validation --steps every-500 --watch
       tools/evals run tr0a-4M-stdlib --tasks mmlu:data/mmlu --slurm evals.slurm
-      tools/evals run tr22a-100M-encoder --tasks glue-rte:data/RTE --seeds 5
+      tools/evals run tr22d-1M-demo --tasks glue-rte:data/RTE --seeds 5
     """
     later.refuse_together()
     asked = means.asked(questions, learning)

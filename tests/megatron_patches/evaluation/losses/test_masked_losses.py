@@ -78,7 +78,7 @@ def test_two_stages_find_what_training_recorded(trained: RunFolder) -> None:
     [
         (["--data.tokenizer=$DATA/tokenizer", "--data.path=$DATA/text"],
          ["has no mask token, and the objective needs it"]),
-        (["--model.vocab_size=380"], ["has 384 ids, any of which objective masked LM", "set model.vocab_size to 384"]),
+        (["--model.vocab_size=380"], ["has 384 ids, any of which objective masked_lm", "set model.vocab_size to 384"]),
     ],
 )  # fmt: skip
 def test_what_a_launch_refuses(

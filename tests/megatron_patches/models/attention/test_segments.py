@@ -16,23 +16,40 @@ from tests.dense_mask import attend_densely
 from tests.live_bytes import watch
 
 HEADS, SIZE = 4, 8
-# a text that is a whole sample, neighbours of one length across samples, single tokens, and padding at an end
+# a text that is a whole sample, texts of one length beside each other and apart, single tokens, and padding at an end
 DOCUMENTS = torch.tensor(
     [
-        [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3],
+        [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3],
         [7, 7, 4, 4, 5, 6, 8, 8, 8, 8, 8, 8],
         [9] * 12,
         [1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1],
     ]
 )
-LENGTHS = [3, 3, 4, 2, 2, 2, 1, 1, 6, 12, 5, 7]
+LENGTHS = [3, 4, 3, 2, 2, 2, 1, 1, 6, 12, 5, 7]
 
 
 def test_segments_are_found_in_the_order_of_their_tokens() -> None:
     found = find_segments(DOCUMENTS, causal=False)
-    assert [length for count, length in found.runs for _ in range(count)] == LENGTHS
-    assert found.runs == ((2, 3), (1, 4), (3, 2), (2, 1), (1, 6), (1, 12), (1, 5), (1, 7))
+    assert found.cuts[: len(LENGTHS) + 1].diff().tolist() == LENGTHS
     assert found.longest == 12
+
+
+def test_segments_of_one_length_come_together() -> None:
+    documents = torch.tensor([[0, 0, 1, 2, 2, 2], [3, 4, 4, 4, 5, 5]])
+    found = find_segments(documents, causal=False).by_length
+    assert found.runs == ((2, 1), (2, 2), (2, 3))
+    assert found.order is not None
+    assert found.order.places.tolist() == [2, 6, 0, 1, 10, 11, 3, 4, 5, 7, 8, 9]
+    assert found.order.places[found.order.back].tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("documents", "runs"),
+    [([[0] * 6, [0] * 6], (2, 6)), ([[*range(6)], [*range(6)]], (12, 1)), ([[0, 0, 0, 1, 1, 2]], (1, 3))],
+)
+def test_where_those_of_one_length_are_neighbours_nothing_moves(documents: Any, runs: tuple[int, int]) -> None:
+    found = find_segments(torch.tensor(documents), causal=True).by_length
+    assert found.order is None and found.runs[0] == runs
 
 
 @pytest.mark.parametrize(("segments", "entries"), [(1, 64), (63, 64), (64, 128), (127, 128), (128, 256)])
@@ -54,15 +71,14 @@ def test_a_buffer_that_is_used_again_is_read_again() -> None:
     for ends in (2, 3, 5):
         buffer.data[:] = torch.tensor([[0] * ends + [1] * (6 - ends)])
         for layer in ("first", "second"):
-            lengths = [length for count, length in found.of(buffer, layer).runs for _ in range(count)]
-            assert lengths == [ends, 6 - ends]
+            assert found.of(buffer, layer).cuts[:3].tolist() == [0, ends, 6]
 
 
 def test_another_tensor_is_read_whichever_layer_asks() -> None:
     found = SegmentsOfPass(causal=False)
     one = found.of(torch.zeros(1, 4, dtype=torch.int64), "first")
     other = found.of(torch.arange(4)[None], "second")
-    assert (one.runs, other.runs) == (((1, 4),), ((4, 1),))
+    assert (one.by_length.runs, other.by_length.runs) == (((1, 4),), ((4, 1),))
 
 
 def inputs(groups: int, dtype: torch.dtype) -> list[Tensor]:
@@ -77,6 +93,7 @@ def inputs(groups: int, dtype: torch.dtype) -> list[Tensor]:
 def test_a_call_for_each_segment_is_the_dense_mask(causal: bool, dtype: torch.dtype, close: float, kernel: Any) -> None:
     """Outputs, and gradients of queries, keys and values; with ALiBi too."""
     segments = find_segments(DOCUMENTS, causal)
+    assert segments.by_length.order is not None, "tokens move, forth and back"
     for groups, biased in itertools.product((4, 2, 1), (False, True)):
         tensors = inputs(groups, dtype)
         slopes = torch.tensor(alibi_slopes(HEADS), dtype=dtype) if biased else None

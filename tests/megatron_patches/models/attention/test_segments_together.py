@@ -45,7 +45,7 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, cuts: list[int], caus
 def gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, cuts: list[int], causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the same; an operator's kernel has no autograd."""
+    """Gradients of the same; an operator's kernel has no autograd."""
     groups, repeats = key.shape[1], query.shape[1] // key.shape[1]
     key, value = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
     found: list[list[Tensor]] = [[], [], []]

@@ -24,7 +24,7 @@ CASES: dict[str, tuple[dict[str, Any], Recomputation]] = {
 
 
 def compiled_steps(together: bool) -> dict[str, tuple[float, list[int], int]]:
-    """Of each case: greatest difference of a gradient to the uncompiled one, graphs after each micro-batch, breaks.
+    """For each case: greatest difference of a gradient to the uncompiled one, graphs after each micro-batch, breaks.
 
     `together` takes torch's operator for all segments, as on a GPU.
     """

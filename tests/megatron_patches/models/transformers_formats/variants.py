@@ -66,7 +66,7 @@ def model_of(section: Mapping[str, Any]) -> TransformerConfig:
 
 
 def section_type(model_type: str) -> type[TransformerConfig]:
-    """Of the models that a format takes."""
+    """The class of section that a format takes."""
     return type(model_of(MODELS[model_type]))
 
 
