@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
@@ -103,7 +104,10 @@ def test_going_on_is_exact_and_may_be_from_disk(folder: Path, tmp_path: Path, mo
     assert not proof.differs and not proof.incomplete
     assert sum(each.compared for each in proof.launches) >= STEPS
     special = special_tokens(folder / "wordpiece")
-    for sample in ReadStep(run, STEPS).samples(None):
+    samples = list(ReadStep(run, STEPS).samples(None))
+    padding = np.mean([sample.content["segments"] < 0 for sample in samples])
+    assert changed[-1]["padding"] == pytest.approx(padding, abs=1e-12) and padding > 0
+    for sample in samples:
         shown = sample.content["tokens"][sample.content["segments"] >= 0]
         assert (shown[0], shown[-1]) == (special.cls, special.sep)
         assert len(sample.documents) == (shown == special.cls).sum()
