@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from megatron_patches.artefacts.evaluations.result import Item, Metric, Part
-from megatron_patches.errors import Refused
+from megatron_patches.errors import Damaged, Refused
 from megatron_patches.evaluation.encoders.learning import Rows, learn_and_ask
 from megatron_patches.evaluation.encoders.pairs import encode_pairs
 from megatron_patches.evaluation.encoders.scores import LOWER_IS_BETTER, MEANS, METRICS, Numbers
@@ -33,7 +33,7 @@ def fine_tuned(folder: Path, task: FineTuningTask, groups: ProcessGroups, hear: 
 
     Raises:
         Refused: the tokenizer lacks a token that it needs, or the length has no room for a pair.
-        Damaged: the loss is no number.
+        Damaged: the loss, or what is said of an item, is no number.
         TrainyardError: as `load_trunk`.
     """
     started = perf_counter()
@@ -45,7 +45,7 @@ def fine_tuned(folder: Path, task: FineTuningTask, groups: ProcessGroups, hear: 
     labels = torch.tensor([row.label for row in rows.train], dtype=torch.float32)
     outputs = 1 if task.format.is_score else len(task.format.labels)
     said = learn_and_ask(trunk, Rows(train, labels), asked, outputs, settings)
-    predicted = [_predictions(each, outputs) for each in said]
+    predicted = [predictions(each, outputs) for each in said]
     parts = dict.fromkeys(row.part for row in rows.asked if row.part is not None)
     return Outcome(
         task=task,
@@ -74,7 +74,17 @@ def _encoded(trunk: Trunk, rows: Sequence[Labelled], task: FineTuningTask) -> li
     return encode_pairs([row.texts for row in rows], trunk.tokenizer, ends, trunk.window)
 
 
-def _predictions(said: torch.Tensor, outputs: int) -> Numbers:
+def predictions(said: torch.Tensor, outputs: int) -> Numbers:
+    """The likeliest label of each text, or its score, of `[texts, outputs]`.
+
+    Raises:
+        Damaged: a number is NaN or infinite, which would have a likeliest label too.
+    """
+    if not torch.isfinite(said).all():
+        raise Damaged(
+            "what the fine-tuned encoder says of the items that are asked is no number; lower --learning-rate, or name "
+            "an earlier checkpoint"
+        )
     chosen = said[:, 0] if outputs == 1 else said.argmax(1)
     return chosen.double().numpy()
 
