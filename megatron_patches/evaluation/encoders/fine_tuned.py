@@ -1,6 +1,5 @@
 """Tasks on which a copy of an encoder is fine-tuned: what it then says of the texts that are asked, as a result."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -10,6 +9,7 @@ import torch
 
 from megatron_patches.artefacts.evaluations.result import Item, Metric, Part
 from megatron_patches.errors import Damaged, Refused
+from megatron_patches.evaluation.encoders.item_ids import item_ids
 from megatron_patches.evaluation.encoders.learning import Rows, learn_and_ask
 from megatron_patches.evaluation.encoders.pairs import encode_pairs
 from megatron_patches.evaluation.encoders.scores import LOWER_IS_BETTER, MEANS, METRICS, Numbers
@@ -24,7 +24,6 @@ from megatron_patches.torch_patches.eager_optimizers import run_optimizers_eager
 
 SPREAD = "_spread"
 """ending of a metric's standard deviation over seeds"""
-_ID_LENGTH = 16
 
 
 def fine_tuned(folder: Path, task: FineTuningTask, groups: ProcessGroups, hear: Callable[[str], None]) -> Outcome:
@@ -137,14 +136,13 @@ def _part(task: FineTuningTask, predicted: Sequence[Numbers], part: str) -> Part
 
 
 def _items(task: FineTuningTask, predicted: Sequence[Numbers]) -> Iterator[Item]:
-    rows, seen = task.source.asked, dict[str, int]()
+    rows = task.source.asked
     labels = np.array([row.label for row in rows])
     kept = {name: item_values(name, predicted, labels) for name in task.format.metrics if name in MEANS}
-    for number, row in enumerate(rows):
-        whole = hashlib.sha256("\0".join([row.part or "", *row.texts]).encode()).hexdigest()[:_ID_LENGTH]
-        seen[whole] = seen.get(whole, 0) + 1
+    ids = item_ids("\0".join([row.part or "", *row.texts]) for row in rows)
+    for number, (id, row) in enumerate(zip(ids, rows, strict=True)):
         yield Item(
-            id=whole + (f"-{seen[whole]}" if seen[whole] > 1 else ""),
+            id=id,
             part=row.part,
             metrics={name: float(values[number]) for name, values in kept.items()},
             answer=", ".join(dict.fromkeys(_shown(task, each[number]) for each in predicted)),

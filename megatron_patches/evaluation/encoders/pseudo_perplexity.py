@@ -5,7 +5,6 @@ add up to that of the text, since each token also sees those after it: the numbe
 and not with models that read from left to right.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from time import perf_counter
@@ -16,6 +15,7 @@ import torch
 from data_tools.text.special_tokens import special_tokens
 from megatron_patches.artefacts.evaluations.result import Item, Metric
 from megatron_patches.errors import Damaged, Refused
+from megatron_patches.evaluation.encoders.item_ids import item_ids
 from megatron_patches.evaluation.encoders.text_ends import TextEnds, ends_in_training
 from megatron_patches.evaluation.losses.loss_sums import LossSums
 from megatron_patches.evaluation.tasks.encoder_tasks import MaskedTextTask
@@ -24,7 +24,6 @@ from megatron_patches.generation.loaded_model import LoadedModel
 from megatron_patches.generation.model_on_rank import Texts
 
 PERPLEXITY, BITS = "pseudo_perplexity", "pseudo_bits_per_byte"
-_ID_LENGTH = 16
 
 
 class Hidden(NamedTuple):
@@ -76,7 +75,7 @@ def pseudo_perplexity(loaded: LoadedModel, task: MaskedTextTask, batch_size: int
         seconds=perf_counter() - started,
         items=[
             Item(id=id, metrics={name: metric.value for name, metric in _metrics([each]).items()})
-            for id, each in zip(_ids(task.texts), scored, strict=True)
+            for id, each in zip(item_ids(task.texts), scored, strict=True)
         ],
         data=task.data,
         versions={"torch": torch.__version__},
@@ -167,15 +166,6 @@ def _batches(rows: Iterator[Hidden], size: int) -> Iterator[list[Hidden]]:
         batch.append(row)
     if batch:
         yield batch
-
-
-def _ids(texts: Sequence[str]) -> Iterator[str]:
-    """Of equal texts each has its own, by their order."""
-    seen: dict[str, int] = {}
-    for text in texts:
-        whole = hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]
-        seen[whole] = seen.get(whole, 0) + 1
-        yield whole + (f"-{seen[whole]}" if seen[whole] > 1 else "")
 
 
 def _metrics(texts: Sequence[Scored]) -> dict[str, Metric]:
