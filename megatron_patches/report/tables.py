@@ -39,7 +39,7 @@ COLUMNS: Sequence[Column] = (
     ("micro-batch", lambda found: str(found["micro_batch_size"])),
     ("tokens/s", lambda found: _spread(found["tokens_per_second"])),
     ("ours / peer", _ratio),
-    ("TFLOP/s PaLM, BigScience, causal", lambda found: _tflops(found["tflops"])),
+    ("TFLOP/s PaLM, BigScience, exact", lambda found: _tflops(found["tflops"])),
     ("MFU", lambda found: f"{found['mfu']:.1%}" if found["mfu"] is not None else "n/a"),
     ("memory", _memory),
     ("loss", lambda found: f"{found['final_loss']:.3f}"),

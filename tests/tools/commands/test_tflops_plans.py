@@ -43,6 +43,9 @@ def test_overrides_count() -> None:
             ["estimate", "tr11-176B-ml", "--nodes", "6", "--gpus-per-node", "8", "--gpu", "H100", "--require-fit"],
             "fits",
         ),
+        # of a GPU whose speed in bf16 is not known the memory is, and of no GPU nothing
+        (["estimate", "tr11-176B-ml", "--gpu", "V100-32GB", "--require-fit"], "no layout on 48 GPUs fits"),
+        (["estimate", "tr11-176B-ml", "--require-fit"], "name the GPU with --gpu"),
         (["tune", "tr20a-125M-baseline", "--gpu", "V100-32GB"], "no units for bf16"),
         (["draw", "--record", "/dev/null"], "nothing is measured"),
     ],

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from megatron_patches.checkout import CHECKOUT
+from megatron_patches.errors import Refused
 from megatron_patches.estimate.report import Estimate, Machines, estimate
 from megatron_patches.estimate.step_time import Speeds, work_of
 from megatron_patches.run.config import RunConfig
@@ -28,14 +29,23 @@ def estimate_run(
 
     Raises:
         TrainyardError: the run or its layout is wrong, the GPU is unknown, or, with `refuse`, it does not fit.
+        Refused: with `refuse`, no GPU is named.
     """
     config = load_run(find_run(run, CHECKOUT), overrides)
     machines = machines_of(config, nodes, gpus_per_node, gpu)
     layout = plan_layout(config, machines.gpus)
     speeds = known_speeds(config, machines)
-    if refuse and machines.hardware is not None and speeds is not None:
-        require_fit(config, layout, machines.hardware, machines.gpus_per_node, _seconds(config, machines, speeds))
+    if refuse:
+        if machines.hardware is None:
+            raise Refused("whether the run fits is not known without the GPU's memory; name the GPU with --gpu")
+        seconds = _unknown_seconds if speeds is None else _seconds(config, machines, speeds)
+        require_fit(config, layout, machines.hardware, machines.gpus_per_node, seconds)
     return estimate(config, layout, machines, speeds, tflops, dollars_per_gpu_hour)
+
+
+def _unknown_seconds(candidate: Candidate) -> float:
+    """For a GPU whose speed in the run's precision is not known: no candidate is faster than another."""
+    return 0.0
 
 
 def _seconds(config: RunConfig, machines: Machines, speeds: Speeds) -> Callable[[Candidate], float]:
