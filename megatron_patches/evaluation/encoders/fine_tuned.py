@@ -1,6 +1,5 @@
 """Tasks on which a copy of an encoder is fine-tuned: what it then says of the texts that are asked, as a result."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -9,7 +8,8 @@ import numpy as np
 import torch
 
 from megatron_patches.artefacts.evaluations.result import Item, Metric, Part
-from megatron_patches.errors import Refused
+from megatron_patches.errors import Damaged, Refused
+from megatron_patches.evaluation.encoders.item_ids import item_ids
 from megatron_patches.evaluation.encoders.learning import Rows, learn_and_ask
 from megatron_patches.evaluation.encoders.pairs import encode_pairs
 from megatron_patches.evaluation.encoders.scores import LOWER_IS_BETTER, MEANS, METRICS, Numbers
@@ -24,7 +24,6 @@ from megatron_patches.torch_patches.eager_optimizers import run_optimizers_eager
 
 SPREAD = "_spread"
 """ending of a metric's standard deviation over seeds"""
-_ID_LENGTH = 16
 
 
 def fine_tuned(folder: Path, task: FineTuningTask, groups: ProcessGroups, hear: Callable[[str], None]) -> Outcome:
@@ -33,7 +32,7 @@ def fine_tuned(folder: Path, task: FineTuningTask, groups: ProcessGroups, hear: 
 
     Raises:
         Refused: the tokenizer lacks a token that it needs, or the length has no room for a pair.
-        Damaged: the loss is no number.
+        Damaged: the loss, or what is said of an item, is no number.
         TrainyardError: as `load_trunk`.
     """
     started = perf_counter()
@@ -45,7 +44,7 @@ def fine_tuned(folder: Path, task: FineTuningTask, groups: ProcessGroups, hear: 
     labels = torch.tensor([row.label for row in rows.train], dtype=torch.float32)
     outputs = 1 if task.format.is_score else len(task.format.labels)
     said = learn_and_ask(trunk, Rows(train, labels), asked, outputs, settings)
-    predicted = [_predictions(each, outputs) for each in said]
+    predicted = [predictions(each, outputs) for each in said]
     parts = dict.fromkeys(row.part for row in rows.asked if row.part is not None)
     return Outcome(
         task=task,
@@ -74,7 +73,17 @@ def _encoded(trunk: Trunk, rows: Sequence[Labelled], task: FineTuningTask) -> li
     return encode_pairs([row.texts for row in rows], trunk.tokenizer, ends, trunk.window)
 
 
-def _predictions(said: torch.Tensor, outputs: int) -> Numbers:
+def predictions(said: torch.Tensor, outputs: int) -> Numbers:
+    """The likeliest label of each text, or its score, of `[texts, outputs]`.
+
+    Raises:
+        Damaged: a number is NaN or infinite, which would have a likeliest label too.
+    """
+    if not torch.isfinite(said).all():
+        raise Damaged(
+            "what the fine-tuned encoder says of the items that are asked is no number; lower --learning-rate, or name "
+            "an earlier checkpoint"
+        )
     chosen = said[:, 0] if outputs == 1 else said.argmax(1)
     return chosen.double().numpy()
 
@@ -127,14 +136,13 @@ def _part(task: FineTuningTask, predicted: Sequence[Numbers], part: str) -> Part
 
 
 def _items(task: FineTuningTask, predicted: Sequence[Numbers]) -> Iterator[Item]:
-    rows, seen = task.source.asked, dict[str, int]()
+    rows = task.source.asked
     labels = np.array([row.label for row in rows])
     kept = {name: item_values(name, predicted, labels) for name in task.format.metrics if name in MEANS}
-    for number, row in enumerate(rows):
-        whole = hashlib.sha256("\0".join([row.part or "", *row.texts]).encode()).hexdigest()[:_ID_LENGTH]
-        seen[whole] = seen.get(whole, 0) + 1
+    ids = item_ids("\0".join([row.part or "", *row.texts]) for row in rows)
+    for number, (id, row) in enumerate(zip(ids, rows, strict=True)):
         yield Item(
-            id=whole + (f"-{seen[whole]}" if seen[whole] > 1 else ""),
+            id=id,
             part=row.part,
             metrics={name: float(values[number]) for name, values in kept.items()},
             answer=", ".join(dict.fromkeys(_shown(task, each[number]) for each in predicted)),

@@ -5,7 +5,6 @@ add up to that of the text, since each token also sees those after it: the numbe
 and not with models that read from left to right.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from time import perf_counter
@@ -16,6 +15,7 @@ import torch
 from data_tools.text.special_tokens import special_tokens
 from megatron_patches.artefacts.evaluations.result import Item, Metric
 from megatron_patches.errors import Damaged, Refused
+from megatron_patches.evaluation.encoders.item_ids import item_ids
 from megatron_patches.evaluation.encoders.text_ends import TextEnds, ends_in_training
 from megatron_patches.evaluation.losses.loss_sums import LossSums
 from megatron_patches.evaluation.tasks.encoder_tasks import MaskedTextTask
@@ -24,7 +24,6 @@ from megatron_patches.generation.loaded_model import LoadedModel
 from megatron_patches.generation.model_on_rank import Texts
 
 PERPLEXITY, BITS = "pseudo_perplexity", "pseudo_bits_per_byte"
-_ID_LENGTH = 16
 
 
 class Hidden(NamedTuple):
@@ -76,7 +75,7 @@ def pseudo_perplexity(loaded: LoadedModel, task: MaskedTextTask, batch_size: int
         seconds=perf_counter() - started,
         items=[
             Item(id=id, metrics={name: metric.value for name, metric in _metrics([each]).items()})
-            for id, each in zip(_ids(task.texts), scored, strict=True)
+            for id, each in zip(item_ids(task.texts), scored, strict=True)
         ],
         data=task.data,
         versions={"torch": torch.__version__},
@@ -89,12 +88,23 @@ def score_texts(loaded: LoadedModel, texts: Sequence[str], size: int) -> list[Sc
 
     Args:
         size: rows that the model reads at once, at most.
+
+    Raises:
+        Refused: the tokenizer has no mask token, a text has no token that could be hidden, or the length has no room
+            for one; no text is asked before.
+        Damaged: a log-probability is no number.
     """
-    special = special_tokens(loaded.tokenizer_folder)
+    special = special_tokens(loaded.tokenizer_folder, loaded.config.data.allow_invalid)
     if special.mask is None:
         raise Refused(f"tokenizer {loaded.tokenizer.name} has no mask token, so that no token can be hidden")
     ends = ends_in_training(loaded.config, special)
+    if loaded.window <= ends.count:
+        raise Refused(
+            f"a length of {loaded.window} has no room for a token between cls and sep; give a longer --length"
+        )
     encoded = loaded.tokenizer.encode_batch(texts)
+    for number, (text, ids) in enumerate(zip(texts, encoded, strict=True), 1):
+        _refuse_nothing_to_hide(number, text, ids, special.special)
     likelihoods, counts = [0.0] * len(texts), [0] * len(texts)
     for batch in _batches(_rows(encoded, special.mask, special.special, loaded.window, ends), size):
         places, labels = ([[getattr(row, name)] for row in batch] for name in ("place", "label"))
@@ -103,18 +113,21 @@ def score_texts(loaded: LoadedModel, texts: Sequence[str], size: int) -> list[Sc
         for row, value in zip(batch, found.double().flatten().tolist(), strict=True):
             likelihoods[row.text] += value
             counts[row.text] += 1
-    for number, (text, count, likelihood) in enumerate(zip(texts, counts, likelihoods, strict=True), 1):
-        _check(number, text, count, likelihood)
+    for number, likelihood in enumerate(likelihoods, 1):
+        _check(number, likelihood)
     sizes = [len(text.encode()) for text in texts]
     return [Scored(*each) for each in zip(likelihoods, counts, sizes, strict=True)]
 
 
-def _check(number: int, text: str, count: int, likelihood: float) -> None:
-    if not count:
+def _refuse_nothing_to_hide(number: int, text: str, ids: Sequence[int], kept: frozenset[int]) -> None:
+    if kept.issuperset(ids):
         raise Refused(
             f"text {number:,} ({text[:40]!r}) has no token that could be hidden: its characters are none that the "
             "tokenizer knows; remove it"
         )
+
+
+def _check(number: int, likelihood: float) -> None:
     if not math.isfinite(likelihood):
         raise Damaged(
             f"a log-probability of text {number:,} is not finite: the model's training diverged, or this precision is "
@@ -153,15 +166,6 @@ def _batches(rows: Iterator[Hidden], size: int) -> Iterator[list[Hidden]]:
         batch.append(row)
     if batch:
         yield batch
-
-
-def _ids(texts: Sequence[str]) -> Iterator[str]:
-    """Equal texts get different ones, by their order."""
-    seen: dict[str, int] = {}
-    for text in texts:
-        whole = hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]
-        seen[whole] = seen.get(whole, 0) + 1
-        yield whole + (f"-{seen[whole]}" if seen[whole] > 1 else "")
 
 
 def _metrics(texts: Sequence[Scored]) -> dict[str, Metric]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from data_tools.text.special_tokens import SpecialTokens
+from data_tools.wrapped_texts import is_wrapped
 from megatron_patches.errors import Refused
 from megatron_patches.run.config import RunConfig
 
@@ -30,7 +31,7 @@ def ends_in_training(config: RunConfig, special: SpecialTokens) -> TextEnds:
     Raises:
         Refused: the tokenizer has no such tokens.
     """
-    if not getattr(config.data.samples, "wrapped", False):  # a stream has no such key
+    if not is_wrapped(config.data):
         return TextEnds()
     if special.cls is None or special.sep is None:
         raise Refused(

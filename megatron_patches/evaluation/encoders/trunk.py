@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_tools.text.special_tokens import SpecialTokens, special_tokens
+from data_tools.text.special_tokens import SpecialTokens, special_tokens_of
 from data_tools.text.tokenizer import Tokenizer
 from megatron_patches.artefacts.manifest import Manifest
 from megatron_patches.batch.fields import DOCUMENTS, POSITIONS, TOKENS, ModelInputs
@@ -95,6 +95,5 @@ def _without_head(blueprint: Blueprint) -> Blueprint:
 
 
 def _tokenizer(folder: Path, manifest: Manifest, config: RunConfig) -> tuple[Tokenizer, SpecialTokens]:
-    files = own_tokenizer_files(folder, manifest)
-    place = files.model.parent if files.of_folder else files.model
-    return own_tokenizer(folder, manifest, config), special_tokens(place)
+    tokenizer = own_tokenizer(folder, manifest, config)
+    return tokenizer, special_tokens_of(tokenizer, own_tokenizer_files(folder, manifest))

@@ -91,19 +91,23 @@ class LossData:
 
     def definition(self) -> str:
         """sha256 of everything but the model that decides the loss."""
+        return hashlib.sha256(json.dumps(self.decides(), sort_keys=True).encode()).hexdigest()
+
+    def decides(self) -> dict[str, Any]:
+        """What is hashed, as JSON."""
         objective = self.config.objective
-        added = {field.name for field in fields(LossTerms)}  # to the loss in training alone
-        decides = {
+        # terms that are added in training alone, and where logits are made, which decides no loss
+        without_effect = {*(field.name for field in fields(LossTerms)), "masked_logits_only"}
+        return {
             "version": _VERSION,
-            "objective": objective.model_dump(exclude=added),
+            "objective": objective.model_dump(exclude=without_effect),
             # a prefix is drawn with the run's seed; next tokens are not drawn
             "seed": None if isinstance(objective, CausalConfig) else self.config.training.seed,
             "read": self.lengths.read,
-            "samples": self.config.data.samples.model_dump(),
+            "samples": _samples(self.config),
             "groups": [group.definition() for group in self.groups],
             **({"special": self.special.definition()} if self.special else {}),
         }
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def files(self) -> list[DataFile]:
         """The datasets that are read, each once."""
@@ -149,6 +153,12 @@ def open_loss_data(
     has_parts = _is_own(task) and data.groups_are_named and not task.groups
     special = data.special_tokens(config.objective.token_roles)
     return LossData(config, lengths, found, has_parts, end_of_document, special)
+
+
+def _samples(config: RunConfig) -> dict[str, Any]:
+    """The section; what is not wrapped is what it was before there was the key, so that results stay comparable."""
+    settings = config.data.samples.model_dump()
+    return {key: value for key, value in settings.items() if key != "wrapped" or value}
 
 
 def _is_own(task: LossTask) -> bool:

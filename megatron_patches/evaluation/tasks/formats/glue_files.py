@@ -120,10 +120,7 @@ def _number(row: Entry, key: str, labels: Sequence[str]) -> float:
     given: Any = row.values[key]
     if isinstance(given, str) and given.strip() in labels:
         return float(labels.index(given.strip()))
-    try:
-        number = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else math.nan
-    except ValueError:
-        number = math.nan
+    number = _float(given)
     if number not in range(len(labels)):
         raise TrainyardError(f"{row.where}: {key!r} {_not_a_label(given)}, expected one of {', '.join(labels)}")
     return number
@@ -131,13 +128,20 @@ def _number(row: Entry, key: str, labels: Sequence[str]) -> float:
 
 def _score(row: Entry, key: str) -> float:
     given: Any = row.values[key]
-    try:
-        number = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else math.nan
-    except ValueError:
-        number = math.nan
+    number = _float(given)
     if not 0 <= number <= 5:
         raise TrainyardError(f"{row.where}: {key!r} {_not_a_label(given)}, expected a score from 0 to 5")
     return number
+
+
+def _float(given: object) -> float:
+    """NaN of what is no number."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return math.nan
+    try:
+        return float(given)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _not_a_label(given: object) -> str:

@@ -150,3 +150,17 @@ def test_the_definition_has_every_setting(tmp_path: Path) -> None:
     write_word_task(tmp_path / "words", 6, 2)
     assert task(text).definition != usual.definition
     assert usual.definition == usual.definition
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_what_is_no_number_is_no_prediction(number: str) -> None:
+    import torch
+
+    from megatron_patches.errors import Damaged
+    from megatron_patches.evaluation.encoders.fine_tuned import predictions
+
+    said = torch.tensor([[0.0, 1.0], [2.0, 0.5]])
+    assert predictions(said, 2).tolist() == [1.0, 0.0]
+    said[1, 0] = float(number)
+    with pytest.raises(Damaged, match="is no number; lower --learning-rate"):
+        predictions(said, 2)

@@ -123,8 +123,24 @@ def test_numbers_by_hand() -> None:
     assert list(_metrics([Scored(-8000.0, 2, 4)])) == ["pseudo_bits_per_byte"]
 
 
-def test_a_text_of_unknown_characters_alone() -> None:
-    from megatron_patches.evaluation.encoders.pseudo_perplexity import _check
+def refused(folder: Path) -> dict[str, str]:
+    """What a model of wrapped texts says of what cannot be asked."""
+    from megatron_patches.errors import TrainyardError
+    from megatron_patches.evaluation.encoders.pseudo_perplexity import score_texts
+    from megatron_patches.generation.loaded_model import load_model
 
-    with pytest.raises(Refused, match=r"text 3 \('zzz'\) has no token that could be hidden"):
-        _check(3, "zzz", 0, 0.0)
+    groups, told = start(1, 1), {}
+    for name, length, texts in (("unknown", None, ["sun", "zzz"]), ("empty", None, [""]), ("short", 2, ["sun"])):
+        model = load_model([folder], print, lambda: groups, length=length, texts=False)
+        try:
+            score_texts(model, texts, 3)
+        except TrainyardError as error:
+            told[name] = str(error)
+    return told
+
+
+def test_what_cannot_be_asked(tmp_path: Path) -> None:
+    told = run_on_ranks(refused, 1, save_encoder(tmp_path, **WRAPPED))[0]
+    assert told["unknown"].startswith("text 2 ('zzz') has no token that could be hidden")
+    assert told["empty"].startswith("text 1 ('') has no token that could be hidden")
+    assert told["short"] == "a length of 2 has no room for a token between cls and sep; give a longer --length"

@@ -14,7 +14,7 @@ from megatron_patches.evaluation.losses.loss_data import LossData, open_loss_dat
 from megatron_patches.evaluation.tasks.task import LossTask, TaskSettings
 from megatron_patches.run.config import RunConfig
 from megatron_patches.run.reading import to_yaml
-from tests.small_training import SmallData, overrides
+from tests.small_training import ENCODER, SmallData, overrides
 
 
 def manifest(**identity: Any) -> Manifest:
@@ -68,6 +68,22 @@ def test_samples_and_lengths_decide_the_definition_and_z_loss_does_not(
     alike = small_data.run(tmp_path, overrides(objective__z_loss=1e-4, training__seed=3, model__layers=2))
     assert opened(alike).definition() == definitions[0]
     assert opened(rotary, limit=10).definition() == definitions[0]
+
+
+def test_keys_of_encoders_leave_other_definitions_as_they_were(small_data: SmallData, tmp_path: Path) -> None:
+    packs = opened(small_data.run(tmp_path, overrides(data__samples="{name: packs}")))
+    decided = packs.decides()["samples"]
+    assert sorted(decided) == ["answers_only", "block_documents", "filters", "longer", "name"]
+    assert "special" not in packs.decides()
+
+
+def test_where_logits_are_made_decides_no_loss(small_data: SmallData, tmp_path: Path) -> None:
+    masked, whole, others = (
+        opened(small_data.run(tmp_path, [*ENCODER, f"--objective.{switch}"])).definition()
+        for switch in ("masked_logits_only=true", "masked_logits_only=false", "mask_all=true")
+    )
+    assert masked == whole
+    assert masked != others
 
 
 def test_more_than_there_is_is_all_of_it_where_it_was_asked_for(rotary: RunConfig) -> None:

@@ -128,3 +128,16 @@ def test_files_that_are_missing_or_there_twice(tmp_path: Path) -> None:
     (tmp_path / "validation.jsonl").write_text("{}")
     with pytest.raises(Refused, match=r"has dev.tsv and validation.jsonl, of which one is read"):
         read(glue.SST2, tmp_path)
+
+
+@pytest.mark.parametrize("label", [10**400, True, None, [1], "yes", 0.5])
+@pytest.mark.parametrize("format", [glue.SST2, glue.STSB], ids=lambda format: format.word)
+def test_rows_whose_label_is_none(format: glue.GlueFormat, label: object, tmp_path: Path) -> None:
+    row = dict.fromkeys(format.texts, "A")
+    (tmp_path / "train.jsonl").write_text(json.dumps({**row, "label": 1}))
+    (tmp_path / "dev.jsonl").write_text(json.dumps({**row, "label": label}))
+    if format.is_score and label == 0.5:
+        assert read(format, tmp_path).asked[0].label == 0.5
+        return
+    with pytest.raises(TrainyardError, match=r"dev.jsonl, line 1: 'label' is .*expected (one of|a score)"):
+        read(format, tmp_path)
