@@ -163,7 +163,7 @@ def test_documents_made_without_ends(config: Config, tmp_path: Path, tokenizer_f
     assert data.end_of_document([]) is None
     expected = (
         "objective.reset_attention: true and objective.loss_after_end_of_document: false must see where documents "
-        r"end, and dataset .*endless was made without --append-eod; run tools/preprocess with --append-eod, or leave"
+        r"end, and dataset .*endless was made without --append-eod; run tools/preprocess with --append-eod, or change"
     )
     with pytest.raises(TrainyardError, match=expected):
         data.end_of_document(NEED)
