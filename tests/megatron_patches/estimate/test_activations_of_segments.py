@@ -55,8 +55,8 @@ def kept() -> dict[tuple[str, str, int], int]:
                 own = replace(groups, kernels=kernels_of(config.training))
                 model = PlainModel(blueprint_of(config, own, randomness))
                 tokens = torch.randint(192, (micro_batch, SEQUENCE))
-                # texts of 5 and 11 tokens take turns, so that those of one length are brought together; weights that are
-                # written out are counted as of one text, the most there can be
+                # texts of 5 and 11 tokens take turns, so that those of one length are brought together; weights that
+                # are written out are counted as of one text, the most there can be
                 places = torch.arange(SEQUENCE).expand(micro_batch, -1)
                 documents = torch.zeros_like(places) if name == "dropout" else 2 * (places // 16) + (places % 16 >= 5)
                 randomness.start_step(1)
