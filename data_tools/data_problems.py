@@ -57,6 +57,17 @@ def _lacks_end_of_document(shard: Shard, token: int) -> str | None:
     return None
 
 
+def other_tokenizer(shards: Sequence[Shard], tokenizer_id: str, name: str) -> Iterator[str]:
+    """The first dataset that was made with another tokenizer than the run's, which has this id and name."""
+    other = next((shard for shard in shards if shard.facts.tokenizer.id != tokenizer_id), None)
+    if other is not None:
+        theirs = other.facts.tokenizer
+        yield (
+            f"dataset {other.prefix} was made with tokenizer {theirs.name} ({theirs.id[:12]}), data.tokenizer {name} "
+            f"is another one ({tokenizer_id[:12]}); name the dataset's own, or run tools/preprocess with this one"
+        )
+
+
 def documents_end_with(shard: Shard, token: int) -> bool:
     """Whether documents of a dataset end with a token as the one that ends documents. How an adopted dataset was made
     is not known: then some of its documents are looked at.

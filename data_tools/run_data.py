@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.data_amounts import DataAmounts
-from data_tools.data_config import ONLY_GROUP, ONLY_SOURCE, DataConfig
+from data_tools.data_config import ONLY_GROUP, DataConfig
+from data_tools.data_identity import data_identity, roles_identity
 from data_tools.data_plan import DataPlan
 from data_tools.data_problems import (
     answer_problems,
     end_of_document_problems,
+    other_tokenizer,
     tokenizer_problems,
     vocabulary_problems,
 )
@@ -22,7 +24,6 @@ from data_tools.samples.blended import BlendStages, NamedSource, Stage, Training
 from data_tools.samples.lengths import SampleLengths
 from data_tools.samples.source import SampleSource
 from data_tools.sources_config import SourceConfig
-from data_tools.splits.shares import parse_range
 from data_tools.text.special_tokens import SpecialTokens, role_problems, special_tokens
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.text_sources.facts import TextPreparation, TextRequest
@@ -72,8 +73,7 @@ class RunData:
         self.validated_texts: list[OpenedText] = []
         """what groups of validation read of raw text"""
         self._opened_groups = [[self._open_validated(each) for each in group.sources] for group in config.validation]
-        for shard in self._shards.all():
-            self._check_tokenizer(shard)
+        refuse(other_tokenizer(self._shards.all(), self.tokenizer_id, config.tokenizer))
         refuse(dataset_problems(self._shards.all(), self._wrapping))
         self.stages = self._stages(place_after)
 
@@ -109,15 +109,6 @@ class RunData:
             path = str(texts.folder / opened.facts.held_out)
             opened.held_out = self._open(SourceConfig(name=source.name, weight=source.weight, path=path))
         return opened
-
-    def _check_tokenizer(self, shard: Shard) -> None:
-        theirs = shard.facts.tokenizer
-        if self.tokenizer_id != theirs.id:
-            raise TrainyardError(
-                f"dataset {shard.prefix} was made with tokenizer {theirs.name} ({theirs.id[:12]}), data.tokenizer "
-                f"{self._config.tokenizer} is another one ({self.tokenizer_id[:12]}); name the dataset's own, or run "
-                "tools/preprocess with this one"
-            )
 
     def _stages(self, place_after: Callable[[int], int] | None) -> BlendStages:
         config, position = self._config, {each.name: number for number, each in enumerate(self.sources)}
@@ -159,28 +150,18 @@ class RunData:
         return list(dict.fromkeys(each for source in self.datasets for each in source.dataset_ids))
 
     @property
-    def _is_one(self) -> bool:
-        """Whether the run begins with one whole dataset, as `data.path` names it."""
-        (first, *others) = self._config.first_sources
-        usual = first.name == ONLY_SOURCE and parse_range(first.range) == (0, 1) and first.order == "shuffled"
-        opened = self.sources[0]
-        return usual and not others and isinstance(opened, OpenedSource) and len(opened.shards) == 1
-
-    @property
     def identity(self) -> dict[str, Any]:
-        """What of the datasets decides the order of samples, for the run's identity.
+        """What of the datasets decides the order of samples (data_tools/data_identity.py)."""
+        return data_identity(self._config, self.sources)
 
-        `dataset` is the id of one whole dataset; else `blend` has names and weights at the beginning, in their order,
-        which decides between sources that are due at once, and `source NAME` the documents of each source that is
-        read at any time.
+    def identity_for(self, roles: Sequence[str]) -> dict[str, Any]:
+        """For the run's identity: of the datasets, and of special tokens where the run puts any into samples.
+
+        Args:
+            roles: those that the objective needs.
         """
-        read_later = self.sources[1:] if self._is_one else self.sources
-        found: dict[str, Any] = {f"source {each.name}": each.identity for each in read_later}
-        if self._is_one:
-            return {"dataset": self.datasets[0].shards[0].id, **found}
-        first = self._config.first_sources
-        weights = whole_weights([each.weight for each in first])
-        return {**found, "blend": [[each.name, weight] for each, weight in zip(first, weights, strict=True)]}
+        asked = roles or self._wrapping is not None
+        return {**self.identity, **(roles_identity(self._special_tokens) if asked else {})}
 
     def training(self, seed: int) -> TrainingSamples:
         """The samples of the run by their place in its order."""
@@ -247,9 +228,12 @@ class RunData:
         """
         if not roles:
             return None
-        found = special_tokens(self._checkout / self._config.tokenizer, self._config.allow_invalid)
-        refuse(role_problems(self._config.tokenizer, found, {"the objective": roles}))
-        return found
+        refuse(role_problems(self._config.tokenizer, self._special_tokens, {"the objective": roles}))
+        return self._special_tokens
+
+    @cached_property
+    def _special_tokens(self) -> SpecialTokens:
+        return special_tokens(self._checkout / self._config.tokenizer, self._config.allow_invalid)
 
     def end_of_document(self, needed_by: Sequence[str]) -> int | None:
         """Id of the token that ends every document; None if nothing needs it.

@@ -341,7 +341,9 @@ def test_a_key_changes_what_is_resumed(
     assert isinstance(case, Resumes)
     path, settings = run_file(small_data, tmp_path, [])
     facts = LaunchFacts(read_run(path, settings), LaunchTarget(None))
-    identity = run_identity(facts.config, facts.data.identity, facts.data.tokenizer_id)
+    identity = run_identity(
+        facts.config, facts.data.identity_for(facts.config.objective.token_roles), facts.data.tokenizer_id
+    )
     rates = {"learning_rate": facts.config.learning_rate(3), "next_learning_rate": facts.config.learning_rate(4)}
     make_checkpoint(tmp_path / "runs", 3, identity=identity, **rates)
     with pytest.raises(TrainyardError, match=case.text):

@@ -98,6 +98,7 @@ def role_problems(name: str, found: SpecialTokens, needed: Mapping[str, Sequence
         keys = " and ".join(f"{role}_token" for role in missing)
         yield (
             f"tokenizer {printable(name)} has no {' and no '.join(missing)} token{why}, and {setting} needs "
-            f"{'it' if len(missing) == 1 else 'them'}; name {keys} in its tokenizer_config.json, or take a tokenizer "
-            "that has one (tools/tokenizer train --kind wordpiece makes one)"
+            f"{'it' if len(missing) == 1 else 'them'}; name {keys} in its tokenizer_config.json, if "
+            "it is a folder without manifest.json, or take a tokenizer that has one (tools/tokenizer train --kind "
+            "wordpiece makes one)"
         )

@@ -26,7 +26,7 @@ def run_identity(config: RunConfig, datasets: Mapping[str, Any], tokenizer_id: s
     """The settings that decide the weights' shapes, the order of samples and the meaning of the optimizer's state.
 
     Layout, micro-batch, logging, lengths and the optimizer's numbers are not among them: a resume may change them.
-    Learning rates are compared as such (resume_check.py). `datasets` is RunData.identity.
+    Learning rates are compared as such (resume_check.py). `datasets` is RunData.identity_for.
     """
     training = config.training.model_dump(include=set(OF_TRAINING))
     optimizer = config.optimizer.model_dump(include=set(OF_OPTIMIZER))

@@ -275,7 +275,7 @@ def _facts(
         "optimizer_steps": steps,
         "seed": config.training.seed,
         "layout": foreign.layout,
-        "identity": run_identity(config, data.identity, data.tokenizer_id),
+        "identity": run_identity(config, data.identity_for(config.objective.token_roles), data.tokenizer_id),
         DATA_PARENTS: len(data.dataset_ids) + 1,
         TOKENIZER_VOCABULARY: data.tokenizer_vocabulary,
         "source": {

@@ -106,7 +106,9 @@ def _validation_data(facts: LaunchFacts) -> Iterator[str]:
 
 def _identity(facts: LaunchFacts) -> Iterator[str]:
     if facts.saved:
-        wanted = run_identity(facts.config, facts.data.identity, facts.data.tokenizer_id)
+        wanted = run_identity(
+            facts.config, facts.data.identity_for(facts.config.objective.token_roles), facts.data.tokenizer_id
+        )
         yield from identity_problems(facts.saved, wanted, facts.config, replaced_sources)
 
 

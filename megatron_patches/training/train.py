@@ -96,7 +96,7 @@ def build_trainer(
     assert groups.kernels == kernels_of(config.training), "the groups were made for a run with other kernels"
     data = data or open_data(config)
     randomness = StepRandomness(config.training.seed, groups.coordinates, groups.device)
-    identity = run_identity(config, data.identity, data.tokenizer_id)
+    identity = run_identity(config, data.identity_for(config.objective.token_roles), data.tokenizer_id)
     events = EventWriter(launch.run.events, launch.id, "trainer") if groups.rank == 0 else None
     dealt = dealt_samples(config, data, groups)
     streams = dealt and StreamPositions(dealt, SkippedSamples(config.data.skip_samples))

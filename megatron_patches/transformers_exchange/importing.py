@@ -198,7 +198,7 @@ def _facts(plan: ImportPlan) -> dict[str, Any]:
         "optimizer_steps": 0,
         "seed": config.training.seed,
         "layout": {"tensor": 1, "pipeline": 1, "data": 1},
-        "identity": run_identity(config, data.identity, plan.tokenizer_id),
+        "identity": run_identity(config, data.identity_for(config.objective.token_roles), plan.tokenizer_id),
         DATA_PARENTS: len(data.dataset_ids) + 1,
         TOKENIZER_VOCABULARY: plan.tokenizer_vocabulary,
         "source": {

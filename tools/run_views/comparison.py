@@ -1,8 +1,8 @@
 """Runs beside each other: what each has reached, and their values where all have consumed the same."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,8 +164,8 @@ def reached(history: History, source: str | None, window: int) -> Reached:
         best_validation=_best(validations),
         last_validation=_last(validations),
         learning_rate=_finite(numbers["learning_rate"][-1]),
-        tokens_per_second=_median(_settled(history, "tokens_per_second")),
-        seconds_per_step=_median(_settled(history, "seconds")),
+        tokens_per_second=_of_known(np.median, _settled(history, "tokens_per_second")),
+        seconds_per_step=_of_known(np.median, _settled(history, "seconds")),
         hours=float(seconds.sum()) / 3600 if len(seconds) else None,
     )
 
@@ -254,7 +254,7 @@ def _value_at(history: History, metric: Metric, point: Point, source: str | None
         return Measurement(_finite(values[-1]), step)
     if metric.name == "training_loss":
         return Measurement(_mean_loss(values), step)
-    return Measurement(_mean(values) if metric.name == "grad_norm" else _median(values), step)
+    return Measurement(_of_known(np.mean, values) if metric.name == "grad_norm" else _of_known(np.median, values), step)
 
 
 def _settled(history: History, column: str) -> Column:
@@ -279,18 +279,13 @@ def _last(validations: Validations | None) -> Measurement:
 
 def _mean_loss(values: Column) -> float:
     """NaN where none is finite: a run that has diverged has a loss, and it is no number."""
-    mean = _mean(values)
+    mean = _of_known(np.mean, values)
     return float("nan") if mean is None else mean
 
 
-def _mean(values: Column) -> float | None:
+def _of_known(function: Callable[[Column], Any], values: Column) -> float | None:
     known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _median(values: Column) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else None
+    return float(function(known)) if len(known) else None
 
 
 def _finite(value: float) -> float | None:

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from data_tools.datasets.indexed_dataset import IndexedDataset
 from data_tools.datasets.indexed_dataset_writer import IndexedDatasetWriter
-from data_tools.plans.planned_samples import PlannedSamples
+from data_tools.plans.planned_samples import PlannedSamples, PlannedSegments
 from data_tools.plans.samples_config import SAMPLES
 from data_tools.plans.wrapping import Wrapping
-from megatron_patches.errors import TrainyardError
+from megatron_patches.errors import Damaged, TrainyardError
 from tests.data_tools.plans.requests import plan_of
 
 MakeDataset = Callable[..., Path]
@@ -58,6 +59,23 @@ def test_packs_by_hand(make_dataset: MakeDataset) -> None:
 def test_windows_by_hand(make_dataset: MakeDataset) -> None:
     plan = plan_of(make_dataset([FIVE, TWELVE]), wrapped("windows", overlap=0.25), read=10, wrapping=AROUND)
     assert own_texts(plan) == [[FIVE], [TWELVE[:7]], [TWELVE[5:]]]
+    assert plan.facts.settings["stride"] == 6, "a quarter of eight tokens overlaps, what is around them does not"
+
+
+def test_a_damaged_length_that_leaves_no_room_for_what_is_around(make_dataset: MakeDataset) -> None:
+    """Nine tokens are within a sample of ten places, and cls and sep then are not."""
+    prefix = make_dataset([FIVE, TWELVE])
+    plan = plan_of(prefix, wrapped("windows"), read=10, wrapping=AROUND)
+    starts = np.array([0, 5])
+    for lengths in (np.array([8, 9]), np.array([9, 8])):
+        arrays = {"starts": starts, "lengths": lengths}
+        with pytest.raises(Damaged, match="the plan is damaged"):
+            PlannedSegments(prefix, plan.facts, IndexedDataset(prefix), arrays, None, AROUND)
+    sound = {"starts": starts, "lengths": np.array([8, 8])}
+    late = PlannedSegments(prefix, plan.facts, IndexedDataset(prefix), sound, None, AROUND)
+    sound["lengths"][1] = 9  # as where only reading finds it
+    with pytest.raises(Damaged, match="sample 1 is not made of tokens"):
+        late[1]
 
 
 def test_filters_count_a_text_s_own_tokens(make_dataset: MakeDataset) -> None:

@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_tools.datasets.preprocessing.preprocess import PreprocessRequest, preprocess
+from data_tools.run_data import RunData
 from data_tools.text.special_tokens import special_tokens
 from data_tools.text.wordpiece_training import train_wordpiece
 from megatron_patches.artefacts.run_folder import RunFolder
+from megatron_patches.checkpoint.identity import differences, run_identity
 from megatron_patches.errors import TrainyardError
 from megatron_patches.events.reading import effective, read_events
 from megatron_patches.launch.facts import LaunchTarget
@@ -101,10 +104,33 @@ def test_going_on_is_exact_and_may_be_from_disk(folder: Path, tmp_path: Path, mo
     assert not proof.differs and not proof.incomplete
     assert sum(each.compared for each in proof.launches) >= STEPS
     special = special_tokens(folder / "wordpiece")
-    for sample in ReadStep(run, STEPS).samples(None):
+    samples = list(ReadStep(run, STEPS).samples(None))
+    padding = np.mean([sample.content["segments"] < 0 for sample in samples])
+    assert changed[-1]["padding"] == pytest.approx(padding, abs=1e-12) and padding > 0
+    for sample in samples:
         shown = sample.content["tokens"][sample.content["segments"] >= 0]
         assert (shown[0], shown[-1]) == (special.cls, special.sep)
         assert len(sample.documents) == (shown == special.cls).sum()
+
+
+def test_another_role_is_another_run(folder: Path, tmp_path: Path) -> None:
+    """The tokenizer's id does not cover special_tokens_map.json, which may name the tokens around texts."""
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    shutil.copy(folder / "wordpiece/tokenizer.json", tokenizer)
+    path = run_of(tmp_path, folder)
+    words = ["--data.text=null", f"--data.path={tmp_path}/disk", f"--data.tokenizer={tokenizer}"]
+    preprocess(PreprocessRequest(inputs=[folder / "documents"], output=tmp_path / "disk", tokenizer=tokenizer))
+    config = load_run(path, words)
+
+    def identity() -> dict[str, Any]:
+        data = RunData(config.data, tmp_path, config.lengths)
+        return run_identity(config, data.identity_for(config.objective.token_roles), data.tokenizer_id)
+
+    saved = identity()
+    (tokenizer / "special_tokens_map.json").write_text(json.dumps({"cls_token": "[MASK]"}))
+    (told,) = differences(saved, identity(), config)
+    assert told.startswith("tokenizer.roles is {mask: 4, cls: 2, sep: 3, pad: 0") and "cls: 4" in told
 
 
 BPE = ["--data.text=null", "--data.path={small}/text", "--data.tokenizer={small}/tokenizer"]

@@ -30,7 +30,9 @@ def run(small_data: SmallData, tmp_path: Path, runs: Path) -> Path:
 
 def save(run: Path, runs: Path, step: int, settings: list[str]) -> Path:
     facts = LaunchFacts(read_run(run, settings), HERE)
-    identity = run_identity(facts.config, facts.data.identity, facts.data.tokenizer_id)
+    identity = run_identity(
+        facts.config, facts.data.identity_for(facts.config.objective.token_roles), facts.data.tokenizer_id
+    )
     rates = {"learning_rate": facts.config.learning_rate(step), "next_learning_rate": 0.0}
     folder = runs / RUN / "checkpoints" / f"step-{step:010d}"
     files = {"weights-00000.safetensors": b"weights", "config.yaml": to_yaml(facts.config).encode()}

@@ -69,7 +69,7 @@ class Runs:
         facts: dict[str, JsonValue] = {
             "run": run, "launch": "0001", "step": step, "samples": 8 * step, "tokens": 128 * step, "content": content,
             "learning_rate": config.learning_rate(step), "next_learning_rate": config.learning_rate(step + 1),
-            "identity": run_identity(config, data.identity, data.tokenizer_id),
+            "identity": run_identity(config, data.identity_for(config.objective.token_roles), data.tokenizer_id),
         }  # fmt: skip
         files = {"weights-00000.safetensors": weights_file(config), "config.yaml": to_yaml(config).encode()}
         folder = self.folder(step, run, "step" if content == "full" else "weights")

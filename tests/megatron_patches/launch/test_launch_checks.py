@@ -86,7 +86,9 @@ def facts_of(run: Path, settings: Sequence[str] = (), **machines: Any) -> Launch
 
 def save(facts: LaunchFacts, runs: Path, step: int, **changes: Any) -> None:
     """A checkpoint as the run would have saved it, but for some facts or settings of its identity."""
-    identity = run_identity(facts.config, facts.data.identity, facts.data.tokenizer_id)
+    identity = run_identity(
+        facts.config, facts.data.identity_for(facts.config.objective.token_roles), facts.data.tokenizer_id
+    )
     rates = {
         name: facts.config.learning_rate(step + at) for at, name in enumerate(("learning_rate", "next_learning_rate"))
     }

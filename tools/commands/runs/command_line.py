@@ -184,8 +184,7 @@ def compare_command(
         typer.Option(
             help="What is compared and drawn: training_loss, validation_loss, learning_rate, tokens_per_second, "
             "text_tokens_per_second, padding, seconds_per_step, data_wait_seconds, grad_norm or tflops_per_process; "
-            "may be given several times "
-            r"\[default: both losses; in the PNG also learning rate and tokens/s]."
+            r"may be given several times \[default: both losses; in the PNG also learning rate and tokens/s]."
         ),
     ] = None,
     group: Annotated[
