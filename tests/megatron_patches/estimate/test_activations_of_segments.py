@@ -15,7 +15,7 @@ from tests.megatron_patches.estimate import test_activations as of_others
 from tests.megatron_patches.estimate.test_activations import KINDS, LAYERS, LLAMA, SEQUENCE
 from tests.ranks import run_on_ranks
 
-MICRO_BATCHES, TEXT = (1, 4), 11
+MICRO_BATCHES = (1, 4)
 MODELS: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "llama": LLAMA,
@@ -55,9 +55,10 @@ def kept() -> dict[tuple[str, str, int], int]:
                 own = replace(groups, kernels=kernels_of(config.training))
                 model = PlainModel(blueprint_of(config, own, randomness))
                 tokens = torch.randint(192, (micro_batch, SEQUENCE))
-                # weights that are written out are counted as of one text, the most there can be
-                text = SEQUENCE if name == "dropout" else TEXT
-                documents = torch.arange(SEQUENCE).expand(micro_batch, -1) // text
+                # texts of 5 and 11 tokens take turns, so that those of one length are brought together; weights that
+                # are written out are counted as of one text, the most there can be
+                places = torch.arange(SEQUENCE).expand(micro_batch, -1)
+                documents = torch.zeros_like(places) if name == "dropout" else 2 * (places // 16) + (places % 16 >= 5)
                 randomness.start_step(1)
                 with watch() as watched:
                     logits = model({"tokens": tokens, "documents": documents})
