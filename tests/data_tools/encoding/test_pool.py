@@ -194,9 +194,10 @@ def test_processes_are_none(tokenizer_folder: Path) -> None:
 
 
 PARENT = """
-    import sys, time
+    import signal, sys, time
     from pathlib import Path
     from data_tools.encoding.pool import EncodingPool
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from tests.data_tools.encoding.test_pool import lines, reacting
     with EncodingPool(reacting(Path(sys.argv[1])), 3) as pool:
         print(*(worker.pid for worker in pool._workers), flush=True)

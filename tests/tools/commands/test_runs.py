@@ -241,13 +241,17 @@ def test_what_a_key_can_be() -> None:
     assert can_be["storage.locations"] == "a list, each entry a section"
     assert not [text for text in can_be.values() if "class" in text]
     assert can_be["training.batch_ramp"] == "a section, or null"
-    assert can_be["objective"] == "a section, with name: causal, prefix_lm"
+    assert can_be["objective"] == "a section, with name: causal, prefix_lm, masked_lm"
     assert can_be["data.path"] == "text that is not empty, or null"
 
 
 def test_the_name_that_may_be_left_out() -> None:
     required = {section.heading: section.keys[0].required for section in reference("objective.name")}
-    assert required == {"objective with name: causal": False, "objective with name: prefix_lm": True}
+    assert required == {
+        "objective with name: causal": False,
+        "objective with name: prefix_lm": True,
+        "objective with name: masked_lm": True,
+    }
 
 
 def test_the_reference_has_what_a_run_can_write(checkout: Path) -> None:
