@@ -5,7 +5,8 @@
 The paragraphs of the standard library are the documents: as short as many that encoders are trained on. On them train
 demo-size encoders of 4 blocks of width 256, in turns with each peer as `tools/tflops bench` takes them, on two cores.
 Asked for: packed beside padded, in tokens of text a second, 0.95 of the ratio of both sides' shares of text or more;
-beside transformers at least equal. Exit code 1 where one is not met. It takes some minutes on two idle cores.
+beside transformers at least equal; with all logits, which runs make for comparison alone, nothing. Exit code 1 where one
+is not met. It takes two minutes on two idle cores.
 """
 
 import argparse
@@ -50,14 +51,14 @@ class Asked:
     row: str
     peer: str
     changes: dict[str, str]
-    least: float
-    """of the ratio, over that of the shares of places with text"""
+    least: float | None
+    """of the ratio, over that of the shares of places with text; None where nothing is asked for"""
 
 
 COMPARISONS = (
     Asked("packed, beside padded", "padded", {}, LEAST_OF_SHARES),
     Asked("beside transformers", "transformers", WHOLE, 1.0),
-    Asked("all logits, beside transformers", "transformers", {**WHOLE, "objective.masked_logits_only": "false"}, 1.0),
+    Asked("all logits, beside transformers", "transformers", {**WHOLE, "objective.masked_logits_only": "false"}, None),
 )
 
 
@@ -91,7 +92,8 @@ def compare(asked: Asked, data: dict[str, str], turns: Turns) -> Benchmark:
 def is_met(asked: Asked, found: Benchmark) -> bool:
     """Whether our side is as fast as was asked for, and both trained the same."""
     assert found.peer is not None
-    return found.agrees and found.peer.ratio.median >= asked.least * found.peer.share_ratio
+    fast = asked.least is None or found.peer.ratio.median >= asked.least * found.peer.share_ratio
+    return found.agrees and fast
 
 
 def main(arguments: Sequence[str]) -> int:
