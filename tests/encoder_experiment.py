@@ -5,8 +5,8 @@
 The paragraphs of the standard library are the documents: as short as many that encoders are trained on. On them train
 demo-size encoders of 4 blocks of width 256, in turns with each peer as `tools/tflops bench` takes them, on two cores.
 Asked for: packed beside padded, in tokens of text a second, 0.95 of the ratio of both sides' shares of text or more;
-beside transformers at least equal; with all logits, which runs make for comparison alone, nothing. Exit code 1 where one
-is not met. It takes two minutes on two idle cores.
+beside transformers at least equal; with all logits, which runs make for comparison alone, nothing. Exit code 1 where
+one is not met. It takes two minutes on two idle cores.
 """
 
 import argparse
