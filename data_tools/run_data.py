@@ -28,7 +28,7 @@ from data_tools.text.special_tokens import SpecialTokens, role_problems, special
 from data_tools.text.tokenizers import find_tokenizer, tokenizer_id
 from data_tools.text_sources.facts import TextPreparation, TextRequest
 from data_tools.validation_group import ValidationGroup
-from data_tools.wrapped_texts import dataset_problems, wrapping_of
+from data_tools.wrapped_texts import dataset_problems, is_wrapped, wrapping_of
 from megatron_patches.errors import TrainyardError, refuse
 
 
@@ -64,7 +64,7 @@ class RunData:
         self._shards = Shards(config.allow_invalid)
         self._folders: Folders = {}
         self.tokenizer_id = tokenizer_id(find_tokenizer(checkout / config.tokenizer), config.allow_invalid)
-        self._wrapping = wrapping_of(config, checkout)
+        self._wrapping = wrapping_of(config, self._special_tokens) if is_wrapped(config) else None
         held_out_of = {each.name for each in config.first_sources} if not config.validation else set()
         self.sources: list[OpenedSource | OpenedText] = [
             self._open_text(each, each.name in held_out_of) if each.text else self._open(each)

@@ -8,7 +8,7 @@ from data_tools.data_problems import documents_end_with
 from data_tools.opened_sources import Shard
 from data_tools.plans.samples_config import FilteredSection
 from data_tools.plans.wrapping import Wrapping
-from data_tools.text.special_tokens import role_problems, special_tokens
+from data_tools.text.special_tokens import SpecialTokens, role_problems, special_tokens
 from megatron_patches.errors import refuse
 
 SETTING = "data.samples.wrapped"
@@ -20,16 +20,16 @@ def is_wrapped(config: DataConfig) -> bool:
     return isinstance(config.samples, FilteredSection) and config.samples.wrapped
 
 
-def wrapping_of(config: DataConfig, checkout: Path) -> Wrapping | None:
-    """The tokens around each text; None where texts are not wrapped. A tokenizer without pad token pads with token 0.
+def wrapping_of(config: DataConfig, found: SpecialTokens) -> Wrapping:
+    """The tokens around each text of a run that wraps them. A tokenizer without pad token pads with token 0.
+
+    Args:
+        found: the special tokens of the run's tokenizer.
 
     Raises:
         TrainyardError: the tokenizer has no cls or no sep token, or raw text would end in two of these; no text is read
             before.
     """
-    if not is_wrapped(config):
-        return None
-    found = special_tokens(checkout / config.tokenizer, config.allow_invalid)
     ends_texts = found.sep is not None and found.end_of_document == found.sep
     problems = role_problems(config.tokenizer, found, {SETTING: ROLES})
     refuse([*problems, *(_ended_texts(config) if ends_texts else ())])

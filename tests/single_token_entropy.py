@@ -16,7 +16,7 @@ from tools.run_files.catalogue import find_run
 
 
 def validation_entropy(name: str) -> float:
-    """Of the run's first validation group; its dataset must be here. Special tokens are left out."""
+    """The entropy of the run's first validation group, whose dataset must be here. Special tokens do not count."""
     config = load_run(find_run(name, CHECKOUT))
     data = RunData(config.data, CHECKOUT, config.lengths, config.place_after)
     special = data.special_tokens(config.objective.token_roles)

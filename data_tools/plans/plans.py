@@ -51,7 +51,7 @@ class PlanRequest:
     tokenizer: Path | None
     """folder or `.model` of the tokenizer that the dataset was made with; filters of characters need it"""
     wrapping: Wrapping | None = None
-    """of that tokenizer, where samples are wrapped; the plan itself has places for it alone"""
+    """tokens around each text, where samples are wrapped; the plan only leaves room for them"""
 
 
 def open_plan(request: PlanRequest, dataset: IndexedDataset, answers: Answers | None = None) -> PlannedSamples | None:

@@ -11,7 +11,7 @@ from megatron_patches.configuration.section import Section
 OF_CHARACTERS = ("minimum_characters", "maximum_punctuation", "maximum_non_alphanumeric", "maximum_upper_case")
 """filters that look at the characters of a text, and so need the tokenizer"""
 PLACES_AROUND = 2
-"""of a sample that the tokens around a wrapped text take"""
+"""places of a sample that cls and sep take around each wrapped text"""
 LONGEST_SAMPLE = (1 << 31) - 1
 """tokens; plans hold lengths in 32 bits"""
 

@@ -107,7 +107,7 @@ class _Alphabet:
                 counts.update(normalizer.normalize_str(text))
                 yield text
 
-        # of no room at all, the trainer fills none but that of single characters
+        # with a vocabulary of 0 the trainer keeps the single characters and learns no pieces
         library.train_from_iterator(counted(), trainers.WordPieceTrainer(vocab_size=0, show_progress=False))
         found = library.get_vocab().keys()
         first = {each for each in found if len(each) == 1}

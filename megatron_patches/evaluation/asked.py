@@ -150,7 +150,7 @@ def standing_of(run: RunFolder, candidate: Candidate, tasks: Sequence[Task], ask
 
 
 def _instead(config: RunConfig) -> str:
-    """What a model is asked that continues no text."""
+    """The tasks to ask instead, of a model that does not continue text."""
     validation = "for the loss of its own objective: --tasks validation"
     if config.objective.text_inputs is None:
         return validation

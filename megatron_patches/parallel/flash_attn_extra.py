@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 INSTALL = "pip install --no-build-isolation -c constraints.txt -e .[flash]"
-"""It is built on the machine, with its CUDA compiler and the torch that is there."""
+"""builds the package on the machine, with its CUDA compiler and the installed torch"""
 
 
 def flash_attn_problems(gpu: bool, fp32: bool) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 A run's tokenizer adds no token to a text, so what would add one (`post_processor`) is left out, and so is what cuts or
 pads; where a run puts cls and sep around each text (`data.samples.wrapped`), the export's tokenizer does so. The class
-is always the general one: those of models would build a vocabulary's splitting anew by rules of theirs.
+is always the general one: classes of models would rebuild the splitting of text by rules of their own.
 """
 
 import json

@@ -19,7 +19,7 @@ def roles_of(files: TokenizerFiles, tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def wrapping_processor(described: Mapping[str, Any], first: str, last: str, ids: Mapping[str, int]) -> dict[str, Any]:
-    """The post-processor of a `tokenizer.json` that puts tokens around each text, behind the one that it has.
+    """The post-processor of a `tokenizer.json` that puts tokens around each text, after the one that it has.
 
     Args:
         first: token that a text begins with.

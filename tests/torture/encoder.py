@@ -78,7 +78,7 @@ def learn(config: RunConfig, steps: int, said: int = 20) -> tuple[float, NDArray
 
 
 def masked_tokens(batches: Sequence[MicroBatch]) -> NDArray[np.int64]:
-    """What micro-batches ask for: the `unigram_entropy` of it is the loss of the best model that sees no context."""
+    """The masked tokens of micro-batches: their `unigram_entropy` is the best loss of a model that sees no context."""
     found: NDArray[np.int64] = np.concatenate([batch.labels[batch.weights > 0].numpy() for batch in batches])
     return found
 

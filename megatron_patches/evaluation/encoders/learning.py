@@ -20,7 +20,7 @@ from megatron_patches.parameters.info import derive_seed
 _HEAD_SPREAD = 0.02
 """standard deviation of the head's first weights, BERT's"""
 _LEAST_SPREAD = 1e-6
-"""of a feature that is the same for all texts"""
+"""by which a feature is divided at least: one that is the same for all texts has no spread"""
 
 
 @dataclass(frozen=True)

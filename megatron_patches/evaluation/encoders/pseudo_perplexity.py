@@ -140,8 +140,8 @@ def _rows(
 ) -> Iterator[Hidden]:
     """A row for each token that is hidden, those of equal length one after the other.
 
-    Of a text that is longer than the window a token sees the stretch with it in the middle, at the ends of the text the
-    first or last one. As in training, special tokens are never hidden.
+    In a text longer than the window a token sees the window that has it in the middle, or the first or last window near
+    the ends of the text. As in training, special tokens are never hidden.
     """
     room = window - ends.count
     for number in sorted(range(len(texts)), key=lambda number: min(room, len(texts[number]))):
@@ -169,8 +169,8 @@ def _batches(rows: Iterator[Hidden], size: int) -> Iterator[list[Hidden]]:
 
 
 def _metrics(texts: Sequence[Scored]) -> dict[str, Metric]:
-    """Of all texts together: exp of the mean negative log-probability of their hidden tokens, and the same in bits
-    for each byte of the text, which knows of no tokenizer. The perplexity is left out where no number can hold it.
+    """The perplexity of all texts together, exp of the mean negative log-probability of their hidden tokens, and the
+    same in bits for each byte of text, which no tokenizer changes. A perplexity too large for a float is left out.
     """
     by_token = _sums([(-each.likelihood, each.tokens) for each in texts])
     by_byte = _sums([(-each.likelihood / math.log(2), each.size) for each in texts])

@@ -61,7 +61,7 @@ class Trunk:
             DOCUMENTS.name: starts[None],
         }
         hidden = self.model.behind(inputs)
-        assert isinstance(hidden, Tensor), "behind the last block there is more than the residual stream"
+        assert isinstance(hidden, Tensor), "after the last block there is more than the residual stream"
         if pooling == "cls":
             return hidden[firsts, 0]
         return torch.stack([part.mean(0) for part in hidden[:, 0].split(lengths)])

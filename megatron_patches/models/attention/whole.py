@@ -15,7 +15,7 @@ from megatron_patches.parallel.attention_kernels import only
 class ScoreBias:
     """What is added to the scores, `[1 or batch, heads, queries, keys]`, in the type of the query.
 
-    Of segments it is that of the longest one, `[1, heads, longest, longest]`, of which a shorter one takes the
+    With segments it is the bias of the longest one, `[1, heads, longest, longest]`; shorter segments take its
     beginning.
     """
 

@@ -1,6 +1,7 @@
 """Self-attention; the tensor-parallel ranks share the heads."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,16 +129,9 @@ class SelfAttention(CachingAttention):
         compute = self._compute_apart if self._is_apart(context, dropout > 0) else self._compute
         return compute(query, key, value, context.pattern, bias, dropout).permute(2, 0, 1, 3).flatten(2)
 
-    def _compute_apart(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        pattern: AttentionPattern,
-        bias: ScoreBias | None,
-        dropout: float,
-    ) -> Tensor:
-        return self._compute(query, key, value, pattern, bias, dropout)
+    def _compute_apart(self, *inputs: Any) -> Tensor:
+        """`_compute` under a name of its own, which is kept out of graphs."""
+        return self._compute(*inputs)
 
     def _compute(
         self,

@@ -164,7 +164,7 @@ def alibi_slopes(heads: int) -> list[float]:
 def build_position_embedding(
     config: TransformerConfig, positions: int, attention: AttentionKind, groups: ProcessGroups
 ) -> PositionEmbedding:
-    """The kind that a run names, for samples of so many positions, whose tokens see what `attention` says."""
+    """The position embedding that a run names, for samples with this number of positions and this kind of attention."""
     kind = config.position_embedding
     if isinstance(kind, LearnedPositionConfig):
         return LearnedPositions(config, positions, groups)

@@ -252,7 +252,7 @@ def _stem(sizes: _Sizes) -> int:
 def _head(sizes: _Sizes) -> int:
     """The last block's output, what the head reads, labels and weights, and four vectors of the loss.
 
-    Of picked places the head reads their features alone.
+    Where places are picked, the head reads the features of these alone.
     """
     model, layout = sizes.model, sizes.layout
     whole = sizes.tokens * model.hidden_size * sizes.width

@@ -179,7 +179,7 @@ def _rows(
     for line, cells in enumerate(lines, number):
         where = f"{origin}, line {line}"
         if cells == [""]:
-            continue  # behind the last line break
+            continue  # the empty line after the last line break
         if len(cells) >= needed:
             yield Entry({name: cells[place] for name, place in places.items()}, line, where)
         elif not format.drops_short_lines:
